@@ -1,0 +1,113 @@
+//! Carries a domain's outbox to its subscribers in this process, each at its own pace.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, Context, Handler};
+use futures_util::future::LocalBoxFuture;
+
+use super::{Deliver, Delivery};
+use crate::messaging::{Client, Ctx, Envelope, Failure};
+use crate::store::Store;
+
+/// How many events are read and told at once.
+const BATCH: i64 = 256;
+/// How long a relay sleeps at most when nobody wakes it: the net under a lost wake-up.
+const NAP: Duration = Duration::from_secs(1);
+/// The first and the longest pause before a subscriber that failed is tried again.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+
+type Tell = Arc<dyn Fn(Ctx, Deliver) -> LocalBoxFuture<'static, Result<(), Failure>> + Send + Sync>;
+
+/// Somebody who wants to hear of some events.
+#[derive(Clone)]
+pub struct Subscriber {
+    name: &'static str,
+    wants: &'static [&'static str],
+    tell: Tell,
+}
+
+impl Subscriber {
+    /// The domain behind `client`, which wants the events named in `wants`.
+    pub fn new<A>(name: &'static str, wants: &'static [&'static str], client: &Client<A>) -> Self
+    where
+        A: Actor<Context = Context<A>> + Handler<Envelope<Deliver>>,
+    {
+        let client = client.clone();
+        let tell: Tell = Arc::new(move |ctx, deliver| {
+            let client = client.clone();
+            Box::pin(async move { client.call(ctx, deliver).await })
+        });
+        Self { name, wants, tell }
+    }
+}
+
+/// The carrying of one domain's events to all who want them.
+pub struct Relay {
+    source: Store,
+    subscribers: Vec<Subscriber>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Relay {
+    /// Starts to carry the events of `source`; stops when dropped. Must be called on an actix system's thread.
+    #[must_use]
+    pub fn start(source: Store, subscribers: Vec<Subscriber>) -> Self {
+        let tasks = subscribers.iter().map(|to| actix::spawn(carry(source.clone(), to.clone()))).collect();
+        Self { source, subscribers, tasks }
+    }
+
+    /// Whether every subscriber has heard of everything that has happened so far.
+    pub async fn is_settled(&self) -> Result<bool, Failure> {
+        let names: Vec<&'static str> = self.subscribers.iter().map(|to| to.name).collect();
+        self.source.outbox_is_settled(names).await
+    }
+
+    /// The subscribers' names: whose cursors hold back the tidying of the outbox.
+    #[must_use]
+    pub fn subscribers(&self) -> Vec<&'static str> {
+        self.subscribers.iter().map(|to| to.name).collect()
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+async fn carry(source: Store, to: Subscriber) {
+    let mut pause = PAUSE.0;
+    loop {
+        // Asked for before the outbox is read: an event that is committed in between wakes us at once.
+        let news = source.outbox_news();
+        match carry_some(&source, &to).await {
+            Ok(true) => pause = PAUSE.0,
+            Ok(false) => {
+                pause = PAUSE.0;
+                let _ = tokio::time::timeout(NAP, news).await;
+            }
+            Err(failure) => {
+                log::warn!("events: {} did not take {}'s events: {failure}", to.name, source.domain());
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE.1);
+            }
+        }
+    }
+}
+
+/// Tells one batch; says whether there was any.
+async fn carry_some(source: &Store, to: &Subscriber) -> Result<bool, Failure> {
+    let rows = source.outbox_after(to.name, BATCH).await?;
+    let Some((last, _)) = rows.last() else { return Ok(false) };
+    let last = *last;
+    let events: Vec<Delivery> =
+        rows.into_iter().map(|(_, event)| event).filter(|event| to.wants.contains(&event.name.as_str())).collect();
+    if !events.is_empty() {
+        (to.tell)(Ctx::domain(source.domain()).within(Duration::from_secs(30)), Deliver { events }).await?;
+    }
+    source.outbox_told(to.name, last).await?;
+    Ok(true)
+}

@@ -1,0 +1,10 @@
+//! Mercat: a shop's whole backend in one binary.
+//!
+//! The map: a request flows one way, [`web`] → [`messaging`] → a domain's actor → its [`store`] → reply; news flows
+//! back as [`events`]. Each domain is one closed room whose only door is its messages. [`app`] puts one process
+//! together and is the only place that knows which domain is where.
+
+pub mod events;
+pub mod messaging;
+pub mod store;
+pub mod types;

@@ -1,0 +1,139 @@
+//! The only way from one part of the shop to a domain. A caller never learns on which side of it the domain is.
+
+use std::sync::Arc;
+
+use actix::{Actor, Addr, Context, Handler, MailboxError};
+use serde::Serialize;
+use tokio::sync::Semaphore;
+
+use super::{Ctx, Envelope, Failure, Request, Vitals};
+
+/// Asks one domain.
+///
+/// It counts what is in flight, because an actor's mailbox is no limit (each sender may always add one more),
+/// and it stops waiting at the caller's deadline.
+pub struct Client<A: Actor> {
+    domain: &'static str,
+    side: Side<A>,
+}
+
+/// Where the domain is. The side for another process joins here; callers will not notice.
+enum Side<A: Actor> {
+    /// In this process.
+    Local { address: Addr<A>, vitals: Arc<Vitals>, permits: Arc<Semaphore>, in_flight_max: usize },
+    /// Switched off by configuration.
+    Off,
+}
+
+/// How a domain is, for people and machines that watch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Health {
+    /// Its state.
+    pub status: HealthState,
+    /// Where it runs.
+    pub place: &'static str,
+    /// How many requests it has in hand.
+    pub queue_depth: usize,
+    /// How often it was restarted after a panic.
+    pub restarts: u64,
+}
+
+/// Whether a domain answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HealthState {
+    /// It answers.
+    Up,
+    /// It answers, but is full or has lately been restarted.
+    Degraded,
+    /// It does not answer.
+    Down,
+    /// It is switched off.
+    Off,
+}
+
+impl<A: Actor> Clone for Client<A> {
+    fn clone(&self) -> Self {
+        let side = match &self.side {
+            Side::Local { address, vitals, permits, in_flight_max } => Side::Local {
+                address: address.clone(),
+                vitals: Arc::clone(vitals),
+                permits: Arc::clone(permits),
+                in_flight_max: *in_flight_max,
+            },
+            Side::Off => Side::Off,
+        };
+        Self { domain: self.domain, side }
+    }
+}
+
+impl<A: Actor<Context = Context<A>>> Client<A> {
+    /// A client of a domain in this process that may have `in_flight_max` requests in hand.
+    #[must_use]
+    pub fn local(domain: &'static str, address: Addr<A>, vitals: Arc<Vitals>, in_flight_max: usize) -> Self {
+        let permits = Arc::new(Semaphore::new(in_flight_max));
+        Self { domain, side: Side::Local { address, vitals, permits, in_flight_max } }
+    }
+
+    /// A client of a domain that is switched off: every call fails as unavailable.
+    #[must_use]
+    pub const fn off(domain: &'static str) -> Self {
+        Self { domain, side: Side::Off }
+    }
+
+    /// Asks, and waits for the answer until the context's deadline.
+    ///
+    /// Besides the domain's own errors: `Overloaded` (certainly not done), `Unavailable`, `DeadlineExceeded` and
+    /// `Internal` after a panic (nobody knows whether it was done; so it is not repeated here).
+    pub async fn call<R: Request>(&self, ctx: Ctx, request: R) -> Result<R::Reply, R::Error>
+    where
+        A: Handler<Envelope<R>>,
+    {
+        let Side::Local { address, vitals, permits, .. } = &self.side else {
+            return Err(Failure::Unavailable.into());
+        };
+        if vitals.is_down() {
+            return Err(Failure::Unavailable.into());
+        }
+        let Ok(_permit) = permits.try_acquire() else {
+            log::warn!("{}: {} refused, too many requests in hand [{}]", self.domain, R::NAME, ctx.request_id);
+            return Err(Failure::Overloaded.into());
+        };
+        let (deadline, request_id) = (ctx.deadline, Arc::clone(&ctx.request_id));
+        match tokio::time::timeout_at(deadline.into(), address.send(Envelope { ctx, request })).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(MailboxError::Closed)) if vitals.is_down() => Err(Failure::Unavailable.into()),
+            Ok(Err(MailboxError::Closed)) => {
+                log::error!("{}: {} was not answered, its handler panicked [{request_id}]", self.domain, R::NAME);
+                Err(Failure::Internal.into())
+            }
+            Ok(Err(MailboxError::Timeout)) | Err(_) => {
+                log::warn!("{}: {} was not answered in time [{request_id}]", self.domain, R::NAME);
+                Err(Failure::DeadlineExceeded.into())
+            }
+        }
+    }
+
+    /// How the domain is.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        match &self.side {
+            Side::Off => Health { status: HealthState::Off, place: "off", queue_depth: 0, restarts: 0 },
+            Side::Local { vitals, permits, in_flight_max, .. } => {
+                let status = if vitals.is_down() {
+                    HealthState::Down
+                } else if permits.available_permits() == 0 {
+                    HealthState::Degraded
+                } else {
+                    HealthState::Up
+                };
+                Health {
+                    status,
+                    place: "local",
+                    queue_depth: in_flight_max - permits.available_permits(),
+                    restarts: vitals.restarts(),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! How one part asks another: requests, the envelope that carries them, the client that sends them, and the
+//! supervisor that keeps an actor alive.
+//!
+//! Lives here: everything between a caller and a domain's door, so that neither learns whether the other is in
+//! this process. Never enters: a business rule, SQL, HTTP, the name of any one domain.
+
+mod client;
+mod ctx;
+mod failure;
+mod request;
+mod supervisor;
+
+pub use client::{Client, Health, HealthState};
+pub use ctx::{BadKey, Caller, Credential, Ctx, IdempotencyKey, Identity, Role};
+pub use failure::{DomainError, ErrorKind, Failure};
+pub use request::{Access, Answer, Envelope, Request};
+pub use supervisor::{Supervisor, Vitals};
+
+/// What the macros of this room expand to; not for hands.
+#[doc(hidden)]
+pub mod hooks {
+    use super::{Ctx, Request};
+
+    /// Panics when a test asked for it in the context. Compiled to nothing outside tests.
+    pub fn before<R: Request>(ctx: &Ctx) {
+        #[cfg(feature = "test-hooks")]
+        assert!(ctx.panic_at.as_deref() != Some(R::NAME), "a test asked {} to panic", R::NAME);
+        #[cfg(not(feature = "test-hooks"))]
+        let _ = ctx;
+    }
+}
+
+/// Declares what a domain can be asked: for each request its reply, its error, its name on the wire, whether a
+/// caller without an answer may ask again, and who may ask.
+///
+/// ```ignore
+/// requests! { CatalogError;
+///     "catalog.GetProduct": GetProduct => Product, retry, |_| Access::Anyone;
+///     "catalog.CreateProduct": CreateProduct => Product, once, |_| Access::Admin;
+/// }
+/// ```
+#[macro_export]
+macro_rules! requests {
+    (@retry retry) => { true };
+    (@retry once) => { false };
+    ($error:ty; $($name:literal : $request:ty => $reply:ty, $retry:ident, |$this:pat_param| $access:expr;)+) => {$(
+        impl $crate::messaging::Request for $request {
+            const NAME: &'static str = $name;
+            const RETRYABLE: bool = $crate::requests!(@retry $retry);
+            type Reply = $reply;
+            type Error = $error;
+            fn access(&self) -> $crate::messaging::Access {
+                use $crate::messaging::Access;
+                let $this = self;
+                $access
+            }
+        }
+    )+};
+}
+
+/// Makes an actor answer requests: each goes, once its caller was found to be allowed, to an async function of
+/// the actor's shared state (its field `room`), the context and the request.
+///
+/// ```ignore
+/// answers! { Catalog; GetProduct => get_product, CreateProduct => create_product }
+/// ```
+#[macro_export]
+macro_rules! answers {
+    ($actor:ty; $($request:ty => $answer:path),+ $(,)?) => {$(
+        impl actix::Handler<$crate::messaging::Envelope<$request>> for $actor {
+            type Result = $crate::messaging::Answer<$request>;
+            fn handle(
+                &mut self,
+                envelope: $crate::messaging::Envelope<$request>,
+                _: &mut Self::Context,
+            ) -> Self::Result {
+                use $crate::messaging::Request as _;
+                let $crate::messaging::Envelope { ctx, request } = envelope;
+                $crate::messaging::hooks::before::<$request>(&ctx);
+                if let Err(denied) = request.access().check(&ctx) {
+                    return Box::pin(async move { Err(denied.into()) });
+                }
+                Box::pin($answer(std::sync::Arc::clone(&self.room), ctx, request))
+            }
+        }
+    )+};
+}

@@ -1,0 +1,92 @@
+//! Answers that are given once: what a request under an idempotency key gave back, kept in the transaction of its
+//! change, so that there is never the one without the other.
+
+use std::time::Duration;
+
+use diesel::prelude::*;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
+
+use super::Conn;
+use super::schema::idempotency;
+use crate::messaging::{Failure, IdempotencyKey, Request};
+use crate::types::Timestamp;
+
+/// How long an answer is kept.
+const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// By what two requests under one key are told apart: a SHA-256 of the request's name and content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fingerprint(Vec<u8>);
+
+impl Fingerprint {
+    /// The fingerprint of a whole request.
+    pub fn of<R: Request>(request: &R) -> Result<Self, Failure> {
+        Self::of_parts(R::NAME, request)
+    }
+
+    /// The fingerprint of what counts of a request.
+    pub fn of_parts(name: &str, content: &impl Serialize) -> Result<Self, Failure> {
+        let json = serde_json::to_vec(content).map_err(|error| {
+            log::error!("{name} has no JSON form: {error}");
+            Failure::Internal
+        })?;
+        Ok(Self(Sha256::new().chain_update(name).chain_update([0]).chain_update(json).finalize().to_vec()))
+    }
+}
+
+/// The answer kept under the key, if there is one that is not too old and is of the same request.
+pub fn find<T: DeserializeOwned, E: From<Failure> + From<diesel::result::Error>>(
+    conn: &mut Conn,
+    scope: &str,
+    key: &IdempotencyKey,
+    fingerprint: &Fingerprint,
+    now: Timestamp,
+) -> Result<Option<T>, E> {
+    let kept: Option<(Vec<u8>, String)> = idempotency::table
+        .filter(idempotency::scope.eq(scope))
+        .filter(idempotency::key.eq(key.as_str()))
+        .filter(idempotency::created_at.gt(now.minus(KEPT)))
+        .select((idempotency::fingerprint, idempotency::reply))
+        .first(conn)
+        .optional()?;
+    let Some((first, reply)) = kept else { return Ok(None) };
+    if first != fingerprint.0 {
+        return Err(Failure::IdempotencyKeyReused.into());
+    }
+    serde_json::from_str(&reply).map(Some).map_err(|error| {
+        log::error!("an answer kept under an idempotency key cannot be read: {error}");
+        Failure::Internal.into()
+    })
+}
+
+/// Keeps an answer under its key, in the place of one that is too old.
+pub fn keep<T: Serialize, E: From<Failure> + From<diesel::result::Error>>(
+    conn: &mut Conn,
+    scope: &str,
+    key: &IdempotencyKey,
+    fingerprint: &Fingerprint,
+    answer: &T,
+    now: Timestamp,
+) -> Result<(), E> {
+    let reply = serde_json::to_string(answer).map_err(|error| {
+        log::error!("an answer has no JSON form: {error}");
+        E::from(Failure::Internal)
+    })?;
+    diesel::replace_into(idempotency::table)
+        .values((
+            idempotency::scope.eq(scope),
+            idempotency::key.eq(key.as_str()),
+            idempotency::fingerprint.eq(&fingerprint.0),
+            idempotency::reply.eq(reply),
+            idempotency::created_at.eq(now),
+        ))
+        .execute(conn)?;
+    Ok(())
+}
+
+/// Forgets answers that have served their time.
+pub fn forget_old(conn: &mut Conn, now: Timestamp) -> QueryResult<usize> {
+    diesel::delete(idempotency::table.filter(idempotency::created_at.le(now.minus(KEPT)))).execute(conn)
+}

@@ -1,0 +1,270 @@
+//! What makes a domain durable: one writer with group commit, a pool of readers, migrations, answers that are
+//! given once, the outbox and the inbox.
+//!
+//! Lives here: everything about databases that is the same for every domain. Never enters: a table of one domain,
+//! a business rule, HTTP, other processes. Only this room and the domains' `store.rs` speak SQL.
+
+mod answers;
+mod migrate;
+mod outbox;
+mod reader;
+mod schema;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use diesel_migrations::EmbeddedMigrations;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::events::{Delivery, Event};
+use crate::messaging::{Ctx, Failure, Request};
+use crate::types::{Clock, Timestamp};
+
+pub use answers::Fingerprint;
+pub use reader::ReaderThreads;
+
+/// A connection to a domain's database. The one name that a second backend changes.
+pub type Conn = diesel::sqlite::SqliteConnection;
+
+/// Where a domain's database is and how it is used.
+#[derive(Debug, Clone)]
+pub struct StoreConfig {
+    /// The database file. Its folder must exist.
+    pub file: PathBuf,
+    /// Whether to bring the database to this version while opening it; otherwise an old one is refused.
+    pub migrate: bool,
+    /// The most jobs that share one commit. One is a commit each: for comparison only.
+    pub batch_max: usize,
+    /// How many jobs may wait for the writer before more are refused.
+    pub queue_max: usize,
+    /// How many readers there may be at once.
+    pub readers_max: u32,
+}
+
+impl StoreConfig {
+    /// The usual store in `file`.
+    pub fn new(file: impl Into<PathBuf>) -> Self {
+        Self { file: file.into(), migrate: true, batch_max: 256, queue_max: 4_096, readers_max: 4 }
+    }
+}
+
+/// Why a database cannot be opened: one sentence for the person who started the shop.
+#[derive(Debug, thiserror::Error)]
+#[error("the database of {domain} in {} cannot be opened: {reason}", file.display())]
+pub struct OpenError {
+    /// Whose database.
+    pub domain: &'static str,
+    /// Which file.
+    pub file: PathBuf,
+    /// What is wrong.
+    pub reason: String,
+}
+
+/// A domain's database. Clones share it.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+struct Inner {
+    domain: &'static str,
+    clock: Clock,
+    writer: writer::Writer,
+    readers: reader::Readers,
+    news: Arc<tokio::sync::Notify>,
+}
+
+/// A write transaction: a job's view of the database. All of it becomes durable together, or none.
+pub struct Tx<'a> {
+    /// The connection, for the domain's `store.rs`.
+    pub conn: &'a mut Conn,
+    /// The time of this transaction.
+    pub now: Timestamp,
+    has_news: bool,
+}
+
+impl Tx<'_> {
+    /// Tells the world that something happened, if and when this transaction becomes durable.
+    pub fn emit<E: Event>(&mut self, event: &E) -> Result<(), diesel::result::Error> {
+        self.has_news = true;
+        outbox::insert(self.conn, self.now, event)
+    }
+}
+
+impl Store {
+    /// Opens `domain`'s database, makes it if there is none, and brings it to this version.
+    pub fn open(
+        domain: &'static str,
+        config: &StoreConfig,
+        migrations: EmbeddedMigrations,
+        clock: &Clock,
+        threads: &ReaderThreads,
+    ) -> Result<Self, OpenError> {
+        let fail = |reason: String| OpenError { domain, file: config.file.clone(), reason };
+        let mut connection = writer::connect(&config.file).map_err(fail)?;
+        migrate::bring_up(&mut connection, migrations, config.migrate).map_err(fail)?;
+        let news = Arc::new(tokio::sync::Notify::new());
+        let writer =
+            writer::Writer::start(domain, config, connection, clock.clone(), Arc::clone(&news)).map_err(fail)?;
+        let readers = reader::Readers::open(config, threads).map_err(fail)?;
+        Ok(Self(Arc::new(Inner { domain, clock: clock.clone(), writer, readers, news })))
+    }
+
+    /// Whose database this is.
+    #[must_use]
+    pub fn domain(&self) -> &'static str {
+        self.0.domain
+    }
+
+    /// The time, as the domain must see it.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.0.clock.now()
+    }
+
+    /// Runs `job` in a transaction of its own and answers when its changes are durable. An error undoes them.
+    ///
+    /// Jobs run one after the other, so what a job reads holds until it ends. It must be short: everybody waits.
+    pub async fn write<T, E>(&self, job: impl FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Failure> + From<diesel::result::Error> + Send + 'static,
+    {
+        self.0.writer.run(job).await
+    }
+
+    /// Like [`Store::write`], and once only: when `ctx` carries an idempotency key, what the job gives back is kept
+    /// with it in the same transaction, and the same request under the same key gets that again without running
+    /// the job. Another request under the key is refused with `IdempotencyKeyReused`.
+    ///
+    /// What is kept lies in the database as JSON for 24 hours, so a job gives back no secret.
+    pub async fn write_once<R, T, E>(
+        &self,
+        ctx: &Ctx,
+        request: &R,
+        job: impl FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        R: Request,
+        T: Serialize + DeserializeOwned + Send + 'static,
+        E: From<Failure> + From<diesel::result::Error> + Send + 'static,
+    {
+        self.write_once_as(ctx, Fingerprint::of(request)?, job).await
+    }
+
+    /// [`Store::write_once`] for a request whose fingerprint must leave something out, such as a password.
+    pub async fn write_once_as<T, E>(
+        &self,
+        ctx: &Ctx,
+        fingerprint: Fingerprint,
+        job: impl FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Serialize + DeserializeOwned + Send + 'static,
+        E: From<Failure> + From<diesel::result::Error> + Send + 'static,
+    {
+        let Some(key) = ctx.key.clone() else { return self.write(job).await };
+        let scope = ctx.caller.scope();
+        let (answer, replayed) = self
+            .write(move |tx| {
+                if let Some(before) = answers::find::<T, E>(tx.conn, &scope, &key, &fingerprint, tx.now)? {
+                    return Ok((before, true));
+                }
+                let answer = job(tx)?;
+                answers::keep::<T, E>(tx.conn, &scope, &key, &fingerprint, &answer, tx.now)?;
+                Ok::<_, E>((answer, false))
+            })
+            .await?;
+        if replayed {
+            ctx.mark_replayed();
+        }
+        Ok(answer)
+    }
+
+    /// What was given back before for this request under the key in `ctx`, if anything: for work that must look
+    /// elsewhere before it writes, so that a repetition does not stumble over what has changed since.
+    pub async fn recall<R, T, E>(&self, ctx: &Ctx, request: &R) -> Result<Option<T>, E>
+    where
+        R: Request,
+        T: DeserializeOwned + Send + 'static,
+        E: From<Failure> + From<diesel::result::Error> + Send + 'static,
+    {
+        let Some(key) = ctx.key.clone() else { return Ok(None) };
+        let (scope, fingerprint, now) = (ctx.caller.scope(), Fingerprint::of(request)?, self.now());
+        let found = self.read(move |conn| answers::find::<T, E>(conn, &scope, &key, &fingerprint, now)).await?;
+        if found.is_some() {
+            ctx.mark_replayed();
+        }
+        Ok(found)
+    }
+
+    /// Runs `query` on a reader, off the caller's thread. It sees everything that was durable when it began.
+    pub async fn read<T, E>(&self, query: impl FnOnce(&mut Conn) -> Result<T, E> + Send + 'static) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Failure> + Send + 'static,
+    {
+        self.0.readers.run(query).await
+    }
+
+    /// Has the effect of each event exactly once: an event seen before is passed over, and its being seen is
+    /// recorded in the transaction of its effect. An effect that fails for a reason of its own is set aside with that
+    /// reason, so that one bad event does not stop all that come after; a failing database fails the whole.
+    pub async fn consume<E>(
+        &self,
+        events: Vec<Delivery>,
+        effect: impl Fn(&mut Tx<'_>, &Delivery) -> Result<(), E> + Send + 'static,
+    ) -> Result<(), Failure>
+    where
+        E: From<Failure> + From<diesel::result::Error> + std::error::Error + Send + 'static,
+    {
+        let domain = self.0.domain;
+        self.write(move |tx| {
+            for event in &events {
+                outbox::consume(domain, tx, event, &effect)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Resolves when something new is in the outbox after this call.
+    pub fn outbox_news(&self) -> impl Future<Output = ()> + 'static {
+        let mut news = Box::pin(Arc::clone(&self.0.news).notified_owned());
+        news.as_mut().enable();
+        news
+    }
+
+    /// The next events that `subscriber` has not heard of, with their sequence numbers.
+    pub async fn outbox_after(&self, subscriber: &'static str, limit: i64) -> Result<Vec<(i64, Delivery)>, Failure> {
+        self.read(move |conn| outbox::after(conn, subscriber, limit)).await
+    }
+
+    /// Notes that `subscriber` has heard of everything up to `seq`.
+    pub async fn outbox_told(&self, subscriber: &'static str, seq: i64) -> Result<(), Failure> {
+        self.write(move |tx| outbox::told(tx.conn, subscriber, seq)).await
+    }
+
+    /// Whether all of `subscribers` have heard of everything.
+    pub async fn outbox_is_settled(&self, subscribers: Vec<&'static str>) -> Result<bool, Failure> {
+        self.read(move |conn| outbox::is_settled(conn, &subscribers)).await
+    }
+
+    /// Forgets what has served its time: answers older than a day, events that all `subscribers` have long heard of.
+    pub async fn tidy(&self, subscribers: Vec<&'static str>) -> Result<(), Failure> {
+        self.write(move |tx| {
+            answers::forget_old(tx.conn, tx.now)?;
+            outbox::forget_old(tx.conn, &subscribers, tx.now)
+        })
+        .await
+    }
+
+    /// How many jobs wait for the writer.
+    #[must_use]
+    pub fn queue_depth(&self) -> usize {
+        self.0.writer.queue_depth()
+    }
+}
+
+#[cfg(test)]
+mod tests;

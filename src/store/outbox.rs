@@ -1,0 +1,122 @@
+//! Events as rows: written in the transaction that made them happen (outbox), recorded in the transaction of their
+//! effect (inbox). Delivery is at least once, effects are once.
+
+use std::time::Duration;
+
+use diesel::dsl::max;
+use diesel::prelude::*;
+
+use super::schema::{dead_letter, inbox, outbox, outbox_cursor};
+use super::{Conn, Tx};
+use crate::events::{Delivery, Event};
+use crate::messaging::Failure;
+use crate::types::{EventId, Timestamp};
+
+/// How long an event that everybody has heard of stays readable.
+const OUTBOX_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// How long a seen event is remembered. Longer than any is kept to be told again.
+const INBOX_KEPT: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+
+/// Writes an event.
+pub fn insert<E: Event>(conn: &mut Conn, now: Timestamp, event: &E) -> QueryResult<()> {
+    let data = serde_json::to_string(event).map_err(|e| diesel::result::Error::SerializationError(Box::new(e)))?;
+    diesel::insert_into(outbox::table)
+        .values((outbox::id.eq(EventId::new()), outbox::name.eq(E::NAME), outbox::at.eq(now), outbox::data.eq(data)))
+        .execute(conn)?;
+    Ok(())
+}
+
+/// The next events after the subscriber's cursor.
+pub fn after(conn: &mut Conn, subscriber: &str, limit: i64) -> Result<Vec<(i64, Delivery)>, Failure> {
+    let told: Option<i64> = outbox_cursor::table
+        .filter(outbox_cursor::subscriber.eq(subscriber))
+        .select(outbox_cursor::seq)
+        .first(conn)
+        .optional()?;
+    let rows: Vec<(i64, EventId, String, Timestamp, String)> =
+        outbox::table.filter(outbox::seq.gt(told.unwrap_or(0))).order(outbox::seq).limit(limit).load(conn)?;
+    rows.into_iter()
+        .map(|(seq, id, name, at, data)| {
+            let data = serde_json::from_str(&data).map_err(|error| {
+                log::error!("event {id} in the outbox cannot be read: {error}");
+                Failure::Internal
+            })?;
+            Ok((seq, Delivery { id, name, at, data }))
+        })
+        .collect()
+}
+
+/// Moves the subscriber's cursor.
+pub fn told(conn: &mut Conn, subscriber: &str, seq: i64) -> Result<(), Failure> {
+    diesel::replace_into(outbox_cursor::table)
+        .values((outbox_cursor::subscriber.eq(subscriber), outbox_cursor::seq.eq(seq)))
+        .execute(conn)?;
+    Ok(())
+}
+
+/// Whether no event is ahead of any subscriber's cursor.
+pub fn is_settled(conn: &mut Conn, subscribers: &[&str]) -> Result<bool, Failure> {
+    let last: Option<i64> = outbox::table.select(max(outbox::seq)).first(conn)?;
+    Ok(slowest(conn, subscribers)? >= last.unwrap_or(0))
+}
+
+/// The event up to which all subscribers have heard.
+fn slowest(conn: &mut Conn, subscribers: &[&str]) -> QueryResult<i64> {
+    let cursors: Vec<i64> = outbox_cursor::table
+        .filter(outbox_cursor::subscriber.eq_any(subscribers))
+        .select(outbox_cursor::seq)
+        .load(conn)?;
+    if cursors.len() < subscribers.len() {
+        return Ok(0);
+    }
+    Ok(cursors.into_iter().min().unwrap_or(i64::MAX))
+}
+
+/// Has the effect of one event, unless it was had before.
+pub fn consume<E>(
+    domain: &str,
+    tx: &mut Tx<'_>,
+    event: &Delivery,
+    effect: &impl Fn(&mut Tx<'_>, &Delivery) -> Result<(), E>,
+) -> Result<(), Failure>
+where
+    E: From<Failure> + From<diesel::result::Error> + std::error::Error,
+{
+    let new = diesel::insert_or_ignore_into(inbox::table)
+        .values((inbox::event_id.eq(event.id), inbox::at.eq(tx.now)))
+        .execute(tx.conn)?;
+    if new == 0 {
+        return Ok(());
+    }
+    let (now, mut has_news) = (tx.now, tx.has_news);
+    // A savepoint of its own, so that half an effect never stays behind.
+    let outcome = tx.conn.transaction(|conn| {
+        let mut inner = Tx { conn, now, has_news };
+        effect(&mut inner, event)?;
+        has_news = inner.has_news;
+        Ok::<_, E>(())
+    });
+    tx.has_news = has_news;
+    if let Err(reason) = outcome {
+        log::error!("{domain}: event {} {} has no effect and is set aside: {reason}", event.name, event.id);
+        diesel::replace_into(dead_letter::table)
+            .values((
+                dead_letter::event_id.eq(event.id),
+                dead_letter::name.eq(&event.name),
+                dead_letter::at.eq(now),
+                dead_letter::data.eq(event.data.to_string()),
+                dead_letter::reason.eq(reason.to_string()),
+            ))
+            .execute(tx.conn)?;
+    }
+    Ok(())
+}
+
+/// Forgets events that everybody has long heard of.
+pub fn forget_old(conn: &mut Conn, subscribers: &[&str], now: Timestamp) -> Result<(), Failure> {
+    let heard = slowest(conn, subscribers)?;
+    diesel::delete(outbox::table.filter(outbox::seq.le(heard)).filter(outbox::at.le(now.minus(OUTBOX_KEPT))))
+        .execute(conn)?;
+    diesel::delete(inbox::table.filter(inbox::at.le(now.minus(INBOX_KEPT)))).execute(conn)?;
+    Ok(())
+}

@@ -1,0 +1,45 @@
+//! The tables that every domain's database has; see `migrations/store`.
+
+diesel::table! {
+    idempotency (scope, key) {
+        scope -> Text,
+        key -> Text,
+        fingerprint -> Binary,
+        reply -> Text,
+        created_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    outbox (seq) {
+        seq -> BigInt,
+        id -> Text,
+        name -> Text,
+        at -> BigInt,
+        data -> Text,
+    }
+}
+
+diesel::table! {
+    outbox_cursor (subscriber) {
+        subscriber -> Text,
+        seq -> BigInt,
+    }
+}
+
+diesel::table! {
+    inbox (event_id) {
+        event_id -> Text,
+        at -> BigInt,
+    }
+}
+
+diesel::table! {
+    dead_letter (event_id) {
+        event_id -> Text,
+        name -> Text,
+        at -> BigInt,
+        data -> Text,
+        reason -> Text,
+    }
+}

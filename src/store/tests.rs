@@ -1,0 +1,187 @@
+//! The store's promises, each on a real database file.
+
+use diesel::prelude::*;
+use diesel::sql_query;
+use diesel::sql_types::{BigInt, Text};
+use tempfile::TempDir;
+
+use super::*;
+use crate::messaging::{Caller, IdempotencyKey};
+
+const NO_MIGRATIONS: EmbeddedMigrations = diesel_migrations::embed_migrations!("src/store/tests_migrations");
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Put {
+    name: String,
+}
+crate::requests! { Failure; "test.Put": Put => i64, once, |_| Access::Anyone; }
+
+#[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+struct WasPut {
+    name: String,
+}
+crate::events! { "test.was_put": WasPut; }
+
+#[derive(QueryableByName)]
+struct Count {
+    #[diesel(sql_type = BigInt)]
+    n: i64,
+}
+
+struct Shop {
+    store: Store,
+    clock: Clock,
+    dir: TempDir,
+}
+
+fn open() -> Shop {
+    let (dir, clock) = (TempDir::new().unwrap(), Clock::system());
+    let store = open_in(&dir, &clock).unwrap();
+    Shop { store, clock, dir }
+}
+
+fn open_in(dir: &TempDir, clock: &Clock) -> Result<Store, OpenError> {
+    let config = StoreConfig::new(dir.path().join("test.db"));
+    Store::open("test", &config, NO_MIGRATIONS, clock, &ReaderThreads::default())
+}
+
+fn put(tx: &mut Tx<'_>, name: &str) -> Result<i64, Failure> {
+    sql_query("INSERT INTO thing (name) VALUES (?)").bind::<Text, _>(name).execute(tx.conn)?;
+    tx.emit(&WasPut { name: name.to_owned() })?;
+    Ok(count(tx.conn)?)
+}
+
+fn count(conn: &mut Conn) -> QueryResult<i64> {
+    sql_query("SELECT count(*) AS n FROM thing").get_result::<Count>(conn).map(|c| c.n)
+}
+
+async fn things(store: &Store) -> i64 {
+    store.read(|conn| Ok::<_, Failure>(count(conn)?)).await.unwrap()
+}
+
+fn keyed(key: &str) -> Ctx {
+    Ctx::domain("test").with_key(IdempotencyKey::parse(key).unwrap())
+}
+
+#[actix::test]
+async fn a_job_that_fails_or_panics_undoes_itself_and_nobody_else() {
+    let shop = open();
+    let jobs = (0..60).map(|n| {
+        shop.store.write(move |tx| {
+            put(tx, &format!("{n}"))?;
+            match n % 3 {
+                0 => Ok(n),
+                1 => Err(Failure::Forbidden),
+                // Deep in a transaction of its own, where the obvious way of catching it loses the whole batch.
+                _ => tx.conn.transaction::<i64, Failure, _>(|_| panic!("on purpose")),
+            }
+        })
+    });
+    let answers = futures_util::future::join_all(jobs).await;
+    assert_eq!(answers.iter().filter(|a| a.is_ok()).count(), 20);
+    assert_eq!(answers.iter().filter(|a| **a == Err(Failure::Internal)).count(), 20);
+    // Asked of a fresh connection: what was answered with yes is really in the file, and nothing else.
+    assert_eq!(things(&shop.store).await, 20);
+    assert_eq!(things(&open_in(&shop.dir, &shop.clock).unwrap()).await, 20);
+}
+
+#[actix::test]
+async fn a_key_runs_its_request_once_and_refuses_another() {
+    let shop = open();
+    let ask = |ctx: Ctx, name: &'static str| {
+        let store = shop.store.clone();
+        async move {
+            let request = Put { name: name.to_owned() };
+            let answer = store.write_once::<_, _, Failure>(&ctx, &request, move |tx| put(tx, name)).await;
+            (answer, ctx.is_replayed())
+        }
+    };
+    assert_eq!(ask(keyed("k"), "a").await, (Ok(1), false));
+    assert_eq!(ask(keyed("k"), "a").await, (Ok(1), true));
+    assert_eq!(ask(keyed("k"), "b").await, (Err(Failure::IdempotencyKeyReused), false));
+    let stranger = Ctx::new(Caller::Anyone { address: "192.0.2.1".into(), internal: false }, "r")
+        .with_key(IdempotencyKey::parse("k").unwrap());
+    assert_eq!(ask(stranger, "a").await, (Ok(2), false));
+    // Fifty at once under one key: one runs.
+    let fifty = futures_util::future::join_all((0..50).map(|_| ask(keyed("fifty"), "c"))).await;
+    assert!(fifty.iter().all(|(answer, _)| *answer == Ok(3)));
+    assert_eq!(fifty.iter().filter(|(_, replayed)| !replayed).count(), 1);
+    assert_eq!(things(&shop.store).await, 3);
+    // A day later the key is free again.
+    shop.clock.advance(std::time::Duration::from_secs(24 * 3600 + 1));
+    assert_eq!(ask(keyed("k"), "b").await, (Ok(4), false));
+}
+
+#[actix::test]
+async fn a_failed_request_leaves_its_key_free() {
+    let shop = open();
+    let request = Put { name: "a".to_owned() };
+    let refused = shop
+        .store
+        .write_once::<_, i64, Failure>(&keyed("k"), &request, |tx| {
+            put(tx, "a")?;
+            Err(Failure::Forbidden)
+        })
+        .await;
+    assert_eq!(refused, Err(Failure::Forbidden));
+    assert_eq!(shop.store.write_once::<_, _, Failure>(&keyed("k"), &request, |tx| put(tx, "a")).await, Ok(1));
+}
+
+#[actix::test]
+async fn an_event_is_told_only_if_its_change_is_durable_and_has_its_effect_once() {
+    let shop = open();
+    let _ = shop.store.write(|tx| put(tx, "kept")).await;
+    let _ = shop
+        .store
+        .write(|tx| {
+            put(tx, "undone")?;
+            Err::<(), _>(Failure::Forbidden)
+        })
+        .await;
+    let told = shop.store.outbox_after("me", 10).await.unwrap();
+    let events: Vec<Delivery> = told.iter().map(|(_, event)| event.clone()).collect();
+    assert_eq!(events.len(), 1);
+    assert_eq!(events[0].open::<WasPut>().unwrap(), Some(WasPut { name: "kept".to_owned() }));
+    // Told three times, done once: as after crashes between telling and noting it.
+    for _ in 0..3 {
+        shop.store.consume(events.clone(), |tx, _| put(tx, "effect").map(drop)).await.unwrap();
+    }
+    assert_eq!(things(&shop.store).await, 2);
+    shop.store.outbox_told("me", told[0].0).await.unwrap();
+    let left = shop.store.outbox_after("me", 10).await.unwrap();
+    assert_eq!(left.len(), 1, "only the news of the effect itself");
+}
+
+#[actix::test]
+async fn one_bad_event_is_set_aside_and_the_next_still_has_its_effect() {
+    let shop = open();
+    for name in ["good", "bad", "also good"] {
+        shop.store.write(move |tx| put(tx, name)).await.unwrap();
+    }
+    let events: Vec<Delivery> = shop.store.outbox_after("me", 10).await.unwrap().into_iter().map(|(_, e)| e).collect();
+    shop.store
+        .consume(events, |tx, event| {
+            put(tx, "effect")?;
+            if event.data["name"] == "bad" { Err(Failure::Forbidden) } else { Ok(()) }
+        })
+        .await
+        .unwrap();
+    assert_eq!(things(&shop.store).await, 3 + 2);
+}
+
+#[actix::test]
+async fn news_wakes_whoever_asked_before_it_was_made() {
+    let shop = open();
+    let news = shop.store.outbox_news();
+    shop.store.write(|tx| put(tx, "a")).await.unwrap();
+    tokio::time::timeout(std::time::Duration::from_secs(5), news).await.expect("woken");
+}
+
+#[test]
+fn a_database_of_a_newer_version_is_refused_with_the_way_out() {
+    let shop = open();
+    let mut conn = writer::connect(&shop.dir.path().join("test.db")).unwrap();
+    sql_query("INSERT INTO __diesel_schema_migrations (version) VALUES ('29990101000000')").execute(&mut conn).unwrap();
+    let refused = open_in(&shop.dir, &shop.clock).map(drop).unwrap_err();
+    assert!(refused.reason.contains("newer mercat"), "{refused}");
+}

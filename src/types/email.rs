@@ -1,0 +1,110 @@
+//! An e-mail address that can be written into a mail header without harm.
+
+use std::fmt;
+use std::str::FromStr;
+
+use diesel::backend::Backend;
+use diesel::deserialize::{self, FromSql, FromSqlRow};
+use diesel::expression::AsExpression;
+use diesel::serialize::{self, IsNull, Output, ToSql};
+use diesel::sql_types::Text;
+use diesel::sqlite::Sqlite;
+use serde::{Deserialize, Serialize};
+
+/// A plain mailbox `local@domain` (RFC 5321), at most 254 bytes, no display name, no quotes, no control characters.
+/// Kept in lower case, because people sign in with whatever case their keyboard felt like.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, AsExpression, FromSqlRow)]
+#[diesel(sql_type = Text)]
+#[serde(try_from = "String", into = "String")]
+pub struct EmailAddress(String);
+
+/// What is not an e-mail address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not an e-mail address, such as ada@example.com")]
+pub struct NotAnAddress;
+
+impl EmailAddress {
+    /// The address as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for EmailAddress {
+    type Err = NotAnAddress;
+    fn from_str(text: &str) -> Result<Self, NotAnAddress> {
+        let text = text.trim();
+        let rules =
+            email_address::Options::default().with_required_tld().without_domain_literal().without_display_text();
+        let strange =
+            |c: char| c.is_control() || c.is_whitespace() || matches!(c, '"' | '<' | '>' | ',' | ';' | ':' | '\\');
+        if text.len() > 254 || text.contains(strange) {
+            return Err(NotAnAddress);
+        }
+        email_address::EmailAddress::parse_with_options(text, rules).map_err(|_| NotAnAddress)?;
+        Ok(Self(text.to_lowercase()))
+    }
+}
+
+impl TryFrom<String> for EmailAddress {
+    type Error = NotAnAddress;
+    fn try_from(text: String) -> Result<Self, NotAnAddress> {
+        text.parse()
+    }
+}
+
+impl From<EmailAddress> for String {
+    fn from(address: EmailAddress) -> Self {
+        address.0
+    }
+}
+
+impl fmt::Display for EmailAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl ToSql<Text, Sqlite> for EmailAddress {
+    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Sqlite>) -> serialize::Result {
+        out.set_value(self.0.as_str());
+        Ok(IsNull::No)
+    }
+}
+
+impl<B: Backend> FromSql<Text, B> for EmailAddress
+where
+    String: FromSql<Text, B>,
+{
+    fn from_sql(bytes: B::RawValue<'_>) -> deserialize::Result<Self> {
+        String::from_sql(bytes).map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_that_could_break_a_header_are_none() {
+        for good in ["ada@example.com", " Ada@Example.COM ", "a.b+c@sub.example.org"] {
+            assert!(good.parse::<EmailAddress>().is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "ada",
+            "ada@",
+            "@example.com",
+            "ada@localhost",
+            "a@b.c\r\nBcc: x@y.z",
+            "Ada <ada@example.com>",
+            "a b@example.com",
+            "a@b.com,c@d.com",
+            "\"x\"@example.com",
+            "ada@[127.0.0.1]",
+        ] {
+            assert!(bad.parse::<EmailAddress>().is_err(), "{bad:?}");
+        }
+    }
+}

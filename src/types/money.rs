@@ -1,0 +1,166 @@
+//! Money is an integer in the currency's minor unit, with the currency beside it. There is no float anywhere.
+
+use std::fmt;
+use std::str::FromStr;
+
+use diesel::backend::Backend;
+use diesel::deserialize::{self, FromSql, FromSqlRow};
+use diesel::expression::AsExpression;
+use diesel::serialize::{self, IsNull, Output, ToSql};
+use diesel::sql_types::Text;
+use diesel::sqlite::Sqlite;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// An amount in minor units (cents). Which currency is said beside it.
+pub type Amount = i64;
+
+/// How many pieces. Messages carry it as is; each domain says its own bounds.
+pub type Quantity = i64;
+
+/// An ISO 4217 currency code, three capital letters.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, AsExpression, FromSqlRow)]
+#[diesel(sql_type = Text)]
+pub struct Currency([u8; 3]);
+
+/// What is not a currency code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not an ISO 4217 currency code of three letters, such as EUR")]
+pub struct NotACurrency;
+
+impl Currency {
+    /// The euro, the default of a new shop.
+    pub const EUR: Self = Self(*b"EUR");
+
+    /// The three letters.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or("XXX")
+    }
+
+    /// How many decimal digits the minor unit has: 2 for EUR, 0 for JPY, 3 for KWD (ISO 4217, list one).
+    #[must_use]
+    pub fn digits(self) -> u32 {
+        match self.as_str() {
+            "BIF" | "CLP" | "DJF" | "GNF" | "ISK" | "JPY" | "KMF" | "KRW" | "PYG" | "RWF" | "UGX" | "UYI" | "VND"
+            | "VUV" | "XAF" | "XOF" | "XPF" => 0,
+            "BHD" | "IQD" | "JOD" | "KWD" | "LYD" | "OMR" | "TND" => 3,
+            _ => 2,
+        }
+    }
+
+    /// Reads a decimal number as people write it (`9.99`, `9`, `1234.5`) into minor units, exactly; more digits
+    /// than the currency has, signs and thousands marks are refused rather than guessed at.
+    #[must_use]
+    pub fn parse_amount(self, text: &str) -> Option<Amount> {
+        let digits = self.digits() as usize;
+        let (whole, fraction) = text.trim().split_once('.').unwrap_or((text.trim(), ""));
+        let fraction = fraction.trim_end_matches('0');
+        let plain = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
+        if whole.is_empty() || !plain(whole) || !plain(fraction) || fraction.len() > digits {
+            return None;
+        }
+        format!("{whole}{fraction:0<digits$}").parse().ok()
+    }
+
+    /// Writes minor units as people read them, with the code: `9.99 EUR`.
+    #[must_use]
+    pub fn format(self, amount: Amount) -> String {
+        format!("{} {self}", self.decimal(amount))
+    }
+
+    /// Writes minor units as a plain decimal number: `9.99`. What [`Currency::parse_amount`] reads back.
+    #[must_use]
+    pub fn decimal(self, amount: Amount) -> String {
+        let digits = self.digits() as usize;
+        let sign = if amount < 0 { "-" } else { "" };
+        let units = format!("{:0>width$}", amount.unsigned_abs(), width = digits + 1);
+        let (whole, fraction) = units.split_at(units.len() - digits);
+        if fraction.is_empty() { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") }
+    }
+}
+
+impl FromStr for Currency {
+    type Err = NotACurrency;
+    fn from_str(text: &str) -> Result<Self, NotACurrency> {
+        let letters: [u8; 3] = text.as_bytes().try_into().map_err(|_| NotACurrency)?;
+        if letters.iter().all(u8::is_ascii_uppercase) { Ok(Self(letters)) } else { Err(NotACurrency) }
+    }
+}
+
+impl fmt::Display for Currency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for Currency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Serialize for Currency {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Currency {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        std::borrow::Cow::<'de, str>::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+impl ToSql<Text, Sqlite> for Currency {
+    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Sqlite>) -> serialize::Result {
+        out.set_value(self.as_str().to_owned());
+        Ok(IsNull::No)
+    }
+}
+
+impl<B: Backend> FromSql<Text, B> for Currency
+where
+    String: FromSql<Text, B>,
+{
+    fn from_sql(bytes: B::RawValue<'_>) -> deserialize::Result<Self> {
+        Ok(String::from_sql(bytes)?.parse()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_are_read_exactly_or_not_at_all() {
+        let jpy: Currency = "JPY".parse().unwrap();
+        let cases = [
+            (Currency::EUR, "9.99", Some(999)),
+            (Currency::EUR, "9", Some(900)),
+            (Currency::EUR, "9.5", Some(950)),
+            (Currency::EUR, "9.990", Some(999)),
+            (Currency::EUR, "0.07", Some(7)),
+            (jpy, "1200", Some(1200)),
+            (jpy, "1200.00", Some(1200)),
+            (jpy, "1200.5", None),
+            (Currency::EUR, "9.999", None),
+            (Currency::EUR, "-1", None),
+            (Currency::EUR, "1,000.00", None),
+            (Currency::EUR, "", None),
+            (Currency::EUR, ".5", None),
+            (Currency::EUR, "NaN", None),
+            (Currency::EUR, "99999999999999999999", None),
+        ];
+        for (currency, text, amount) in cases {
+            assert_eq!(currency.parse_amount(text), amount, "{text} {currency}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        for amount in [0, 7, 99, 100, 123_456] {
+            assert_eq!(Currency::EUR.parse_amount(&Currency::EUR.decimal(amount)), Some(amount));
+        }
+        assert_eq!(Currency::EUR.format(-5), "-0.05 EUR");
+    }
+}
