@@ -1,10 +1,21 @@
 //! Mercat: a shop's whole backend in one binary.
 //!
-//! The map: a request flows one way, [`web`] → [`messaging`] → a domain's actor → its [`store`] → reply; news flows
+//! The map: a request flows one way, `web` → [`messaging`] → a domain's actor → its [`store`] → reply; news flows
 //! back as [`events`]. Each domain is one closed room whose only door is its messages. [`app`] puts one process
 //! together and is the only place that knows which domain is where.
 
+pub mod app;
+pub mod cart;
+pub mod catalog;
+pub mod comments;
 pub mod events;
+pub mod ground;
+pub mod mailer;
 pub mod messaging;
+pub mod notifications;
+pub mod payments;
+pub mod settings;
+pub mod stats;
 pub mod store;
 pub mod types;
+pub mod users;

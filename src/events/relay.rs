@@ -12,8 +12,10 @@ use crate::store::Store;
 
 /// How many events are read and told at once.
 const BATCH: i64 = 256;
-/// How long a relay sleeps at most when nobody wakes it: the net under a lost wake-up.
-const NAP: Duration = Duration::from_secs(1);
+/// How long a relay sleeps at most when nobody wakes it: how news of another process on the same database are found.
+const NAP: Duration = Duration::from_millis(700);
+/// How much longer the next subscriber's relay sleeps. All waking at once would want a thread each to read.
+const STAGGER: Duration = Duration::from_millis(37);
 /// The first and the longest pause before a subscriber that failed is tried again.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
@@ -53,7 +55,10 @@ impl Relay {
     /// Starts to carry the events of `source`; stops when dropped. Must be called on an actix system's thread.
     #[must_use]
     pub fn start(source: Store, subscribers: Vec<Subscriber>) -> Self {
-        let tasks = subscribers.iter().map(|to| actix::spawn(carry(source.clone(), to.clone()))).collect();
+        let tasks = (0..)
+            .zip(&subscribers)
+            .map(|(n, to)| actix::spawn(carry(source.clone(), to.clone(), NAP + STAGGER * n)))
+            .collect();
         Self { source, subscribers, tasks }
     }
 
@@ -61,6 +66,12 @@ impl Relay {
     pub async fn is_settled(&self) -> Result<bool, Failure> {
         let names: Vec<&'static str> = self.subscribers.iter().map(|to| to.name).collect();
         self.source.outbox_is_settled(names).await
+    }
+
+    /// Whose events it carries.
+    #[must_use]
+    pub fn source(&self) -> Store {
+        self.source.clone()
     }
 
     /// The subscribers' names: whose cursors hold back the tidying of the outbox.
@@ -78,7 +89,7 @@ impl Drop for Relay {
     }
 }
 
-async fn carry(source: Store, to: Subscriber) {
+async fn carry(source: Store, to: Subscriber, nap: Duration) {
     let mut pause = PAUSE.0;
     loop {
         // Asked for before the outbox is read: an event that is committed in between wakes us at once.
@@ -87,7 +98,7 @@ async fn carry(source: Store, to: Subscriber) {
             Ok(true) => pause = PAUSE.0,
             Ok(false) => {
                 pause = PAUSE.0;
-                let _ = tokio::time::timeout(NAP, news).await;
+                let _ = tokio::time::timeout(nap, news).await;
             }
             Err(failure) => {
                 log::warn!("events: {} did not take {}'s events: {failure}", to.name, source.domain());

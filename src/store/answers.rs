@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::Conn;
 use super::schema::idempotency;
-use crate::messaging::{Failure, IdempotencyKey, Request};
+use crate::messaging::{Ctx, Failure, IdempotencyKey, Request};
 use crate::types::Timestamp;
 
 /// How long an answer is kept.
@@ -33,6 +33,38 @@ impl Fingerprint {
             Failure::Internal
         })?;
         Ok(Self(Sha256::new().chain_update(name).chain_update([0]).chain_update(json).finalize().to_vec()))
+    }
+
+    /// The fingerprint that has these bytes, from a column.
+    #[must_use]
+    pub const fn from_bytes(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    /// Its bytes, for a column.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// What somebody wants under an idempotency key. Work of several steps keeps it beside its state, so that whoever
+/// ends the work, after a crash too, can keep the answer in the transaction of its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wish {
+    /// Whose key it is.
+    pub scope: String,
+    /// The key.
+    pub key: IdempotencyKey,
+    /// What is wanted under it.
+    pub fingerprint: Fingerprint,
+}
+
+impl Wish {
+    /// The wish of this request, when its caller gave it a key.
+    pub fn of<R: Request>(ctx: &Ctx, request: &R) -> Result<Option<Self>, Failure> {
+        let Some(key) = ctx.key.clone() else { return Ok(None) };
+        Ok(Some(Self { scope: ctx.caller.scope(), key, fingerprint: Fingerprint::of(request)? }))
     }
 }
 

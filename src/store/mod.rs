@@ -22,7 +22,7 @@ use crate::events::{Delivery, Event};
 use crate::messaging::{Ctx, Failure, Request};
 use crate::types::{Clock, Timestamp};
 
-pub use answers::Fingerprint;
+pub use answers::{Fingerprint, Wish};
 pub use reader::ReaderThreads;
 
 /// A connection to a domain's database. The one name that a second backend changes.
@@ -50,16 +50,31 @@ impl StoreConfig {
     }
 }
 
-/// Why a database cannot be opened: one sentence for the person who started the shop.
+/// Why a domain cannot be opened: one sentence for the person who started the shop.
 #[derive(Debug, thiserror::Error)]
-#[error("the database of {domain} in {} cannot be opened: {reason}", file.display())]
+#[error("{} cannot be opened: {reason}", what(domain, file))]
 pub struct OpenError {
     /// Whose database.
     pub domain: &'static str,
-    /// Which file.
+    /// Which file; empty when it is not the database that is wrong.
     pub file: PathBuf,
     /// What is wrong.
     pub reason: String,
+}
+
+impl OpenError {
+    /// Says that a domain cannot work with a setting. The reason must not show a secret.
+    #[must_use]
+    pub fn setting(domain: &'static str, key: &str, reason: &str) -> Self {
+        Self { domain, file: PathBuf::new(), reason: format!("setting `{key}` {reason}") }
+    }
+}
+
+fn what(domain: &str, file: &std::path::Path) -> String {
+    if file.as_os_str().is_empty() {
+        return domain.to_owned();
+    }
+    format!("the database of {domain} in {}", file.display())
 }
 
 /// A domain's database. Clones share it.
@@ -88,6 +103,25 @@ impl Tx<'_> {
     pub fn emit<E: Event>(&mut self, event: &E) -> Result<(), diesel::result::Error> {
         self.has_news = true;
         outbox::insert(self.conn, self.now, event)
+    }
+
+    /// What was answered to this wish before, if anything; another request under its key is refused. For work of
+    /// several steps; a single write uses [`Store::write_once`].
+    pub fn recall<T, E>(&mut self, wish: &Wish) -> Result<Option<T>, E>
+    where
+        T: DeserializeOwned,
+        E: From<Failure> + From<diesel::result::Error>,
+    {
+        answers::find(self.conn, &wish.scope, &wish.key, &wish.fingerprint, self.now)
+    }
+
+    /// Keeps the answer to this wish: from now on a repetition gets it.
+    pub fn keep<T, E>(&mut self, wish: &Wish, answer: &T) -> Result<(), E>
+    where
+        T: Serialize,
+        E: From<Failure> + From<diesel::result::Error>,
+    {
+        answers::keep(self.conn, &wish.scope, &wish.key, &wish.fingerprint, answer, self.now)
     }
 }
 

@@ -2,7 +2,7 @@
 //! answers only then. One fsync serves everybody who was waiting; nobody waits for a batch to fill.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use diesel::connection::Connection as _;
@@ -91,7 +91,7 @@ impl Writer {
 }
 
 /// The writer's life: until every handle of the store is gone and the queue is empty.
-fn work(file: &PathBuf, conn: Conn, mut jobs: mpsc::Receiver<Job>, batch_max: usize, clock: &Clock, news: &Notify) {
+fn work(file: &Path, conn: Conn, mut jobs: mpsc::Receiver<Job>, batch_max: usize, clock: &Clock, news: &Notify) {
     let mut conn = Some(conn);
     while let Some(first) = jobs.blocking_recv() {
         let mut batch = vec![first];

@@ -1,0 +1,42 @@
+//! Comments: what customers say of products.
+//!
+//! Lives here: ratings with words, one a customer and product; what their authors are called, as the users domain
+//! tells it; the sum and number of each product's ratings. Never enters: products (Catalog), accounts (Users), the
+//! mean that is shown with a product (Catalog makes it of the sums told here).
+//! Asks: Catalog. Is asked by: web. Announces: `comments.comment_added`, `comments.rating_changed`.
+
+mod actor;
+mod error;
+mod messages;
+mod model;
+mod schema;
+mod store;
+
+use std::sync::Arc;
+
+use diesel_migrations::{EmbeddedMigrations, embed_migrations};
+
+use crate::ground::{Ground, Opened};
+use crate::messaging::Client;
+use crate::store::OpenError;
+
+pub use actor::Comments;
+pub use error::CommentsError;
+pub use messages::*;
+
+/// The steps of this domain's database.
+pub const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/comments/sqlite");
+
+/// The events of other domains that this one wants to hear of.
+pub const WANTS: &[&str] = &["users.user_registered", "users.user_changed", "users.user_erased"];
+
+/// Opens the domain.
+pub fn open(ground: &Ground, catalog: Client<crate::catalog::Catalog>) -> Result<Opened<Comments>, OpenError> {
+    let store = ground.store("comments", MIGRATIONS)?;
+    let room = Arc::new(actor::Room { store: store.clone(), catalog });
+    let client = ground.start("comments", move || Comments { room });
+    Ok(Opened { client, store })
+}
+
+#[cfg(test)]
+mod tests;

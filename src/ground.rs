@@ -1,0 +1,116 @@
+//! What every domain stands on when it is opened: settings, time, threads. The same for each, so that opening one is
+//! a few lines.
+//!
+//! Never enters: which domains there are or where they run (that is `app`), a rule of any domain.
+
+use std::collections::HashSet;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use actix::{Actor, Arbiter, Context, Supervised};
+use diesel_migrations::EmbeddedMigrations;
+
+use crate::messaging::{Client, Failure, Supervisor};
+use crate::settings::Settings;
+use crate::store::{OpenError, ReaderThreads, Store, StoreConfig};
+use crate::types::Clock;
+
+/// Messages that may wait in an actor's mailbox; the client's own limit is reached before.
+const MAILBOX: usize = 1_024;
+
+/// What domains are opened on.
+pub struct Ground {
+    /// The settings of this process.
+    pub settings: Arc<Settings>,
+    /// The one source of time.
+    pub clock: Clock,
+    threads: ReaderThreads,
+    arbiters: Mutex<Vec<Arbiter>>,
+}
+
+/// A domain that is open in this process.
+pub struct Opened<A: Actor> {
+    /// How it is asked.
+    pub client: Client<A>,
+    /// Its database: for the relay of its events, the tidying, the backup. Nobody else may look in.
+    pub store: Store,
+}
+
+impl Ground {
+    /// The ground of one process.
+    #[must_use]
+    pub fn new(settings: Settings, clock: Clock) -> Self {
+        Self { settings: Arc::new(settings), clock, threads: ReaderThreads::default(), arbiters: Mutex::default() }
+    }
+
+    /// Opens a domain's database.
+    pub fn store(&self, domain: &'static str, migrations: EmbeddedMigrations) -> Result<Store, OpenError> {
+        let mut config = StoreConfig::new(self.settings.database.join(format!("{domain}.db")));
+        config.migrate = self.settings.migrate;
+        config.batch_max = self.settings.store.batch_max;
+        Store::open(domain, &config, migrations, &self.clock, &self.threads)
+    }
+
+    /// Starts a domain's actor on a thread of its own.
+    pub fn start<A>(&self, domain: &'static str, make: impl FnOnce() -> A + Send + 'static) -> Client<A>
+    where
+        A: Actor<Context = Context<A>> + Supervised,
+    {
+        let arbiter = Arbiter::new();
+        let (address, vitals) = Supervisor::start(&arbiter.handle(), domain, MAILBOX, make);
+        self.arbiters.lock().unwrap_or_else(PoisonError::into_inner).push(arbiter);
+        Client::local(domain, address, vitals, self.settings.domain(domain).in_flight_max)
+    }
+
+    /// Ends the domains' threads. Everything that was answered is durable; there is nothing to save.
+    pub fn stop(&self) {
+        for arbiter in self.arbiters.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            arbiter.stop();
+            let _ = arbiter.join();
+        }
+    }
+}
+
+/// Which pieces of work run in this process, so that whoever looks for what a crash left behind lets those alone.
+#[derive(Debug)]
+pub struct UnderWay<T>(Arc<Mutex<HashSet<T>>>);
+
+/// A piece of work that runs; it ends when this is dropped, by a panic too.
+#[derive(Debug)]
+pub struct Running<T: Eq + Hash> {
+    id: T,
+    all: Arc<Mutex<HashSet<T>>>,
+}
+
+impl<T> Default for UnderWay<T> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<T: Copy + Eq + Hash> UnderWay<T> {
+    /// Notes that the work on `id` begins, or says nothing when it runs already.
+    #[must_use]
+    pub fn begin(&self, id: T) -> Option<Running<T>> {
+        let new = self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+        new.then(|| Running { id, all: Arc::clone(&self.0) })
+    }
+}
+
+impl<T: Eq + Hash> Drop for Running<T> {
+    fn drop(&mut self) {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
+}
+
+/// Runs `work` to its end as a task of its own, even if the caller goes away meanwhile, and waits for it.
+pub async fn to_its_end<T, E>(work: impl Future<Output = Result<T, E>> + 'static) -> Result<T, E>
+where
+    T: 'static,
+    E: From<Failure> + 'static,
+{
+    actix::spawn(work).await.unwrap_or_else(|lost| {
+        log::error!("work of several steps was cut short: {lost}");
+        Err(Failure::Internal.into())
+    })
+}

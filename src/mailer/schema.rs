@@ -1,0 +1,38 @@
+//! The tables of this domain; see `migrations/mailer`.
+
+diesel::table! {
+    email (id) {
+        id -> Text,
+        recipient -> Text,
+        user_id -> Nullable<Text>,
+        subject -> Text,
+        template -> Text,
+        reference -> Nullable<Text>,
+        status -> Text,
+        attempts -> Integer,
+        last_error -> Nullable<Text>,
+        created_at -> BigInt,
+        sent_at -> Nullable<BigInt>,
+        next_attempt_at -> Nullable<BigInt>,
+        text -> Nullable<Text>,
+        html -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    recipient (user_id) {
+        user_id -> Text,
+        email -> Text,
+        name -> Text,
+    }
+}
+
+diesel::table! {
+    waiting (template, reference) {
+        template -> Text,
+        reference -> Text,
+        user_id -> Text,
+        letter -> Text,
+        created_at -> BigInt,
+    }
+}

@@ -1,0 +1,277 @@
+//! The only SQL of the mailer.
+
+use diesel::prelude::*;
+use diesel_migrations::{EmbeddedMigrations, embed_migrations};
+
+use super::model::{ERASED_SUBJECT, Letter, MESSAGE, RECIPIENT_GONE, Standing, nobody};
+use super::schema::{email, recipient, waiting};
+use super::smtp::Post;
+use super::{Email, EmailStatus};
+use crate::messaging::Failure;
+use crate::store::Conn;
+use crate::types::{EmailAddress, EmailId, Timestamp, UserId};
+
+/// The tables of this domain.
+pub const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/mailer/sqlite");
+
+/// A mail as it is accepted.
+#[derive(Debug, Insertable)]
+#[diesel(table_name = email)]
+pub struct NewEmail {
+    /// Which.
+    pub id: EmailId,
+    /// Where to.
+    pub recipient: EmailAddress,
+    /// Whose address that is, if it is a user's.
+    pub user_id: Option<UserId>,
+    /// Its subject.
+    pub subject: String,
+    /// What kind of mail.
+    pub template: &'static str,
+    /// The occasion: there is one mail of a kind for each.
+    pub reference: Option<String>,
+    /// How it stands, as a word.
+    pub status: &'static str,
+    /// How often it was tried.
+    pub attempts: i32,
+    /// When it was accepted.
+    pub created_at: Timestamp,
+    /// When it is tried next.
+    pub next_attempt_at: Option<Timestamp>,
+    /// Its plain text.
+    pub text: Option<String>,
+    /// Its HTML.
+    pub html: Option<String>,
+}
+
+/// Writes a mail, unless there is one for its occasion; says whether it was written.
+pub fn insert(conn: &mut Conn, mail: &NewEmail) -> QueryResult<bool> {
+    diesel::insert_or_ignore_into(email::table).values(mail).execute(conn).map(|rows| rows == 1)
+}
+
+/// A mail without its content.
+#[derive(Debug, Queryable, Selectable)]
+#[diesel(table_name = email)]
+struct Head {
+    id: EmailId,
+    recipient: EmailAddress,
+    subject: String,
+    template: String,
+    status: String,
+    attempts: i32,
+    last_error: Option<String>,
+    created_at: Timestamp,
+    sent_at: Option<Timestamp>,
+    next_attempt_at: Option<Timestamp>,
+}
+
+impl Head {
+    fn with(self, text: Option<String>, html: Option<String>) -> Result<Email, Failure> {
+        let status = EmailStatus::parse(&self.status).ok_or_else(|| {
+            log::error!("mailer: e-mail {} has the unknown status {}", self.id, self.status);
+            Failure::Internal
+        })?;
+        let Self { id, recipient: to, subject, template, attempts, last_error, created_at, sent_at, .. } = self;
+        let next_attempt_at = self.next_attempt_at;
+        Ok(Email {
+            id,
+            to,
+            subject,
+            template,
+            text,
+            html,
+            status,
+            attempts,
+            last_error,
+            created_at,
+            sent_at,
+            next_attempt_at,
+        })
+    }
+}
+
+/// The next mails before `before`, newest first, without their content.
+pub fn list(
+    conn: &mut Conn,
+    status: Option<EmailStatus>,
+    to: Option<EmailAddress>,
+    before: Option<(Timestamp, EmailId)>,
+    limit: i64,
+) -> Result<Vec<Email>, Failure> {
+    let mut query = email::table.select(Head::as_select()).into_boxed();
+    if let Some(status) = status {
+        query = query.filter(email::status.eq(status.as_str()));
+    }
+    if let Some(to) = to {
+        query = query.filter(email::recipient.eq(to));
+    }
+    if let Some((at, id)) = before {
+        // The first condition says nothing new; it is what lets the index find the place.
+        query = query.filter(email::created_at.le(at)).filter(email::created_at.lt(at).or(email::id.lt(id)));
+    }
+    let heads = query.order((email::created_at.desc(), email::id.desc())).limit(limit).load(conn)?;
+    heads.into_iter().map(|head| head.with(None, None)).collect()
+}
+
+/// A mail with its content.
+pub fn find(conn: &mut Conn, id: EmailId) -> Result<Option<Email>, Failure> {
+    let row: Option<(Head, Option<String>, Option<String>)> =
+        email::table.find(id).select((Head::as_select(), email::text, email::html)).first(conn).optional()?;
+    row.map(|(head, text, html)| head.with(text, html)).transpose()
+}
+
+/// When the `nth` newest mail that a person wrote to this address since `since` was accepted, if there are as many.
+pub fn nth_newest_message(
+    conn: &mut Conn,
+    to: &EmailAddress,
+    since: Timestamp,
+    nth: u32,
+) -> QueryResult<Option<Timestamp>> {
+    email::table
+        .filter(email::recipient.eq(to))
+        .filter(email::created_at.gt(since))
+        .filter(email::template.eq(MESSAGE))
+        .order(email::created_at.desc())
+        .offset(i64::from(nth.saturating_sub(1)))
+        .select(email::created_at)
+        .first(conn)
+        .optional()
+}
+
+/// Whether any mail is to be tried now.
+pub fn is_due(conn: &mut Conn, now: Timestamp) -> QueryResult<bool> {
+    diesel::select(diesel::dsl::exists(email::table.filter(email::next_attempt_at.le(now)))).get_result(conn)
+}
+
+/// Takes the mail that has waited longest: nobody else gets it before `until`.
+pub fn claim(conn: &mut Conn, now: Timestamp, until: Timestamp) -> QueryResult<Option<Post>> {
+    type Row = (EmailId, EmailAddress, String, Option<String>, Option<String>, Timestamp);
+    let row: Option<Row> = email::table
+        .filter(email::next_attempt_at.le(now))
+        .filter(email::status.eq(EmailStatus::Queued.as_str()))
+        .order(email::next_attempt_at)
+        .select((email::id, email::recipient, email::subject, email::text, email::html, email::created_at))
+        .first(conn)
+        .optional()?;
+    let Some((id, to, subject, text, html, created_at)) = row else { return Ok(None) };
+    diesel::update(email::table.find(id)).set(email::next_attempt_at.eq(until)).execute(conn)?;
+    Ok(Some(Post { id, to, subject, text: text.unwrap_or_default(), html, created_at }))
+}
+
+/// Writes down how a mail stands.
+pub fn stand(conn: &mut Conn, id: EmailId, standing: &Standing) -> QueryResult<()> {
+    diesel::update(email::table.find(id))
+        .set((
+            email::status.eq(standing.status.as_str()),
+            email::attempts.eq(standing.attempts),
+            email::last_error.eq(&standing.last_error),
+            email::sent_at.eq(standing.sent_at),
+            email::next_attempt_at.eq(standing.next_attempt_at),
+        ))
+        .execute(conn)
+        .map(drop)
+}
+
+/// Somebody who can be written to.
+#[derive(Debug, Clone, PartialEq, Eq, Queryable, Insertable)]
+#[diesel(table_name = recipient)]
+pub struct Recipient {
+    /// Who.
+    pub user_id: UserId,
+    /// Where.
+    pub email: EmailAddress,
+    /// What they are called.
+    pub name: String,
+}
+
+/// Notes where a user can be written to.
+pub fn put_recipient(conn: &mut Conn, who: &Recipient) -> QueryResult<()> {
+    diesel::replace_into(recipient::table).values(who).execute(conn).map(drop)
+}
+
+/// Forgets where a user can be written to.
+pub fn forget_recipient(conn: &mut Conn, user: UserId) -> QueryResult<()> {
+    diesel::delete(recipient::table.find(user)).execute(conn).map(drop)
+}
+
+/// Where a user can be written to.
+pub fn recipient(conn: &mut Conn, user: UserId) -> QueryResult<Option<Recipient>> {
+    recipient::table.find(user).first(conn).optional()
+}
+
+/// Whose address this is.
+pub fn recipient_at(conn: &mut Conn, address: &EmailAddress) -> QueryResult<Option<UserId>> {
+    recipient::table.filter(recipient::email.eq(address)).select(recipient::user_id).first(conn).optional()
+}
+
+/// Lets a letter wait until the user's address is known.
+pub fn wait(conn: &mut Conn, user: UserId, letter: &Letter, reference: &str, now: Timestamp) -> QueryResult<()> {
+    let text = serde_json::to_string(letter).map_err(|e| diesel::result::Error::SerializationError(Box::new(e)))?;
+    diesel::insert_or_ignore_into(waiting::table)
+        .values((
+            waiting::template.eq(letter.template()),
+            waiting::reference.eq(reference),
+            waiting::user_id.eq(user),
+            waiting::letter.eq(text),
+            waiting::created_at.eq(now),
+        ))
+        .execute(conn)
+        .map(drop)
+}
+
+/// Takes the letters that wait for the user's address, in the order of their occasions.
+pub fn take_waiting(conn: &mut Conn, user: UserId) -> QueryResult<Vec<(String, Letter)>> {
+    let rows: Vec<(String, String)> = waiting::table
+        .filter(waiting::user_id.eq(user))
+        .order((waiting::created_at, waiting::reference))
+        .select((waiting::reference, waiting::letter))
+        .load(conn)?;
+    diesel::delete(waiting::table.filter(waiting::user_id.eq(user))).execute(conn)?;
+    rows.into_iter()
+        .map(|(reference, text)| {
+            let letter = serde_json::from_str(&text);
+            Ok((reference, letter.map_err(|e| diesel::result::Error::DeserializationError(Box::new(e)))?))
+        })
+        .collect()
+}
+
+/// Forgets letters that have waited since before `until`.
+pub fn forget_waiting(conn: &mut Conn, until: Timestamp) -> QueryResult<usize> {
+    diesel::delete(waiting::table.filter(waiting::created_at.lt(until))).execute(conn)
+}
+
+/// Erases a person who had these addresses: of mails to them there stay id, kind, status and times. Gives the mails
+/// that were still to be sent and no longer are.
+pub fn erase(conn: &mut Conn, user: UserId, addresses: &[EmailAddress]) -> Result<Vec<Email>, Failure> {
+    forget_recipient(conn, user)?;
+    diesel::delete(waiting::table.filter(waiting::user_id.eq(user))).execute(conn)?;
+    let by_address = email::table.filter(email::recipient.eq_any(addresses)).select(email::id).load(conn)?;
+    let by_user = email::table.filter(email::user_id.eq(user)).select(email::id).load(conn)?;
+    let mut stopped = Vec::new();
+    let mails: std::collections::BTreeSet<EmailId> = by_address.into_iter().chain(by_user).collect();
+    for id in mails {
+        diesel::update(email::table.find(id))
+            .set((
+                email::recipient.eq(nobody()),
+                email::user_id.eq(None::<UserId>),
+                email::subject.eq(ERASED_SUBJECT),
+                // A mail server's words often repeat the address.
+                email::last_error.eq(None::<String>),
+                email::text.eq(None::<String>),
+                email::html.eq(None::<String>),
+            ))
+            .execute(conn)?;
+        let given_up = diesel::update(email::table.find(id))
+            .filter(email::status.eq(EmailStatus::Queued.as_str()))
+            .set((
+                email::status.eq(EmailStatus::Failed.as_str()),
+                email::last_error.eq(RECIPIENT_GONE),
+                email::next_attempt_at.eq(None::<Timestamp>),
+            ))
+            .execute(conn)?;
+        if given_up == 1 {
+            stopped.extend(find(conn, id)?);
+        }
+    }
+    Ok(stopped)
+}

@@ -1,0 +1,63 @@
+//! Notifications: what a user is told, in order and without gaps, and what goes out live.
+//!
+//! Lives here: a durable stream for each user (places 1, 2, 3, ... under an epoch that names the history), its
+//! retention, the words of what is told, and the [`Feed`] of pushes that the live sessions listen to. Never enters:
+//! sockets and sessions (web), whether a person may see a topic (web asks Users), mail (Mailer).
+//! Hears of: users, payments, catalog, comments, cart, mailer. Asks nobody. Is asked by: web. Announces nothing but
+//! pushes, which are told once, after they are durable, in the order of their commits.
+
+mod actor;
+mod error;
+mod feed;
+mod messages;
+mod model;
+mod outlet;
+mod schema;
+mod store;
+
+use std::sync::Arc;
+
+use diesel_migrations::{EmbeddedMigrations, embed_migrations};
+
+use crate::ground::{Ground, Opened};
+use crate::store::OpenError;
+
+pub use actor::Notifications;
+pub use error::NotificationsError;
+pub use feed::{Feed, Push};
+pub use messages::*;
+
+/// The steps of this domain's database.
+pub const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/notifications/sqlite");
+
+/// The events of other domains that this one wants to hear of.
+pub const WANTS: &[&str] = &[
+    "users.user_registered",
+    "users.user_erased",
+    "users.access_changed",
+    "payments.invoice_created",
+    "payments.invoice_paid",
+    "payments.payment_failed",
+    "payments.invoice_expired",
+    "payments.invoice_voided",
+    "payments.invoice_refunded",
+    "catalog.product_changed",
+    "catalog.back_in_stock",
+    "catalog.low_stock",
+    "comments.comment_added",
+    "cart.cart_started",
+    "mailer.email_changed",
+    "mailer.email_failed",
+];
+
+/// Opens the domain; what it tells goes out live on `feed`.
+pub fn open(ground: &Ground, feed: Feed) -> Result<Opened<Notifications>, OpenError> {
+    let store = ground.store("notifications", MIGRATIONS)?;
+    let (outlet, keep) = (Arc::new(outlet::Outlet::new(feed)), ground.settings.notifications.keep);
+    let room = Arc::new(actor::Room { store: store.clone(), outlet, keep });
+    let client = ground.start("notifications", move || Notifications { room });
+    Ok(Opened { client, store })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,261 @@
+//! The actor of payments: one function a message.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, AsyncContext, Context, Supervised};
+
+use super::processing::{self, Back, Begun, Room};
+use super::store::{self, InvoiceRow};
+use super::*;
+use crate::catalog::SaleRefused;
+use crate::events::{Deliver, Delivery, Event};
+use crate::ground::to_its_end;
+use crate::messaging::{Ctx, Failure};
+use crate::store::Tx;
+use crate::types::{Amount, FieldError, Fields, InvoiceId, Page, PaymentId, Timestamp};
+use crate::users::UserErased;
+
+/// How often overdue invoices and unfinished payments are looked for.
+const EVERY: Duration = Duration::from_secs(1);
+/// The longest payment token, in characters.
+const TOKEN_MAX: usize = 500;
+
+/// The actor of this domain.
+pub struct Payments {
+    pub(super) room: Arc<Room>,
+}
+
+impl Actor for Payments {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        // At once: what a crash left behind is taken up before anybody asks.
+        actix::spawn(Arc::clone(&self.room).look_around());
+        ctx.run_interval(EVERY, |this, _| {
+            actix::spawn(Arc::clone(&this.room).look_around());
+        });
+    }
+}
+
+impl Supervised for Payments {}
+
+crate::answers! { Payments;
+    CreateInvoice => create_invoice,
+    GetInvoice => get_invoice,
+    ListInvoices => list_invoices,
+    PayInvoice => pay_invoice,
+    RefundInvoice => refund_invoice,
+    VoidInvoice => void_invoice,
+    RecordPastInvoice => record_past_invoice,
+    Deliver => deliver,
+}
+
+/// A new open invoice with the next number.
+fn new_invoice(tx: &mut Tx<'_>, new: &CreateInvoice, total: Amount) -> Result<InvoiceRow, PaymentsError> {
+    Ok(InvoiceRow {
+        id: InvoiceId::new(),
+        number: store::next_number(tx.conn)?,
+        user_id: new.user_id,
+        status: InvoiceStatus::Open.as_str().to_owned(),
+        lines: store::lines_to_text(&new.lines)?,
+        total,
+        refunded: 0,
+        refunding: 0,
+        currency: new.currency,
+        email: new.email.clone(),
+        checkout: new.checkout,
+        hold: new.hold,
+        processing: None,
+        past: false,
+        created_at: tx.now,
+        expires_at: tx.now,
+        paid_at: None,
+    })
+}
+
+async fn create_invoice(room: Arc<Room>, ctx: Ctx, request: CreateInvoice) -> Result<Invoice, PaymentsError> {
+    let total = model::check(&request.lines)?;
+    let (new, lifetime) = (request.clone(), room.lifetime);
+    room.store
+        .write_once(&ctx, &request, move |tx| {
+            // Before all else: the invoice of a checkout is the same when its time has run out meanwhile.
+            if let Some(checkout) = new.checkout
+                && let Some(row) = store::invoice_of_checkout(tx.conn, checkout)?
+            {
+                return Ok(row.to_invoice()?);
+            }
+            let expires_at = new.expires_at.unwrap_or_else(|| tx.now.plus(lifetime));
+            if expires_at <= tx.now {
+                return Err(FieldError::new("expires_at", "out_of_range", "must be in the future").into());
+            }
+            let row = InvoiceRow { expires_at, ..new_invoice(tx, &new, total)? };
+            store::insert_invoice(tx.conn, &row)?;
+            let invoice = row.to_invoice()?;
+            tx.emit(&InvoiceCreated { invoice: invoice.clone() })?;
+            Ok::<_, PaymentsError>(invoice)
+        })
+        .await
+}
+
+async fn get_invoice(room: Arc<Room>, ctx: Ctx, request: GetInvoice) -> Result<Invoice, PaymentsError> {
+    let row = room
+        .store
+        .read(move |conn| Ok::<_, PaymentsError>(store::invoice(conn, request.invoice_id)?))
+        .await?
+        .filter(|row| ctx.is_staff() || ctx.identity().is_some_and(|who| who.user_id == row.user_id))
+        .ok_or(PaymentsError::InvoiceNotFound)?;
+    Ok(row.to_invoice()?)
+}
+
+async fn list_invoices(room: Arc<Room>, ctx: Ctx, request: ListInvoices) -> Result<Page<Invoice>, PaymentsError> {
+    let user = match (ctx.is_staff(), ctx.identity()) {
+        (true, _) => request.user_id,
+        (false, None) => return Err(Failure::Unauthenticated.into()),
+        (false, Some(who)) if request.user_id.is_some_and(|user| user != who.user_id) => {
+            return Err(Failure::Forbidden.into());
+        }
+        (false, Some(who)) => Some(who.user_id),
+    };
+    let mut fields = Fields::new();
+    let limit = fields.keep(request.page.limit());
+    let after = fields.keep(request.page.after::<(i64, InvoiceId)>());
+    fields.done()?;
+    let limit = limit.unwrap_or_default();
+    let after = after.flatten().map(|(at, id)| (Timestamp::from_micros(at), id));
+    let rows = room
+        .store
+        .read(move |conn| {
+            let rows = store::list(conn, user, request.status, after, limit + 1)?;
+            Ok::<_, PaymentsError>(rows.iter().map(InvoiceRow::to_invoice).collect::<Result<Vec<_>, _>>()?)
+        })
+        .await?;
+    Ok(Page::cut(rows, limit, |invoice| (invoice.created_at.micros(), invoice.id)))
+}
+
+async fn pay_invoice(room: Arc<Room>, ctx: Ctx, request: PayInvoice) -> Result<Invoice, PaymentsError> {
+    let wish = processing::required_wish(&ctx, &request)?;
+    let mut fields = Fields::new();
+    fields.line("token", &request.token, 1, TOKEN_MAX);
+    fields.done()?;
+    to_its_end(async move { room.pay(ctx, request, wish).await }).await
+}
+
+async fn refund_invoice(room: Arc<Room>, ctx: Ctx, request: RefundInvoice) -> Result<Invoice, PaymentsError> {
+    let wish = processing::required_wish(&ctx, &request)?;
+    let mut fields = Fields::new();
+    if let Some(amount) = request.amount {
+        fields.range("amount", amount, 1, Amount::MAX);
+    }
+    fields.done()?;
+    to_its_end(async move { room.refund(ctx, request, wish).await }).await
+}
+
+async fn void_invoice(room: Arc<Room>, ctx: Ctx, request: VoidInvoice) -> Result<Invoice, PaymentsError> {
+    let id = request.invoice_id;
+    room.store
+        .write_once(&ctx, &request, move |tx| {
+            let mut row = store::invoice(tx.conn, id)?.ok_or(PaymentsError::InvoiceNotFound)?;
+            match row.status()? {
+                InvoiceStatus::Void => return Ok(row.to_invoice()?),
+                InvoiceStatus::Open if row.processing.is_some() => return Err(PaymentsError::PaymentInProgress),
+                InvoiceStatus::Open => {}
+                InvoiceStatus::Paid | InvoiceStatus::Expired | InvoiceStatus::Refunded => {
+                    return Err(PaymentsError::NotOpen);
+                }
+            }
+            processing::step(&mut row, InvoiceStatus::Void)?;
+            store::save(tx.conn, &row)?;
+            tx.emit(&InvoiceVoided {
+                invoice_id: row.id,
+                number: model::number(row.number),
+                user_id: row.user_id,
+                hold: row.hold,
+                checkout: row.checkout,
+            })?;
+            Ok::<_, PaymentsError>(row.to_invoice()?)
+        })
+        .await
+}
+
+async fn record_past_invoice(room: Arc<Room>, ctx: Ctx, request: RecordPastInvoice) -> Result<Invoice, PaymentsError> {
+    let total = model::check(&request.lines)?;
+    let paid = match request.status {
+        InvoiceStatus::Paid | InvoiceStatus::Refunded => true,
+        InvoiceStatus::Open | InvoiceStatus::Expired => false,
+        InvoiceStatus::Void => {
+            return Err(FieldError::new("status", "invalid", "must be paid, refunded, expired or open").into());
+        }
+    };
+    let (past, lifetime) = (request.clone(), room.lifetime);
+    room.store
+        .write_once(&ctx, &request, move |tx| {
+            let new = CreateInvoice {
+                user_id: past.user_id,
+                lines: past.lines,
+                currency: past.currency,
+                email: None,
+                hold: None,
+                checkout: None,
+                expires_at: None,
+            };
+            let mut row = new_invoice(tx, &new, total)?;
+            past.status.as_str().clone_into(&mut row.status);
+            row.created_at = past.at;
+            // One that is still open can still be paid, so its time begins now.
+            let from = if past.status == InvoiceStatus::Open { tx.now.max(past.at) } else { past.at };
+            row.expires_at = from.plus(lifetime);
+            row.paid_at = paid.then_some(past.at);
+            row.refunded = if past.status == InvoiceStatus::Refunded { total } else { 0 };
+            // An open one is not of the past in this: whoever pays it is really charged.
+            row.past = past.status != InvoiceStatus::Open;
+            store::insert_invoice(tx.conn, &row)?;
+            let invoice = row.to_invoice()?;
+            if paid {
+                let invoice = Invoice { status: InvoiceStatus::Paid, refunded: 0, ..invoice.clone() };
+                tx.emit(&InvoicePaid { invoice, hold: None, checkout: None, past: true })?;
+            }
+            if past.status == InvoiceStatus::Refunded {
+                tx.emit(&InvoiceRefunded {
+                    invoice: invoice.clone(),
+                    amount: total,
+                    restock: false,
+                    hold: None,
+                    reason: model::REQUESTED.to_owned(),
+                    past: true,
+                })?;
+            }
+            Ok::<_, PaymentsError>(invoice)
+        })
+        .await
+}
+
+async fn deliver(room: Arc<Room>, _: Ctx, request: Deliver) -> Result<(), Failure> {
+    let refused = request.events.iter().any(|event| event.name == SaleRefused::NAME);
+    room.store.consume(request.events, hear).await?;
+    if refused {
+        // The reservation of the refund is durable now; the provider is asked by whoever takes it up.
+        actix::spawn(room.look_around());
+    }
+    Ok(())
+}
+
+/// The effect of one event.
+fn hear(tx: &mut Tx<'_>, event: &Delivery) -> Result<(), PaymentsError> {
+    let unreadable = |error: serde_json::Error| {
+        log::error!("payments: event {} cannot be read: {error}", event.id);
+        PaymentsError::from(Failure::Internal)
+    };
+    if let Some(SaleRefused { invoice_id, .. }) = event.open().map_err(unreadable)? {
+        let back = Back { invoice: invoice_id, amount: None, restock: false, reason: model::OUT_OF_STOCK };
+        match processing::begin_refund(tx, PaymentId::new(), &back, None) {
+            // Somebody was quicker and gave it all back.
+            Ok(Begun::Go(_) | Begun::Before(_) | Begun::Refused(_)) | Err(PaymentsError::RefundTooLarge { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    if let Some(UserErased { user_id, .. }) = event.open().map_err(unreadable)? {
+        store::forget_email(tx.conn, user_id)?;
+    }
+    Ok(())
+}

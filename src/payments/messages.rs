@@ -1,0 +1,260 @@
+//! What payments can be asked, answers and announces.
+
+use serde::{Deserialize, Serialize};
+
+use super::PaymentsError;
+use crate::types::{
+    Amount, CheckoutId, Currency, EmailAddress, HoldId, InvoiceId, Page, PageRequest, ProductId, Quantity, Timestamp,
+    UserId,
+};
+
+/// What a buyer owes, owed or got back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Invoice {
+    /// Which.
+    pub id: InvoiceId,
+    /// Its number: `INV-000001`, without gaps, never used again.
+    pub number: String,
+    /// Whose.
+    pub user_id: UserId,
+    /// How it stands.
+    pub status: InvoiceStatus,
+    /// What for.
+    pub lines: Vec<InvoiceLine>,
+    /// What all lines come to, in minor units.
+    pub total: Amount,
+    /// How much of it went back, in minor units.
+    pub refunded: Amount,
+    /// Of all amounts.
+    pub currency: Currency,
+    /// Where its receipt goes, when the buyer said so.
+    pub email: Option<EmailAddress>,
+    /// Whether the provider was asked for the money and has not answered yet.
+    pub processing: bool,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Until when it can be paid.
+    pub expires_at: Timestamp,
+    /// When it was paid.
+    pub paid_at: Option<Timestamp>,
+}
+
+/// How an invoice stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InvoiceStatus {
+    /// To be paid.
+    Open,
+    /// Paid.
+    Paid,
+    /// Nobody paid in time.
+    Expired,
+    /// Taken back before it was paid.
+    Void,
+    /// Paid, and all of it went back.
+    Refunded,
+}
+
+/// One line of an invoice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InvoiceLine {
+    /// What for, 1 to 300 characters.
+    pub description: String,
+    /// Which product, if it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub product_id: Option<ProductId>,
+    /// How many, 1 to 10,000.
+    pub quantity: Quantity,
+    /// What one costs, in minor units, 0 to 1,000,000,000,000.
+    pub unit_price: Amount,
+}
+
+/// Makes an invoice.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CreateInvoice {
+    /// Whose.
+    pub user_id: UserId,
+    /// What for, 1 to 1,000 lines.
+    pub lines: Vec<InvoiceLine>,
+    /// Of all amounts.
+    pub currency: Currency,
+    /// Where its receipt goes, if not to the user's own address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email: Option<EmailAddress>,
+    /// The stock that is set aside for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<HoldId>,
+    /// The checkout it comes from: asked twice for one checkout, there is one invoice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkout: Option<CheckoutId>,
+    /// Until when it can be paid; as the shop's settings say when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+}
+
+/// Reads an invoice. Another user's is answered as if there were none.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GetInvoice {
+    /// Which.
+    pub invoice_id: InvoiceId,
+}
+
+/// Lists invoices, newest first: the caller's own, or for staff everybody's.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct ListInvoices {
+    /// Only this user's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<UserId>,
+    /// Only those that stand so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<InvoiceStatus>,
+    /// Which page.
+    #[serde(flatten)]
+    pub page: PageRequest,
+}
+
+/// Pays an invoice. Needs an idempotency key.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PayInvoice {
+    /// Which.
+    pub invoice_id: InvoiceId,
+    /// What the provider gave the buyer's browser for the card.
+    pub token: String,
+}
+
+/// Gives money back. Needs an idempotency key.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RefundInvoice {
+    /// Which.
+    pub invoice_id: InvoiceId,
+    /// How much, in minor units; all that is left when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub amount: Option<Amount>,
+    /// Whether the goods go back on the shelf; only with all that is left.
+    #[serde(default)]
+    pub restock: bool,
+}
+
+/// Takes an unpaid invoice back.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct VoidInvoice {
+    /// Which.
+    pub invoice_id: InvoiceId,
+}
+
+/// Writes a paid or otherwise ended order of the past into the books; for the demo shop. It tells nobody by mail
+/// and touches no stock.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RecordPastInvoice {
+    /// Whose.
+    pub user_id: UserId,
+    /// What for.
+    pub lines: Vec<InvoiceLine>,
+    /// Of all amounts.
+    pub currency: Currency,
+    /// How it ended.
+    pub status: InvoiceStatus,
+    /// When it was made, and paid if it was.
+    pub at: Timestamp,
+}
+
+crate::requests! { PaymentsError;
+    "payments.CreateInvoice": CreateInvoice => Invoice, once, |_| Access::Admin;
+    "payments.GetInvoice": GetInvoice => Invoice, retry, |_| Access::SignedIn;
+    "payments.ListInvoices": ListInvoices => Page<Invoice>, retry, |_| Access::SignedIn;
+    "payments.PayInvoice": PayInvoice => Invoice, once, |_| Access::SignedIn;
+    "payments.RefundInvoice": RefundInvoice => Invoice, once, |_| Access::Admin;
+    "payments.VoidInvoice": VoidInvoice => Invoice, retry, |_| Access::Admin;
+    "payments.RecordPastInvoice": RecordPastInvoice => Invoice, once, |_| Access::Domains;
+}
+
+/// An invoice was made.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct InvoiceCreated {
+    /// The invoice as it was made.
+    pub invoice: Invoice,
+}
+
+/// An invoice was paid: the money is ours.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct InvoicePaid {
+    /// The invoice as it is now.
+    pub invoice: Invoice,
+    /// The stock that was set aside for it.
+    pub hold: Option<HoldId>,
+    /// The checkout it comes from.
+    pub checkout: Option<CheckoutId>,
+    /// Whether it is an order of the past, told for the statistics alone.
+    #[serde(default)]
+    pub past: bool,
+}
+
+/// A try to pay failed; the invoice is still open.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PaymentFailed {
+    /// Which invoice.
+    pub invoice_id: InvoiceId,
+    /// Its number.
+    pub number: String,
+    /// Whose.
+    pub user_id: UserId,
+    /// Why, in a stable word such as `card_declined`.
+    pub reason: String,
+}
+
+/// Nobody paid in time.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct InvoiceExpired {
+    /// Which invoice.
+    pub invoice_id: InvoiceId,
+    /// Its number.
+    pub number: String,
+    /// Whose.
+    pub user_id: UserId,
+    /// The stock that was set aside for it.
+    pub hold: Option<HoldId>,
+    /// The checkout it comes from.
+    pub checkout: Option<CheckoutId>,
+}
+
+/// An unpaid invoice was taken back.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct InvoiceVoided {
+    /// Which invoice.
+    pub invoice_id: InvoiceId,
+    /// Its number.
+    pub number: String,
+    /// Whose.
+    pub user_id: UserId,
+    /// The stock that was set aside for it.
+    pub hold: Option<HoldId>,
+    /// The checkout it comes from.
+    pub checkout: Option<CheckoutId>,
+}
+
+/// Money went back.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct InvoiceRefunded {
+    /// The invoice as it is now.
+    pub invoice: Invoice,
+    /// How much went back this time, in minor units.
+    pub amount: Amount,
+    /// Whether the goods go back on the shelf.
+    pub restock: bool,
+    /// The stock that was sold by it.
+    pub hold: Option<HoldId>,
+    /// Why, in a stable word: `requested`, or `out_of_stock` when the sale could not be kept.
+    pub reason: String,
+    /// Whether it is an order of the past, told for the statistics alone.
+    #[serde(default)]
+    pub past: bool,
+}
+
+crate::events! {
+    "payments.invoice_created": InvoiceCreated;
+    "payments.invoice_paid": InvoicePaid;
+    "payments.payment_failed": PaymentFailed;
+    "payments.invoice_expired": InvoiceExpired;
+    "payments.invoice_voided": InvoiceVoided;
+    "payments.invoice_refunded": InvoiceRefunded;
+}

@@ -1,0 +1,64 @@
+//! Payments: invoices, and the money for them.
+//!
+//! Lives here: what a buyer owes, how it was paid, what went back, and who takes the money. Never enters: stock,
+//! carts, mail, the buyer's card (only the provider's token for it, which is not kept), SQL outside `store`.
+//! Asks: nobody in the shop. Is asked by: web, cart. Hears: that a sale could not be kept (the money goes back),
+//! that a person was erased (invoices stay for the books, the address goes).
+//! Announces: invoices made, paid, expired, voided, refunded; payments failed.
+//!
+//! Money moves in three steps: a try is committed as `processing`, the provider is asked under the try's own key,
+//! and the outcome is committed with its event and its answer. After a crash or a silence in the middle, whoever
+//! finds the try asks the provider by that key; see [`processing`].
+
+mod actor;
+mod error;
+mod messages;
+mod model;
+mod processing;
+mod provider;
+mod schema;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use diesel_migrations::{EmbeddedMigrations, embed_migrations};
+
+use crate::ground::{Ground, Opened};
+use crate::settings::Provider;
+use crate::store::{OpenError, Store};
+
+pub use actor::Payments;
+pub use error::PaymentsError;
+pub use messages::*;
+
+use processing::Room;
+use provider::{PaymentProvider, TestProvider};
+
+/// The steps of this domain's database.
+pub const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/payments/sqlite");
+
+/// The events of other domains that this one wants to hear of.
+pub const WANTS: &[&str] = &["catalog.sale_refused", "users.user_erased"];
+
+/// Opens the domain.
+///
+/// # Errors
+/// When its database cannot be opened.
+pub fn open(ground: &Ground) -> Result<Opened<Payments>, OpenError> {
+    open_with(ground, |store| match ground.settings.payments.provider {
+        Provider::Test => Box::new(TestProvider::new(store)),
+    })
+}
+
+/// Opens the domain with a provider of one's own.
+fn open_with(
+    ground: &Ground,
+    provider: impl FnOnce(Store) -> Box<dyn PaymentProvider>,
+) -> Result<Opened<Payments>, OpenError> {
+    let store = ground.store("payments", MIGRATIONS)?;
+    let lifetime = ground.settings.payments.invoice_lifetime;
+    let room = Arc::new(Room::new(store.clone(), provider(store.clone()), lifetime));
+    Ok(Opened { client: ground.start("payments", move || Payments { room }), store })
+}

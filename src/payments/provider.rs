@@ -1,0 +1,170 @@
+//! Who takes the money: what a provider must be able to do, and the built-in one for trying out.
+//!
+//! A new provider (Stripe, Adyen) is another implementation of [`PaymentProvider`]; nothing else here knows one.
+//! Never enters: the state of an invoice, who may pay it, events.
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+use super::store;
+use crate::messaging::Failure;
+use crate::store::Store;
+use crate::types::{Amount, Currency, InvoiceId};
+
+/// How long `tok_slow` takes.
+const SLOW: Duration = Duration::from_secs(3);
+
+/// Money to be taken.
+#[derive(Debug, Clone)]
+pub struct Charge {
+    /// Our name for this try, never used for another.
+    pub key: String,
+    /// What it is for, as the provider will show it in its books.
+    pub invoice: InvoiceId,
+    /// How much, in minor units.
+    pub amount: Amount,
+    /// Of the amount.
+    pub currency: Currency,
+    /// What the provider gave the buyer's browser for the card. Never kept, never logged.
+    pub token: String,
+}
+
+/// Money to be given back.
+#[derive(Debug, Clone)]
+pub struct Return {
+    /// Our name for this try, never used for another.
+    pub key: String,
+    /// The key of the charge it comes from.
+    pub charge: String,
+    /// How much, in minor units.
+    pub amount: Amount,
+    /// Of the amount.
+    pub currency: Currency,
+}
+
+/// What became of a charge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Charged {
+    /// The money is ours.
+    Captured,
+    /// The card's bank says no. Certainly not done.
+    Declined,
+    /// The token is none of the provider's. Certainly not done.
+    UnknownToken,
+    /// The provider failed. Certainly not done.
+    Failed,
+    /// No answer came: nobody here knows. Ask [`PaymentProvider::lookup`].
+    Unknown,
+}
+
+/// What became of a return.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Returned {
+    /// The money went back.
+    Done,
+    /// Certainly not done.
+    Failed,
+    /// No answer came: ask again with the same key.
+    Unknown,
+}
+
+/// What the provider knows of a charge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    /// The money is ours.
+    Captured,
+    /// It was not taken, and under this key never will be.
+    Nothing,
+    /// No answer came: ask again later.
+    Unknown,
+}
+
+/// Somebody who takes and returns money.
+///
+/// All three are idempotent by key: asked again with the same key, the provider does nothing more and answers as at
+/// first. Each ends in its own time limit with `Unknown` rather than never.
+pub trait PaymentProvider: Send + Sync + 'static {
+    /// Takes money.
+    fn capture(&self, charge: Charge) -> BoxFuture<'_, Charged>;
+
+    /// Gives money back.
+    fn refund(&self, back: Return) -> BoxFuture<'_, Returned>;
+
+    /// Says what became of the charge under this key. `Known::Nothing` is a promise that it will not be done later
+    /// either: a provider whose request may still be on its way cancels it first, or answers `Unknown`.
+    fn lookup(&self, key: String) -> BoxFuture<'_, Known>;
+}
+
+/// Takes no real money. Its books are a table of their own, so that it remembers across a crash like a real one.
+pub struct TestProvider {
+    store: Store,
+}
+
+impl TestProvider {
+    /// A provider that keeps its books in `store`.
+    pub const fn new(store: Store) -> Self {
+        Self { store }
+    }
+
+    async fn take(&self, charge: Charge) -> Charged {
+        match self.store.write(move |tx| Ok::<_, Failure>(store::book_capture(tx.conn, &charge, tx.now)?)).await {
+            Ok(true) => Charged::Captured,
+            Ok(false) => Charged::Failed,
+            Err(failure) => {
+                log::warn!("payments: the test provider's book cannot be written: {failure}");
+                Charged::Unknown
+            }
+        }
+    }
+}
+
+impl PaymentProvider for TestProvider {
+    fn capture(&self, charge: Charge) -> BoxFuture<'_, Charged> {
+        Box::pin(async move {
+            match charge.token.as_str() {
+                "tok_ok" => self.take(charge).await,
+                "tok_declined" => Charged::Declined,
+                "tok_error" => Charged::Failed,
+                "tok_slow" => {
+                    // The money moves in the middle, so that a crash may fall on either side of it.
+                    tokio::time::sleep(SLOW / 2).await;
+                    let charged = self.take(charge).await;
+                    tokio::time::sleep(SLOW / 2).await;
+                    charged
+                }
+                "tok_flaky" => {
+                    // Once for each invoice, not for each key: a repetition is a new try with a new key.
+                    let invoice = charge.invoice;
+                    let failed =
+                        self.store.write(move |tx| Ok::<_, Failure>(store::book_failure(tx.conn, invoice, tx.now)?));
+                    match failed.await {
+                        Ok(true) | Err(_) => Charged::Failed,
+                        Ok(false) => self.take(charge).await,
+                    }
+                }
+                _ => Charged::UnknownToken,
+            }
+        })
+    }
+
+    fn refund(&self, back: Return) -> BoxFuture<'_, Returned> {
+        Box::pin(async move {
+            match self.store.write(move |tx| Ok::<_, Failure>(store::book_refund(tx.conn, &back, tx.now)?)).await {
+                Ok(true) => Returned::Done,
+                Ok(false) => Returned::Failed,
+                Err(_) => Returned::Unknown,
+            }
+        })
+    }
+
+    fn lookup(&self, key: String) -> BoxFuture<'_, Known> {
+        Box::pin(async move {
+            match self.store.write(move |tx| Ok::<_, Failure>(store::book_settle(tx.conn, &key, tx.now)?)).await {
+                Ok(true) => Known::Captured,
+                Ok(false) => Known::Nothing,
+                Err(_) => Known::Unknown,
+            }
+        })
+    }
+}

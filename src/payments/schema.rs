@@ -1,0 +1,71 @@
+diesel::table! {
+    counter (name) {
+        name -> Text,
+        value -> BigInt,
+    }
+}
+
+diesel::table! {
+    invoice (id) {
+        id -> Text,
+        number -> BigInt,
+        user_id -> Text,
+        status -> Text,
+        lines -> Text,
+        total -> BigInt,
+        refunded -> BigInt,
+        refunding -> BigInt,
+        currency -> Text,
+        email -> Nullable<Text>,
+        checkout -> Nullable<Text>,
+        hold -> Nullable<Text>,
+        processing -> Nullable<Text>,
+        past -> Bool,
+        created_at -> BigInt,
+        expires_at -> BigInt,
+        paid_at -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    payment (id) {
+        id -> Text,
+        invoice_id -> Text,
+        state -> Text,
+        amount -> BigInt,
+        currency -> Text,
+        scope -> Nullable<Text>,
+        key -> Nullable<Text>,
+        fingerprint -> Nullable<Binary>,
+        failure -> Nullable<Text>,
+        created_at -> BigInt,
+        ended_at -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    refund (id) {
+        id -> Text,
+        invoice_id -> Text,
+        state -> Text,
+        amount -> BigInt,
+        restock -> Bool,
+        reason -> Text,
+        scope -> Nullable<Text>,
+        key -> Nullable<Text>,
+        fingerprint -> Nullable<Binary>,
+        created_at -> BigInt,
+        ended_at -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    test_provider_book (key) {
+        key -> Text,
+        kind -> Text,
+        about -> Text,
+        amount -> BigInt,
+        currency -> Nullable<Text>,
+        at -> BigInt,
+    }
+}

@@ -1,0 +1,415 @@
+//! Every setting: what it is called, what it may be, where its value came from.
+//!
+//! Lives here: the table of all settings ([`spec`]), their layers ([`layers`]), and the typed result. Never enters:
+//! what a domain does with a setting. Nothing outside this room reads the environment or a configuration file.
+
+mod layers;
+mod spec;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+pub use layers::{BadSetting, Layer, Origin, Values};
+pub use spec::{SETTINGS, Spec, example};
+
+use crate::types::{Currency, EmailAddress};
+
+/// The eight domains, by the names that settings, files and messages use.
+pub const DOMAINS: [&str; 8] = ["users", "catalog", "cart", "payments", "mailer", "stats", "comments", "notifications"];
+
+/// The effective settings of one process.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where the gateway listens; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// The data folder.
+    pub data: PathBuf,
+    /// Where the databases are; the data folder when not said.
+    pub database: PathBuf,
+    /// Whether databases are brought to this version at start.
+    pub migrate: bool,
+    /// Whether real money may move: refuses the test provider.
+    pub production: bool,
+    /// What tokens are signed with; made and kept in the data folder when not given.
+    pub secret: Option<String>,
+    /// The address people reach the shop at, for links in mails, without a slash at its end.
+    pub public_url: Option<String>,
+    /// Whether a first start with an empty data folder loads the demo shop.
+    pub demo: bool,
+    /// The log.
+    pub log: Log,
+    /// The shop.
+    pub shop: Shop,
+    /// The databases' writers.
+    pub store: Store,
+    /// The gateway.
+    pub http: Http,
+    /// The users domain.
+    pub users: Users,
+    /// The catalog.
+    pub catalog: Catalog,
+    /// Payments.
+    pub payments: Payments,
+    /// The mailer.
+    pub mailer: Mailer,
+    /// The statistics.
+    pub stats: Stats,
+    /// The notifications.
+    pub notifications: Notifications,
+    /// Where each domain is, in the order of [`DOMAINS`].
+    pub domains: Vec<DomainSettings>,
+}
+
+/// The log.
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// What is logged, as `env_logger` takes it.
+    pub filter: String,
+    /// Whether each line is a JSON object.
+    pub json: bool,
+}
+
+/// The shop's own face.
+#[derive(Debug, Clone)]
+pub struct Shop {
+    /// What it is called.
+    pub name: String,
+    /// The currency of an empty cart and of the statistics.
+    pub currency: Currency,
+}
+
+/// The databases' writers.
+#[derive(Debug, Clone)]
+pub struct Store {
+    /// How many changes may share one commit.
+    pub batch_max: usize,
+}
+
+/// The gateway.
+#[derive(Debug, Clone)]
+pub struct Http {
+    /// Bytes of a request's body, uploads of pictures apart.
+    pub body_max: usize,
+    /// How long a request may take before it is answered with 504.
+    pub request_timeout: Duration,
+    /// How long a stop waits for requests under way.
+    pub drain_timeout: Duration,
+    /// Threads that serve HTTP; as many as there are cores when 0.
+    pub workers: usize,
+    /// Whether cookies are for HTTPS only.
+    pub secure_cookies: bool,
+    /// Whether `X-Forwarded-For` is believed: only behind a proxy that sets it.
+    pub trust_proxy: bool,
+    /// Whether too many requests are refused.
+    pub limits: bool,
+}
+
+/// The users domain.
+#[derive(Debug, Clone)]
+pub struct Users {
+    /// How long a sign-in lasts.
+    pub session: Duration,
+    /// How many passwords are hashed at once.
+    pub hashers: usize,
+}
+
+/// The catalog.
+#[derive(Debug, Clone)]
+pub struct Catalog {
+    /// How many products are kept ready in memory.
+    pub cache_max: usize,
+    /// At how many pieces left staff are told.
+    pub low_stock: i64,
+    /// Bytes of an uploaded picture.
+    pub image_bytes_max: usize,
+    /// Pixels of an uploaded picture.
+    pub image_pixels_max: u64,
+}
+
+/// Payments.
+#[derive(Debug, Clone)]
+pub struct Payments {
+    /// Who takes the money.
+    pub provider: Provider,
+    /// How long an invoice can be paid.
+    pub invoice_lifetime: Duration,
+}
+
+/// Who takes the money.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Provider {
+    /// Nobody: the built-in provider for trying out.
+    Test,
+}
+
+/// The mailer.
+#[derive(Debug, Clone)]
+pub struct Mailer {
+    /// The mail server, as `smtp://` or `smtps://user:password@host:port`; without one mail is kept, not sent.
+    pub smtp: Option<String>,
+    /// Who mail comes from.
+    pub from: EmailAddress,
+    /// Whether only people with an account may get mail.
+    pub known_recipients_only: bool,
+    /// How many mails one person may get within an hour.
+    pub per_recipient_hour: u32,
+}
+
+/// The statistics.
+#[derive(Debug, Clone)]
+pub struct Stats {
+    /// Who may read the action log: networks as `10.0.0.0/8`.
+    pub internal_networks: Vec<Network>,
+    /// How many days actions are kept.
+    pub keep_days: u32,
+}
+
+/// The notifications.
+#[derive(Debug, Clone)]
+pub struct Notifications {
+    /// How many entries of a user's stream are kept.
+    pub keep: i64,
+}
+
+/// One domain's place and means.
+#[derive(Debug, Clone)]
+pub struct DomainSettings {
+    /// Which.
+    pub name: &'static str,
+    /// Where it is.
+    pub place: Place,
+    /// How many requests it may have in hand.
+    pub in_flight_max: usize,
+}
+
+/// Where a domain is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In this process.
+    Local,
+    /// Nowhere.
+    Off,
+}
+
+impl FromStr for Place {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "local" => Ok(Self::Local),
+            "off" => Ok(Self::Off),
+            _ => Err("must be local or off".to_owned()),
+        }
+    }
+}
+
+/// A range of network addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    address: std::net::IpAddr,
+    prefix: u8,
+}
+
+impl Network {
+    /// Whether the address is in this range. An IPv4 address written as IPv6 counts as what it is.
+    #[must_use]
+    pub fn contains(&self, address: std::net::IpAddr) -> bool {
+        use std::net::IpAddr::{V4, V6};
+        match (self.address, address.to_canonical()) {
+            (V4(net), V4(host)) => {
+                let shift = 32 - u32::from(self.prefix);
+                u32::from(net).checked_shr(shift).unwrap_or(0) == u32::from(host).checked_shr(shift).unwrap_or(0)
+            }
+            (V6(net), V6(host)) => {
+                let shift = 128 - u32::from(self.prefix);
+                u128::from(net).checked_shr(shift).unwrap_or(0) == u128::from(host).checked_shr(shift).unwrap_or(0)
+            }
+            _ => false,
+        }
+    }
+}
+
+impl FromStr for Network {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text} is not a network such as 10.0.0.0/8");
+        let (address, prefix) = text.split_once('/').map_or((text, None), |(a, p)| (a, Some(p)));
+        let address: std::net::IpAddr = address.trim().parse().map_err(|_| wrong())?;
+        let widest = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = prefix.map_or(Ok(widest), |p| p.trim().parse().map_err(|_| wrong()))?;
+        if prefix > widest { Err(wrong()) } else { Ok(Self { address, prefix }) }
+    }
+}
+
+impl Settings {
+    /// Makes settings of values, or says which value cannot work, where it came from and what would.
+    pub fn read(values: &Values) -> Result<Self, BadSetting> {
+        let data: PathBuf = values.get("data", |text| match text {
+            "" => Err("must name a folder".to_owned()),
+            folder => Ok(PathBuf::from(folder)),
+        })?;
+        let database = values.get("database", |text| {
+            if text.is_empty() {
+                return Ok(data.clone());
+            }
+            match text.strip_prefix("sqlite:") {
+                Some("") | None => Err("must be sqlite:FOLDER; no other database is built in yet".to_owned()),
+                Some(folder) => Ok(PathBuf::from(folder)),
+            }
+        })?;
+        let seconds = |text: &str| number(text, 1, 86_400).map(Duration::from_secs);
+        let production =
+            values.get("environment", |text| choice(text, &[("development", false), ("production", true)]))?;
+        values.get("events", |text| choice(text, &[("direct", ())]))?;
+        let settings = Self {
+            listen: values.get("listen", |text| {
+                text.parse().map_err(|_| "must be an address and a port, such as 127.0.0.1:8080".to_owned())
+            })?,
+            migrate: values.get("migrate", |text| choice(text, &[("auto", true), ("manual", false)]))?,
+            production,
+            secret: values.get("secret", |text| match text.len() {
+                0 => Ok(None),
+                32.. => Ok(Some(text.to_owned())),
+                _ => Err("must have at least 32 characters".to_owned()),
+            })?,
+            public_url: values.get("public_url", |text| match text.trim_end_matches('/') {
+                "" => Ok(None),
+                url if url.starts_with("http://") || url.starts_with("https://") => Ok(Some(url.to_owned())),
+                _ => Err("must begin with http:// or https://".to_owned()),
+            })?,
+            demo: values.get("demo", boolean)?,
+            log: Log {
+                filter: values.get("log", log_filter)?,
+                json: values.get("log_format", |text| choice(text, &[("text", false), ("json", true)]))?,
+            },
+            shop: Shop {
+                name: values.get("shop.name", |text| Ok(text.to_owned()))?,
+                currency: values.get("shop.currency", |text| text.parse().map_err(|e| format!("is {e}")))?,
+            },
+            store: Store { batch_max: values.get("store.batch_max", |text| number(text, 1, 4_096))? },
+            http: Http {
+                body_max: values.get("http.body_max", |text| number(text, 1_024, 1 << 30))?,
+                request_timeout: values.get("http.request_timeout", seconds)?,
+                drain_timeout: values.get("http.drain_timeout", seconds)?,
+                workers: values.get("http.workers", |text| number(text, 0, 1_024))?,
+                secure_cookies: values
+                    .get("http.secure_cookies", |text| if text == "auto" { Ok(production) } else { boolean(text) })?,
+                trust_proxy: values.get("http.trust_proxy", boolean)?,
+                limits: values.get("limits.enabled", boolean)?,
+            },
+            users: Users {
+                session: values
+                    .get("users.session_days", |text| number(text, 1, 3_650))
+                    .map(|days: u64| Duration::from_secs(days * 86_400))?,
+                hashers: values.get("users.hashers", |text| number(text, 1, 64))?,
+            },
+            catalog: Catalog {
+                cache_max: values.get("catalog.cache_max", |text| number(text, 0, 10_000_000))?,
+                low_stock: values.get("catalog.low_stock", |text| number(text, 0, 1_000_000))?,
+                image_bytes_max: values.get("catalog.image_bytes_max", |text| number(text, 1_024, 1 << 30))?,
+                image_pixels_max: values.get("catalog.image_pixels_max", |text| number(text, 1_024, 1 << 32))?,
+            },
+            payments: Payments {
+                provider: values.get("payments.provider", |text| choice(text, &[("test", Provider::Test)]))?,
+                invoice_lifetime: values
+                    .get("payments.invoice_minutes", |text| number(text, 1, 527_040))
+                    .map(|minutes: u64| Duration::from_secs(minutes * 60))?,
+            },
+            mailer: Mailer {
+                smtp: values.get("mailer.smtp", |text| {
+                    let known = text.starts_with("smtp://") || text.starts_with("smtps://");
+                    match text {
+                        "" => Ok(None),
+                        _ if known => Ok(Some(text.to_owned())),
+                        _ => Err("must be smtp://HOST:PORT or smtps://USER:PASSWORD@HOST:PORT".to_owned()),
+                    }
+                })?,
+                from: values.get("mailer.from", |text| text.parse().map_err(|e| format!("is {e}")))?,
+                known_recipients_only: values.get("mailer.known_recipients_only", boolean)?,
+                per_recipient_hour: values.get("mailer.per_recipient_hour", |text| number(text, 1, 1_000_000))?,
+            },
+            stats: Stats {
+                internal_networks: values
+                    .get("stats.internal_networks", |text| text.split(',').map(|net| net.trim().parse()).collect())?,
+                keep_days: values.get("stats.keep_days", |text| number(text, 1, 36_500))?,
+            },
+            notifications: Notifications {
+                keep: values.get("notifications.keep", |text| number(text, 10, 1_000_000))?,
+            },
+            domains: DOMAINS
+                .into_iter()
+                .map(|name| {
+                    Ok(DomainSettings {
+                        name,
+                        place: values.get(&format!("{name}.place"), str::parse)?,
+                        in_flight_max: values
+                            .get(&format!("{name}.in_flight_max"), |text| number(text, 1, 1_000_000))?,
+                    })
+                })
+                .collect::<Result<_, _>>()?,
+            data,
+            database,
+        };
+        if settings.production && settings.payments.provider == Provider::Test {
+            return Err(values.complain(
+                "payments.provider",
+                "test takes no real money and is refused when environment = \"production\"".to_owned(),
+            ));
+        }
+        Ok(settings)
+    }
+
+    /// The place and means of a domain.
+    #[must_use]
+    pub fn domain(&self, name: &str) -> &DomainSettings {
+        self.domains.iter().find(|domain| domain.name == name).expect("every domain is in DOMAINS")
+    }
+
+    /// The defaults with everything under `data`, on a free port and without the demo shop: what tests start from.
+    #[must_use]
+    pub fn for_test(data: &std::path::Path) -> Self {
+        let mut settings = Self::read(&Values::defaults()).expect("the defaults are valid, which a test checks");
+        settings.listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        settings.data = data.to_owned();
+        settings.database = data.to_owned();
+        settings.demo = false;
+        settings.http.limits = false;
+        settings
+    }
+}
+
+fn number<T: TryFrom<u64>>(text: &str, min: u64, max: u64) -> Result<T, String> {
+    let wrong = || format!("must be a whole number from {min} to {max}");
+    let number = text.parse::<u64>().ok().filter(|n| (min..=max).contains(n)).ok_or_else(wrong)?;
+    T::try_from(number).map_err(|_| wrong())
+}
+
+/// Checks what the logger would only grumble about: a misspelt level would log everything or nothing.
+fn log_filter(text: &str) -> Result<String, String> {
+    let level = |word: &str| word.trim().parse::<log::LevelFilter>().is_ok();
+    let plain = |word: &str| !word.trim().is_empty() && !word.contains(['=', '/']);
+    let fits = |part: &str| match part.split_once('=') {
+        None => level(part) || (part.contains("::") && plain(part)),
+        Some((target, after)) => plain(target) && level(after),
+    };
+    if text.split(',').all(fits) {
+        Ok(text.to_owned())
+    } else {
+        Err("must be error, warn, info, debug or trace, or filters such as info,mercat::web=debug".to_owned())
+    }
+}
+
+fn boolean(text: &str) -> Result<bool, String> {
+    choice(text, &[("true", true), ("false", false)])
+}
+
+fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
+    choices.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or_else(|| {
+        let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+        format!("must be {}", words.join(" or "))
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,87 @@
+//! Settings as people get them wrong.
+
+use super::*;
+
+fn environment(pairs: &[(&str, &str)]) -> Result<Layer, BadSetting> {
+    let pairs = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+    Layer::environment(pairs, Origin::Environment)
+}
+
+#[test]
+fn the_defaults_are_valid() {
+    let settings = Settings::read(&Values::defaults()).unwrap();
+    assert_eq!(settings.database, settings.data);
+}
+
+#[test]
+fn the_nearest_layer_wins_and_is_remembered() {
+    let values = Values::of(vec![
+        environment(&[("MERCAT_LISTEN", "127.0.0.1:1"), ("MERCAT_SHOP__NAME", "Corner")]).unwrap(),
+        Layer::flags(vec![("listen", "127.0.0.1:2".to_owned(), "--listen")]),
+    ]);
+    let settings = Settings::read(&values).unwrap();
+    assert_eq!((settings.listen.port(), settings.shop.name.as_str()), (2, "Corner"));
+    let origin = values.shown().find(|(key, ..)| *key == "listen").map(|(_, _, origin)| origin.to_string());
+    assert_eq!(origin.as_deref(), Some("flag --listen"));
+}
+
+#[test]
+fn what_cannot_work_is_said_with_name_origin_and_way_out() {
+    let cases = [
+        ("MERCAT_LISTEN", "nonsense", "127.0.0.1:8080"),
+        ("MERCAT_MIGRATE", "perhaps", "auto or manual"),
+        ("MERCAT_DATABASE", "mysql://x", "sqlite:FOLDER"),
+        ("MERCAT_PAYMENTS__PLACE", "elsewhere", "local or off"),
+        ("MERCAT_HTTP__BODY_MAX", "-1", "whole number"),
+        ("MERCAT_STATS__INTERNAL_NETWORKS", "10.0.0.0/99", "10.0.0.0/8"),
+        ("MERCAT_MAILER__SMTP", "secret-host", "smtp://"),
+        ("MERCAT_ENVIRONMENT", "production", "refused"),
+        ("MERCAT_SHOP__CURRENCY", "euro", "ISO 4217"),
+        ("MERCAT_LOG", "verbose", "error, warn, info"),
+        ("MERCAT_LOG", "info,mercat=loud", "error, warn, info"),
+        ("MERCAT_LOG_FORMAT", "xml", "text or json"),
+        ("MERCAT_EVENTS", "amqp://localhost", "must be direct"),
+    ];
+    for (variable, value, way_out) in cases {
+        let bad = Settings::read(&Values::of(vec![environment(&[(variable, value)]).unwrap()])).unwrap_err();
+        let text = bad.to_string();
+        assert!(text.contains(way_out), "{text}");
+        assert!(variable == "MERCAT_ENVIRONMENT" || text.contains(variable), "{text}");
+        assert!(!text.contains("secret-host"), "a secret is shown: {text}");
+    }
+}
+
+#[test]
+fn a_misspelt_setting_is_an_error_with_the_right_spelling() {
+    let bad = environment(&[("MERCAT_LISTNE", "127.0.0.1:1")]).unwrap_err();
+    assert!(bad.to_string().contains("did you mean `listen`"), "{bad}");
+}
+
+#[test]
+fn secrets_are_masked() {
+    let values = Values::of(vec![environment(&[("MERCAT_MAILER__SMTP", "smtp://u:p@h")]).unwrap()]);
+    assert!(values.shown().all(|(_, value, _)| !value.contains("u:p")));
+}
+
+#[test]
+fn networks_hold_what_they_say() {
+    let cases = [
+        ("10.0.0.0/8", "10.1.2.3", true),
+        ("10.0.0.0/8", "11.0.0.1", false),
+        ("10.0.0.0/8", "::ffff:10.1.2.3", true),
+        ("0.0.0.0/0", "203.0.113.9", true),
+        ("::1", "::1", true),
+        ("fc00::/7", "fd00::1", true),
+        ("fc00::/7", "2001:db8::1", false),
+    ];
+    for (network, address, inside) in cases {
+        let network: Network = network.parse().unwrap();
+        assert_eq!(network.contains(address.parse().unwrap()), inside, "{network:?} {address}");
+    }
+}
+
+#[test]
+fn the_example_file_is_as_printed() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/.env.example");
+    assert_eq!(std::fs::read_to_string(file).unwrap(), example(), "run `mercat config --example > .env.example`");
+}

@@ -1,0 +1,56 @@
+//! The tables of this domain; see `migrations/stats`.
+
+diesel::table! {
+    action (at, id) {
+        at -> BigInt,
+        id -> Text,
+        user_id -> Nullable<Text>,
+        kind -> Text,
+        subject -> Nullable<Text>,
+        data -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    hourly (start) {
+        start -> BigInt,
+        revenue -> BigInt,
+        orders -> BigInt,
+        sign_ups -> BigInt,
+        carts -> BigInt,
+    }
+}
+
+diesel::table! {
+    daily (start) {
+        start -> BigInt,
+        revenue -> BigInt,
+        orders -> BigInt,
+        sign_ups -> BigInt,
+        carts -> BigInt,
+    }
+}
+
+diesel::table! {
+    product_sales (day, product_id) {
+        day -> BigInt,
+        product_id -> Text,
+        quantity -> BigInt,
+        revenue -> BigInt,
+    }
+}
+
+diesel::table! {
+    product_name (product_id) {
+        product_id -> Text,
+        name -> Text,
+        sold_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    counter (name) {
+        name -> Text,
+        value -> BigInt,
+    }
+}

@@ -1,0 +1,774 @@
+//! One function a message: check, ask or write the store, announce.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, AsyncContext, Context, Supervised};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::known::{Known, Uses};
+use super::model::{self, Link};
+use super::passwords::{Passwords, Turn};
+use super::store::{self, Account};
+use super::tokens::{Purpose, Tokens};
+use super::*;
+use crate::events::Deliver;
+use crate::messaging::{Credential, Ctx, Failure, Identity, Request, Role};
+use crate::settings;
+use crate::store::{Conn, Store, Tx};
+use crate::types::{ApiKeyId, EmailAddress, FieldError, Fields, Page, SessionId, Timestamp, UserId};
+
+/// How often the uses of API keys are written.
+const WRITE_USES_EVERY: Duration = Duration::from_secs(30);
+/// Uses written in one transaction.
+const USES_BATCH: usize = 500;
+/// How often sessions and links that have ended are deleted.
+const PURGE_EVERY: Duration = Duration::from_secs(600);
+/// How many of each go in one transaction, and how many transactions one purge takes at most.
+const PURGE_BATCH: i64 = 500;
+const PURGE_ROUNDS: usize = 1_000;
+
+/// What all handlers share.
+pub struct Room {
+    pub(super) store: Store,
+    pub(super) uses: Uses,
+    tokens: Tokens,
+    passwords: Passwords,
+    pub(super) known: Known,
+    /// How long a sign-in lasts.
+    session: Duration,
+}
+
+impl Room {
+    pub fn new(store: Store, secret: &[u8], settings: &settings::Users) -> Self {
+        Self {
+            store,
+            uses: Uses::default(),
+            tokens: Tokens::new(secret),
+            passwords: Passwords::new(settings.hashers),
+            known: Known::new(),
+            session: settings.session,
+        }
+    }
+
+    /// The sign-in as its holder sees it.
+    fn signed_in(&self, begun: Begun) -> SignedIn {
+        let token = self.tokens.show(Purpose::Session, begun.session_id.uuid());
+        SignedIn { token, expires_at: begun.expires_at, user: begun.user }
+    }
+
+    /// The key as its owner sees it.
+    fn api_key(&self, key: store::Key) -> ApiKey {
+        let last_used_at = self.uses.unwritten(key.id).max(key.last_used_at);
+        let prefix = self.tokens.beginning(key.id);
+        ApiKey { id: key.id, name: key.name, prefix, created_at: key.created_at, last_used_at }
+    }
+
+    /// Whether the password of a repeated request is the one it came with first, which is the account's. It cannot be
+    /// part of the request's fingerprint: a fast hash of a password must not lie in the database.
+    async fn check_repeated(&self, ctx: &Ctx, turn: &Turn<'_>, user: UserId, password: &str) -> Result<(), UsersError> {
+        let account = self.store.read(move |conn| Ok::<_, UsersError>(store::by_id(conn, user)?)).await?;
+        let hash = account.and_then(|account| account.password_hash);
+        if turn.verify(ctx, password, hash.as_deref()).await? {
+            Ok(())
+        } else {
+            Err(Failure::IdempotencyKeyReused.into())
+        }
+    }
+}
+
+/// The actor of this domain.
+pub struct Users {
+    pub(super) room: Arc<Room>,
+}
+
+impl Actor for Users {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        actix::spawn(purge(Arc::clone(&self.room)));
+        ctx.run_interval(PURGE_EVERY, |users, _| {
+            actix::spawn(purge(Arc::clone(&users.room)));
+        });
+        ctx.run_interval(WRITE_USES_EVERY, |users, _| {
+            actix::spawn(write_uses(Arc::clone(&users.room)));
+        });
+    }
+}
+
+impl Supervised for Users {
+    fn restarting(&mut self, _: &mut Self::Context) {
+        self.room.known.forget_all();
+    }
+}
+
+crate::answers! { Users;
+    Register => register,
+    CreateGuest => create_guest,
+    SignIn => sign_in,
+    SignOut => sign_out,
+    Authenticate => authenticate,
+    GetUser => get_user,
+    UpdateUser => update_user,
+    DeleteUser => delete_user,
+    ListUsers => list_users,
+    ForgotPassword => forgot_password,
+    ResetPassword => reset_password,
+    VerifyEmail => verify_email,
+    ListApiKeys => list_api_keys,
+    CreateApiKey => create_api_key,
+    DeleteApiKey => delete_api_key,
+    CreateUser => create_user,
+    Deliver => deliver,
+}
+
+/// A session that was begun: what is kept of it under an idempotency key, so ids and no token.
+#[derive(Serialize, Deserialize)]
+struct Begun {
+    session_id: SessionId,
+    expires_at: Timestamp,
+    user: User,
+    /// Older ones that had to end for it.
+    #[serde(skip)]
+    ended: Vec<SessionId>,
+}
+
+/// The same request without the mark of being replayed, for a look that may still end in a refusal.
+fn aside(ctx: &Ctx) -> Ctx {
+    let mut aside = Ctx::new(ctx.caller.clone(), Arc::clone(&ctx.request_id));
+    aside.key.clone_from(&ctx.key);
+    aside.deadline = ctx.deadline;
+    aside
+}
+
+/// The user who asks, where only users may.
+fn asker(ctx: &Ctx) -> Result<Identity, Failure> {
+    ctx.identity().copied().ok_or(Failure::Unauthenticated)
+}
+
+fn begin_session(tx: &mut Tx<'_>, account: &Account, lifetime: Duration) -> Result<Begun, UsersError> {
+    let (session_id, expires_at) = (SessionId::new(), tx.now.plus(lifetime));
+    let ended = store::begin_session(tx.conn, session_id, account.id, tx.now, expires_at)?;
+    for session in &ended {
+        tx.emit(&AccessChanged { user_id: account.id, session_id: Some(*session) })?;
+    }
+    Ok(Begun { session_id, expires_at, user: account.user(), ended })
+}
+
+fn announce_registered(tx: &mut Tx<'_>, account: &Account, email: &EmailAddress) -> Result<(), UsersError> {
+    tx.emit(&UserRegistered {
+        user_id: account.id,
+        email: email.clone(),
+        name: account.name.clone(),
+        role: account.role,
+        created_at: account.created_at,
+    })?;
+    Ok(())
+}
+
+/// Has a mail sent that proves the address.
+fn ask_to_verify(tx: &mut Tx<'_>, tokens: &Tokens, account: &Account, email: &EmailAddress) -> Result<(), UsersError> {
+    let id = Uuid::now_v7();
+    store::insert_link(tx.conn, id, Link::Verify, account.id, email, tx.now)?;
+    tx.emit(&EmailVerificationRequested {
+        user_id: account.id,
+        email: email.clone(),
+        name: account.name.clone(),
+        token: tokens.show(Purpose::Link(Link::Verify), id),
+    })?;
+    Ok(())
+}
+
+async fn register(room: Arc<Room>, ctx: Ctx, request: Register) -> Result<User, UsersError> {
+    let (email, name) = model::newcomer(&request.email, &request.password, &request.name)?;
+    let bare = Register { email: email.to_string(), password: String::new(), name: name.clone() };
+    let guest = ctx.identity().filter(|who| who.role == Role::Guest).map(|who| who.user_id);
+    let desk = Arc::clone(&room);
+    let user = enrol(&room, &ctx, bare, &request.password, move |tx, hash| {
+        let now = tx.now;
+        let guest = match guest {
+            // Its token outlived it.
+            Some(id) => Some(store::by_id(tx.conn, id)?.ok_or(UsersError::InvalidToken)?),
+            None => None,
+        };
+        // One who has become a customer since asks like any customer: for one more account.
+        let guest = guest.filter(|account| account.role == Role::Guest);
+        let (id, is_new) = guest.map_or_else(|| (UserId::new(), true), |guest| (guest.id, false));
+        let account = Account {
+            id,
+            email: Some(email.clone()),
+            name,
+            role: Role::Customer,
+            email_verified: false,
+            password_hash: Some(hash),
+            created_at: now,
+            updated_at: now,
+        };
+        if is_new {
+            store::insert(tx.conn, &account)?;
+        } else {
+            store::update(tx.conn, &account)?;
+            tx.emit(&AccessChanged { user_id: id, session_id: None })?;
+        }
+        announce_registered(tx, &account, &email)?;
+        ask_to_verify(tx, &desk.tokens, &account, &email)?;
+        Ok(account.user())
+    })
+    .await;
+    if let Some(guest) = guest {
+        room.known.forget_user(guest);
+    }
+    user
+}
+
+async fn create_user(room: Arc<Room>, ctx: Ctx, request: CreateUser) -> Result<User, UsersError> {
+    let (email, name) = model::newcomer(&request.email, &request.password, &request.name)?;
+    if request.role == Role::Guest {
+        return Err(FieldError::new("role", "invalid", "must be customer or admin").into());
+    }
+    let (role, created_at) = (request.role, request.created_at);
+    let bare = CreateUser { email: email.to_string(), password: String::new(), name: name.clone(), role, created_at };
+    enrol(&room, &ctx, bare, &request.password, move |tx, hash| {
+        let account = Account {
+            id: UserId::new(),
+            email: Some(email.clone()),
+            name,
+            role,
+            email_verified: true,
+            password_hash: Some(hash),
+            created_at: created_at.unwrap_or(tx.now),
+            updated_at: tx.now,
+        };
+        store::insert(tx.conn, &account)?;
+        announce_registered(tx, &account, &email)?;
+        Ok(account.user())
+    })
+    .await
+}
+
+/// Makes an account by `job`, which gets the password's hash, once: `bare` is the request without its password.
+async fn enrol<R: Request>(
+    room: &Room,
+    ctx: &Ctx,
+    bare: R,
+    password: &str,
+    job: impl FnOnce(&mut Tx<'_>, String) -> Result<User, UsersError> + Send + 'static,
+) -> Result<User, UsersError> {
+    let turn = room.passwords.enter()?;
+    let aside = aside(ctx);
+    let user = match room.store.recall::<_, User, UsersError>(&aside, &bare).await? {
+        Some(user) => user,
+        None => {
+            let hash = turn.hash(ctx, password).await?;
+            room.store.write_once(&aside, &bare, move |tx| job(tx, hash)).await?
+        }
+    };
+    if aside.is_replayed() {
+        room.check_repeated(ctx, &turn, user.id, password).await?;
+        ctx.mark_replayed();
+    }
+    Ok(user)
+}
+
+async fn create_guest(room: Arc<Room>, ctx: Ctx, request: CreateGuest) -> Result<SignedIn, UsersError> {
+    let lifetime = room.session;
+    let begun = room
+        .store
+        .write_once(&ctx, &request, move |tx| {
+            let guest = Account {
+                id: UserId::new(),
+                email: None,
+                name: String::new(),
+                role: Role::Guest,
+                email_verified: false,
+                password_hash: None,
+                created_at: tx.now,
+                updated_at: tx.now,
+            };
+            store::insert(tx.conn, &guest)?;
+            begin_session(tx, &guest, lifetime)
+        })
+        .await?;
+    Ok(room.signed_in(begun))
+}
+
+async fn sign_in(room: Arc<Room>, ctx: Ctx, request: SignIn) -> Result<SignedIn, UsersError> {
+    let turn = room.passwords.enter()?;
+    // What cannot be an address is an unknown one; what is too long for a password is a wrong one.
+    let email: Option<EmailAddress> = request.email.parse().ok();
+    let password = if request.password.chars().count() > *model::PASSWORD.end() { "" } else { &request.password };
+    let account = match email.clone() {
+        Some(email) => room.store.read(move |conn| Ok::<_, UsersError>(store::by_email(conn, &email)?)).await?,
+        None => None,
+    };
+    let hash = account.as_ref().and_then(|account| account.password_hash.clone());
+    let is_right = turn.verify(&ctx, password, hash.as_deref()).await?;
+    drop(turn);
+    let (Some(account), Some(email), true) = (account, email, is_right) else {
+        return Err(UsersError::BadCredentials);
+    };
+    let (user_id, lifetime) = (account.id, room.session);
+    let bare = SignIn { email: email.to_string(), password: String::new() };
+    let begun = room
+        .store
+        .write_once(&ctx, &bare, move |tx| {
+            // The password may have changed since it was looked at: then this sign-in comes too late.
+            let account = store::by_id(tx.conn, user_id)?
+                .filter(|account| account.password_hash == hash)
+                .ok_or(UsersError::BadCredentials)?;
+            begin_session(tx, &account, lifetime)
+        })
+        .await?;
+    for session in &begun.ended {
+        room.known.forget(&Credential::Session(*session));
+    }
+    Ok(room.signed_in(begun))
+}
+
+async fn sign_out(room: Arc<Room>, ctx: Ctx, request: SignOut) -> Result<(), UsersError> {
+    let who = asker(&ctx)?;
+    let Credential::Session(session_id) = who.credential else {
+        // A key is no sign-in; its owner deletes it.
+        return Err(Failure::Forbidden.into());
+    };
+    let done = room
+        .store
+        .write_once(&ctx, &request, move |tx| {
+            if store::end_session(tx.conn, session_id)? {
+                tx.emit(&AccessChanged { user_id: who.user_id, session_id: Some(session_id) })?;
+            }
+            Ok(())
+        })
+        .await;
+    room.known.forget(&who.credential);
+    done
+}
+
+async fn authenticate(room: Arc<Room>, _: Ctx, request: Authenticate) -> Result<Authenticated, UsersError> {
+    let credential = room.tokens.credential(&request.token).ok_or(UsersError::InvalidToken)?;
+    let answer = match room.known.get(&credential) {
+        Some(answer) => answer,
+        None => look_up(&room, credential).await?,
+    };
+    let now = room.store.now();
+    let found = answer.filter(|found| found.expires_at.is_none_or(|end| end > now)).ok_or(UsersError::InvalidToken)?;
+    if let Credential::ApiKey(key) = credential {
+        room.uses.note(key, now);
+    }
+    Ok(found)
+}
+
+async fn look_up(room: &Room, credential: Credential) -> Result<Option<Authenticated>, UsersError> {
+    let mark = room.known.mark();
+    let answer = room
+        .store
+        .read(move |conn| {
+            let holder = match credential {
+                Credential::Session(id) => {
+                    store::holder_of_session(conn, id)?.map(|(user, role, end)| (user, role, Some(end)))
+                }
+                Credential::ApiKey(id) => store::holder_of_key(conn, id)?.map(|(user, role)| (user, role, None)),
+            };
+            let known = |(user_id, role, expires_at)| Authenticated {
+                identity: Identity { user_id, role, credential },
+                expires_at,
+            };
+            Ok::<_, UsersError>(holder.map(known))
+        })
+        .await?;
+    room.known.learn(mark, credential, answer);
+    Ok(answer)
+}
+
+async fn get_user(room: Arc<Room>, _: Ctx, request: GetUser) -> Result<User, UsersError> {
+    let found = room.store.read(move |conn| Ok::<_, UsersError>(store::by_id(conn, request.user_id)?)).await?;
+    found.map(|account| account.user()).ok_or(UsersError::UserNotFound)
+}
+
+/// What is wrong with the password so far.
+fn wrong_password_so_far(is_given: bool) -> UsersError {
+    let error = if is_given {
+        FieldError::new("current_password", "wrong", "is not the password of this account")
+    } else {
+        FieldError::new("current_password", "required", "must be given to change the e-mail address or the password")
+    };
+    error.into()
+}
+
+/// An update as the write needs it.
+struct Change {
+    user_id: UserId,
+    name: Option<String>,
+    email: Option<EmailAddress>,
+    /// The hash of the new password.
+    hash: Option<String>,
+    role: Option<Role>,
+    /// Whether a staff member or the shop itself asks.
+    by_staff: bool,
+    /// Whether the owner asks, who must show the password so far.
+    by_owner: bool,
+    /// Whether they gave one.
+    gave_password: bool,
+    /// The hash that the password so far was found to fit.
+    proven: Option<String>,
+    /// The session that outlives a new password.
+    keeps: Option<SessionId>,
+}
+
+async fn update_user(room: Arc<Room>, ctx: Ctx, request: UpdateUser) -> Result<User, UsersError> {
+    let mut fields = Fields::new();
+    let name = request.name.as_ref().map(|name| model::name(&mut fields, name));
+    let email = request.email.as_ref().and_then(|email| fields.email("email", email));
+    if let Some(password) = &request.password {
+        model::check_password(&mut fields, "password", password);
+    }
+    fields.done()?;
+    let user_id = request.user_id;
+    let bare = UpdateUser {
+        user_id,
+        name: name.clone(),
+        email: email.as_ref().map(EmailAddress::to_string),
+        password: request.password.as_ref().map(|_| String::new()),
+        current_password: None,
+        role: request.role,
+    };
+    let own = ctx.identity().filter(|who| who.user_id == user_id);
+    let mut change = Change {
+        user_id,
+        name,
+        email,
+        hash: None,
+        role: request.role,
+        by_staff: ctx.is_staff(),
+        by_owner: own.is_some(),
+        gave_password: request.current_password.is_some(),
+        proven: None,
+        keeps: own.and_then(|who| match who.credential {
+            Credential::Session(session) => Some(session),
+            Credential::ApiKey(_) => None,
+        }),
+    };
+    // Only an owner's is looked at; administrators edit others without.
+    let current = request.current_password.as_deref().filter(|_| change.by_owner);
+    let changes_access = request.password.is_some() || request.role.is_some();
+    let turn = match (&request.password, current) {
+        (None, None) => None,
+        _ => Some(room.passwords.enter()?),
+    };
+    let aside = aside(&ctx);
+    let mut user = room.store.recall::<_, User, UsersError>(&aside, &bare).await?;
+    if let (None, Some(turn)) = (&user, &turn) {
+        match prove(&room, &ctx, turn, user_id, current).await {
+            Ok(proven) => change.proven = proven,
+            // Perhaps it was, until the same request, sent twice, changed it a moment ago.
+            Err(error) => match room.store.recall::<_, User, UsersError>(&aside, &bare).await? {
+                Some(before) => user = Some(before),
+                None => return Err(error),
+            },
+        }
+        if let (None, Some(password)) = (&user, &request.password) {
+            change.hash = Some(turn.hash(&ctx, password).await?);
+        }
+    }
+    let user = match user {
+        Some(user) => user,
+        None => {
+            let desk = Arc::clone(&room);
+            let done = room.store.write_once(&aside, &bare, move |tx| apply(tx, &desk.tokens, change)).await;
+            if changes_access {
+                room.known.forget_user(user_id);
+            }
+            done?
+        }
+    };
+    if aside.is_replayed() {
+        if let (Some(turn), Some(password)) = (&turn, &request.password) {
+            room.check_repeated(&ctx, turn, user_id, password).await?;
+        }
+        ctx.mark_replayed();
+    }
+    Ok(user)
+}
+
+/// The hash that the password so far fits, when one is given.
+async fn prove(
+    room: &Room,
+    ctx: &Ctx,
+    turn: &Turn<'_>,
+    user_id: UserId,
+    current: Option<&str>,
+) -> Result<Option<String>, UsersError> {
+    let Some(current) = current else { return Ok(None) };
+    let account = room.store.read(move |conn| Ok::<_, UsersError>(store::by_id(conn, user_id)?)).await?;
+    let hash = account.ok_or(UsersError::UserNotFound)?.password_hash;
+    if turn.verify(ctx, current, hash.as_deref()).await? { Ok(hash) } else { Err(wrong_password_so_far(true)) }
+}
+
+/// Writes an update, or says why it cannot be.
+fn apply(tx: &mut Tx<'_>, tokens: &Tokens, change: Change) -> Result<User, UsersError> {
+    let before = store::by_id(tx.conn, change.user_id)?.ok_or(UsersError::UserNotFound)?;
+    let mut after = before.clone();
+    if let Some(name) = change.name {
+        after.name = name;
+    }
+    if before.role == Role::Guest && (change.email.is_some() || change.hash.is_some()) {
+        let field = if change.email.is_some() { "email" } else { "password" };
+        return Err(FieldError::new(field, "guest", "cannot be set: a guest registers first").into());
+    }
+    if let Some(role) = change.role.filter(|role| *role != before.role) {
+        if !change.by_staff {
+            return Err(Failure::Forbidden.into());
+        }
+        model::check_role(before.role, role)?;
+        if before.role == Role::Admin && !store::has_another_admin(tx.conn, before.id)? {
+            return Err(UsersError::LastAdmin);
+        }
+        after.role = role;
+    }
+    let new_email = change.email.filter(|email| Some(email) != before.email.as_ref());
+    let has_new_password = change.hash.is_some();
+    let is_proven = change.proven.is_some() && change.proven == before.password_hash;
+    if change.by_owner && (new_email.is_some() || has_new_password) && !is_proven {
+        return Err(wrong_password_so_far(change.gave_password));
+    }
+    if let Some(email) = &new_email {
+        after.email = Some(email.clone());
+        after.email_verified = false;
+    }
+    if let Some(hash) = change.hash {
+        after.password_hash = Some(hash);
+    }
+    let has_new_face = after.name != before.name || after.role != before.role || new_email.is_some();
+    if !has_new_face && !has_new_password {
+        return Ok(before.user());
+    }
+    after.updated_at = tx.now;
+    store::update(tx.conn, &after)?;
+    if has_new_face {
+        let (email, name) = (after.email.clone(), after.name.clone());
+        tx.emit(&UserChanged { user_id: after.id, email, name, role: after.role })?;
+    }
+    if let Some(email) = &new_email {
+        ask_to_verify(tx, tokens, &after, email)?;
+    }
+    if new_email.is_some() || has_new_password {
+        // Whoever reads the old mailbox, or asked before, must not be let in by it.
+        store::use_links(tx.conn, after.id, Link::Reset, tx.now)?;
+    }
+    if has_new_password {
+        store::end_sessions(tx.conn, after.id, change.keeps)?;
+    }
+    if has_new_password || after.role != before.role {
+        tx.emit(&AccessChanged { user_id: after.id, session_id: None })?;
+    }
+    Ok(after.user())
+}
+
+async fn delete_user(room: Arc<Room>, ctx: Ctx, request: DeleteUser) -> Result<(), UsersError> {
+    let user_id = request.user_id;
+    let done = room
+        .store
+        .write_once(&ctx, &request, move |tx| {
+            let account = store::by_id(tx.conn, user_id)?.ok_or(UsersError::UserNotFound)?;
+            if account.role == Role::Admin && !store::has_another_admin(tx.conn, user_id)? {
+                return Err(UsersError::LastAdmin);
+            }
+            // Sessions, keys and links go with it.
+            store::delete(tx.conn, user_id)?;
+            tx.emit(&UserErased { user_id, email: account.email })?;
+            tx.emit(&AccessChanged { user_id, session_id: None })?;
+            Ok(())
+        })
+        .await;
+    room.known.forget_user(user_id);
+    done
+}
+
+async fn list_users(room: Arc<Room>, _: Ctx, request: ListUsers) -> Result<Page<User>, UsersError> {
+    let (limit, after) = (request.page.limit()?, request.page.after::<(i64, UserId)>()?);
+    let pattern = request.q.as_deref().map(model::pattern).transpose()?.flatten();
+    let rows = room
+        .store
+        .read(move |conn| Ok::<_, UsersError>(store::list(conn, pattern.as_deref(), after, limit + 1)?))
+        .await?;
+    Ok(Page::cut(rows, limit, |row| (row.created_at.micros(), row.id)).map(|row| row.user()))
+}
+
+async fn forgot_password(room: Arc<Room>, ctx: Ctx, request: ForgotPassword) -> Result<(), UsersError> {
+    // What cannot be an address is an unknown one, and about those nothing is said.
+    let Ok(email) = request.email.parse::<EmailAddress>() else { return Ok(()) };
+    let desk = Arc::clone(&room);
+    room.store
+        .write_once(&ctx, &request, move |tx| {
+            let Some(account) = store::by_email(tx.conn, &email)? else { return Ok(()) };
+            let since = tx.now.minus(Link::Reset.lifetime());
+            if store::count_links(tx.conn, account.id, Link::Reset, since)? >= model::RESETS_MAX {
+                return Ok(());
+            }
+            let id = Uuid::now_v7();
+            store::insert_link(tx.conn, id, Link::Reset, account.id, &email, tx.now)?;
+            let token = desk.tokens.show(Purpose::Link(Link::Reset), id);
+            tx.emit(&PasswordResetRequested { user_id: account.id, email, name: account.name, token })?;
+            Ok(())
+        })
+        .await
+}
+
+/// The account that a link still opens: unused, not too old, and mailed to the address the account has.
+fn opened_by(conn: &mut Conn, id: Uuid, purpose: Link, now: Timestamp) -> Result<Account, UsersError> {
+    let link = store::find_link(conn, id, purpose)?.ok_or(UsersError::InvalidLink)?;
+    let account = store::by_id(conn, link.user_id)?.ok_or(UsersError::InvalidLink)?;
+    let is_good = link.used_at.is_none() && link.expires_at > now && account.email.as_ref() == Some(&link.email);
+    if is_good { Ok(account) } else { Err(UsersError::InvalidLink) }
+}
+
+async fn reset_password(room: Arc<Room>, ctx: Ctx, request: ResetPassword) -> Result<(), UsersError> {
+    let mut fields = Fields::new();
+    model::check_password(&mut fields, "password", &request.password);
+    fields.done()?;
+    let purpose = Link::Reset;
+    let id = room.tokens.read(Purpose::Link(purpose), &request.token).ok_or(UsersError::InvalidLink)?;
+    let bare = ResetPassword { token: id.to_string(), password: String::new() };
+    let turn = room.passwords.enter()?;
+    let aside = aside(&ctx);
+    let user_id = match room.store.recall::<_, UserId, UsersError>(&aside, &bare).await? {
+        Some(user_id) => user_id,
+        None => {
+            let now = room.store.now();
+            // Without a key a spent link costs no hashing; with one, the same request may just have spent it, and the
+            // write below knows.
+            if ctx.key.is_none() {
+                room.store.read(move |conn| opened_by(conn, id, purpose, now).map(drop)).await?;
+            }
+            let hash = turn.hash(&ctx, &request.password).await?;
+            room.store
+                .write_once(&aside, &bare, move |tx| {
+                    let mut account = opened_by(tx.conn, id, purpose, tx.now)?;
+                    account.password_hash = Some(hash);
+                    account.updated_at = tx.now;
+                    store::update(tx.conn, &account)?;
+                    store::use_links(tx.conn, account.id, purpose, tx.now)?;
+                    store::end_sessions(tx.conn, account.id, None)?;
+                    tx.emit(&AccessChanged { user_id: account.id, session_id: None })?;
+                    Ok::<_, UsersError>(account.id)
+                })
+                .await?
+        }
+    };
+    if aside.is_replayed() {
+        room.check_repeated(&ctx, &turn, user_id, &request.password).await?;
+        ctx.mark_replayed();
+    }
+    room.known.forget_user(user_id);
+    Ok(())
+}
+
+async fn verify_email(room: Arc<Room>, ctx: Ctx, request: VerifyEmail) -> Result<(), UsersError> {
+    let purpose = Link::Verify;
+    let id = room.tokens.read(Purpose::Link(purpose), &request.token).ok_or(UsersError::InvalidLink)?;
+    let bare = VerifyEmail { token: id.to_string() };
+    room.store
+        .write_once(&ctx, &bare, move |tx| {
+            let mailed = store::find_link(tx.conn, id, purpose)?.filter(|mailed| mailed.used_at.is_some());
+            if let Some(mailed) = mailed {
+                // Clicked twice, or fetched by a mail scanner first: said again, done once.
+                let account = store::by_id(tx.conn, mailed.user_id)?;
+                let holds = account.is_some_and(|a| a.email_verified && a.email == Some(mailed.email));
+                return if holds { Ok(()) } else { Err(UsersError::InvalidLink) };
+            }
+            let mut account = opened_by(tx.conn, id, purpose, tx.now)?;
+            account.email_verified = true;
+            account.updated_at = tx.now;
+            store::update(tx.conn, &account)?;
+            store::use_link(tx.conn, id, tx.now)?;
+            Ok(())
+        })
+        .await
+}
+
+async fn list_api_keys(room: Arc<Room>, ctx: Ctx, _: ListApiKeys) -> Result<Page<ApiKey>, UsersError> {
+    let user_id = asker(&ctx)?.user_id;
+    let keys = room.store.read(move |conn| Ok::<_, UsersError>(store::keys(conn, user_id)?)).await?;
+    Ok(Page { items: keys.into_iter().map(|key| room.api_key(key)).collect(), next: None })
+}
+
+async fn create_api_key(room: Arc<Room>, ctx: Ctx, request: CreateApiKey) -> Result<NewApiKey, UsersError> {
+    let who = asker(&ctx)?;
+    if who.role == Role::Guest {
+        // A guest ends with its session; a key would not.
+        return Err(Failure::Forbidden.into());
+    }
+    let mut fields = Fields::new();
+    let name = model::name(&mut fields, &request.name);
+    fields.done()?;
+    let bare = CreateApiKey { name: name.clone() };
+    let (id, created_at) = room
+        .store
+        .write_once(&ctx, &bare, move |tx| {
+            store::by_id(tx.conn, who.user_id)?.ok_or(UsersError::InvalidToken)?;
+            if store::count_keys(tx.conn, who.user_id)? >= model::KEYS_MAX {
+                return Err(UsersError::TooManyApiKeys);
+            }
+            let id = ApiKeyId::new();
+            store::insert_key(tx.conn, id, who.user_id, &name, tx.now)?;
+            Ok((id, tx.now))
+        })
+        .await?;
+    let token = room.tokens.show(Purpose::ApiKey, id.uuid());
+    let prefix = room.tokens.beginning(id);
+    Ok(NewApiKey { api_key: ApiKey { id, name: bare.name, prefix, created_at, last_used_at: None }, token })
+}
+
+async fn delete_api_key(room: Arc<Room>, ctx: Ctx, request: DeleteApiKey) -> Result<(), UsersError> {
+    let (user_id, id) = (asker(&ctx)?.user_id, request.api_key_id);
+    let done = room
+        .store
+        .write_once(&ctx, &request, move |tx| {
+            if !store::delete_key(tx.conn, id, user_id)? {
+                return Err(UsersError::ApiKeyNotFound);
+            }
+            // What the key opened must be looked at again.
+            tx.emit(&AccessChanged { user_id, session_id: None })?;
+            Ok(())
+        })
+        .await;
+    room.known.forget(&Credential::ApiKey(id));
+    done
+}
+
+/// This domain wants no events, so none comes.
+async fn deliver(_: Arc<Room>, _: Ctx, _: Deliver) -> Result<(), Failure> {
+    Ok(())
+}
+
+/// Writes when API keys were last used.
+pub async fn write_uses(room: Arc<Room>) {
+    for batch in room.uses.all().chunks(USES_BATCH) {
+        let uses = batch.to_vec();
+        let written = room
+            .store
+            .write(move |tx| {
+                for (key, at) in uses {
+                    store::key_was_used(tx.conn, key, at)?;
+                }
+                Ok::<_, Failure>(())
+            })
+            .await;
+        match written {
+            Ok(()) => room.uses.written(batch),
+            Err(failure) => return log::warn!("users: the use of API keys is not written yet: {failure}"),
+        }
+    }
+}
+
+/// Deletes sessions and links that have ended, a few at a time, so that nobody waits for it.
+pub async fn purge(room: Arc<Room>) {
+    for _ in 0..PURGE_ROUNDS {
+        match room.store.write(|tx| Ok::<_, Failure>(store::purge(tx.conn, tx.now, PURGE_BATCH)?)).await {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(failure) => return log::warn!("users: what has ended is not deleted yet: {failure}"),
+        }
+    }
+}

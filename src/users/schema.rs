@@ -1,0 +1,50 @@
+//! The tables of this domain; see `migrations/users`.
+
+diesel::table! {
+    account (id) {
+        id -> Text,
+        email -> Nullable<Text>,
+        name -> Text,
+        role -> Text,
+        email_verified -> Bool,
+        password_hash -> Nullable<Text>,
+        sought -> Text,
+        created_at -> BigInt,
+        updated_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    session (id) {
+        id -> Text,
+        user_id -> Text,
+        created_at -> BigInt,
+        expires_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    api_key (id) {
+        id -> Text,
+        user_id -> Text,
+        name -> Text,
+        created_at -> BigInt,
+        last_used_at -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    link (id) {
+        id -> Text,
+        user_id -> Text,
+        purpose -> Text,
+        email -> Text,
+        created_at -> BigInt,
+        expires_at -> BigInt,
+        used_at -> Nullable<BigInt>,
+    }
+}
+
+diesel::joinable!(session -> account (user_id));
+diesel::joinable!(api_key -> account (user_id));
+diesel::allow_tables_to_appear_in_same_query!(account, session, api_key, link);

@@ -1,0 +1,328 @@
+//! The only SQL of the users domain.
+
+use diesel::backend::Backend;
+use diesel::deserialize::{self, FromSql, FromSqlRow};
+use diesel::dsl::{count_star, sql};
+use diesel::prelude::*;
+use diesel::result::{DatabaseErrorKind, Error as DbError};
+use diesel::sql_types::{Bool, Text};
+use uuid::Uuid;
+
+use super::model::{self, Link, SESSIONS_MAX};
+use super::schema::{account, api_key, link, session};
+use super::{User, UsersError};
+use crate::messaging::Role;
+use crate::store::Conn;
+use crate::types::{ApiKeyId, EmailAddress, SessionId, Timestamp, UserId};
+
+/// A role's word in a column.
+#[derive(FromSqlRow)]
+pub struct Word(Role);
+
+impl<B: Backend> FromSql<Text, B> for Word
+where
+    String: FromSql<Text, B>,
+{
+    fn from_sql(bytes: B::RawValue<'_>) -> deserialize::Result<Self> {
+        let word = String::from_sql(bytes)?;
+        Role::parse(&word).map(Self).ok_or_else(|| format!("{word} is no role").into())
+    }
+}
+
+impl From<Word> for Role {
+    fn from(Word(role): Word) -> Self {
+        role
+    }
+}
+
+/// A user with what never leaves this domain. Not `Debug`, so that no log shows a hash.
+#[derive(Clone, Queryable, Selectable)]
+#[diesel(table_name = account)]
+pub struct Account {
+    pub id: UserId,
+    pub email: Option<EmailAddress>,
+    pub name: String,
+    #[diesel(deserialize_as = Word)]
+    pub role: Role,
+    pub email_verified: bool,
+    pub password_hash: Option<String>,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+impl Account {
+    /// What others may see.
+    pub fn user(&self) -> User {
+        User {
+            id: self.id,
+            email: self.email.clone(),
+            name: self.name.clone(),
+            role: self.role,
+            email_verified: self.email_verified,
+            created_at: self.created_at,
+            updated_at: self.updated_at,
+        }
+    }
+}
+
+pub fn by_id(conn: &mut Conn, id: UserId) -> QueryResult<Option<Account>> {
+    account::table.find(id).select(Account::as_select()).first(conn).optional()
+}
+
+pub fn by_email(conn: &mut Conn, email: &EmailAddress) -> QueryResult<Option<Account>> {
+    account::table.filter(account::email.eq(email)).select(Account::as_select()).first(conn).optional()
+}
+
+/// Every column of an account but its id. A macro, because the type of such a tuple cannot be written down.
+macro_rules! columns {
+    ($account:expr) => {
+        (
+            account::email.eq($account.email.as_ref()),
+            account::name.eq(&$account.name),
+            account::role.eq($account.role.as_str()),
+            account::email_verified.eq($account.email_verified),
+            account::password_hash.eq($account.password_hash.as_ref()),
+            account::sought.eq(model::sought(&$account.name, $account.email.as_ref())),
+            account::created_at.eq($account.created_at),
+            account::updated_at.eq($account.updated_at),
+        )
+    };
+}
+
+/// Writes an account that is new.
+pub fn insert(conn: &mut Conn, new: &Account) -> Result<(), UsersError> {
+    diesel::insert_into(account::table)
+        .values((account::id.eq(new.id), columns!(new)))
+        .execute(conn)
+        .map(drop)
+        .map_err(or_taken)
+}
+
+/// Writes an account that is there.
+pub fn update(conn: &mut Conn, changed: &Account) -> Result<(), UsersError> {
+    diesel::update(account::table.find(changed.id)).set(columns!(changed)).execute(conn).map(drop).map_err(or_taken)
+}
+
+/// The unique index decides whose an address is, not a look before the write.
+fn or_taken(error: DbError) -> UsersError {
+    match error {
+        // Ids are made here and never twice, so it was the address.
+        DbError::DatabaseError(DatabaseErrorKind::UniqueViolation, _) => UsersError::EmailTaken,
+        other => other.into(),
+    }
+}
+
+/// Deletes a user with all sessions, keys and links.
+pub fn delete(conn: &mut Conn, id: UserId) -> QueryResult<usize> {
+    diesel::delete(account::table.find(id)).execute(conn)
+}
+
+/// Whether somebody else than `id` runs the shop.
+pub fn has_another_admin(conn: &mut Conn, id: UserId) -> QueryResult<bool> {
+    // The role as a literal: only so does the database see that the small index of administrators will do.
+    let others = account::table.filter(sql::<Bool>("role = 'admin'")).filter(account::id.ne(id));
+    others.select(account::id).first::<UserId>(conn).optional().map(|found| found.is_some())
+}
+
+/// Accounts, newest first, those after `after`.
+pub fn list(
+    conn: &mut Conn,
+    pattern: Option<&str>,
+    after: Option<(i64, UserId)>,
+    limit: i64,
+) -> QueryResult<Vec<Account>> {
+    let mut query = account::table.filter(account::email.is_not_null()).select(Account::as_select()).into_boxed();
+    if let Some(pattern) = pattern {
+        query = query.filter(account::sought.like(pattern).escape('\\'));
+    }
+    if let Some((at, id)) = after {
+        let at = Timestamp::from_micros(at);
+        // `<=` first, so that the index is entered at the place and not walked from its end.
+        query = query.filter(account::created_at.le(at)).filter(account::created_at.lt(at).or(account::id.lt(id)));
+    }
+    query.order((account::created_at.desc(), account::id.desc())).limit(limit).load(conn)
+}
+
+/// Begins a session, and ends the user's oldest when there would be too many; gives back the ended.
+pub fn begin_session(
+    conn: &mut Conn,
+    id: SessionId,
+    user: UserId,
+    now: Timestamp,
+    expires_at: Timestamp,
+) -> QueryResult<Vec<SessionId>> {
+    diesel::insert_into(session::table)
+        .values((
+            session::id.eq(id),
+            session::user_id.eq(user),
+            session::created_at.eq(now),
+            session::expires_at.eq(expires_at),
+        ))
+        .execute(conn)?;
+    let too_many: Vec<SessionId> = session::table
+        .filter(session::user_id.eq(user))
+        .order(session::id.desc())
+        .offset(SESSIONS_MAX)
+        .limit(SESSIONS_MAX)
+        .select(session::id)
+        .load(conn)?;
+    if !too_many.is_empty() {
+        diesel::delete(session::table.filter(session::id.eq_any(&too_many))).execute(conn)?;
+    }
+    Ok(too_many)
+}
+
+/// Ends one session; says whether there was one.
+pub fn end_session(conn: &mut Conn, id: SessionId) -> QueryResult<bool> {
+    diesel::delete(session::table.find(id)).execute(conn).map(|ended| ended > 0)
+}
+
+/// Ends all sessions of a user but one.
+pub fn end_sessions(conn: &mut Conn, user: UserId, except: Option<SessionId>) -> QueryResult<usize> {
+    let of_user = session::table.filter(session::user_id.eq(user));
+    match except {
+        Some(kept) => diesel::delete(of_user.filter(session::id.ne(kept))).execute(conn),
+        None => diesel::delete(of_user).execute(conn),
+    }
+}
+
+/// Whose a session is, and when it ends.
+pub fn holder_of_session(conn: &mut Conn, id: SessionId) -> QueryResult<Option<(UserId, Role, Timestamp)>> {
+    let row: Option<(UserId, Word, Timestamp)> = session::table
+        .find(id)
+        .inner_join(account::table)
+        .select((account::id, account::role, session::expires_at))
+        .first(conn)
+        .optional()?;
+    Ok(row.map(|(user, Word(role), end)| (user, role, end)))
+}
+
+/// A key as it is kept.
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = api_key)]
+pub struct Key {
+    pub id: ApiKeyId,
+    pub name: String,
+    pub created_at: Timestamp,
+    pub last_used_at: Option<Timestamp>,
+}
+
+/// Whose a key is.
+pub fn holder_of_key(conn: &mut Conn, id: ApiKeyId) -> QueryResult<Option<(UserId, Role)>> {
+    let row: Option<(UserId, Word)> = api_key::table
+        .find(id)
+        .inner_join(account::table)
+        .select((account::id, account::role))
+        .first(conn)
+        .optional()?;
+    Ok(row.map(|(user, Word(role))| (user, role)))
+}
+
+pub fn count_keys(conn: &mut Conn, user: UserId) -> QueryResult<i64> {
+    api_key::table.filter(api_key::user_id.eq(user)).select(count_star()).first(conn)
+}
+
+pub fn insert_key(conn: &mut Conn, id: ApiKeyId, user: UserId, name: &str, now: Timestamp) -> QueryResult<usize> {
+    diesel::insert_into(api_key::table)
+        .values((api_key::id.eq(id), api_key::user_id.eq(user), api_key::name.eq(name), api_key::created_at.eq(now)))
+        .execute(conn)
+}
+
+/// A user's keys, newest first.
+pub fn keys(conn: &mut Conn, user: UserId) -> QueryResult<Vec<Key>> {
+    api_key::table
+        .filter(api_key::user_id.eq(user))
+        .order(api_key::id.desc())
+        .limit(model::KEYS_MAX)
+        .select(Key::as_select())
+        .load(conn)
+}
+
+/// Deletes a key of this user; says whether there was one.
+pub fn delete_key(conn: &mut Conn, id: ApiKeyId, user: UserId) -> QueryResult<bool> {
+    diesel::delete(api_key::table.find(id).filter(api_key::user_id.eq(user))).execute(conn).map(|gone| gone > 0)
+}
+
+/// Notes when a key was last used. Never backwards.
+pub fn key_was_used(conn: &mut Conn, id: ApiKeyId, at: Timestamp) -> QueryResult<usize> {
+    let earlier = api_key::last_used_at.is_null().or(api_key::last_used_at.lt(at));
+    diesel::update(api_key::table.find(id).filter(earlier)).set(api_key::last_used_at.eq(at)).execute(conn)
+}
+
+/// A mailed link as it is kept.
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = link)]
+pub struct Mailed {
+    pub user_id: UserId,
+    pub email: EmailAddress,
+    pub expires_at: Timestamp,
+    pub used_at: Option<Timestamp>,
+}
+
+/// Keeps a link for a user at the address it goes to.
+pub fn insert_link(
+    conn: &mut Conn,
+    id: Uuid,
+    purpose: Link,
+    user: UserId,
+    email: &EmailAddress,
+    now: Timestamp,
+) -> QueryResult<usize> {
+    diesel::insert_into(link::table)
+        .values((
+            link::id.eq(id.to_string()),
+            link::user_id.eq(user),
+            link::purpose.eq(purpose.as_str()),
+            link::email.eq(email),
+            link::created_at.eq(now),
+            link::expires_at.eq(now.plus(purpose.lifetime())),
+        ))
+        .execute(conn)
+}
+
+pub fn find_link(conn: &mut Conn, id: Uuid, purpose: Link) -> QueryResult<Option<Mailed>> {
+    link::table
+        .find(id.to_string())
+        .filter(link::purpose.eq(purpose.as_str()))
+        .select(Mailed::as_select())
+        .first(conn)
+        .optional()
+}
+
+/// Uses a link up.
+pub fn use_link(conn: &mut Conn, id: Uuid, now: Timestamp) -> QueryResult<usize> {
+    diesel::update(link::table.find(id.to_string())).set(link::used_at.eq(now)).execute(conn)
+}
+
+/// Uses up all links of a user for a purpose.
+pub fn use_links(conn: &mut Conn, user: UserId, purpose: Link, now: Timestamp) -> QueryResult<usize> {
+    let open = link::table
+        .filter(link::user_id.eq(user))
+        .filter(link::purpose.eq(purpose.as_str()))
+        .filter(link::used_at.is_null());
+    diesel::update(open).set(link::used_at.eq(now)).execute(conn)
+}
+
+/// How many links for a purpose a user was mailed since then.
+pub fn count_links(conn: &mut Conn, user: UserId, purpose: Link, since: Timestamp) -> QueryResult<i64> {
+    link::table
+        .filter(link::user_id.eq(user))
+        .filter(link::purpose.eq(purpose.as_str()))
+        .filter(link::created_at.gt(since))
+        .select(count_star())
+        .first(conn)
+}
+
+/// Deletes at most `limit` each of the sessions and links that have ended; says how many of both went.
+pub fn purge(conn: &mut Conn, now: Timestamp, limit: i64) -> QueryResult<usize> {
+    let sessions: Vec<SessionId> =
+        session::table.filter(session::expires_at.le(now)).limit(limit).select(session::id).load(conn)?;
+    let links: Vec<String> = link::table.filter(link::expires_at.le(now)).limit(limit).select(link::id).load(conn)?;
+    if !sessions.is_empty() {
+        diesel::delete(session::table.filter(session::id.eq_any(&sessions))).execute(conn)?;
+    }
+    if !links.is_empty() {
+        diesel::delete(link::table.filter(link::id.eq_any(&links))).execute(conn)?;
+    }
+    Ok(sessions.len() + links.len())
+}
