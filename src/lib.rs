@@ -19,3 +19,4 @@ pub mod stats;
 pub mod store;
 pub mod types;
 pub mod users;
+pub mod web;

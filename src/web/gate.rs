@@ -1,0 +1,130 @@
+//! What all requests share: how the domains are asked, the settings, the wishes in flight, the count of requests.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::live::{Hub, LiveSettings};
+use crate::app::{App, Clients};
+use crate::messaging::{Ctx, Failure, IdempotencyKey};
+use crate::settings::Settings;
+use crate::stats::{AddServed, GetServed, StatsError};
+use crate::types::Clock;
+
+/// Who the gateway is to the domains.
+const NAME: &str = "gateway";
+
+/// The most wishes with a key that may be in flight at once. More are refused as too much at once.
+const WISHES_MAX: usize = 16_384;
+
+/// The shared state of the gateway.
+pub struct Gate {
+    /// How the domains are asked.
+    pub clients: Clients,
+    /// The settings of this process.
+    pub settings: Arc<Settings>,
+    /// The one source of time.
+    pub clock: Clock,
+    /// All who listen live.
+    pub hub: Hub,
+    draining: AtomicBool,
+    served: Served,
+    wishes: Mutex<HashSet<(String, IdempotencyKey)>>,
+}
+
+/// Requests served that the statistics do not know of yet.
+#[derive(Default)]
+struct Served {
+    /// Not yet told.
+    waiting: AtomicI64,
+    /// Being told this moment.
+    underway: AtomicI64,
+}
+
+/// Holds a wish's place while its request runs; a second one with the same key waits outside meanwhile.
+pub struct Wish {
+    gate: Arc<Gate>,
+    name: (String, IdempotencyKey),
+}
+
+impl Drop for Wish {
+    fn drop(&mut self) {
+        self.gate.wishes.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.name);
+    }
+}
+
+impl Gate {
+    /// The gate of `app`. Must be called on an actix system's thread.
+    pub fn new(app: &App) -> Arc<Self> {
+        let clients = app.clients.clone();
+        let live = LiveSettings { public_url: app.settings().public_url.clone(), ..LiveSettings::default() };
+        let (users, notifications) = (clients.users.clone(), clients.notifications.clone());
+        Arc::new(Self {
+            hub: Hub::start(&app.feed, app.clock().clone(), users, notifications, live),
+            clients,
+            settings: Arc::clone(app.settings()),
+            clock: app.clock().clone(),
+            draining: AtomicBool::new(false),
+            served: Served::default(),
+            wishes: Mutex::default(),
+        })
+    }
+
+    /// From now on the process is on its way out: it says so to whoever asks whether it may get traffic.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the process is on its way out.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Counts a request as served.
+    pub fn count(&self) {
+        self.served.waiting.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many requests were served since the shop was opened.
+    pub async fn served(&self, ctx: Ctx) -> Result<i64, StatsError> {
+        let told = self.clients.stats.call(ctx.onward(NAME, None), GetServed {}).await?;
+        // What is being told this moment may be counted on both sides: a count that runs a moment ahead is better
+        // than one that goes back.
+        Ok(told + self.served.waiting.load(Ordering::Relaxed) + self.served.underway.load(Ordering::Relaxed))
+    }
+
+    /// Tells the statistics what they do not know yet. Asked by one task alone.
+    pub async fn tell_served(&self) {
+        let count = self.served.waiting.swap(0, Ordering::Relaxed);
+        if count == 0 {
+            return;
+        }
+        self.served.underway.store(count, Ordering::Relaxed);
+        let told = self.clients.stats.call(Ctx::domain(NAME), AddServed { count }).await;
+        self.served.underway.store(0, Ordering::Relaxed);
+        if let Err(failure) = told {
+            // Certainly not done, so it is told again. With any other failure nobody knows, and a few requests
+            // less are no harm, while an endless repetition would count them many times over.
+            if matches!(failure, Failure::Overloaded | Failure::Unavailable | Failure::StorageUnavailable) {
+                self.served.waiting.fetch_add(count, Ordering::Relaxed);
+            }
+            log::debug!("{count} served requests could not be counted: {failure}");
+        }
+    }
+
+    /// Takes the place of the wish in `ctx`, if it has a key. The second of two simultaneous ones is refused, so
+    /// that it neither runs beside the first nor waits in a queue it could fill.
+    pub fn begin(self: &Arc<Self>, ctx: &Ctx) -> Result<Option<Wish>, Failure> {
+        let Some(key) = ctx.key.clone() else { return Ok(None) };
+        let name = (ctx.caller.scope(), key);
+        let mut wishes = self.wishes.lock().unwrap_or_else(PoisonError::into_inner);
+        if wishes.len() >= WISHES_MAX {
+            return Err(Failure::Overloaded);
+        }
+        if !wishes.insert(name.clone()) {
+            return Err(Failure::RequestInProgress);
+        }
+        drop(wishes);
+        Ok(Some(Wish { gate: Arc::clone(self), name }))
+    }
+}

@@ -1,0 +1,53 @@
+//! `/healthz`, `/readyz`, `/health`: how the process is, for machines and people that watch.
+
+use std::collections::BTreeMap;
+
+use actix_web::http::StatusCode;
+use actix_web::http::header;
+use actix_web::{HttpResponse, web};
+use serde::Serialize;
+use serde_json::json;
+
+use super::gate::Gate;
+use super::problem::Problem;
+use crate::messaging::{Health, HealthState};
+
+/// How the shop is.
+#[derive(Serialize)]
+struct Report {
+    status: &'static str,
+    domains: BTreeMap<&'static str, Health>,
+}
+
+/// GET `/healthz`: the process lives.
+pub async fn alive() -> HttpResponse {
+    HttpResponse::Ok().insert_header(NO_STORE).json(json!({ "status": "up" }))
+}
+
+/// GET `/readyz`: whether it may get traffic. A domain that is down stays down until the process is started anew,
+/// so its traffic is better sent to another one.
+pub async fn ready(gate: web::Data<Gate>) -> Result<HttpResponse, Problem> {
+    let not_ready = |detail| Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", detail));
+    if gate.is_draining() {
+        return not_ready("this process is on its way out");
+    }
+    if gate.clients.health().iter().any(|(_, health)| health.status == HealthState::Down) {
+        return not_ready("a part of the shop is down; see /health");
+    }
+    Ok(HttpResponse::Ok().insert_header(NO_STORE).json(json!({ "status": "ready" })))
+}
+
+/// GET `/health`: each domain. The whole is down only when nothing that is switched on answers.
+pub async fn report(gate: web::Data<Gate>) -> HttpResponse {
+    let domains: BTreeMap<_, _> = gate.clients.health().into_iter().collect();
+    let on = || domains.values().map(|health| health.status).filter(|status| *status != HealthState::Off);
+    let status = match (on().all(|status| status == HealthState::Up), on().all(|status| status == HealthState::Down)) {
+        (true, _) => "up",
+        (_, true) => "down",
+        _ => "degraded",
+    };
+    let code = if status == "down" { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    HttpResponse::build(code).insert_header(NO_STORE).json(Report { status, domains })
+}
+
+const NO_STORE: (header::HeaderName, &str) = (header::CACHE_CONTROL, "no-store");

@@ -1,0 +1,56 @@
+//! Which pages may open a socket here.
+
+use actix_web::HttpRequest;
+use actix_web::http::header;
+
+/// Whether the page that asks is one of the shop's own. Browsers say where a page comes from and let it open a
+/// socket to anywhere with the visitor's cookie, so it is for us to refuse (cross-site WebSocket hijacking). A
+/// caller that is no browser says nothing and is judged by its token alone.
+///
+/// A page is the shop's own when its host and port are those that were asked, or those of `public_url`.
+#[must_use]
+pub fn origin_allowed(req: &HttpRequest, public_url: Option<&str>) -> bool {
+    let mut origins = req.headers().get_all(header::ORIGIN);
+    let Some(origin) = origins.next() else { return true };
+    let (Ok(origin), None) = (origin.to_str(), origins.next()) else { return false };
+    let Some(page) = authority(origin) else { return false };
+    let asked = req.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    [asked, public_url.and_then(authority)].into_iter().flatten().any(|own| own.eq_ignore_ascii_case(page))
+}
+
+/// Host and port of an http origin; `null` and other schemes have none.
+fn authority(origin: &str) -> Option<&str> {
+    let rest = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"))?;
+    let authority = rest.split('/').next().filter(|host| !host.is_empty())?;
+    Some(authority)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actix_web::test::TestRequest;
+
+    #[test]
+    fn only_the_shops_own_pages_may_listen() {
+        let cases = [
+            (None, true),
+            (Some("http://shop.example:8080"), true),
+            (Some("https://SHOP.example:8080"), true),
+            (Some("https://public.example"), true),
+            (Some("https://evil.example"), false),
+            (Some("http://shop.example"), false),
+            (Some("http://shop.example:8080.evil.example"), false),
+            (Some("null"), false),
+            (Some("file://"), false),
+            (Some("https://"), false),
+        ];
+        for (origin, allowed) in cases {
+            let mut request = TestRequest::default().insert_header((header::HOST, "shop.example:8080"));
+            if let Some(origin) = origin {
+                request = request.insert_header((header::ORIGIN, origin));
+            }
+            let answer = origin_allowed(&request.to_http_request(), Some("https://public.example"));
+            assert_eq!(answer, allowed, "{origin:?}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! `/invoices`.
+
+use serde::Deserialize;
+
+use super::asked::{Answer, Asked, BASE};
+use super::input::{Query, ReadOnly, Sent};
+use super::problem::Problem;
+use crate::payments::{
+    CreateInvoice, GetInvoice, InvoiceLine, ListInvoices, PayInvoice, PaymentsError, RefundInvoice, VoidInvoice,
+};
+use crate::types::{Amount, Currency, EmailAddress, InvoiceId, Timestamp, UserId};
+
+/// A new invoice. What ties one to a checkout comes from the cart alone and has no field here.
+#[derive(Deserialize)]
+pub struct NewInvoice {
+    user_id: UserId,
+    lines: Vec<InvoiceLine>,
+    currency: Currency,
+    #[serde(default)]
+    email: Option<EmailAddress>,
+    #[serde(default)]
+    expires_at: Option<Timestamp>,
+}
+
+/// What an invoice is paid with.
+#[derive(Deserialize)]
+pub struct Payment {
+    token: String,
+}
+
+/// How much goes back.
+#[derive(Default, Deserialize)]
+pub struct Refund {
+    #[serde(default)]
+    amount: Option<Amount>,
+    #[serde(default)]
+    restock: bool,
+}
+
+impl ReadOnly for NewInvoice {}
+impl ReadOnly for Payment {}
+impl ReadOnly for Refund {}
+
+fn invoice_id(asked: &Asked) -> Result<InvoiceId, Problem> {
+    asked.id("id", PaymentsError::InvoiceNotFound)
+}
+
+/// POST `/invoices`.
+pub async fn create(asked: Asked, sent: Sent) -> Answer {
+    asked.may(&VoidInvoice { invoice_id: InvoiceId::from_uuid(uuid::Uuid::nil()) })?;
+    let NewInvoice { user_id, lines, currency, email, expires_at } = sent.json(&asked).await?;
+    let request = CreateInvoice { user_id, lines, currency, email, hold: None, checkout: None, expires_at };
+    let invoice = asked.clients().payments.call(asked.ctx(), request).await?;
+    asked.created(&format!("{BASE}/invoices/{}", invoice.id), &invoice)
+}
+
+/// GET `/invoices/{id}`.
+pub async fn get(asked: Asked) -> Answer {
+    let invoice_id = invoice_id(&asked)?;
+    asked.ok(&asked.clients().payments.call(asked.ctx(), GetInvoice { invoice_id }).await?)
+}
+
+/// GET `/invoices/`.
+pub async fn list(asked: Asked) -> Answer {
+    let mut query = Query::of(asked.request());
+    let request = ListInvoices {
+        user_id: query.id("user_id"),
+        status: query.word("status", "must be open, paid, expired, void or refunded"),
+        page: query.page(),
+    };
+    query.done()?;
+    let page = asked.clients().payments.call(asked.ctx(), request).await?;
+    asked.page(page.next.as_ref(), &page)
+}
+
+/// POST `/invoices/{id}/pay`.
+pub async fn pay(asked: Asked, sent: Sent) -> Answer {
+    let invoice_id = invoice_id(&asked)?;
+    asked.may(&GetInvoice { invoice_id })?;
+    let Payment { token } = sent.json(&asked).await?;
+    asked.ok(&asked.clients().payments.call(asked.ctx(), PayInvoice { invoice_id, token }).await?)
+}
+
+/// POST `/invoices/{id}/refund`.
+pub async fn refund(asked: Asked, sent: Sent) -> Answer {
+    let invoice_id = invoice_id(&asked)?;
+    asked.may(&VoidInvoice { invoice_id })?;
+    let Refund { amount, restock } = sent.json_or_nothing(&asked).await?;
+    asked.ok(&asked.clients().payments.call(asked.ctx(), RefundInvoice { invoice_id, amount, restock }).await?)
+}
+
+/// POST `/invoices/{id}/void`.
+pub async fn void(asked: Asked) -> Answer {
+    let invoice_id = invoice_id(&asked)?;
+    asked.ok(&asked.clients().payments.call(asked.ctx(), VoidInvoice { invoice_id }).await?)
+}

@@ -1,0 +1,35 @@
+// Who has an account, searched as one types.
+// Must never enter: changing accounts.
+
+import { get } from '../api.js';
+import { debounce, h } from '../dom.js';
+import { emptyState } from '../parts.js';
+import { day } from '../time.js';
+import { searchField } from './search.js';
+import { pagedTable } from './table.js';
+
+export function customersView({ signal }) {
+  let words = '';
+  const search = searchField('Search customers', 'customer-search', debounce((value) => {
+    words = value;
+    table.reload({ quiet: true });
+  }, 200));
+  const table = pagedTable({
+    caption: 'Customers',
+    columns: [['Name'], ['E-mail'], ['Role', 'wide-only'], ['Since', 'wide-only'], ['Orders']],
+    rowTest: 'admin-customer',
+    row: (user) => [
+      user.name,
+      h('span', { class: 'break' }, user.email, !user.email_verified && h('span', { class: 'small muted block' }, 'not verified')),
+      user.role,
+      day(user.created_at),
+      h('a', { href: `/admin/orders?user_id=${user.id}`, 'aria-label': `Orders of ${user.name}` }, 'Orders'),
+    ],
+    load: (cursor, gone) => get('/users/', { q: words, cursor, limit: 30 }, gone),
+    empty: () => emptyState('Nobody', words ? 'Nobody fits these words.' : 'Sign-ups appear here.'),
+    more: 'More customers',
+    signal,
+  });
+  table.reload();
+  return { title: 'Customers', element: h('div', {}, h('div', { class: 'page-head' }, h('h1', {}, 'Customers'), h('div', { class: 'tools' }, search)), table.element) };
+}

@@ -1,0 +1,60 @@
+// The letters of the shop: waiting, sent, failed, live (topic `emails`).
+// Must never enter: writing letters (they have their own page).
+
+import { get } from '../api.js';
+import { h } from '../dom.js';
+import { listen } from '../live.js';
+import { emptyState, statusBadge } from '../parts.js';
+import { navigate } from '../router.js';
+import { dateTime } from '../time.js';
+import { pagedTable } from './table.js';
+
+const STATES = ['', 'queued', 'sent', 'kept', 'failed'];
+
+export function emailsView({ query: firstQuery, signal }) {
+  let status = firstQuery.get('status') ?? '';
+  const filter = h('select', { id: 'status', test: 'email-filter', on: { change: () => navigate(filter.value ? `/admin/emails?status=${filter.value}` : '/admin/emails', { replace: true }) } },
+    STATES.map((value) => h('option', { value }, value || 'Every state')));
+  const table = pagedTable({
+    caption: 'E-mails',
+    columns: [['Subject'], ['To', 'wide-only'], ['State'], ['Attempts', 'number wide-only'], ['Written', 'wide-only']],
+    rowTest: 'admin-email',
+    row: (email) => [
+      h('span', {}, h('a', { class: 'row-link', href: `/admin/emails/${email.id}` }, email.subject), h('span', { class: 'small muted break narrow-only' }, email.to)),
+      email.to,
+      statusBadge(email.status, 'admin-email-status'),
+      String(email.attempts),
+      dateTime(email.created_at),
+    ],
+    load: (cursor, gone) => get('/emails/', { cursor, status }, gone),
+    empty: () => emptyState('No e-mails', 'Receipts and other letters appear here.'),
+    more: 'Older e-mails',
+    signal,
+  });
+  listen('emails', {
+    event: async ({ data }) => {
+      const email = await get(`/emails/${data.email_id}`, {}, signal).catch(() => null); // unreachable: the next event or visit reads again
+      if (!email) return;
+      if (!status || status === email.status) table.put(email);
+      else table.remove(email.id);
+    },
+    stale: () => table.reload({ quiet: true }),
+  }, signal);
+
+  const start = () => {
+    filter.value = status;
+    table.reload();
+  };
+  start();
+  return {
+    title: 'E-mails',
+    update: ({ query }) => {
+      status = query.get('status') ?? '';
+      start();
+    },
+    element: h('div', {},
+      h('div', { class: 'page-head' }, h('h1', {}, 'E-mails'),
+        h('div', { class: 'tools' }, h('label', { for: 'status', class: 'visually-hidden' }, 'State'), filter, h('a', { class: 'button primary', href: '/admin/emails/new', test: 'email-new' }, 'Write'))),
+      table.element),
+  };
+}

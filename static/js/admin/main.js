@@ -1,0 +1,107 @@
+// The back office's beginning: lets administrators in, draws the side, opens the live connection, starts the router.
+// Must never enter: anything one view needs alone.
+
+import { onUnauthenticated } from '../api.js';
+import { connectionSign } from '../connection.js';
+import { h, swap } from '../dom.js';
+import { icon } from '../icons.js';
+import { notificationBell } from '../notifications.js';
+import { emptyState, problemBox, whileBusy } from '../parts.js';
+import { startRouter } from '../router.js';
+import { currentUser, loadSession, signOut } from '../session.js';
+import { clearToasts, toast } from '../toasts.js';
+import { customersView } from './customers.js';
+import { dashboardView } from './dashboard.js';
+import { emailView } from './email.js';
+import { emailsView } from './emails.js';
+import { orderView } from './order.js';
+import { ordersView } from './orders.js';
+import { newProductView, productView } from './product.js';
+import { productsView } from './products.js';
+import { sendEmailView } from './send_email.js';
+import { signInPage } from './sign_in.js';
+
+const ROUTES = [
+  { path: '/admin', view: dashboardView },
+  { path: '/admin/orders', view: ordersView },
+  { path: '/admin/orders/:id', view: orderView },
+  { path: '/admin/products', view: productsView },
+  { path: '/admin/products/new', view: newProductView },
+  { path: '/admin/products/:id', view: productView },
+  { path: '/admin/emails', view: emailsView },
+  { path: '/admin/emails/new', view: sendEmailView },
+  { path: '/admin/emails/:id', view: emailView },
+  { path: '/admin/customers', view: customersView },
+];
+
+const PLACES = [
+  ['/admin', 'chart', 'Dashboard'],
+  ['/admin/orders', 'receipt', 'Orders'],
+  ['/admin/products', 'box', 'Products'],
+  ['/admin/customers', 'people', 'Customers'],
+  ['/admin/emails', 'mail', 'E-mails'],
+];
+
+const outlet = document.getElementById('main');
+const side = document.getElementById('side');
+
+function noteLink({ data }) {
+  if (data?.invoice_id) return `/admin/orders/${data.invoice_id}`;
+  if (data?.product_id) return `/admin/products/${data.product_id}`;
+  return data?.email_id ? `/admin/emails/${data.email_id}` : null;
+}
+
+function missingView() {
+  return {
+    title: 'Not found',
+    element: emptyState('There is nothing here', 'The address leads nowhere.', h('a', { class: 'button', href: '/admin' }, 'To the dashboard')),
+  };
+}
+
+/** The mark and the way between the pages; returns what marks the present place. */
+function drawSide(bell) {
+  const links = PLACES.map(([href, sign, words]) => h('a', { href, class: 'place' }, icon(sign), h('span', {}, words)));
+  const out = h('button', { class: 'button small', type: 'button', test: 'signout' }, 'Sign out');
+  out.addEventListener('click', () => whileBusy(out, async () => {
+    try {
+      await signOut();
+      location.reload();
+    } catch (problem) {
+      toast({ title: problem.message, tone: 'bad' });
+    }
+  }));
+  swap(side,
+    h('div', { class: 'side-head' },
+      h('a', { class: 'mark', href: '/admin', 'aria-label': 'Mercat back office' }, h('img', { src: '/static/favicon.svg', alt: '', width: 28, height: 28 }), h('span', {}, 'Mercat')),
+      h('span', { class: 'side-tools' }, connectionSign(), bell.element)),
+    h('nav', { class: 'places', 'aria-label': 'Back office' }, links),
+    h('div', { class: 'side-foot' }, h('p', { class: 'small muted' }, currentUser().name), h('a', { class: 'small', href: '/' }, 'To the shop'), out));
+  return (path) => {
+    links.forEach((link, at) => {
+      const own = PLACES[at][0];
+      const here = own === '/admin' ? path === own : path.startsWith(own);
+      if (here) link.setAttribute('aria-current', 'page');
+      else link.removeAttribute('aria-current');
+    });
+  };
+}
+
+async function begin() {
+  try {
+    await loadSession();
+  } catch (problem) {
+    swap(outlet, problemBox(problem, { retry: begin }));
+    return;
+  }
+  if (currentUser()?.role !== 'admin') {
+    swap(outlet, signInPage(begin));
+    return;
+  }
+  const bell = notificationBell({ linkOf: noteLink });
+  const mark = drawSide(bell);
+  bell.follow(currentUser());
+  onUnauthenticated(() => location.reload()); // leads to the door
+  startRouter({ outlet, site: 'Mercat back office', routes: ROUTES, missing: missingView, shown: (path) => { mark(path); clearToasts(); } });
+}
+
+begin();

@@ -1,0 +1,55 @@
+// The pictures of a product: shown, added by choosing or dropping files, taken away.
+// Must never enter: resizing (the server does), other fields of the product.
+
+import { get, request } from '../api.js';
+import { h, swap } from '../dom.js';
+import { iconButton, picture, problemBox } from '../parts.js';
+
+const KINDS = 'image/jpeg,image/png,image/webp';
+
+export function pictureSheet(product, signal) {
+  const path = `/product/${product.id}/images/`;
+  const list = h('ul', { class: 'pictures', test: 'product-pictures' });
+  const note = h('p', { class: 'small muted', role: 'status' });
+  const trouble = h('div', { class: 'form-trouble' });
+
+  const draw = (images) => swap(list, images.map((image, index) => h('li', {},
+    picture(image, product.name, { room: '8rem', alt: image.alt }),
+    iconButton('close', `Delete picture ${index + 1}`, { test: 'picture-delete', on: { click: () => change(() => request('DELETE', path + image.id)) } }))));
+
+  const change = async (work) => {
+    trouble.replaceChildren();
+    try {
+      await work();
+    } catch (problem) {
+      trouble.replaceChildren(problemBox(problem));
+    }
+    note.textContent = '';
+    const now = await get(`/product/${product.id}`, {}, signal).catch(() => null); // unreachable: what is shown stays
+    if (now) draw(now.images);
+  };
+
+  const upload = (files) => change(async () => {
+    for (const [index, file] of [...files].entries()) {
+      note.textContent = `Uploading ${index + 1} of ${files.length}…`;
+      const body = new FormData();
+      body.append('file', file);
+      await request('POST', path, { body });
+    }
+  });
+
+  const input = h('input', { type: 'file', accept: KINDS, multiple: true, id: 'picture-file', class: 'visually-hidden', test: 'picture-file' });
+  input.addEventListener('change', async () => {
+    await upload(input.files);
+    input.value = '';
+  });
+  const drop = h('label', { class: 'drop', for: 'picture-file' }, h('strong', {}, 'Add pictures'), h('span', { class: 'small muted' }, 'JPEG, PNG or WebP; choose or drop them here'));
+  drop.addEventListener('dragover', (event) => event.preventDefault());
+  drop.addEventListener('drop', (event) => {
+    event.preventDefault();
+    upload(event.dataTransfer.files);
+  });
+
+  draw(product.images);
+  return h('section', { class: 'sheet padded pictures-box', 'aria-label': 'Pictures' }, h('h2', {}, 'Pictures'), list, input, drop, note, trouble);
+}

@@ -1,0 +1,11 @@
+// The search input above a table.
+// Must never enter: what is searched.
+
+import { h } from '../dom.js';
+import { icon } from '../icons.js';
+
+export function searchField(label, test, changed) {
+  const input = h('input', { type: 'search', 'aria-label': label, placeholder: label, autocomplete: 'off', maxlength: 200, test });
+  input.addEventListener('input', () => changed(input.value.trim()));
+  return h('div', { class: 'search', role: 'search' }, icon('search'), input);
+}

@@ -1,0 +1,27 @@
+// The door of the back office.
+// Must never enter: deciding who may do what (the server does, at each request).
+
+import { h } from '../dom.js';
+import { field, form } from '../forms.js';
+import { account, currentUser, signIn } from '../session.js';
+
+/** `done()` is called when an administrator is signed in. */
+export function signInPage(done) {
+  const { element } = form({
+    items: [
+      field({ name: 'email', label: 'E-mail', type: 'email', autocomplete: 'username', required: true, test: 'signin-email' }),
+      field({ name: 'password', label: 'Password', type: 'password', autocomplete: 'current-password', required: true, test: 'signin-password' }),
+    ],
+    button: 'Sign in',
+    test: 'signin-form',
+    buttonTest: 'signin-submit',
+    submit: async (values) => {
+      await signIn(values);
+      if (currentUser().role !== 'admin') throw new Error('This account is not an administrator’s.');
+      await done();
+    },
+  });
+  return h('div', { class: 'door' }, h('h1', {}, 'Back office'),
+    account() && h('p', { class: 'banner' }, `You are signed in as ${account().email}, who is not an administrator.`),
+    element, h('p', {}, h('a', { href: '/' }, 'To the shop')));
+}

@@ -1,0 +1,76 @@
+// Labelled fields and forms that show problems in place: at the field where the server names one, above the button otherwise.
+// Must never enter: requests (the caller's `submit` makes them), the rules of the shop (the server says what is wrong).
+
+import { h, uniqueId } from './dom.js';
+import { problemBox, whileBusy } from './parts.js';
+
+/** One labelled input. `options` ([value, text] pairs) makes a select, `rows` a textarea. */
+export function field({ name, label, hint, options, rows, test, ...props }) {
+  const id = uniqueId(name);
+  const error = h('p', { class: 'field-error', id: `${id}-error`, test: `error-${name}` });
+  const note = hint && h('p', { class: 'field-hint', id: `${id}-hint` }, hint);
+  const all = { id, name, test, 'aria-describedby': hint ? `${id}-hint ${id}-error` : `${id}-error`, ...props };
+  let input;
+  if (options) input = h('select', all, options.map(([value, text]) => h('option', { value }, text)));
+  else if (rows) input = h('textarea', { rows, ...all });
+  else input = h('input', { type: 'text', ...all });
+  const setError = (message) => {
+    error.textContent = message;
+    if (message) input.setAttribute('aria-invalid', 'true');
+    else input.removeAttribute('aria-invalid');
+  };
+  input.addEventListener('input', () => setError(''));
+  const isCheck = props.type === 'checkbox';
+  const caption = h('label', { for: id }, label);
+  const element = h('div', { class: isCheck ? 'field check' : 'field' }, isCheck ? [input, caption] : [caption, input], note, error);
+  return { name, input, element, setError, get value() { return input.value; } };
+}
+
+/** 'lines.0.price' and '/price' are both the field 'price'. */
+function plainName(path) {
+  return path.split(/[./]/).pop();
+}
+
+/**
+ * A form of fields (and of elements that stand between them). `submit(values)` does the work; what it throws is shown.
+ * The browser's own bubbles are off: its messages stand at the fields like the server's.
+ */
+export function form({ items, button, test, submit, buttonTest, buttonClass = 'button primary', after }) {
+  const fields = items.filter((item) => item.setError);
+  const trouble = h('div', { class: 'form-trouble' });
+  const send = h('button', { class: buttonClass, type: 'submit', test: buttonTest }, button);
+  const element = h('form', { class: 'form', novalidate: true, test },
+    items.map((item) => item.element ?? item), trouble, h('div', { class: 'form-actions' }, send, after));
+
+  const showProblem = (problem) => {
+    const rest = [];
+    for (const entry of problem.errors ?? []) {
+      const at = fields.find((candidate) => candidate.name === plainName(entry.field));
+      if (at) at.setError(entry.message);
+      else rest.push(entry.message);
+    }
+    const placed = problem.errors?.length > 0 && rest.length === 0;
+    if (!placed) trouble.replaceChildren(problemBox(problem), ...rest.map((text) => h('p', { class: 'field-error' }, text)));
+    focusFirstError();
+  };
+  const focusFirstError = () => element.querySelector('[aria-invalid]')?.focus();
+
+  element.addEventListener('submit', (event) => {
+    event.preventDefault();
+    trouble.replaceChildren();
+    for (const one of fields) one.setError(one.input.validationMessage);
+    if (!element.checkValidity()) {
+      focusFirstError();
+      return;
+    }
+    const values = Object.fromEntries(fields.map((one) => [one.name, one.input.type === 'checkbox' ? one.input.checked : one.value]));
+    whileBusy(send, async () => {
+      try {
+        await submit(values);
+      } catch (problem) {
+        showProblem(problem);
+      }
+    });
+  });
+  return { element };
+}

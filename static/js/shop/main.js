@@ -1,0 +1,67 @@
+// The storefront's beginning: finds out who is here, draws the bar, opens the live connection, starts the router.
+// Must never enter: anything one view needs alone.
+
+import { onUnauthenticated } from '../api.js';
+import { problemBox } from '../parts.js';
+import { refresh, startRouter } from '../router.js';
+import { currentUser, loadSession, replaceUser, watchSession } from '../session.js';
+import { clearToasts, toast } from '../toasts.js';
+import { accountView } from './account.js';
+import { drawBar } from './bar.js';
+import { readCart } from './basket.js';
+import { cartView } from './cart.js';
+import { checkoutView } from './checkout.js';
+import { missingView } from './missing.js';
+import { orderView } from './order.js';
+import { ordersView } from './orders.js';
+import { forgotView, resetView } from './password.js';
+import { productView } from './product.js';
+import { productsView } from './products.js';
+import { signInView } from './sign_in.js';
+import { signUpView } from './sign_up.js';
+import { verifyView } from './verify.js';
+
+const ROUTES = [
+  { path: '/', view: productsView },
+  { path: '/p/:id', view: productView },
+  { path: '/cart', view: cartView },
+  { path: '/checkout', view: checkoutView },
+  { path: '/orders', view: ordersView },
+  { path: '/orders/:id', view: orderView },
+  { path: '/signin', view: signInView },
+  { path: '/signup', view: signUpView },
+  { path: '/account', view: accountView },
+  { path: '/forgot', view: forgotView },
+  { path: '/reset', view: resetView },
+  { path: '/verify', view: verifyView },
+];
+
+const outlet = document.getElementById('main');
+
+async function begin() {
+  try {
+    await loadSession();
+  } catch (problem) {
+    outlet.replaceChildren(problemBox(problem, { retry: begin }));
+    return;
+  }
+  const bar = drawBar(document.getElementById('bar'));
+  const arrive = () => {
+    bar.follow(currentUser());
+    readCart().catch(() => {}); // the count in the bar stays as it was; the cart's own page says what is wrong
+  };
+  watchSession((user, other) => {
+    if (!other) return;
+    arrive();
+    if (!user) refresh(); // signed out: nothing of the account may stay on the page
+  });
+  onUnauthenticated(({ code }) => {
+    if (!currentUser() || code === 'bad_credentials') return;
+    replaceUser(null);
+    toast({ title: 'Your session has ended', body: 'Sign in again to go on.' });
+  });
+  arrive();
+  startRouter({ outlet, site: 'Mercat', routes: ROUTES, missing: missingView, shown: (path) => { bar.shown(path); clearToasts(); } });
+}
+
+begin();

@@ -1,0 +1,12 @@
+//! The gateway from outside: a whole shop on a free port, asked as the world asks it.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first thing that is not as it should be")]
+
+mod bare;
+mod live;
+mod panics;
+mod replays;
+mod rights;
+mod sessions;
+mod support;
+mod walk;
+mod wrong;

@@ -1,0 +1,190 @@
+//! H5: nobody reads or changes another's data by guessing ids. Every path, every method, every role.
+
+use serde_json::{Value, json};
+
+use crate::support::{PASSWORD, Person, TestShop, new_product, only};
+
+/// What a role may: the status it gets. `-` in a row: not tried, because it would change what later rows stand on.
+const ROLES: [&str; 6] = ["anonymous", "guest", "other customer", "the customer", "the customer's API key", "admin"];
+
+#[rustfmt::skip]
+const ROWS: &[(&str, &str, &str, [&str; 6])] = &[
+    // method, path, body                                    anon   guest  other  cust   key    admin
+    ("GET",    "/user/{user}", "",                          ["401", "403", "403", "200", "200", "200"]),
+    ("PUT",    "/user/{user}", r#"{"name":"Ada"}"#,         ["401", "403", "403", "200", "200", "200"]),
+    ("PATCH",  "/user/{user}", r#"{"name":"Ada"}"#,         ["401", "403", "403", "200", "200", "200"]),
+    ("PATCH",  "/user/{user}", r#"{"role":"admin"}"#,       ["401", "403", "403", "403", "403", "-"]),
+    ("GET",    "/user/{nobody}", "",                        ["401", "403", "403", "403", "403", "404"]),
+    ("GET",    "/users/", "",                               ["401", "403", "403", "403", "403", "200"]),
+    ("GET",    "/me", "",                                   ["401", "200", "200", "200", "200", "200"]),
+    ("GET",    "/product/{product}", "",                    ["200", "200", "200", "200", "200", "200"]),
+    ("GET",    "/products/", "",                            ["200", "200", "200", "200", "200", "200"]),
+    ("POST",   "/product/", "PRODUCT",                      ["401", "403", "403", "403", "403", "201"]),
+    ("POST",   "/product/", "{}",                           ["401", "403", "403", "403", "403", "422"]),
+    ("PUT",    "/product/{product}", "PRODUCT",             ["401", "403", "403", "403", "403", "409"]),
+    ("PATCH",  "/product/{product}", r#"{"price":500}"#,    ["401", "403", "403", "403", "403", "200"]),
+    ("PATCH",  "/product/{nobody}", r#"{"price":500}"#,     ["401", "403", "403", "403", "403", "404"]),
+    ("DELETE", "/product/{nobody}", "",                     ["401", "403", "403", "403", "403", "404"]),
+    ("GET",    "/product/{product}/images", "",             ["200", "200", "200", "200", "200", "200"]),
+    ("POST",   "/product/{product}/images", "{}",           ["401", "403", "403", "403", "403", "415"]),
+    ("GET",    "/product/{product}/images/{nobody}", "",    ["404", "404", "404", "404", "404", "404"]),
+    ("DELETE", "/product/{product}/images/{nobody}", "",    ["401", "403", "403", "403", "403", "404"]),
+    ("GET",    "/product/{product}/comments/", "",          ["200", "200", "200", "200", "200", "200"]),
+    ("POST",   "/product/{product}/comments/", r#"{"rating":9}"#, ["401", "-", "422", "422", "422", "422"]),
+    ("DELETE", "/product/{product}/comments/{comment}", "", ["401", "-", "404", "-", "-", "-"]),
+    ("GET",    "/user/{user}/cart/", "",                    ["401", "403", "403", "200", "200", "403"]),
+    ("POST",   "/user/{user}/cart/", "LINE",                ["401", "403", "403", "201", "201", "403"]),
+    ("POST",   "/user/{user}/cart/", "{}",                  ["401", "403", "403", "422", "422", "403"]),
+    ("GET",    "/user/{user}/cart/{item}", "",              ["401", "403", "403", "200", "200", "403"]),
+    ("PUT",    "/user/{user}/cart/{item}", r#"{"quantity":2}"#, ["401", "403", "403", "200", "200", "403"]),
+    ("DELETE", "/user/{user}/cart/{item}", "",              ["401", "403", "403", "-", "-", "403"]),
+    ("POST",   "/user/{user}/cart/checkout", "",            ["401", "403", "403", "-", "-", "403"]),
+    ("DELETE", "/user/{user}/cart/checkout", "",            ["401", "403", "403", "409", "409", "403"]),
+    ("GET",    "/user/{other}/cart/{item}", "",             ["401", "403", "404", "403", "403", "403"]),
+    ("PUT",    "/user/{other}/cart/{item}", r#"{"quantity":2}"#, ["401", "403", "404", "403", "403", "403"]),
+    ("POST",   "/invoices", "INVOICE",                      ["401", "403", "403", "403", "403", "201"]),
+    ("GET",    "/invoices/", "",                            ["401", "200", "200", "200", "200", "200"]),
+    ("GET",    "/invoices/{invoice}", "",                   ["401", "404", "404", "200", "200", "200"]),
+    ("GET",    "/invoices/{nobody}", "",                    ["401", "404", "404", "404", "404", "404"]),
+    ("POST",   "/invoices/{invoice}/pay", r#"{"token":"tok_declined"}"#, ["401", "404", "404", "402", "402", "-"]),
+    ("POST",   "/invoices/{invoice}/refund", "",            ["401", "403", "403", "403", "403", "409"]),
+    ("POST",   "/invoices/{nobody}/void", "",               ["401", "403", "403", "403", "403", "404"]),
+    ("POST",   "/send_email/", "MAIL",                      ["401", "403", "403", "403", "403", "202"]),
+    ("GET",    "/emails/", "",                              ["401", "403", "403", "403", "403", "200"]),
+    ("GET",    "/emails/{nobody}", "",                      ["401", "403", "403", "403", "403", "404"]),
+    ("POST",   "/log", r#"{"action":"looked"}"#,            ["202", "202", "202", "202", "202", "202"]),
+    ("POST",   "/log", r#"{"action":"looked","user_id":"{user}"}"#, ["403", "403", "403", "202", "202", "202"]),
+    ("GET",    "/log", "",                                  ["200", "200", "200", "200", "200", "200"]),
+    ("GET",    "/stats/summary", "",                        ["401", "403", "403", "403", "403", "200"]),
+    ("GET",    "/notifications/", "",                       ["401", "200", "200", "200", "200", "200"]),
+    ("POST",   "/notifications/{note}/read", "",            ["401", "404", "404", "204", "204", "404"]),
+    ("GET",    "/counter", "",                              ["200", "200", "200", "200", "200", "200"]),
+    ("GET",    "/api_keys/", "",                            ["401", "-", "200", "200", "200", "200"]),
+    ("DELETE", "/api_keys/{key}", "",                       ["401", "404", "404", "-", "-", "404"]),
+    ("DELETE", "/user/{user}", "",                          ["401", "403", "403", "-", "-", "-"]),
+    // Last, because it ends what the rows before stood on.
+    ("DELETE", "/product/{product}", "",                    ["401", "403", "403", "403", "403", "204"]),
+    ("POST",   "/signout", "",                              ["401", "204", "204", "204", "-", "204"]),
+];
+
+#[actix_web::test]
+async fn h05_every_path_answers_every_role_as_it_should_and_no_more() {
+    let shop = TestShop::open().await;
+    let admin = shop.admin().await;
+    let customer = shop.customer("ada@example.com").await;
+    let other = shop.customer("eve@example.com").await;
+    let guest = shop.guest().await;
+    let product = shop.product(&admin, "TEA", 400, 100).await;
+    let invoice = shop.checked_out(&customer, &product).await;
+    let pay = format!("/invoices/{}/pay", text(&invoice["id"]));
+    let paid = shop.call("POST", &pay).as_(&customer).key("p").json(&json!({ "token": "tok_ok" })).send().await;
+    paid.expect(200);
+    shop.app().settle().await.unwrap();
+    let cart = format!("/user/{}/cart", customer.id);
+    let line = json!({ "product_id": product, "quantity": 1 });
+    let open = shop.checked_out(&customer, &product).await;
+    shop.call("DELETE", &format!("{cart}/checkout")).as_(&customer).send().await.expect(204);
+    shop.app().settle().await.unwrap();
+    let invoice = {
+        let body = json!({ "user_id": customer.id, "currency": "EUR",
+            "lines": [{ "description": "Work", "quantity": 1, "unit_price": 100 }] });
+        shop.call("POST", "/invoices").as_(&admin).json(&body).send().await.expect(201)
+    };
+    let item = shop.call("POST", &cart).as_(&customer).json(&line).send().await.expect(201);
+    let said = json!({ "rating": 5, "text": "Good." });
+    let comments = format!("/product/{product}/comments");
+    let comment = shop.call("POST", &comments).as_(&customer).json(&said).send().await.expect(201);
+    let key = shop.call("POST", "/api_keys").as_(&customer).json(&json!({ "name": "till" })).send().await.expect(201);
+    let key_bearer = Person { token: text(&key["token"]), ..customer.clone() };
+    let note = shop.call("GET", "/notifications").as_(&customer).send().await.expect(200)["items"][0].clone();
+    assert_ne!(text(&open["id"]), text(&invoice["id"]));
+
+    let names = [
+        ("{user}", customer.id.clone()),
+        ("{other}", other.id.clone()),
+        ("{product}", product.clone()),
+        ("{invoice}", text(&invoice["id"])),
+        ("{item}", text(&item["id"])),
+        ("{comment}", text(&comment["id"])),
+        ("{key}", text(&key["id"])),
+        ("{note}", text(&note["id"])),
+        ("{nobody}", uuid::Uuid::now_v7().to_string()),
+    ];
+    let put_in = |template: &str| names.iter().fold(template.to_owned(), |text, (name, id)| text.replace(name, id));
+    let callers = [None, Some(&guest), Some(&other), Some(&customer), Some(&key_bearer), Some(&admin)];
+    let mut wrong = Vec::new();
+    let mut keys = 0;
+    for (method, path, body, wanted) in ROWS {
+        let path = put_in(path);
+        let body = match *body {
+            "PRODUCT" => new_product("JUG", 900, 3).to_string(),
+            "LINE" => line.to_string(),
+            "INVOICE" => json!({ "user_id": customer.id, "currency": "EUR",
+                "lines": [{ "description": "Work", "quantity": 1, "unit_price": 100 }] })
+            .to_string(),
+            "MAIL" => json!({ "to": "ada@example.com", "subject": "Hello", "text": "Hello." }).to_string(),
+            body => put_in(body),
+        };
+        for ((caller, role), wanted) in callers.iter().zip(ROLES).zip(wanted) {
+            if *wanted == "-" {
+                continue;
+            }
+            let mut call = shop.call(method, &path);
+            if let Some(person) = caller {
+                call = call.as_(person);
+            }
+            if path.ends_with("/pay") || path.ends_with("/refund") {
+                keys += 1;
+                call = call.key(&format!("row-{keys}"));
+            }
+            if !body.is_empty() {
+                call = call.raw("application/json", body.clone());
+            }
+            let reply = call.send().await;
+            if reply.status.as_str() != *wanted {
+                wrong.push(format!("{method} {path} as {role}: {} for {wanted}: {}", reply.status, reply.text()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_else(|| panic!("{value}")).to_owned()
+}
+
+#[actix_web::test]
+async fn the_log_is_for_the_shops_own_networks_and_a_header_makes_nobody_a_neighbour() {
+    let inside = TestShop::open().await;
+    inside.get("/log").await.expect(200);
+    // Behind a proxy that was not declared nobody knows where a request comes from.
+    inside.call("GET", "/log").header("x-forwarded-for", "203.0.113.9").send().await.problem(403, "internal_only");
+    let outside = TestShop::with(|settings| {
+        settings.stats.internal_networks = vec!["10.0.0.0/8".parse().unwrap()];
+    })
+    .await;
+    outside.get("/log").await.problem(403, "internal_only");
+    outside.call("GET", "/log").header("x-forwarded-for", "10.0.0.1").send().await.problem(403, "internal_only");
+    let admin = outside.admin().await;
+    outside.call("GET", "/log").as_(&admin).send().await.problem(403, "internal_only");
+    let proxied = TestShop::with(|settings| {
+        settings.stats.internal_networks = vec!["10.0.0.0/8".parse().unwrap()];
+        settings.http.trust_proxy = true;
+    })
+    .await;
+    let from = |list: &'static str| proxied.call("GET", "/log").header("x-forwarded-for", list).send();
+    from("10.0.0.1").await.expect(200);
+    from("203.0.113.9, 10.0.0.1").await.expect(200);
+    from("10.0.0.1, 203.0.113.9").await.problem(403, "internal_only");
+    from("nonsense").await.problem(403, "internal_only");
+}
+
+#[actix_web::test]
+async fn a_deleted_users_token_opens_nothing() {
+    let shop = TestShop::with(|settings| only(settings, &["users"])).await;
+    let customer = shop.customer("ada@example.com").await;
+    shop.call("DELETE", &format!("/user/{}", customer.id)).as_(&customer).send().await.expect(204);
+    shop.call("GET", "/me").as_(&customer).send().await.problem(401, "invalid_token");
+    let body = json!({ "email": "ada@example.com", "password": PASSWORD });
+    shop.call("POST", "/signin").json(&body).send().await.problem(401, "bad_credentials");
+}
