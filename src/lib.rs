@@ -7,7 +7,9 @@
 pub mod app;
 pub mod cart;
 pub mod catalog;
+pub mod cli;
 pub mod comments;
+pub mod demo;
 pub mod events;
 pub mod ground;
 pub mod mailer;

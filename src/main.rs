@@ -1,1 +1,5 @@
-fn main() {}
+//! The command line and nothing else.
+
+fn main() -> std::process::ExitCode {
+    mercat::cli::main()
+}

@@ -1,0 +1,52 @@
+//! `mercat admin`.
+
+use std::io::IsTerminal as _;
+
+use super::configuration::Configuration;
+use super::open::{ctx, with_shop};
+use super::{Failed, say};
+use crate::messaging::Role;
+use crate::settings::Settings;
+use crate::users::CreateUser;
+
+/// Makes an administrator.
+pub fn create(
+    configuration: &Configuration,
+    settings: Settings,
+    email: String,
+    name: Option<String>,
+) -> Result<(), Failed> {
+    let name = name.unwrap_or_else(|| email.split('@').next().unwrap_or_default().to_owned());
+    let password = match &configuration.admin_password {
+        Some(password) => password.clone(),
+        None if std::io::stdin().is_terminal() => ask()?,
+        None => {
+            return Err(Failed::start(
+                "there is no password: set MERCAT_ADMIN_PASSWORD, or run this on a terminal to be asked for it",
+            ));
+        }
+    };
+    with_shop(configuration, settings, &["users"], |app| {
+        let users = app.clients.users.clone();
+        async move {
+            let request = CreateUser { email, password, name, role: Role::Admin, created_at: None };
+            let user = users.call(ctx(), request).await.map_err(Failed::operation)?;
+            let email = user.email.map(|email| email.to_string()).unwrap_or_default();
+            say(&format!("{email} is an administrator now"));
+            Ok(())
+        }
+    })
+}
+
+/// Asks for a new password twice, without showing it.
+fn ask() -> Result<String, Failed> {
+    let prompt = |text: &str| {
+        rpassword::prompt_password(text).map_err(|error| Failed::operation(format!("no password was read: {error}")))
+    };
+    let password = prompt("Password: ")?;
+    if prompt("Again: ")? == password {
+        Ok(password)
+    } else {
+        Err(Failed::operation("the two passwords are different; nothing was changed"))
+    }
+}

@@ -1,0 +1,85 @@
+//! The log: lines on standard error, for people or, as JSON, for machines.
+
+use std::io::{self, Write as _};
+
+use log::kv::{Error, Key, Value, VisitSource};
+use log::{Level, Record};
+use serde_json::Map;
+
+use super::tell;
+use crate::settings::Log;
+
+/// Begins to log. Panics are logged too, as one line like everything else.
+pub fn start(settings: &Log) {
+    let mut builder = env_logger::Builder::new();
+    // It tells of every worker it starts.
+    builder.filter_module("actix_server", log::LevelFilter::Warn);
+    builder.parse_filters(&settings.filter);
+    if settings.json {
+        builder.format(|out, record| {
+            let time = out.timestamp_micros().to_string();
+            writeln!(out, "{}", json(&time, record))
+        });
+    } else {
+        builder.format(|out, record| {
+            let (time, level) = (out.timestamp_millis(), record.level());
+            let style = out.default_level_style(level);
+            write!(out, "{time} {style}{level:<5}{style:#} {}: {}", record.target(), record.args())?;
+            let mut pairs = Map::new();
+            let _ = record.key_values().visit(&mut Pairs(&mut pairs));
+            for (name, value) in pairs {
+                write!(out, " {name}={value}")?;
+            }
+            writeln!(out)
+        });
+    }
+    // Only a second logger in one process could make it fail, and then the first one goes on.
+    let _ = builder.try_init();
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let text = panic.payload_as_str().unwrap_or("no message");
+        log::error!(target: "panic", "{text} ({place})");
+    }));
+}
+
+/// Logs a line that must be seen even when the log is set to less: others wait for it.
+pub fn announce(json_lines: bool, text: &str) {
+    if log::log_enabled!(target: "mercat", Level::Info) {
+        log::info!(target: "mercat", "{text}");
+    } else if json_lines {
+        let record = serde_json::json!({ "level": "INFO", "target": "mercat", "message": text });
+        tell(&record.to_string());
+    } else {
+        tell(text);
+    }
+}
+
+fn json(time: &str, record: &Record<'_>) -> serde_json::Value {
+    let mut line = Map::new();
+    let _ = record.key_values().visit(&mut Pairs(&mut line));
+    line.insert("time".to_owned(), time.into());
+    line.insert("level".to_owned(), record.level().as_str().into());
+    line.insert("target".to_owned(), record.target().into());
+    line.insert("message".to_owned(), record.args().to_string().into());
+    line.into()
+}
+
+/// Collects a record's own names and values.
+struct Pairs<'a>(&'a mut Map<String, serde_json::Value>);
+
+impl<'kvs> VisitSource<'kvs> for Pairs<'_> {
+    fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
+        let value = value
+            .to_i64()
+            .map(Into::into)
+            .or_else(|| value.to_bool().map(Into::into))
+            .unwrap_or_else(|| value.to_string().into());
+        self.0.insert(key.to_string(), value);
+        Ok(())
+    }
+}
+
+/// Whether standard error is a terminal somebody looks at.
+pub fn is_watched() -> bool {
+    io::IsTerminal::is_terminal(&io::stderr())
+}

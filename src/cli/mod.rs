@@ -1,0 +1,341 @@
+//! The command line: what can be said to the program, and how it ends.
+//!
+//! Lives here: commands and flags, the reading of the environment, `.env` and the configuration file (only here), what
+//! is printed. Never enters: a rule of a domain, HTTP, SQL.
+//!
+//! How it ends: 0 all is well; 1 an operation failed, wholly or in part; 2 it could not begin, because a setting, a
+//! file or a folder cannot be used. What went wrong is one line on standard error that says what to do.
+
+mod admin;
+mod configuration;
+mod logging;
+mod open;
+mod products;
+mod seed;
+mod serve;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+
+use crate::demo::Accounts;
+use crate::settings::{BadSetting, example};
+use configuration::Configuration;
+
+/// A shop's whole backend in one binary: accounts, catalog, cart, payments, e-mail, statistics, live notifications.
+#[derive(Debug, Parser)]
+#[command(
+    name = "mercat",
+    version,
+    propagate_version = true,
+    max_term_width = 100,
+    after_help = "Examples:
+  mercat                                       serve ./data on http://127.0.0.1:8080; an empty shop
+                                               is filled with a demo first
+  mercat serve --listen 0.0.0.0:80 --no-demo   serve to everybody, without the demo
+  mercat admin create --email ada@example.com  make an administrator
+  mercat import products catalogue.csv         put products in, or bring them up to date
+  mercat config                                every setting, its value, and where it came from
+
+Every setting can also be an environment variable (MERCAT_LISTEN), a line in .env, or a line in
+mercat.toml; a flag is stronger than all of them. `mercat config --example` prints a .env with
+every setting explained."
+)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    serve: ServeFlags,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Args)]
+struct Common {
+    /// The data folder, with databases and secrets [default: ./data]
+    #[arg(long, global = true, value_name = "DIR")]
+    data: Option<OsString>,
+    /// The configuration file [default: mercat.toml, where there is one]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Args)]
+struct ServeFlags {
+    /// Where to listen; port 0 picks a free one [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<String>,
+    /// Do not fill an empty shop with the demo
+    #[arg(long)]
+    no_demo: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the shop (the default)
+    #[command(after_help = "Examples:
+  mercat serve                         on http://127.0.0.1:8080, with the data in ./data
+  mercat serve --listen 127.0.0.1:0 --data /srv/shop
+  MERCAT_LOG=debug MERCAT_LOG_FORMAT=json mercat serve
+
+When it is ready, a line with `listening on http://ADDRESS` is written to standard error.
+SIGTERM and Ctrl-C let requests under way end first; a second Ctrl-C does not wait.")]
+    Serve(ServeFlags),
+    /// Manage administrators
+    #[command(subcommand, arg_required_else_help = true)]
+    Admin(AdminCommand),
+    /// Bring all databases to this version and exit
+    #[command(after_help = "`mercat serve` does it by itself unless `migrate` is \"manual\".
+
+Example:
+  MERCAT_MIGRATE=manual mercat migrate --data /srv/shop")]
+    Migrate,
+    /// Put data from a file into the shop
+    #[command(subcommand, arg_required_else_help = true)]
+    Import(ImportCommand),
+    /// Write data of the shop to a file
+    #[command(subcommand, arg_required_else_help = true)]
+    Export(ExportCommand),
+    /// Fill the shop with made-up data
+    #[command(subcommand, arg_required_else_help = true)]
+    Seed(SeedCommand),
+    /// Print every setting, its value and where it came from
+    #[command(
+        after_help = "Secrets are masked. Strongest first: flags, MERCAT_* variables, .env, mercat.toml, defaults.
+
+Examples:
+  mercat config
+  mercat config --example > .env       every setting explained, to be uncommented"
+    )]
+    Config {
+        /// Print a .env file with every setting and its default instead
+        #[arg(long)]
+        example: bool,
+    },
+    /// Print a script that completes mercat's commands in a shell
+    #[command(after_help = "Examples:
+  mercat completions bash > /etc/bash_completion.d/mercat
+  mercat completions fish > ~/.config/fish/completions/mercat.fish")]
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum AdminCommand {
+    /// Make an administrator
+    #[command(
+        after_help = "The password is taken from MERCAT_ADMIN_PASSWORD, or asked for twice on a terminal. It is no
+flag, because flags can be seen by everybody on the machine.
+
+Examples:
+  mercat admin create --email ada@example.com --name \"Ada Lind\"
+  MERCAT_ADMIN_PASSWORD=\"$(cat secret)\" mercat admin create --email ada@example.com"
+    )]
+    Create {
+        /// The address to sign in with
+        #[arg(long)]
+        email: String,
+        /// What people see [default: the part of the address before the @]
+        #[arg(long)]
+        name: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ImportCommand {
+    /// Put products in, or bring those with the same sku up to date
+    #[command(
+        after_help = "The form is told by the ending: .csv, .ndjson (an object a line) or .json (an array). A Shopify
+product export is known by its header. A row is the whole product; what it leaves out is empty
+afterwards.
+
+A CSV begins with a line that names its columns; name, sku and price are needed:
+  name,sku,description,price,currency,stock,compare_at_price,category,tags,attributes,group,options
+  Teapot,KIT-1,\"Round, blue\",48.00,EUR,14,,Kitchen,\"tea, gift\",Material=Clay,pots,Colour=Blue
+Prices in CSV are decimal. In JSON a price beside a `currency` is in its minor unit (4800), else
+decimal.
+
+A row that cannot be used is reported with its line and reason, and the others go in; then the exit
+code is 1. The shop may run meanwhile.
+
+Examples:
+  mercat import products catalogue.csv
+  mercat import products shopify-export.csv --data /srv/shop"
+    )]
+    Products {
+        /// The file: .csv, .ndjson or .json
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ExportCommand {
+    /// Write all products that are for sale
+    #[command(
+        after_help = "The form is told by the ending: .csv, .ndjson or .json. What is exported can be imported again.
+In CSV a text that a spreadsheet would run as a formula gets an apostrophe before it; the import
+takes it away again.
+
+Examples:
+  mercat export products catalogue.csv
+  mercat export products backup.ndjson --data /srv/shop"
+    )]
+    Products {
+        /// The file to write; one that is there is replaced
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum SeedCommand {
+    /// A believable shop: products with pictures, customers, orders, comments, an administrator
+    #[command(
+        after_help = "Doing it again adds nothing twice. The administrator's password is made up and printed once.
+
+Example:
+  mercat seed demo --data /srv/shop"
+    )]
+    Demo {
+        /// Give the people of the demo new passwords, because nobody was told the old ones
+        #[arg(long, hide = true)]
+        reset_accounts: bool,
+    },
+}
+
+/// How a command failed.
+#[derive(Debug)]
+struct Failed {
+    code: u8,
+    /// Nothing when all was said before.
+    message: Option<String>,
+}
+
+impl Failed {
+    /// It could not begin.
+    fn start(message: impl fmt::Display) -> Self {
+        Self { code: 2, message: Some(message.to_string()) }
+    }
+
+    /// It did not succeed.
+    fn operation(message: impl fmt::Display) -> Self {
+        Self { code: 1, message: Some(message.to_string()) }
+    }
+
+    /// Part of it did not succeed, and has been told.
+    fn in_part() -> Self {
+        Self { code: 1, message: None }
+    }
+}
+
+impl From<BadSetting> for Failed {
+    fn from(bad: BadSetting) -> Self {
+        Self::start(bad)
+    }
+}
+
+/// Runs the program.
+#[must_use]
+pub fn main() -> ExitCode {
+    // Before anything could use TLS: with two providers in a program the first use would panic.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let result = Cli::try_parse().map_err(|error| usage(&error)).and_then(run);
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failed { code, message }) => {
+            if let Some(message) = message {
+                tell(&format!("error: {}", one_line(&message)));
+            }
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// What clap says: help and version on standard output and well, mistakes on standard error with code 2.
+fn usage(error: &clap::Error) -> Failed {
+    let _ = error.print();
+    Failed { code: u8::try_from(error.exit_code()).unwrap_or(2), message: None }
+}
+
+fn run(cli: Cli) -> Result<(), Failed> {
+    let Cli { common, serve, command } = cli;
+    let command = match command {
+        None => Command::Serve(serve),
+        // `mercat --listen X serve` means what `mercat serve --listen X` does.
+        Some(Command::Serve(flags)) => Command::Serve(ServeFlags {
+            listen: flags.listen.or(serve.listen),
+            no_demo: flags.no_demo || serve.no_demo,
+        }),
+        Some(_) if serve.listen.is_some() || serve.no_demo => {
+            return Err(Failed::start("--listen and --no-demo belong to `mercat serve`; leave them out here"));
+        }
+        Some(other) => other,
+    };
+    match command {
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "mercat", &mut script);
+            say_bytes(&script);
+            return Ok(());
+        }
+        Command::Config { example: true } => {
+            say_bytes(example().as_bytes());
+            return Ok(());
+        }
+        _ => {}
+    }
+    let none = ServeFlags::default();
+    let configuration = Configuration::load(&common, if let Command::Serve(flags) = &command { flags } else { &none })?;
+    if let Command::Config { .. } = command {
+        return configuration.show();
+    }
+    let settings = configuration.settings()?;
+    logging::start(&settings.log);
+    match command {
+        Command::Serve(_) => serve::serve(&configuration, settings, common.config.as_deref()),
+        Command::Migrate => open::migrate(&configuration, settings),
+        Command::Admin(AdminCommand::Create { email, name }) => admin::create(&configuration, settings, email, name),
+        Command::Import(ImportCommand::Products { file }) => products::import(&configuration, settings, &file),
+        Command::Export(ExportCommand::Products { file }) => products::export(&configuration, settings, &file),
+        Command::Seed(SeedCommand::Demo { reset_accounts }) => {
+            let accounts = if reset_accounts { Accounts::Reset } else { Accounts::Keep };
+            seed::demo(&configuration, settings, accounts)
+        }
+        Command::Config { .. } | Command::Completions { .. } => Ok(()),
+    }
+}
+
+/// Writes a line to standard output. A reader that has gone (`mercat config | head`) is no error.
+fn say(line: &str) {
+    say_bytes(format!("{line}\n").as_bytes());
+}
+
+fn say_bytes(bytes: &[u8]) {
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(bytes).and_then(|()| out.flush());
+}
+
+/// Writes a line to standard error.
+fn tell(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// An error is one line, whatever the system's own words are.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_commands_are_consistent() {
+        Cli::command().debug_assert();
+    }
+}

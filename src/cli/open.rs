@@ -1,0 +1,145 @@
+//! Opens what a command needs of the shop, and closes it again.
+
+use std::fs::{File, TryLockError};
+use std::future::Future;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use super::configuration::Configuration;
+use super::{Failed, say};
+use crate::app::App;
+use crate::messaging::Ctx;
+use crate::settings::{DOMAINS, Place, Settings};
+use crate::store::OpenError;
+use crate::types::Clock;
+
+/// The file a running shop holds, so that a second one stays out.
+const LOCK: &str = "mercat.lock";
+/// How long a command waits for one answer. It may share the machine with a busy shop.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A request of the command line.
+pub fn ctx() -> Ctx {
+    Ctx::domain("cli").within(PATIENCE)
+}
+
+/// Makes the folders that are missing.
+pub fn folders(configuration: &Configuration, settings: &Settings) -> Result<(), Failed> {
+    for (key, folder) in [("data", &settings.data), ("database", &settings.database)] {
+        std::fs::create_dir_all(folder).map_err(|error| {
+            configuration.complain(
+                key,
+                format!(
+                    "the folder {} cannot be made: {}; choose another with --data DIR",
+                    folder.display(),
+                    why(&error)
+                ),
+            )
+        })?;
+    }
+    Ok(())
+}
+
+/// Whether there is a shop's database already.
+pub fn has_shop(settings: &Settings) -> bool {
+    DOMAINS.iter().any(|domain| settings.database.join(format!("{domain}.db")).exists())
+}
+
+/// Refuses when there is no shop yet, for commands that only read.
+pub fn needs_shop(configuration: &Configuration, settings: &Settings) -> Result<(), Failed> {
+    if has_shop(settings) {
+        return Ok(());
+    }
+    let key = if settings.database == settings.data { "data" } else { "database" };
+    let folder = settings.database.display();
+    Err(configuration.complain(key, format!("there is no shop in {folder}; name its folder with --data DIR")))
+}
+
+/// Holds the shop's folders for one process. The system lets go of them when the process ends, however it ends.
+pub fn lock(configuration: &Configuration, settings: &Settings) -> Result<Vec<File>, Failed> {
+    let mut folders = vec![("data", &settings.data)];
+    if settings.database != settings.data {
+        folders.push(("database", &settings.database));
+    }
+    let mut held = Vec::new();
+    for (key, folder) in folders {
+        held.push(lock_folder(folder).map_err(|reason| configuration.complain(key, reason))?);
+    }
+    Ok(held)
+}
+
+fn lock_folder(folder: &Path) -> Result<File, String> {
+    let shown = folder.display();
+    let file = File::options().create(true).truncate(false).write(true).open(folder.join(LOCK)).map_err(|error| {
+        format!("nothing can be written in the folder {shown}: {}; choose another with --data DIR", why(&error))
+    })?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err(format!("the folder {shown} is served by another mercat; stop it, or choose another with --data DIR"))
+        }
+        Err(TryLockError::Error(error)) => Err(format!("the folder {shown} cannot be locked: {}", why(&error))),
+    }
+}
+
+/// The system's reason in few words.
+pub fn why(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_lowercase()
+}
+
+/// Opens the shop by `open`: whole, or for one command beside a running one.
+pub fn app(
+    configuration: &Configuration,
+    settings: Settings,
+    open: fn(Settings, Clock) -> Result<App, OpenError>,
+) -> Result<App, Failed> {
+    let key = if settings.database == settings.data { "data" } else { "database" };
+    open(settings, Clock::system()).map_err(|error| configuration.complain(key, error.to_string()))
+}
+
+/// Runs `work` on a shop of which only `domains` are open. The others stay closed, so that a command beside a running
+/// shop does none of their work twice; what it causes there is told to them by the running shop, or the next one.
+pub fn with_shop<F, W>(
+    configuration: &Configuration,
+    mut settings: Settings,
+    domains: &[&str],
+    work: W,
+) -> Result<(), Failed>
+where
+    F: Future<Output = Result<(), Failed>>,
+    W: FnOnce(&App) -> F,
+{
+    folders(configuration, &settings)?;
+    for domain in &mut settings.domains {
+        if !domains.contains(&domain.name) {
+            domain.place = Place::Off;
+        } else if domain.place == Place::Off {
+            return Err(
+                configuration.complain(&format!("{}.place", domain.name), "this command needs it; set it to local")
+            );
+        }
+    }
+    actix::System::new().block_on(async {
+        let app = app(configuration, settings, App::open_beside)?;
+        let done = work(&app).await;
+        app.close();
+        done
+    })
+}
+
+/// Brings all databases to this version.
+pub fn migrate(configuration: &Configuration, mut settings: Settings) -> Result<(), Failed> {
+    folders(configuration, &settings)?;
+    settings.migrate = true;
+    let (folder, local): (_, Vec<&str>) = (
+        settings.database.display().to_string(),
+        settings.domains.iter().filter(|domain| domain.place == Place::Local).map(|domain| domain.name).collect(),
+    );
+    actix::System::new().block_on(async {
+        app(configuration, settings, App::open_beside)?.close();
+        say(&format!("the databases in {folder} are of this version: {}", local.join(", ")));
+        Ok(())
+    })
+}

@@ -1,0 +1,50 @@
+//! `mercat seed demo`: the demo shop, into a shop that may have things of its own.
+
+use super::configuration::Configuration;
+use super::open::with_shop;
+use super::products::bar;
+use super::{Failed, say, tell};
+use crate::demo::{self, Accounts, Loaded};
+use crate::settings::Settings;
+use crate::types::Clock;
+
+/// The domains a demo shop is loaded into.
+pub const DOMAINS: [&str; 4] = ["users", "catalog", "payments", "comments"];
+
+/// Loads the demo shop.
+pub fn demo(configuration: &Configuration, settings: Settings, accounts: Accounts) -> Result<(), Failed> {
+    with_shop(configuration, settings, &DOMAINS, move |app| {
+        let clients = app.clients.clone();
+        async move {
+            let bar = bar(0, "{bar:40} {pos} of {len}");
+            let step = |done: u64, all: u64| {
+                bar.set_length(all);
+                bar.set_position(done);
+            };
+            let loaded = demo::load(&clients, &Clock::system(), accounts, &step).await;
+            bar.finish_and_clear();
+            let loaded = loaded.map_err(Failed::operation)?;
+            credentials(&loaded);
+            let Loaded { products, pictures, customers, orders, comments, .. } = loaded;
+            say(&format!(
+                "the demo shop is in: {products} products, {pictures} new pictures, {customers} customers, {orders} new \
+                 orders, {comments} new comments"
+            ));
+            Ok(())
+        }
+    })
+}
+
+/// Tells how to sign in. To standard error like everything a shop says at its start, and never into the log, which is
+/// kept.
+fn credentials(loaded: &Loaded) {
+    match &loaded.admin_password {
+        Some(password) => {
+            tell(&format!("demo administrator: {} with the password {password}", demo::ADMIN));
+        }
+        None => tell(&format!("demo administrator: {} exists already; its password stays", demo::ADMIN)),
+    }
+    if let Some(password) = &loaded.customer_password {
+        tell(&format!("demo customers: {} and others, all with the password {password}", loaded.customer));
+    }
+}
