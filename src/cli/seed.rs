@@ -13,6 +13,9 @@ pub const DOMAINS: [&str; 4] = ["users", "catalog", "payments", "comments"];
 
 /// Loads the demo shop.
 pub fn demo(configuration: &Configuration, settings: Settings, accounts: Accounts) -> Result<(), Failed> {
+    if accounts == Accounts::Reset {
+        end_with_parent();
+    }
     with_shop(configuration, settings, &DOMAINS, move |app| {
         let clients = app.clients.clone();
         async move {
@@ -33,6 +36,15 @@ pub fn demo(configuration: &Configuration, settings: Settings, accounts: Account
             Ok(())
         }
     })
+}
+
+/// Ends this process when the shop that started it is gone: its input has no other end then. A shop that was killed and
+/// started again would otherwise find the load of the first start still at work.
+fn end_with_parent() {
+    std::thread::spawn(|| {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        std::process::exit(1);
+    });
 }
 
 /// Tells how to sign in. To standard error like everything a shop says at its start, and never into the log, which is

@@ -92,7 +92,9 @@ async fn load(settings: &Settings, file: Option<&Path>, unfinished: &Path, stop:
     let begun = Instant::now();
     let fail = |error: std::io::Error| Failed::start(format!("the demo shop cannot be loaded: {}", why(&error)));
     let mut seed = Command::new(std::env::current_exe().map_err(fail)?);
-    seed.args(["seed", "demo", "--reset-accounts", "--data"]).arg(&settings.data).stdout(Stdio::null());
+    seed.args(["seed", "demo", "--reset-accounts", "--data"]).arg(&settings.data);
+    // The end of its input tells it that this process is gone, however it went.
+    seed.stdin(Stdio::piped()).stdout(Stdio::null());
     if let Some(file) = file {
         seed.arg("--config").arg(file);
     }

@@ -64,7 +64,11 @@ pub static SETTINGS: LazyLock<Vec<Spec>> = LazyLock::new(|| {
         ("http.workers", "0", "Threads that serve HTTP. 0: as many as there are cores."),
         ("http.secure_cookies", "auto", "Whether cookies are for HTTPS only: true, false, or auto: in production."),
         ("http.trust_proxy", "false", "Whether X-Forwarded-For is believed: only behind a proxy that sets it."),
-        ("limits.enabled", "true", "Whether callers that ask too often are refused for a while."),
+        (
+            "limits.enabled",
+            "true",
+            "Whether callers that ask too often are refused for a while. Kept for that: this version refuses nobody for it.",
+        ),
         ("users.session_days", "30", "Days a sign-in lasts."),
         ("users.hashers", "2", "How many passwords are hashed at once, 19 MiB of memory each."),
         ("catalog.cache_max", "2000", "How many products are kept ready in memory."),

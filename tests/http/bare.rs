@@ -190,6 +190,8 @@ async fn a_process_on_its_way_out_finishes_what_it_accepted() {
     assert!(String::from_utf8_lossy(&first[..read]).starts_with("HTTP/1.1 200"));
     let handle = shop.handle.clone();
     let stopping = actix_web::rt::spawn(async move { handle.stop(true).await });
+    // Lets the stop begin: from its first step on the process says that it is not ready.
+    tokio::task::yield_now().await;
     // Still open connections hear that this process should get no more.
     idle.write_all(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     let mut answer = String::new();
@@ -204,4 +206,42 @@ async fn a_process_on_its_way_out_finishes_what_it_accepted() {
     stopping.await.unwrap();
     shop.ended.take().unwrap().await.unwrap().unwrap();
     assert!(tokio::net::TcpStream::connect(&shop.address).await.is_err());
+}
+
+/// One answer on a kept connection; `None` when it was closed before a byte came.
+async fn read_answer(connection: &mut tokio::net::TcpStream) -> Option<String> {
+    let mut text = Vec::new();
+    let mut chunk = [0; 4_096];
+    loop {
+        match connection.read(&mut chunk).await {
+            Ok(0) | Err(_) => {
+                assert!(text.is_empty(), "an answer was cut: {}", String::from_utf8_lossy(&text));
+                return None;
+            }
+            Ok(read) => text.extend_from_slice(&chunk[..read]),
+        }
+        let so_far = String::from_utf8_lossy(&text).into_owned();
+        if let Some((head, body)) = so_far.split_once("\r\n\r\n") {
+            let length =
+                head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
+            if body.len() >= length.unwrap_or(0) {
+                return Some(so_far);
+            }
+        }
+    }
+}
+
+#[actix_web::test]
+async fn a_body_that_does_not_come_is_given_up() {
+    let shop = TestShop::with(|settings| {
+        settings.http.request_timeout = std::time::Duration::from_millis(300);
+        only(settings, &[]);
+    })
+    .await;
+    let mut slow = tokio::net::TcpStream::connect(&shop.address).await.unwrap();
+    let head =
+        "POST /api/v1/signin HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{";
+    slow.write_all(head.as_bytes()).await.unwrap();
+    let answer = read_answer(&mut slow).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("\"request_timeout\""), "{answer}");
 }

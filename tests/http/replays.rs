@@ -81,3 +81,28 @@ async fn p05_money_moves_under_a_key_only() {
     assert_eq!(again.header("idempotent-replayed"), Some("true"));
     pay().key("another").send().await.problem(409, "already_paid");
 }
+
+#[actix_web::test]
+async fn an_answer_that_takes_too_long_is_unknown_and_said_to_be() {
+    let shop = TestShop::with(|settings| settings.http.request_timeout = std::time::Duration::from_secs(1)).await;
+    let admin = shop.admin().await;
+    let customer = shop.customer("ada@example.com").await;
+    let product = shop.product(&admin, "TEA", 400, 100).await;
+    let invoice = shop.checked_out(&customer, &product).await;
+    let pay = format!("/invoices/{}/pay", invoice["id"].as_str().unwrap());
+    // The provider takes three seconds over this one.
+    let slow = || shop.call("POST", &pay).as_(&customer).key("slow").json(&json!({ "token": "tok_slow" })).send();
+    slow().await.problem(504, "deadline_exceeded");
+    // The rest of the shop does not wait.
+    shop.call("GET", "/me").as_(&customer).send().await.expect(200);
+    for _ in 0..100 {
+        let again = slow().await;
+        if again.status.as_u16() == 200 {
+            assert_eq!(again.expect(200)["status"], "paid");
+            return;
+        }
+        assert!(matches!(again.status.as_u16(), 409 | 504), "{again:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("never paid");
+}

@@ -1,0 +1,7 @@
+//! The whole shop from outside: the real binary, asked over HTTP and WebSocket and by a real browser, and killed.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first thing that is not as it should be")]
+
+mod browser;
+mod crash;
+mod flow;
+mod support;
