@@ -10,7 +10,7 @@ use super::model::{CheckoutState, FrozenLine, Line};
 use super::schema::{cart_item, checkout};
 use crate::messaging::IdempotencyKey;
 use crate::payments::InvoiceLine;
-use crate::store::{Conn, Fingerprint, Wish};
+use crate::store::{Conn, Fingerprint, Prepare, Wish};
 use crate::types::{
     Amount, CartItemId, CheckoutId, Currency, EmailAddress, HoldId, InvoiceId, ProductId, Quantity, Timestamp, UserId,
 };
@@ -124,6 +124,7 @@ pub fn add(conn: &mut Conn, row: &ItemRow) -> QueryResult<(CartItemId, Quantity)
             cart_item::slug.eq(excluded(cart_item::slug)),
         ))
         .returning((cart_item::id, cart_item::quantity))
+        .prepared()
         .get_result(conn)
 }
 
@@ -170,6 +171,7 @@ pub fn set(conn: &mut Conn, row: &ItemRow) -> QueryResult<bool> {
             cart_item::name.eq(&row.name),
             cart_item::slug.eq(&row.slug),
         ))
+        .prepared()
         .execute(conn)?;
     Ok(set == 1)
 }
@@ -185,7 +187,10 @@ pub fn take_out(conn: &mut Conn, user: UserId, bought: &[FrozenLine]) -> QueryRe
         let kept =
             cart_item::table.filter(cart_item::user_id.eq(user)).filter(cart_item::product_id.eq(line.product_id));
         diesel::delete(kept.filter(cart_item::quantity.le(line.quantity))).execute(conn)?;
-        diesel::update(kept).set(cart_item::quantity.eq(cart_item::quantity - line.quantity)).execute(conn)?;
+        diesel::update(kept)
+            .set(cart_item::quantity.eq(cart_item::quantity - line.quantity))
+            .prepared()
+            .execute(conn)?;
     }
     Ok(())
 }
@@ -223,13 +228,14 @@ pub fn save(conn: &mut Conn, row: &CheckoutRow) -> QueryResult<()> {
             checkout::release_due.eq(row.release_due),
             checkout::ended_at.eq(row.ended_at),
         ))
+        .prepared()
         .execute(conn)?;
     Ok(())
 }
 
 /// Notes that the stock of a checkout was let go.
 pub fn released(conn: &mut Conn, id: CheckoutId) -> QueryResult<()> {
-    diesel::update(checkout::table.find(id)).set(checkout::release_due.eq(false)).execute(conn)?;
+    diesel::update(checkout::table.find(id)).set(checkout::release_due.eq(false)).prepared().execute(conn)?;
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! One handler a message: check, ask the store, drop from memory what has changed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -152,7 +152,22 @@ async fn get_offers(room: Arc<Room>, _: Ctx, request: GetOffers) -> Result<Vec<O
     if request.product_ids.len() > IDS_MAX {
         return Err(FieldError::new("product_ids", "too_many", format!("must be at most {IDS_MAX}")).into());
     }
-    room.store.read(move |conn| Ok(shelf::offers(conn, &request.product_ids)?)).await
+    let mut wanted = request.product_ids;
+    let mut seen = HashSet::with_capacity(wanted.len());
+    wanted.retain(|id| seen.insert(*id));
+    let ready: Option<Vec<Arc<Product>>> = wanted.iter().map(|id| room.cache.product(*id)).collect();
+    let products = match ready {
+        Some(all) => all,
+        None => {
+            let reader = Arc::clone(&room);
+            let read = move |conn: &mut Conn| {
+                let mut products = read_products(&reader, conn, &wanted)?;
+                Ok::<_, CatalogError>(wanted.iter().filter_map(|id| products.remove(id)).collect())
+            };
+            room.store.read(read).await?
+        }
+    };
+    Ok(products.iter().map(|product| model::offer(product)).collect())
 }
 
 async fn update_product(room: Arc<Room>, ctx: Ctx, request: UpdateProduct) -> Result<Product, CatalogError> {
@@ -202,14 +217,12 @@ async fn list_products(room: Arc<Room>, _: Ctx, request: ListProducts) -> Result
     Ok(page)
 }
 
-fn read_items(
+/// These products, from memory or else from the database; unknown ones are left out.
+fn read_products(
     room: &Room,
     conn: &mut Conn,
-    query: &ProductQuery,
-    limit: i64,
-    after: Option<&search::Place>,
-) -> Result<(Vec<Arc<Product>>, Option<Cursor>), CatalogError> {
-    let (ids, next) = search::page(conn, query, limit, after)?;
+    ids: &[ProductId],
+) -> Result<HashMap<ProductId, Arc<Product>>, CatalogError> {
     let mut products: HashMap<ProductId, Arc<Product>> =
         ids.iter().filter_map(|id| Some((*id, room.cache.product(*id)?))).collect();
     let missing: Vec<ProductId> = ids.iter().copied().filter(|id| !products.contains_key(id)).collect();
@@ -222,6 +235,18 @@ fn read_items(
         }
         products.insert(product.id, product);
     }
+    Ok(products)
+}
+
+fn read_items(
+    room: &Room,
+    conn: &mut Conn,
+    query: &ProductQuery,
+    limit: i64,
+    after: Option<&search::Place>,
+) -> Result<(Vec<Arc<Product>>, Option<Cursor>), CatalogError> {
+    let (ids, next) = search::page(conn, query, limit, after)?;
+    let mut products = read_products(room, conn, &ids)?;
     // One that was taken out since the list was read is no longer in it.
     let items = ids.iter().filter_map(|id| products.remove(id)).filter(|product| !product.deleted).collect();
     Ok((items, next))

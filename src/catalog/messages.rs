@@ -192,7 +192,8 @@ pub struct GetProduct {
     pub product_id: ProductId,
 }
 
-/// Reads several products at once as they are this moment, never from a cache; unknown ones are left out.
+/// Reads several products at once, in the order asked for and each once; unknown ones are left out. What is promised
+/// to a buyer is decided by [`HoldStock`], not by this.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct GetOffers {
     /// Which, at most 1,000.

@@ -10,7 +10,7 @@
 //! Products and pages of lists are kept ready in memory. What this process changes is dropped from there before
 //! the change is durable and may come back only after, so no read here is older than one before it. What another
 //! process changes in the same database (an import by the command line) is dropped when its [`ProductChanged`]
-//! arrives, which takes less than a second. [`GetOffers`] and holds always read the database.
+//! arrives, which takes less than a second. Holds always read the database.
 
 mod actor;
 mod cache;

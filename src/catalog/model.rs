@@ -6,7 +6,7 @@ use diesel::deserialize::FromSqlRow;
 use diesel::expression::AsExpression;
 use diesel::sql_types::Text;
 
-use super::{HoldLine, NewProduct, ProductPatch, ProductQuery, Sort};
+use super::{HoldLine, Image, NewProduct, Offer, Product, ProductPatch, ProductQuery, Sort};
 use crate::types::{Amount, FieldError, Fields, ProductId, Quantity, one_line};
 
 /// The dearest thing there is, in minor units.
@@ -194,6 +194,26 @@ pub fn offer_name(name: &str, options: &BTreeMap<String, String>) -> String {
     }
     let values: Vec<&str> = options.values().map(String::as_str).collect();
     format!("{name} ({})", values.join(", "))
+}
+
+/// What carts need to know of a product.
+pub fn offer(product: &Product) -> Offer {
+    Offer {
+        product_id: product.id,
+        name: offer_name(&product.name, &product.options),
+        sku: product.sku.clone(),
+        slug: product.slug.clone(),
+        price: product.price,
+        currency: product.currency,
+        stock: product.stock,
+        deleted: product.deleted,
+        image: product.images.first().map(smallest),
+    }
+}
+
+/// The path of a picture in its smallest size.
+pub fn smallest(image: &Image) -> String {
+    image.sizes.first().map_or(&image.url, |size| &size.url).clone()
 }
 
 /// The mean of ratings, to one hundredth.

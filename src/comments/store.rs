@@ -5,7 +5,7 @@ use diesel::prelude::*;
 use super::Comment;
 use super::model::FORMER;
 use super::schema::{comment, person, rating};
-use crate::store::Conn;
+use crate::store::{Conn, Prepare};
 use crate::types::{CommentId, ProductId, Timestamp, UserId};
 
 /// A comment as it is kept.
@@ -113,6 +113,7 @@ pub fn add_rating(conn: &mut Conn, product: ProductId, points: i64, number: i64)
         .do_update()
         .set((rating::sum.eq(rating::sum + points), rating::count.eq(rating::count + number)))
         .returning((rating::sum, rating::count))
+        .prepared()
         .get_result(conn)
 }
 

@@ -8,7 +8,7 @@ use super::schema::{email, recipient, waiting};
 use super::smtp::Post;
 use super::{Email, EmailStatus};
 use crate::messaging::Failure;
-use crate::store::Conn;
+use crate::store::{Conn, Prepare};
 use crate::types::{EmailAddress, EmailId, Timestamp, UserId};
 
 /// The tables of this domain.
@@ -154,7 +154,7 @@ pub fn claim(conn: &mut Conn, now: Timestamp, until: Timestamp) -> QueryResult<O
         .first(conn)
         .optional()?;
     let Some((id, to, subject, text, html, created_at)) = row else { return Ok(None) };
-    diesel::update(email::table.find(id)).set(email::next_attempt_at.eq(until)).execute(conn)?;
+    diesel::update(email::table.find(id)).set(email::next_attempt_at.eq(until)).prepared().execute(conn)?;
     Ok(Some(Post { id, to, subject, text: text.unwrap_or_default(), html, created_at }))
 }
 
@@ -168,6 +168,7 @@ pub fn stand(conn: &mut Conn, id: EmailId, standing: &Standing) -> QueryResult<(
             email::sent_at.eq(standing.sent_at),
             email::next_attempt_at.eq(standing.next_attempt_at),
         ))
+        .prepared()
         .execute(conn)
         .map(drop)
 }

@@ -5,7 +5,7 @@ use diesel::prelude::*;
 use super::model::Telling;
 use super::schema::{meta, notification, stream};
 use super::{Missed, Notification, Stream};
-use crate::store::Conn;
+use crate::store::{Conn, Prepare};
 use crate::types::{NotificationId, Timestamp, UserId};
 
 /// How many missed notifications are told at once: what a listener is told waits in memory until it is read.
@@ -77,6 +77,7 @@ pub fn append(
         .do_update()
         .set(stream::seq.eq(stream::seq + 1))
         .returning((stream::seq, stream::erased))
+        .prepared()
         .get_result(conn)?;
     if erased {
         return Ok(None);

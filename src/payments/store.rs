@@ -7,7 +7,7 @@ use super::provider::{Charge, Return};
 use super::schema::{counter, invoice, payment, refund, test_provider_book as book};
 use super::{Invoice, InvoiceLine, InvoiceStatus};
 use crate::messaging::IdempotencyKey;
-use crate::store::{Conn, Fingerprint, Wish};
+use crate::store::{Conn, Fingerprint, Prepare, Wish};
 use crate::types::{Amount, CheckoutId, Currency, EmailAddress, HoldId, InvoiceId, PaymentId, Timestamp, UserId};
 
 /// An invoice as it is kept.
@@ -129,6 +129,7 @@ pub fn next_number(conn: &mut Conn) -> QueryResult<i64> {
     diesel::update(counter::table.find("invoice"))
         .set(counter::value.eq(counter::value + 1))
         .returning(counter::value)
+        .prepared()
         .get_result(conn)
 }
 
@@ -158,6 +159,7 @@ pub fn save(conn: &mut Conn, row: &InvoiceRow) -> QueryResult<()> {
             invoice::processing.eq(row.processing),
             invoice::paid_at.eq(row.paid_at),
         ))
+        .prepared()
         .execute(conn)?;
     Ok(())
 }
@@ -247,6 +249,7 @@ pub fn end_payment(
     let ended = diesel::update(payment::table.find(id))
         .filter(payment::state.eq(PaymentState::Processing.as_str()))
         .set((payment::state.eq(state.as_str()), payment::failure.eq(failure), payment::ended_at.eq(now)))
+        .prepared()
         .execute(conn)?;
     Ok(ended == 1)
 }
@@ -289,6 +292,7 @@ pub fn end_refund(conn: &mut Conn, id: PaymentId, state: RefundState, now: Times
     let ended = diesel::update(refund::table.find(id))
         .filter(refund::state.eq(RefundState::Processing.as_str()))
         .set((refund::state.eq(state.as_str()), refund::ended_at.eq(now)))
+        .prepared()
         .execute(conn)?;
     Ok(ended == 1)
 }

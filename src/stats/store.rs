@@ -10,7 +10,7 @@ use super::model::{Sale, Tally, day_of, hour_of};
 use super::schema::{action, counter, daily, hourly, product_name, product_sales};
 use super::{Action, Bucket, TopProduct};
 use crate::messaging::Failure;
-use crate::store::Conn;
+use crate::store::{Conn, Prepare};
 use crate::types::{ActionId, Amount, ProductId, Quantity, Timestamp, UserId};
 
 /// The tables of this domain.
@@ -129,6 +129,7 @@ pub fn count(conn: &mut Conn, at: Timestamp, tally: &Tally) -> QueryResult<()> {
                     $table::sign_ups.eq($table::sign_ups + excluded($table::sign_ups)),
                     $table::carts.eq($table::carts + excluded($table::carts)),
                 ))
+                .prepared()
                 .execute(conn)?
         };
     }
@@ -153,6 +154,7 @@ pub fn count_sales(conn: &mut Conn, at: Timestamp, sales: &[Sale]) -> QueryResul
                 product_sales::quantity.eq(product_sales::quantity + excluded(product_sales::quantity)),
                 product_sales::revenue.eq(product_sales::revenue + excluded(product_sales::revenue)),
             ))
+            .prepared()
             .execute(conn)?;
         let known: Option<Timestamp> = product_name::table
             .filter(product_name::product_id.eq(sale.product_id))
@@ -224,6 +226,7 @@ pub fn add_served(conn: &mut Conn, more: i64) -> QueryResult<i64> {
         .on_conflict(counter::name)
         .do_update()
         .set(counter::value.eq(counter::value + excluded(counter::value)))
+        .prepared()
         .execute(conn)?;
     served(conn)
 }

@@ -5,11 +5,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
+use diesel::RunQueryDsl;
 use diesel::connection::Connection as _;
 use diesel::connection::{AnsiTransactionManager, SimpleConnection, TransactionManager};
 use diesel::result::Error as DbError;
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use super::prepared::Statement;
 use super::{Conn, StoreConfig, Tx};
 use crate::messaging::Failure;
 use crate::types::Clock;
@@ -149,19 +151,25 @@ fn depth(conn: &mut Conn) -> Result<u32, DbError> {
 
 /// Runs `job` so that its failure or panic undoes its own changes and nobody else's.
 ///
-/// The obvious `catch_unwind(|| conn.transaction(job))` leaves the savepoint on diesel's stack when the job panics:
-/// the outer commit then only releases a savepoint and answers yes while nothing is committed. So the stack is
-/// unwound by hand to the depth it had.
+/// The savepoint is not diesel's: that one is parsed anew each time, and `catch_unwind(|| conn.transaction(job))`
+/// would leave it on diesel's stack when the job panics, so that the outer commit only released a savepoint and
+/// answered yes while nothing was committed. What a job leaves on that stack is unwound by hand.
 fn savepoint<T, E>(conn: &mut Conn, job: impl FnOnce(&mut Conn) -> Result<T, E>) -> Result<T, E>
 where
     E: From<Failure> + From<DbError>,
 {
     let before = depth(conn)?;
-    catch_unwind(AssertUnwindSafe(|| conn.transaction(job))).unwrap_or_else(|_| {
+    Statement("SAVEPOINT job").execute(conn)?;
+    let result = catch_unwind(AssertUnwindSafe(|| job(conn))).unwrap_or_else(|_| {
         log::error!("database: a job panicked; its changes are undone");
         while depth(conn)? > before {
             Manager::rollback_transaction(conn)?;
         }
         Err(Failure::Internal.into())
-    })
+    });
+    if result.is_err() {
+        Statement("ROLLBACK TO job").execute(conn)?;
+    }
+    Statement("RELEASE job").execute(conn)?;
+    result
 }

@@ -24,7 +24,7 @@ use super::{
     ProductPatch, Variant,
 };
 use crate::messaging::Failure;
-use crate::store::{Conn, Tx};
+use crate::store::{Conn, Prepare, Tx};
 use crate::types::{Amount, Currency, FieldError, ProductId, Quantity, Timestamp};
 use tally::Tally;
 
@@ -389,13 +389,14 @@ fn shift(conn: &mut Conn, before: &Row, after: &Row) -> Result<(), CatalogError>
     let delta = after.stock - before.stock;
     let written = diesel::update(product::table.filter(product::seq.eq(after.seq)).filter(product::stock.ge(-delta)))
         .set((product::stock.eq(product::stock + delta), product::updated_at.eq(after.updated_at)))
+        .prepared()
         .execute(conn)?;
     if written == 1 { Ok(()) } else { Err(CatalogError::OutOfStock { product_id: after.id, left: before.stock }) }
 }
 
 fn write(conn: &mut Conn, before: Option<&Row>, after: &Row) -> QueryResult<()> {
     if before.is_some() {
-        diesel::update(product::table.filter(product::seq.eq(after.seq))).set(after).execute(conn)?;
+        diesel::update(product::table.filter(product::seq.eq(after.seq))).set(after).prepared().execute(conn)?;
     } else {
         diesel::insert_into(product::table).values(after).execute(conn)?;
     }
@@ -576,14 +577,6 @@ fn rows(conn: &mut Conn, ids: &[ProductId]) -> QueryResult<HashMap<ProductId, Ro
     Ok(rows.into_iter().map(|row: Row| (row.id, row)).collect())
 }
 
-/// What carts need to know, in the order asked for, each once; unknown ones are left out.
-pub fn offers(conn: &mut Conn, ids: &[ProductId]) -> QueryResult<Vec<Offer>> {
-    conn.transaction(|conn| {
-        let mut rows = rows(conn, ids)?;
-        offers_of(conn, ids.iter().filter_map(|id| rows.remove(id)).collect())
-    })
-}
-
 /// The offers of these rows.
 fn offers_of(conn: &mut Conn, rows: Vec<Row>) -> QueryResult<Vec<Offer>> {
     let ids: Vec<ProductId> = rows.iter().map(|row| row.id).collect();
@@ -597,10 +590,7 @@ fn offers_of(conn: &mut Conn, rows: Vec<Row>) -> QueryResult<Vec<Offer>> {
         currency: row.currency,
         stock: row.stock,
         deleted: row.deleted,
-        image: images
-            .get(&row.id)
-            .and_then(|images| images.first())
-            .map(|image| image.sizes.first().map_or(&image.url, |size| &size.url).clone()),
+        image: images.get(&row.id).and_then(|images| images.first()).map(model::smallest),
     };
     Ok(rows.into_iter().map(offer).collect())
 }

@@ -10,7 +10,7 @@ use super::{Cause, Hand, Row, json, offers_of, save};
 use crate::catalog::model::{HoldState, MoveReason};
 use crate::catalog::schema::{hold, hold_line};
 use crate::catalog::{CatalogError, Held, HoldLine, SaleRefused};
-use crate::store::{Conn, Tx};
+use crate::store::{Conn, Prepare, Tx};
 use crate::types::{FieldError, HoldId, InvoiceId, ProductId, Timestamp};
 
 /// How many holds that ran out one job lets go.
@@ -154,6 +154,7 @@ fn give_back(tx: &mut Tx<'_>, hand: &Hand, id: HoldId, reason: MoveReason) -> Re
 fn enter(tx: &mut Tx<'_>, id: HoldId, state: HoldState) -> QueryResult<()> {
     diesel::update(hold::table.filter(hold::id.eq(id)))
         .set((hold::state.eq(state), hold::updated_at.eq(tx.now)))
+        .prepared()
         .execute(tx.conn)?;
     Ok(())
 }

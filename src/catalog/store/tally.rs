@@ -10,7 +10,7 @@ use diesel::upsert::excluded;
 use super::{Row, read};
 use crate::catalog::schema::tally;
 use crate::catalog::{FacetValue, Facets};
-use crate::store::Conn;
+use crate::store::{Conn, Prepare};
 use crate::types::Amount;
 
 /// One item a group.
@@ -66,6 +66,7 @@ impl Tally {
                 .on_conflict((tally::mode, tally::kind, tally::value))
                 .do_update()
                 .set(tally::n.eq(tally::n + excluded(tally::n)))
+                .prepared()
                 .execute(conn)?;
             if by < 0 {
                 diesel::delete(tally::table.find((mode, kind, value)).filter(tally::n.eq(0))).execute(conn)?;
