@@ -7,11 +7,11 @@
 
 use std::io::Cursor;
 
-use image::codecs::jpeg::JpegEncoder;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use image::codecs::png::{CompressionType, FilterType as PngFilter, PngEncoder};
 use image::error::ImageError;
-use image::imageops::FilterType;
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbaImage};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+use jpeg_encoder::{ColorType, Encoder as JpegEncoder};
 
 /// The long side of the smaller sizes, in pixels: a cart's line, a list's tile, a product's page.
 const SIZES: [u32; 3] = [160, 480, 960];
@@ -66,18 +66,22 @@ pub fn render(data: &[u8], bytes_max: usize, pixels_max: u64) -> Result<Vec<Rend
             continue;
         }
         if (w, h) != (picture.width(), picture.height()) {
-            picture = shrink(&picture, w, h);
+            picture = shrink(&picture, w, h).ok_or_else(unusable)?;
         }
-        let (content_type, data) =
-            encode(&picture).map_err(|_| PictureError::Unreadable("it cannot be stored".to_owned()))?;
+        let (content_type, data) = encode(&picture).ok_or_else(unusable)?;
         renditions.push(Rendition { width: w, height: h, content_type, data });
     }
     renditions.reverse();
     Ok(renditions)
 }
 
-/// Reads the picture, upright: three channels, or four where something shines through, premultiplied. Its kind is told
-/// by its content; nobody's word for it counts.
+/// For what no picture within the limits leads to.
+fn unusable() -> PictureError {
+    PictureError::Unreadable("it cannot be stored".to_owned())
+}
+
+/// Reads the picture, upright: three channels, or four where something shines through. Its kind is told by its content;
+/// nobody's word for it counts.
 fn decode(data: &[u8], pixels_max: u64) -> Result<DynamicImage, PictureError> {
     let format = image::guess_format(data)
         .ok()
@@ -110,7 +114,7 @@ fn decode(data: &[u8], pixels_max: u64) -> Result<DynamicImage, PictureError> {
     if picture.pixels().all(|pixel| pixel.0[3] == u8::MAX) {
         return Ok(DynamicImage::from(picture).into_rgb8().into());
     }
-    Ok(premultiplied(picture).into())
+    Ok(picture.into())
 }
 
 /// Whether a JPEG has its end. The decoder would fill what is missing with grey.
@@ -151,56 +155,34 @@ fn fit(width: u32, height: u32, side: u32) -> (u32, u32) {
     (scaled(width), scaled(height))
 }
 
-/// Shrinks in two steps where that pays: a box average to twice the size (integers, one pass), then a filter that keeps
-/// edges: Catmull-Rom, without Lanczos' halos. Not where something shines through, because where it overshoots a colour
-/// would exceed its own alpha.
-fn shrink(picture: &DynamicImage, width: u32, height: u32) -> DynamicImage {
-    let filter = if picture.color().has_alpha() { FilterType::Triangle } else { FilterType::CatmullRom };
-    if picture.width() / width >= 3 && picture.height() / height >= 3 {
-        return picture.thumbnail_exact(width * 2, height * 2).resize_exact(width, height, filter);
-    }
-    picture.resize_exact(width, height, filter)
-}
-
-/// Colours weighted by their alpha, so that the colour of invisible pixels does not bleed into edges when shrinking.
-fn premultiplied(mut picture: RgbaImage) -> RgbaImage {
-    for pixel in picture.pixels_mut() {
-        let [r, g, b, a] = pixel.0;
-        let weigh = |c: u8| u8::try_from((u16::from(c) * u16::from(a) + 127) / 255).unwrap_or(u8::MAX);
-        pixel.0 = [weigh(r), weigh(g), weigh(b), a];
-    }
-    picture
-}
-
-/// The reverse of [`premultiplied`].
-fn straight(mut picture: RgbaImage) -> RgbaImage {
-    for pixel in picture.pixels_mut() {
-        let [r, g, b, a] = pixel.0;
-        let unweigh = |c: u8| match u16::from(a) {
-            0 => 0,
-            a => u8::try_from((u16::from(c) * 255 + a / 2) / a).unwrap_or(u8::MAX),
-        };
-        pixel.0 = [unweigh(r), unweigh(g), unweigh(b), a];
-    }
-    picture
+/// Shrinks with a filter that keeps edges: Catmull-Rom, without Lanczos' halos. Not where something shines through,
+/// because where it overshoots a colour would exceed its own alpha. (The resizer weighs colours by their alpha, so that
+/// those of invisible pixels do not bleed into edges.)
+fn shrink(picture: &DynamicImage, width: u32, height: u32) -> Option<DynamicImage> {
+    let filter = if picture.color().has_alpha() { FilterType::Bilinear } else { FilterType::CatmullRom };
+    let mut smaller = DynamicImage::new(width, height, picture.color());
+    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter));
+    Resizer::new().resize(picture, &mut smaller, &options).ok()?;
+    Some(smaller)
 }
 
 /// The file of one size: JPEG, or PNG where something shines through.
-fn encode(picture: &DynamicImage) -> Result<(&'static str, Vec<u8>), ImageError> {
+fn encode(picture: &DynamicImage) -> Option<(&'static str, Vec<u8>)> {
     let mut data = Vec::new();
-    if let DynamicImage::ImageRgba8(clear) = picture {
+    if picture.color().has_alpha() {
         let encoder = PngEncoder::new_with_quality(&mut data, CompressionType::Default, PngFilter::Adaptive);
-        straight(clear.clone()).write_with_encoder(encoder)?;
-        return Ok(("image/png", data));
+        picture.write_with_encoder(encoder).ok()?;
+        return Some(("image/png", data));
     }
-    picture.write_with_encoder(JpegEncoder::new_with_quality(&mut data, JPEG_QUALITY))?;
-    Ok(("image/jpeg", data))
+    let (width, height) = (u16::try_from(picture.width()).ok()?, u16::try_from(picture.height()).ok()?);
+    JpegEncoder::new(&mut data, JPEG_QUALITY).encode(picture.as_bytes(), width, height, ColorType::Rgb).ok()?;
+    Some(("image/jpeg", data))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use image::{Rgb, RgbImage};
+    use image::{Rgb, RgbImage, RgbaImage};
 
     const BYTES: usize = 10 << 20;
     const PIXELS: u64 = 40_000_000;
