@@ -109,7 +109,7 @@ impl App {
     /// Opens all domains that the settings place in this process, and joins them by their events. Must be called on an
     /// actix system's thread.
     pub fn open(settings: Settings, clock: Clock) -> Result<Self, OpenError> {
-        let (mut app, stores, subscribers) = Self::domains(settings, clock)?;
+        let (mut app, stores, subscribers) = Self::domains(Ground::new(settings, clock))?;
         app.relays = stores.into_iter().map(|store| join(store, &subscribers)).collect();
         app.tidier = Some(actix::spawn(tidy(app.relays.iter().map(|r| (r.source(), r.subscribers())).collect())));
         Ok(app)
@@ -118,11 +118,11 @@ impl App {
     /// Opens domains for one command, beside a shop that may be running on the same databases. No event is carried: the
     /// running shop does that, or the next one, and has to hear of everything itself to keep its memory fresh.
     pub fn open_beside(settings: Settings, clock: Clock) -> Result<Self, OpenError> {
-        Self::domains(settings, clock).map(|(app, ..)| app)
+        Self::domains(Ground::beside(settings, clock)).map(|(app, ..)| app)
     }
 
-    fn domains(settings: Settings, clock: Clock) -> Result<(Self, Vec<Store>, Vec<Hearer>), OpenError> {
-        let (ground, feed) = (Ground::new(settings, clock), Feed::default());
+    fn domains(ground: Ground) -> Result<(Self, Vec<Store>, Vec<Hearer>), OpenError> {
+        let feed = Feed::default();
         let mut opening = Opening { ground: &ground, stores: Vec::new(), subscribers: Vec::new() };
         let users = opening.domain("users", users::WANTS, users::open)?;
         let catalog = opening.domain("catalog", catalog::WANTS, catalog::open)?;
@@ -176,6 +176,26 @@ impl App {
         drop(self.clients);
         self.ground.stop();
     }
+}
+
+/// The domains that want to hear of events of `source`, wherever they are.
+#[must_use]
+pub fn hearers(source: &str) -> Vec<&'static str> {
+    let own = format!("{source}.");
+    [
+        ("users", users::WANTS),
+        ("catalog", catalog::WANTS),
+        ("payments", payments::WANTS),
+        ("cart", cart::WANTS),
+        ("mailer", mailer::WANTS),
+        ("stats", stats::WANTS),
+        ("comments", comments::WANTS),
+        ("notifications", notifications::WANTS),
+    ]
+    .into_iter()
+    .filter(|(_, wants)| wants.iter().any(|event| event.starts_with(&own)))
+    .map(|(name, _)| name)
+    .collect()
 }
 
 /// Joins a domain's outbox to everybody who wants an event of it.

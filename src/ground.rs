@@ -3,14 +3,14 @@
 //!
 //! Never enters: which domains there are or where they run (that is `app`), a rule of any domain.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use actix::{Actor, Arbiter, Context, Supervised};
+use actix::{Actor, Arbiter, ArbiterHandle, Context, Supervised};
 use diesel_migrations::EmbeddedMigrations;
 
-use crate::messaging::{Client, Failure, Supervisor};
+use crate::messaging::{Client, Failure, Storage, Supervisor};
 use crate::settings::Settings;
 use crate::store::{OpenError, ReaderThreads, Store, StoreConfig};
 use crate::types::Clock;
@@ -24,7 +24,10 @@ pub struct Ground {
     pub settings: Arc<Settings>,
     /// The one source of time.
     pub clock: Clock,
+    beside: bool,
     threads: ReaderThreads,
+    /// How the domains' databases are.
+    storages: Mutex<HashMap<&'static str, Arc<Storage>>>,
     arbiters: Mutex<Vec<Arbiter>>,
 }
 
@@ -40,7 +43,15 @@ impl Ground {
     /// The ground of one process.
     #[must_use]
     pub fn new(settings: Settings, clock: Clock) -> Self {
-        Self { settings: Arc::new(settings), clock, threads: ReaderThreads::default(), arbiters: Mutex::default() }
+        let (settings, threads) = (Arc::new(settings), ReaderThreads::default());
+        Self { settings, clock, beside: false, threads, storages: Mutex::default(), arbiters: Mutex::default() }
+    }
+
+    /// The ground of a process that looks in beside the one that runs the shop: its domains do what they are asked and
+    /// nothing by themselves.
+    #[must_use]
+    pub fn beside(settings: Settings, clock: Clock) -> Self {
+        Self { beside: true, ..Self::new(settings, clock) }
     }
 
     /// Opens a domain's database.
@@ -48,6 +59,8 @@ impl Ground {
         let mut config = StoreConfig::new(self.settings.database.join(format!("{domain}.db")));
         config.migrate = self.settings.migrate;
         config.batch_max = self.settings.store.batch_max;
+        config.beside = self.beside;
+        config.storage = self.storage(domain);
         Store::open(domain, &config, migrations, &self.clock, &self.threads)
     }
 
@@ -56,10 +69,25 @@ impl Ground {
     where
         A: Actor<Context = Context<A>> + Supervised,
     {
+        let (address, vitals) = Supervisor::start(&self.arbiter(), domain, MAILBOX, make);
+        Client::local(domain, address, vitals, self.settings.domain(domain).in_flight_max, self.storage(domain))
+    }
+
+    fn storage(&self, domain: &'static str) -> Arc<Storage> {
+        let mut storages = self.storages.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(storages.entry(domain).or_default())
+    }
+
+    /// A thread for one more domain. In the laboratory all live on one, so that a history can be had again.
+    fn arbiter(&self) -> ArbiterHandle {
+        #[cfg(feature = "test-hooks")]
+        if crate::simulation::world().is_some() {
+            return Arbiter::current();
+        }
         let arbiter = Arbiter::new();
-        let (address, vitals) = Supervisor::start(&arbiter.handle(), domain, MAILBOX, make);
+        let handle = arbiter.handle();
         self.arbiters.lock().unwrap_or_else(PoisonError::into_inner).push(arbiter);
-        Client::local(domain, address, vitals, self.settings.domain(domain).in_flight_max)
+        handle
     }
 
     /// Ends the domains' threads. Everything that was answered is durable; there is nothing to save.

@@ -5,8 +5,10 @@
 //! together and is the only place that knows which domain is where.
 
 pub mod app;
+pub mod backup;
 pub mod cart;
 pub mod catalog;
+pub mod check;
 pub mod cli;
 pub mod comments;
 pub mod demo;
@@ -17,6 +19,8 @@ pub mod messaging;
 pub mod notifications;
 pub mod payments;
 pub mod settings;
+#[cfg(feature = "test-hooks")]
+pub mod simulation;
 pub mod stats;
 pub mod store;
 pub mod types;

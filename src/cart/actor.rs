@@ -16,7 +16,7 @@ use crate::messaging::{Ctx, Failure, Role};
 use crate::payments::{
     GetInvoice, Invoice, InvoiceExpired, InvoicePaid, InvoiceStatus, InvoiceVoided, PaymentsError, VoidInvoice,
 };
-use crate::store::{Conn, Tx};
+use crate::store::{Audit, Audited, Conn, Tx};
 use crate::types::{CartItemId, CheckoutId, Fields, InvoiceId, ProductId, UserId};
 use crate::users::UserErased;
 
@@ -32,6 +32,9 @@ impl Actor for Carts {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        if self.room.store.is_beside() {
+            return;
+        }
         // At once: what a crash left behind is taken up before anybody asks.
         actix::spawn(Arc::clone(&self.room).look_around());
         ctx.run_interval(EVERY, |this, _| {
@@ -51,6 +54,8 @@ crate::answers! { Carts;
     Checkout => check_out,
     CancelCheckout => cancel_checkout,
     Deliver => deliver,
+    Audit => audit,
+    AuditCheckouts => audit_checkouts,
 }
 
 /// The products as they are sold this moment.
@@ -358,4 +363,12 @@ fn hear(tx: &mut Tx<'_>, event: &Delivery) -> Result<(), CartError> {
         store::erase(tx.conn, user_id)?;
     }
     Ok(())
+}
+
+async fn audit(room: Arc<Room>, _: Ctx, request: Audit) -> Result<Audited, Failure> {
+    room.store.audit(request, store::audit::BOOKS).await
+}
+
+async fn audit_checkouts(room: Arc<Room>, _: Ctx, request: AuditCheckouts) -> Result<Vec<CheckoutFacts>, Failure> {
+    room.store.read(move |conn| Ok(store::audit::checkouts(conn, request.which)?)).await
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::CartError;
 use crate::payments::Invoice;
-use crate::types::{Amount, CartItemId, Currency, InvoiceId, ProductId, Quantity, UserId};
+use crate::types::{Amount, CartItemId, CheckoutId, Currency, HoldId, InvoiceId, ProductId, Quantity, UserId};
 
 /// A line of a cart, at today's price.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,4 +143,30 @@ pub struct CartStarted {
 
 crate::events! {
     "cart.cart_started": CartStarted;
+}
+
+/// Tells facts about checkouts. For `mercat check`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AuditCheckouts {
+    /// About which.
+    pub which: crate::store::Which<CheckoutId>,
+}
+
+/// What must agree with the books of others about a checkout.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CheckoutFacts {
+    /// Which.
+    pub checkout: CheckoutId,
+    /// How it stands: `started`, `held`, `invoiced`, `paid`, `cancelled`, `failed`.
+    pub state: String,
+    /// The stock set aside for it.
+    pub hold: HoldId,
+    /// What it led to.
+    pub invoice_id: Option<InvoiceId>,
+    /// Whether its stock is yet to be let go.
+    pub release_due: bool,
+}
+
+crate::requests! { crate::messaging::Failure;
+    "cart.AuditCheckouts": AuditCheckouts => Vec<CheckoutFacts>, retry, |_| Access::Domains;
 }

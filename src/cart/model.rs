@@ -171,3 +171,81 @@ pub fn invoice_lines(frozen: &[FrozenLine], offers: &[Offer]) -> Result<(Currenc
     }
     Ok((currency.ok_or(CartError::CartEmpty)?, lines))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn offer(product_id: ProductId, price: Amount, currency: Currency) -> Offer {
+        Offer {
+            product_id,
+            name: "Teapot".to_owned(),
+            sku: "TEA".to_owned(),
+            slug: "teapot".to_owned(),
+            price,
+            currency,
+            stock: 10_000,
+            deleted: false,
+            image: None,
+        }
+    }
+
+    proptest! {
+        /// Whatever is told to a checkout in whatever order: it ends once, it freezes its cart exactly until then, and
+        /// one that was paid or has an invoice never counts as failed.
+        #[test]
+        fn p09_a_checkout_goes_only_where_it_may(news in proptest::collection::vec(0..6_usize, 0..30)) {
+            let (mut state, mut ends, mut invoiced) = (CheckoutState::Started, 0, false);
+            for next in news.into_iter().map(|n| CheckoutState::ALL[n]) {
+                prop_assert_eq!(CheckoutState::parse(next.as_str()), Some(next));
+                if !state.may_become(next) {
+                    continue;
+                }
+                prop_assert!(state.freezes(), "{state:?} has ended and became {next:?}");
+                prop_assert!(next != CheckoutState::Started);
+                invoiced |= next == CheckoutState::Invoiced;
+                ends += u32::from(!next.freezes());
+                prop_assert!(!(invoiced && next == CheckoutState::Failed));
+                state = next;
+            }
+            prop_assert_eq!(ends, u32::from(!state.freezes()));
+        }
+
+        /// What is charged is what was shown: the invoice's lines come to the sum of the cart's, to the minor unit.
+        #[test]
+        fn p09_an_invoice_comes_to_what_its_cart_showed(
+            lines in proptest::collection::vec((1..=QUANTITY_MAX, 0..1_000_000_000_000_i64), 1..100),
+        ) {
+            let offers: Vec<Offer> =
+                lines.iter().map(|(_, price)| offer(ProductId::new(), *price, Currency::EUR)).collect();
+            let frozen: Vec<FrozenLine> = lines
+                .iter()
+                .zip(&offers)
+                .map(|((quantity, _), offer)| FrozenLine { product_id: offer.product_id, quantity: *quantity })
+                .collect();
+            let items: Vec<CartItem> = frozen
+                .iter()
+                .zip(&offers)
+                .map(|(line, offer)| {
+                    let line = Line {
+                        id: CartItemId::new(),
+                        product_id: line.product_id,
+                        quantity: line.quantity,
+                        unit_price: offer.price,
+                        currency: offer.currency,
+                        name: String::new(),
+                        slug: String::new(),
+                    };
+                    today(line, Some(offer), Currency::EUR)
+                })
+                .collect();
+            let exact: i128 = lines.iter().map(|(quantity, price)| i128::from(*quantity) * i128::from(*price)).sum();
+            let (currency, billed) = invoice_lines(&frozen, &offers).unwrap();
+            let billed: i128 =
+                billed.iter().map(|line| i128::from(line.quantity) * i128::from(line.unit_price)).sum();
+            prop_assert_eq!((currency, billed), (Currency::EUR, exact));
+            prop_assert_eq!(i128::from(total(&items)), exact);
+        }
+    }
+}

@@ -1,5 +1,7 @@
 //! The SQL of carts.
 
+pub mod audit;
+
 use diesel::dsl::{count_star, max, min};
 use diesel::prelude::*;
 use diesel::upsert::excluded;

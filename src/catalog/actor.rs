@@ -16,7 +16,7 @@ use super::*;
 use crate::events::{Deliver, Delivery, Event};
 use crate::messaging::{Ctx, Failure, Request};
 use crate::settings;
-use crate::store::{Conn, Store, Tx};
+use crate::store::{Audit, Audited, Conn, Store, Tx};
 use crate::types::{Cursor, FieldError, Fields, HoldId, ProductId};
 
 /// How often holds that ran out are looked for.
@@ -97,6 +97,9 @@ impl Actor for Catalog {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        if self.room.store.is_beside() {
+            return;
+        }
         actix::spawn(expire(Arc::clone(&self.room)));
         ctx.run_interval(EXPIRE_EVERY, |actor, _| {
             actix::spawn(expire(Arc::clone(&actor.room)));
@@ -127,6 +130,9 @@ crate::answers! { Catalog;
     HoldStock => hold_stock,
     ReleaseHold => release_hold,
     Deliver => deliver,
+    Audit => audit,
+    AuditHolds => audit_holds,
+    GetRatings => get_ratings,
 }
 
 async fn create_product(room: Arc<Room>, ctx: Ctx, request: CreateProduct) -> Result<Product, CatalogError> {
@@ -442,7 +448,7 @@ fn effect(tx: &mut Tx<'_>, hand: &Hand, event: &Delivery) -> Result<(), CatalogE
         release(tx, hand, gone.hold)?;
     } else if let Some(refunded) = open::<InvoiceRefunded>(event)? {
         if let (Some(hold), true, false) = (refunded.hold, refunded.restock, refunded.past) {
-            stock::take_back(tx, hand, hold)?;
+            stock::take_back(tx, hand, hold, &refunded.lines)?;
         }
     } else if let Some(rating) = open::<RatingChanged>(event)? {
         shelf::rate(tx, hand, rating.product_id, rating.sum, rating.count)?;
@@ -477,4 +483,16 @@ pub(super) async fn expire_all(room: &Room) -> Result<(), CatalogError> {
     }
     while room.change(stock::expire).await? {}
     Ok(())
+}
+
+async fn audit(room: Arc<Room>, _: Ctx, request: Audit) -> Result<Audited, Failure> {
+    room.store.audit(request, shelf::audit::BOOKS).await
+}
+
+async fn audit_holds(room: Arc<Room>, _: Ctx, request: AuditHolds) -> Result<Vec<HoldFacts>, Failure> {
+    room.store.read(move |conn| Ok(shelf::audit::holds(conn, request.which)?)).await
+}
+
+async fn get_ratings(room: Arc<Room>, _: Ctx, request: GetRatings) -> Result<Vec<RatingFacts>, Failure> {
+    room.store.read(move |conn| Ok(shelf::audit::ratings(conn, &request.products)?)).await
 }

@@ -582,3 +582,46 @@ mod base64_bytes {
         STANDARD.decode(text.as_bytes()).map_err(de::Error::custom)
     }
 }
+
+/// Tells facts about holds. For `mercat check`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AuditHolds {
+    /// About which.
+    pub which: crate::store::Which<HoldId>,
+}
+
+/// What must agree with the books of others about a hold.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct HoldFacts {
+    /// Which.
+    pub hold: HoldId,
+    /// How it stands: `held`, `sold`, `released`, `returned`.
+    pub state: String,
+    /// Until when it was made.
+    pub expires_at: Timestamp,
+    /// Of what, one line a product, in the order of their ids.
+    pub lines: Vec<HoldLine>,
+}
+
+/// Says how products are rated here, at most 500. For `mercat check`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GetRatings {
+    /// Which.
+    pub products: Vec<ProductId>,
+}
+
+/// How a product is rated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RatingFacts {
+    /// Which.
+    pub product_id: ProductId,
+    /// The sum of its ratings.
+    pub sum: i64,
+    /// How many.
+    pub count: i64,
+}
+
+crate::requests! { crate::messaging::Failure;
+    "catalog.AuditHolds": AuditHolds => Vec<HoldFacts>, retry, |_| Access::Domains;
+    "catalog.GetRatings": GetRatings => Vec<RatingFacts>, retry, |_| Access::Domains;
+}

@@ -7,6 +7,7 @@ use diesel::expression::AsExpression;
 use diesel::sql_types::Text;
 
 use super::{HoldLine, Image, NewProduct, Offer, Product, ProductPatch, ProductQuery, Sort};
+use crate::payments::ReturnLine;
 use crate::types::{Amount, FieldError, Fields, ProductId, Quantity, one_line};
 
 /// The dearest thing there is, in minor units.
@@ -287,6 +288,24 @@ pub fn hold_lines(lines: &[HoldLine]) -> Result<Vec<HoldLine>, Vec<FieldError>> 
     Ok(sums.into_iter().map(|(product_id, quantity)| HoldLine { product_id, quantity }).collect())
 }
 
+/// Which pieces of a sold hold go back on the shelf, and whether none is out after that. `sold` has product, quantity
+/// and how many came back before; of goods that were not sold, or of more than are still out, nothing comes back.
+pub fn coming_back(sold: &[(ProductId, Quantity, Quantity)], these: &[ReturnLine]) -> (Vec<HoldLine>, bool) {
+    let mut back = Vec::new();
+    let mut left = 0;
+    for &(product_id, quantity, returned) in sold {
+        let out = quantity - returned;
+        let named = these.iter().filter(|line| line.product_id == product_id).map(|line| line.quantity.max(0));
+        let wanted = if these.is_empty() { out } else { named.fold(0, Quantity::saturating_add) };
+        let coming = wanted.min(out);
+        left += out - coming;
+        if coming > 0 {
+            back.push(HoldLine { product_id, quantity: coming });
+        }
+    }
+    (back, left == 0)
+}
+
 /// Whether a stock that went from `before` to `after` is one that staff should hear of.
 pub fn fell_low(before: Quantity, after: Quantity, mark: Quantity) -> bool {
     before > mark && after <= mark
@@ -370,6 +389,7 @@ impl MoveReason {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn a_hold_goes_only_where_it_may() {
@@ -379,6 +399,77 @@ mod tests {
             assert_eq!(HoldState::parse(from.as_str()), Some(from));
             for to in HoldState::ALL {
                 assert_eq!(from.may_become(to), allowed.contains(&(from, to)), "{from:?} to {to:?}");
+            }
+        }
+    }
+
+    /// What may happen to a hold, in any order.
+    #[derive(Debug, Clone)]
+    enum Step {
+        Sell,
+        Release,
+        Return(Vec<(usize, Quantity)>),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            2 => Just(Step::Sell),
+            1 => Just(Step::Release),
+            4 => proptest::collection::vec((0..4_usize, -2..9_i64), 0..4).prop_map(Step::Return),
+        ]
+    }
+
+    proptest! {
+        /// Whatever becomes of a hold in whatever order: each piece is on the shelf, set aside or sold, and comes back
+        /// at most once.
+        #[test]
+        fn p07_no_piece_of_a_hold_is_ever_in_two_places(
+            pieces in proptest::collection::vec(1..9_i64, 1..4),
+            steps in proptest::collection::vec(step(), 0..20),
+        ) {
+            use HoldState::{Held, Released, Returned, Sold};
+            let products: Vec<ProductId> = (0..4).map(|_| ProductId::new()).collect();
+            let mut lines: Vec<_> = pieces.iter().enumerate().map(|(n, count)| (products[n], *count, 0)).collect();
+            let all: Quantity = pieces.iter().sum();
+            // All were on the shelf and are set aside now.
+            let (mut state, mut shelf) = (Held, 0);
+            for step in steps {
+                let before = state;
+                match step {
+                    Step::Sell if state.may_become(Sold) => {
+                        // Paid too late: taken from the shelf once more.
+                        shelf -= if state == Released { all } else { 0 };
+                        state = Sold;
+                    }
+                    Step::Release if state.may_become(Released) => {
+                        state = Released;
+                        shelf += all;
+                    }
+                    Step::Return(these) if state.may_become(Returned) => {
+                        let these: Vec<ReturnLine> = these
+                            .into_iter()
+                            .map(|(n, quantity)| ReturnLine { product_id: products[n], quantity })
+                            .collect();
+                        let (back, none_out) = coming_back(&lines, &these);
+                        for line in back {
+                            let sold = lines.iter_mut().find(|sold| sold.0 == line.product_id).unwrap();
+                            prop_assert!(line.quantity > 0);
+                            sold.2 += line.quantity;
+                            shelf += line.quantity;
+                        }
+                        if none_out {
+                            state = Returned;
+                        }
+                    }
+                    _ => {}
+                }
+                prop_assert!(before == state || before.may_become(state));
+                let out: Quantity = lines.iter().map(|(_, quantity, returned)| quantity - returned).sum();
+                prop_assert!(lines.iter().all(|(_, quantity, returned)| (0..=*quantity).contains(returned)));
+                let with_buyers = if matches!(state, Sold | Returned) { out } else { 0 };
+                let aside = if state == Held { all } else { 0 };
+                prop_assert_eq!(shelf + aside + with_buyers, all);
+                prop_assert_eq!(state == Returned, out == 0);
             }
         }
     }

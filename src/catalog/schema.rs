@@ -59,6 +59,7 @@ diesel::table! {
         hold_id -> Text,
         product_id -> Text,
         quantity -> BigInt,
+        returned -> BigInt,
     }
 }
 

@@ -113,7 +113,7 @@ impl Shop {
 
     async fn refund(&self, hold: HoldId, restock: bool) {
         let (invoice, hold, reason) = (invoice(), Some(hold), "requested".to_owned());
-        self.tell(&InvoiceRefunded { invoice, amount: 1, restock, hold, reason, past: false }).await;
+        self.tell(&InvoiceRefunded { invoice, amount: 1, restock, lines: Vec::new(), hold, reason, past: false }).await;
     }
 
     /// The events since the last call, by name, and what they say.

@@ -7,6 +7,8 @@
 //! file or a folder cannot be used. What went wrong is one line on standard error that says what to do.
 
 mod admin;
+mod backup;
+mod check;
 mod configuration;
 mod logging;
 mod open;
@@ -39,6 +41,8 @@ use configuration::Configuration;
   mercat serve --listen 0.0.0.0:80 --no-demo   serve to everybody, without the demo
   mercat admin create --email ada@example.com  make an administrator
   mercat import products catalogue.csv         put products in, or bring them up to date
+  mercat check                                 read all books, report every broken promise
+  mercat backup /backup/monday                 copy the whole shop while it runs
   mercat config                                every setting, its value, and where it came from
 
 Every setting can also be an environment variable (MERCAT_LISTEN), a line in .env, or a line in
@@ -103,6 +107,55 @@ Example:
     /// Fill the shop with made-up data
     #[command(subcommand, arg_required_else_help = true)]
     Seed(SeedCommand),
+    /// Read all books and report every broken promise
+    #[command(
+        after_help = "Looks for what must never be: stock that is not the sum of its moves, a paid invoice without
+its one payment, receipt, sale, statistics entry and notification, a gap in the invoice numbers,
+events that do not arrive, damaged database files. One line a fault: whose books, what is wrong,
+with which, and what to do.
+
+While a shop runs on the same data it only reads; what is still on its way from one part of the
+shop to another is waited for and is no fault. When none runs, it first finishes what the last one
+left behind, as the next start would: mail that is due goes out, payments are asked after.
+
+Exit code: 0 all books agree, 1 there are faults, 2 the books cannot be read.
+
+Example:
+  mercat check --data /srv/shop"
+    )]
+    Check,
+    /// Copy the whole shop into a folder, while it runs
+    #[command(
+        after_help = "All databases are copied as they are at the same instant; the shop goes on selling. The copy is
+verified, and backup.json, written last, says that it is whole. It holds everything, also the
+secret that signs tokens: keep it as safe as the shop.
+
+Examples:
+  mercat backup /backup/shop-monday --data /srv/shop
+  mercat backup \"/backup/$(date +%F)\""
+    )]
+    Backup {
+        /// The folder for it: new, or empty
+        dir: PathBuf,
+    },
+    /// Put the shop of a backup in the place of the one that is there
+    #[command(
+        after_help = "Stop the shop first. The backup is verified before anything is replaced, and a crash in the middle
+leaves the old shop or the new one, never half of each. A shop that has changed since the backup
+was taken is replaced only with --force, and what happened since is lost: orders, also their
+numbers, which will be given again. Live clients are told to read their notifications anew.
+
+Examples:
+  mercat restore /backup/shop-monday --data /srv/shop
+  mercat restore /backup/shop-monday --data /tmp/look    a second shop, to look at an old state"
+    )]
+    Restore {
+        /// The folder that `mercat backup` made
+        dir: PathBuf,
+        /// Replace a shop that is newer than the backup
+        #[arg(long)]
+        force: bool,
+    },
     /// Print every setting, its value and where it came from
     #[command(
         after_help = "Secrets are masked. Strongest first: flags, MERCAT_* variables, .env, mercat.toml, defaults.
@@ -306,6 +359,9 @@ fn run(cli: Cli) -> Result<(), Failed> {
             let accounts = if reset_accounts { Accounts::Reset } else { Accounts::Keep };
             seed::demo(&configuration, settings, accounts)
         }
+        Command::Check => check::check(&configuration, settings),
+        Command::Backup { dir } => backup::backup(&configuration, &settings, &dir),
+        Command::Restore { dir, force } => backup::restore(&configuration, &settings, &dir, force),
         Command::Config { .. } | Command::Completions { .. } => Ok(()),
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::configuration::Configuration;
 use super::{Failed, say};
 use crate::app::App;
+use crate::backup;
 use crate::messaging::Ctx;
 use crate::settings::{DOMAINS, Place, Settings};
 use crate::store::OpenError;
@@ -37,6 +38,18 @@ pub fn folders(configuration: &Configuration, settings: &Settings) -> Result<(),
                 ),
             )
         })?;
+    }
+    finish_restore(configuration, settings)
+}
+
+/// Finishes a restore that was cut short: until then the databases are of different moments.
+fn finish_restore(configuration: &Configuration, settings: &Settings) -> Result<(), Failed> {
+    if !backup::is_unfinished(settings) {
+        return Ok(());
+    }
+    let _held = lock(configuration, settings)?;
+    if backup::finish(settings)? {
+        log::warn!("a restore that was cut short is finished now");
     }
     Ok(())
 }

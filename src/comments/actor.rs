@@ -6,12 +6,13 @@ use actix::{Actor, Context, Supervised};
 
 use super::store::{self, Person};
 use super::{
-    AddComment, Comment, CommentAdded, CommentsError, DeleteComment, ListComments, RatingChanged, RecordComment, model,
+    AddComment, AuditRatings, Comment, CommentAdded, CommentsError, DeleteComment, ListComments, RatingChanged,
+    RecordComment, model,
 };
-use crate::catalog::{Catalog, CatalogError, GetProduct};
+use crate::catalog::{Catalog, CatalogError, GetProduct, RatingFacts};
 use crate::events::{Deliver, Delivery};
 use crate::messaging::{Client, Ctx, Failure, Role};
-use crate::store::{Store, Tx};
+use crate::store::{Audit, Audited, Store, Tx};
 use crate::types::{CommentId, Page};
 use crate::users::{UserChanged, UserErased, UserRegistered};
 
@@ -38,6 +39,8 @@ crate::answers! { Comments;
     DeleteComment => delete_comment,
     RecordComment => record_comment,
     Deliver => deliver,
+    Audit => audit,
+    AuditRatings => audit_ratings,
 }
 
 async fn add_comment(room: Arc<Room>, ctx: Ctx, request: AddComment) -> Result<Comment, CommentsError> {
@@ -159,4 +162,12 @@ fn learn(tx: &mut Tx<'_>, event: &Delivery) -> Result<(), Failure> {
         store::erase_person(tx.conn, user_id)?;
     }
     Ok(())
+}
+
+async fn audit(room: Arc<Room>, _: Ctx, request: Audit) -> Result<Audited, Failure> {
+    room.store.audit(request, store::audit::BOOKS).await
+}
+
+async fn audit_ratings(room: Arc<Room>, _: Ctx, request: AuditRatings) -> Result<Vec<RatingFacts>, Failure> {
+    room.store.read(move |conn| Ok(store::audit::ratings(conn, request.which)?)).await
 }

@@ -101,3 +101,14 @@ crate::events! {
     "comments.comment_added": CommentAdded;
     "comments.rating_changed": RatingChanged;
 }
+
+/// Says how products are rated. For `mercat check`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AuditRatings {
+    /// Which.
+    pub which: crate::store::Which<ProductId>,
+}
+
+crate::requests! { crate::messaging::Failure;
+    "comments.AuditRatings": AuditRatings => Vec<crate::catalog::RatingFacts>, retry, |_| Access::Domains;
+}

@@ -1,5 +1,7 @@
 //! The only SQL of the comments.
 
+pub mod audit;
+
 use diesel::prelude::*;
 
 use super::Comment;

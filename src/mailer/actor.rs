@@ -12,7 +12,7 @@ use super::*;
 use crate::events::{Deliver, Delivery, Event};
 use crate::messaging::{Ctx, Failure};
 use crate::payments::{Invoice, InvoicePaid, InvoiceRefunded};
-use crate::store::Tx;
+use crate::store::{Audit, Audited, Tx};
 use crate::types::{EmailAddress, Fields, Page, UserId};
 use crate::users::{EmailVerificationRequested, PasswordResetRequested, UserChanged, UserErased, UserRegistered};
 
@@ -32,6 +32,9 @@ impl Actor for Mailer {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        if self.room.store.is_beside() {
+            return;
+        }
         let purge = |room: &Arc<Room>| {
             let room = Arc::clone(room);
             actix::spawn(async move {
@@ -54,6 +57,8 @@ crate::answers! { Mailer;
     ListEmails => list_emails,
     GetEmail => get_email,
     Deliver => deliver,
+    Audit => audit,
+    AuditLetters => audit_letters,
 }
 
 async fn send_email(room: Arc<Room>, ctx: Ctx, request: SendEmail) -> Result<Accepted, MailerError> {
@@ -133,7 +138,11 @@ fn effect(room: &Room, tx: &mut Tx<'_>, event: &Delivery) -> Result<(), MailerEr
         bill(room, tx, &invoice, &letter, &invoice.id.to_string())?;
     } else if let Some(InvoiceRefunded { invoice, amount, reason, past: false, .. }) = open(event)? {
         // Money can go back in parts, each with a letter of its own: how much it was in all tells them apart.
-        let reference = format!("{}:{}", invoice.id, invoice.refunded);
+        // Money that no invoice could take is none of that sum.
+        let reference = match reason.as_str() {
+            "late_payment" => format!("{}:{}", invoice.id, event.id),
+            _ => format!("{}:{}", invoice.id, invoice.refunded),
+        };
         bill(room, tx, &invoice, &Letter::refund(&invoice, amount, &reason), &reference)?;
     }
     Ok(())
@@ -169,4 +178,12 @@ fn open<E: Event>(event: &Delivery) -> Result<Option<E>, MailerError> {
         log::error!("mailer: event {} {} is not understood: {error}", event.name, event.id);
         Failure::Internal.into()
     })
+}
+
+async fn audit(room: Arc<Room>, _: Ctx, request: Audit) -> Result<Audited, Failure> {
+    room.store.audit(request, store::audit::BOOKS).await
+}
+
+async fn audit_letters(room: Arc<Room>, _: Ctx, request: AuditLetters) -> Result<Vec<LetterFacts>, Failure> {
+    room.store.read(move |conn| Ok(store::audit::letters(conn, &request.invoices)?)).await
 }

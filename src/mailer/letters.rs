@@ -125,7 +125,20 @@ mod tests {
                 },
                 "2 x <b>Cup</b>\n    4.50 EUR each, 9.00 EUR\n\nTotal: 9.00 EUR",
             ),
-            (Letter::Refund { number, amount: "9.00 EUR".to_owned(), all: true, out_of_stock: true }, "sold out"),
+            (
+                Letter::Refund { number, amount: "9.00 EUR".to_owned(), all: true, out_of_stock: true, late: false },
+                "sold out",
+            ),
+            (
+                Letter::Refund {
+                    number: "INV-000008".to_owned(),
+                    amount: "9.00 EUR".to_owned(),
+                    all: true,
+                    out_of_stock: false,
+                    late: true,
+                },
+                "could not be paid any more",
+            ),
         ];
         for (letter, part) in cases {
             let Written { subject, text, html } = letters().write(&letter, "Ada <script>\r\nBcc: x@y.z").unwrap();

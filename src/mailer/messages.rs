@@ -134,3 +134,25 @@ crate::events! {
     "mailer.email_changed": EmailChanged;
     "mailer.email_failed": EmailFailed;
 }
+
+/// Says which letters there are for invoices, at most 500. For `mercat check`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AuditLetters {
+    /// Which.
+    pub invoices: Vec<crate::types::InvoiceId>,
+}
+
+/// The letters for one invoice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LetterFacts {
+    /// Receipts, however they stand.
+    pub receipts: i64,
+    /// Letters about refunds, those that wait for an address included.
+    pub refunds: i64,
+    /// Receipts that wait for an address.
+    pub waiting: i64,
+}
+
+crate::requests! { crate::messaging::Failure;
+    "mailer.AuditLetters": AuditLetters => Vec<LetterFacts>, retry, |_| Access::Domains;
+}

@@ -204,6 +204,9 @@ pub enum Letter {
         all: bool,
         /// Whether it went back because the goods were gone.
         out_of_stock: bool,
+        /// Whether it came when the invoice could not be paid any more.
+        #[serde(default)]
+        late: bool,
     },
 }
 
@@ -244,8 +247,9 @@ impl Letter {
         Self::Refund {
             number: invoice.number.clone(),
             amount: invoice.currency.format(amount),
-            all: invoice.refunded >= invoice.total,
+            all: invoice.refunded >= invoice.total || reason == "late_payment",
             out_of_stock: reason == "out_of_stock",
+            late: reason == "late_payment",
         }
     }
 

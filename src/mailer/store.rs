@@ -1,5 +1,7 @@
 //! The only SQL of the mailer.
 
+pub mod audit;
+
 use diesel::prelude::*;
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 

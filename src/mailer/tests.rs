@@ -116,7 +116,7 @@ impl Shop {
     fn refunded(&self, invoice: &Invoice, amount: Amount, refunded: Amount) -> Delivery {
         let invoice = Invoice { refunded, ..invoice.clone() };
         let (restock, hold, reason) = (false, None, "requested".to_owned());
-        news(self, &InvoiceRefunded { invoice, amount, restock, hold, reason, past: false })
+        news(self, &InvoiceRefunded { invoice, amount, restock, lines: Vec::new(), hold, reason, past: false })
     }
 }
 

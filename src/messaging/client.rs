@@ -1,12 +1,13 @@
 //! The only way from one part of the shop to a domain. A caller never learns on which side of it the domain is.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use actix::{Actor, Addr, Context, Handler, MailboxError};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
-use super::{Ctx, Envelope, Failure, Request, Vitals};
+use super::{Ctx, Envelope, Failure, Request, Vitals, hooks};
 
 /// Asks one domain.
 ///
@@ -20,7 +21,13 @@ pub struct Client<A: Actor> {
 /// Where the domain is. The side for another process joins here; callers will not notice.
 enum Side<A: Actor> {
     /// In this process.
-    Local { address: Addr<A>, vitals: Arc<Vitals>, permits: Arc<Semaphore>, in_flight_max: usize },
+    Local {
+        address: Addr<A>,
+        vitals: Arc<Vitals>,
+        permits: Arc<Semaphore>,
+        in_flight_max: usize,
+        storage: Arc<Storage>,
+    },
     /// Switched off by configuration.
     Off,
 }
@@ -36,6 +43,27 @@ pub struct Health {
     pub queue_depth: usize,
     /// How often it was restarted after a panic.
     pub restarts: u64,
+    /// Whether its database cannot be written: it reads, and refuses every change.
+    pub read_only: bool,
+    /// Whether the last look into its database failed.
+    pub unreadable: bool,
+}
+
+/// How a domain's database is, noted by whoever works on it.
+#[derive(Debug, Default)]
+pub struct Storage {
+    /// Whether the last try to write failed.
+    pub read_only: AtomicBool,
+    /// Whether the last try to read failed.
+    pub unreadable: AtomicBool,
+}
+
+impl Storage {
+    /// Whether anything is wrong with it.
+    #[must_use]
+    pub fn is_in_trouble(&self) -> bool {
+        self.read_only.load(Ordering::Relaxed) || self.unreadable.load(Ordering::Relaxed)
+    }
 }
 
 /// Whether a domain answers.
@@ -55,11 +83,12 @@ pub enum HealthState {
 impl<A: Actor> Clone for Client<A> {
     fn clone(&self) -> Self {
         let side = match &self.side {
-            Side::Local { address, vitals, permits, in_flight_max } => Side::Local {
+            Side::Local { address, vitals, permits, in_flight_max, storage } => Side::Local {
                 address: address.clone(),
                 vitals: Arc::clone(vitals),
                 permits: Arc::clone(permits),
                 in_flight_max: *in_flight_max,
+                storage: Arc::clone(storage),
             },
             Side::Off => Side::Off,
         };
@@ -68,11 +97,18 @@ impl<A: Actor> Clone for Client<A> {
 }
 
 impl<A: Actor<Context = Context<A>>> Client<A> {
-    /// A client of a domain in this process that may have `in_flight_max` requests in hand.
+    /// A client of a domain in this process that may have `in_flight_max` requests in hand. `storage` says how the
+    /// domain's database is.
     #[must_use]
-    pub fn local(domain: &'static str, address: Addr<A>, vitals: Arc<Vitals>, in_flight_max: usize) -> Self {
+    pub fn local(
+        domain: &'static str,
+        address: Addr<A>,
+        vitals: Arc<Vitals>,
+        in_flight_max: usize,
+        storage: Arc<Storage>,
+    ) -> Self {
         let permits = Arc::new(Semaphore::new(in_flight_max));
-        Self { domain, side: Side::Local { address, vitals, permits, in_flight_max } }
+        Self { domain, side: Side::Local { address, vitals, permits, in_flight_max, storage } }
     }
 
     /// A client of a domain that is switched off: every call fails as unavailable.
@@ -100,7 +136,7 @@ impl<A: Actor<Context = Context<A>>> Client<A> {
             return Err(Failure::Overloaded.into());
         };
         let (deadline, request_id) = (ctx.deadline, Arc::clone(&ctx.request_id));
-        match tokio::time::timeout_at(deadline.into(), address.send(Envelope { ctx, request })).await {
+        match tokio::time::timeout_at(deadline, hooks::carry(address, Envelope { ctx, request })).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(MailboxError::Closed)) if vitals.is_down() => Err(Failure::Unavailable.into()),
             Ok(Err(MailboxError::Closed)) => {
@@ -118,11 +154,18 @@ impl<A: Actor<Context = Context<A>>> Client<A> {
     #[must_use]
     pub fn health(&self) -> Health {
         match &self.side {
-            Side::Off => Health { status: HealthState::Off, place: "off", queue_depth: 0, restarts: 0 },
-            Side::Local { vitals, permits, in_flight_max, .. } => {
+            Side::Off => Health {
+                status: HealthState::Off,
+                place: "off",
+                queue_depth: 0,
+                restarts: 0,
+                read_only: false,
+                unreadable: false,
+            },
+            Side::Local { vitals, permits, in_flight_max, storage, .. } => {
                 let status = if vitals.is_down() {
                     HealthState::Down
-                } else if permits.available_permits() == 0 {
+                } else if permits.available_permits() == 0 || storage.is_in_trouble() {
                     HealthState::Degraded
                 } else {
                     HealthState::Up
@@ -132,6 +175,8 @@ impl<A: Actor<Context = Context<A>>> Client<A> {
                     place: "local",
                     queue_depth: in_flight_max - permits.available_permits(),
                     restarts: vitals.restarts(),
+                    read_only: storage.read_only.load(Ordering::Relaxed),
+                    unreadable: storage.unreadable.load(Ordering::Relaxed),
                 }
             }
         }

@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
-use crate::types::{ApiKeyId, SessionId, UserId};
+use crate::types::{ApiKeyId, SessionId, UserId, fresh};
 
 /// How long a caller waits when nothing else was said.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -174,7 +175,7 @@ impl Ctx {
     /// A request of the shop itself, made by `domain` on its own account.
     #[must_use]
     pub fn domain(domain: &str) -> Self {
-        Self::new(Caller::Domain(domain.into()), uuid::Uuid::now_v7().to_string())
+        Self::new(Caller::Domain(domain.into()), fresh().to_string())
     }
 
     /// The same context with this key.

@@ -153,8 +153,15 @@ impl From<diesel::result::Error> for Failure {
         let text = error.to_string();
         log::error!("database: {text}");
         // SQLite's own sentences (sqlite3_errstr); diesel hands on no code for them.
-        let passing =
-            ["disk is full", "disk I/O error", "readonly database", "is locked", "unable to open", "malformed"];
+        let passing = [
+            "disk is full",
+            "disk I/O error",
+            "readonly database",
+            "is locked",
+            "unable to open",
+            "malformed",
+            "not a database",
+        ];
         if passing.iter().any(|sign| text.contains(sign)) { Self::StorageUnavailable } else { Self::Internal }
     }
 }

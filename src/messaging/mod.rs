@@ -10,7 +10,7 @@ mod failure;
 mod request;
 mod supervisor;
 
-pub use client::{Client, Health, HealthState};
+pub use client::{Client, Health, HealthState, Storage};
 pub use ctx::{BadKey, Caller, Credential, Ctx, IdempotencyKey, Identity, Role};
 pub use failure::{DomainError, ErrorKind, Failure};
 pub use request::{Access, Answer, Envelope, Request};
@@ -19,7 +19,25 @@ pub use supervisor::{Supervisor, Vitals};
 /// What the macros of this room expand to; not for hands.
 #[doc(hidden)]
 pub mod hooks {
-    use super::{Ctx, Request};
+    use actix::{Actor, Addr, Context, Handler, MailboxError};
+
+    use super::{Ctx, Envelope, Request};
+
+    /// Brings a request to its actor and the answer back; in the laboratory, on a way where both can be lost.
+    pub async fn carry<A, R>(
+        address: &Addr<A>,
+        envelope: Envelope<R>,
+    ) -> Result<Result<R::Reply, R::Error>, MailboxError>
+    where
+        A: Actor<Context = Context<A>> + Handler<Envelope<R>>,
+        R: Request,
+    {
+        #[cfg(feature = "test-hooks")]
+        if let Some(world) = crate::simulation::world() {
+            return crate::simulation::carry(world, address, envelope).await;
+        }
+        address.send(envelope).await
+    }
 
     /// Panics when a test asked for it in the context. Compiled to nothing outside tests.
     pub fn before<R: Request>(ctx: &Ctx) {

@@ -6,12 +6,12 @@ use actix::{Actor, Context, Supervised};
 
 use super::outlet::{Batch, Outlet};
 use super::{
-    Catchup, GetStream, ListNotifications, MarkRead, Missed, NotificationPage, NotificationsError, Push, Stream, model,
-    store,
+    AuditTold, Catchup, GetStream, ListNotifications, MarkRead, Missed, NotificationPage, NotificationsError, Push,
+    Stream, ToldFacts, model, store,
 };
 use crate::events::{Deliver, Delivery};
 use crate::messaging::{Ctx, Failure};
-use crate::store::{Store, Tx};
+use crate::store::{Audit, Audited, Store, Tx};
 use crate::types::{Page, UserId};
 
 /// What the answers share.
@@ -39,6 +39,8 @@ crate::answers! { Notifications;
     GetStream => get_stream,
     Catchup => catchup,
     Deliver => deliver,
+    Audit => audit,
+    AuditTold => audit_told,
 }
 
 fn caller(ctx: &Ctx) -> Result<UserId, Failure> {
@@ -103,4 +105,12 @@ fn effect(tx: &mut Tx<'_>, event: &Delivery, keep: i64, pushes: &Batch) -> Resul
     // Last, after everything that can fail: an effect that is undone shows nothing.
     pushes.add(own.into_iter().chain(meaning.live));
     Ok(())
+}
+
+async fn audit(room: Arc<Room>, _: Ctx, request: Audit) -> Result<Audited, Failure> {
+    room.store.audit(request, store::audit::BOOKS).await
+}
+
+async fn audit_told(room: Arc<Room>, _: Ctx, request: AuditTold) -> Result<Vec<ToldFacts>, Failure> {
+    room.store.read(move |conn| Ok(store::audit::told(conn, &request.paid)?)).await
 }

@@ -103,3 +103,25 @@ crate::requests! { NotificationsError;
     "notifications.GetStream": GetStream => Stream, retry, |_| Access::Domains;
     "notifications.Catchup": Catchup => Missed, retry, |_| Access::Domains;
 }
+
+/// Says how often users were told that these invoices are paid, at most 500. For `mercat check`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AuditTold {
+    /// Whose stream, and which invoice.
+    pub paid: Vec<(UserId, crate::types::InvoiceId)>,
+}
+
+/// What a stream says of one invoice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToldFacts {
+    /// How often it says that the invoice is paid.
+    pub times: i64,
+    /// The oldest that is kept, when older ones were dropped.
+    pub kept_since: Option<Timestamp>,
+    /// Whether the stream's user was erased.
+    pub erased: bool,
+}
+
+crate::requests! { crate::messaging::Failure;
+    "notifications.AuditTold": AuditTold => Vec<ToldFacts>, retry, |_| Access::Domains;
+}

@@ -59,5 +59,14 @@ pub fn open(ground: &Ground, feed: Feed) -> Result<Opened<Notifications>, OpenEr
     Ok(Opened { client, store })
 }
 
+/// Gives the history in a database that nobody has open another name: it is not the one that listeners know, because
+/// some of it may be lost. For a restore.
+///
+/// # Errors
+/// Says what is wrong with the file.
+pub fn begin_new_history(file: &std::path::Path) -> Result<(), String> {
+    crate::store::change(file, store::new_epoch)
+}
+
 #[cfg(test)]
 mod tests;

@@ -171,6 +171,7 @@ fn failed(event: PaymentFailed) -> Means {
     let kind = "payment_failed";
     let why = match event.reason.as_str() {
         "card_declined" => "The card was declined",
+        "authentication_required" => "The card's bank wanted you to confirm the payment, which is not possible here",
         _ => "The payment did not go through",
     };
     let title = "Your payment failed".to_owned();
@@ -212,6 +213,10 @@ fn refunded(event: InvoiceRefunded) -> Means {
         "out_of_stock" => format!(
             "We are sorry: what you ordered with invoice {} was sold out before your payment came. \
              We are sending {amount} back.",
+            invoice.number
+        ),
+        "late_payment" => format!(
+            "Your payment came when invoice {} could not be paid any more. We are sending all of it back.",
             invoice.number
         ),
         _ => format!("We are sending {amount} of invoice {} back.", invoice.number),

@@ -1,5 +1,7 @@
 //! The only SQL of the notifications.
 
+pub mod audit;
+
 use diesel::prelude::*;
 
 use super::model::Telling;
@@ -47,6 +49,11 @@ impl From<Row> for Notification {
 /// The name of this history.
 pub fn epoch(conn: &mut Conn) -> QueryResult<String> {
     meta::table.find("epoch").select(meta::value).first(conn)
+}
+
+/// Gives this history another name.
+pub fn new_epoch(conn: &mut Conn) -> QueryResult<()> {
+    diesel::sql_query("UPDATE meta SET value = lower(hex(randomblob(8))) WHERE key = 'epoch'").execute(conn).map(drop)
 }
 
 fn seq(conn: &mut Conn, user: UserId) -> QueryResult<i64> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Supervised};
+use diesel::Connection as _;
 
 use super::processing::{self, Back, Begun, Room};
 use super::store::{self, InvoiceRow};
@@ -12,7 +13,7 @@ use crate::catalog::SaleRefused;
 use crate::events::{Deliver, Delivery, Event};
 use crate::ground::to_its_end;
 use crate::messaging::{Ctx, Failure};
-use crate::store::Tx;
+use crate::store::{Audit, Audited, Tx};
 use crate::types::{Amount, FieldError, Fields, InvoiceId, Page, PaymentId, Timestamp};
 use crate::users::UserErased;
 
@@ -30,6 +31,9 @@ impl Actor for Payments {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        if self.room.store.is_beside() {
+            return;
+        }
         // At once: what a crash left behind is taken up before anybody asks.
         actix::spawn(Arc::clone(&self.room).look_around());
         ctx.run_interval(EVERY, |this, _| {
@@ -47,8 +51,12 @@ crate::answers! { Payments;
     PayInvoice => pay_invoice,
     RefundInvoice => refund_invoice,
     VoidInvoice => void_invoice,
+    HearProvider => hear_provider,
     RecordPastInvoice => record_past_invoice,
     Deliver => deliver,
+    Audit => audit,
+    AuditInvoices => audit_invoices,
+    CountPaid => count_paid,
 }
 
 /// A new open invoice with the next number.
@@ -156,15 +164,8 @@ async fn void_invoice(room: Arc<Room>, ctx: Ctx, request: VoidInvoice) -> Result
     room.store
         .write_once(&ctx, &request, move |tx| {
             let mut row = store::invoice(tx.conn, id)?.ok_or(PaymentsError::InvoiceNotFound)?;
-            match row.status()? {
-                InvoiceStatus::Void => return Ok(row.to_invoice()?),
-                InvoiceStatus::Open if row.processing.is_some() => return Err(PaymentsError::PaymentInProgress),
-                InvoiceStatus::Open => {}
-                InvoiceStatus::Paid | InvoiceStatus::Expired | InvoiceStatus::Refunded => {
-                    return Err(PaymentsError::NotOpen);
-                }
-            }
-            processing::step(&mut row, InvoiceStatus::Void)?;
+            let Some(void) = row.standing()?.void()? else { return Ok(row.to_invoice()?) };
+            row.stand(void, None);
             store::save(tx.conn, &row)?;
             tx.emit(&InvoiceVoided {
                 invoice_id: row.id,
@@ -176,6 +177,10 @@ async fn void_invoice(room: Arc<Room>, ctx: Ctx, request: VoidInvoice) -> Result
             Ok::<_, PaymentsError>(row.to_invoice()?)
         })
         .await
+}
+
+async fn hear_provider(room: Arc<Room>, ctx: Ctx, request: HearProvider) -> Result<(), PaymentsError> {
+    room.hear(ctx, request).await
 }
 
 async fn record_past_invoice(room: Arc<Room>, ctx: Ctx, request: RecordPastInvoice) -> Result<Invoice, PaymentsError> {
@@ -220,6 +225,7 @@ async fn record_past_invoice(room: Arc<Room>, ctx: Ctx, request: RecordPastInvoi
                     invoice: invoice.clone(),
                     amount: total,
                     restock: false,
+                    lines: Vec::new(),
                     hold: None,
                     reason: model::REQUESTED.to_owned(),
                     past: true,
@@ -247,7 +253,7 @@ fn hear(tx: &mut Tx<'_>, event: &Delivery) -> Result<(), PaymentsError> {
         PaymentsError::from(Failure::Internal)
     };
     if let Some(SaleRefused { invoice_id, .. }) = event.open().map_err(unreadable)? {
-        let back = Back { invoice: invoice_id, amount: None, restock: false, reason: model::OUT_OF_STOCK };
+        let back = Back { invoice: invoice_id, amount: None, restock: false, lines: None, reason: model::OUT_OF_STOCK };
         match processing::begin_refund(tx, PaymentId::new(), &back, None) {
             // Somebody was quicker and gave it all back.
             Ok(Begun::Go(_) | Begun::Before(_) | Begun::Refused(_)) | Err(PaymentsError::RefundTooLarge { .. }) => {}
@@ -258,4 +264,19 @@ fn hear(tx: &mut Tx<'_>, event: &Delivery) -> Result<(), PaymentsError> {
         store::forget_email(tx.conn, user_id)?;
     }
     Ok(())
+}
+
+async fn audit(room: Arc<Room>, _: Ctx, request: Audit) -> Result<Audited, Failure> {
+    room.store.audit(request, store::audit::BOOKS).await
+}
+
+async fn audit_invoices(room: Arc<Room>, _: Ctx, request: AuditInvoices) -> Result<Vec<InvoiceFacts>, Failure> {
+    // One transaction, so that an invoice and its refunds are of one moment.
+    room.store
+        .read(move |conn| conn.transaction(|conn| Ok::<_, Failure>(store::audit::invoices(conn, request.which)?)))
+        .await
+}
+
+async fn count_paid(room: Arc<Room>, _: Ctx, _: CountPaid) -> Result<Vec<(Timestamp, i64)>, Failure> {
+    room.store.read(|conn| Ok(store::audit::paid_by_day(conn)?)).await
 }

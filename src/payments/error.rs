@@ -15,6 +15,21 @@ pub enum PaymentsError {
     /// The provider says no. The invoice is still open.
     #[error("the card was declined; the invoice is still open, try another card")]
     CardDeclined,
+    /// The buyer's bank wants to hear from the buyer first. The invoice is still open.
+    #[error("the card's bank asks its owner to confirm payments, which this shop cannot do; try another card")]
+    AuthenticationRequired,
+    /// The provider cannot move so much, so little, or this currency. The invoice is still open.
+    #[error("the payment provider cannot move this amount in this currency; nothing was moved")]
+    AmountRefused,
+    /// What is said to come from the provider does not.
+    #[error("the signature is not the provider's for this body, or it is too old")]
+    BadSignature,
+    /// What comes from the provider cannot be read.
+    #[error("the message is signed, but it cannot be read")]
+    UnreadableNews,
+    /// The provider of this shop tells nothing by itself, or has no secret to sign with.
+    #[error("this shop hears of no provider here: it takes no messages without payments.stripe_webhook_secrets")]
+    NoWebhooks,
     /// The provider does not know the token. The invoice is still open.
     #[error("the payment token is not one the provider knows; nothing was charged")]
     UnknownToken,
@@ -56,9 +71,10 @@ crate::failures_become!(PaymentsError);
 impl DomainError for PaymentsError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::InvoiceNotFound => ErrorKind::NotFound,
-            Self::CardDeclined => ErrorKind::PaymentRequired,
-            Self::UnknownToken => ErrorKind::Invalid,
+            Self::InvoiceNotFound | Self::NoWebhooks => ErrorKind::NotFound,
+            Self::CardDeclined | Self::AuthenticationRequired => ErrorKind::PaymentRequired,
+            Self::UnknownToken | Self::AmountRefused => ErrorKind::Invalid,
+            Self::BadSignature | Self::UnreadableNews => ErrorKind::Malformed,
             Self::AlreadyPaid
             | Self::InvoiceExpired
             | Self::InvoiceVoid

@@ -127,12 +127,35 @@ pub struct PayInvoice {
 pub struct RefundInvoice {
     /// Which.
     pub invoice_id: InvoiceId,
-    /// How much, in minor units; all that is left when absent.
+    /// How much, in minor units. When absent: what `lines` cost, or without them all that is left.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub amount: Option<Amount>,
-    /// Whether the goods go back on the shelf; only with all that is left.
+    /// Whether goods go back on the shelf: those of `lines`, or without them all that have not come back yet, which
+    /// goes only with all the money that is left.
     #[serde(default)]
     pub restock: bool,
+    /// The goods that come back, a product once, 1 to 1,000 of them; never more of one than was sold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lines: Option<Vec<ReturnLine>>,
+}
+
+/// Goods that come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReturnLine {
+    /// Which product.
+    pub product_id: ProductId,
+    /// How many, at least 1.
+    pub quantity: Quantity,
+}
+
+/// Hands on what the payment provider told the shop by itself, as it came. Whether it is from the provider is shown by
+/// its signature, not by who hands it on.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct HearProvider {
+    /// The body, to the byte.
+    pub body: String,
+    /// The header that signs it.
+    pub signature: String,
 }
 
 /// Takes an unpaid invoice back.
@@ -164,6 +187,7 @@ crate::requests! { PaymentsError;
     "payments.ListInvoices": ListInvoices => Page<Invoice>, retry, |_| Access::SignedIn;
     "payments.PayInvoice": PayInvoice => Invoice, once, |_| Access::SignedIn;
     "payments.RefundInvoice": RefundInvoice => Invoice, once, |_| Access::Admin;
+    "payments.HearProvider": HearProvider => (), retry, |_| Access::Domains;
     "payments.VoidInvoice": VoidInvoice => Invoice, retry, |_| Access::Admin;
     "payments.RecordPastInvoice": RecordPastInvoice => Invoice, once, |_| Access::Domains;
 }
@@ -241,9 +265,13 @@ pub struct InvoiceRefunded {
     pub amount: Amount,
     /// Whether the goods go back on the shelf.
     pub restock: bool,
+    /// Which goods; all that have not come back yet when none are named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lines: Vec<ReturnLine>,
     /// The stock that was sold by it.
     pub hold: Option<HoldId>,
-    /// Why, in a stable word: `requested`, or `out_of_stock` when the sale could not be kept.
+    /// Why, in a stable word: `requested`; `out_of_stock` when the sale could not be kept; `late_payment` when the
+    /// money came for an invoice that could not take it any more, so that it never counted as paid.
     pub reason: String,
     /// Whether it is an order of the past, told for the statistics alone.
     #[serde(default)]
@@ -257,4 +285,65 @@ crate::events! {
     "payments.invoice_expired": InvoiceExpired;
     "payments.invoice_voided": InvoiceVoided;
     "payments.invoice_refunded": InvoiceRefunded;
+}
+
+/// Tells facts about invoices. For `mercat check`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AuditInvoices {
+    /// About which.
+    pub which: Invoices,
+}
+
+/// Which invoices facts are wanted of.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Invoices {
+    /// The next 500 in the order of their ids.
+    After(Option<InvoiceId>),
+    /// These, at most 500; those that do not exist are left out.
+    These(Vec<InvoiceId>),
+    /// Those for which this stock was set aside, at most 500. Looks at all there are.
+    OfHolds(Vec<HoldId>),
+}
+
+/// What must agree with the books of others about an invoice.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct InvoiceFacts {
+    /// Which.
+    pub id: InvoiceId,
+    /// Its number.
+    pub number: String,
+    /// Whose.
+    pub user_id: UserId,
+    /// How it stands.
+    pub status: InvoiceStatus,
+    /// Whether it is an order of the past, written into the books.
+    pub past: bool,
+    /// Whether it says where its receipt goes.
+    pub has_email: bool,
+    /// The stock set aside for it.
+    pub hold: Option<HoldId>,
+    /// The checkout it comes from.
+    pub checkout: Option<CheckoutId>,
+    /// How many of which products, in the order of their ids.
+    pub goods: Vec<(ProductId, Quantity)>,
+    /// Until when it can or could be paid.
+    pub expires_at: Timestamp,
+    /// When it was paid.
+    pub paid_at: Option<Timestamp>,
+    /// How many refunds are done.
+    pub refunds: i64,
+    /// Whether the goods came back with one of them.
+    pub restocked: bool,
+    /// Whether its money went or goes back because the sale could not be kept.
+    pub unkept: bool,
+}
+
+/// Counts the paid invoices of each day of UTC. For `mercat check`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CountPaid {}
+
+crate::requests! { crate::messaging::Failure;
+    "payments.AuditInvoices": AuditInvoices => Vec<InvoiceFacts>, retry, |_| Access::Domains;
+    "payments.CountPaid": CountPaid => Vec<(Timestamp, i64)>, retry, |_| Access::Domains;
 }

@@ -18,6 +18,7 @@ mod processing;
 mod provider;
 mod schema;
 mod store;
+mod stripe;
 #[cfg(test)]
 mod tests;
 
@@ -33,8 +34,15 @@ pub use actor::Payments;
 pub use error::PaymentsError;
 pub use messages::*;
 
+/// For the laboratory, which has a provider of its own.
+#[cfg(feature = "test-hooks")]
+pub use provider::{Charge, Charged, Known, PaymentProvider, Return, Returned};
+
 use processing::Room;
-use provider::{PaymentProvider, TestProvider};
+#[cfg(not(feature = "test-hooks"))]
+use provider::PaymentProvider;
+use provider::TestProvider;
+use stripe::StripeProvider;
 
 /// The steps of this domain's database.
 pub const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/payments/sqlite");
@@ -45,20 +53,29 @@ pub const WANTS: &[&str] = &["catalog.sale_refused", "users.user_erased"];
 /// Opens the domain.
 ///
 /// # Errors
-/// When its database cannot be opened.
+/// When its database cannot be opened, or the provider's settings cannot be used.
 pub fn open(ground: &Ground) -> Result<Opened<Payments>, OpenError> {
-    open_with(ground, |store| match ground.settings.payments.provider {
-        Provider::Test => Box::new(TestProvider::new(store)),
+    #[cfg(feature = "test-hooks")]
+    if let Some(world) = crate::simulation::world() {
+        return open_with(ground, |_| Ok(world.provider()));
+    }
+    let settings = &ground.settings.payments;
+    open_with(ground, |store| match settings.provider {
+        Provider::Test => Ok(Box::new(TestProvider::new(store))),
+        Provider::Stripe => match StripeProvider::new(&settings.stripe, store) {
+            Ok(stripe) => Ok(Box::new(stripe)),
+            Err(wrong) => Err(OpenError::setting("payments", "payments.stripe_secret_key", wrong)),
+        },
     })
 }
 
 /// Opens the domain with a provider of one's own.
 fn open_with(
     ground: &Ground,
-    provider: impl FnOnce(Store) -> Box<dyn PaymentProvider>,
+    provider: impl FnOnce(Store) -> Result<Box<dyn PaymentProvider>, OpenError>,
 ) -> Result<Opened<Payments>, OpenError> {
     let store = ground.store("payments", MIGRATIONS)?;
     let lifetime = ground.settings.payments.invoice_lifetime;
-    let room = Arc::new(Room::new(store.clone(), provider(store.clone()), lifetime));
+    let room = Arc::new(Room::new(store.clone(), provider(store.clone())?, lifetime));
     Ok(Opened { client: ground.start("payments", move || Payments { room }), store })
 }

@@ -5,18 +5,19 @@
 //! have ended is looked up, never asked for again: the token is not kept. A refund is asked for again under the same
 //! key, because the shop owes it.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::model::{self, PaymentState, RefundState};
-use super::provider::{Charge, Charged, Known, PaymentProvider, Return, Returned};
-use super::store::{self, InvoiceRow, PaymentRow, RefundRow};
+use super::provider::{About, Charge, Charged, Known, News, NotNews, PaymentProvider, Return, Returned};
+use super::store::{self, InvoiceRow, PaymentRow, RefundRow, StrayRow};
 use super::{
-    Invoice, InvoiceExpired, InvoicePaid, InvoiceRefunded, InvoiceStatus, PayInvoice, PaymentFailed, PaymentsError,
-    RefundInvoice,
+    HearProvider, Invoice, InvoiceExpired, InvoicePaid, InvoiceRefunded, InvoiceStatus, PayInvoice, PaymentFailed,
+    PaymentsError, RefundInvoice, ReturnLine,
 };
 use crate::ground::UnderWay;
 use crate::messaging::{Caller, Ctx, Failure};
@@ -29,6 +30,9 @@ const PROVIDER_PATIENCE: Duration = Duration::from_secs(30);
 const EXPIRE_BATCH: i64 = 100;
 /// How many unfinished tries are looked at in one round.
 const RECONCILE_BATCH: i64 = 256;
+/// The first pause before the provider is asked again about a try, doubled each time, and the longest.
+const SOON: Duration = Duration::from_secs(1);
+const RARELY: Duration = Duration::from_secs(300);
 
 /// What the handlers of this domain share.
 pub struct Room {
@@ -39,6 +43,41 @@ pub struct Room {
     under_way: UnderWay<PaymentId>,
     /// Held while a round of the timer runs: a slow one is not overtaken.
     round: Mutex<()>,
+    /// The tries that the provider was asked about in vain.
+    put_off: PutOff,
+}
+
+/// When to ask again about what the provider could not say: ever more rarely, so that one that is down, or a refund
+/// that takes days, is not asked every second. Holds no more than the tries of one round.
+#[derive(Default)]
+struct PutOff(std::sync::Mutex<HashMap<PaymentId, (u32, Instant)>>);
+
+impl PutOff {
+    fn all(&self) -> std::sync::MutexGuard<'_, HashMap<PaymentId, (u32, Instant)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it is time to ask about this one.
+    fn is_due(&self, id: PaymentId) -> bool {
+        self.all().get(&id).is_none_or(|(_, at)| *at <= Instant::now())
+    }
+
+    /// Asked in vain once more.
+    fn again(&self, id: PaymentId) {
+        let mut all = self.all();
+        let times = all.get(&id).map_or(0, |(times, _)| *times);
+        all.insert(id, (times + 1, Instant::now() + (SOON * 2_u32.saturating_pow(times)).min(RARELY)));
+    }
+
+    /// Something is known to have changed.
+    fn now(&self, id: PaymentId) {
+        self.all().remove(&id);
+    }
+
+    /// Forgets all that are not among `these`.
+    fn keep(&self, these: &HashSet<PaymentId>) {
+        self.all().retain(|id, _| these.contains(id));
+    }
 }
 
 /// How the first step of a try ended. All three are commits.
@@ -81,20 +120,10 @@ fn answered(tx: &mut Tx<'_>, wish: Option<&Wish>) -> Result<Option<Invoice>, Pay
     }
 }
 
-/// Changes how an invoice stands, if it may.
-pub fn step(row: &mut InvoiceRow, next: InvoiceStatus) -> Result<(), PaymentsError> {
-    let now = row.status()?;
-    if !now.may_become(next) {
-        log::error!("payments: invoice {} is {} and cannot become {}", row.id, now.as_str(), next.as_str());
-        return Err(Failure::Internal.into());
-    }
-    next.as_str().clone_into(&mut row.status);
-    Ok(())
-}
-
-/// Lets an open invoice run out.
+/// Lets an open invoice run out, unless it is being paid.
 fn expire(tx: &mut Tx<'_>, row: &mut InvoiceRow) -> Result<(), PaymentsError> {
-    step(row, InvoiceStatus::Expired)?;
+    let Some(expired) = row.standing()?.expire() else { return Ok(()) };
+    row.stand(expired, None);
     store::save(tx.conn, row)?;
     tx.emit(&InvoiceExpired {
         invoice_id: row.id,
@@ -119,16 +148,10 @@ fn begin_payment(
     let mut row = store::invoice(tx.conn, invoice)?
         .filter(|row| payer.is_none_or(|payer| payer == row.user_id))
         .ok_or(PaymentsError::InvoiceNotFound)?;
-    match row.status()? {
-        InvoiceStatus::Paid | InvoiceStatus::Refunded => return Err(PaymentsError::AlreadyPaid),
-        InvoiceStatus::Expired => return Err(PaymentsError::InvoiceExpired),
-        InvoiceStatus::Void => return Err(PaymentsError::InvoiceVoid),
-        InvoiceStatus::Open if row.processing.is_some() => return Err(PaymentsError::PaymentInProgress),
-        InvoiceStatus::Open if row.expires_at <= tx.now => {
-            expire(tx, &mut row)?;
-            return Ok(Begun::Refused(PaymentsError::InvoiceExpired));
-        }
-        InvoiceStatus::Open => {}
+    let paying = row.standing()?.begin_payment()?;
+    if row.expires_at <= tx.now {
+        expire(tx, &mut row)?;
+        return Ok(Begun::Refused(PaymentsError::InvoiceExpired));
     }
     let (scope, key, fingerprint) = store::to_columns(wish);
     let payment = PaymentRow {
@@ -145,7 +168,7 @@ fn begin_payment(
         ended_at: None,
     };
     store::insert_payment(tx.conn, &payment)?;
-    row.processing = Some(id);
+    row.stand(paying, Some(id));
     store::save(tx.conn, &row)?;
     Ok(Begun::Go(payment))
 }
@@ -156,42 +179,137 @@ type NotTaken = (PaymentsError, &'static str);
 /// Ends a try to take money. What the caller hears is inside, because a refusal is a commit too.
 fn end_payment(
     tx: &mut Tx<'_>,
-    payment: &PaymentRow,
+    id: PaymentId,
     taken: Result<(), NotTaken>,
 ) -> Result<Result<Invoice, PaymentsError>, PaymentsError> {
-    let mut row = store::invoice(tx.conn, payment.invoice_id)?.ok_or(PaymentsError::InvoiceNotFound)?;
-    let (state, failure) = match &taken {
-        Ok(()) => (PaymentState::Captured, None),
-        Err((_, word)) => (PaymentState::Failed, Some(*word)),
+    match taken {
+        Ok(()) => captured(tx, id),
+        Err(not_taken) => fail(tx, id, not_taken),
+    }
+}
+
+/// A try and its invoice, as they are in this transaction.
+fn current(tx: &mut Tx<'_>, id: PaymentId) -> Result<(PaymentRow, InvoiceRow), PaymentsError> {
+    let gone = |what: &str| {
+        log::error!("payments: the {what} of try {id} is gone");
+        PaymentsError::from(Failure::Internal)
     };
-    if !store::end_payment(tx.conn, payment.id, state, failure, tx.now)? {
+    let payment = store::payment(tx.conn, id)?.ok_or_else(|| gone("row"))?;
+    let row = store::invoice(tx.conn, payment.invoice_id)?.ok_or_else(|| gone("invoice"))?;
+    Ok((payment, row))
+}
+
+/// The provider took nothing.
+fn fail(
+    tx: &mut Tx<'_>,
+    id: PaymentId,
+    (error, word): NotTaken,
+) -> Result<Result<Invoice, PaymentsError>, PaymentsError> {
+    let (_, mut row) = current(tx, id)?;
+    let states = (PaymentState::Processing, PaymentState::Failed);
+    if !store::move_payment(tx.conn, id, states, Some(word), tx.now)? {
         // Somebody ended it before; what they found holds.
         return Ok(match row.status()? {
             InvoiceStatus::Paid | InvoiceStatus::Refunded => Ok(row.to_invoice()?),
             _ => Err(PaymentsError::ProviderFailed),
         });
     }
-    row.processing = None;
-    if let Err((error, word)) = taken {
-        store::save(tx.conn, &row)?;
-        tx.emit(&PaymentFailed {
+    row.stand(row.standing()?.fail_payment(), None);
+    store::save(tx.conn, &row)?;
+    tx.emit(&PaymentFailed {
+        invoice_id: row.id,
+        number: model::number(row.number),
+        user_id: row.user_id,
+        reason: word.to_owned(),
+    })?;
+    Ok(Err(error))
+}
+
+/// The provider has the money of a try for us, whoever says so and however often: the first time the invoice is paid.
+/// When the try had been given up and the invoice cannot take the money any more, it is noted to go back.
+fn captured(tx: &mut Tx<'_>, id: PaymentId) -> Result<Result<Invoice, PaymentsError>, PaymentsError> {
+    let (payment, mut row) = current(tx, id)?;
+    let before = payment.state()?;
+    let paid = match before {
+        PaymentState::Captured => return Ok(Ok(row.to_invoice()?)),
+        PaymentState::Processing => row.standing()?.capture(),
+        PaymentState::Failed => row.standing()?.capture_late(),
+    };
+    let Some(paid) = paid else {
+        let stray = StrayRow {
+            payment_id: id,
             invoice_id: row.id,
-            number: model::number(row.number),
-            user_id: row.user_id,
-            reason: word.to_owned(),
-        })?;
-        return Ok(Err(error));
-    }
-    step(&mut row, InvoiceStatus::Paid)?;
+            refund_key: PaymentId::new(),
+            amount: payment.amount,
+            currency: payment.currency,
+            created_at: tx.now,
+            ended_at: None,
+        };
+        if store::insert_stray(tx.conn, &stray)? {
+            log::error!("payments: {id} was paid after it was given up, and its invoice cannot take it: it goes back");
+        }
+        return Ok(Err(PaymentsError::ProviderFailed));
+    };
+    store::move_payment(tx.conn, id, (before, PaymentState::Captured), None, tx.now)?;
+    row.stand(paid, None);
     row.paid_at = Some(tx.now);
     store::save(tx.conn, &row)?;
     let invoice = row.to_invoice()?;
     tx.emit(&InvoicePaid { invoice: invoice.clone(), hold: row.hold, checkout: row.checkout, past: false })?;
-    let wish = (payment.scope.clone(), payment.key.clone(), payment.fingerprint.clone());
-    if let Some(wish) = store::from_columns(wish) {
+    if let Some(wish) = store::from_columns((payment.scope, payment.key, payment.fingerprint)) {
         tx.keep::<_, PaymentsError>(&wish, &invoice)?;
     }
     Ok(Ok(invoice))
+}
+
+/// Money that no invoice could take went back: its owner is told.
+fn end_stray(tx: &mut Tx<'_>, stray: &StrayRow) -> Result<(), PaymentsError> {
+    if !store::end_stray(tx.conn, stray.payment_id, tx.now)? {
+        return Ok(());
+    }
+    let Some(row) = store::invoice(tx.conn, stray.invoice_id)? else { return Ok(()) };
+    tx.emit(&InvoiceRefunded {
+        invoice: row.to_invoice()?,
+        amount: stray.amount,
+        restock: false,
+        lines: Vec::new(),
+        hold: None,
+        reason: model::LATE_PAYMENT.to_owned(),
+        past: false,
+    })?;
+    Ok(())
+}
+
+/// The effect of a piece of the provider's news, once. Says whether there is money to send back.
+fn hear(tx: &mut Tx<'_>, news: &News) -> Result<bool, PaymentsError> {
+    if !store::first_news(tx.conn, &news.id, tx.now)? {
+        return Ok(false);
+    }
+    match &news.about {
+        About::Captured { charge, amount, currency } => {
+            let Ok(id) = charge.parse::<PaymentId>() else { return Ok(false) };
+            // Another shop may share the account.
+            let Some(payment) = store::payment(tx.conn, id)? else { return Ok(false) };
+            if (payment.amount, payment.currency) != (*amount, *currency) {
+                log::error!(
+                    "payments: {id} was to bring {}, and the provider says {amount} {currency}",
+                    payment.amount
+                );
+                return Ok(false);
+            }
+            Ok(captured(tx, id)?.is_err())
+        }
+        About::Returned { back } => {
+            let Ok(id) = back.parse::<PaymentId>() else { return Ok(false) };
+            if let Some(refund) = store::refund(tx.conn, id)? {
+                let _ = end_refund(tx, &refund, Ok(()))?;
+            } else if let Some(stray) = store::stray_by_key(tx.conn, id)? {
+                end_stray(tx, &stray)?;
+            }
+            Ok(false)
+        }
+        About::Changed { .. } | About::Nothing => Ok(false),
+    }
 }
 
 /// What is to go back.
@@ -199,6 +317,7 @@ pub struct Back {
     pub invoice: InvoiceId,
     pub amount: Option<i64>,
     pub restock: bool,
+    pub lines: Option<Vec<ReturnLine>>,
     pub reason: &'static str,
 }
 
@@ -213,20 +332,27 @@ pub fn begin_refund(
         return Ok(Begun::Before(before));
     }
     let mut row = store::invoice(tx.conn, back.invoice)?.ok_or(PaymentsError::InvoiceNotFound)?;
-    match row.status()? {
-        InvoiceStatus::Paid => {}
-        InvoiceStatus::Refunded => return Err(PaymentsError::RefundTooLarge { left: 0 }),
-        InvoiceStatus::Open | InvoiceStatus::Expired | InvoiceStatus::Void => return Err(PaymentsError::NotPaid),
-    }
-    let left = row.left();
-    let amount = back.amount.unwrap_or(left);
+    let standing = row.standing()?;
+    // Whether it can be refunded at all is said before what is wrong with the wish.
+    standing.begin_refund(0)?;
+    let left = standing.left();
+    let (price, goods) = match &back.lines {
+        None if back.restock => (left, model::still_out(&row.lines()?, &store::returned_lines(tx.conn, &row)?)),
+        None => (left, Vec::new()),
+        Some(wanted) => {
+            let returned = store::returned_lines(tx.conn, &row)?;
+            (model::price_of_return(&row.lines()?, &returned, wanted)?, wanted.clone())
+        }
+    };
+    let amount = back.amount.unwrap_or(price);
     // An invoice over nothing has nothing to reserve, so the refund itself is looked for.
     let nothing_left = if row.total == 0 { store::has_refund_under_way(tx.conn, row.id)? } else { left == 0 };
-    if amount > left || nothing_left {
+    if nothing_left {
         return Err(PaymentsError::RefundTooLarge { left });
     }
-    if back.restock && amount < left {
-        let message = "goes only with all that is left; leave the amount out";
+    let reserved = standing.begin_refund(amount)?;
+    if back.restock && back.lines.is_none() && amount < left {
+        let message = "goes only with all that is left; name the goods in `lines`, or leave the amount out";
         return Err(FieldError::new("restock", "invalid", message).into());
     }
     let (scope, key, fingerprint) = store::to_columns(wish);
@@ -236,6 +362,7 @@ pub fn begin_refund(
         state: RefundState::Processing.as_str().to_owned(),
         amount,
         restock: back.restock,
+        lines: if goods.is_empty() { None } else { Some(store::lines_to_text(&goods)?) },
         reason: back.reason.to_owned(),
         scope,
         key,
@@ -244,7 +371,7 @@ pub fn begin_refund(
         ended_at: None,
     };
     store::insert_refund(tx.conn, &refund)?;
-    row.refunding += amount;
+    row.stand(reserved, row.processing);
     store::save(tx.conn, &row)?;
     Ok(Begun::Go(refund))
 }
@@ -253,28 +380,27 @@ pub fn begin_refund(
 fn end_refund(
     tx: &mut Tx<'_>,
     refund: &RefundRow,
-    done: bool,
+    done: Result<(), PaymentsError>,
 ) -> Result<Result<Invoice, PaymentsError>, PaymentsError> {
     let mut row = store::invoice(tx.conn, refund.invoice_id)?.ok_or(PaymentsError::InvoiceNotFound)?;
-    let state = if done { RefundState::Done } else { RefundState::Failed };
+    let state = if done.is_ok() { RefundState::Done } else { RefundState::Failed };
     if !store::end_refund(tx.conn, refund.id, state, tx.now)? {
         return Ok(Ok(row.to_invoice()?));
     }
-    row.refunding -= refund.amount;
-    if !done {
+    let standing = row.standing()?;
+    if let Err(error) = done {
+        row.stand(standing.fail_refund(refund.amount), row.processing);
         store::save(tx.conn, &row)?;
-        return Ok(Err(PaymentsError::ProviderFailed));
+        return Ok(Err(error));
     }
-    row.refunded += refund.amount;
-    if row.refunded == row.total {
-        step(&mut row, InvoiceStatus::Refunded)?;
-    }
+    row.stand(standing.end_refund(refund.amount), row.processing);
     store::save(tx.conn, &row)?;
     let invoice = row.to_invoice()?;
     tx.emit(&InvoiceRefunded {
         invoice: invoice.clone(),
         amount: refund.amount,
         restock: refund.restock,
+        lines: refund.lines()?,
         hold: row.hold,
         reason: refund.reason.clone(),
         past: row.past,
@@ -288,7 +414,8 @@ fn end_refund(
 
 impl Room {
     pub fn new(store: Store, provider: Box<dyn PaymentProvider>, lifetime: Duration) -> Self {
-        Self { store, lifetime, provider, under_way: UnderWay::default(), round: Mutex::default() }
+        let (under_way, round, put_off) = (UnderWay::default(), Mutex::default(), PutOff::default());
+        Self { store, lifetime, provider, under_way, round, put_off }
     }
 
     /// Takes the money for an invoice.
@@ -314,6 +441,8 @@ impl Room {
         let taken = match timeout(PROVIDER_PATIENCE, self.provider.capture(charge)).await {
             Ok(Charged::Captured) => Ok(()),
             Ok(Charged::Declined) => Err((PaymentsError::CardDeclined, "card_declined")),
+            Ok(Charged::NeedsBuyer) => Err((PaymentsError::AuthenticationRequired, "authentication_required")),
+            Ok(Charged::AmountRefused) => Err((PaymentsError::AmountRefused, "amount_refused")),
             Ok(Charged::UnknownToken) => Err((PaymentsError::UnknownToken, "unknown_token")),
             Ok(Charged::Failed) => Err((PaymentsError::ProviderFailed, "provider_failed")),
             Ok(Charged::Unknown) | Err(_) => {
@@ -321,7 +450,7 @@ impl Room {
                 return Err(Failure::DeadlineExceeded.into());
             }
         };
-        self.store.write(move |tx| end_payment(tx, &payment, taken)).await?
+        self.store.write(move |tx| end_payment(tx, id, taken)).await?
     }
 
     /// Gives money of an invoice back.
@@ -331,6 +460,7 @@ impl Room {
             invoice: request.invoice_id,
             amount: request.amount,
             restock: request.restock,
+            lines: request.lines,
             reason: model::REQUESTED,
         };
         let _running = self.under_way.begin(id);
@@ -370,26 +500,74 @@ impl Room {
                 Err(Failure::DeadlineExceeded.into())
             }
             // Nobody asked for this one, so nobody would ask again: the shop itself does, until it is done.
-            Returned::Failed if refund.reason == model::OUT_OF_STOCK => {
+            Returned::Failed | Returned::AmountRefused if refund.reason == model::OUT_OF_STOCK => {
                 log::error!("payments: the provider refused refund {}, which is owed; asking again", refund.id);
                 Err(PaymentsError::ProviderFailed)
             }
-            Returned::Done | Returned::Failed => {
-                self.store.write(move |tx| end_refund(tx, &refund, returned == Returned::Done)).await?
-            }
+            Returned::Done => self.end_refund(refund, Ok(())).await,
+            Returned::Failed => self.end_refund(refund, Err(PaymentsError::ProviderFailed)).await,
+            Returned::AmountRefused => self.end_refund(refund, Err(PaymentsError::AmountRefused)).await,
         }
     }
 
-    /// Asks the provider what became of a try that nobody works on any more.
-    async fn look_up(&self, payment: PaymentRow) -> Result<(), PaymentsError> {
+    async fn end_refund(&self, refund: RefundRow, done: Result<(), PaymentsError>) -> Result<Invoice, PaymentsError> {
+        self.store.write(move |tx| end_refund(tx, &refund, done)).await?
+    }
+
+    /// Asks the provider what became of a try that nobody works on any more; says whether it is known now.
+    async fn look_up(&self, payment: PaymentRow) -> Result<bool, PaymentsError> {
         let known = timeout(PROVIDER_PATIENCE, self.provider.lookup(payment.id.to_string())).await;
         let taken = match known.unwrap_or(Known::Unknown) {
             Known::Captured => Ok(()),
             Known::Nothing => Err((PaymentsError::ProviderFailed, "not_captured")),
-            Known::Unknown => return Ok(()),
+            Known::Unknown => return Ok(false),
         };
         // Its caller is gone: the outcome is told by its event.
-        let _ = self.store.write(move |tx| end_payment(tx, &payment, taken)).await?;
+        let _ = self.store.write(move |tx| end_payment(tx, payment.id, taken)).await?;
+        Ok(true)
+    }
+
+    /// Sends money back that no invoice could take; says whether it went.
+    async fn carry_stray(&self, stray: StrayRow) -> Result<bool, PaymentsError> {
+        let back = Return {
+            key: stray.refund_key.to_string(),
+            charge: stray.payment_id.to_string(),
+            amount: stray.amount,
+            currency: stray.currency,
+        };
+        let returned = timeout(PROVIDER_PATIENCE, self.provider.refund(back)).await.unwrap_or(Returned::Unknown);
+        if returned != Returned::Done {
+            log::error!("payments: {} is owed back and the provider says {returned:?}; asking again", stray.payment_id);
+            return Ok(false);
+        }
+        self.store.write(move |tx| end_stray(tx, &stray)).await?;
+        Ok(true)
+    }
+
+    /// Takes in what the provider told by itself.
+    pub async fn hear(self: Arc<Self>, ctx: Ctx, request: HearProvider) -> Result<(), PaymentsError> {
+        let news = self.provider.read_news(&request.body, &request.signature, self.store.now());
+        let news = news.map_err(|not| {
+            log::warn!("payments: news of the provider is refused: {not:?} [{}]", ctx.request_id);
+            match not {
+                NotNews::NeverTells => PaymentsError::NoWebhooks,
+                NotNews::NotSigned => PaymentsError::BadSignature,
+                NotNews::Unreadable => PaymentsError::UnreadableNews,
+            }
+        })?;
+        let look = match &news.about {
+            About::Nothing => return Ok(()),
+            About::Changed { key } => {
+                if let Ok(id) = key.parse() {
+                    self.put_off.now(id);
+                }
+                true
+            }
+            About::Captured { .. } | About::Returned { .. } => self.store.write(move |tx| hear(tx, &news)).await?,
+        };
+        if look {
+            actix::spawn(self.look_around());
+        }
         Ok(())
     }
 
@@ -421,33 +599,52 @@ impl Room {
     }
 
     async fn take_up(self: &Arc<Self>) -> Result<(), PaymentsError> {
-        let (payments, refunds) = self
+        let (payments, refunds, strays) = self
             .store
             .read(|conn| {
                 let payments = store::processing_payments(conn, RECONCILE_BATCH)?;
-                Ok::<_, PaymentsError>((payments, store::processing_refunds(conn, RECONCILE_BATCH)?))
+                let refunds = store::processing_refunds(conn, RECONCILE_BATCH)?;
+                Ok::<_, PaymentsError>((payments, refunds, store::strays(conn, RECONCILE_BATCH)?))
             })
             .await?;
+        let mut all: HashSet<PaymentId> = payments.iter().map(|payment| payment.id).collect();
+        all.extend(refunds.iter().map(|refund| refund.id));
+        all.extend(strays.iter().map(|stray| stray.refund_key));
+        self.put_off.keep(&all);
         for payment in payments {
-            let Some(running) = self.under_way.begin(payment.id) else { continue };
-            let room = Arc::clone(self);
-            actix::spawn(async move {
-                let (_running, id) = (running, payment.id);
-                if let Err(error) = room.look_up(payment).await {
-                    log::warn!("payments: {id} is still open: {error}");
-                }
-            });
+            self.work_on(payment.id, move |room| async move { room.look_up(payment).await });
         }
         for refund in refunds {
-            let Some(running) = self.under_way.begin(refund.id) else { continue };
-            let room = Arc::clone(self);
-            actix::spawn(async move {
-                let (_running, id) = (running, refund.id);
-                if let Err(error) = room.carry_refund(refund).await {
-                    log::warn!("payments: refund {id} is still open: {error}");
-                }
-            });
+            let id = refund.id;
+            self.work_on(id, move |room| async move { room.carry_refund(refund).await.map(|_| true) });
+        }
+        for stray in strays {
+            self.work_on(stray.refund_key, move |room| async move { room.carry_stray(stray).await });
         }
         Ok(())
+    }
+
+    /// Works on a try in the background, unless somebody does already or it is not its time. `work` says whether it
+    /// has ended.
+    fn work_on<F>(self: &Arc<Self>, id: PaymentId, work: impl FnOnce(Arc<Self>) -> F)
+    where
+        F: Future<Output = Result<bool, PaymentsError>> + 'static,
+    {
+        if !self.put_off.is_due(id) {
+            return;
+        }
+        let Some(running) = self.under_way.begin(id) else { return };
+        let (room, work) = (Arc::clone(self), work(Arc::clone(self)));
+        actix::spawn(async move {
+            let _running = running;
+            match work.await {
+                Ok(true) => {}
+                Ok(false) => room.put_off.again(id),
+                Err(error) => {
+                    log::warn!("payments: {id} is still open: {error}");
+                    room.put_off.again(id);
+                }
+            }
+        });
     }
 }

@@ -1,6 +1,7 @@
 //! Who takes the money: what a provider must be able to do, and the built-in one for trying out.
 //!
-//! A new provider (Stripe, Adyen) is another implementation of [`PaymentProvider`]; nothing else here knows one.
+//! A new provider is another implementation of [`PaymentProvider`], as [`super::stripe`] is; nothing else here knows
+//! one.
 //! Never enters: the state of an invoice, who may pay it, events.
 
 use std::time::Duration;
@@ -10,7 +11,7 @@ use futures_util::future::BoxFuture;
 use super::store;
 use crate::messaging::Failure;
 use crate::store::Store;
-use crate::types::{Amount, Currency, InvoiceId};
+use crate::types::{Amount, Currency, InvoiceId, Timestamp};
 
 /// How long `tok_slow` takes.
 const SLOW: Duration = Duration::from_secs(3);
@@ -50,8 +51,12 @@ pub enum Charged {
     Captured,
     /// The card's bank says no. Certainly not done.
     Declined,
+    /// The card's bank wants to hear from the buyer first (3-D Secure). Certainly not done, and given up.
+    NeedsBuyer,
     /// The token is none of the provider's. Certainly not done.
     UnknownToken,
+    /// The provider does not take so much, so little, or this currency. Certainly not done.
+    AmountRefused,
     /// The provider failed. Certainly not done.
     Failed,
     /// No answer came: nobody here knows. Ask [`PaymentProvider::lookup`].
@@ -65,7 +70,9 @@ pub enum Returned {
     Done,
     /// Certainly not done.
     Failed,
-    /// No answer came: ask again with the same key.
+    /// The provider cannot give back so much or so little. Certainly not done.
+    AmountRefused,
+    /// No answer came, or it is still on its way: ask again with the same key.
     Unknown,
 }
 
@@ -80,9 +87,55 @@ pub enum Known {
     Unknown,
 }
 
+/// What a provider told the shop by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct News {
+    /// Its name for this piece of news; told twice, it is one.
+    pub id: String,
+    /// What it says.
+    pub about: About,
+}
+
+/// What a piece of news says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum About {
+    /// The money of the charge under this key is ours.
+    Captured {
+        /// The key of the charge.
+        charge: String,
+        /// How much, in minor units.
+        amount: Amount,
+        /// Of the amount.
+        currency: Currency,
+    },
+    /// The money of the return under this key went back.
+    Returned {
+        /// The key of the return.
+        back: String,
+    },
+    /// Something happened to the charge or the return under this key: ask what.
+    Changed {
+        /// The key.
+        key: String,
+    },
+    /// Nothing that concerns the shop.
+    Nothing,
+}
+
+/// Why news is not believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotNews {
+    /// This provider tells nothing by itself.
+    NeverTells,
+    /// It is not signed by the provider, or too long ago.
+    NotSigned,
+    /// It is signed and cannot be read.
+    Unreadable,
+}
+
 /// Somebody who takes and returns money.
 ///
-/// All three are idempotent by key: asked again with the same key, the provider does nothing more and answers as at
+/// The first three are idempotent by key: asked again with the same key, the provider does nothing more and answers as at
 /// first. Each ends in its own time limit with `Unknown` rather than never.
 pub trait PaymentProvider: Send + Sync + 'static {
     /// Takes money.
@@ -94,6 +147,11 @@ pub trait PaymentProvider: Send + Sync + 'static {
     /// Says what became of the charge under this key. `Known::Nothing` is a promise that it will not be done later
     /// either: a provider whose request may still be on its way cancels it first, or answers `Unknown`.
     fn lookup(&self, key: String) -> BoxFuture<'_, Known>;
+
+    /// Reads what the provider told by itself, as it came, if its signature shows that it did.
+    fn read_news(&self, _body: &str, _signature: &str, _now: Timestamp) -> Result<News, NotNews> {
+        Err(NotNews::NeverTells)
+    }
 }
 
 /// Takes no real money. Its books are a table of their own, so that it remembers across a crash like a real one.

@@ -50,6 +50,7 @@ diesel::table! {
         state -> Text,
         amount -> BigInt,
         restock -> Bool,
+        lines -> Nullable<Text>,
         reason -> Text,
         scope -> Nullable<Text>,
         key -> Nullable<Text>,
@@ -66,6 +67,42 @@ diesel::table! {
         about -> Text,
         amount -> BigInt,
         currency -> Nullable<Text>,
+        at -> BigInt,
+    }
+}
+
+diesel::table! {
+    stray (payment_id) {
+        payment_id -> Text,
+        invoice_id -> Text,
+        refund_key -> Text,
+        amount -> BigInt,
+        currency -> Text,
+        created_at -> BigInt,
+        ended_at -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    provider_news (id) {
+        id -> Text,
+        at -> BigInt,
+    }
+}
+
+diesel::table! {
+    stripe_charge (key) {
+        key -> Text,
+        intent -> Nullable<Text>,
+        at -> BigInt,
+    }
+}
+
+diesel::table! {
+    stripe_return (key) {
+        key -> Text,
+        turn -> BigInt,
+        refund -> Nullable<Text>,
         at -> BigInt,
     }
 }

@@ -1,14 +1,23 @@
 //! The SQL of payments, and of the books of the provider for trying out.
 
+pub mod audit;
+
+use std::time::Duration;
+
 use diesel::prelude::*;
 
-use super::model::{self, PaymentState, RefundState};
+use super::model::{self, PaymentState, RefundState, Standing};
 use super::provider::{Charge, Return};
-use super::schema::{counter, invoice, payment, refund, test_provider_book as book};
-use super::{Invoice, InvoiceLine, InvoiceStatus};
+use super::schema::{
+    counter, invoice, payment, provider_news, refund, stray, stripe_charge, stripe_return, test_provider_book as book,
+};
+use super::{Invoice, InvoiceLine, InvoiceStatus, ReturnLine};
 use crate::messaging::IdempotencyKey;
 use crate::store::{Conn, Fingerprint, Prepare, Wish};
 use crate::types::{Amount, CheckoutId, Currency, EmailAddress, HoldId, InvoiceId, PaymentId, Timestamp, UserId};
+
+/// How long it is remembered what the provider told. Stripe tells a thing again for three days.
+const NEWS_KEPT: Duration = Duration::from_secs(30 * 86_400);
 
 /// An invoice as it is kept.
 #[derive(Debug, Clone, Queryable, Selectable, Insertable)]
@@ -46,7 +55,7 @@ impl InvoiceRow {
             number: model::number(self.number),
             user_id: self.user_id,
             status: self.status()?,
-            lines: serde_json::from_str(&self.lines).map_err(unreadable)?,
+            lines: self.lines()?,
             total: self.total,
             refunded: self.refunded,
             currency: self.currency,
@@ -58,9 +67,28 @@ impl InvoiceRow {
         })
     }
 
-    /// How much may still go back.
-    pub const fn left(&self) -> Amount {
-        model::left(self.total, self.refunded, self.refunding)
+    /// What it is for.
+    pub fn lines(&self) -> QueryResult<Vec<InvoiceLine>> {
+        serde_json::from_str(&self.lines).map_err(unreadable)
+    }
+
+    /// How it stands with its money.
+    pub fn standing(&self) -> QueryResult<Standing> {
+        Ok(Standing {
+            status: self.status()?,
+            total: self.total,
+            refunded: self.refunded,
+            refunding: self.refunding,
+            paying: self.processing.is_some(),
+        })
+    }
+
+    /// The invoice as it stands after a step; `payment` is the try under way, if one is.
+    pub fn stand(&mut self, now: Standing, payment: Option<PaymentId>) {
+        now.status.as_str().clone_into(&mut self.status);
+        self.refunded = now.refunded;
+        self.refunding = now.refunding;
+        self.processing = payment.filter(|_| now.paying);
     }
 }
 
@@ -90,10 +118,38 @@ pub struct RefundRow {
     pub state: String,
     pub amount: Amount,
     pub restock: bool,
+    pub lines: Option<String>,
     pub reason: String,
     pub scope: Option<String>,
     pub key: Option<String>,
     pub fingerprint: Option<Vec<u8>>,
+    pub created_at: Timestamp,
+    pub ended_at: Option<Timestamp>,
+}
+
+impl PaymentRow {
+    /// How it stands.
+    pub fn state(&self) -> QueryResult<PaymentState> {
+        PaymentState::parse(&self.state).ok_or_else(|| unreadable(format!("payment state {}", self.state)))
+    }
+}
+
+impl RefundRow {
+    /// The goods that come back with it.
+    pub fn lines(&self) -> QueryResult<Vec<ReturnLine>> {
+        self.lines.as_deref().map_or(Ok(Vec::new()), |text| serde_json::from_str(text).map_err(unreadable))
+    }
+}
+
+/// Money that is to go back because no invoice could take it.
+#[derive(Debug, Clone, Queryable, Selectable, Insertable)]
+#[diesel(table_name = stray)]
+pub struct StrayRow {
+    pub payment_id: PaymentId,
+    pub invoice_id: InvoiceId,
+    pub refund_key: PaymentId,
+    pub amount: Amount,
+    pub currency: Currency,
     pub created_at: Timestamp,
     pub ended_at: Option<Timestamp>,
 }
@@ -120,7 +176,7 @@ fn unreadable(what: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> dies
 }
 
 /// Lines as they are kept.
-pub fn lines_to_text(lines: &[InvoiceLine]) -> QueryResult<String> {
+pub fn lines_to_text<T: serde::Serialize>(lines: &[T]) -> QueryResult<String> {
     serde_json::to_string(lines).map_err(|e| diesel::result::Error::SerializationError(Box::new(e)))
 }
 
@@ -238,16 +294,22 @@ pub fn insert_payment(conn: &mut Conn, row: &PaymentRow) -> QueryResult<()> {
     Ok(())
 }
 
-/// Ends a try that is under way; says whether it was.
-pub fn end_payment(
+/// Reads a try to take money.
+pub fn payment(conn: &mut Conn, id: PaymentId) -> QueryResult<Option<PaymentRow>> {
+    payment::table.find(id).select(PaymentRow::as_select()).first(conn).optional()
+}
+
+/// Brings a try from one state to the next; says whether it was in the first.
+pub fn move_payment(
     conn: &mut Conn,
     id: PaymentId,
-    state: PaymentState,
+    (from, state): (PaymentState, PaymentState),
     failure: Option<&str>,
     now: Timestamp,
 ) -> QueryResult<bool> {
+    debug_assert!(from.may_become(state));
     let ended = diesel::update(payment::table.find(id))
-        .filter(payment::state.eq(PaymentState::Processing.as_str()))
+        .filter(payment::state.eq(from.as_str()))
         .set((payment::state.eq(state.as_str()), payment::failure.eq(failure), payment::ended_at.eq(now)))
         .prepared()
         .execute(conn)?;
@@ -280,6 +342,30 @@ pub fn insert_refund(conn: &mut Conn, row: &RefundRow) -> QueryResult<()> {
     Ok(())
 }
 
+/// Reads a try to give money back.
+pub fn refund(conn: &mut Conn, id: PaymentId) -> QueryResult<Option<RefundRow>> {
+    refund::table.find(id).select(RefundRow::as_select()).first(conn).optional()
+}
+
+/// The goods of an invoice that came back, or are about to.
+pub fn returned_lines(conn: &mut Conn, row: &InvoiceRow) -> QueryResult<Vec<ReturnLine>> {
+    let refunds: Vec<RefundRow> = refund::table
+        .filter(refund::invoice_id.eq(row.id))
+        .filter(refund::state.ne(RefundState::Failed.as_str()))
+        .select(RefundRow::as_select())
+        .load(conn)?;
+    let mut lines = Vec::new();
+    for back in refunds {
+        if back.restock && back.lines.is_none() {
+            // From before goods were named: then all came back at once.
+            lines.extend(model::still_out(&row.lines()?, &lines));
+        } else {
+            lines.extend(back.lines()?);
+        }
+    }
+    Ok(lines)
+}
+
 /// Whether a refund of the invoice is under way.
 pub fn has_refund_under_way(conn: &mut Conn, id: InvoiceId) -> QueryResult<bool> {
     let under_way =
@@ -289,6 +375,7 @@ pub fn has_refund_under_way(conn: &mut Conn, id: InvoiceId) -> QueryResult<bool>
 
 /// Ends a try that is under way; says whether it was.
 pub fn end_refund(conn: &mut Conn, id: PaymentId, state: RefundState, now: Timestamp) -> QueryResult<bool> {
+    debug_assert!(RefundState::Processing.may_become(state));
     let ended = diesel::update(refund::table.find(id))
         .filter(refund::state.eq(RefundState::Processing.as_str()))
         .set((refund::state.eq(state.as_str()), refund::ended_at.eq(now)))
@@ -305,6 +392,99 @@ pub fn processing_refunds(conn: &mut Conn, limit: i64) -> QueryResult<Vec<Refund
         .limit(limit)
         .select(RefundRow::as_select())
         .load(conn)
+}
+
+/// Notes money that no invoice could take; says whether it is new.
+pub fn insert_stray(conn: &mut Conn, row: &StrayRow) -> QueryResult<bool> {
+    Ok(diesel::insert_or_ignore_into(stray::table).values(row).execute(conn)? == 1)
+}
+
+/// Money that has not gone back yet.
+pub fn strays(conn: &mut Conn, limit: i64) -> QueryResult<Vec<StrayRow>> {
+    stray::table
+        .filter(stray::ended_at.is_null())
+        .order(stray::created_at)
+        .limit(limit)
+        .select(StrayRow::as_select())
+        .load(conn)
+}
+
+/// The money that goes back under this key.
+pub fn stray_by_key(conn: &mut Conn, key: PaymentId) -> QueryResult<Option<StrayRow>> {
+    stray::table.filter(stray::refund_key.eq(key)).select(StrayRow::as_select()).first(conn).optional()
+}
+
+/// Notes that it went back; says whether it had not before.
+pub fn end_stray(conn: &mut Conn, id: PaymentId, now: Timestamp) -> QueryResult<bool> {
+    let ended = diesel::update(stray::table.find(id))
+        .filter(stray::ended_at.is_null())
+        .set(stray::ended_at.eq(now))
+        .execute(conn)?;
+    Ok(ended == 1)
+}
+
+/// Notes a piece of the provider's news; says whether it is new. What is old enough is forgotten.
+pub fn first_news(conn: &mut Conn, id: &str, now: Timestamp) -> QueryResult<bool> {
+    diesel::delete(provider_news::table.filter(provider_news::at.lt(now.minus(NEWS_KEPT)))).execute(conn)?;
+    let values = (provider_news::id.eq(id), provider_news::at.eq(now));
+    Ok(diesel::insert_or_ignore_into(provider_news::table).values(values).execute(conn)? == 1)
+}
+
+/// Gives a charge the name that Stripe has for it, once; `false` when it was declared void before.
+pub fn name_charge(conn: &mut Conn, key: &str, intent: &str, now: Timestamp) -> QueryResult<bool> {
+    let values = (stripe_charge::key.eq(key), stripe_charge::intent.eq(intent), stripe_charge::at.eq(now));
+    diesel::insert_or_ignore_into(stripe_charge::table).values(values).execute(conn)?;
+    Ok(charge_name(conn, key)?.flatten().as_deref() == Some(intent))
+}
+
+fn charge_name(conn: &mut Conn, key: &str) -> QueryResult<Option<Option<String>>> {
+    stripe_charge::table.find(key).select(stripe_charge::intent).first(conn).optional()
+}
+
+/// Stripe's name for a charge; one that has none is declared void, so that it never gets one.
+pub fn settle_charge(conn: &mut Conn, key: &str, now: Timestamp) -> QueryResult<Option<String>> {
+    let values = (stripe_charge::key.eq(key), stripe_charge::at.eq(now));
+    diesel::insert_or_ignore_into(stripe_charge::table).values(values).execute(conn)?;
+    Ok(charge_name(conn, key)?.flatten())
+}
+
+/// What is known of a return that Stripe is about to be asked for.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// Stripe's name for the charge it comes from.
+    pub intent: String,
+    /// Whether it was never asked for in this turn.
+    pub first: bool,
+    /// How often it was refused before.
+    pub turn: i64,
+    /// Stripe's name for it, when it is on its way.
+    pub refund: Option<String>,
+}
+
+/// Notes that Stripe is about to be asked for a return; nothing when it never took the charge.
+pub fn begin_return(conn: &mut Conn, back: &Return, now: Timestamp) -> QueryResult<Option<Asked>> {
+    let Some(intent) = charge_name(conn, &back.charge)?.flatten() else { return Ok(None) };
+    let values = (stripe_return::key.eq(&back.key), stripe_return::at.eq(now));
+    let first = diesel::insert_or_ignore_into(stripe_return::table).values(values).execute(conn)? == 1;
+    let (turn, refund) = stripe_return::table
+        .find(&back.key)
+        .select((stripe_return::turn, stripe_return::refund))
+        .first::<(i64, Option<String>)>(conn)?;
+    Ok(Some(Asked { intent, first, turn, refund }))
+}
+
+/// Keeps Stripe's name for a return that is on its way.
+pub fn name_return(conn: &mut Conn, key: &str, name: &str) -> QueryResult<()> {
+    diesel::update(stripe_return::table.find(key)).set(stripe_return::refund.eq(name)).execute(conn)?;
+    Ok(())
+}
+
+/// Notes that a return was certainly refused: the next asking is another.
+pub fn turn_return(conn: &mut Conn, key: &str) -> QueryResult<()> {
+    diesel::update(stripe_return::table.find(key))
+        .set((stripe_return::turn.eq(stripe_return::turn + 1), stripe_return::refund.eq(None::<String>)))
+        .execute(conn)?;
+    Ok(())
 }
 
 const CAPTURE: &str = "capture";

@@ -19,6 +19,9 @@ use crate::types::{Currency, EmailAddress};
 /// The eight domains, by the names that settings, files and messages use.
 pub const DOMAINS: [&str; 8] = ["users", "catalog", "cart", "payments", "mailer", "stats", "comments", "notifications"];
 
+/// The most webhook secrets that may hold at once.
+const WEBHOOK_SECRETS_MAX: usize = 10;
+
 /// The effective settings of one process.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -133,8 +136,21 @@ pub struct Catalog {
 pub struct Payments {
     /// Who takes the money.
     pub provider: Provider,
+    /// How Stripe is reached, for when it is Stripe.
+    pub stripe: Stripe,
     /// How long an invoice can be paid.
     pub invoice_lifetime: Duration,
+}
+
+/// How Stripe is reached.
+#[derive(Debug, Clone)]
+pub struct Stripe {
+    /// The base address of its interface, without a slash at its end.
+    pub url: String,
+    /// The key that the shop is known by there; empty when another provider takes the money.
+    pub secret_key: String,
+    /// What its webhooks are signed with: several while one is being replaced.
+    pub webhook_secrets: Vec<String>,
 }
 
 /// Who takes the money.
@@ -142,6 +158,8 @@ pub struct Payments {
 pub enum Provider {
     /// Nobody: the built-in provider for trying out.
     Test,
+    /// Stripe.
+    Stripe,
 }
 
 /// The mailer.
@@ -311,7 +329,14 @@ impl Settings {
                 image_pixels_max: values.get("catalog.image_pixels_max", |text| number(text, 1_024, 1 << 32))?,
             },
             payments: Payments {
-                provider: values.get("payments.provider", |text| choice(text, &[("test", Provider::Test)]))?,
+                provider: values.get("payments.provider", |text| {
+                    choice(text, &[("test", Provider::Test), ("stripe", Provider::Stripe)])
+                })?,
+                stripe: Stripe {
+                    url: values.get("payments.stripe_url", stripe_url)?,
+                    secret_key: values.get("payments.stripe_secret_key", stripe_key)?,
+                    webhook_secrets: values.get("payments.stripe_webhook_secrets", webhook_secrets)?,
+                },
                 invoice_lifetime: values
                     .get("payments.invoice_minutes", |text| number(text, 1, 527_040))
                     .map(|minutes: u64| Duration::from_secs(minutes * 60))?,
@@ -357,6 +382,17 @@ impl Settings {
                 "test takes no real money and is refused when environment = \"production\"".to_owned(),
             ));
         }
+        if settings.payments.provider == Provider::Stripe {
+            let Stripe { url, secret_key, .. } = &settings.payments.stripe;
+            if secret_key.is_empty() {
+                let reason = "must be set when payments.provider is stripe: the secret key (sk_...) of your account";
+                return Err(values.complain("payments.stripe_secret_key", reason.to_owned()));
+            }
+            if settings.production && !url.starts_with("https://") {
+                let reason = "must begin with https:// when environment = \"production\": the key travels there";
+                return Err(values.complain("payments.stripe_url", reason.to_owned()));
+            }
+        }
         Ok(settings)
     }
 
@@ -383,6 +419,37 @@ fn number<T: TryFrom<u64>>(text: &str, min: u64, max: u64) -> Result<T, String> 
     let wrong = || format!("must be a whole number from {min} to {max}");
     let number = text.parse::<u64>().ok().filter(|n| (min..=max).contains(n)).ok_or_else(wrong)?;
     T::try_from(number).map_err(|_| wrong())
+}
+
+fn stripe_url(text: &str) -> Result<String, String> {
+    let text = text.trim_end_matches('/');
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or_default();
+    let plain = host.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'?' | b'#' | b'@' | b'"' | b'<' | b'>'));
+    if host.is_empty() || host.starts_with('/') || !plain {
+        return Err("must be an address such as https://api.stripe.com".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// What a header can carry and nobody mistook for another key.
+fn stripe_key(text: &str) -> Result<String, String> {
+    let known = text.starts_with("sk_") || text.starts_with("rk_");
+    if text.is_empty() || (known && text.len() >= 8 && text.bytes().all(|b| b.is_ascii_graphic())) {
+        Ok(text.to_owned())
+    } else {
+        Err("must be a secret key of Stripe, sk_... or rk_...; a publishable one (pk_...) takes no money".to_owned())
+    }
+}
+
+fn webhook_secrets(text: &str) -> Result<Vec<String>, String> {
+    let secrets: Vec<String> = text.split(',').map(str::trim).filter(|s| !s.is_empty()).map(str::to_owned).collect();
+    if secrets.iter().any(|secret| !secret.starts_with("whsec_") || secret.len() < 14) {
+        return Err("must be signing secrets of Stripe's webhook endpoints, whsec_..., with commas between".to_owned());
+    }
+    if secrets.len() > WEBHOOK_SECRETS_MAX {
+        return Err(format!("must be at most {WEBHOOK_SECRETS_MAX} secrets: each is tried on every message"));
+    }
+    Ok(secrets)
 }
 
 /// Checks what the logger would only grumble about: a misspelt level would log everything or nothing.

@@ -27,7 +27,8 @@ impl Spec {
 }
 
 /// Variables that begin like a setting and are none.
-pub(super) const NOT_SETTINGS: [&str; 3] = ["MERCAT_ADMIN_PASSWORD", "MERCAT_TEST_SMTP", "MERCAT_TEST_SMTP_MAILDIR"];
+pub(super) const NOT_SETTINGS: [&str; 4] =
+    ["MERCAT_ADMIN_PASSWORD", "MERCAT_TEST_SMTP", "MERCAT_TEST_SMTP_MAILDIR", "MERCAT_TEST_STRIPE"];
 
 /// All settings, in the order they are shown.
 pub static SETTINGS: LazyLock<Vec<Spec>> = LazyLock::new(|| {
@@ -75,7 +76,14 @@ pub static SETTINGS: LazyLock<Vec<Spec>> = LazyLock::new(|| {
         ("catalog.low_stock", "5", "At how many pieces left staff are told."),
         ("catalog.image_bytes_max", "10485760", "Bytes of an uploaded picture."),
         ("catalog.image_pixels_max", "40000000", "Pixels of an uploaded picture."),
-        ("payments.provider", "test", "Who takes the money: test, the built-in one for trying out."),
+        ("payments.provider", "test", "Who takes the money: test, the built-in one for trying out, or stripe."),
+        ("payments.stripe_secret_key", "", "The secret key of the shop's account at Stripe, sk_... or rk_..."),
+        (
+            "payments.stripe_webhook_secrets",
+            "",
+            "What Stripe signs its webhooks with, whsec_...; several, with commas between, while one is replaced.",
+        ),
+        ("payments.stripe_url", "https://api.stripe.com", "Where Stripe's interface is; another address for tests."),
         ("payments.invoice_minutes", "30", "Minutes an invoice can be paid, while its stock is set aside."),
         (
             "mailer.smtp",
@@ -103,7 +111,10 @@ pub static SETTINGS: LazyLock<Vec<Spec>> = LazyLock::new(|| {
             key: key.to_owned(),
             default,
             help: help.to_owned(),
-            secret: matches!(key, "secret" | "mailer.smtp"),
+            secret: matches!(
+                key,
+                "secret" | "mailer.smtp" | "payments.stripe_secret_key" | "payments.stripe_webhook_secrets"
+            ),
         })
         .collect();
     for domain in DOMAINS {

@@ -41,6 +41,10 @@ fn what_cannot_work_is_said_with_name_origin_and_way_out() {
         ("MERCAT_LOG", "info,mercat=loud", "error, warn, info"),
         ("MERCAT_LOG_FORMAT", "xml", "text or json"),
         ("MERCAT_EVENTS", "amqp://localhost", "must be direct"),
+        ("MERCAT_PAYMENTS__PROVIDER", "paypal", "test or stripe"),
+        ("MERCAT_PAYMENTS__STRIPE_URL", "api.stripe.com", "https://api.stripe.com"),
+        ("MERCAT_PAYMENTS__STRIPE_SECRET_KEY", "pk_secret-host", "sk_..."),
+        ("MERCAT_PAYMENTS__STRIPE_WEBHOOK_SECRETS", "whsec_0123456789,secret-host", "whsec_..."),
     ];
     for (variable, value, way_out) in cases {
         let bad = Settings::read(&Values::of(vec![environment(&[(variable, value)]).unwrap()])).unwrap_err();
@@ -59,8 +63,30 @@ fn a_misspelt_setting_is_an_error_with_the_right_spelling() {
 
 #[test]
 fn secrets_are_masked() {
-    let values = Values::of(vec![environment(&[("MERCAT_MAILER__SMTP", "smtp://u:p@h")]).unwrap()]);
+    let given = [
+        ("MERCAT_MAILER__SMTP", "smtp://u:p@h"),
+        ("MERCAT_PAYMENTS__STRIPE_SECRET_KEY", "sk_live_u:p"),
+        ("MERCAT_PAYMENTS__STRIPE_WEBHOOK_SECRETS", "whsec_u:p,whsec_2u:p"),
+    ];
+    let values = Values::of(vec![environment(&given).unwrap()]);
     assert!(values.shown().all(|(_, value, _)| !value.contains("u:p")));
+}
+
+#[test]
+fn stripe_needs_its_key_and_in_production_a_safe_way_there() {
+    let read = |given: &[(&str, &str)]| Settings::read(&Values::of(vec![environment(given).unwrap()]));
+    let key = ("MERCAT_PAYMENTS__STRIPE_SECRET_KEY", "sk_live_0123");
+    let stripe = ("MERCAT_PAYMENTS__PROVIDER", "stripe");
+    let production = ("MERCAT_ENVIRONMENT", "production");
+    let bad = read(&[stripe]).unwrap_err();
+    assert_eq!(bad.key, "payments.stripe_secret_key");
+    let plain = ("MERCAT_PAYMENTS__STRIPE_URL", "http://127.0.0.1:8420/");
+    assert_eq!(read(&[stripe, key, production, plain]).unwrap_err().key, "payments.stripe_url");
+    assert_eq!(read(&[stripe, key, plain]).unwrap().payments.stripe.url, "http://127.0.0.1:8420");
+    let secrets = ("MERCAT_PAYMENTS__STRIPE_WEBHOOK_SECRETS", " whsec_newnewnew, whsec_oldoldold ");
+    let settings = read(&[stripe, key, production, secrets]).unwrap();
+    assert_eq!(settings.payments.provider, Provider::Stripe);
+    assert_eq!(settings.payments.stripe.webhook_secrets, ["whsec_newnewnew", "whsec_oldoldold"]);
 }
 
 #[test]

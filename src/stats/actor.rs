@@ -14,7 +14,7 @@ use crate::events::{Deliver, Delivery, Event};
 use crate::messaging::{Ctx, Failure, Role};
 use crate::payments::{InvoicePaid, InvoiceRefunded};
 use crate::settings::Settings;
-use crate::store::{Store, Tx};
+use crate::store::{Audit, Audited, Store, Tx};
 use crate::types::{ActionId, Currency, FieldError, Page, Timestamp, UserId};
 use crate::users::{UserErased, UserRegistered};
 
@@ -44,6 +44,9 @@ impl Actor for Stats {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        if self.room.store.is_beside() {
+            return;
+        }
         let purge = |room: &Arc<Room>| {
             let room = Arc::clone(room);
             actix::spawn(async move {
@@ -66,6 +69,9 @@ crate::answers! { Stats;
     AddServed => add_served,
     GetServed => get_served,
     Deliver => deliver,
+    Audit => audit,
+    AuditOrders => audit_orders,
+    CountOrders => count_orders,
 }
 
 impl Room {
@@ -164,9 +170,11 @@ fn effect(tx: &mut Tx<'_>, event: &Delivery, shop: Currency) -> Result<(), Failu
         let data = json!({ "number": invoice.number, "total": invoice.total, "currency": invoice.currency });
         note(tx, at, invoice.user_id, "order_paid", Some(invoice.id.to_string()), Some(data.to_string()))?;
     } else if let Some(InvoiceRefunded { invoice, amount, past, reason, .. }) = open(event)? {
-        // What each product brought stays as it was sold: a refund names an amount, not lines.
+        // Money that no invoice could take was never counted as revenue, so it does not go off it either.
+        let counted = if reason == "late_payment" { 0 } else { amount };
+        // What each product brought stays as it was sold: a refund may name no lines.
         let at = if past { invoice.paid_at.unwrap_or(invoice.created_at) } else { event.at };
-        let revenue = -model::revenue(amount, invoice.currency, shop);
+        let revenue = -model::revenue(counted, invoice.currency, shop);
         store::count(tx.conn, at, &Tally { revenue, ..Tally::default() })?;
         let data = json!({
             "number": invoice.number, "amount": amount, "currency": invoice.currency, "reason": reason
@@ -195,4 +203,19 @@ fn open<E: Event>(event: &Delivery) -> Result<Option<E>, Failure> {
         log::error!("stats: event {} {} is not understood: {error}", event.name, event.id);
         Failure::Internal
     })
+}
+
+async fn audit(room: Arc<Room>, _: Ctx, request: Audit) -> Result<Audited, Failure> {
+    room.store.audit(request, store::audit::BOOKS).await
+}
+
+async fn audit_orders(room: Arc<Room>, _: Ctx, request: AuditOrders) -> Result<OrderFacts, Failure> {
+    let kept = Duration::from_secs(u64::from(room.settings.stats.keep_days) * 86_400);
+    let kept_since = room.store.now().minus(kept);
+    let times = room.store.read(move |conn| Ok::<_, Failure>(store::audit::orders(conn, &request.orders)?)).await?;
+    Ok(OrderFacts { times, kept_since })
+}
+
+async fn count_orders(room: Arc<Room>, _: Ctx, _: CountOrders) -> Result<Vec<(Timestamp, i64)>, Failure> {
+    room.store.read(|conn| Ok(store::audit::orders_by_day(conn)?)).await
 }

@@ -162,3 +162,28 @@ crate::requests! { StatsError;
     "stats.AddServed": AddServed => i64, once, |_| Access::Domains;
     "stats.GetServed": GetServed => i64, retry, |_| Access::Domains;
 }
+
+/// Says how often the log has each of these orders as paid at its time, at most 500. For `mercat check`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AuditOrders {
+    /// The invoice, and when it was paid.
+    pub orders: Vec<(crate::types::InvoiceId, Timestamp)>,
+}
+
+/// What the log says of orders.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderFacts {
+    /// How often each is in the log, in the order they were asked.
+    pub times: Vec<i64>,
+    /// The log may have forgotten what is older.
+    pub kept_since: Timestamp,
+}
+
+/// Counts the orders of each day of UTC that has any. For `mercat check`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CountOrders {}
+
+crate::requests! { crate::messaging::Failure;
+    "stats.AuditOrders": AuditOrders => OrderFacts, retry, |_| Access::Domains;
+    "stats.CountOrders": CountOrders => Vec<(Timestamp, i64)>, retry, |_| Access::Domains;
+}

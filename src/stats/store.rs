@@ -1,5 +1,7 @@
 //! The only SQL of the statistics.
 
+pub mod audit;
+
 use diesel::prelude::*;
 use diesel::sql_query;
 use diesel::sql_types::{BigInt, Text};

@@ -89,7 +89,7 @@ fn paid(invoice: &Invoice) -> Delivery {
 
 fn refunded(when: &str, invoice: &Invoice, amount: Amount, past: bool) -> Delivery {
     let (invoice, reason) = (invoice.clone(), "requested".to_owned());
-    news(at(when), &InvoiceRefunded { invoice, amount, restock: false, hold: None, reason, past })
+    news(at(when), &InvoiceRefunded { invoice, amount, restock: false, lines: Vec::new(), hold: None, reason, past })
 }
 
 impl Shop {

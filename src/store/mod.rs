@@ -5,11 +5,15 @@
 //! a business rule, HTTP, other processes. Only this room and the domains' `store.rs` speak SQL.
 
 mod answers;
+mod audit;
+mod copy;
 mod migrate;
 mod outbox;
 mod prepared;
 mod reader;
 mod schema;
+#[cfg(feature = "test-hooks")]
+mod simulated;
 mod writer;
 
 use std::path::PathBuf;
@@ -20,10 +24,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::events::{Delivery, Event};
-use crate::messaging::{Ctx, Failure, Request};
+use crate::messaging::{Ctx, DomainError, Failure, Request, Storage};
 use crate::types::{Clock, Timestamp};
 
 pub use answers::{Fingerprint, Wish};
+pub use audit::{Audit, Audited, Books, Fault, PAGE, RESTORE, Rule, Which};
+pub use copy::{Duplicate, change, copy_all, is_in_use, verify};
 pub use prepared::{Prepare, Prepared};
 pub use reader::ReaderThreads;
 
@@ -43,12 +49,24 @@ pub struct StoreConfig {
     pub queue_max: usize,
     /// How many readers there may be at once.
     pub readers_max: u32,
+    /// Whether this process only looks in beside the shop that runs on the same database, or will.
+    pub beside: bool,
+    /// Where the store notes how it is.
+    pub storage: Arc<Storage>,
 }
 
 impl StoreConfig {
     /// The usual store in `file`.
     pub fn new(file: impl Into<PathBuf>) -> Self {
-        Self { file: file.into(), migrate: true, batch_max: 256, queue_max: 4_096, readers_max: 4 }
+        Self {
+            file: file.into(),
+            migrate: true,
+            batch_max: 256,
+            queue_max: 4_096,
+            readers_max: 4,
+            beside: false,
+            storage: Arc::default(),
+        }
     }
 }
 
@@ -85,6 +103,7 @@ pub struct Store(Arc<Inner>);
 
 struct Inner {
     domain: &'static str,
+    beside: bool,
     clock: Clock,
     writer: writer::Writer,
     readers: reader::Readers,
@@ -140,16 +159,24 @@ impl Store {
         let mut connection = writer::connect(&config.file).map_err(fail)?;
         migrate::bring_up(&mut connection, migrations, config.migrate).map_err(fail)?;
         let news = Arc::new(tokio::sync::Notify::new());
-        let writer =
-            writer::Writer::start(domain, config, connection, clock.clone(), Arc::clone(&news)).map_err(fail)?;
-        let readers = reader::Readers::open(config, threads).map_err(fail)?;
-        Ok(Self(Arc::new(Inner { domain, clock: clock.clone(), writer, readers, news })))
+        let own_news = Arc::clone(&news);
+        let writer = writer::Writer::start(domain, config, connection, clock.clone(), own_news);
+        let writer = writer.map_err(fail)?;
+        let readers = reader::Readers::open(domain, config, threads).map_err(fail)?;
+        Ok(Self(Arc::new(Inner { domain, beside: config.beside, clock: clock.clone(), writer, readers, news })))
     }
 
     /// Whose database this is.
     #[must_use]
     pub fn domain(&self) -> &'static str {
         self.0.domain
+    }
+
+    /// Whether another process runs the shop on this database, or will. Whoever looks for unfinished work, or works by
+    /// a timer, leaves all of it to that one: two would ask after the same payment, or send the same mail.
+    #[must_use]
+    pub fn is_beside(&self) -> bool {
+        self.0.beside
     }
 
     /// The time, as the domain must see it.
@@ -226,7 +253,7 @@ impl Store {
     where
         R: Request,
         T: DeserializeOwned + Send + 'static,
-        E: From<Failure> + From<diesel::result::Error> + Send + 'static,
+        E: DomainError + From<diesel::result::Error>,
     {
         let Some(key) = ctx.key.clone() else { return Ok(None) };
         let (scope, fingerprint, now) = (ctx.caller.scope(), Fingerprint::of(request)?, self.now());
@@ -241,7 +268,7 @@ impl Store {
     pub async fn read<T, E>(&self, query: impl FnOnce(&mut Conn) -> Result<T, E> + Send + 'static) -> Result<T, E>
     where
         T: Send + 'static,
-        E: From<Failure> + Send + 'static,
+        E: DomainError,
     {
         self.0.readers.run(query).await
     }
@@ -255,7 +282,7 @@ impl Store {
         effect: impl Fn(&mut Tx<'_>, &Delivery) -> Result<(), E> + Send + 'static,
     ) -> Result<(), Failure>
     where
-        E: From<Failure> + From<diesel::result::Error> + std::error::Error + Send + 'static,
+        E: DomainError + From<diesel::result::Error>,
     {
         let domain = self.0.domain;
         self.write(move |tx| {

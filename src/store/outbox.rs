@@ -9,7 +9,7 @@ use diesel::prelude::*;
 use super::schema::{dead_letter, inbox, outbox, outbox_cursor};
 use super::{Conn, Tx};
 use crate::events::{Delivery, Event};
-use crate::messaging::Failure;
+use crate::messaging::{DomainError, ErrorKind, Failure};
 use crate::types::{EventId, Timestamp};
 
 /// How long an event that everybody has heard of stays readable.
@@ -80,7 +80,7 @@ pub fn consume<E>(
     effect: &impl Fn(&mut Tx<'_>, &Delivery) -> Result<(), E>,
 ) -> Result<(), Failure>
 where
-    E: From<Failure> + From<diesel::result::Error> + std::error::Error,
+    E: DomainError + From<diesel::result::Error>,
 {
     let new = diesel::insert_or_ignore_into(inbox::table)
         .values((inbox::event_id.eq(event.id), inbox::at.eq(tx.now)))
@@ -88,16 +88,21 @@ where
     if new == 0 {
         return Ok(());
     }
-    let (now, mut has_news) = (tx.now, tx.has_news);
+    // What the effect itself failed of: when that undid the whole transaction, the end of this savepoint fails of another.
+    let (now, mut has_news, mut can_save) = (tx.now, tx.has_news, true);
     // A savepoint of its own, so that half an effect never stays behind.
     let outcome = tx.conn.transaction(|conn| {
         let mut inner = Tx { conn, now, has_news };
-        effect(&mut inner, event)?;
+        effect(&mut inner, event).inspect_err(|error| can_save = !is_of_storage(error))?;
         has_news = inner.has_news;
         Ok::<_, E>(())
     });
     tx.has_news = has_news;
     if let Err(reason) = outcome {
+        if !can_save || is_of_storage(&reason) {
+            // The database's trouble, not the event's: it is told again when that is over.
+            return Err(Failure::StorageUnavailable);
+        }
         log::error!("{domain}: event {} {} has no effect and is set aside: {reason}", event.name, event.id);
         diesel::replace_into(dead_letter::table)
             .values((
@@ -110,6 +115,10 @@ where
             .execute(tx.conn)?;
     }
     Ok(())
+}
+
+fn is_of_storage(error: &impl DomainError) -> bool {
+    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Deadline)
 }
 
 /// Forgets events that everybody has long heard of.

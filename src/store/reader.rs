@@ -1,6 +1,9 @@
 //! The readers of a domain's database: a small pool, used off the actors' threads.
 
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use diesel::connection::SimpleConnection;
 use diesel::r2d2::ConnectionManager;
@@ -9,7 +12,10 @@ use scheduled_thread_pool::ScheduledThreadPool;
 use tokio::sync::Semaphore;
 
 use super::{Conn, StoreConfig};
-use crate::messaging::Failure;
+use crate::messaging::{DomainError, ErrorKind, Failure, Storage};
+
+/// How long a reader may take to open.
+const OPEN_PATIENCE: Duration = Duration::from_secs(3);
 
 /// The threads on which the pools of all domains open their connections: one set for the whole process, where each
 /// pool would otherwise keep three of its own.
@@ -26,20 +32,30 @@ pub struct Readers {
     pool: Pool<ConnectionManager<Conn>>,
     /// As many as there are connections: more waiting threads would not read faster.
     permits: Arc<Semaphore>,
+    file: Arc<Path>,
+    storage: Arc<Storage>,
+    #[cfg(feature = "test-hooks")]
+    simulated: Option<super::simulated::Reader>,
 }
+
+/// What makes a connection a reader's.
+pub(super) const READ_ONLY: &str = "PRAGMA busy_timeout = 5000; PRAGMA query_only = ON; PRAGMA temp_store = MEMORY;";
 
 #[derive(Debug)]
 struct ReadOnly;
 
 impl CustomizeConnection<Conn, diesel::r2d2::Error> for ReadOnly {
     fn on_acquire(&self, conn: &mut Conn) -> Result<(), diesel::r2d2::Error> {
-        conn.batch_execute("PRAGMA busy_timeout = 5000; PRAGMA query_only = ON; PRAGMA temp_store = MEMORY;")
-            .map_err(diesel::r2d2::Error::QueryError)
+        conn.batch_execute(READ_ONLY).map_err(diesel::r2d2::Error::QueryError)
     }
 }
 
 impl Readers {
-    pub fn open(config: &StoreConfig, threads: &ReaderThreads) -> Result<Self, String> {
+    #[cfg_attr(
+        not(feature = "test-hooks"),
+        allow(unused_variables, reason = "only the laboratory asks whose they are")
+    )]
+    pub fn open(domain: &'static str, config: &StoreConfig, threads: &ReaderThreads) -> Result<Self, String> {
         let manager = ConnectionManager::new(config.file.to_string_lossy());
         let pool = Pool::builder()
             .max_size(config.readers_max)
@@ -47,27 +63,51 @@ impl Readers {
             .min_idle(Some(0))
             // The check is a query each time; a file does not hang up.
             .test_on_check_out(false)
+            // A file that cannot be opened now is said so while somebody still listens.
+            .connection_timeout(OPEN_PATIENCE)
             .connection_customizer(Box::new(ReadOnly))
             .thread_pool(Arc::clone(&threads.0))
             .build(manager)
             .map_err(|e| e.to_string())?;
-        Ok(Self { pool, permits: Arc::new(Semaphore::new(config.readers_max as usize)) })
+        Ok(Self {
+            pool,
+            permits: Arc::new(Semaphore::new(config.readers_max as usize)),
+            file: config.file.as_path().into(),
+            storage: Arc::clone(&config.storage),
+            #[cfg(feature = "test-hooks")]
+            simulated: super::simulated::Reader::new(domain, &config.file),
+        })
     }
 
     pub async fn run<T, E>(&self, query: impl FnOnce(&mut Conn) -> Result<T, E> + Send + 'static) -> Result<T, E>
     where
         T: Send + 'static,
-        E: From<Failure> + Send + 'static,
+        E: DomainError,
     {
+        #[cfg(feature = "test-hooks")]
+        if let Some(reader) = &self.simulated {
+            return reader.run(query).await;
+        }
         let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| Failure::Unavailable)?;
-        let pool = self.pool.clone();
+        let (pool, storage, file) = (self.pool.clone(), Arc::clone(&self.storage), Arc::clone(&self.file));
         let outcome = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            let mut conn = pool.get().map_err(|error| {
+            let connected = pool.get().map_err(|error| {
                 log::error!("database: no reader: {error}");
-                Failure::StorageUnavailable
-            })?;
-            query(&mut conn)
+                E::from(Failure::StorageUnavailable)
+            });
+            let result = connected.and_then(|mut conn| query(&mut conn));
+            // A query asks nobody else, so whatever is not available is the database.
+            let failed = result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Unavailable);
+            if storage.unreadable.swap(failed, Ordering::Relaxed) != failed {
+                let file = file.display();
+                if failed {
+                    log::error!("database {file}: cannot be read; what needs it is refused until it can");
+                } else {
+                    log::warn!("database {file}: can be read again");
+                }
+            }
+            result
         });
         match outcome.await {
             Ok(result) => result,

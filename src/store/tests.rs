@@ -1,5 +1,6 @@
 //! The store's promises, each on a real database file.
 
+use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
 use diesel::sql_query;
 use diesel::sql_types::{BigInt, Text};
@@ -167,6 +168,128 @@ async fn one_bad_event_is_set_aside_and_the_next_still_has_its_effect() {
         .await
         .unwrap();
     assert_eq!(things(&shop.store).await, 3 + 2);
+}
+
+/// From this job on the database file may not grow.
+fn fill_the_disk(tx: &mut Tx<'_>) -> Result<(), Failure> {
+    #[derive(QueryableByName)]
+    struct Pages {
+        #[diesel(sql_type = BigInt)]
+        page_count: i64,
+    }
+    let pages: Pages = sql_query("PRAGMA page_count").get_result(tx.conn)?;
+    sql_query(format!("PRAGMA max_page_count = {}", pages.page_count)).execute(tx.conn)?;
+    Ok(())
+}
+
+#[actix::test]
+async fn on_a_full_disk_whoever_is_told_no_has_changed_nothing() {
+    let shop = open();
+    shop.store.write(|tx| put(tx, "before")).await.unwrap();
+    // While the first job sleeps the others gather behind it, and share its commit or the next one.
+    let sleep = shop.store.write(|tx| {
+        fill_the_disk(tx)?;
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        Ok::<_, Failure>(0)
+    });
+    let jobs = (0..20).map(|n| {
+        shop.store.write(move |tx| match n {
+            // More than any page has room for: SQLite gives the whole transaction up, not the statement alone.
+            7 => put(tx, &"x".repeat(100_000)),
+            _ => put(tx, &n.to_string()),
+        })
+    });
+    let (_, answers) = futures_util::future::join(sleep, futures_util::future::join_all(jobs)).await;
+    assert_eq!(answers[7], Err(Failure::StorageUnavailable));
+    let done = i64::try_from(answers.iter().filter(|answer| answer.is_ok()).count()).unwrap();
+    assert_eq!(things(&shop.store).await, 1 + done);
+    // A new connection finds room again.
+    shop.store.write(|tx| put(tx, "after")).await.unwrap();
+}
+
+#[actix::test]
+async fn an_event_that_meets_a_full_disk_is_not_set_aside_and_has_its_effect_later() {
+    let shop = open();
+    shop.store.write(|tx| put(tx, "happened")).await.unwrap();
+    let events: Vec<Delivery> = shop.store.outbox_after("me", 10).await.unwrap().into_iter().map(|(_, e)| e).collect();
+    let effect = |tx: &mut Tx<'_>, _: &Delivery| put(tx, &"x".repeat(100_000)).map(drop);
+    shop.store.write(fill_the_disk).await.unwrap();
+    assert_eq!(shop.store.consume(events.clone(), effect).await, Err(Failure::StorageUnavailable));
+    assert_eq!(things(&shop.store).await, 1);
+    shop.store.consume(events, effect).await.unwrap();
+    assert_eq!(things(&shop.store).await, 2);
+    let aside = shop.store.read(|conn| {
+        let found: Count = sql_query("SELECT count(*) AS n FROM dead_letter").get_result(conn)?;
+        Ok::<_, Failure>(found.n)
+    });
+    assert_eq!(aside.await, Ok(0));
+}
+
+#[actix::test]
+async fn a_transaction_that_the_database_undid_by_itself_is_told_to_everybody_in_it() {
+    // What SQLite does when the disk is full in the middle; whether the job hears of it or not.
+    for heard in [true, false] {
+        let shop = open();
+        let store = shop.store.clone();
+        let ((begin, begun), (go, gone)) = (std::sync::mpsc::channel(), std::sync::mpsc::channel());
+        let busy = actix::spawn(async move {
+            let slow = move |tx: &mut Tx<'_>| {
+                let _ = begin.send(());
+                let _ = gone.recv();
+                put(tx, "before")
+            };
+            store.write(slow).await
+        });
+        // It has begun, so that the others come while it works, and so together.
+        while begun.try_recv().is_err() {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        let undo = shop.store.write(move |tx| {
+            tx.conn.batch_execute("ROLLBACK")?;
+            if heard { Err(Failure::StorageUnavailable) } else { Ok(0) }
+        });
+        let (first, last) = (shop.store.write(|tx| put(tx, "first")), shop.store.write(|tx| put(tx, "last")));
+        let all_wait = async {
+            while shop.store.queue_depth() < 3 {
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
+            go.send(()).unwrap();
+        };
+        let (first, undone, last, ()) = futures_util::join!(first, undo, last, all_wait);
+        assert_eq!(busy.await.unwrap(), Ok(1));
+        assert!(first.is_err() && undone.is_err() && last.is_err(), "{first:?} {undone:?} {last:?}");
+        assert_eq!(things(&shop.store).await, 1, "who was told no finds nothing done");
+        assert_eq!(shop.store.write(|tx| put(tx, "after")).await, Ok(2));
+    }
+}
+
+#[actix::test]
+async fn while_somebody_holds_the_file_writes_are_refused_and_reads_go_on_and_it_notices_the_end_by_itself() {
+    let (dir, clock) = (TempDir::new().unwrap(), Clock::system());
+    let config = StoreConfig::new(dir.path().join("test.db"));
+    let store = Store::open("test", &config, NO_MIGRATIONS, &clock, &ReaderThreads::default()).unwrap();
+    store.write(|tx| put(tx, "before")).await.unwrap();
+    let in_trouble = || config.storage.read_only.load(std::sync::atomic::Ordering::Relaxed);
+    let mut other = writer::connect(&config.file).unwrap();
+    other.batch_execute("BEGIN IMMEDIATE").unwrap();
+    assert_eq!(store.write(|tx| put(tx, "refused")).await, Err(Failure::StorageUnavailable));
+    assert!(in_trouble());
+    let begun = std::time::Instant::now();
+    assert_eq!(store.write(|tx| put(tx, "refused")).await, Err(Failure::StorageUnavailable));
+    assert!(
+        begun.elapsed() < std::time::Duration::from_secs(5),
+        "known trouble is told before the usual patience ends"
+    );
+    assert_eq!(things(&store).await, 1);
+    other.batch_execute("ROLLBACK").unwrap();
+    for _ in 0..100 {
+        if !in_trouble() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert!(!in_trouble(), "nobody wrote, and it noticed");
+    assert_eq!(store.write(|tx| put(tx, "after")).await, Ok(2));
 }
 
 #[actix::test]

@@ -1,9 +1,16 @@
 //! The one writer of a domain's database: a thread that runs each job in a savepoint, commits many at once, and
 //! answers only then. One fsync serves everybody who was waiting; nobody waits for a batch to fill.
+//!
+//! **When it cannot write** (disk full, folder read-only, file locked by somebody, file damaged) everybody who waits is
+//! refused at once, and told that nothing was done. Each later job is a new try, and so is a probe every second, so
+//! that the shop notices by itself when it is mended.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use diesel::RunQueryDsl;
 use diesel::connection::Connection as _;
@@ -13,15 +20,25 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::prepared::Statement;
 use super::{Conn, StoreConfig, Tx};
-use crate::messaging::Failure;
+use crate::messaging::{Failure, Storage};
 use crate::types::Clock;
 
 type Manager = AnsiTransactionManager;
 
+/// How long the writer waits for somebody else's write to end.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long it waits while it is known that it cannot write: who asks meanwhile hears no soon.
+const PATIENCE_IN_TROUBLE: Duration = Duration::from_millis(250);
+/// How often it tries whether it can write again.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+/// How long it sleeps between two looks into an empty queue while it cannot write.
+const NAP: Duration = Duration::from_millis(20);
+
 /// Called once the commit of the batch is known: hands the caller its answer. Says whether there is news.
-type Finish = Box<dyn FnOnce(Result<(), Failure>) -> bool + Send>;
-/// Runs in its savepoint; without a connection it is refused and certainly not done.
-type Job = Box<dyn FnOnce(Option<&mut Conn>, &Clock) -> Finish + Send>;
+pub(super) type Finish = Box<dyn FnOnce(Result<(), Failure>) -> bool + Send>;
+/// Runs in its savepoint; without a connection it is refused and certainly not done. Says whether the transaction
+/// around it is still there: a database that meets a full disk may undo all of it.
+pub(super) type Job = Box<dyn FnOnce(Option<&mut Conn>, &Clock) -> (Finish, bool) + Send>;
 
 pub struct Writer {
     queue: mpsc::Sender<Job>,
@@ -47,10 +64,17 @@ impl Writer {
         news: Arc<Notify>,
     ) -> Result<Self, String> {
         let (queue, jobs) = mpsc::channel(config.queue_max);
-        let (file, batch_max) = (config.file.clone(), config.batch_max);
+        let storage = Arc::clone(&config.storage);
+        let desk =
+            Desk { file: config.file.clone(), conn: Some(conn), batch_max: config.batch_max, clock, news, storage };
+        #[cfg(feature = "test-hooks")]
+        if let Some(world) = crate::simulation::world() {
+            actix::spawn(super::simulated::work(domain, desk, jobs, world));
+            return Ok(Self { queue });
+        }
         std::thread::Builder::new()
             .name(format!("{domain}-writer"))
-            .spawn(move || work(&file, conn, jobs, batch_max, &clock, &news))
+            .spawn(move || work(desk, jobs))
             .map_err(|e| e.to_string())?;
         Ok(Self { queue })
     }
@@ -63,8 +87,8 @@ impl Writer {
         let (answer, answered) = oneshot::channel();
         let job: Job = Box::new(move |conn, clock| {
             let mut has_news = false;
-            let result = match conn {
-                None => Err(Failure::StorageUnavailable.into()),
+            let (result, is_whole) = match conn {
+                None => (Err(Failure::StorageUnavailable.into()), true),
                 Some(conn) => savepoint(conn, |conn| {
                     let mut tx = Tx { conn, now: clock.now(), has_news: false };
                     let result = job(&mut tx);
@@ -73,12 +97,13 @@ impl Writer {
                 }),
             };
             has_news &= result.is_ok();
-            Box::new(move |committed| {
+            let finish: Finish = Box::new(move |committed| {
                 let durable = committed.is_ok();
                 // Nobody listens when the caller gave up; the change is durable all the same.
                 let _ = answer.send(committed.map_err(E::from).and(result));
                 has_news && durable
-            })
+            });
+            (finish, is_whole)
         });
         self.queue.try_send(job).map_err(|refused| match refused {
             mpsc::error::TrySendError::Full(_) => Failure::Overloaded,
@@ -93,42 +118,159 @@ impl Writer {
 }
 
 /// The writer's life: until every handle of the store is gone and the queue is empty.
-fn work(file: &Path, conn: Conn, mut jobs: mpsc::Receiver<Job>, batch_max: usize, clock: &Clock, news: &Notify) {
-    let mut conn = Some(conn);
-    while let Some(first) = jobs.blocking_recv() {
-        let mut batch = vec![first];
-        while batch.len() < batch_max {
+fn work(mut desk: Desk, mut jobs: mpsc::Receiver<Job>) {
+    while let Some(first) = desk.next(&mut jobs) {
+        let batch = desk.gather(first, &mut jobs);
+        let (mut finishers, outcome) = desk.commit(batch);
+        if outcome == Err(Failure::StorageUnavailable) {
+            // Who waits behind them would only wait to hear the same.
+            finishers.extend(std::iter::from_fn(|| jobs.try_recv().ok()).map(|job| job(None, &desk.clock).0));
+        }
+        desk.answer(finishers, &outcome);
+    }
+}
+
+/// Where the writer works: its connection, and what it needs to open another one.
+pub(super) struct Desk {
+    pub(super) file: PathBuf,
+    pub(super) conn: Option<Conn>,
+    batch_max: usize,
+    clock: Clock,
+    news: Arc<Notify>,
+    /// Says whether the last try to write failed.
+    storage: Arc<Storage>,
+}
+
+impl Desk {
+    /// The next job. While nothing can be written, tries that too from time to time.
+    fn next(&mut self, jobs: &mut mpsc::Receiver<Job>) -> Option<Job> {
+        let mut tried = Instant::now();
+        while self.storage.read_only.load(Ordering::Relaxed) {
+            match jobs.try_recv() {
+                Ok(job) => return Some(job),
+                Err(mpsc::error::TryRecvError::Disconnected) => return None,
+                Err(mpsc::error::TryRecvError::Empty) if tried.elapsed() >= PROBE_EVERY => {
+                    let outcome = match self.connection() {
+                        Some(conn) => probe(conn).map_err(|_| Failure::StorageUnavailable),
+                        None => Err(Failure::StorageUnavailable),
+                    };
+                    if outcome.is_err() {
+                        self.conn = None;
+                    }
+                    self.note(&outcome);
+                    tried = Instant::now();
+                }
+                Err(mpsc::error::TryRecvError::Empty) => std::thread::sleep(NAP),
+            }
+        }
+        jobs.blocking_recv()
+    }
+
+    /// `first` and what waits behind it, as far as it shares a commit.
+    pub(super) fn gather(&self, first: Job, jobs: &mut mpsc::Receiver<Job>) -> VecDeque<Job> {
+        let mut batch = VecDeque::from([first]);
+        while batch.len() < self.batch_max {
             let Ok(next) = jobs.try_recv() else { break };
-            batch.push(next);
+            batch.push_back(next);
         }
-        if conn.is_none() {
-            conn = connect(file).map_err(|reason| log::error!("database {}: {reason}", file.display())).ok();
-        }
+        batch
+    }
+
+    /// Runs a batch and commits it; whoever asked is yet to be told.
+    pub(super) fn commit(&mut self, mut batch: VecDeque<Job>) -> (Vec<Finish>, Result<(), Failure>) {
         let mut finishers = Vec::with_capacity(batch.len());
-        let outcome = match conn.as_mut() {
-            Some(open) => commit(open, &mut batch, clock, &mut finishers),
+        let clock = self.clock.clone();
+        let outcome = match self.connection() {
+            Some(open) => commit(open, &mut batch, &clock, &mut finishers),
             None => Err(Failure::StorageUnavailable),
         };
-        // Those that never began, because the transaction did not.
-        finishers.extend(batch.drain(..).map(|job| job(None, clock)));
         if outcome.is_err() {
             // Whatever state it is in, a fresh connection is in a known one.
-            conn = None;
+            self.conn = None;
         }
+        self.note(&outcome);
+        // Those that never began.
+        finishers.extend(batch.drain(..).map(|job| job(None, &clock).0));
+        (finishers, outcome)
+    }
+
+    /// Tells whoever asked what has become of it.
+    pub(super) fn answer(&self, finishers: Vec<Finish>, outcome: &Result<(), Failure>) {
         let mut any_news = false;
         for finish in finishers {
             any_news |= finish(outcome.clone());
         }
         if any_news {
-            news.notify_waiters();
+            self.news.notify_waiters();
+        }
+    }
+
+    /// The connection, a new one if the last was given up.
+    fn connection(&mut self) -> Option<&mut Conn> {
+        if self.conn.is_none() {
+            let in_trouble = self.storage.read_only.load(Ordering::Relaxed);
+            let open = connect(&self.file).and_then(|mut conn| {
+                let patience = if in_trouble { PATIENCE_IN_TROUBLE } else { PATIENCE };
+                wait_at_most(&mut conn, patience).map_err(|e| e.to_string())?;
+                Ok(conn)
+            });
+            self.conn = open
+                .map_err(|reason| {
+                    if !in_trouble {
+                        log::error!("database {}: {reason}", self.file.display());
+                    }
+                })
+                .ok();
+        }
+        self.conn.as_mut()
+    }
+
+    /// Notes whether it can write, and says so when that has changed.
+    fn note(&mut self, outcome: &Result<(), Failure>) {
+        let (was, file) = (self.storage.read_only.load(Ordering::Relaxed), self.file.display());
+        match outcome {
+            Ok(()) if was => {
+                log::warn!("database {file}: can be written again");
+                self.storage.read_only.store(false, Ordering::Relaxed);
+                if self.conn.as_mut().is_some_and(|conn| wait_at_most(conn, PATIENCE).is_err()) {
+                    self.conn = None;
+                }
+            }
+            Err(Failure::StorageUnavailable) if !was => {
+                log::error!("database {file}: cannot be written; writes are refused until it can, reads go on");
+                self.storage.read_only.store(true, Ordering::Relaxed);
+            }
+            _ => {}
         }
     }
 }
 
-fn commit(conn: &mut Conn, batch: &mut Vec<Job>, clock: &Clock, finishers: &mut Vec<Finish>) -> Result<(), Failure> {
+fn wait_at_most(conn: &mut Conn, patience: Duration) -> Result<(), DbError> {
+    conn.batch_execute(&format!("PRAGMA busy_timeout = {}", patience.as_millis()))
+}
+
+/// Writes something that changes nothing.
+fn probe(conn: &mut Conn) -> Result<(), DbError> {
+    conn.batch_execute("PRAGMA user_version = 0")
+}
+
+/// Runs the jobs of a batch and commits them. Those that did not run are left in it.
+fn commit(
+    conn: &mut Conn,
+    batch: &mut VecDeque<Job>,
+    clock: &Clock,
+    finishers: &mut Vec<Finish>,
+) -> Result<(), Failure> {
+    let mut is_whole = true;
     let outcome = conn.immediate_transaction(|conn| {
-        for job in batch.drain(..) {
-            finishers.push(job(Some(&mut *conn), clock));
+        while let Some(job) = batch.pop_front() {
+            let (finish, is_still_whole) = job(Some(&mut *conn), clock);
+            finishers.push(finish);
+            if !is_still_whole {
+                // What ran before is undone, and what ran now would be committed by itself, each on its own.
+                is_whole = false;
+                return Err(DbError::RollbackTransaction);
+            }
         }
         Ok::<_, DbError>(())
     });
@@ -140,6 +282,10 @@ fn commit(conn: &mut Conn, batch: &mut Vec<Job>, clock: &Clock, finishers: &mut 
             log::error!("database: a transaction was left open after its commit; the batch counts as failed");
             Err(Failure::Internal)
         }
+        (Err(_), _) if !is_whole => {
+            log::error!("database: it undid a transaction by itself; everybody in it is told");
+            Err(Failure::StorageUnavailable)
+        }
         (Err(error), _) => Err(error.into()),
     }
 }
@@ -149,27 +295,45 @@ fn depth(conn: &mut Conn) -> Result<u32, DbError> {
     Ok(depth.map_or(0, std::num::NonZeroU32::get))
 }
 
-/// Runs `job` so that its failure or panic undoes its own changes and nobody else's.
+/// Runs `job` so that its failure or panic undoes its own changes and nobody else's. Says too whether the transaction
+/// around it is still there: SQLite undoes all of it by itself when the disk is full or fails, and without it the next
+/// savepoint would be a transaction of its own, committed behind everybody's back.
 ///
 /// The savepoint is not diesel's: that one is parsed anew each time, and `catch_unwind(|| conn.transaction(job))`
 /// would leave it on diesel's stack when the job panics, so that the outer commit only released a savepoint and
 /// answered yes while nothing was committed. What a job leaves on that stack is unwound by hand.
-fn savepoint<T, E>(conn: &mut Conn, job: impl FnOnce(&mut Conn) -> Result<T, E>) -> Result<T, E>
+fn savepoint<T, E>(conn: &mut Conn, job: impl FnOnce(&mut Conn) -> Result<T, E>) -> (Result<T, E>, bool)
 where
     E: From<Failure> + From<DbError>,
 {
-    let before = depth(conn)?;
-    Statement("SAVEPOINT job").execute(conn)?;
+    let before = match depth(conn) {
+        Ok(depth) => depth,
+        Err(error) => return (Err(error.into()), false),
+    };
+    if let Err(error) = Statement("SAVEPOINT job").execute(conn) {
+        return (Err(error.into()), true);
+    }
     let result = catch_unwind(AssertUnwindSafe(|| job(conn))).unwrap_or_else(|_| {
         log::error!("database: a job panicked; its changes are undone");
-        while depth(conn)? > before {
-            Manager::rollback_transaction(conn)?;
-        }
         Err(Failure::Internal.into())
     });
-    if result.is_err() {
-        Statement("ROLLBACK TO job").execute(conn)?;
+    let ended = unwind(conn, before).and_then(|()| {
+        if result.is_err() {
+            Statement("ROLLBACK TO job").execute(conn)?;
+        }
+        Statement("RELEASE job").execute(conn).map(drop)
+    });
+    match ended {
+        Ok(()) => (result, true),
+        // There is no such savepoint any more: it went with its transaction.
+        Err(_) => (result.and(Err(Failure::StorageUnavailable.into())), false),
     }
-    Statement("RELEASE job").execute(conn)?;
-    result
+}
+
+/// Ends the transactions within the job's own that a panic left open.
+fn unwind(conn: &mut Conn, before: u32) -> Result<(), DbError> {
+    while depth(conn)? > before {
+        Manager::rollback_transaction(conn)?;
+    }
+    Ok(())
 }

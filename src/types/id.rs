@@ -10,6 +10,17 @@ use diesel::sqlite::Sqlite;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+/// A new UUIDv7, later in order than all made before it in this process.
+#[must_use]
+pub fn fresh() -> Uuid {
+    // The laboratory's ids are of its own time, so that a history can be had again.
+    #[cfg(feature = "test-hooks")]
+    if let Some(world) = crate::simulation::world() {
+        return world.id();
+    }
+    Uuid::now_v7()
+}
+
 macro_rules! ids {
     ($($(#[$doc:meta])+ $name:ident;)+) => {$(
         $(#[$doc])+
@@ -23,7 +34,7 @@ macro_rules! ids {
             #[must_use]
             #[allow(clippy::new_without_default, reason = "an id has no default: two would never be equal")]
             pub fn new() -> Self {
-                Self(Uuid::now_v7())
+                Self(fresh())
             }
 
             /// The id that has this UUID.

@@ -16,8 +16,8 @@ use super::*;
 use crate::events::Deliver;
 use crate::messaging::{Credential, Ctx, Failure, Identity, Request, Role};
 use crate::settings;
-use crate::store::{Conn, Store, Tx};
-use crate::types::{ApiKeyId, EmailAddress, FieldError, Fields, Page, SessionId, Timestamp, UserId};
+use crate::store::{Audit, Audited, Conn, Store, Tx};
+use crate::types::{ApiKeyId, EmailAddress, FieldError, Fields, Page, SessionId, Timestamp, UserId, fresh};
 
 /// How often the uses of API keys are written.
 const WRITE_USES_EVERY: Duration = Duration::from_secs(30);
@@ -87,6 +87,9 @@ impl Actor for Users {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        if self.room.store.is_beside() {
+            return;
+        }
         actix::spawn(purge(Arc::clone(&self.room)));
         ctx.run_interval(PURGE_EVERY, |users, _| {
             actix::spawn(purge(Arc::clone(&users.room)));
@@ -121,6 +124,8 @@ crate::answers! { Users;
     DeleteApiKey => delete_api_key,
     CreateUser => create_user,
     Deliver => deliver,
+    Audit => audit,
+    WhoExists => who_exists,
 }
 
 /// A session that was begun: what is kept of it under an idempotency key, so ids and no token.
@@ -169,7 +174,7 @@ fn announce_registered(tx: &mut Tx<'_>, account: &Account, email: &EmailAddress)
 
 /// Has a mail sent that proves the address.
 fn ask_to_verify(tx: &mut Tx<'_>, tokens: &Tokens, account: &Account, email: &EmailAddress) -> Result<(), UsersError> {
-    let id = Uuid::now_v7();
+    let id = fresh();
     store::insert_link(tx.conn, id, Link::Verify, account.id, email, tx.now)?;
     tx.emit(&EmailVerificationRequested {
         user_id: account.id,
@@ -606,7 +611,7 @@ async fn forgot_password(room: Arc<Room>, ctx: Ctx, request: ForgotPassword) -> 
             if store::count_links(tx.conn, account.id, Link::Reset, since)? >= model::RESETS_MAX {
                 return Ok(());
             }
-            let id = Uuid::now_v7();
+            let id = fresh();
             store::insert_link(tx.conn, id, Link::Reset, account.id, &email, tx.now)?;
             let token = desk.tokens.show(Purpose::Link(Link::Reset), id);
             tx.emit(&PasswordResetRequested { user_id: account.id, email, name: account.name, token })?;
@@ -771,4 +776,12 @@ pub async fn purge(room: Arc<Room>) {
             Err(failure) => return log::warn!("users: what has ended is not deleted yet: {failure}"),
         }
     }
+}
+
+async fn audit(room: Arc<Room>, _: Ctx, request: Audit) -> Result<Audited, Failure> {
+    room.store.audit(request, store::audit::BOOKS).await
+}
+
+async fn who_exists(room: Arc<Room>, _: Ctx, request: WhoExists) -> Result<Vec<UserId>, Failure> {
+    room.store.read(move |conn| Ok(store::audit::existing(conn, &request.users)?)).await
 }

@@ -308,3 +308,14 @@ crate::events! {
     "users.email_verification_requested": EmailVerificationRequested;
     "users.password_reset_requested": PasswordResetRequested;
 }
+
+/// Says which of these users there are, at most 500. For `mercat check`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct WhoExists {
+    /// Of whom.
+    pub users: Vec<UserId>,
+}
+
+crate::requests! { crate::messaging::Failure;
+    "users.WhoExists": WhoExists => Vec<UserId>, retry, |_| Access::Domains;
+}

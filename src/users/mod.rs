@@ -34,6 +34,8 @@ use actor::Room;
 pub use actor::Users;
 pub use error::UsersError;
 pub use messages::*;
+/// The file of the data folder with the secret that signs tokens; a backup has it too.
+pub use secret::FILE as SECRET_FILE;
 
 /// The events of other domains that this one wants to hear of.
 pub const WANTS: &[&str] = &[];

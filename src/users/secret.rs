@@ -8,6 +8,8 @@ use uuid::Uuid;
 
 use crate::settings::Settings;
 
+/// The file's name in the data folder.
+pub const FILE: &str = "secret.key";
 /// Hex digits in the file: 32 random bytes.
 const DIGITS: usize = 64;
 
@@ -23,7 +25,7 @@ pub fn load(settings: &Settings) -> Result<Vec<u8>, NoSecret> {
     if let Some(secret) = &settings.secret {
         return Ok(secret.as_bytes().to_vec());
     }
-    let file = settings.data.join("secret.key");
+    let file = settings.data.join(FILE);
     match read(&file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => make(&file).and_then(|()| read(&file)),
         other => other,

@@ -1,5 +1,7 @@
 //! The only SQL of the users domain.
 
+pub mod audit;
+
 use diesel::backend::Backend;
 use diesel::deserialize::{self, FromSql, FromSqlRow};
 use diesel::dsl::{count_star, sql};

@@ -89,7 +89,7 @@ impl Asked {
         let (address, internal) = network(&request, &gate);
         let stranger = Caller::Anyone { address: address.into(), internal };
         let mut ctx = Ctx::new(stranger, Arc::clone(&trail.request_id));
-        ctx.deadline = trail.began + gate.settings.http.request_timeout;
+        ctx.deadline = (trail.began + gate.settings.http.request_timeout).into();
         #[cfg(feature = "test-hooks")]
         if let Some(name) = request.headers().get(&X_TEST_PANIC).and_then(|value| value.to_str().ok()) {
             ctx.panic_at = Some(name.into());

@@ -34,7 +34,10 @@ pub async fn ready(gate: web::Data<Gate>) -> Result<HttpResponse, Problem> {
     if gate.clients.health().iter().any(|(_, health)| health.status == HealthState::Down) {
         return not_ready("a part of the shop is down; see /health");
     }
-    Ok(HttpResponse::Ok().insert_header(NO_STORE).json(json!({ "status": "ready" })))
+    // One that cannot save still reads, which is more than none does.
+    let read_only: Vec<_> =
+        gate.clients.health().into_iter().filter(|(_, health)| health.read_only).map(|(name, _)| name).collect();
+    Ok(HttpResponse::Ok().insert_header(NO_STORE).json(json!({ "status": "ready", "read_only": read_only })))
 }
 
 /// GET `/health`: each domain. The whole is down only when nothing that is switched on answers.

@@ -43,17 +43,23 @@ impl Sent {
     /// Reads the body as JSON.
     pub async fn json<T: DeserializeOwned + ReadOnly>(self, asked: &Asked) -> Result<T, Problem> {
         expect_json(asked.request())?;
-        read_json(&collect(asked, self.0).await?)
+        read_json(&collect(asked, self.0, asked.gate().settings.http.body_max).await?)
     }
 
     /// Reads the body as JSON; none at all is one without fields.
     pub async fn json_or_nothing<T: DeserializeOwned + ReadOnly + Default>(self, asked: &Asked) -> Result<T, Problem> {
-        let bytes = collect(asked, self.0).await?;
+        let bytes = collect(asked, self.0, asked.gate().settings.http.body_max).await?;
         if bytes.is_empty() {
             return Ok(T::default());
         }
         expect_json(asked.request())?;
         read_json(&bytes)
+    }
+
+    /// Reads the body as it came, to the byte, of whatever type; at most `max` bytes of it.
+    pub async fn text(self, asked: &Asked, max: usize) -> Result<String, Problem> {
+        let bytes = collect(asked, self.0, max.min(asked.gate().settings.http.body_max)).await?;
+        String::from_utf8(bytes.into()).map_err(|_| Problem::malformed("the body is not text"))
     }
 }
 
@@ -66,8 +72,7 @@ fn expect_json(request: &HttpRequest) -> Result<(), Problem> {
 }
 
 /// Reads the whole body, never more than is allowed, and not for ever.
-async fn collect(asked: &Asked, mut payload: Payload) -> Result<BytesMut, Problem> {
-    let max = asked.gate().settings.http.body_max;
+async fn collect(asked: &Asked, mut payload: Payload, max: usize) -> Result<BytesMut, Problem> {
     expect_length(asked.request(), max)?;
     let reading = async {
         let mut bytes = BytesMut::new();
@@ -80,7 +85,7 @@ async fn collect(asked: &Asked, mut payload: Payload) -> Result<BytesMut, Proble
         }
         Ok(bytes)
     };
-    tokio::time::timeout_at(asked.ctx().deadline.into(), reading).await.unwrap_or_else(|_| Err(Problem::too_slow()))
+    tokio::time::timeout_at(asked.ctx().deadline, reading).await.unwrap_or_else(|_| Err(Problem::too_slow()))
 }
 
 /// Refuses a body that says itself that it is too large, before a byte of it is read.

@@ -1,4 +1,4 @@
-//! `/invoices`.
+//! `/invoices`, and what the payment provider tells by itself.
 
 use serde::Deserialize;
 
@@ -6,9 +6,15 @@ use super::asked::{Answer, Asked, BASE};
 use super::input::{Query, ReadOnly, Sent};
 use super::problem::Problem;
 use crate::payments::{
-    CreateInvoice, GetInvoice, InvoiceLine, ListInvoices, PayInvoice, PaymentsError, RefundInvoice, VoidInvoice,
+    CreateInvoice, GetInvoice, HearProvider, InvoiceLine, ListInvoices, PayInvoice, PaymentsError, RefundInvoice,
+    ReturnLine, VoidInvoice,
 };
 use crate::types::{Amount, Currency, EmailAddress, InvoiceId, Timestamp, UserId};
+
+/// Bytes of what the provider tells at once. Stripe's events are a few thousand.
+const NEWS_MAX: usize = 256 * 1024;
+/// The most characters of the header that signs it.
+const SIGNATURE_MAX: usize = 4_096;
 
 /// A new invoice. What ties one to a checkout comes from the cart alone and has no field here.
 #[derive(Deserialize)]
@@ -35,6 +41,8 @@ pub struct Refund {
     amount: Option<Amount>,
     #[serde(default)]
     restock: bool,
+    #[serde(default)]
+    lines: Option<Vec<ReturnLine>>,
 }
 
 impl ReadOnly for NewInvoice {}
@@ -85,12 +93,24 @@ pub async fn pay(asked: Asked, sent: Sent) -> Answer {
 pub async fn refund(asked: Asked, sent: Sent) -> Answer {
     let invoice_id = invoice_id(&asked)?;
     asked.may(&VoidInvoice { invoice_id })?;
-    let Refund { amount, restock } = sent.json_or_nothing(&asked).await?;
-    asked.ok(&asked.clients().payments.call(asked.ctx(), RefundInvoice { invoice_id, amount, restock }).await?)
+    let Refund { amount, restock, lines } = sent.json_or_nothing(&asked).await?;
+    let request = RefundInvoice { invoice_id, amount, restock, lines };
+    asked.ok(&asked.clients().payments.call(asked.ctx(), request).await?)
 }
 
 /// POST `/invoices/{id}/void`.
 pub async fn void(asked: Asked) -> Answer {
     let invoice_id = invoice_id(&asked)?;
     asked.ok(&asked.clients().payments.call(asked.ctx(), VoidInvoice { invoice_id }).await?)
+}
+
+/// POST `/webhooks/stripe`. Nobody signs in here: whether it is from Stripe is shown by the signature, which payments
+/// looks at with the body as it came.
+pub async fn stripe(asked: Asked, sent: Sent) -> Answer {
+    let signature = asked.request().headers().get("stripe-signature").and_then(|value| value.to_str().ok());
+    let signature = signature.filter(|text| text.len() <= SIGNATURE_MAX).unwrap_or_default().to_owned();
+    let body = sent.text(&asked, NEWS_MAX).await?;
+    let ctx = asked.ctx().onward("gateway", None);
+    asked.clients().payments.call(ctx, HearProvider { body, signature }).await?;
+    asked.ok(&serde_json::json!({ "received": true }))
 }

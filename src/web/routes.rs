@@ -115,6 +115,7 @@ pub fn all(config: &mut ServiceConfig) {
         .service(at("/invoices/{id}/pay").post(payments::pay))
         .service(at("/invoices/{id}/refund").post(payments::refund))
         .service(at("/invoices/{id}/void").post(payments::void))
+        .service(at("/webhooks/stripe").post(payments::stripe))
         .service(at("/notifications").get(notifications::list))
         .service(at("/ws").get(notifications::socket))
         .service(at("/events").get(notifications::events))

@@ -4,7 +4,7 @@ use crate::support::Place;
 
 #[test]
 fn every_command_explains_itself() {
-    let cases: [(&[&str], &str); 11] = [
+    let cases: [(&[&str], &str); 14] = [
         (&[], "mercat import products"),
         (&["serve"], "--listen"),
         (&["admin"], "create"),
@@ -14,6 +14,9 @@ fn every_command_explains_itself() {
         (&["import", "products"], "compare_at_price"),
         (&["export", "products"], ".ndjson"),
         (&["seed", "demo"], "printed once"),
+        (&["check"], "Exit code"),
+        (&["backup"], "backup.json"),
+        (&["restore"], "--force"),
         (&["config"], "--example"),
         (&["completions"], "bash"),
     ];
@@ -35,7 +38,7 @@ fn every_command_explains_itself() {
 
 #[test]
 fn a_setting_that_cannot_work_is_one_line_with_name_origin_and_way_out() {
-    let cases: [(&str, &str, &[&str]); 12] = [
+    let cases: [(&str, &str, &[&str]); 15] = [
         ("MERCAT_LISTEN", "nonsense", &["`listen`", "MERCAT_LISTEN", "127.0.0.1:8080"]),
         ("MERCAT_LISTEN", "", &["`listen`", "MERCAT_LISTEN"]),
         ("MERCAT_LISTEN", "203.0.113.7:80", &["`listen`", "203.0.113.7", "--listen"]),
@@ -48,6 +51,9 @@ fn a_setting_that_cannot_work_is_one_line_with_name_origin_and_way_out() {
         ("MERCAT_PAYMENTS__PLACE", "moon", &["`payments.place`", "local"]),
         ("MERCAT_ENVIRONMENT", "production", &["`payments.provider`", "refused"]),
         ("MERCAT_SHOP__CURRENCY", "gold", &["`shop.currency`", "ISO 4217"]),
+        ("MERCAT_PAYMENTS__PROVIDER", "stripe", &["`payments.stripe_secret_key`", "sk_"]),
+        ("MERCAT_PAYMENTS__STRIPE_SECRET_KEY", "pk_live_0123", &["`payments.stripe_secret_key`", "its value", "sk_"]),
+        ("MERCAT_PAYMENTS__STRIPE_WEBHOOK_SECRETS", "s3cret", &["`payments.stripe_webhook_secrets`", "whsec_"]),
     ];
     for (variable, value, words) in cases {
         let place = Place::new().with(variable, value);

@@ -134,6 +134,13 @@ impl Serving {
         ))
     }
 
+    /// Asks as whoever holds the token.
+    pub fn get_as(&self, token: &str, path: &str) -> String {
+        self.send(&format!(
+            "GET {path} HTTP/1.1\r\nHost: shop\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\r\n"
+        ))
+    }
+
     fn send(&self, request: &str) -> String {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();

@@ -3,6 +3,7 @@
 
 mod bare;
 mod live;
+mod money;
 mod panics;
 mod replays;
 mod rights;

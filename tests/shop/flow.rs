@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::support::{Shop, Visitor};
+use super::support::{Shop, Visitor, books_agree};
 
 /// A product in the shop; gives its id.
 pub async fn product(admin: &Visitor, sku: &str, stock: i64) -> String {
@@ -81,5 +81,7 @@ async fn a_stranger_buys_and_everybody_who_should_know_hears_of_it() {
     let comment = json!({"rating": 4, "text": "Pours well."});
     buyer.post(&format!("/product/{teapot}/comments/"), comment).await.expect_status(201);
     buyer.until(&format!("/product/{teapot}"), |p| p["rating"] == 4.0 && p["review_count"] == 1).await;
+    books_agree(&data);
     assert_eq!(shop.terminate(), Some(0));
+    books_agree(&data);
 }

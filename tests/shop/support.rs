@@ -7,6 +7,17 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+/// Has all books of the shop in `data` looked at; nothing may be wrong with them. The shop may run meanwhile.
+pub fn books_agree(data: &Path) {
+    let checked = Command::new(env!("CARGO_BIN_EXE_mercat"))
+        .arg("check")
+        .env("MERCAT_DATA", data)
+        .current_dir(data.parent().unwrap_or(data))
+        .output()
+        .unwrap();
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
+}
+
 /// A running shop. Dropped, it is killed.
 pub struct Shop {
     pub process: Child,

@@ -3,6 +3,7 @@
 //! Every change of a product goes through [`save`], so that nothing that hangs on it can be forgotten: the search
 //! index, the tags, the counts, the sibling that stands for its group, the ledger of stock, the memory, the news.
 
+pub mod audit;
 pub mod images;
 pub mod search;
 pub mod stock;

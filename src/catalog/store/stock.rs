@@ -7,9 +7,10 @@ use diesel::sql_types::{Bool, Text};
 use diesel::sqlite::Sqlite;
 
 use super::{Cause, Hand, Row, json, offers_of, save};
-use crate::catalog::model::{HoldState, MoveReason};
+use crate::catalog::model::{self, HoldState, MoveReason};
 use crate::catalog::schema::{hold, hold_line};
 use crate::catalog::{CatalogError, Held, HoldLine, SaleRefused};
+use crate::payments::ReturnLine;
 use crate::store::{Conn, Prepare, Tx};
 use crate::types::{FieldError, HoldId, InvoiceId, ProductId, Timestamp};
 
@@ -142,8 +143,19 @@ fn take(tx: &mut Tx<'_>, hand: &Hand, wanted: &[HoldLine], cause: Cause<'_>) -> 
 
 /// Puts a hold's lines back on the shelf.
 fn give_back(tx: &mut Tx<'_>, hand: &Hand, id: HoldId, reason: MoveReason) -> Result<(), CatalogError> {
+    let all = lines(tx.conn, id)?;
+    put_back(tx, hand, id, all, reason)
+}
+
+fn put_back(
+    tx: &mut Tx<'_>,
+    hand: &Hand,
+    id: HoldId,
+    back: Vec<HoldLine>,
+    reason: MoveReason,
+) -> Result<(), CatalogError> {
     let name = id.to_string();
-    for line in lines(tx.conn, id)? {
+    for line in back {
         let Some(row) = super::find(tx.conn, line.product_id)? else { continue };
         let after = Row { stock: row.stock + line.quantity, ..row.clone() };
         save(tx, hand, Some(&row), after, (reason, Some(&name)))?;
@@ -225,14 +237,28 @@ fn refuse(tx: &mut Tx<'_>, hold: HoldId, invoice_id: InvoiceId) -> Result<(), Ca
     Ok(tx.emit(&SaleRefused { invoice_id, hold })?)
 }
 
-/// The goods of a paid hold come back, once.
-pub fn take_back(tx: &mut Tx<'_>, hand: &Hand, id: HoldId) -> Result<(), CatalogError> {
+/// Goods of a paid hold come back: so many of these, or all that have not yet when none are named. Never more than
+/// were sold.
+pub fn take_back(tx: &mut Tx<'_>, hand: &Hand, id: HoldId, these: &[ReturnLine]) -> Result<(), CatalogError> {
     let sold = find(tx.conn, id)?.is_some_and(|before| before.state.may_become(HoldState::Returned));
     if !sold {
         return Ok(());
     }
-    enter(tx, id, HoldState::Returned)?;
-    give_back(tx, hand, id, MoveReason::Returned)
+    let rows: Vec<(ProductId, i64, i64)> = hold_line::table
+        .filter(hold_line::hold_id.eq(id))
+        .order(hold_line::product_id)
+        .select((hold_line::product_id, hold_line::quantity, hold_line::returned))
+        .load(tx.conn)?;
+    let (back, all) = model::coming_back(&rows, these);
+    if all {
+        enter(tx, id, HoldState::Returned)?;
+    }
+    for line in &back {
+        diesel::update(hold_line::table.find((id, line.product_id)))
+            .set(hold_line::returned.eq(hold_line::returned + line.quantity))
+            .execute(tx.conn)?;
+    }
+    put_back(tx, hand, id, back, MoveReason::Returned)
 }
 
 /// What is wrong with the books: products whose stock is not the sum of its moves. For tests.

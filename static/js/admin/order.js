@@ -32,7 +32,7 @@ export function orderView({ params, signal, setTitle }) {
     return h('section', { class: 'sheet padded', 'aria-label': 'Refund' }, h('h2', {}, 'Refund'), form({
       items: [
         field({ name: 'amount', label: `Amount, at most ${money(left, invoice.currency)}`, value: all, inputmode: 'decimal', required: true, test: 'refund-amount' }),
-        field({ name: 'restock', label: 'Put the goods back on the shelf', type: 'checkbox', hint: 'Only with all that is left.', test: 'refund-restock' }),
+        field({ name: 'restock', label: 'Put the goods back on the shelf', type: 'checkbox', hint: 'All that has not come back yet; only with all the money that is left.', test: 'refund-restock' }),
       ],
       button: 'Refund',
       buttonClass: 'button danger',

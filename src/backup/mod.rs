@@ -1,0 +1,396 @@
+//! Backup: a copy of the whole shop as it was at one moment, and the way back.
+//!
+//! Lives here: which files make a shop, the list that says a backup is whole, and how a shop's files are replaced so
+//! that a crash leaves the old one or the new one. Never enters: SQL (that is [`crate::store`]), what is in a table.
+//!
+//! **A backup** is one compact file a domain, the secret that signs tokens, and `backup.json`, which is written last: a
+//! folder without it is no backup. All databases are of the same instant, so an event is either still in the outbox of
+//! its domain or its effect is in the books of all who heard it.
+//!
+//! **A restore** first copies everything beside the shop's own files (`*.restore`), verifies it there, and then writes
+//! `restore.json`, which decides: before it the old shop is untouched, after it the restore is finished by whoever
+//! comes next, also after a crash. The old files stay aside (`*.before`) until the new ones are in place.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::settings::{DOMAINS, Place, Settings};
+use crate::store::{self, Duplicate};
+use crate::types::Timestamp;
+use crate::{notifications, users};
+
+#[cfg(test)]
+mod tests;
+
+/// What says that a folder holds a whole backup.
+const MANIFEST: &str = "backup.json";
+/// What says that a restore is decided and not finished.
+const DECIDED: &str = "restore.json";
+/// The form of backups that this program writes and reads.
+const FORMAT: u32 = 1;
+/// The largest manifest that is read.
+const MANIFEST_MAX: u64 = 1 << 20;
+
+/// By how much a file's time of change may lag behind the clock.
+const TICK: Duration = Duration::from_millis(10);
+
+/// What a backup holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The form of the backup.
+    pub format: u32,
+    /// Which program took it.
+    pub mercat: String,
+    /// Of which instant it is.
+    pub taken_at: Timestamp,
+    /// Its files.
+    pub files: Vec<Entry>,
+}
+
+/// One file of a backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Its name, in the backup and in the shop.
+    pub name: String,
+    /// Its size.
+    pub bytes: u64,
+    /// SHA-256 of its content, in hex.
+    pub sha256: String,
+}
+
+/// Why there is no backup or no restore: one sentence for the person who asked.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// Something cannot be used.
+    #[error("{0}")]
+    Unusable(String),
+    /// The shop is newer than the backup.
+    #[error(
+        "the shop in {} was changed at {changed_at}, after the backup was taken at {taken_at}: what happened since \
+         would be lost; take a backup of it first, then restore with --force", folder.display()
+    )]
+    Newer {
+        /// Where the shop is.
+        folder: PathBuf,
+        /// Its last change.
+        changed_at: Timestamp,
+        /// When the backup was taken.
+        taken_at: Timestamp,
+    },
+}
+
+type Done<T> = Result<T, BackupError>;
+
+fn unusable(what: &Path, why: &io::Error) -> BackupError {
+    BackupError::Unusable(format!("{}: {why}", what.display()))
+}
+
+fn database(domain: &str) -> String {
+    format!("{domain}.db")
+}
+
+/// Where a file of this name has its place in the shop.
+fn place(settings: &Settings, name: &str) -> PathBuf {
+    if name == users::SECRET_FILE { settings.data.join(name) } else { settings.database.join(name) }
+}
+
+/// The names of all files that may make a shop. A backup that names another is none of ours.
+fn names() -> Vec<String> {
+    DOMAINS.into_iter().map(database).chain([users::SECRET_FILE.to_owned()]).collect()
+}
+
+fn with_ending(file: &Path, ending: &str) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
+}
+
+fn sync_folder(folder: &Path) -> Done<()> {
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(|why| unusable(folder, &why))
+}
+
+/// Removes a file that may not be there.
+fn remove(file: &Path) -> Done<()> {
+    match fs::remove_file(file) {
+        Err(why) if why.kind() != io::ErrorKind::NotFound => Err(unusable(file, &why)),
+        _ => Ok(()),
+    }
+}
+
+/// Renames a file that may not be there.
+fn rename(from: &Path, to: &Path) -> Done<()> {
+    match fs::rename(from, to) {
+        Err(why) if why.kind() != io::ErrorKind::NotFound => Err(unusable(from, &why)),
+        _ => Ok(()),
+    }
+}
+
+/// Writes a file whole or not at all, readable by its owner alone.
+fn write_whole(file: &Path, bytes: &[u8]) -> Done<()> {
+    let draft = with_ending(file, ".part");
+    remove(&draft)?;
+    let written = create(&draft).and_then(|mut out| out.write_all(bytes).and_then(|()| out.sync_all()));
+    written.and_then(|()| fs::rename(&draft, file)).map_err(|why| unusable(file, &why))?;
+    sync_folder(file.parent().unwrap_or(Path::new(".")))
+}
+
+/// A new file that only its owner may read: a backup holds everything, the secret too.
+fn create(file: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(file)
+}
+
+/// Size and SHA-256 of a file; copies it on the way when there is somewhere to.
+fn measure(from: &Path, mut to: Option<&mut File>) -> io::Result<(u64, String)> {
+    let (mut input, mut hash, mut bytes) = (File::open(from)?, Sha256::new(), 0);
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        let read = input.read(&mut buffer)?;
+        let Some(part) = buffer.get(..read).filter(|part| !part.is_empty()) else { break };
+        hash.update(part);
+        bytes += read as u64;
+        if let Some(out) = &mut to {
+            out.write_all(part)?;
+        }
+    }
+    if let Some(out) = to {
+        out.sync_all()?;
+    }
+    Ok((bytes, hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()))
+}
+
+/// Copies the shop into a folder that is empty or not there yet, whether the shop runs or not.
+///
+/// # Errors
+/// Says which file cannot be used. Then what was written is removed again.
+pub fn take(settings: &Settings, to: &Path, now: impl Fn() -> Timestamp) -> Done<Manifest> {
+    let is_new = !to.exists();
+    if !is_new {
+        let mut entries = fs::read_dir(to).map_err(|why| unusable(to, &why))?;
+        if entries.next().is_some() {
+            let folder = to.display();
+            return Err(BackupError::Unusable(format!(
+                "the folder {folder} is not empty; a backup needs one of its own"
+            )));
+        }
+    }
+    fs::create_dir_all(to).map_err(|why| unusable(to, &why))?;
+    #[cfg(unix)]
+    if is_new {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        fs::set_permissions(to, mode).map_err(|why| unusable(to, &why))?;
+    }
+    let taken = copy(settings, to, now);
+    if taken.is_err() {
+        for name in names().iter().map(String::as_str).chain([MANIFEST]) {
+            for ending in ["", "-journal", ".part"] {
+                let _ = fs::remove_file(with_ending(&to.join(name), ending));
+            }
+        }
+        if is_new {
+            let _ = fs::remove_dir(to);
+        }
+    }
+    taken
+}
+
+fn copy(settings: &Settings, to: &Path, now: impl Fn() -> Timestamp) -> Done<Manifest> {
+    let here = settings.domains.iter().filter(|domain| domain.place == Place::Local);
+    let mut copies = Vec::new();
+    for domain in here {
+        let name = database(domain.name);
+        let copy = Duplicate { from: settings.database.join(&name), to: to.join(&name) };
+        // Made beforehand, so that it is never readable by others.
+        create(&copy.to).map_err(|why| unusable(&copy.to, &why))?;
+        copies.push(copy);
+    }
+    // Before the copies begin, and a tick of the file system's clock more: whatever changes after them is newer.
+    let taken_at = now().minus(TICK);
+    store::copy_all(&copies).map_err(BackupError::Unusable)?;
+    let mut written: Vec<PathBuf> = Vec::new();
+    for copy in copies {
+        store::verify(&copy.to).map_err(BackupError::Unusable)?;
+        written.push(copy.to);
+    }
+    let secret = settings.data.join(users::SECRET_FILE);
+    if secret.exists() {
+        let copy = to.join(users::SECRET_FILE);
+        let copied = create(&copy).and_then(|mut out| measure(&secret, Some(&mut out)));
+        copied.map_err(|why| unusable(&copy, &why))?;
+        written.push(copy);
+    }
+    let mut files = Vec::with_capacity(written.len());
+    for file in written {
+        let synced = File::open(&file).and_then(|file| file.sync_all());
+        let (bytes, sha256) = synced.and_then(|()| measure(&file, None)).map_err(|why| unusable(&file, &why))?;
+        let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        files.push(Entry { name, bytes, sha256 });
+    }
+    let manifest = Manifest { format: FORMAT, mercat: env!("CARGO_PKG_VERSION").to_owned(), taken_at, files };
+    sync_folder(to)?;
+    write_whole(&to.join(MANIFEST), &json(&manifest)?)?;
+    Ok(manifest)
+}
+
+fn json(value: &impl Serialize) -> Done<Vec<u8>> {
+    serde_json::to_vec_pretty(value).map_err(|error| BackupError::Unusable(error.to_string()))
+}
+
+/// What a folder says that it holds.
+fn read_manifest(folder: &Path) -> Done<Manifest> {
+    let file = folder.join(MANIFEST);
+    let mut text = String::new();
+    let read = File::open(&file).and_then(|file| file.take(MANIFEST_MAX).read_to_string(&mut text));
+    read.map_err(|why| match why.kind() {
+        io::ErrorKind::NotFound => BackupError::Unusable(format!(
+            "{} holds no whole backup: there is no {MANIFEST}, which is written last",
+            folder.display()
+        )),
+        _ => unusable(&file, &why),
+    })?;
+    let refuse = |why: String| BackupError::Unusable(format!("{}: {why}", file.display()));
+    let manifest: Manifest = serde_json::from_str(&text).map_err(|error| refuse(error.to_string()))?;
+    if manifest.format != FORMAT {
+        return Err(refuse(format!("it was taken by mercat {}, in a form that is unknown here", manifest.mercat)));
+    }
+    if manifest.files.is_empty() || manifest.files.iter().any(|entry| !names().contains(&entry.name)) {
+        return Err(refuse("it names files that are no part of a shop".to_owned()));
+    }
+    Ok(manifest)
+}
+
+/// The last change of the shop's databases, if there are any.
+fn changed_at(settings: &Settings) -> Option<Timestamp> {
+    let files = DOMAINS.into_iter().map(|domain| settings.database.join(database(domain)));
+    files.flat_map(|file| [with_ending(&file, "-wal"), file]).filter_map(|file| modified(&file)).max()
+}
+
+fn modified(file: &Path) -> Option<Timestamp> {
+    let since = fs::metadata(file).ok()?.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    i64::try_from(since.as_micros()).ok().map(Timestamp::from_micros)
+}
+
+/// Puts the shop of a backup in the place of the one in the settings' folders. The caller holds their locks.
+///
+/// # Errors
+/// When the backup is not whole, the shop is newer and `force` is not given, or a file cannot be used. Then the shop
+/// is as it was.
+pub fn restore(settings: &Settings, from: &Path, force: bool) -> Done<Manifest> {
+    finish(settings)?;
+    let manifest = read_manifest(from)?;
+    let taken_at = manifest.taken_at;
+    if let Some(changed_at) = changed_at(settings).filter(|at| *at > taken_at && !force) {
+        return Err(BackupError::Newer { folder: settings.database.clone(), changed_at, taken_at });
+    }
+    for domain in DOMAINS {
+        let file = settings.database.join(database(domain));
+        if file.is_file() && store::is_in_use(&file) {
+            let file = file.display();
+            return Err(BackupError::Unusable(format!("{file} is in use by another program; end it first")));
+        }
+    }
+    let staged = stage(settings, from, &manifest);
+    if let Err(error) = staged {
+        clean(settings)?;
+        return Err(error);
+    }
+    write_whole(&settings.database.join(DECIDED), &json(&manifest)?)?;
+    finish(settings)?;
+    Ok(manifest)
+}
+
+/// Copies the backup beside the shop's files and makes sure that it is what it says.
+fn stage(settings: &Settings, from: &Path, manifest: &Manifest) -> Done<()> {
+    for entry in &manifest.files {
+        let (source, draft) = (from.join(&entry.name), with_ending(&place(settings, &entry.name), ".restore"));
+        let copied = create(&draft).and_then(|mut out| measure(&source, Some(&mut out)));
+        let (bytes, sha256) = copied.map_err(|why| unusable(&source, &why))?;
+        if (bytes, &sha256) != (entry.bytes, &entry.sha256) {
+            let file = source.display();
+            return Err(BackupError::Unusable(format!("{file} is damaged: it is not what was backed up")));
+        }
+        if entry.name != users::SECRET_FILE {
+            store::verify(&draft).map_err(BackupError::Unusable)?;
+        }
+        if entry.name == database("notifications") {
+            // What was told after the backup is lost; whoever listens must not take other news for it.
+            notifications::begin_new_history(&draft).map_err(BackupError::Unusable)?;
+            File::open(&draft).and_then(|file| file.sync_all()).map_err(|why| unusable(&draft, &why))?;
+        }
+        // As old as the backup: a newer one may follow it without force.
+        let at = UNIX_EPOCH + Duration::from_micros(u64::try_from(manifest.taken_at.micros()).unwrap_or(0));
+        touch(&draft, at).map_err(|why| unusable(&draft, &why))?;
+    }
+    sync_folder(&settings.data)?;
+    sync_folder(&settings.database)
+}
+
+fn touch(file: &Path, at: SystemTime) -> io::Result<()> {
+    let file = File::options().write(true).open(file)?;
+    file.set_modified(at)?;
+    file.sync_all()
+}
+
+/// Whether a restore was decided and cut short.
+#[must_use]
+pub fn is_unfinished(settings: &Settings) -> bool {
+    settings.database.join(DECIDED).exists()
+}
+
+/// Finishes a restore that was cut short after it was decided, and clears away one that was cut short before. The
+/// caller holds the locks of the shop's folders. Says whether there was one to finish.
+///
+/// # Errors
+/// When a file cannot be used. Done again, it goes on.
+pub fn finish(settings: &Settings) -> Done<bool> {
+    let decided = settings.database.join(DECIDED);
+    let text = match fs::read(&decided) {
+        Err(why) if why.kind() == io::ErrorKind::NotFound => {
+            clean(settings)?;
+            return Ok(false);
+        }
+        read => read.map_err(|why| unusable(&decided, &why))?,
+    };
+    let manifest: Manifest = serde_json::from_slice(&text)
+        .map_err(|error| BackupError::Unusable(format!("{}: {error}", decided.display())))?;
+    for name in names() {
+        let (file, is_in_it) = (place(settings, &name), manifest.files.iter().any(|entry| entry.name == name));
+        let draft = with_ending(&file, ".restore");
+        // A secret that the backup does not have comes from the settings; the one here harms nobody.
+        let goes = if name == users::SECRET_FILE { draft.exists() } else { !is_in_it || draft.exists() };
+        if !goes {
+            continue;
+        }
+        // The journal first: beside the new file the old one's would destroy it.
+        rename(&with_ending(&file, "-wal"), &with_ending(&file, ".before-wal"))?;
+        remove(&with_ending(&file, "-shm"))?;
+        rename(&file, &with_ending(&file, ".before"))?;
+        sync_folder(file.parent().unwrap_or(Path::new(".")))?;
+        rename(&draft, &file)?;
+    }
+    sync_folder(&settings.data)?;
+    sync_folder(&settings.database)?;
+    remove(&decided)?;
+    sync_folder(&settings.database)?;
+    clean(settings)?;
+    Ok(true)
+}
+
+/// Removes what a restore leaves beside the shop's files when it is over.
+fn clean(settings: &Settings) -> Done<()> {
+    for name in names() {
+        let file = place(settings, &name);
+        for ending in [".restore", ".restore-journal", ".before", ".before-wal", ".part"] {
+            remove(&with_ending(&file, ending))?;
+        }
+    }
+    remove(&with_ending(&settings.database.join(DECIDED), ".part"))
+}

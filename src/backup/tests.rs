@@ -1,0 +1,181 @@
+//! A backup is the shop of one moment; a restore is all or nothing, whatever happens in the middle.
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::app::App;
+use crate::messaging::{Ctx, Role};
+use crate::notifications::GetStream;
+use crate::stats::{AddServed, GetServed};
+use crate::types::Clock;
+use crate::users::{CreateUser, ListUsers};
+
+fn now() -> Timestamp {
+    Clock::system().now()
+}
+
+fn settings(dir: &TempDir, name: &str) -> Settings {
+    let data = dir.path().join(name);
+    fs::create_dir_all(&data).unwrap();
+    Settings::for_test(&data)
+}
+
+async fn register(app: &App, name: &str) {
+    let request = CreateUser {
+        email: format!("{name}@example.com"),
+        password: "correct horse".into(),
+        name: name.into(),
+        role: Role::Customer,
+        created_at: None,
+    };
+    app.clients.users.call(Ctx::domain("test"), request).await.unwrap();
+}
+
+/// The names of all users, and under which epoch they are told things.
+async fn look(settings: &Settings) -> (Vec<String>, String) {
+    let app = App::open(settings.clone(), Clock::system()).unwrap();
+    let users = app.clients.users.call(Ctx::domain("test"), ListUsers::default()).await.unwrap();
+    let stream = app.clients.notifications.call(Ctx::domain("test"), GetStream { user_id: None }).await.unwrap();
+    let report = crate::check::run(&app.clients).await.unwrap();
+    assert_eq!(report.faults, []);
+    close(app, settings).await;
+    let mut names: Vec<String> = users.items.into_iter().map(|user| user.name).collect();
+    names.sort();
+    (names, stream.epoch)
+}
+
+/// Closes a shop and waits until its databases are, which its writers do by themselves.
+async fn close(app: App, settings: &Settings) {
+    app.close();
+    for domain in DOMAINS {
+        while store::is_in_use(&settings.database.join(database(domain))) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+#[actix::test]
+async fn a_running_shop_is_copied_and_put_back_under_a_new_epoch() {
+    let dir = TempDir::new().unwrap();
+    let (shop, to) = (settings(&dir, "shop"), dir.path().join("backup"));
+    let app = App::open(shop.clone(), Clock::system()).unwrap();
+    register(&app, "ada").await;
+    let taken = take(&shop, &to, now).unwrap();
+    assert_eq!(taken.files.len(), 9, "eight domains and the secret");
+    register(&app, "bob").await;
+    app.settle().await.unwrap();
+    assert!(matches!(restore(&shop, &to, true), Err(BackupError::Unusable(why)) if why.contains("in use")));
+    close(app, &shop).await;
+    let (names, epoch) = look(&shop).await;
+    assert_eq!(names, ["ada", "bob"]);
+    // It is newer now, and says so.
+    assert!(matches!(restore(&shop, &to, false), Err(BackupError::Newer { .. })));
+    assert_eq!(look(&shop).await.0, ["ada", "bob"]);
+    restore(&shop, &to, true).unwrap();
+    let restored = look(&shop).await;
+    assert_eq!(restored.0, ["ada"]);
+    assert_ne!(restored.1, epoch, "listeners must notice that history was lost");
+    // Into an empty folder, and there the same again, no force is needed; it is as old as the backup.
+    let other = settings(&dir, "other");
+    restore(&other, &to, false).unwrap();
+    restore(&other, &to, false).unwrap();
+    assert_eq!(look(&other).await.0, ["ada"]);
+    assert_eq!(fs::read(other.data.join("secret.key")).unwrap(), fs::read(shop.data.join("secret.key")).unwrap());
+    let left: Vec<_> = fs::read_dir(&other.data).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(left.iter().all(|name| !name.to_string_lossy().contains(".before")), "{left:?}");
+}
+
+#[actix::test]
+async fn all_domains_are_copied_at_one_moment_while_they_are_written() {
+    let dir = TempDir::new().unwrap();
+    let shop = settings(&dir, "shop");
+    let app = App::open(shop.clone(), Clock::system()).unwrap();
+    // Each event that is in an outbox as heard must be in the books of who heard it: what a cut through two moments
+    // breaks. The copying runs on a thread while the shop goes on.
+    for n in 0..3 {
+        let (shop, to) = (shop.clone(), dir.path().join(format!("backup{n}")));
+        let copying = std::thread::spawn(move || take(&shop, &to, now).map(drop));
+        let mut n_users = 0;
+        while !copying.is_finished() && n_users < 40 {
+            register(&app, &format!("user{n}-{n_users}")).await;
+            app.clients.stats.call(Ctx::domain("test"), AddServed { count: 1 }).await.unwrap();
+            n_users += 1;
+        }
+        copying.join().unwrap().unwrap();
+        let other = settings(&dir, &format!("other{n}"));
+        restore(&other, &dir.path().join(format!("backup{n}")), false).unwrap();
+        look(&other).await;
+    }
+    app.clients.stats.call(Ctx::domain("test"), GetServed {}).await.unwrap();
+    close(app, &shop).await;
+}
+
+#[actix::test]
+async fn a_backup_that_is_not_whole_is_refused_and_the_shop_stays() {
+    let dir = TempDir::new().unwrap();
+    let (shop, to) = (settings(&dir, "shop"), dir.path().join("backup"));
+    let app = App::open(shop.clone(), Clock::system()).unwrap();
+    register(&app, "ada").await;
+    take(&shop, &to, now).unwrap();
+    assert!(take(&shop, &to, now).is_err(), "a folder that is not empty");
+    register(&app, "bob").await;
+    close(app, &shop).await;
+    let refused = |what: &str| {
+        let error = restore(&shop, &to, true).unwrap_err().to_string();
+        assert!(error.contains(what), "{error}");
+    };
+    let users = to.join("users.db");
+    let good = fs::read(&users).unwrap();
+    let mut bad = good.clone();
+    bad[5_000] ^= 1;
+    fs::write(&users, &bad).unwrap();
+    refused("users.db is damaged");
+    fs::remove_file(&users).unwrap();
+    refused("users.db");
+    fs::write(&users, &good).unwrap();
+    fs::rename(to.join(MANIFEST), to.join("x")).unwrap();
+    refused("no whole backup");
+    fs::write(to.join(MANIFEST), "{\"format\":1,\"mercat\":\"x\",\"taken_at\":\"2026-01-01T00:00:00Z\",\"files\":[{\"name\":\"../../etc/passwd\",\"bytes\":1,\"sha256\":\"\"}]}").unwrap();
+    refused("no part of a shop");
+    fs::rename(to.join("x"), to.join(MANIFEST)).unwrap();
+    assert_eq!(look(&shop).await.0, ["ada", "bob"]);
+    restore(&shop, &to, true).unwrap();
+    assert_eq!(look(&shop).await.0, ["ada"]);
+}
+
+#[actix::test]
+async fn a_restore_cut_short_anywhere_leaves_the_old_shop_or_is_finished() {
+    let dir = TempDir::new().unwrap();
+    let (shop, to) = (settings(&dir, "shop"), dir.path().join("backup"));
+    let app = App::open(shop.clone(), Clock::system()).unwrap();
+    register(&app, "ada").await;
+    let manifest = take(&shop, &to, now).unwrap();
+    register(&app, "bob").await;
+    close(app, &shop).await;
+    // Cut short before it was decided: everything is staged, and the old shop is the shop.
+    stage(&shop, &to, &manifest).unwrap();
+    assert!(!finish(&shop).unwrap());
+    assert_eq!(look(&shop).await.0, ["ada", "bob"]);
+    // Decided, and cut short after so many of its files were replaced, one of them half way.
+    for replaced in [0, 1, 4, 8] {
+        let cut = settings(&dir, &format!("cut{replaced}"));
+        restore(&cut, &to, false).unwrap();
+        let app = App::open(cut.clone(), Clock::system()).unwrap();
+        register(&app, "eve").await;
+        close(app, &cut).await;
+        stage(&cut, &to, &manifest).unwrap();
+        write_whole(&cut.database.join(DECIDED), &json(&manifest).unwrap()).unwrap();
+        for domain in &DOMAINS[..replaced] {
+            let file = cut.database.join(database(domain));
+            fs::rename(&file, with_ending(&file, ".before")).unwrap();
+            fs::rename(with_ending(&file, ".restore"), &file).unwrap();
+        }
+        if let Some(domain) = DOMAINS.get(replaced) {
+            let file = cut.database.join(database(domain));
+            fs::rename(&file, with_ending(&file, ".before")).unwrap();
+        }
+        assert!(is_unfinished(&cut));
+        assert!(finish(&cut).unwrap());
+        assert_eq!(look(&cut).await.0, ["ada"], "after {replaced} files");
+    }
+}

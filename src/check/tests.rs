@@ -1,0 +1,255 @@
+//! A sound shop has no fault, however its orders ended; and each promise that is broken by hand is found.
+
+use diesel::connection::SimpleConnection as _;
+use diesel::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+use crate::app::App;
+use crate::cart::{AddItem, Checkout};
+use crate::catalog::{CreateProduct, NewProduct};
+use crate::comments::RecordComment;
+use crate::messaging::IdempotencyKey;
+use crate::messaging::Role;
+use crate::payments::{Invoice, PayInvoice, RefundInvoice, VoidInvoice};
+use crate::settings::Settings;
+use crate::types::Clock;
+use crate::users::{CreateUser, DeleteUser};
+
+struct Shop {
+    app: App,
+    clock: Clock,
+    dir: TempDir,
+}
+
+fn keyed(key: &str) -> Ctx {
+    Ctx::domain("test").with_key(IdempotencyKey::parse(key).unwrap())
+}
+
+fn plain() -> Ctx {
+    Ctx::domain("test")
+}
+
+impl Shop {
+    fn open() -> Self {
+        let _ = env_logger::builder().is_test(true).try_init();
+        let (dir, clock) = (TempDir::new().unwrap(), Clock::system());
+        let app = App::open(Settings::for_test(dir.path()), clock.clone()).unwrap();
+        Self { app, clock, dir }
+    }
+
+    async fn user(&self, name: &str) -> UserId {
+        let email = format!("{name}@example.com");
+        let request = CreateUser {
+            email,
+            password: "correct horse".into(),
+            name: name.into(),
+            role: Role::Customer,
+            created_at: None,
+        };
+        self.app.clients.users.call(plain(), request).await.unwrap().id
+    }
+
+    async fn product(&self) -> ProductId {
+        let product: NewProduct = serde_json::from_value(serde_json::json!({
+            "name": "Teapot", "sku": uuid::Uuid::now_v7().to_string(), "description": "Round", "price": 4_800,
+            "currency": "EUR", "stock": 100,
+        }))
+        .unwrap();
+        self.app.clients.catalog.call(plain(), CreateProduct { product }).await.unwrap().id
+    }
+
+    async fn order(&self, user_id: UserId, product_id: ProductId) -> Invoice {
+        let cart = &self.app.clients.cart;
+        cart.call(plain(), AddItem { user_id, product_id, quantity: 2 }).await.unwrap();
+        cart.call(plain(), Checkout { user_id, email: None }).await.unwrap()
+    }
+
+    async fn pay(&self, invoice: &Invoice) {
+        let request = PayInvoice { invoice_id: invoice.id, token: "tok_ok".into() };
+        self.app.clients.payments.call(keyed(&format!("pay/{}", invoice.id)), request).await.unwrap();
+        self.app.settle().await.unwrap();
+    }
+
+    /// One order of each end, paid, refunded with and without its goods, void, expired, open, of somebody who is gone.
+    async fn busy() -> (Self, Invoice) {
+        let shop = Self::open();
+        let product = shop.product().await;
+        let payments = &shop.app.clients.payments;
+        let mut paid = None;
+        for (name, restock) in [("kept", None), ("back", Some(true)), ("money", Some(false))] {
+            let invoice = shop.order(shop.user(name).await, product).await;
+            shop.pay(&invoice).await;
+            if let Some(restock) = restock {
+                let request = RefundInvoice { invoice_id: invoice.id, amount: None, restock, lines: None };
+                payments.call(keyed(&format!("refund/{}", invoice.id)), request).await.unwrap();
+            }
+            paid.get_or_insert(invoice);
+        }
+        let late = shop.order(shop.user("late").await, product).await;
+        shop.clock.advance(Duration::from_secs(24 * 3_600));
+        payments.call(plain(), VoidInvoice { invoice_id: late.id }).await.ok();
+        let void = shop.order(shop.user("void").await, product).await;
+        payments.call(plain(), VoidInvoice { invoice_id: void.id }).await.unwrap();
+        shop.app.settle().await.unwrap();
+        let gone = shop.user("gone").await;
+        shop.pay(&shop.order(gone, product).await).await;
+        shop.app.clients.users.call(plain(), DeleteUser { user_id: gone }).await.unwrap();
+        let author = shop.user("author").await;
+        let said = RecordComment {
+            product_id: product,
+            user_id: author,
+            author: "A".into(),
+            rating: 4,
+            text: "Good.".into(),
+            at: shop.clock.now(),
+        };
+        shop.app.clients.comments.call(plain(), said).await.unwrap();
+        shop.order(shop.user("open").await, product).await;
+        (shop, paid.unwrap())
+    }
+
+    fn meddle(&self, domain: &str, sql: &str) {
+        let file = self.dir.path().join(format!("{domain}.db"));
+        let mut conn = crate::store::Conn::establish(&file.to_string_lossy()).unwrap();
+        conn.batch_execute(&format!("PRAGMA busy_timeout = 5000; PRAGMA ignore_check_constraints = ON; {sql}"))
+            .unwrap();
+    }
+
+    async fn faults(&self) -> Vec<Fault> {
+        run(&self.app.clients).await.unwrap().faults
+    }
+}
+
+#[actix::test]
+async fn p14_orders_of_every_end_leave_no_fault() {
+    let (shop, _) = Shop::busy().await;
+    let report = run(&shop.app.clients).await.unwrap();
+    assert_eq!(report.faults, []);
+    assert_eq!((report.looked_at["invoices"], report.looked_at["holds"]), (7, 7));
+}
+
+#[actix::test]
+async fn every_broken_promise_is_found_and_named() {
+    let (shop, paid) = Shop::busy().await;
+    let id = paid.id;
+    assert_eq!(shop.faults().await, []);
+    // What is done to whose books, what puts it right again, and what must be said of it.
+    let cases: Vec<(&str, String, String, &str)> = vec![
+        (
+            "catalog",
+            "UPDATE product SET stock = stock + 1".into(),
+            "UPDATE product SET stock = stock - 1".into(),
+            "sum of its moves",
+        ),
+        (
+            "catalog",
+            "UPDATE hold SET state = 'released' WHERE state = 'sold'".into(),
+            "UPDATE hold SET state = 'sold' WHERE id IN (SELECT ref FROM stock_move GROUP BY ref HAVING SUM(delta) < 0)
+             AND id NOT IN (SELECT id FROM hold ORDER BY id DESC LIMIT 1)"
+                .into(),
+            "stock and its invoice disagree",
+        ),
+        (
+            "payments",
+            "UPDATE counter SET value = value + 1".into(),
+            "UPDATE counter SET value = value - 1".into(),
+            "next invoice",
+        ),
+        (
+            "payments",
+            format!("UPDATE invoice SET total = total + 1 WHERE id = '{id}'"),
+            format!("UPDATE invoice SET total = total - 1 WHERE id = '{id}'"),
+            "sum of its lines",
+        ),
+        (
+            "payments",
+            format!("UPDATE payment SET state = 'failed' WHERE invoice_id = '{id}'"),
+            format!("UPDATE payment SET state = 'captured' WHERE invoice_id = '{id}'"),
+            "exactly one captured payment",
+        ),
+        (
+            "payments",
+            format!("UPDATE invoice SET refunded = 5 WHERE id = '{id}'"),
+            format!("UPDATE invoice SET refunded = 0 WHERE id = '{id}'"),
+            "sum of its refunds",
+        ),
+        (
+            "cart",
+            format!("UPDATE checkout SET freezes = 'x' WHERE invoice_id = '{id}'"),
+            format!("UPDATE checkout SET freezes = NULL WHERE invoice_id = '{id}'"),
+            "freezes a cart",
+        ),
+        (
+            "cart",
+            format!("UPDATE checkout SET state = 'cancelled' WHERE invoice_id = '{id}'"),
+            format!("UPDATE checkout SET state = 'paid' WHERE invoice_id = '{id}'"),
+            "a checkout and its invoice disagree",
+        ),
+        (
+            "mailer",
+            format!("UPDATE email SET reference = 'x' WHERE reference = '{id}'"),
+            format!("UPDATE email SET reference = '{id}' WHERE reference = 'x'"),
+            "exactly one receipt",
+        ),
+        (
+            "stats",
+            format!("UPDATE action SET subject = 'x' WHERE subject = '{id}' AND kind = 'order_paid'"),
+            format!("UPDATE action SET subject = '{id}' WHERE subject = 'x'"),
+            "not in the log once",
+        ),
+        (
+            "stats",
+            "UPDATE daily SET orders = orders + 1; UPDATE hourly SET orders = orders + 1".into(),
+            "UPDATE daily SET orders = orders - 1; UPDATE hourly SET orders = orders - 1".into(),
+            "not its paid invoices",
+        ),
+        (
+            "stats",
+            "UPDATE daily SET carts = carts + 1".into(),
+            "UPDATE daily SET carts = carts - 1".into(),
+            "do not add up",
+        ),
+        (
+            "notifications",
+            format!("UPDATE notification SET kind = 'x' WHERE kind = 'invoice_paid' AND data LIKE '%{id}%'"),
+            "UPDATE notification SET kind = 'invoice_paid' WHERE kind = 'x'".into(),
+            "not told once",
+        ),
+        (
+            "notifications",
+            "UPDATE stream SET seq = seq + 1 WHERE erased = 0".into(),
+            "UPDATE stream SET seq = seq - 1 WHERE erased = 0".into(),
+            "does not end where it stands",
+        ),
+        (
+            "comments",
+            "UPDATE rating SET sum = sum + 1".into(),
+            "UPDATE rating SET sum = sum - 1".into(),
+            "not that of its comments",
+        ),
+        (
+            "catalog",
+            "UPDATE product SET rating_sum = 5".into(),
+            "UPDATE product SET rating_sum = 4".into(),
+            "another rating",
+        ),
+        (
+            "users",
+            "INSERT INTO dead_letter VALUES ('e', 'n', 0, '{}', 'why')".into(),
+            "DELETE FROM dead_letter".into(),
+            "set aside",
+        ),
+    ];
+    for (domain, harm, mend, said) in cases {
+        shop.meddle(domain, &harm);
+        let faults = shop.faults().await;
+        assert!(faults.iter().any(|fault| fault.what.contains(said)), "{domain}: {harm}: {faults:#?}");
+        shop.meddle(domain, &mend);
+        assert_eq!(shop.faults().await, [], "after {mend}");
+    }
+    // Sold, and nobody's: a hold that no invoice knows.
+    shop.meddle("payments", &format!("UPDATE invoice SET hold = NULL WHERE id = '{id}'"));
+    let faults = shop.faults().await;
+    assert!(faults.iter().any(|fault| fault.what.contains("no paid invoice")), "{faults:#?}");
+}

@@ -1,0 +1,47 @@
+//! `mercat check`.
+
+use std::time::Duration;
+
+use super::configuration::Configuration;
+use super::open::{app, folders, lock, needs_shop};
+use super::{Failed, say};
+use crate::app::App;
+use crate::check::{self, Report};
+use crate::settings::Settings;
+
+/// How long news that a stopped shop left behind may take to be heard.
+const SETTLE_MAX: Duration = Duration::from_secs(60);
+
+/// Reads all books and says what is wrong.
+pub fn check(configuration: &Configuration, settings: Settings) -> Result<(), Failed> {
+    needs_shop(configuration, &settings)?;
+    folders(configuration, &settings)?;
+    // Held while nobody serves this shop; then what it left unfinished is finished here, as its next start would.
+    let held = lock(configuration, &settings).ok();
+    let open = if held.is_some() { App::open } else { App::open_beside };
+    let report = actix::System::new().block_on(async {
+        let app = app(configuration, settings, open)?;
+        // What does not settle in time is a fault, and is found as one.
+        let _ = tokio::time::timeout(SETTLE_MAX, app.settle()).await;
+        let report = check::run(&app.clients).await.map_err(|failure| {
+            Failed::start(format!("the books cannot be read: {failure}; the reason is in the log lines above"))
+        });
+        app.close();
+        report
+    })?;
+    tell(&report);
+    if report.faults.is_empty() { Ok(()) } else { Err(Failed::in_part()) }
+}
+
+fn tell(report: &Report) {
+    for fault in &report.faults {
+        say(&format!("FAULT {fault}"));
+    }
+    let counts: Vec<String> = report.looked_at.iter().map(|(what, n)| format!("{n} {what}")).collect();
+    let verdict = match report.faults.len() {
+        0 => "all books agree".to_owned(),
+        1 => "1 fault".to_owned(),
+        n => format!("{n} faults"),
+    };
+    say(&format!("{verdict}; looked at {}", counts.join(", ")));
+}

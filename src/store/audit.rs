@@ -1,0 +1,190 @@
+//! What a domain finds wrong with its own books: rules that each say, as one query, what would break them, and what
+//! every database must be whatever the domain. Asked by `mercat check`; nothing is changed by it.
+
+use std::collections::BTreeMap;
+
+use diesel::connection::SimpleConnection as _;
+use diesel::prelude::*;
+use diesel::sql_query;
+use diesel::sql_types::{BigInt, Text};
+use serde::{Deserialize, Serialize};
+
+use super::{Conn, Store};
+use crate::messaging::Failure;
+use crate::types::Timestamp;
+
+/// How many breaches of one rule are told one by one; the rest would say nothing new.
+const TOLD_MAX: usize = 50;
+/// Where a file is broken or a promise is: there is no way to mend it by hand that is safe in general.
+pub const RESTORE: &str = "keep a copy of the folder, then restore the last backup with `mercat restore`";
+
+/// Something that must never be, found to be so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// In whose books.
+    pub domain: String,
+    /// What is wrong.
+    pub what: String,
+    /// With which: ids and figures.
+    pub found: String,
+    /// What to do.
+    pub way_out: String,
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}: {}; {}", self.domain, self.what, self.found, self.way_out)
+    }
+}
+
+/// Something that must always hold, as a query for what breaks it: one text column named `found`. `{now}` in it is the
+/// present instant in microseconds.
+#[derive(Debug, Clone, Copy)]
+pub struct Rule {
+    /// What is wrong where the query finds something.
+    pub what: &'static str,
+    /// What to do then.
+    pub way_out: &'static str,
+    /// The query.
+    pub sql: &'static str,
+}
+
+/// What a domain's books are checked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Books {
+    /// What must hold.
+    pub rules: &'static [Rule],
+    /// What is counted as looked at: the word people know it by, and its table.
+    pub counted: &'static [(&'static str, &'static str)],
+}
+
+/// Asks a domain what is wrong with its own books. All is read of one moment.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Audit {
+    /// Whether the books are looked at; otherwise only how far its events have come.
+    pub deep: bool,
+    /// Who hears of this domain's events.
+    pub subscribers: Vec<String>,
+}
+
+/// What a domain found wrong with its own books.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Audited {
+    /// The time, as the domain sees it.
+    pub now: Timestamp,
+    /// What is wrong, at most fifty of a kind.
+    pub faults: Vec<Fault>,
+    /// How many of what were looked at.
+    pub looked_at: BTreeMap<String, i64>,
+    /// The last event there ever was; 0 before the first.
+    pub head: i64,
+    /// Up to which event each subscriber has heard.
+    pub heard: BTreeMap<String, i64>,
+}
+
+/// Which of a domain's things facts are wanted of.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Which<T> {
+    /// The next [`PAGE`] in the order of their ids.
+    After(Option<T>),
+    /// These, at most [`PAGE`]; those that do not exist are left out.
+    These(Vec<T>),
+}
+
+/// How many things facts are told of at once.
+pub const PAGE: usize = 500;
+
+crate::requests! { Failure;
+    "store.Audit": Audit => Audited, retry, |_| Access::Domains;
+}
+
+/// What every domain's database must be.
+const EVERYWHERE: &[Rule] = &[
+    Rule {
+        what: "the database file is damaged",
+        way_out: RESTORE,
+        sql: "SELECT integrity_check AS found FROM pragma_integrity_check WHERE integrity_check <> 'ok'",
+    },
+    Rule {
+        what: "a row refers to another that is not there",
+        way_out: RESTORE,
+        sql: "SELECT \"table\" || ' row ' || COALESCE(rowid, '?') || ' to ' || parent AS found
+              FROM pragma_foreign_key_check",
+    },
+    Rule {
+        what: "a subscriber has heard of events that never were",
+        way_out: "the databases are of different moments: restore all of them from one backup",
+        sql: "SELECT subscriber || ' heard up to ' || seq AS found FROM outbox_cursor
+              WHERE seq > COALESCE((SELECT seq FROM sqlite_sequence WHERE name = 'outbox'), 0)",
+    },
+    Rule {
+        what: "an event had no effect and was set aside",
+        way_out: "see its reason, then mend by hand what it should have done, and report it as a bug",
+        sql: "SELECT name || ' ' || event_id || ': ' || reason AS found FROM dead_letter ORDER BY at",
+    },
+];
+
+#[derive(QueryableByName)]
+struct Found {
+    #[diesel(sql_type = Text)]
+    found: String,
+}
+
+#[derive(QueryableByName)]
+struct Number {
+    #[diesel(sql_type = BigInt)]
+    n: i64,
+}
+
+impl Store {
+    /// Looks at the books as `audit` asks.
+    pub async fn audit(&self, audit: Audit, books: Books) -> Result<Audited, Failure> {
+        let (domain, now) = (self.domain(), self.now());
+        self.read(move |conn| {
+            // Sums over a large shop are sorted in a file: the check must not need more memory as the shop grows.
+            conn.batch_execute("PRAGMA temp_store = FILE")?;
+            // One transaction, so that all is of one moment while others write.
+            let audited = conn.transaction(|conn| look(conn, domain, now, &audit, books));
+            conn.batch_execute("PRAGMA temp_store = MEMORY")?;
+            audited
+        })
+        .await
+    }
+}
+
+fn look(conn: &mut Conn, domain: &str, now: Timestamp, audit: &Audit, books: Books) -> Result<Audited, Failure> {
+    let number = |conn: &mut Conn, sql: String| sql_query(sql).get_result::<Number>(conn).map(|row| row.n);
+    let head = number(conn, "SELECT COALESCE(MAX(seq), 0) AS n FROM sqlite_sequence WHERE name = 'outbox'".to_owned())?;
+    let mut audited = Audited { now, faults: Vec::new(), looked_at: BTreeMap::new(), head, heard: BTreeMap::new() };
+    for subscriber in &audit.subscribers {
+        let heard = sql_query("SELECT COALESCE(MAX(seq), 0) AS n FROM outbox_cursor WHERE subscriber = ?")
+            .bind::<Text, _>(subscriber)
+            .get_result::<Number>(conn)?;
+        audited.heard.insert(subscriber.clone(), heard.n);
+    }
+    if !audit.deep {
+        return Ok(audited);
+    }
+    for (word, table) in books.counted {
+        let count = number(conn, format!("SELECT COUNT(*) AS n FROM {table}"))?;
+        audited.looked_at.insert((*word).to_owned(), count);
+    }
+    for rule in EVERYWHERE.iter().chain(books.rules) {
+        let sql = format!("{} LIMIT {}", rule.sql.replace("{now}", &now.micros().to_string()), TOLD_MAX + 1);
+        let mut found: Vec<Found> = sql_query(sql).load(conn).inspect_err(|_| {
+            log::error!("{domain}: it cannot be said whether {}", rule.what);
+        })?;
+        if found.len() > TOLD_MAX {
+            found.truncate(TOLD_MAX);
+            found.push(Found { found: "and more".to_owned() });
+        }
+        audited.faults.extend(found.into_iter().map(|Found { found }| Fault {
+            domain: domain.to_owned(),
+            what: rule.what.to_owned(),
+            found,
+            way_out: rule.way_out.to_owned(),
+        }));
+    }
+    Ok(audited)
+}
