@@ -15,7 +15,7 @@ use crate::catalog::{Catalog, CatalogError, HoldStock, ReleaseHold};
 use crate::ground::UnderWay;
 use crate::messaging::{Client, Ctx, Failure, IdempotencyKey};
 use crate::payments::{CreateInvoice, Invoice, Payments, PaymentsError};
-use crate::store::{Fingerprint, Store, Tx, Wish};
+use crate::store::{ANSWERS_KEPT, Fingerprint, Store, Tx, Wish};
 use crate::types::{CheckoutId, Currency, EmailAddress, HoldId};
 
 /// How much longer than its invoice the stock is held, so that one who pays in the last second gets the goods.
@@ -79,7 +79,7 @@ fn is_refusal(error: &CartError) -> bool {
 enum Begun {
     /// It was answered before under the same key.
     Before(Box<Invoice>),
-    /// The cart is frozen.
+    /// The cart is frozen, or was and only the answer is to be found.
     Go(Box<CheckoutRow>),
 }
 
@@ -102,6 +102,13 @@ fn begin(
             (true, CheckoutState::Started | CheckoutState::Held) => Failure::RequestInProgress.into(),
             _ => CartError::CheckoutInProgress { invoice_id: alive.invoice_id },
         });
+    }
+    if let Some(ended) = store::unanswered(tx.conn, wish, tx.now.minus(ANSWERS_KEPT))? {
+        if ended.wish().fingerprint != wish.fingerprint {
+            return Err(Failure::IdempotencyKeyReused.into());
+        }
+        // News of its invoice came before the answer that made it was kept. Asked again, it is that invoice and no other.
+        return Ok(Begun::Go(Box::new(ended)));
     }
     let lines: Vec<FrozenLine> = store::items(tx.conn, request.user_id)?
         .into_iter()
@@ -235,7 +242,7 @@ impl Room {
             .await
     }
 
-    /// Makes the invoice and keeps the answer.
+    /// Makes the invoice and keeps the answer, unless somebody else has kept it meanwhile: then it is theirs.
     async fn invoice(&self, ctx: &Ctx, row: CheckoutRow) -> Result<Invoice, CartError> {
         let (currency, lines) = row.priced()?;
         let request = CreateInvoice {
@@ -248,17 +255,21 @@ impl Room {
             expires_at: Some(row.expires_at),
         };
         let invoice = self.payments.call(self.onward(ctx), request).await.map_err(from_payments)?;
-        let (id, answer) = (row.id, invoice.clone());
+        let (id, answer) = (row.id, invoice);
         self.store
             .write(move |tx| {
                 let mut row = current(tx, id)?;
+                let wish = row.wish();
+                if let Some(before) = tx.recall::<Invoice, CartError>(&wish)? {
+                    return Ok(before);
+                }
                 row.invoice_id = Some(answer.id);
                 // News of the invoice may have been quicker; then the state stays, and the answer is the same.
                 step(tx, &mut row, CheckoutState::Invoiced)?;
-                tx.keep::<_, CartError>(&row.wish(), &answer)
+                tx.keep::<_, CartError>(&wish, &answer)?;
+                Ok(answer)
             })
-            .await?;
-        Ok(invoice)
+            .await
     }
 
     /// Ends a checkout without an invoice. The cart is free at once, the stock as soon as the catalog hears of it.

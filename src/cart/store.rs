@@ -207,6 +207,20 @@ pub fn frozen_by(conn: &mut Conn, user: UserId) -> QueryResult<Option<Option<Inv
     checkout::table.filter(checkout::freezes.eq(user)).select(checkout::invoice_id).first(conn).optional()
 }
 
+/// The last checkout begun under this wish's key since `since` that has an invoice or may have, and whose answer was not
+/// kept. The caller has looked for the answer before.
+pub fn unanswered(conn: &mut Conn, wish: &Wish, since: Timestamp) -> QueryResult<Option<CheckoutRow>> {
+    checkout::table
+        .filter(checkout::scope.eq(&wish.scope))
+        .filter(checkout::key.eq(wish.key.as_str()))
+        .filter(checkout::state.ne(CheckoutState::Failed.as_str()))
+        .filter(checkout::created_at.gt(since))
+        .order(checkout::created_at.desc())
+        .select(CheckoutRow::as_select())
+        .first(conn)
+        .optional()
+}
+
 /// Writes a new checkout.
 pub fn insert_checkout(conn: &mut Conn, row: &CheckoutRow) -> QueryResult<()> {
     diesel::insert_into(checkout::table).values(row).execute(conn)?;

@@ -17,7 +17,7 @@ use crate::events::{Deliver, Delivery, Event, Relay, Subscriber};
 use crate::ground::Ground;
 use crate::messaging::{Caller, Credential, Ctx, Failure, IdempotencyKey, Identity, Role};
 use crate::payments::{
-    self, CreateInvoice, GetInvoice, Invoice, InvoiceStatus, ListInvoices, PayInvoice, PaymentsError,
+    self, CreateInvoice, GetInvoice, Invoice, InvoiceStatus, ListInvoices, PayInvoice, PaymentsError, VoidInvoice,
 };
 use crate::settings::Settings;
 use crate::store::Store;
@@ -682,6 +682,31 @@ async fn a_checkout_that_never_reached_the_catalog_can_be_given_up() {
     }
     // The catalog may have held something, so it is told when it is back.
     assert!(shop.checkout(ada).await.release_due && shop.checkout(bob).await.release_due);
+}
+
+#[actix::test]
+async fn p01_a_checkout_whose_invoice_ended_before_its_answer_was_kept_is_still_that_invoice() {
+    let shop = Shop::open(ALL);
+    let (user, product) = (UserId::new(), shop.product(500, 10).await);
+    shop.add(user, product, 2).await.unwrap();
+    let ctx = || keyed(customer(user), "k");
+    let first = shop.check_out(ctx(), user).await.unwrap();
+    shop.payments.call(Ctx::domain("test"), VoidInvoice { invoice_id: first.id }).await.unwrap();
+    shop.settle().await;
+    shop.until(user, CheckoutState::Cancelled).await;
+    // As a crash leaves it after the invoice was made: the news came, and the answer was never kept.
+    let forget = |tx: &mut crate::store::Tx<'_>| {
+        diesel::sql_query("DELETE FROM idempotency").execute(tx.conn)?;
+        diesel::sql_query("UPDATE checkout SET invoice_id = NULL").execute(tx.conn)?;
+        Ok::<_, Failure>(())
+    };
+    shop.store.write(forget).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(shop.check_out(ctx(), user).await.unwrap().id, first.id);
+    }
+    assert_eq!(shop.invoices().await.len(), 1);
+    let other = shop.check_out(keyed(customer(user), "another"), user).await.unwrap();
+    assert_ne!(other.id, first.id);
 }
 
 #[actix::test]

@@ -54,3 +54,9 @@ diesel::table! {
         value -> BigInt,
     }
 }
+
+diesel::table! {
+    erased (user_id) {
+        user_id -> Text,
+    }
+}

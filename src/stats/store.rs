@@ -2,6 +2,7 @@
 
 pub mod audit;
 
+use diesel::dsl::exists;
 use diesel::prelude::*;
 use diesel::sql_query;
 use diesel::sql_types::{BigInt, Text};
@@ -9,7 +10,7 @@ use diesel::upsert::excluded;
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 
 use super::model::{Sale, Tally, day_of, hour_of};
-use super::schema::{action, counter, daily, hourly, product_name, product_sales};
+use super::schema::{action, counter, daily, erased, hourly, product_name, product_sales};
 use super::{Action, Bucket, TopProduct};
 use crate::messaging::Failure;
 use crate::store::{Conn, Prepare};
@@ -39,8 +40,15 @@ pub struct NewAction {
     pub data: Option<String>,
 }
 
-/// Adds a line to the log.
+/// Adds a line to the log; a nameless one when its user was erased meanwhile.
 pub fn append(conn: &mut Conn, line: &NewAction) -> QueryResult<()> {
+    if let Some(user) = line.user_id
+        && diesel::select(exists(erased::table.find(user))).get_result(conn)?
+    {
+        let subject = line.subject.clone().filter(|subject| *subject != user.to_string());
+        let nameless = NewAction { user_id: None, subject, data: None, kind: line.kind.clone(), ..*line };
+        return diesel::insert_into(action::table).values(&nameless).execute(conn).map(drop);
+    }
     diesel::insert_into(action::table).values(line).execute(conn).map(drop)
 }
 
@@ -100,8 +108,10 @@ pub fn forget(conn: &mut Conn, until: Timestamp, limit: i64) -> QueryResult<bool
     Ok(i64::try_from(oldest.len()) == Ok(limit))
 }
 
-/// Makes what a user did nameless: who and the data go, and so does a subject that names the user.
+/// Makes what a user did nameless: who and the data go, and so does a subject that names the user. What is heard of
+/// them later is nameless too.
 pub fn erase_user(conn: &mut Conn, user: UserId) -> QueryResult<()> {
+    diesel::insert_or_ignore_into(erased::table).values(erased::user_id.eq(user)).execute(conn)?;
     diesel::update(action::table.filter(action::user_id.eq(user)).filter(action::subject.eq(user.to_string())))
         .set(action::subject.eq(None::<String>))
         .execute(conn)?;

@@ -346,6 +346,13 @@ async fn an_erased_user_leaves_what_was_done_but_not_who_did_it() {
     let log = shop.actions(ListActions::default()).await;
     assert_eq!((log[0].user_id, &log[0].subject, &log[0].data), (None, &None, &None));
     assert_eq!((log[1].user_id, log[1].data.is_some()), (Some(bob), true));
+
+    // What was still on its way when they left.
+    let (subject, data) = (Some(ada.to_string()), Some(json!({ "name": "x" })));
+    let late = LogAction { user_id: Some(ada), action: "late".into(), subject, data };
+    shop.stats.call(staff(), late).await.unwrap();
+    let log = shop.actions(ListActions { action: Some("late".into()), ..ListActions::default() }).await;
+    assert_eq!((log[0].user_id, &log[0].subject, &log[0].data), (None, &None, &None));
 }
 
 #[actix::test]

@@ -14,7 +14,7 @@ use crate::messaging::{Ctx, Failure, IdempotencyKey, Request};
 use crate::types::Timestamp;
 
 /// How long an answer is kept.
-const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+pub const ANSWERS_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// By what two requests under one key are told apart: a SHA-256 of the request's name and content.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,7 +79,7 @@ pub fn find<T: DeserializeOwned, E: From<Failure> + From<diesel::result::Error>>
     let kept: Option<(Vec<u8>, String)> = idempotency::table
         .filter(idempotency::scope.eq(scope))
         .filter(idempotency::key.eq(key.as_str()))
-        .filter(idempotency::created_at.gt(now.minus(KEPT)))
+        .filter(idempotency::created_at.gt(now.minus(ANSWERS_KEPT)))
         .select((idempotency::fingerprint, idempotency::reply))
         .first(conn)
         .optional()?;
@@ -120,5 +120,5 @@ pub fn keep<T: Serialize, E: From<Failure> + From<diesel::result::Error>>(
 
 /// Forgets answers that have served their time.
 pub fn forget_old(conn: &mut Conn, now: Timestamp) -> QueryResult<usize> {
-    diesel::delete(idempotency::table.filter(idempotency::created_at.le(now.minus(KEPT)))).execute(conn)
+    diesel::delete(idempotency::table.filter(idempotency::created_at.le(now.minus(ANSWERS_KEPT)))).execute(conn)
 }

@@ -27,7 +27,7 @@ use crate::events::{Delivery, Event};
 use crate::messaging::{Ctx, DomainError, Failure, Request, Storage};
 use crate::types::{Clock, Timestamp};
 
-pub use answers::{Fingerprint, Wish};
+pub use answers::{ANSWERS_KEPT, Fingerprint, Wish};
 pub use audit::{Audit, Audited, Books, Fault, PAGE, RESTORE, Rule, Which};
 pub use copy::{Duplicate, change, copy_all, is_in_use, verify};
 pub use prepared::{Prepare, Prepared};

@@ -158,37 +158,6 @@ fn a_file_held_by_another_program_refuses_writes_until_it_lets_go() {
 }
 
 #[test]
-fn a_file_damaged_while_the_shop_runs_is_told_and_the_rest_goes_on_until_it_is_mended() {
-    let place = free_place();
-    place.run(&["migrate"]).well();
-    let file = place.path("data/users.db");
-    let good = std::fs::read(&file).unwrap();
-    let shop = Serving::start(&place, &["--no-demo"]);
-    // Over the file itself: the shop has it open and must not lose hold of it.
-    let over = |bytes: &[u8]| {
-        let mut out = File::options().write(true).open(&file).unwrap();
-        out.write_all(bytes).unwrap();
-    };
-    let sign_in = || shop.post("/api/v1/signin", r#"{"email":"ada@example.com","password":"correct horse"}"#);
-    over(&vec![b'x'; good.len()]);
-    let refused = sign_in();
-    assert!(is_refusal(&refused), "{refused}");
-    assert!(shop.get("/api/v1/products/").starts_with("HTTP/1.1 200"));
-    let health = shop.get("/health");
-    assert!(health.contains("\"status\":\"degraded\"") && health.contains("\"unreadable\":true"), "{health}");
-    over(&good);
-    // A change has everybody read anew.
-    let guests = vec![until_mended(&shop)];
-    let answer = sign_in();
-    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
-    assert!(!shop.get("/health").contains("\"unreadable\":true"));
-    reads_go_on(&shop, &guests);
-    shop.signal("TERM");
-    assert_eq!(shop.end().0, Some(0));
-    check(&place);
-}
-
-#[test]
 fn a_read_only_folder_stops_the_start_with_one_line() {
     let place = free_place();
     let Some(disk) = Disk::mount(&place) else { return };
