@@ -72,14 +72,23 @@ pub struct App {
     tidier: Option<tokio::task::JoinHandle<()>>,
 }
 
-/// A domain as a subscriber, and the events it wants.
-type Hearer = (&'static [&'static str], Subscriber);
+/// Every domain, and the events it wants.
+const WANTS: [(&str, &[&str]); 8] = [
+    ("users", users::WANTS),
+    ("catalog", catalog::WANTS),
+    ("payments", payments::WANTS),
+    ("cart", cart::WANTS),
+    ("mailer", mailer::WANTS),
+    ("stats", stats::WANTS),
+    ("comments", comments::WANTS),
+    ("notifications", notifications::WANTS),
+];
 
 /// The domains opened so far.
 struct Opening<'a> {
     ground: &'a Ground,
     stores: Vec<Store>,
-    subscribers: Vec<Hearer>,
+    subscribers: Vec<Subscriber>,
 }
 
 impl Opening<'_> {
@@ -87,7 +96,6 @@ impl Opening<'_> {
     fn domain<A>(
         &mut self,
         name: &'static str,
-        wants: &'static [&'static str],
         open: impl FnOnce(&Ground) -> Result<Opened<A>, OpenError>,
     ) -> Result<Client<A>, OpenError>
     where
@@ -98,7 +106,7 @@ impl Opening<'_> {
             Place::Local => {
                 let Opened { client, store } = open(self.ground)?;
                 self.stores.push(store);
-                self.subscribers.push((wants, Subscriber::new(name, wants, &client)));
+                self.subscribers.push(Subscriber::new(name, wants(name), &client));
                 Ok(client)
             }
         }
@@ -121,18 +129,17 @@ impl App {
         Self::domains(Ground::beside(settings, clock)).map(|(app, ..)| app)
     }
 
-    fn domains(ground: Ground) -> Result<(Self, Vec<Store>, Vec<Hearer>), OpenError> {
+    fn domains(ground: Ground) -> Result<(Self, Vec<Store>, Vec<Subscriber>), OpenError> {
         let feed = Feed::default();
         let mut opening = Opening { ground: &ground, stores: Vec::new(), subscribers: Vec::new() };
-        let users = opening.domain("users", users::WANTS, users::open)?;
-        let catalog = opening.domain("catalog", catalog::WANTS, catalog::open)?;
-        let payments = opening.domain("payments", payments::WANTS, payments::open)?;
-        let cart = opening.domain("cart", cart::WANTS, |g| cart::open(g, catalog.clone(), payments.clone()))?;
-        let mailer = opening.domain("mailer", mailer::WANTS, mailer::open)?;
-        let stats = opening.domain("stats", stats::WANTS, stats::open)?;
-        let comments = opening.domain("comments", comments::WANTS, |g| comments::open(g, catalog.clone()))?;
-        let notifications =
-            opening.domain("notifications", notifications::WANTS, |g| notifications::open(g, feed.clone()))?;
+        let users = opening.domain("users", users::open)?;
+        let catalog = opening.domain("catalog", catalog::open)?;
+        let payments = opening.domain("payments", payments::open)?;
+        let cart = opening.domain("cart", |g| cart::open(g, catalog.clone(), payments.clone()))?;
+        let mailer = opening.domain("mailer", mailer::open)?;
+        let stats = opening.domain("stats", stats::open)?;
+        let comments = opening.domain("comments", |g| comments::open(g, catalog.clone()))?;
+        let notifications = opening.domain("notifications", |g| notifications::open(g, feed.clone()))?;
         let Opening { stores, subscribers, .. } = opening;
         let clients = Clients { users, catalog, cart, payments, mailer, stats, comments, notifications };
         Ok((Self { clients, feed, ground, relays: Vec::new(), tidier: None }, stores, subscribers))
@@ -178,34 +185,23 @@ impl App {
     }
 }
 
+/// The events that a domain wants.
+fn wants(domain: &str) -> &'static [&'static str] {
+    WANTS.into_iter().find(|(name, _)| *name == domain).map_or(&[], |(_, wants)| wants)
+}
+
 /// The domains that want to hear of events of `source`, wherever they are.
 #[must_use]
 pub fn hearers(source: &str) -> Vec<&'static str> {
     let own = format!("{source}.");
-    [
-        ("users", users::WANTS),
-        ("catalog", catalog::WANTS),
-        ("payments", payments::WANTS),
-        ("cart", cart::WANTS),
-        ("mailer", mailer::WANTS),
-        ("stats", stats::WANTS),
-        ("comments", comments::WANTS),
-        ("notifications", notifications::WANTS),
-    ]
-    .into_iter()
-    .filter(|(_, wants)| wants.iter().any(|event| event.starts_with(&own)))
-    .map(|(name, _)| name)
-    .collect()
+    let hears = |wants: &[&str]| wants.iter().any(|event| event.starts_with(&own));
+    WANTS.into_iter().filter(|(_, wants)| hears(wants)).map(|(name, _)| name).collect()
 }
 
-/// Joins a domain's outbox to everybody who wants an event of it.
-fn join(store: Store, subscribers: &[Hearer]) -> Relay {
-    let own = format!("{}.", store.domain());
-    let to = subscribers
-        .iter()
-        .filter(|(wants, _)| wants.iter().any(|event| event.starts_with(&own)))
-        .map(|(_, subscriber)| subscriber.clone())
-        .collect();
+/// Joins a domain's outbox to everybody here who wants an event of it.
+fn join(store: Store, subscribers: &[Subscriber]) -> Relay {
+    let hearers = hearers(store.domain());
+    let to = subscribers.iter().filter(|subscriber| hearers.contains(&subscriber.name())).cloned().collect();
     Relay::start(store, to)
 }
 

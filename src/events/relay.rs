@@ -42,6 +42,12 @@ impl Subscriber {
         });
         Self { name, wants, tell }
     }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
 }
 
 /// The carrying of one domain's events to all who want them.

@@ -9,6 +9,8 @@ mod audit;
 mod copy;
 mod migrate;
 mod outbox;
+#[cfg(test)]
+mod plans;
 mod prepared;
 mod reader;
 mod schema;
@@ -24,12 +26,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::events::{Delivery, Event};
-use crate::messaging::{Ctx, DomainError, Failure, Request, Storage};
+use crate::messaging::{Ctx, DomainError, ErrorKind, Failure, Request, Storage};
 use crate::types::{Clock, Timestamp};
 
 pub use answers::{ANSWERS_KEPT, Fingerprint, Wish};
 pub use audit::{Audit, Audited, Books, Fault, PAGE, RESTORE, Rule, Which};
 pub use copy::{Duplicate, change, copy_all, is_in_use, verify};
+#[cfg(test)]
+pub use plans::plans;
 pub use prepared::{Prepare, Prepared};
 pub use reader::ReaderThreads;
 
@@ -88,6 +92,12 @@ impl OpenError {
     pub fn setting(domain: &'static str, key: &str, reason: &str) -> Self {
         Self { domain, file: PathBuf::new(), reason: format!("setting `{key}` {reason}") }
     }
+}
+
+/// Whether what failed is the database and not what was asked of it. Queries and jobs ask nobody else, so that whatever
+/// is not available to them is the database.
+fn is_of_database(error: &impl DomainError) -> bool {
+    error.kind() == ErrorKind::Unavailable
 }
 
 fn what(domain: &str, file: &std::path::Path) -> String {

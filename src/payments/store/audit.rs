@@ -7,7 +7,8 @@ use diesel::sql_query;
 use diesel::sql_types::BigInt;
 
 use super::{InvoiceRow, unreadable};
-use crate::payments::model::{OUT_OF_STOCK, RefundState, number};
+use crate::payments::OUT_OF_STOCK;
+use crate::payments::model::{RefundState, number};
 use crate::payments::schema::{invoice, refund};
 use crate::payments::{InvoiceFacts, InvoiceLine, Invoices};
 use crate::store::{Books, Conn, PAGE, RESTORE, Rule};
