@@ -280,7 +280,17 @@ async fn cancel_checkout(room: Arc<Room>, ctx: Ctx, request: CancelCheckout) -> 
     if room.store.recall::<_, (), CartError>(&ctx, &request).await?.is_some() {
         return Ok(());
     }
-    to_its_end(async move { cancel(room, ctx, request).await }).await
+    to_its_end(async move {
+        let (desk, again) = (Arc::clone(&room), request.clone());
+        match cancel(room, ctx.clone(), request).await {
+            // Perhaps there was one, until the same request, sent twice, gave it up a moment ago.
+            Err(CartError::NoCheckout) => {
+                desk.store.recall::<_, (), CartError>(&ctx, &again).await?.ok_or(CartError::NoCheckout)
+            }
+            outcome => outcome,
+        }
+    })
+    .await
 }
 
 async fn cancel(room: Arc<Room>, ctx: Ctx, request: CancelCheckout) -> Result<(), CartError> {

@@ -464,9 +464,9 @@ fn goods(facts: &InvoiceFacts, others: &Others, now: Timestamp, wrong: &mut impl
     let fits = match facts.status {
         // Money that came too late for its goods goes back.
         InvoiceStatus::Paid | InvoiceStatus::Refunded if facts.unkept => matches!(state, "released" | "not there"),
-        InvoiceStatus::Paid => state == "sold",
         // Or all went back at somebody's wish before it was known that the goods were gone.
-        InvoiceStatus::Refunded if facts.restocked => matches!(state, "returned" | "released"),
+        InvoiceStatus::Paid | InvoiceStatus::Refunded if facts.restocked => matches!(state, "returned" | "released"),
+        InvoiceStatus::Paid => state == "sold",
         InvoiceStatus::Refunded => matches!(state, "sold" | "released"),
         InvoiceStatus::Open if facts.expires_at > now => state == "held",
         InvoiceStatus::Open => matches!(state, "held" | "released"),

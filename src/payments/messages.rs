@@ -339,7 +339,7 @@ pub struct InvoiceFacts {
     pub paid_at: Option<Timestamp>,
     /// How many refunds are done.
     pub refunds: i64,
-    /// Whether the goods came back with one of them.
+    /// Whether all goods came back with them.
     pub restocked: bool,
     /// Whether its money went or goes back because the sale could not be kept.
     pub unkept: bool,
