@@ -8,13 +8,13 @@ use actix::{Actor, Context, Handler};
 use crate::cart::{self, Carts};
 use crate::catalog::{self, Catalog};
 use crate::comments::{self, Comments};
-use crate::events::{Deliver, Relay, Subscriber};
+use crate::events::{Broker, Deliver, Hearing, Relay, Subscriber};
 use crate::ground::{Ground, Opened};
 use crate::mailer::{self, Mailer};
 use crate::messaging::{Client, Envelope, Failure, Health};
 use crate::notifications::{self, Feed, Notifications};
 use crate::payments::{self, Payments};
-use crate::settings::{Place, Settings};
+use crate::settings::{Events, Place, Settings};
 use crate::stats::{self, Stats};
 use crate::store::{OpenError, Store};
 use crate::types::Clock;
@@ -69,6 +69,8 @@ pub struct App {
     pub feed: Feed,
     ground: Ground,
     relays: Vec<Relay>,
+    /// For domains that hear over RabbitMQ.
+    hearing: Option<Hearing>,
     tidier: Option<tokio::task::JoinHandle<()>>,
 }
 
@@ -118,7 +120,16 @@ impl App {
     /// actix system's thread.
     pub fn open(settings: Settings, clock: Clock) -> Result<Self, OpenError> {
         let (mut app, stores, subscribers) = Self::domains(Ground::new(settings, clock))?;
-        app.relays = stores.into_iter().map(|store| join(store, &subscribers)).collect();
+        match &app.settings().events {
+            Events::Direct => app.relays = stores.into_iter().map(|store| join(store, &subscribers)).collect(),
+            Events::RabbitMq(uri) => {
+                // A queue that nobody will ever read would only grow.
+                let there = |name: &str| app.settings().domain(name).place != Place::Off;
+                let broker = Broker::new(uri.clone(), WANTS.into_iter().filter(|(name, _)| there(name)).collect());
+                app.relays = stores.into_iter().map(|store| Relay::start(store, vec![broker.publisher()])).collect();
+                app.hearing = Some(broker.hear(subscribers));
+            }
+        }
         app.tidier = Some(actix::spawn(tidy(app.relays.iter().map(|r| (r.source(), r.subscribers())).collect())));
         Ok(app)
     }
@@ -142,7 +153,7 @@ impl App {
         let notifications = opening.domain("notifications", |g| notifications::open(g, feed.clone()))?;
         let Opening { stores, subscribers, .. } = opening;
         let clients = Clients { users, catalog, cart, payments, mailer, stats, comments, notifications };
-        Ok((Self { clients, feed, ground, relays: Vec::new(), tidier: None }, stores, subscribers))
+        Ok((Self { clients, feed, ground, relays: Vec::new(), hearing: None, tidier: None }, stores, subscribers))
     }
 
     /// The settings of this process.
@@ -166,6 +177,9 @@ impl App {
             for relay in &self.relays {
                 settled &= relay.is_settled().await?;
             }
+            if let Some(hearing) = self.hearing.as_ref().filter(|_| settled) {
+                hearing.catch_up().await?;
+            }
             quiet = if settled { quiet + 1 } else { 0 };
             if !settled {
                 tokio::time::sleep(Duration::from_millis(2)).await;
@@ -180,6 +194,7 @@ impl App {
             tidier.abort();
         }
         drop(self.relays);
+        drop(self.hearing);
         drop(self.clients);
         self.ground.stop();
     }

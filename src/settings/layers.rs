@@ -193,7 +193,7 @@ impl Values {
     pub fn shown(&self) -> impl Iterator<Item = (&'static str, String, &Origin)> {
         SETTINGS.iter().filter_map(|spec| {
             let (value, origin) = self.0.get(&spec.key)?;
-            let value = if spec.secret && !value.is_empty() { "********".to_owned() } else { value.clone() };
+            let value = if spec.secret && *value != spec.default { "********".to_owned() } else { value.clone() };
             Some((spec.key.as_str(), value, origin))
         })
     }
