@@ -11,9 +11,10 @@
 //! **A shop of any size.** Things are read by pages; of a million sold holds their numbers are remembered, 16 bytes each.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix::{Actor, Context, Handler};
+use tokio::time::Instant;
 
 use crate::app::{self, Clients};
 use crate::cart::{AuditCheckouts, CheckoutFacts};

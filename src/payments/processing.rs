@@ -7,10 +7,10 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::Mutex;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::model::{self, PaymentState, RefundState};
 use super::provider::{About, Charge, Charged, Known, News, NotNews, PaymentProvider, Return, Returned};

@@ -36,6 +36,8 @@ pub use copy::{Duplicate, change, copy_all, is_in_use, verify};
 pub use plans::plans;
 pub use prepared::{Prepare, Prepared};
 pub use reader::ReaderThreads;
+#[cfg(feature = "test-hooks")]
+pub(crate) use simulated::close_kept;
 
 /// A connection to a domain's database. The one name that a second backend changes.
 pub type Conn = diesel::sqlite::SqliteConnection;
