@@ -27,8 +27,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use history::{History, Template};
 
-/// How many seeds an ordinary run tries: about a minute on two quiet cores.
-const SEEDS: u64 = 1_000;
+/// How many seeds an ordinary run tries: some minutes on two cores.
+const SEEDS: u64 = 2_000;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
