@@ -112,17 +112,15 @@ async fn ended_meanwhile(room: &Room, ctx: &Ctx, user: UserId, invoice_id: Invoi
 
 async fn add_item(room: Arc<Room>, ctx: Ctx, request: AddItem) -> Result<CartItem, CartError> {
     let user = request.user_id;
-    past_ended_checkout(&room, &ctx, user, || put_in(Arc::clone(&room), ctx.clone(), request.clone())).await
-}
-
-async fn put_in(room: Arc<Room>, ctx: Ctx, request: AddItem) -> Result<CartItem, CartError> {
     let mut fields = Fields::new();
     fields.quantity("quantity", request.quantity);
     fields.done()?;
+    let put_in = || put_in(Arc::clone(&room), ctx.clone(), request.clone());
     // A repetition must not stumble over a price or a stock that has changed since.
-    if let Some(before) = room.store.recall::<_, CartItem, CartError>(&ctx, &request).await? {
-        return Ok(before);
-    }
+    room.store.once(&ctx, &request, || past_ended_checkout(&room, &ctx, user, put_in)).await
+}
+
+async fn put_in(room: Arc<Room>, ctx: Ctx, request: AddItem) -> Result<CartItem, CartError> {
     let offer = offer(&room, &ctx, request.product_id).await?;
     let (user, quantity) = (request.user_id, request.quantity);
     room.store
@@ -172,19 +170,17 @@ async fn get_item(room: Arc<Room>, ctx: Ctx, request: GetItem) -> Result<CartIte
 
 async fn set_quantity(room: Arc<Room>, ctx: Ctx, request: SetQuantity) -> Result<Option<CartItem>, CartError> {
     let user = request.user_id;
-    past_ended_checkout(&room, &ctx, user, || change(Arc::clone(&room), ctx.clone(), request.clone())).await
-}
-
-async fn change(room: Arc<Room>, ctx: Ctx, request: SetQuantity) -> Result<Option<CartItem>, CartError> {
     let mut fields = Fields::new();
     fields.range("quantity", request.quantity, 0, model::QUANTITY_MAX);
     fields.done()?;
+    let change = || change(Arc::clone(&room), ctx.clone(), request.clone());
+    room.store.once(&ctx, &request, || past_ended_checkout(&room, &ctx, user, change)).await
+}
+
+async fn change(room: Arc<Room>, ctx: Ctx, request: SetQuantity) -> Result<Option<CartItem>, CartError> {
     let SetQuantity { user_id, item_id, quantity } = request;
     if quantity == 0 {
         return room.store.write_once(&ctx, &request, move |tx| take_out(tx, user_id, item_id).map(|()| None)).await;
-    }
-    if let Some(before) = room.store.recall::<_, Option<CartItem>, CartError>(&ctx, &request).await? {
-        return Ok(before);
     }
     let row = room
         .store
@@ -277,18 +273,9 @@ async fn check_out(room: Arc<Room>, ctx: Ctx, request: Checkout) -> Result<Invoi
 }
 
 async fn cancel_checkout(room: Arc<Room>, ctx: Ctx, request: CancelCheckout) -> Result<(), CartError> {
-    if room.store.recall::<_, (), CartError>(&ctx, &request).await?.is_some() {
-        return Ok(());
-    }
     to_its_end(async move {
-        let (desk, again) = (Arc::clone(&room), request.clone());
-        match cancel(room, ctx.clone(), request).await {
-            // Perhaps there was one, until the same request, sent twice, gave it up a moment ago.
-            Err(CartError::NoCheckout) => {
-                desk.store.recall::<_, (), CartError>(&ctx, &again).await?.ok_or(CartError::NoCheckout)
-            }
-            outcome => outcome,
-        }
+        let cancel = || cancel(Arc::clone(&room), ctx.clone(), request.clone());
+        room.store.once(&ctx, &request, cancel).await
     })
     .await
 }

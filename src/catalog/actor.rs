@@ -329,17 +329,18 @@ async fn add_image(room: Arc<Room>, ctx: Ctx, request: AddImage) -> Result<Image
     }
     let (digest, data) = heavy(&room, move || (Sha256::digest(&data).to_vec(), data)).await?;
     let request = AddedImage { product_id, alt: alt.clone(), digest };
-    if let Some(before) = room.store.recall::<_, _, CatalogError>(&ctx, &request).await? {
-        return Ok(before);
-    }
-    room.store.read(move |conn| images::may_add(conn, product_id)).await?;
-    let (bytes_max, pixels_max) = (room.settings.image_bytes_max, room.settings.image_pixels_max);
-    let files: Vec<Rendition> =
-        heavy(&room, move || pictures::render(&data, bytes_max, pixels_max)).await?.map_err(|error| match error {
-            PictureError::Unreadable(reason) => CatalogError::UnsupportedImage { reason },
-            PictureError::TooLarge => too_large,
-        })?;
-    room.change_once(&ctx, &request, move |tx, hand| images::add(tx, hand, product_id, alt, &files)).await
+    let add = || async {
+        room.store.read(move |conn| images::may_add(conn, product_id)).await?;
+        let (bytes_max, pixels_max) = (room.settings.image_bytes_max, room.settings.image_pixels_max);
+        let files: Vec<Rendition> = heavy(&room, move || pictures::render(&data, bytes_max, pixels_max))
+            .await?
+            .map_err(|error| match error {
+                PictureError::Unreadable(reason) => CatalogError::UnsupportedImage { reason },
+                PictureError::TooLarge => too_large,
+            })?;
+        room.change_once(&ctx, &request, move |tx, hand| images::add(tx, hand, product_id, alt, &files)).await
+    };
+    room.store.once(&ctx, &request, add).await
 }
 
 /// Does work that takes a core, off this thread and never too much at once.

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::catalog::{Catalog, CatalogError, GetProduct, RatingFacts};
 use crate::events::{Deliver, Delivery};
-use crate::messaging::{Client, Ctx, Failure, Role};
+use crate::messaging::{Client, Ctx, Failure, Identity, Role};
 use crate::store::{Audit, Audited, Store, Tx};
 use crate::types::{CommentId, Page};
 use crate::users::{UserChanged, UserErased, UserRegistered};
@@ -49,9 +49,10 @@ async fn add_comment(room: Arc<Room>, ctx: Ctx, request: AddComment) -> Result<C
         return Err(Failure::Forbidden.into());
     }
     model::check(request.rating, &request.text)?;
-    if let Some(before) = room.store.recall::<_, _, CommentsError>(&ctx, &request).await? {
-        return Ok(before);
-    }
+    room.store.once(&ctx, &request, || record(&room, &ctx, identity, &request)).await
+}
+
+async fn record(room: &Room, ctx: &Ctx, identity: Identity, request: &AddComment) -> Result<Comment, CommentsError> {
     let product = request.product_id;
     match room.catalog.call(ctx.onward("comments", None), GetProduct { product_id: product }).await {
         Ok(found) if !found.deleted => {}
@@ -64,7 +65,7 @@ async fn add_comment(room: Arc<Room>, ctx: Ctx, request: AddComment) -> Result<C
     }
     let (rating, text) = (request.rating, request.text.trim().to_owned());
     room.store
-        .write_once(&ctx, &request, move |tx| {
+        .write_once(ctx, request, move |tx| {
             let author = match store::person(tx.conn, identity.user_id)? {
                 Person::Named(name) => name,
                 Person::Unknown => model::author(None),

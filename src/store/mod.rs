@@ -276,6 +276,25 @@ impl Store {
         Ok(found)
     }
 
+    /// Does `work` that looks elsewhere before it ends in [`Store::write_once`]. A repetition gets what was given back
+    /// before; so it does when the first comes to its end while the repetition looks, and what that changed is what
+    /// refuses it: the last piece is gone because it is in this very cart.
+    pub async fn once<R, T, E, F>(&self, ctx: &Ctx, request: &R, work: impl FnOnce() -> F) -> Result<T, E>
+    where
+        R: Request,
+        T: DeserializeOwned + Send + 'static,
+        E: DomainError + From<diesel::result::Error>,
+        F: Future<Output = Result<T, E>>,
+    {
+        if let Some(before) = self.recall::<R, T, E>(ctx, request).await? {
+            return Ok(before);
+        }
+        match work().await {
+            Err(refusal) => self.recall::<R, T, E>(ctx, request).await?.ok_or(refusal),
+            answer => answer,
+        }
+    }
+
     /// Runs `query` on a reader, off the caller's thread. It sees everything that was durable when it began.
     pub async fn read<T, E>(&self, query: impl FnOnce(&mut Conn) -> Result<T, E> + Send + 'static) -> Result<T, E>
     where

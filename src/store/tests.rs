@@ -114,6 +114,22 @@ async fn a_key_runs_its_request_once_and_refuses_another() {
 }
 
 #[actix::test]
+async fn p01_a_repetition_that_is_refused_by_what_the_first_did_gets_its_answer() {
+    let (shop, request) = (open(), Put { name: "the last piece".to_owned() });
+    let (first, again) = (keyed("k"), keyed("k"));
+    let looks_while_the_first_ends = || async {
+        let had = shop.store.write_once::<_, _, Failure>(&first, &request, |tx| put(tx, "the last piece")).await;
+        assert_eq!(had, Ok(1));
+        Err(Failure::Forbidden)
+    };
+    assert_eq!(shop.store.once(&again, &request, looks_while_the_first_ends).await, Ok(1));
+    assert!(again.is_replayed());
+    // Who has no first is refused as ever.
+    let refused = shop.store.once::<_, i64, _, _>(&keyed("l"), &request, || async { Err(Failure::Forbidden) }).await;
+    assert_eq!(refused, Err(Failure::Forbidden));
+}
+
+#[actix::test]
 async fn a_failed_request_leaves_its_key_free() {
     let shop = open();
     let request = Put { name: "a".to_owned() };
