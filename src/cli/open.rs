@@ -69,25 +69,49 @@ pub fn needs_shop(configuration: &Configuration, settings: &Settings) -> Result<
     Err(configuration.complain(key, format!("there is no shop in {folder}; name its folder with --data DIR")))
 }
 
-/// Holds the shop's folders for one process. The system lets go of them when the process ends, however it ends.
+/// Holds the shop's folders for one process that wants them for itself. The system lets go of them when the process
+/// ends, however it ends.
 pub fn lock(configuration: &Configuration, settings: &Settings) -> Result<Vec<File>, Failed> {
-    let mut folders = vec![("data", &settings.data)];
-    if settings.database != settings.data {
-        folders.push(("database", &settings.database));
+    let lock = |(key, folder): (&'static str, &Path)| {
+        lock_file(folder, LOCK, File::try_lock).map_err(|reason| configuration.complain(key, reason))
+    };
+    in_use(settings).into_iter().map(lock).collect()
+}
+
+/// Holds what a process serves: a whole shop's folders for itself; a part's together with the processes of the other
+/// parts, and its own domains for itself.
+pub fn hold(configuration: &Configuration, settings: &Settings) -> Result<Vec<File>, Failed> {
+    let elsewhere = |place: &Place| matches!(place, Place::Remote(_) | Place::Elsewhere);
+    if !settings.domains.iter().any(|domain| elsewhere(&domain.place)) {
+        return lock(configuration, settings);
     }
     let mut held = Vec::new();
-    for (key, folder) in folders {
-        held.push(lock_folder(folder).map_err(|reason| configuration.complain(key, reason))?);
+    for (key, folder) in in_use(settings) {
+        let file = lock_file(folder, LOCK, File::try_lock_shared);
+        held.push(file.map_err(|reason| configuration.complain(key, reason))?);
+    }
+    for domain in settings.domains.iter().filter(|domain| domain.place == Place::Local) {
+        let file = lock_file(&settings.database, &format!("{}.lock", domain.name), File::try_lock);
+        held.push(file.map_err(|reason| configuration.complain("data", reason))?);
     }
     Ok(held)
 }
 
-fn lock_folder(folder: &Path) -> Result<File, String> {
+/// The folders a shop uses, and which setting names each.
+fn in_use(settings: &Settings) -> Vec<(&'static str, &Path)> {
+    let mut folders = vec![("data", settings.data.as_path())];
+    if settings.database != settings.data {
+        folders.push(("database", &settings.database));
+    }
+    folders
+}
+
+fn lock_file(folder: &Path, name: &str, lock: fn(&File) -> Result<(), TryLockError>) -> Result<File, String> {
     let shown = folder.display();
-    let file = File::options().create(true).truncate(false).write(true).open(folder.join(LOCK)).map_err(|error| {
+    let file = File::options().create(true).truncate(false).write(true).open(folder.join(name)).map_err(|error| {
         format!("nothing can be written in the folder {shown}: {}; choose another with --data DIR", why(&error))
     })?;
-    match file.try_lock() {
+    match lock(&file) {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
             Err(format!("the folder {shown} is served by another mercat; stop it, or choose another with --data DIR"))
@@ -128,7 +152,7 @@ where
     for domain in &mut settings.domains {
         if !domains.contains(&domain.name) {
             domain.place = Place::Off;
-        } else if domain.place == Place::Off {
+        } else if matches!(domain.place, Place::Off | Place::Elsewhere) {
             return Err(
                 configuration.complain(&format!("{}.place", domain.name), "this command needs it; set it to local")
             );

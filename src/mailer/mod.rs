@@ -63,6 +63,14 @@ pub fn open(ground: &Ground) -> Result<Opened<Mailer>, OpenError> {
     Ok(opened)
 }
 
+/// Tries a mail server as the setting `mailer.smtp` names it: connects, greets, signs in. Sends nothing.
+///
+/// # Errors
+/// Says what is wrong.
+pub async fn try_server(smtp: &str, limit: std::time::Duration) -> Result<(), String> {
+    smtp::Smtp::parse(smtp)?.greet(limit).await
+}
+
 /// Opens the domain; the room is for tests that run the queue by hand.
 fn open_with_room(ground: &Ground) -> Result<(Opened<Mailer>, Arc<queue::Room>), OpenError> {
     let settings = &ground.settings;

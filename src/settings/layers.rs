@@ -182,6 +182,11 @@ impl Values {
         })
     }
 
+    /// Whether anybody said what `key` is to be.
+    pub(super) fn is_told(&self, key: &str) -> bool {
+        self.0.get(key).is_some_and(|(_, origin)| *origin != Origin::Default)
+    }
+
     /// Says that the value of `key` cannot work.
     #[must_use]
     pub fn complain(&self, key: &str, reason: String) -> BadSetting {
