@@ -150,6 +150,12 @@ impl App {
         &self.ground.clock
     }
 
+    /// The databases of the domains that are here.
+    #[cfg(test)]
+    pub(crate) fn stores(&self) -> Vec<Store> {
+        self.relays.iter().map(Relay::source).collect()
+    }
+
     /// Waits until every event has reached everybody it concerns, and the events those caused too.
     pub async fn settle(&self) -> Result<(), Failure> {
         // Twice in a row, because an effect of the last event of one round may be an event of a domain looked at before.

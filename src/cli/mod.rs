@@ -11,6 +11,7 @@ mod backup;
 mod check;
 mod configuration;
 mod logging;
+mod move_data;
 mod open;
 mod products;
 mod seed;
@@ -155,6 +156,24 @@ Examples:
         /// Replace a shop that is newer than the backup
         #[arg(long)]
         force: bool,
+    },
+    /// Move a shop from files to PostgreSQL
+    #[command(
+        name = "move-data",
+        after_help = "Stop the shop first. All databases are moved in one transaction: a move that is cut short has moved
+nothing. The books are read on both sides, as `mercat check` does, and must say the same. The files
+stay as they were. The server must be reached without TLS; its schemas must be new or empty.
+
+Example:
+  mercat move-data --from sqlite:/srv/shop --to postgres://shop:PASSWORD@127.0.0.1/shop"
+    )]
+    MoveData {
+        /// Where the shop is: sqlite:FOLDER
+        #[arg(long)]
+        from: String,
+        /// Where it goes: postgres://USER:PASSWORD@HOST:PORT/DATABASE
+        #[arg(long)]
+        to: String,
     },
     /// Print every setting, its value and where it came from
     #[command(
@@ -360,6 +379,7 @@ fn run(cli: Cli) -> Result<(), Failed> {
             seed::demo(&configuration, settings, accounts)
         }
         Command::Check => check::check(&configuration, settings),
+        Command::MoveData { from, to } => move_data::move_data(&configuration, settings, &from, &to),
         Command::Backup { dir } => backup::backup(&configuration, &settings, &dir),
         Command::Restore { dir, force } => backup::restore(&configuration, &settings, &dir, force),
         Command::Config { .. } | Command::Completions { .. } => Ok(()),

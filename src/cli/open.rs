@@ -11,8 +11,8 @@ use super::{Failed, say};
 use crate::app::App;
 use crate::backup;
 use crate::messaging::Ctx;
-use crate::settings::{DOMAINS, Place, Settings};
-use crate::store::OpenError;
+use crate::settings::{Database, Place, Postgres, Settings};
+use crate::store::{self, OpenError};
 use crate::types::Clock;
 
 /// The file a running shop holds, so that a second one stays out.
@@ -56,13 +56,20 @@ fn finish_restore(configuration: &Configuration, settings: &Settings) -> Result<
 
 /// Whether there is a shop's database already.
 pub fn has_shop(settings: &Settings) -> bool {
-    DOMAINS.iter().any(|domain| settings.database.join(format!("{domain}.db")).exists())
+    settings.domains.iter().any(|domain| match &domain.database {
+        Database::Folder(folder) => folder.join(format!("{}.db", domain.name)).exists(),
+        // A server that cannot be asked may have one: what is wrong with it is said when it is opened.
+        Database::Postgres(server) => store::server_has(server, domain.name).unwrap_or(true),
+    })
 }
 
 /// Refuses when there is no shop yet, for commands that only read.
 pub fn needs_shop(configuration: &Configuration, settings: &Settings) -> Result<(), Failed> {
     if has_shop(settings) {
         return Ok(());
+    }
+    if let Some(server) = settings.domains.iter().find_map(|domain| domain.database.server()) {
+        return Err(configuration.complain("database", format!("there is no shop in {}", server.shown())));
     }
     let key = if settings.database == settings.data { "data" } else { "database" };
     let folder = settings.database.display();
@@ -77,12 +84,13 @@ pub fn lock(configuration: &Configuration, settings: &Settings) -> Result<Vec<Fi
     }
     let mut held = Vec::new();
     for (key, folder) in folders {
-        held.push(lock_folder(folder).map_err(|reason| configuration.complain(key, reason))?);
+        held.push(hold(folder).map_err(|reason| configuration.complain(key, reason))?);
     }
     Ok(held)
 }
 
-fn lock_folder(folder: &Path) -> Result<File, String> {
+/// Holds one folder of a shop for one process, or says why it cannot be held.
+pub fn hold(folder: &Path) -> Result<File, String> {
     let shown = folder.display();
     let file = File::options().create(true).truncate(false).write(true).open(folder.join(LOCK)).map_err(|error| {
         format!("nothing can be written in the folder {shown}: {}; choose another with --data DIR", why(&error))
@@ -108,7 +116,8 @@ pub fn app(
     settings: Settings,
     open: fn(Settings, Clock) -> Result<App, OpenError>,
 ) -> Result<App, Failed> {
-    let key = if settings.database == settings.data { "data" } else { "database" };
+    let server = settings.domains.iter().any(|domain| domain.database.server().is_some());
+    let key = if settings.database == settings.data && !server { "data" } else { "database" };
     open(settings, Clock::system()).map_err(|error| configuration.complain(key, error.to_string()))
 }
 
@@ -146,8 +155,9 @@ where
 pub fn migrate(configuration: &Configuration, mut settings: Settings) -> Result<(), Failed> {
     folders(configuration, &settings)?;
     settings.migrate = true;
+    let server = settings.domains.iter().find_map(|domain| domain.database.server());
     let (folder, local): (_, Vec<&str>) = (
-        settings.database.display().to_string(),
+        server.map_or_else(|| settings.database.display().to_string(), Postgres::shown),
         settings.domains.iter().filter(|domain| domain.place == Place::Local).map(|domain| domain.name).collect(),
     );
     actix::System::new().block_on(async {

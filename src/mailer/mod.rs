@@ -45,6 +45,7 @@ use crate::store::OpenError;
 pub use actor::Mailer;
 pub use error::MailerError;
 pub use messages::*;
+pub use store::MIGRATIONS;
 
 /// The events of other domains that this one wants to hear of.
 pub const WANTS: &[&str] = &[
@@ -72,7 +73,7 @@ fn open_with_room(ground: &Ground) -> Result<(Opened<Mailer>, Arc<queue::Room>),
         .map_err(|reason| OpenError::setting("mailer", "mailer.from", &reason))?;
     let letters = letters::Letters::new(settings)
         .map_err(|error| OpenError::setting("mailer", "shop.name", &format!("the letters are broken: {error}")))?;
-    let store = ground.store("mailer", store::MIGRATIONS)?;
+    let store = ground.store("mailer", MIGRATIONS)?;
     let room = Arc::new(queue::Room::new(store.clone(), Arc::clone(settings), letters, sender, smtp));
     let own = Arc::clone(&room);
     Ok((Opened { client: ground.start("mailer", move || Mailer { room: own }), store }, room))

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
+use super::database;
 use super::spec::{self, SETTINGS};
 
 /// Where a value came from.
@@ -177,7 +178,8 @@ impl Values {
     pub(super) fn get<T>(&self, key: &str, read: impl FnOnce(&str) -> Result<T, String>) -> Result<T, BadSetting> {
         let text = self.0.get(key).map_or("", |(text, _)| text.as_str());
         read(text.trim()).map_err(|reason| {
-            let shown = if SETTINGS.iter().any(|spec| spec.key == key && spec.secret) { "its value" } else { text };
+            let masked = database::masked(text);
+            let shown = if SETTINGS.iter().any(|spec| spec.key == key && spec.secret) { "its value" } else { &masked };
             self.complain(key, format!("{shown:?} cannot be used: {reason}").replace("\"its value\"", "its value"))
         })
     }
@@ -193,7 +195,7 @@ impl Values {
     pub fn shown(&self) -> impl Iterator<Item = (&'static str, String, &Origin)> {
         SETTINGS.iter().filter_map(|spec| {
             let (value, origin) = self.0.get(&spec.key)?;
-            let value = if spec.secret && !value.is_empty() { "********".to_owned() } else { value.clone() };
+            let value = if spec.secret && !value.is_empty() { "********".to_owned() } else { database::masked(value) };
             Some((spec.key.as_str(), value, origin))
         })
     }

@@ -3,6 +3,7 @@
 //! Lives here: the table of all settings ([`spec`]), their layers ([`layers`]), and the typed result. Never enters:
 //! what a domain does with a setting. Nothing outside this room reads the environment or a configuration file.
 
+mod database;
 mod layers;
 mod spec;
 
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+pub use database::{Database, Postgres};
 pub use layers::{BadSetting, Layer, Origin, Values};
 pub use spec::{SETTINGS, Spec, example};
 
@@ -18,6 +20,12 @@ use crate::types::{Currency, EmailAddress};
 
 /// The eight domains, by the names that settings, files and messages use.
 pub const DOMAINS: [&str; 8] = ["users", "catalog", "cart", "payments", "mailer", "stats", "comments", "notifications"];
+
+/// What a prefix of schemas may be.
+const PREFIX: &str = "must be small letters, digits and _, at most 40";
+/// Where files may be.
+const ONE_FOLDER: &str =
+    "must be postgres://...: databases that are files are all in one folder, which `database` or `data` names";
 
 /// The most webhook secrets that may hold at once.
 const WEBHOOK_SECRETS_MAX: usize = 10;
@@ -29,7 +37,7 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// The data folder.
     pub data: PathBuf,
-    /// Where the databases are; the data folder when not said.
+    /// The folder of the databases that are files; the data folder when not said.
     pub database: PathBuf,
     /// Whether databases are brought to this version at start.
     pub migrate: bool,
@@ -88,6 +96,10 @@ pub struct Shop {
 pub struct Store {
     /// How many changes may share one commit.
     pub batch_max: usize,
+    /// What stands before the names of schemas.
+    pub schema_prefix: String,
+    /// How many connections each domain may have to a server.
+    pub connections: u32,
 }
 
 /// The gateway.
@@ -198,6 +210,8 @@ pub struct DomainSettings {
     pub name: &'static str,
     /// Where it is.
     pub place: Place,
+    /// Where its database is.
+    pub database: Database,
     /// How many requests it may have in hand.
     pub in_flight_max: usize,
 }
@@ -267,15 +281,13 @@ impl Settings {
             "" => Err("must name a folder".to_owned()),
             folder => Ok(PathBuf::from(folder)),
         })?;
-        let database = values.get("database", |text| {
-            if text.is_empty() {
-                return Ok(data.clone());
-            }
-            match text.strip_prefix("sqlite:") {
-                Some("") | None => Err("must be sqlite:FOLDER; no other database is built in yet".to_owned()),
-                Some(folder) => Ok(PathBuf::from(folder)),
-            }
+        let prefix = values.get("store.schema_prefix", |text| {
+            let plain = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+            if plain && text.len() <= 40 { Ok(text.to_owned()) } else { Err(PREFIX.to_owned()) }
         })?;
+        let everywhere =
+            values.get("database", |text| Database::read(text, &prefix, Database::Folder(data.clone())))?;
+        let database = everywhere.folder().map_or_else(|| data.clone(), std::path::Path::to_owned);
         let seconds = |text: &str| number(text, 1, 86_400).map(Duration::from_secs);
         let production =
             values.get("environment", |text| choice(text, &[("development", false), ("production", true)]))?;
@@ -305,7 +317,11 @@ impl Settings {
                 name: values.get("shop.name", |text| Ok(text.to_owned()))?,
                 currency: values.get("shop.currency", |text| text.parse().map_err(|e| format!("is {e}")))?,
             },
-            store: Store { batch_max: values.get("store.batch_max", |text| number(text, 1, 4_096))? },
+            store: Store {
+                batch_max: values.get("store.batch_max", |text| number(text, 1, 4_096))?,
+                schema_prefix: prefix.clone(),
+                connections: values.get("store.connections", |text| number(text, 3, 1_000))?,
+            },
             http: Http {
                 body_max: values.get("http.body_max", |text| number(text, 1_024, 1 << 30))?,
                 request_timeout: values.get("http.request_timeout", seconds)?,
@@ -368,6 +384,11 @@ impl Settings {
                     Ok(DomainSettings {
                         name,
                         place: values.get(&format!("{name}.place"), str::parse)?,
+                        database: values.get(&format!("{name}.database"), |text| {
+                            let found = Database::read(text, &prefix, everywhere.clone())?;
+                            let elsewhere = found.folder().is_some_and(|folder| folder != database);
+                            if elsewhere { Err(ONE_FOLDER.to_owned()) } else { Ok(found) }
+                        })?,
                         in_flight_max: values
                             .get(&format!("{name}.in_flight_max"), |text| number(text, 1, 1_000_000))?,
                     })
@@ -402,6 +423,13 @@ impl Settings {
         self.domains.iter().find(|domain| domain.name == name).expect("every domain is in DOMAINS")
     }
 
+    /// The database at an address, as the setting `database` takes it.
+    #[must_use]
+    pub fn database_at(&self, address: &str) -> Option<Database> {
+        let nowhere = Database::Folder(PathBuf::new());
+        Database::read(address, &self.store.schema_prefix, nowhere.clone()).ok().filter(|found| *found != nowhere)
+    }
+
     /// The defaults with everything under `data`, on a free port and without the demo shop: what tests start from.
     #[must_use]
     pub fn for_test(data: &std::path::Path) -> Self {
@@ -409,9 +437,27 @@ impl Settings {
         settings.listen = SocketAddr::from(([127, 0, 0, 1], 0));
         settings.data = data.to_owned();
         settings.database = data.to_owned();
+        for domain in &mut settings.domains {
+            domain.database = Self::test_database(data);
+        }
+        // Enough for two to meet; hundreds of tests share one server, and few close what they opened.
+        settings.store.connections = 4;
         settings.demo = false;
         settings.http.limits = false;
         settings
+    }
+}
+
+impl Settings {
+    /// Where tests have their databases: files in `data`, or schemas of a server named for it when
+    /// `MERCAT_TEST_DATABASE` names one.
+    #[must_use]
+    pub fn test_database(data: &std::path::Path) -> Database {
+        use sha2::Digest as _;
+        let Ok(address) = std::env::var("MERCAT_TEST_DATABASE") else { return Database::Folder(data.to_owned()) };
+        let hash = sha2::Sha256::digest(data.as_os_str().as_encoded_bytes());
+        let name: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        Database::Postgres(Postgres::new(&address, &format!("t{name}_")))
     }
 }
 

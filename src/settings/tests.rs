@@ -30,7 +30,10 @@ fn what_cannot_work_is_said_with_name_origin_and_way_out() {
     let cases = [
         ("MERCAT_LISTEN", "nonsense", "127.0.0.1:8080"),
         ("MERCAT_MIGRATE", "perhaps", "auto or manual"),
-        ("MERCAT_DATABASE", "mysql://x", "sqlite:FOLDER"),
+        ("MERCAT_DATABASE", "mysql://u:secret-host@x", "sqlite:FOLDER"),
+        ("MERCAT_DATABASE", "postgres://u:secret-host@x/y?sslmode=require", "TLS"),
+        ("MERCAT_PAYMENTS__DATABASE", "sqlite:elsewhere", "one folder"),
+        ("MERCAT_STORE__SCHEMA_PREFIX", "Shop-", "small letters"),
         ("MERCAT_PAYMENTS__PLACE", "elsewhere", "local or off"),
         ("MERCAT_HTTP__BODY_MAX", "-1", "whole number"),
         ("MERCAT_STATS__INTERNAL_NETWORKS", "10.0.0.0/99", "10.0.0.0/8"),

@@ -6,9 +6,6 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use diesel::Connection as _;
-use diesel::connection::SimpleConnection as _;
-
 use crate::support::{Place, Ran, Serving};
 
 /// A small disk of its own under the place's data folder; none where this user may not mount one.
