@@ -8,13 +8,13 @@ use actix::{Actor, Context, Handler};
 use crate::cart::{self, Carts};
 use crate::catalog::{self, Catalog};
 use crate::comments::{self, Comments};
-use crate::events::{Deliver, Relay, Subscriber};
+use crate::events::{Broker, Deliver, Hearing, Relay, Subscriber};
 use crate::ground::{Ground, Opened};
 use crate::mailer::{self, Mailer};
 use crate::messaging::{Client, Envelope, Failure, Health};
 use crate::notifications::{self, Feed, Notifications};
 use crate::payments::{self, Payments};
-use crate::settings::{Place, Settings};
+use crate::settings::{Events, Place, Settings};
 use crate::stats::{self, Stats};
 use crate::store::{OpenError, Store};
 use crate::types::Clock;
@@ -69,17 +69,28 @@ pub struct App {
     pub feed: Feed,
     ground: Ground,
     relays: Vec<Relay>,
+    /// For domains that hear over RabbitMQ.
+    hearing: Option<Hearing>,
     tidier: Option<tokio::task::JoinHandle<()>>,
 }
 
-/// A domain as a subscriber, and the events it wants.
-type Hearer = (&'static [&'static str], Subscriber);
+/// Every domain, and the events it wants.
+const WANTS: [(&str, &[&str]); 8] = [
+    ("users", users::WANTS),
+    ("catalog", catalog::WANTS),
+    ("payments", payments::WANTS),
+    ("cart", cart::WANTS),
+    ("mailer", mailer::WANTS),
+    ("stats", stats::WANTS),
+    ("comments", comments::WANTS),
+    ("notifications", notifications::WANTS),
+];
 
 /// The domains opened so far.
 struct Opening<'a> {
     ground: &'a Ground,
     stores: Vec<Store>,
-    subscribers: Vec<Hearer>,
+    subscribers: Vec<Subscriber>,
 }
 
 impl Opening<'_> {
@@ -87,7 +98,6 @@ impl Opening<'_> {
     fn domain<A>(
         &mut self,
         name: &'static str,
-        wants: &'static [&'static str],
         open: impl FnOnce(&Ground) -> Result<Opened<A>, OpenError>,
     ) -> Result<Client<A>, OpenError>
     where
@@ -98,7 +108,7 @@ impl Opening<'_> {
             Place::Local => {
                 let Opened { client, store } = open(self.ground)?;
                 self.stores.push(store);
-                self.subscribers.push((wants, Subscriber::new(name, wants, &client)));
+                self.subscribers.push(Subscriber::new(name, wants(name), &client));
                 Ok(client)
             }
         }
@@ -110,7 +120,16 @@ impl App {
     /// actix system's thread.
     pub fn open(settings: Settings, clock: Clock) -> Result<Self, OpenError> {
         let (mut app, stores, subscribers) = Self::domains(Ground::new(settings, clock))?;
-        app.relays = stores.into_iter().map(|store| join(store, &subscribers)).collect();
+        match &app.settings().events {
+            Events::Direct => app.relays = stores.into_iter().map(|store| join(store, &subscribers)).collect(),
+            Events::RabbitMq(uri) => {
+                // A queue that nobody will ever read would only grow.
+                let there = |name: &str| app.settings().domain(name).place != Place::Off;
+                let broker = Broker::new(uri.clone(), WANTS.into_iter().filter(|(name, _)| there(name)).collect());
+                app.relays = stores.into_iter().map(|store| Relay::start(store, vec![broker.publisher()])).collect();
+                app.hearing = Some(broker.hear(subscribers));
+            }
+        }
         app.tidier = Some(actix::spawn(tidy(app.relays.iter().map(|r| (r.source(), r.subscribers())).collect())));
         Ok(app)
     }
@@ -121,21 +140,20 @@ impl App {
         Self::domains(Ground::beside(settings, clock)).map(|(app, ..)| app)
     }
 
-    fn domains(ground: Ground) -> Result<(Self, Vec<Store>, Vec<Hearer>), OpenError> {
+    fn domains(ground: Ground) -> Result<(Self, Vec<Store>, Vec<Subscriber>), OpenError> {
         let feed = Feed::default();
         let mut opening = Opening { ground: &ground, stores: Vec::new(), subscribers: Vec::new() };
-        let users = opening.domain("users", users::WANTS, users::open)?;
-        let catalog = opening.domain("catalog", catalog::WANTS, catalog::open)?;
-        let payments = opening.domain("payments", payments::WANTS, payments::open)?;
-        let cart = opening.domain("cart", cart::WANTS, |g| cart::open(g, catalog.clone(), payments.clone()))?;
-        let mailer = opening.domain("mailer", mailer::WANTS, mailer::open)?;
-        let stats = opening.domain("stats", stats::WANTS, stats::open)?;
-        let comments = opening.domain("comments", comments::WANTS, |g| comments::open(g, catalog.clone()))?;
-        let notifications =
-            opening.domain("notifications", notifications::WANTS, |g| notifications::open(g, feed.clone()))?;
+        let users = opening.domain("users", users::open)?;
+        let catalog = opening.domain("catalog", catalog::open)?;
+        let payments = opening.domain("payments", payments::open)?;
+        let cart = opening.domain("cart", |g| cart::open(g, catalog.clone(), payments.clone()))?;
+        let mailer = opening.domain("mailer", mailer::open)?;
+        let stats = opening.domain("stats", stats::open)?;
+        let comments = opening.domain("comments", |g| comments::open(g, catalog.clone()))?;
+        let notifications = opening.domain("notifications", |g| notifications::open(g, feed.clone()))?;
         let Opening { stores, subscribers, .. } = opening;
         let clients = Clients { users, catalog, cart, payments, mailer, stats, comments, notifications };
-        Ok((Self { clients, feed, ground, relays: Vec::new(), tidier: None }, stores, subscribers))
+        Ok((Self { clients, feed, ground, relays: Vec::new(), hearing: None, tidier: None }, stores, subscribers))
     }
 
     /// The settings of this process.
@@ -165,6 +183,9 @@ impl App {
             for relay in &self.relays {
                 settled &= relay.is_settled().await?;
             }
+            if let Some(hearing) = self.hearing.as_ref().filter(|_| settled) {
+                hearing.catch_up().await?;
+            }
             quiet = if settled { quiet + 1 } else { 0 };
             if !settled {
                 tokio::time::sleep(Duration::from_millis(2)).await;
@@ -179,39 +200,29 @@ impl App {
             tidier.abort();
         }
         drop(self.relays);
+        drop(self.hearing);
         drop(self.clients);
         self.ground.stop();
     }
+}
+
+/// The events that a domain wants.
+fn wants(domain: &str) -> &'static [&'static str] {
+    WANTS.into_iter().find(|(name, _)| *name == domain).map_or(&[], |(_, wants)| wants)
 }
 
 /// The domains that want to hear of events of `source`, wherever they are.
 #[must_use]
 pub fn hearers(source: &str) -> Vec<&'static str> {
     let own = format!("{source}.");
-    [
-        ("users", users::WANTS),
-        ("catalog", catalog::WANTS),
-        ("payments", payments::WANTS),
-        ("cart", cart::WANTS),
-        ("mailer", mailer::WANTS),
-        ("stats", stats::WANTS),
-        ("comments", comments::WANTS),
-        ("notifications", notifications::WANTS),
-    ]
-    .into_iter()
-    .filter(|(_, wants)| wants.iter().any(|event| event.starts_with(&own)))
-    .map(|(name, _)| name)
-    .collect()
+    let hears = |wants: &[&str]| wants.iter().any(|event| event.starts_with(&own));
+    WANTS.into_iter().filter(|(_, wants)| hears(wants)).map(|(name, _)| name).collect()
 }
 
-/// Joins a domain's outbox to everybody who wants an event of it.
-fn join(store: Store, subscribers: &[Hearer]) -> Relay {
-    let own = format!("{}.", store.domain());
-    let to = subscribers
-        .iter()
-        .filter(|(wants, _)| wants.iter().any(|event| event.starts_with(&own)))
-        .map(|(_, subscriber)| subscriber.clone())
-        .collect();
+/// Joins a domain's outbox to everybody here who wants an event of it.
+fn join(store: Store, subscribers: &[Subscriber]) -> Relay {
+    let hearers = hearers(store.domain());
+    let to = subscribers.iter().filter(|subscriber| hearers.contains(&subscriber.name())).cloned().collect();
     Relay::start(store, to)
 }
 

@@ -6,8 +6,9 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use actix::{Actor, Arbiter, ArbiterHandle, Context, Supervised};
+use actix::{Actor, Arbiter, ArbiterHandle, AsyncContext, Context, Supervised};
 
 use crate::messaging::{Client, Failure, Storage, Supervisor};
 use crate::settings::{Database, Settings};
@@ -104,6 +105,29 @@ impl Ground {
     }
 }
 
+/// Has a domain do something by itself: now, because a crash may have left it undone, and every `period` from then on.
+/// A process that looks in beside the shop does none of it: two would ask after the same payment, or send the same mail.
+pub fn now_and_every<A, R, F>(
+    ctx: &mut Context<A>,
+    store: &Store,
+    room: &Arc<R>,
+    period: Duration,
+    work: impl Fn(Arc<R>) -> F + 'static,
+) where
+    A: Actor<Context = Context<A>>,
+    R: 'static,
+    F: Future<Output = ()> + 'static,
+{
+    if store.is_beside() {
+        return;
+    }
+    let room = Arc::clone(room);
+    actix::spawn(work(Arc::clone(&room)));
+    ctx.run_interval(period, move |_, _| {
+        actix::spawn(work(Arc::clone(&room)));
+    });
+}
+
 /// Which pieces of work run in this process, so that whoever looks for what a crash left behind lets those alone.
 #[derive(Debug)]
 pub struct UnderWay<T>(Arc<Mutex<HashSet<T>>>);
@@ -146,4 +170,54 @@ where
         log::error!("work of several steps was cut short: {lost}");
         Err(Failure::Internal.into())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use diesel_migrations::embed_migrations;
+
+    use super::*;
+
+    const MIGRATIONS: Migrations = Migrations {
+        sqlite: embed_migrations!("src/store/tests_migrations"),
+        postgres: embed_migrations!("src/store/tests_migrations_postgres"),
+    };
+    const EVERY: Duration = Duration::from_millis(1);
+
+    struct Counting {
+        room: Arc<AtomicU32>,
+        store: Store,
+    }
+    impl Actor for Counting {
+        type Context = Context<Self>;
+        fn started(&mut self, ctx: &mut Self::Context) {
+            now_and_every(ctx, &self.store, &self.room, EVERY, |count| async move {
+                count.fetch_add(1, Ordering::SeqCst);
+            });
+        }
+    }
+    impl Supervised for Counting {}
+
+    #[actix::test]
+    async fn a_process_beside_the_shop_does_nothing_by_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let count = |ground: Ground| {
+            let store = ground.store("stats", MIGRATIONS).unwrap();
+            let room = Arc::new(AtomicU32::new(0));
+            let count = Arc::clone(&room);
+            let client = ground.start("stats", move || Counting { room, store });
+            (ground, client, count)
+        };
+        let settings = || Settings::for_test(dir.path());
+        let (beside, _idle, nothing) = count(Ground::beside(settings(), Clock::system()));
+        let (shop, _busy, work) = count(Ground::new(settings(), Clock::system()));
+        while work.load(Ordering::SeqCst) < 3 {
+            tokio::time::sleep(EVERY).await;
+        }
+        assert_eq!(nothing.load(Ordering::SeqCst), 0);
+        shop.stop();
+        beside.stop();
+    }
 }

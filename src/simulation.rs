@@ -45,6 +45,8 @@ pub enum Fate {
     ReadOnly,
     /// The database cannot be opened, a reader not be had.
     Gone,
+    /// All goes well until the commit, and that fails: nothing of it is there.
+    Broken,
     /// A commit is durable, and the disk says that it failed.
     Doubtful,
     /// A message is lost.
@@ -72,6 +74,11 @@ thread_local! {
 /// From now on this thread is in `world`, or in none.
 pub fn enter(world: Option<Arc<dyn World>>) {
     WORLD.with(|here| *here.borrow_mut() = world);
+}
+
+/// Closes what the processes of a history have left open, once no other will begin on its files.
+pub fn close() {
+    crate::store::close_kept();
 }
 
 /// The world this thread is in.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, AsyncContext, Context, Supervised};
+use actix::{Actor, Context, Supervised};
 
 use super::checkout::{self, Room, from_catalog};
 use super::model::{self, CheckoutState, Line};
@@ -11,7 +11,7 @@ use super::store::{self, ItemRow};
 use super::*;
 use crate::catalog::{GetOffers, Offer};
 use crate::events::{Deliver, Delivery};
-use crate::ground::to_its_end;
+use crate::ground::{now_and_every, to_its_end};
 use crate::messaging::{Ctx, Failure, Role};
 use crate::payments::{
     GetInvoice, Invoice, InvoiceExpired, InvoicePaid, InvoiceStatus, InvoiceVoided, PaymentsError, VoidInvoice,
@@ -32,14 +32,7 @@ impl Actor for Carts {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        if self.room.store.is_beside() {
-            return;
-        }
-        // At once: what a crash left behind is taken up before anybody asks.
-        actix::spawn(Arc::clone(&self.room).look_around());
-        ctx.run_interval(EVERY, |this, _| {
-            actix::spawn(Arc::clone(&this.room).look_around());
-        });
+        now_and_every(ctx, &self.room.store, &self.room, EVERY, Room::look_around);
     }
 }
 
@@ -294,7 +287,17 @@ async fn cancel_checkout(room: Arc<Room>, ctx: Ctx, request: CancelCheckout) -> 
     if room.store.recall::<_, (), CartError>(&ctx, &request).await?.is_some() {
         return Ok(());
     }
-    to_its_end(async move { cancel(room, ctx, request).await }).await
+    to_its_end(async move {
+        let (desk, again) = (Arc::clone(&room), request.clone());
+        match cancel(room, ctx.clone(), request).await {
+            // Perhaps there was one, until the same request, sent twice, gave it up a moment ago.
+            Err(CartError::NoCheckout) => {
+                desk.store.recall::<_, (), CartError>(&ctx, &again).await?.ok_or(CartError::NoCheckout)
+            }
+            outcome => outcome,
+        }
+    })
+    .await
 }
 
 async fn cancel(room: Arc<Room>, ctx: Ctx, request: CancelCheckout) -> Result<(), CartError> {

@@ -2,7 +2,6 @@
 //! switched off stands for one that does not answer; a crash is the loss of every task and the opening of the same
 //! folder again.
 
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -19,8 +18,8 @@ use crate::payments::{
     self, CreateInvoice, GetInvoice, Invoice, InvoiceStatus, ListInvoices, PayInvoice, PaymentsError, VoidInvoice,
 };
 use crate::settings::Settings;
-use crate::store::Store;
 use crate::store::query::*;
+use crate::store::{Store, plans};
 use crate::types::{Amount, CartItemId, Clock, Currency, EventId, ProductId, Quantity, SessionId, UserId};
 use crate::users::UserErased;
 
@@ -723,34 +722,6 @@ async fn an_erased_person_leaves_no_cart() {
     let (gone, there) = (shop.checkout(ada).await, shop.checkout(bob).await);
     assert_eq!((gone.state.as_str(), gone.email, gone.release_due), ("failed", None, true));
     assert_eq!((there.state.as_str(), there.email.is_some()), ("started", true));
-}
-
-/// How the database finds what `work` asks for: the plan of each query it runs, as the query is really said.
-async fn plans(store: &Store, work: impl FnOnce(&mut crate::store::Conn) + Send + 'static) -> Vec<(String, String)> {
-    #[derive(QueryableByName)]
-    struct Plan {
-        #[diesel(sql_type = diesel::sql_types::Text)]
-        detail: String,
-    }
-    let explained = store.write(move |tx| {
-        let said = Arc::new(Mutex::new(Vec::new()));
-        let heard = Arc::clone(&said);
-        tx.conn.set_instrumentation(move |event: diesel::connection::InstrumentationEvent<'_>| {
-            if let diesel::connection::InstrumentationEvent::StartQuery { query, .. } = event {
-                heard.lock().unwrap().push(query.to_string());
-            }
-        });
-        work(&mut *tx.conn);
-        tx.conn.set_instrumentation(diesel::connection::get_default_instrumentation());
-        let mut plans = Vec::new();
-        for query in said.lock().unwrap().iter() {
-            let text = query.split(" -- binds").next().unwrap_or_default();
-            let steps: Vec<Plan> = diesel::sql_query(format!("EXPLAIN QUERY PLAN {text}")).load(&mut *tx.conn)?;
-            plans.extend(steps.into_iter().map(|step| (text.to_owned(), step.detail)));
-        }
-        Ok::<_, Failure>(plans)
-    });
-    explained.await.unwrap()
 }
 
 #[actix::test]

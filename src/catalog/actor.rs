@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, AsyncContext, Context, Supervised};
+use actix::{Actor, Context, Supervised};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
@@ -14,6 +14,7 @@ use super::pictures::{self, PictureError, Rendition};
 use super::store::{self as shelf, Hand, images, search, stock};
 use super::*;
 use crate::events::{Deliver, Delivery, Event};
+use crate::ground::now_and_every;
 use crate::messaging::{Ctx, Failure, Request};
 use crate::settings;
 use crate::store::{Audit, Audited, Conn, Store, Touch, Tx};
@@ -106,13 +107,7 @@ impl Actor for Catalog {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        if self.room.store.is_beside() {
-            return;
-        }
-        actix::spawn(expire(Arc::clone(&self.room)));
-        ctx.run_interval(EXPIRE_EVERY, |actor, _| {
-            actix::spawn(expire(Arc::clone(&actor.room)));
-        });
+        now_and_every(ctx, &self.room.store, &self.room, EXPIRE_EVERY, expire);
     }
 }
 

@@ -11,9 +11,10 @@
 //! **A shop of any size.** Things are read by pages; of a million sold holds their numbers are remembered, 16 bytes each.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix::{Actor, Context, Handler};
+use tokio::time::Instant;
 
 use crate::app::{self, Clients};
 use crate::cart::{AuditCheckouts, CheckoutFacts};
@@ -464,9 +465,9 @@ fn goods(facts: &InvoiceFacts, others: &Others, now: Timestamp, wrong: &mut impl
     let fits = match facts.status {
         // Money that came too late for its goods goes back.
         InvoiceStatus::Paid | InvoiceStatus::Refunded if facts.unkept => matches!(state, "released" | "not there"),
-        InvoiceStatus::Paid => state == "sold",
         // Or all went back at somebody's wish before it was known that the goods were gone.
-        InvoiceStatus::Refunded if facts.restocked => matches!(state, "returned" | "released"),
+        InvoiceStatus::Paid | InvoiceStatus::Refunded if facts.restocked => matches!(state, "returned" | "released"),
+        InvoiceStatus::Paid => state == "sold",
         InvoiceStatus::Refunded => matches!(state, "sold" | "released"),
         InvoiceStatus::Open if facts.expires_at > now => state == "held",
         InvoiceStatus::Open => matches!(state, "held" | "released"),

@@ -1,8 +1,10 @@
 //! How a domain's news reaches the others: from its outbox, in order, at least once, to each subscriber.
 //!
-//! Lives here: what an event is, and the relay that carries them. Never enters: what any event means (that is the
+//! Lives here: what an event is, and the relay that carries them, RabbitMQ for a shop of
+//! several processes. Never enters: what any event means (that is the
 //! subscriber's matter), SQL (the outbox and the inbox belong to the store), HTTP.
 
+mod broker;
 mod relay;
 
 use serde::de::DeserializeOwned;
@@ -11,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::messaging::Failure;
 use crate::types::{EventId, Timestamp};
 
+pub use broker::{Broker, BrokerError, Hearing, Wants};
 pub use relay::{Relay, Subscriber};
 
 /// Something that happened in a domain. Written in the transaction that made it happen, told after it is durable.
@@ -62,3 +65,6 @@ pub struct Deliver {
 crate::requests! { Failure;
     "events.Deliver": Deliver => (), retry, |_| Access::Domains;
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,4 @@
-//! Carries a domain's outbox to its subscribers in this process, each at its own pace.
+//! Carries a domain's outbox to its subscribers, each at its own pace.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,8 @@ type Tell = Arc<dyn Fn(Ctx, Deliver) -> LocalBoxFuture<'static, Result<(), Failu
 #[derive(Clone)]
 pub struct Subscriber {
     name: &'static str,
-    wants: &'static [&'static str],
+    /// Everything, when none are named.
+    wants: Option<&'static [&'static str]>,
     tell: Tell,
 }
 
@@ -40,7 +41,30 @@ impl Subscriber {
             let client = client.clone();
             Box::pin(async move { client.call(ctx, deliver).await })
         });
-        Self { name, wants, tell }
+        Self { name, wants: Some(wants), tell }
+    }
+
+    /// Somebody who wants to hear of everything, and takes it by `tell`.
+    pub fn of_everything(
+        name: &'static str,
+        tell: impl Fn(Deliver) -> LocalBoxFuture<'static, Result<(), Failure>> + Send + Sync + 'static,
+    ) -> Self {
+        Self { name, wants: None, tell: Arc::new(move |_, deliver| tell(deliver)) }
+    }
+
+    /// Tells it. What it said yes to is durable there.
+    pub async fn tell(&self, ctx: Ctx, deliver: Deliver) -> Result<(), Failure> {
+        (self.tell)(ctx, deliver).await
+    }
+
+    fn wants(&self, event: &Delivery) -> bool {
+        self.wants.is_none_or(|wants| wants.contains(&event.name.as_str()))
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name
     }
 }
 
@@ -114,10 +138,9 @@ async fn carry_some(source: &Store, to: &Subscriber) -> Result<bool, Failure> {
     let rows = source.outbox_after(to.name, BATCH).await?;
     let Some((last, _)) = rows.last() else { return Ok(false) };
     let last = *last;
-    let events: Vec<Delivery> =
-        rows.into_iter().map(|(_, event)| event).filter(|event| to.wants.contains(&event.name.as_str())).collect();
+    let events: Vec<Delivery> = rows.into_iter().map(|(_, event)| event).filter(|event| to.wants(event)).collect();
     if !events.is_empty() {
-        (to.tell)(Ctx::domain(source.domain()).within(Duration::from_secs(30)), Deliver { events }).await?;
+        to.tell(Ctx::domain(source.domain()).within(Duration::from_secs(30)), Deliver { events }).await?;
     }
     source.outbox_told(to.name, last).await?;
     Ok(true)

@@ -3,15 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, AsyncContext, Context, Supervised};
+use actix::{Actor, Context, Supervised};
 
 use super::model::{self, Checked, Letter, MESSAGE};
 use super::queue::{Draft, Room, changed, link};
 use super::store::{self, Recipient};
 use super::*;
 use crate::events::{Deliver, Delivery, Event};
+use crate::ground::now_and_every;
 use crate::messaging::{Ctx, Failure};
-use crate::payments::{Invoice, InvoicePaid, InvoiceRefunded};
+use crate::payments::{Invoice, InvoicePaid, InvoiceRefunded, LATE_PAYMENT};
 use crate::store::{Audit, Audited, Tx};
 use crate::types::{EmailAddress, Fields, Page, UserId};
 use crate::users::{EmailVerificationRequested, PasswordResetRequested, UserChanged, UserErased, UserRegistered};
@@ -32,21 +33,12 @@ impl Actor for Mailer {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        if self.room.store.is_beside() {
-            return;
-        }
-        let purge = |room: &Arc<Room>| {
-            let room = Arc::clone(room);
-            actix::spawn(async move {
-                if let Err(failure) = room.purge().await {
-                    log::warn!("mailer: old letters could not be forgotten: {failure}");
-                }
-            });
-        };
-        self.room.wake();
-        purge(&self.room);
-        ctx.run_interval(LOOK_EVERY, |actor, _| actor.room.wake());
-        ctx.run_interval(PURGE_EVERY, move |actor, _| purge(&actor.room));
+        now_and_every(ctx, &self.room.store, &self.room, LOOK_EVERY, |room| async move { room.wake() });
+        now_and_every(ctx, &self.room.store, &self.room, PURGE_EVERY, |room| async move {
+            if let Err(failure) = room.purge().await {
+                log::warn!("mailer: old letters could not be forgotten: {failure}");
+            }
+        });
     }
 }
 
@@ -140,7 +132,7 @@ fn effect(room: &Room, tx: &mut Tx<'_>, event: &Delivery) -> Result<(), MailerEr
         // Money can go back in parts, each with a letter of its own: how much it was in all tells them apart.
         // Money that no invoice could take is none of that sum.
         let reference = match reason.as_str() {
-            "late_payment" => format!("{}:{}", invoice.id, event.id),
+            LATE_PAYMENT => format!("{}:{}", invoice.id, event.id),
             _ => format!("{}:{}", invoice.id, invoice.refunded),
         };
         bill(room, tx, &invoice, &Letter::refund(&invoice, amount, &reason), &reference)?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{EmailStatus, SendEmail};
-use crate::payments::Invoice;
+use crate::payments::{Invoice, LATE_PAYMENT};
 use crate::types::{EmailAddress, EmailId, FieldError, Fields, Timestamp, one_line};
 
 /// How often a mail is tried at most.
@@ -247,9 +247,9 @@ impl Letter {
         Self::Refund {
             number: invoice.number.clone(),
             amount: invoice.currency.format(amount),
-            all: invoice.refunded >= invoice.total || reason == "late_payment",
+            all: invoice.refunded >= invoice.total || reason == LATE_PAYMENT,
             out_of_stock: reason == "out_of_stock",
-            late: reason == "late_payment",
+            late: reason == LATE_PAYMENT,
         }
     }
 

@@ -12,7 +12,8 @@ use crate::comments::CommentAdded;
 use crate::events::{Delivery, Event};
 use crate::mailer::{EmailChanged, EmailFailed};
 use crate::payments::{
-    Invoice, InvoiceCreated, InvoiceExpired, InvoicePaid, InvoiceRefunded, InvoiceVoided, PaymentFailed,
+    Invoice, InvoiceCreated, InvoiceExpired, InvoicePaid, InvoiceRefunded, InvoiceVoided, LATE_PAYMENT, OUT_OF_STOCK,
+    PaymentFailed,
 };
 use crate::types::{Timestamp, UserId};
 use crate::users::{AccessChanged, UserErased, UserRegistered};
@@ -210,12 +211,12 @@ fn refunded(event: InvoiceRefunded) -> Means {
     data["reason"] = json!(event.reason);
     let title = format!("{amount} is on its way back to you");
     let body = match event.reason.as_str() {
-        "out_of_stock" => format!(
+        OUT_OF_STOCK => format!(
             "We are sorry: what you ordered with invoice {} was sold out before your payment came. \
              We are sending {amount} back.",
             invoice.number
         ),
-        "late_payment" => format!(
+        LATE_PAYMENT => format!(
             "Your payment came when invoice {} could not be paid any more. We are sending all of it back.",
             invoice.number
         ),

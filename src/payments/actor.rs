@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, AsyncContext, Context, Supervised};
+use actix::{Actor, Context, Supervised};
 
 use super::processing::{self, Back, Begun, Room};
 use super::store::{self, InvoiceRow};
 use super::*;
 use crate::catalog::SaleRefused;
 use crate::events::{Deliver, Delivery, Event};
-use crate::ground::to_its_end;
+use crate::ground::{now_and_every, to_its_end};
 use crate::messaging::{Ctx, Failure};
 use crate::store::{Audit, Audited, Touch, Tx};
 use crate::types::{Amount, FieldError, Fields, InvoiceId, Page, PaymentId, Timestamp};
@@ -30,14 +30,7 @@ impl Actor for Payments {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        if self.room.store.is_beside() {
-            return;
-        }
-        // At once: what a crash left behind is taken up before anybody asks.
-        actix::spawn(Arc::clone(&self.room).look_around());
-        ctx.run_interval(EVERY, |this, _| {
-            actix::spawn(Arc::clone(&this.room).look_around());
-        });
+        now_and_every(ctx, &self.room.store, &self.room, EVERY, Room::look_around);
     }
 }
 
@@ -228,7 +221,7 @@ async fn record_past_invoice(room: Arc<Room>, ctx: Ctx, request: RecordPastInvoi
                     restock: false,
                     lines: Vec::new(),
                     hold: None,
-                    reason: model::REQUESTED.to_owned(),
+                    reason: REQUESTED.to_owned(),
                     past: true,
                 })?;
             }
@@ -254,7 +247,7 @@ fn hear(tx: &mut Tx<'_>, event: &Delivery) -> Result<(), PaymentsError> {
         PaymentsError::from(Failure::Internal)
     };
     if let Some(SaleRefused { invoice_id, .. }) = event.open().map_err(unreadable)? {
-        let back = Back { invoice: invoice_id, amount: None, restock: false, lines: None, reason: model::OUT_OF_STOCK };
+        let back = Back { invoice: invoice_id, amount: None, restock: false, lines: None, reason: OUT_OF_STOCK };
         match processing::begin_refund(tx, PaymentId::new(), &back, None) {
             // Somebody was quicker and gave it all back.
             Ok(Begun::Go(_) | Begun::Before(_) | Begun::Refused(_)) | Err(PaymentsError::RefundTooLarge { .. }) => {}

@@ -256,6 +256,13 @@ pub struct InvoiceVoided {
     pub checkout: Option<CheckoutId>,
 }
 
+/// Why money goes back: somebody asked.
+pub const REQUESTED: &str = "requested";
+/// Why money goes back: the sale could not be kept.
+pub const OUT_OF_STOCK: &str = "out_of_stock";
+/// Why money goes back: it came for an invoice that could not take it any more, so that it never counted as paid.
+pub const LATE_PAYMENT: &str = "late_payment";
+
 /// Money went back.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct InvoiceRefunded {
@@ -270,8 +277,7 @@ pub struct InvoiceRefunded {
     pub lines: Vec<ReturnLine>,
     /// The stock that was sold by it.
     pub hold: Option<HoldId>,
-    /// Why, in a stable word: `requested`; `out_of_stock` when the sale could not be kept; `late_payment` when the
-    /// money came for an invoice that could not take it any more, so that it never counted as paid.
+    /// Why, in a stable word: [`REQUESTED`], [`OUT_OF_STOCK`] or [`LATE_PAYMENT`].
     pub reason: String,
     /// Whether it is an order of the past, told for the statistics alone.
     #[serde(default)]
@@ -333,7 +339,7 @@ pub struct InvoiceFacts {
     pub paid_at: Option<Timestamp>,
     /// How many refunds are done.
     pub refunds: i64,
-    /// Whether the goods came back with one of them.
+    /// Whether all goods came back with them.
     pub restocked: bool,
     /// Whether its money went or goes back because the sale could not be kept.
     pub unkept: bool,

@@ -34,9 +34,9 @@ pub use actor::Payments;
 pub use error::PaymentsError;
 pub use messages::*;
 
-/// For the laboratory, which has a provider of its own.
+/// For tests, which have providers of their own.
 #[cfg(feature = "test-hooks")]
-pub use provider::{Charge, Charged, Known, PaymentProvider, Return, Returned};
+pub use provider::{About, Charge, Charged, Known, News, NotNews, PaymentProvider, Return, Returned};
 
 use processing::Room;
 #[cfg(not(feature = "test-hooks"))]

@@ -10,13 +10,6 @@ const DESCRIPTION_MAX: usize = 300;
 /// The highest price of one piece, in minor units.
 const UNIT_PRICE_MAX: Amount = 1_000_000_000_000;
 
-/// A refund that somebody asked for.
-pub const REQUESTED: &str = "requested";
-/// A refund of a sale that could not be kept.
-pub const OUT_OF_STOCK: &str = "out_of_stock";
-/// Money that came for an invoice which could not take it any more.
-pub const LATE_PAYMENT: &str = "late_payment";
-
 impl InvoiceStatus {
     /// All there are.
     pub const ALL: [Self; 5] = [Self::Open, Self::Paid, Self::Expired, Self::Void, Self::Refunded];

@@ -7,17 +7,17 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::Mutex;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::model::{self, PaymentState, RefundState};
 use super::provider::{About, Charge, Charged, Known, News, NotNews, PaymentProvider, Return, Returned};
 use super::store::{self, InvoiceRow, PaymentRow, RefundRow, StrayRow};
 use super::{
-    HearProvider, Invoice, InvoiceExpired, InvoicePaid, InvoiceRefunded, InvoiceStatus, PayInvoice, PaymentFailed,
-    PaymentsError, RefundInvoice, ReturnLine,
+    HearProvider, Invoice, InvoiceExpired, InvoicePaid, InvoiceRefunded, InvoiceStatus, LATE_PAYMENT, OUT_OF_STOCK,
+    PayInvoice, PaymentFailed, PaymentsError, REQUESTED, RefundInvoice, ReturnLine,
 };
 use crate::ground::UnderWay;
 use crate::messaging::{Caller, Ctx, Failure};
@@ -280,7 +280,7 @@ fn end_stray(tx: &mut Tx<'_>, stray: &StrayRow) -> Result<(), PaymentsError> {
         restock: false,
         lines: Vec::new(),
         hold: None,
-        reason: model::LATE_PAYMENT.to_owned(),
+        reason: LATE_PAYMENT.to_owned(),
         past: false,
     })?;
     Ok(())
@@ -472,7 +472,7 @@ impl Room {
             amount: request.amount,
             restock: request.restock,
             lines: request.lines,
-            reason: model::REQUESTED,
+            reason: REQUESTED,
         };
         let _running = self.under_way.begin(id);
         let touch = of_invoice(back.invoice, wish.as_ref());
@@ -512,7 +512,7 @@ impl Room {
                 Err(Failure::DeadlineExceeded.into())
             }
             // Nobody asked for this one, so nobody would ask again: the shop itself does, until it is done.
-            Returned::Failed | Returned::AmountRefused if refund.reason == model::OUT_OF_STOCK => {
+            Returned::Failed | Returned::AmountRefused if refund.reason == OUT_OF_STOCK => {
                 log::error!("payments: the provider refused refund {}, which is owed; asking again", refund.id);
                 Err(PaymentsError::ProviderFailed)
             }

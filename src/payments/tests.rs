@@ -16,8 +16,8 @@ use crate::catalog::SaleRefused;
 use crate::events::{Deliver, Delivery, Event};
 use crate::messaging::{Caller, Client, Credential, Ctx, Failure, IdempotencyKey, Identity, Role};
 use crate::settings::Settings;
-use crate::store::Wish;
 use crate::store::query::*;
+use crate::store::{Wish, plans};
 use crate::types::{
     Amount, CheckoutId, Clock, Currency, EmailAddress, EventId, HoldId, InvoiceId, PageRequest, SessionId, Timestamp,
     UserId,
@@ -705,34 +705,6 @@ async fn an_erased_person_leaves_invoices_without_an_address() {
     shop.tell(&UserErased { user_id: ada, email: Some(email.clone()) }).await;
     assert_eq!(shop.get(made[0].id).await, Invoice { email: None, ..made[0].clone() });
     assert_eq!(shop.get(made[1].id).await.email, Some(email));
-}
-
-/// How the database finds what `work` asks for: the plan of each query it runs, as the query is really said.
-async fn plans(store: &Store, work: impl FnOnce(&mut crate::store::Conn) + Send + 'static) -> Vec<(String, String)> {
-    #[derive(QueryableByName)]
-    struct Plan {
-        #[diesel(sql_type = diesel::sql_types::Text)]
-        detail: String,
-    }
-    let explained = store.write(move |tx| {
-        let said = Arc::new(Mutex::new(Vec::new()));
-        let heard = Arc::clone(&said);
-        tx.conn.set_instrumentation(move |event: diesel::connection::InstrumentationEvent<'_>| {
-            if let diesel::connection::InstrumentationEvent::StartQuery { query, .. } = event {
-                heard.lock().unwrap().push(query.to_string());
-            }
-        });
-        work(&mut *tx.conn);
-        tx.conn.set_instrumentation(diesel::connection::get_default_instrumentation());
-        let mut plans = Vec::new();
-        for query in said.lock().unwrap().iter() {
-            let text = query.split(" -- binds").next().unwrap_or_default();
-            let steps: Vec<Plan> = diesel::sql_query(format!("EXPLAIN QUERY PLAN {text}")).load(&mut *tx.conn)?;
-            plans.extend(steps.into_iter().map(|step| (text.to_owned(), step.detail)));
-        }
-        Ok::<_, Failure>(plans)
-    });
-    explained.await.unwrap()
 }
 
 #[actix::test]

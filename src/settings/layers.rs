@@ -195,7 +195,8 @@ impl Values {
     pub fn shown(&self) -> impl Iterator<Item = (&'static str, String, &Origin)> {
         SETTINGS.iter().filter_map(|spec| {
             let (value, origin) = self.0.get(&spec.key)?;
-            let value = if spec.secret && !value.is_empty() { "********".to_owned() } else { database::masked(value) };
+            let is_secret = spec.secret && *value != spec.default;
+            let value = if is_secret { "********".to_owned() } else { database::masked(value) };
             Some((spec.key.as_str(), value, origin))
         })
     }

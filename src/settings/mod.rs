@@ -12,6 +12,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use lapin::uri::{AMQPScheme, AMQPUri};
+
 pub use database::{Database, Postgres};
 pub use layers::{BadSetting, Layer, Origin, Values};
 pub use spec::{SETTINGS, Spec, example};
@@ -69,8 +71,19 @@ pub struct Settings {
     pub stats: Stats,
     /// The notifications.
     pub notifications: Notifications,
+    /// How events travel between domains.
+    pub events: Events,
     /// Where each domain is, in the order of [`DOMAINS`].
     pub domains: Vec<DomainSettings>,
+}
+
+/// How events travel between domains.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Events {
+    /// From each outbox to its subscribers.
+    Direct,
+    /// Over RabbitMQ, which keeps them until they are heard.
+    RabbitMq(AMQPUri),
 }
 
 /// The log.
@@ -291,7 +304,6 @@ impl Settings {
         let seconds = |text: &str| number(text, 1, 86_400).map(Duration::from_secs);
         let production =
             values.get("environment", |text| choice(text, &[("development", false), ("production", true)]))?;
-        values.get("events", |text| choice(text, &[("direct", ())]))?;
         let settings = Self {
             listen: values.get("listen", |text| {
                 text.parse().map_err(|_| "must be an address and a port, such as 127.0.0.1:8080".to_owned())
@@ -394,6 +406,7 @@ impl Settings {
                     })
                 })
                 .collect::<Result<_, _>>()?,
+            events: values.get("events", events)?,
             data,
             database,
         };
@@ -515,6 +528,21 @@ fn log_filter(text: &str) -> Result<String, String> {
 
 fn boolean(text: &str) -> Result<bool, String> {
     choice(text, &[("true", true), ("false", false)])
+}
+
+fn events(text: &str) -> Result<Events, String> {
+    if text == "direct" {
+        return Ok(Events::Direct);
+    }
+    let wrong = || "must be direct, or amqp://USER:PASSWORD@HOST:PORT/VHOST for RabbitMQ".to_owned();
+    let uri: AMQPUri = text.parse().map_err(|_| wrong())?;
+    match uri.scheme {
+        AMQPScheme::AMQP => Ok(Events::RabbitMq(uri)),
+        AMQPScheme::AMQPS => Err(
+            "cannot be amqps://: RabbitMQ's TLS is not built in; use amqp:// in a private network or through a tunnel"
+                .to_owned(),
+        ),
+    }
 }
 
 fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {

@@ -27,12 +27,13 @@ impl Spec {
 }
 
 /// Variables that begin like a setting and are none.
-pub(super) const NOT_SETTINGS: [&str; 5] = [
+pub(super) const NOT_SETTINGS: [&str; 6] = [
     "MERCAT_ADMIN_PASSWORD",
     "MERCAT_TEST_DATABASE",
     "MERCAT_TEST_SMTP",
     "MERCAT_TEST_SMTP_MAILDIR",
     "MERCAT_TEST_STRIPE",
+    "MERCAT_TEST_RABBITMQ",
 ];
 
 /// All settings, in the order they are shown.
@@ -64,7 +65,11 @@ pub static SETTINGS: LazyLock<Vec<Spec>> = LazyLock::new(|| {
         ("demo", "true", "Whether a first start with an empty data folder loads the demo shop."),
         ("log", "info", "What is logged: error, warn, info, debug, trace, or filters as RUST_LOG takes them."),
         ("log_format", "text", "text for people, or json: one object a line."),
-        ("events", "direct", "How events travel between domains: direct, from the outbox to the subscribers."),
+        (
+            "events",
+            "direct",
+            "How events travel between domains: direct, or by RabbitMQ: amqp://USER:PASSWORD@HOST:PORT/VHOST.",
+        ),
         ("shop.name", "Mercat", "What the shop is called, in pages and mails."),
         ("shop.currency", "EUR", "The shop's main currency (ISO 4217): of an empty cart and of the statistics."),
         ("store.batch_max", "256", "How many changes that wait may share one commit. 1: each its own, for comparison."),
@@ -132,7 +137,7 @@ pub static SETTINGS: LazyLock<Vec<Spec>> = LazyLock::new(|| {
             help: help.to_owned(),
             secret: matches!(
                 key,
-                "secret" | "mailer.smtp" | "payments.stripe_secret_key" | "payments.stripe_webhook_secrets"
+                "secret" | "events" | "mailer.smtp" | "payments.stripe_secret_key" | "payments.stripe_webhook_secrets"
             ),
         })
         .collect();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, AsyncContext, Context, Supervised};
+use actix::{Actor, Context, Supervised};
 use serde_json::json;
 
 use super::model::{self, Span, Tally};
@@ -11,8 +11,9 @@ use super::store::{self, Filter, NewAction};
 use super::*;
 use crate::cart::CartStarted;
 use crate::events::{Deliver, Delivery, Event};
+use crate::ground::now_and_every;
 use crate::messaging::{Ctx, Failure, Role};
-use crate::payments::{InvoicePaid, InvoiceRefunded};
+use crate::payments::{InvoicePaid, InvoiceRefunded, LATE_PAYMENT};
 use crate::settings::Settings;
 use crate::store::{Audit, Audited, Store, Touch, Tx};
 use crate::types::{ActionId, Currency, FieldError, Page, Timestamp, UserId};
@@ -44,19 +45,11 @@ impl Actor for Stats {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        if self.room.store.is_beside() {
-            return;
-        }
-        let purge = |room: &Arc<Room>| {
-            let room = Arc::clone(room);
-            actix::spawn(async move {
-                if let Err(failure) = room.purge().await {
-                    log::warn!("stats: old actions could not be forgotten: {failure}");
-                }
-            });
-        };
-        purge(&self.room);
-        ctx.run_interval(PURGE_EVERY, move |actor, _| purge(&actor.room));
+        now_and_every(ctx, &self.room.store, &self.room, PURGE_EVERY, |room| async move {
+            if let Err(failure) = room.purge().await {
+                log::warn!("stats: old actions could not be forgotten: {failure}");
+            }
+        });
     }
 }
 
@@ -174,7 +167,7 @@ fn effect(tx: &mut Tx<'_>, event: &Delivery, shop: Currency) -> Result<(), Failu
         note(tx, at, invoice.user_id, "order_paid", Some(invoice.id.to_string()), Some(data.to_string()))?;
     } else if let Some(InvoiceRefunded { invoice, amount, past, reason, .. }) = open(event)? {
         // Money that no invoice could take was never counted as revenue, so it does not go off it either.
-        let counted = if reason == "late_payment" { 0 } else { amount };
+        let counted = if reason == LATE_PAYMENT { 0 } else { amount };
         // What each product brought stays as it was sold: a refund may name no lines.
         let at = if past { invoice.paid_at.unwrap_or(invoice.created_at) } else { event.at };
         let revenue = -model::revenue(counted, invoice.currency, shop);

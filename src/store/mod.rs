@@ -10,6 +10,8 @@ mod conn;
 mod copy;
 mod migrate;
 mod outbox;
+#[cfg(test)]
+mod plans;
 mod postgres;
 mod prepared;
 mod presence;
@@ -29,7 +31,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::events::{Delivery, Event};
-use crate::messaging::{Ctx, DomainError, Failure, Request, Storage};
+use crate::messaging::{Ctx, DomainError, ErrorKind, Failure, Request, Storage};
 use crate::settings::Postgres;
 use crate::types::{Clock, Timestamp};
 
@@ -38,10 +40,14 @@ pub use audit::{Audit, Audited, Books, Fault, PAGE, RESTORE, Rule, Sql, Which};
 pub use conn::Conn;
 pub use copy::{Duplicate, change, copy_all, is_in_use, verify};
 pub use migrate::Migrations;
+#[cfg(test)]
+pub use plans::plans;
 pub use postgres::server_has;
 pub use prepared::{Prepare, Prepared};
 pub use presence::Memory;
 pub use reader::ReaderThreads;
+#[cfg(feature = "test-hooks")]
+pub(crate) use simulated::close_kept;
 pub use touch::Touch;
 pub use transfer::{Move, Moved, move_all};
 
@@ -106,6 +112,12 @@ impl OpenError {
     pub fn setting(domain: &'static str, key: &str, reason: &str) -> Self {
         Self { domain, file: PathBuf::new(), reason: format!("setting `{key}` {reason}") }
     }
+}
+
+/// Whether what failed is the database and not what was asked of it. Queries and jobs ask nobody else, so that whatever
+/// is not available to them is the database.
+fn is_of_database(error: &impl DomainError) -> bool {
+    error.kind() == ErrorKind::Unavailable
 }
 
 fn what(domain: &str, file: &std::path::Path) -> String {

@@ -8,9 +8,9 @@ use diesel::upsert::excluded;
 
 use super::query::*;
 use super::schema::{dead_letter, inbox, outbox, outbox_cursor};
-use super::{Conn, Prepare, Tx};
+use super::{Conn, Prepare, Tx, is_of_database};
 use crate::events::{Delivery, Event};
-use crate::messaging::{DomainError, ErrorKind, Failure};
+use crate::messaging::{DomainError, Failure};
 use crate::types::{EventId, Timestamp};
 
 /// How long an event that everybody has heard of stays readable.
@@ -121,13 +121,13 @@ where
     // A savepoint of its own, so that half an effect never stays behind.
     let outcome = tx.conn.transaction(|conn| {
         let mut inner = Tx { conn, now, has_news };
-        effect(&mut inner, event).inspect_err(|error| can_save = !is_of_storage(error))?;
+        effect(&mut inner, event).inspect_err(|error| can_save = !is_of_database(error))?;
         has_news = inner.has_news;
         Ok::<_, E>(())
     });
     tx.has_news = has_news;
     if let Err(reason) = outcome {
-        if !can_save || is_of_storage(&reason) {
+        if !can_save || is_of_database(&reason) {
             // The database's trouble, not the event's: it is told again when that is over.
             return Err(Failure::StorageUnavailable);
         }
@@ -146,10 +146,6 @@ where
             .execute(tx.conn)?;
     }
     Ok(())
-}
-
-fn is_of_storage(error: &impl DomainError) -> bool {
-    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Deadline)
 }
 
 /// Forgets events that everybody has long heard of.

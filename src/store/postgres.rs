@@ -20,8 +20,8 @@ use tokio::sync::{Notify, RwLock, Semaphore};
 
 use super::presence::Presence;
 use super::reader::ReaderThreads;
-use super::{Conn, StoreConfig, Touch, Tx, touch};
-use crate::messaging::{DomainError, ErrorKind, Failure, Storage};
+use super::{Conn, StoreConfig, Touch, Tx, is_of_database, touch};
+use crate::messaging::{DomainError, Failure, Storage};
 use crate::settings::Postgres;
 use crate::types::Clock;
 
@@ -289,7 +289,7 @@ impl Server {
                 Err(error) => Err(trouble.none(&error).into()),
             };
             // A query asks nobody else, so whatever is not available is the database.
-            trouble.read(result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Unavailable));
+            trouble.read(result.as_ref().is_err_and(is_of_database));
             result
         });
         work.await.unwrap_or_else(|panicked| {

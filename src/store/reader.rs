@@ -9,8 +9,8 @@ use r2d2::{ManageConnection, Pool};
 use scheduled_thread_pool::ScheduledThreadPool;
 use tokio::sync::Semaphore;
 
-use super::{Conn, StoreConfig};
-use crate::messaging::{DomainError, ErrorKind, Failure, Storage};
+use super::{Conn, StoreConfig, is_of_database};
+use crate::messaging::{DomainError, Failure, Storage};
 
 /// How long a reader may take to open.
 const OPEN_PATIENCE: Duration = Duration::from_secs(3);
@@ -121,8 +121,7 @@ impl Readers {
                 E::from(Failure::StorageUnavailable)
             });
             let result = connected.and_then(|mut conn| query(&mut conn));
-            // A query asks nobody else, so whatever is not available is the database.
-            let failed = result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Unavailable);
+            let failed = result.as_ref().is_err_and(is_of_database);
             if storage.unreadable.swap(failed, Ordering::Relaxed) != failed {
                 let file = file.display();
                 if failed {

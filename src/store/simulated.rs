@@ -1,6 +1,8 @@
 //! The writer and the readers of a store in the laboratory: the same batches, savepoints, commits and answers as in
 //! the shop, on the one thread of a simulated process. Only who drives them is another.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -19,6 +21,52 @@ use crate::simulation::{self, Fate, Step, World};
 /// time here. That the disk is waited for is `connect`'s business and is seen by who pulls plugs.
 const UNSYNCED: &str = "PRAGMA synchronous = OFF;";
 
+/// Two tables of a connection's own, the second of which may only say at the end of a transaction what the first has.
+const TRAP: &str = "CREATE TEMP TABLE IF NOT EXISTS lab_ground (id INTEGER PRIMARY KEY);
+    CREATE TEMP TABLE IF NOT EXISTS lab_trap (id INTEGER REFERENCES lab_ground DEFERRABLE INITIALLY DEFERRED);";
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Use {
+    /// The writer's.
+    Write,
+    /// A reader's.
+    Read,
+}
+
+thread_local! {
+    /// The connections of processes that have ended, for the next ones on the same files: to parse a schema and all
+    /// statements anew is most of what a short life would cost. Nothing but parsed SQL outlives a process in them.
+    static KEPT: RefCell<HashMap<(PathBuf, Use), Conn>> = RefCell::default();
+}
+
+/// The connection to this file that a process before this one has left.
+pub fn kept(file: &Path, of: Use) -> Option<Conn> {
+    simulation::world()?;
+    KEPT.with(|kept| kept.borrow_mut().remove(&(file.to_owned(), of)))
+}
+
+/// Closes all that were kept.
+pub fn close_kept() {
+    let _ = KEPT.try_with(|kept| kept.borrow_mut().clear());
+}
+
+fn keep(file: &Path, of: Use, conn: Option<Conn>) {
+    // A panic may have left anything open in it.
+    if let Some(conn) = conn.filter(|_| !std::thread::panicking()) {
+        let _ = KEPT.try_with(|kept| kept.borrow_mut().insert((file.to_owned(), of), conn));
+    }
+}
+
+/// A desk whose connection outlives its process.
+struct Place(Desk);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        keep(&self.0.file, Use::Write, self.0.conn.take());
+    }
+}
+
 #[derive(QueryableByName)]
 struct Pages {
     #[diesel(sql_type = BigInt)]
@@ -26,14 +74,16 @@ struct Pages {
 }
 
 /// The writer's life in the laboratory.
-pub async fn work(domain: &'static str, mut desk: Desk, mut jobs: mpsc::Receiver<Job>, world: Arc<dyn World>) {
+pub async fn work(domain: &'static str, desk: Desk, mut jobs: mpsc::Receiver<Job>, world: Arc<dyn World>) {
+    let mut place = Place(desk);
+    let desk = &mut place.0;
     if let Some(conn) = desk.conn.as_mut() {
         let _ = conn.batch_execute(UNSYNCED);
     }
     while let Some(first) = jobs.recv().await {
         let fate = simulation::meet(&world, Step::Commit(domain)).await;
         // Gathered after the pause: what has come meanwhile shares the commit, as under load.
-        let batch = desk.gather(first, &mut jobs);
+        let mut batch = desk.gather(first, &mut jobs);
         let (finishers, mut outcome) = match fate {
             Fate::Gone => {
                 // What is as if the database could not be opened: no job begins.
@@ -44,12 +94,18 @@ pub async fn work(domain: &'static str, mut desk: Desk, mut jobs: mpsc::Receiver
                 refused
             }
             _ => {
-                let _ = prepare(&mut desk, fate);
-                let done = desk.commit(batch);
+                let _ = prepare(desk, fate);
+                if fate == Fate::Broken {
+                    batch.push_front(trap());
+                }
+                let (finishers, mut outcome) = desk.commit(batch);
+                if fate == Fate::Broken && outcome.is_err() {
+                    outcome = Err(Failure::StorageUnavailable);
+                }
                 if let Some(conn) = desk.conn.as_mut().filter(|_| fate != Fate::Go) {
                     let _ = conn.batch_execute("PRAGMA query_only = OFF; PRAGMA max_page_count = 1073741823;");
                 }
-                done
+                (finishers, outcome)
             }
         };
         if outcome.is_ok() {
@@ -79,9 +135,20 @@ fn prepare(desk: &mut Desk, fate: Fate) -> Result<(), String> {
             format!("PRAGMA max_page_count = {};", pages.page_count)
         }
         Fate::ReadOnly => "PRAGMA query_only = ON;".to_owned(),
+        Fate::Broken => TRAP.to_owned(),
         _ => return Ok(()),
     };
     conn.batch_execute(&wish).map_err(|e| e.to_string())
+}
+
+/// A job that nobody asked for: its transaction goes well until it is to be committed.
+fn trap() -> Job {
+    Box::new(|conn, _| {
+        if let Some(conn) = conn {
+            let _ = conn.batch_execute("INSERT INTO temp.lab_trap VALUES (1)");
+        }
+        (Box::new(|_| false), true)
+    })
 }
 
 /// The readers of a store: one connection, opened when it is first needed.
@@ -107,16 +174,24 @@ impl Reader {
         }
         let mut conn = self.conn.lock().unwrap_or_else(PoisonError::into_inner);
         if conn.is_none() {
-            let opened = Conn::establish(&self.file.to_string_lossy()).map_err(|e| e.to_string());
-            let opened = opened.and_then(|mut conn| {
+            let open = || {
+                let mut conn = Conn::establish(&self.file.to_string_lossy()).map_err(|e| e.to_string())?;
                 conn.batch_execute(READ_ONLY).and_then(|()| conn.batch_execute(UNSYNCED)).map_err(|e| e.to_string())?;
-                Ok(conn)
-            });
+                Ok::<_, String>(conn)
+            };
+            let opened = kept(&self.file, Use::Read).map_or_else(open, Ok);
             *conn = opened.map_err(|reason| log::error!("database: no reader: {reason}")).ok();
         }
         match conn.as_mut() {
             Some(conn) => query(conn),
             None => Err(Failure::StorageUnavailable.into()),
         }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let conn = self.conn.lock().unwrap_or_else(PoisonError::into_inner).take();
+        keep(&self.file, Use::Read, conn);
     }
 }

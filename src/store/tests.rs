@@ -345,7 +345,7 @@ async fn an_error_that_a_job_swallows_is_no_yes() {
         })
         .await;
     assert_eq!(things(&shop.store).await, i64::from(answer.is_ok()));
-    assert_eq!(shop.store.write(|tx| put(tx, "after")).await.is_ok(), true);
+    assert!(shop.store.write(|tx| put(tx, "after")).await.is_ok());
 }
 
 #[actix::test]
@@ -371,7 +371,7 @@ async fn n02_no_event_is_passed_over_though_transactions_end_in_another_order() 
         }
     });
     let write = |n: usize| {
-        let store = if n % 2 == 0 { shop.store.clone() } else { other.clone() };
+        let store = if n.is_multiple_of(2) { shop.store.clone() } else { other.clone() };
         async move {
             let job = move |tx: &mut Tx<'_>| {
                 tx.emit(&WasPut { name: n.to_string() })?;
@@ -398,7 +398,7 @@ async fn jobs_that_touch_the_same_run_one_after_the_other_in_all_processes() {
     let Some(other) = twin(&shop) else { return };
     // Read, wait, write: only who keeps the others out gets to the sum.
     let count_up = |n: usize| {
-        let store = if n % 2 == 0 { shop.store.clone() } else { other.clone() };
+        let store = if n.is_multiple_of(2) { shop.store.clone() } else { other.clone() };
         let touch = match n % 3 {
             0 => Touch::everything(),
             1 => Touch::only("thing", 1),

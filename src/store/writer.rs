@@ -42,6 +42,10 @@ pub struct Writer {
 
 /// Opens a connection that may write.
 pub fn connect(file: &Path) -> Result<Conn, String> {
+    #[cfg(feature = "test-hooks")]
+    if let Some(kept) = super::simulated::kept(file, super::simulated::Use::Write) {
+        return Ok(kept);
+    }
     let mut conn = Conn::establish(&file.to_string_lossy()).map_err(|e| e.to_string())?;
     conn.batch_execute(
         "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;

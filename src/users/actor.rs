@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, AsyncContext, Context, Supervised};
+use actix::{Actor, Context, Supervised};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -14,6 +14,7 @@ use super::store::{self, Account};
 use super::tokens::{Purpose, Tokens};
 use super::*;
 use crate::events::Deliver;
+use crate::ground::now_and_every;
 use crate::messaging::{Credential, Ctx, Failure, Identity, Request, Role};
 use crate::settings;
 use crate::store::{Audit, Audited, Conn, Store, Touch, Tx};
@@ -87,16 +88,8 @@ impl Actor for Users {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        if self.room.store.is_beside() {
-            return;
-        }
-        actix::spawn(purge(Arc::clone(&self.room)));
-        ctx.run_interval(PURGE_EVERY, |users, _| {
-            actix::spawn(purge(Arc::clone(&users.room)));
-        });
-        ctx.run_interval(WRITE_USES_EVERY, |users, _| {
-            actix::spawn(write_uses(Arc::clone(&users.room)));
-        });
+        now_and_every(ctx, &self.room.store, &self.room, PURGE_EVERY, purge);
+        now_and_every(ctx, &self.room.store, &self.room, WRITE_USES_EVERY, write_uses);
     }
 }
 

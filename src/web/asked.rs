@@ -46,7 +46,7 @@ pub struct Asked {
     /// What the caller showed, when it was good.
     shown: Option<Shown>,
     /// Keeps a second request with the same key out while this one runs.
-    _wish: Option<Wish>,
+    wish: Option<Wish>,
 }
 
 /// A request to a path that works without a caller too: sign-in, registration, mailed links.
@@ -101,9 +101,9 @@ impl Asked {
         let mut wish = None;
         if writes(request.method()) {
             ctx.key = key(request.headers())?;
-            wish = gate.begin(&ctx)?;
+            wish = gate.begin(&ctx, [request.method().as_str(), request.path(), request.query_string()])?;
         }
-        Ok(Self { gate, request, trail, ctx, shown, _wish: wish })
+        Ok(Self { gate, request, trail, ctx, shown, wish })
     }
 
     /// How the domains are asked.
@@ -214,6 +214,9 @@ impl Asked {
 
     /// Notes on an answer what any of them may need.
     fn mark(&self, answer: &mut HttpResponse) {
+        if let Some(wish) = &self.wish {
+            wish.was_answered();
+        }
         if self.ctx.is_replayed() {
             set(answer, IDEMPOTENT_REPLAYED, "true");
         }

@@ -4,18 +4,28 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use quick_cache::sync::Cache;
+use sha2::{Digest, Sha256};
+
 use super::live::{Hub, LiveSettings};
 use crate::app::{App, Clients};
 use crate::messaging::{Ctx, Failure, IdempotencyKey};
 use crate::settings::Settings;
 use crate::stats::{AddServed, GetServed, StatsError};
-use crate::types::Clock;
+use crate::store::ANSWERS_KEPT;
+use crate::types::{Clock, Timestamp};
 
 /// Who the gateway is to the domains.
 const NAME: &str = "gateway";
 
 /// The most wishes with a key that may be in flight at once. More are refused as too much at once.
 const WISHES_MAX: usize = 16_384;
+
+/// Of how many answered wishes it is remembered where they went.
+const PLACES_MAX: usize = 16_384;
+
+/// A hash that is remembered in the place of what may be long.
+type Mark = [u8; 16];
 
 /// The shared state of the gateway.
 pub struct Gate {
@@ -30,6 +40,9 @@ pub struct Gate {
     draining: AtomicBool,
     served: Served,
     wishes: Mutex<HashSet<(String, IdempotencyKey)>>,
+    /// Where wishes went that were answered well, and when. A domain knows its own by their content; it cannot know
+    /// that a key was used for another domain's path, or with another query.
+    places: Cache<Mark, (Mark, Timestamp)>,
 }
 
 /// Requests served that the statistics do not know of yet.
@@ -45,6 +58,26 @@ struct Served {
 pub struct Wish {
     gate: Arc<Gate>,
     name: (String, IdempotencyKey),
+    place: Mark,
+}
+
+impl Wish {
+    /// Notes that it was answered well, so that its key stands for this place alone from now on. A refusal is not
+    /// noted: nothing was done under its key.
+    pub fn was_answered(&self) {
+        self.gate.places.insert(mark_of(&self.name), (self.place, self.gate.clock.now()));
+    }
+}
+
+fn mark(parts: [&str; 3]) -> Mark {
+    let hash = parts.iter().fold(Sha256::new(), |hash, part| hash.chain_update(part).chain_update([0])).finalize();
+    let mut mark = Mark::default();
+    mark.copy_from_slice(&hash[..size_of::<Mark>()]);
+    mark
+}
+
+fn mark_of((scope, key): &(String, IdempotencyKey)) -> Mark {
+    mark([scope, key.as_str(), ""])
 }
 
 impl Drop for Wish {
@@ -67,6 +100,7 @@ impl Gate {
             draining: AtomicBool::new(false),
             served: Served::default(),
             wishes: Mutex::default(),
+            places: Cache::new(PLACES_MAX),
         })
     }
 
@@ -113,10 +147,16 @@ impl Gate {
     }
 
     /// Takes the place of the wish in `ctx`, if it has a key. The second of two simultaneous ones is refused, so
-    /// that it neither runs beside the first nor waits in a queue it could fill.
-    pub fn begin(self: &Arc<Self>, ctx: &Ctx) -> Result<Option<Wish>, Failure> {
+    /// that it neither runs beside the first nor waits in a queue it could fill. `place` is where it goes: method, path
+    /// and query; one whose key went elsewhere within the day is refused.
+    pub fn begin(self: &Arc<Self>, ctx: &Ctx, place: [&str; 3]) -> Result<Option<Wish>, Failure> {
         let Some(key) = ctx.key.clone() else { return Ok(None) };
         let name = (ctx.caller.scope(), key);
+        let place = mark(place);
+        let since = self.clock.now().minus(ANSWERS_KEPT);
+        if self.places.get(&mark_of(&name)).is_some_and(|(before, at)| before != place && at > since) {
+            return Err(Failure::IdempotencyKeyReused);
+        }
         let mut wishes = self.wishes.lock().unwrap_or_else(PoisonError::into_inner);
         if wishes.len() >= WISHES_MAX {
             return Err(Failure::Overloaded);
@@ -125,6 +165,6 @@ impl Gate {
             return Err(Failure::RequestInProgress);
         }
         drop(wishes);
-        Ok(Some(Wish { gate: Arc::clone(self), name }))
+        Ok(Some(Wish { gate: Arc::clone(self), name, place }))
     }
 }

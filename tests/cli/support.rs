@@ -127,9 +127,18 @@ impl Serving {
     }
 
     pub fn post(&self, path: &str, json: &str) -> String {
+        self.post_with("", path, json)
+    }
+
+    /// Sends something as whoever holds the token.
+    pub fn post_as(&self, token: &str, path: &str, json: &str) -> String {
+        self.post_with(&format!("Authorization: Bearer {token}\r\n"), path, json)
+    }
+
+    fn post_with(&self, head: &str, path: &str, json: &str) -> String {
         let length = json.len();
         self.send(&format!(
-            "POST {path} HTTP/1.1\r\nHost: shop\r\nConnection: close\r\nContent-Type: application/json\r\n\
+            "POST {path} HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n{head}Content-Type: application/json\r\n\
              Content-Length: {length}\r\n\r\n{json}"
         ))
     }

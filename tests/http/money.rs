@@ -12,33 +12,9 @@ use mercat::types::Clock;
 use serde_json::{Value, json};
 use sha2::Sha256;
 
-use crate::support::{Person, TestShop};
+use crate::support::{TestShop, id};
 
 const SECRET: &str = "whsec_0123456789abcdef";
-
-fn id(value: &Value) -> &str {
-    value["id"].as_str().unwrap()
-}
-
-impl TestShop {
-    async fn stock(&self, product: &str) -> i64 {
-        self.app().settle().await.unwrap();
-        self.get(&format!("/product/{product}")).await.expect(200)["stock"].as_i64().unwrap()
-    }
-
-    /// The shop's mails of a kind, when all news has arrived.
-    async fn mails(&self, admin: &Person, template: &str) -> usize {
-        self.app().settle().await.unwrap();
-        let mails = self.call("GET", "/emails/?limit=100").as_(admin).send().await.expect(200);
-        mails["items"].as_array().unwrap().iter().filter(|mail| mail["template"] == template).count()
-    }
-
-    async fn kinds(&self, person: &Person) -> Vec<String> {
-        self.app().settle().await.unwrap();
-        let notes = self.call("GET", "/notifications/").as_(person).send().await.expect(200);
-        notes["items"].as_array().unwrap().iter().map(|note| note["kind"].as_str().unwrap().to_owned()).collect()
-    }
-}
 
 #[actix_web::test]
 async fn p13_money_and_goods_go_back_in_parts_and_the_customer_hears_of_each() {
@@ -93,10 +69,10 @@ async fn p13_money_and_goods_go_back_in_parts_and_the_customer_hears_of_each() {
     refund("x", json!({})).await.problem(409, "refund_too_large");
 
     assert_eq!(shop.mails(&admin, "refund").await, 4);
-    let kinds = shop.kinds(&customer).await;
-    assert_eq!(kinds.iter().filter(|kind| *kind == "invoice_refunded").count(), 4);
+    assert_eq!(shop.told(&customer, "invoice_refunded").await, 4);
     let summary = shop.call("GET", "/stats/summary").as_(&admin).send().await.expect(200);
     assert_eq!(summary["totals"]["revenue"], 0);
+    shop.is_sound().await;
 }
 
 fn sign(body: &str, secret: &str, seconds: i64) -> String {
@@ -241,9 +217,9 @@ async fn p10_a_stripe_that_others_wrote_and_the_browser_settle_a_payment_once() 
         }
         assert_eq!((&paid["status"], &paid["processing"]), (&json!("paid"), &json!(false)));
         assert_eq!(shop.mails(&admin, "receipt").await, n + 1);
-        let kinds = shop.kinds(&customer).await;
-        assert_eq!(kinds.iter().filter(|kind| *kind == "invoice_paid").count(), n + 1);
+        assert_eq!(shop.told(&customer, "invoice_paid").await, n + 1);
     }
     assert_eq!(*between.heard.lock().unwrap(), [200, 200]);
     assert_eq!(shop.stock(&product).await, 8);
+    shop.is_sound().await;
 }

@@ -37,6 +37,7 @@ async fn a_panic_in_a_domain_costs_one_call() {
     assert_eq!(health["domains"]["catalog"]["restarts"], 3);
     assert_eq!(health["domains"]["users"]["restarts"], 0);
     assert_eq!(health["status"], "up");
+    shop.is_sound().await;
 }
 
 #[actix_web::test]

@@ -148,6 +148,7 @@ async fn h05_every_path_answers_every_role_as_it_should_and_no_more() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    shop.is_sound().await;
 }
 
 fn text(value: &Value) -> String {
@@ -188,4 +189,5 @@ async fn a_deleted_users_token_opens_nothing() {
     shop.call("GET", "/me").as_(&customer).send().await.problem(401, "invalid_token");
     let body = json!({ "email": "ada@example.com", "password": PASSWORD });
     shop.call("POST", "/signin").json(&body).send().await.problem(401, "bad_credentials");
+    shop.is_sound().await;
 }

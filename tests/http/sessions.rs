@@ -34,6 +34,7 @@ async fn signing_in_sets_a_cookie_that_a_script_cannot_read() {
     out.expect(204);
     assert!(cookie(&out).unwrap().contains("Max-Age=0"), "{out:?}");
     shop.call("GET", "/me").bearer(&token).send().await.problem(401, "invalid_token");
+    shop.is_sound().await;
 }
 
 #[actix_web::test]
@@ -75,6 +76,7 @@ async fn a_wrong_token_is_an_error_and_a_stale_cookie_is_not() {
     // A bearer token says who it is; the cookie beside it does not matter.
     let me = shop.call("GET", "/me").as_(&customer).cookie("nonsense").send().await;
     assert_eq!(me.expect(200)["id"], customer.id);
+    shop.is_sound().await;
 }
 
 #[actix_web::test]
@@ -99,6 +101,7 @@ async fn a_write_by_cookie_must_come_from_a_page_of_ours() {
     let body = json!({ "email": "new@example.com", "password": PASSWORD, "name": "New" });
     let registered = shop.call("POST", "/user").cookie(&customer.token).json(&body).send().await.expect(201);
     assert_ne!(registered["id"], customer.id.as_str());
+    shop.is_sound().await;
 }
 
 #[actix_web::test]
@@ -129,4 +132,5 @@ async fn a_guest_becomes_a_customer_with_the_same_cart_and_cookie() {
     let me = shop.call("GET", "/me").cookie(&guest.token).send().await.expect(200);
     assert_eq!((&me["role"], &me["email"]), (&json!("customer"), &json!("ada@example.com")));
     assert_eq!(shop.call("GET", &cart).as_(&guest).send().await.expect(200)["count"], 2);
+    shop.is_sound().await;
 }

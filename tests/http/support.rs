@@ -1,17 +1,22 @@
 //! A whole shop on a free port with databases of its own, and a small client that speaks to it as the world does.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use awc::http::header::{HeaderMap, HeaderName, HeaderValue};
 use awc::http::{Method, StatusCode};
 use futures_util::FutureExt;
 use mercat::app::App;
+use mercat::check;
 use mercat::messaging::{Ctx, Role};
 use mercat::settings::Settings;
 use mercat::types::Clock;
 use mercat::users::CreateUser;
 use mercat::web::{self, Handle};
 use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// The longest wait for anything. Nothing takes so long: it is how long a test waits before it says that it never came.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The password of everybody in these tests.
 pub const PASSWORD: &str = "correct horse battery";
@@ -26,8 +31,11 @@ pub struct TestShop {
     pub address: String,
     pub handle: Handle,
     pub ended: Option<actix_web::rt::task::JoinHandle<std::io::Result<()>>>,
+    pub clock: Clock,
     http: awc::Client,
-    _dir: tempfile::TempDir,
+    /// A second gateway before the same domains.
+    other: Option<(String, Handle)>,
+    dir: Option<TempDir>,
 }
 
 /// Somebody with a token.
@@ -50,6 +58,7 @@ pub struct Reply {
 /// A request about to be sent.
 pub struct Call<'a> {
     shop: &'a TestShop,
+    address: String,
     method: Method,
     path: String,
     headers: Vec<(String, String)>,
@@ -62,17 +71,105 @@ impl TestShop {
     }
 
     pub async fn with(change: impl FnOnce(&mut Settings)) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::at(tempfile::tempdir().unwrap(), Clock::system(), change).await
+    }
+
+    /// A shop on a folder that may have been one's before, on a clock that the test can move.
+    pub async fn at(dir: TempDir, clock: Clock, change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = Settings::for_test(dir.path());
         settings.http.workers = 2;
         change(&mut settings);
-        let app = App::open(settings, Clock::system()).unwrap();
+        let app = App::open(settings, clock.clone()).unwrap();
         let server = web::start(&app).unwrap();
         let (address, handle) = (server.address().to_string(), server.handle());
         let ended = Some(actix_web::rt::spawn(server.run()));
         let connector = awc::Connector::new().limit(256);
-        let http = awc::Client::builder().connector(connector).timeout(Duration::from_secs(30)).finish();
-        Self { app: Some(app), address, handle, ended, http, _dir: dir }
+        let http = awc::Client::builder().connector(connector).timeout(PATIENCE).finish();
+        Self { app: Some(app), address, handle, ended, clock, http, other: None, dir: Some(dir) }
+    }
+
+    /// Opens a second gateway before the same domains, which knows nothing of what the first one has in hand.
+    pub fn open_another_door(&mut self) {
+        let server = web::start(self.app()).unwrap();
+        self.other = Some((server.address().to_string(), server.handle()));
+        actix_web::rt::spawn(server.run());
+    }
+
+    /// Ends the shop as an order to stop does, and gives its folder.
+    pub async fn close(mut self) -> TempDir {
+        self.handle.stop(true).await;
+        self.ended.take().unwrap().await.unwrap().unwrap();
+        self.app.take().unwrap().close();
+        self.dir.take().unwrap()
+    }
+
+    /// Ends the shop without a word to anybody, and gives its folder.
+    pub async fn leave(mut self) -> TempDir {
+        self.handle.stop(false).await;
+        self.app.take().unwrap().close();
+        self.dir.take().unwrap()
+    }
+
+    /// How a scenario ends: everybody has heard all news, and all books agree.
+    pub async fn is_sound(&self) {
+        let settled = tokio::time::timeout(PATIENCE, self.app().settle()).await;
+        settled.expect("news does not reach everybody").unwrap();
+        let report = check::run(&self.app().clients).await.unwrap();
+        assert!(report.faults.is_empty(), "{:#?}", report.faults);
+    }
+
+    /// Asks again and again until the answer is as wished.
+    pub async fn until(&self, person: &Person, path: &str, wished: impl Fn(&Value) -> bool) -> Value {
+        let begun = Instant::now();
+        loop {
+            let answer = self.call("GET", path).as_(person).send().await.expect(200);
+            if wished(&answer) {
+                return answer;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{path} did not become as wished: {answer}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Reads what `person` may read; lists with up to a hundred items.
+    pub async fn read(&self, person: &Person, path: &str) -> Value {
+        self.call("GET", path).as_(person).send().await.expect(200)
+    }
+
+    /// Puts so many into the cart; the line.
+    pub async fn add(&self, person: &Person, product: &str, quantity: i64) -> Value {
+        let line = json!({ "product_id": product, "quantity": quantity });
+        self.call("POST", &format!("/user/{}/cart", person.id)).as_(person).json(&line).send().await.expect(201)
+    }
+
+    /// Asks for the cart's invoice; a guest's goes to an address of their own.
+    pub async fn check_out(&self, person: &Person, key: &str) -> Reply {
+        let email = json!({ "email": format!("{}@example.com", person.id) });
+        self.call("POST", &format!("/user/{}/cart/checkout", person.id)).as_(person).key(key).json(&email).send().await
+    }
+
+    /// Pays an invoice.
+    pub async fn pay(&self, person: &Person, invoice: &str, token: &str, key: &str) -> Reply {
+        let token = json!({ "token": token });
+        self.call("POST", &format!("/invoices/{invoice}/pay")).as_(person).key(key).json(&token).send().await
+    }
+
+    /// How many of a product are on the shelf, when all news has arrived.
+    pub async fn stock(&self, product: &str) -> i64 {
+        self.app().settle().await.unwrap();
+        self.get(&format!("/product/{product}")).await.expect(200)["stock"].as_i64().unwrap()
+    }
+
+    /// The shop's mails of a kind, when all news has arrived.
+    pub async fn mails(&self, admin: &Person, template: &str) -> usize {
+        self.app().settle().await.unwrap();
+        count(&self.read(admin, "/emails/?limit=100").await, "template", template)
+    }
+
+    /// How often somebody was told of a kind, when all news has arrived.
+    pub async fn told(&self, person: &Person, kind: &str) -> usize {
+        self.app().settle().await.unwrap();
+        count(&self.read(person, "/notifications/?limit=100").await, "kind", kind)
     }
 
     /// A shop whose domains are all switched off: what the gateway can do alone.
@@ -87,7 +184,8 @@ impl TestShop {
     /// A request to a path of the interface, or with a leading `!` to any path.
     pub fn call(&self, method: &str, path: &str) -> Call<'_> {
         let path = path.strip_prefix('!').map_or_else(|| format!("/api/v1{path}"), str::to_owned);
-        Call { shop: self, method: method.parse().unwrap(), path, headers: Vec::new(), body: Vec::new() }
+        let (address, method) = (self.address.clone(), method.parse().unwrap());
+        Call { shop: self, address, method, path, headers: Vec::new(), body: Vec::new() }
     }
 
     pub async fn get(&self, path: &str) -> Reply {
@@ -151,6 +249,9 @@ impl Drop for TestShop {
     fn drop(&mut self) {
         // The order to stop is given at the first poll; nobody waits for its end.
         let _ = self.handle.stop(false).now_or_never();
+        if let Some((_, handle)) = &self.other {
+            let _ = handle.stop(false).now_or_never();
+        }
         if let Some(app) = self.app.take() {
             app.close();
         }
@@ -173,7 +274,25 @@ pub fn new_product(sku: &str, price: i64, stock: i64) -> Value {
     })
 }
 
+/// The id of what was answered.
+pub fn id(value: &Value) -> &str {
+    value["id"].as_str().unwrap_or_else(|| panic!("no id: {value}"))
+}
+
+/// How many items of a list have this word.
+pub fn count(list: &Value, field: &str, word: &str) -> usize {
+    list["items"].as_array().unwrap().iter().filter(|item| item[field] == word).count()
+}
+
 impl Call<'_> {
+    /// Through the second gateway, if there is one.
+    pub fn by_the_other_door(mut self) -> Self {
+        if let Some((address, _)) = &self.shop.other {
+            self.address.clone_from(address);
+        }
+        self
+    }
+
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
@@ -206,7 +325,7 @@ impl Call<'_> {
 
     pub async fn send(self) -> Reply {
         let asked = format!("{} {}", self.method, self.path);
-        let url = format!("http://{}{}", self.shop.address, self.path);
+        let url = format!("http://{}{}", self.address, self.path);
         let mut request = self.shop.http.request(self.method, url).no_decompress();
         for (name, value) in self.headers {
             let name: HeaderName = name.parse().unwrap();
@@ -239,6 +358,11 @@ impl Reply {
     pub fn expect(&self, status: u16) -> Value {
         assert_eq!(self.status.as_u16(), status, "{}: {}", self.asked, self.text());
         if self.bytes.is_empty() { Value::Null } else { self.json() }
+    }
+
+    /// Whether it was given before.
+    pub fn is_replay(&self) -> bool {
+        self.header("idempotent-replayed") == Some("true")
     }
 
     /// The problem of an answer with this status and code.

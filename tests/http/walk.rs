@@ -52,6 +52,7 @@ async fn from_registration_to_receipt() {
     assert!(mails["items"].as_array().unwrap().iter().any(|mail| mail["template"] == "receipt"), "{mails}");
     let summary = shop.call("GET", "/stats/summary?bucket=day").as_(&admin).send().await.expect(200);
     assert_eq!((&summary["totals"]["revenue"], &summary["totals"]["orders"]), (&json!(900), &json!(1)));
+    shop.is_sound().await;
 }
 
 #[actix_web::test]
@@ -96,10 +97,11 @@ async fn what_was_read_can_be_sent_back_and_what_nobody_knows_is_refused() {
     shop.call("DELETE", &path).as_(&admin).send().await.expect(204);
     assert_eq!(shop.get(&path).await.expect(200)["deleted"], true);
     shop.call("POST", "/product").as_(&admin).json(&new_product("TEA 2", 1, 1)).send().await.expect(422);
+    shop.is_sound().await;
 }
 
 /// A form with one file.
-fn form(name: &str, file: &[u8]) -> (String, Vec<u8>) {
+pub fn form(name: &str, file: &[u8]) -> (String, Vec<u8>) {
     let mut body = format!(
         "--XX\r\nContent-Disposition: form-data; name=\"alt\"\r\n\r\nA square\r\n--XX\r\nContent-Disposition: \
          form-data; name=\"{name}\"; filename=\"x.png\"\r\nContent-Type: image/png\r\n\r\n"
@@ -110,7 +112,7 @@ fn form(name: &str, file: &[u8]) -> (String, Vec<u8>) {
     ("multipart/form-data; boundary=XX".to_owned(), body)
 }
 
-fn png() -> Vec<u8> {
+pub fn png() -> Vec<u8> {
     let mut file = std::io::Cursor::new(Vec::new());
     let picture =
         image::RgbImage::from_fn(64, 48, |x, y| image::Rgb([u8::try_from(x).unwrap(), u8::try_from(y).unwrap(), 128]));
@@ -156,6 +158,7 @@ async fn pictures_are_uploaded_once_and_then_kept_by_browsers() {
     let gone = format!("/product/{id}/images/{}", image["id"].as_str().unwrap());
     shop.call("DELETE", &gone).as_(&admin).send().await.expect(204);
     shop.get(&url).await.problem(404, "image_not_found");
+    shop.is_sound().await;
 }
 
 #[actix_web::test]

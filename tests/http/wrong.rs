@@ -110,6 +110,7 @@ async fn h01_wrong_bodies_are_told_and_change_nothing() {
     }
     shop.app().settle().await.unwrap();
     assert_eq!(state(&shop, &admin, &customer).await, before);
+    shop.is_sound().await;
 }
 
 #[actix_web::test]

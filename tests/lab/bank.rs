@@ -35,6 +35,8 @@ pub struct Bank {
     on_its_way: Vec<(Timestamp, u64, Order)>,
     numbers: u64,
     flaky: BTreeSet<InvoiceId>,
+    /// What a shop that keeps its books never asks for.
+    pub wrongs: Vec<String>,
 }
 
 impl Order {
@@ -82,11 +84,16 @@ impl Bank {
         if self.books.contains_key(&back.key) {
             return;
         }
-        let Some(Entry::Capture(_, taken)) = self.books.get(&back.charge) else { return };
+        let Some(Entry::Capture(_, taken)) = self.books.get(&back.charge) else {
+            self.wrongs.push(format!("{} back of {}, which was never taken", back.amount, back.charge));
+            return;
+        };
         let returned: Amount = self.books.values().map(|entry| entry.returned_of(&back.charge)).sum();
-        if back.amount <= taken - returned {
-            self.books.insert(back.key, Entry::Refund(back.charge, back.amount));
+        if back.amount > taken - returned {
+            self.wrongs.push(format!("{} back of {}, of which {returned} went back", back.amount, back.charge));
+            return;
         }
+        self.books.insert(back.key, Entry::Refund(back.charge, back.amount));
     }
 
     /// What the bank says of a charge; one that is still on its way is stopped, or nothing can be said.

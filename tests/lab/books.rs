@@ -7,6 +7,7 @@ use std::path::Path;
 use diesel::connection::SimpleConnection;
 use diesel::sql_types::Text;
 use diesel::{Connection, QueryableByName, RunQueryDsl, SqliteConnection, sql_query};
+use mercat::store::Prepare;
 use mercat::types::{ProductId, Quantity};
 
 use super::bank::Entry;
@@ -14,8 +15,15 @@ use super::buyers::{CartStep, People, Want};
 use super::world::World;
 
 /// The databases, and the short names they have here.
-const ROOMS: [(&str, &str); 6] =
-    [("payments", "p"), ("catalog", "c"), ("cart", "k"), ("mailer", "m"), ("stats", "s"), ("notifications", "n")];
+const ROOMS: [(&str, &str); 7] = [
+    ("payments", "p"),
+    ("catalog", "c"),
+    ("cart", "k"),
+    ("mailer", "m"),
+    ("stats", "s"),
+    ("notifications", "n"),
+    ("comments", "o"),
+];
 
 /// What is not over: nobody may be told anything of it yet.
 const UNDONE: &str = "
@@ -67,8 +75,7 @@ const LAWS: &[(&str, &str)] = &[
         SELECT i.id || ' ' || i.status || ' ' || coalesce(h.state, 'no hold') AS what
         FROM p.invoice i LEFT JOIN c.hold h ON h.id = i.hold
         WHERE i.hold IS NOT NULL AND i.status IN ('paid', 'refunded') AND coalesce(h.state, '') NOT IN ('sold', 'returned')
-            AND NOT (i.status = 'refunded' AND EXISTS (SELECT 1 FROM p.refund r
-                WHERE r.invoice_id = i.id AND r.state = 'done' AND r.reason = 'out_of_stock'))"),
+            AND i.status <> 'refunded'"),
     ("P14: what is sold is paid", "
         SELECT h.id || ' ' || h.state AS what FROM c.hold h WHERE h.state IN ('sold', 'returned')
             AND NOT EXISTS (SELECT 1 FROM p.invoice i WHERE i.hold = h.id AND i.status IN ('paid', 'refunded'))"),
@@ -131,27 +138,37 @@ const LAWS: &[(&str, &str)] = &[
     ("N2: no event is set aside", "
         SELECT name || ' ' || reason AS what FROM p.dead_letter UNION ALL SELECT name || ' ' || reason FROM c.dead_letter
         UNION ALL SELECT name || ' ' || reason FROM k.dead_letter UNION ALL SELECT name || ' ' || reason FROM m.dead_letter
-        UNION ALL SELECT name || ' ' || reason FROM s.dead_letter UNION ALL SELECT name || ' ' || reason FROM n.dead_letter"),
+        UNION ALL SELECT name || ' ' || reason FROM s.dead_letter UNION ALL SELECT name || ' ' || reason FROM n.dead_letter
+        UNION ALL SELECT name || ' ' || reason FROM o.dead_letter"),
     ("erased is erased", "
         SELECT 'cart of ' || user_id AS what FROM k.cart_item WHERE user_id IN (SELECT user_id FROM erased)
         UNION ALL SELECT 'notification of ' || user_id FROM n.notification WHERE user_id IN (SELECT user_id FROM erased)
         UNION ALL SELECT 'address on ' || id FROM p.invoice WHERE email IS NOT NULL AND user_id IN (SELECT user_id FROM erased)
         UNION ALL SELECT 'address on ' || id FROM k.checkout WHERE email IS NOT NULL AND user_id IN (SELECT user_id FROM erased)
         UNION ALL SELECT 'letter to ' || user_id FROM m.email WHERE user_id IN (SELECT user_id FROM erased)
+        UNION ALL SELECT 'comment by ' || user_id FROM o.comment WHERE user_id IN (SELECT user_id FROM erased)
         UNION ALL SELECT 'action of ' || user_id FROM s.action WHERE user_id IN (SELECT user_id FROM erased)"),
+    ("P14: a product shows the ratings of its comments", "
+        SELECT d.id AS what FROM c.product d LEFT JOIN
+            (SELECT product_id, sum(rating) AS sum, count(*) AS count FROM o.comment GROUP BY product_id) r ON r.product_id = d.id
+        WHERE d.rating_sum <> coalesce(r.sum, 0) OR d.rating_count <> coalesce(r.count, 0)"),
+    ("P14: an answered comment is there, once", "
+        SELECT a.about AS what FROM answered a WHERE a.want = 'comment'
+            AND (SELECT count(*) FROM o.comment m WHERE m.id = a.about)
+                <> NOT EXISTS (SELECT 1 FROM answered d WHERE d.want = 'uncomment' AND d.about = a.about)"),
     ("P14: an answered checkout is there", "
-        SELECT a.invoice AS what FROM answered a LEFT JOIN p.invoice i ON i.id = a.invoice
+        SELECT a.about AS what FROM answered a LEFT JOIN p.invoice i ON i.id = a.about
         WHERE a.want = 'checkout' AND (i.id IS NULL OR i.total <> a.amount)"),
     ("P14: an answered payment is there, under its key", "
         SELECT a.key AS what FROM answered a WHERE a.want = 'pay' AND NOT EXISTS (SELECT 1 FROM p.payment y
-            WHERE y.invoice_id = a.invoice AND y.key = a.key AND y.state = 'captured')"),
+            WHERE y.invoice_id = a.about AND y.key = a.key AND y.state = 'captured')"),
     ("P14: an answered refund is there, under its key, once", "
         SELECT a.key AS what FROM answered a WHERE a.want = 'refund' AND (SELECT count(*) FROM p.refund r
-            WHERE r.invoice_id = a.invoice AND r.key = a.key AND r.state = 'done') <> 1"),
+            WHERE r.invoice_id = a.about AND r.key = a.key AND r.state = 'done') <> 1"),
     ("P3: no key has given money back twice", "
         SELECT key AS what FROM p.refund WHERE state = 'done' AND key IS NOT NULL GROUP BY scope, key HAVING count(*) > 1"),
     ("P14: an answered cancellation holds", "
-        SELECT a.key || ' ' || i.status AS what FROM answered a JOIN p.invoice i ON i.id = a.invoice
+        SELECT a.key || ' ' || i.status AS what FROM answered a JOIN p.invoice i ON i.id = a.about
         WHERE a.want IN ('cancel', 'void') AND i.status NOT IN ('void', 'expired')"),
     ("P1: what paid knows that it paid", "
         SELECT y.key AS what FROM p.payment y WHERE y.state = 'captured' AND y.key IN (SELECT key FROM paid_by_another)"),
@@ -185,7 +202,7 @@ impl Books {
             "CREATE TEMP TABLE bank (key TEXT PRIMARY KEY, kind TEXT, about TEXT, amount BIGINT);
              CREATE TEMP TABLE erased (user_id TEXT PRIMARY KEY);
              CREATE TEMP TABLE certain (user_id TEXT PRIMARY KEY);
-             CREATE TEMP TABLE answered (key TEXT PRIMARY KEY, want TEXT, invoice TEXT, amount BIGINT);
+             CREATE TEMP TABLE answered (key TEXT PRIMARY KEY, want TEXT, about TEXT, amount BIGINT);
              CREATE TEMP TABLE paid_by_another (key TEXT PRIMARY KEY);
              CREATE TEMP TABLE wanted (user_id TEXT, product_id TEXT, quantity BIGINT);",
         )
@@ -194,7 +211,7 @@ impl Books {
     }
 
     fn rows(&mut self, query: &str) -> Result<Vec<String>, String> {
-        let rows: Vec<What> = sql_query(query).load(&mut self.0).map_err(|e| format!("{e}: {query}"))?;
+        let rows: Vec<What> = sql_query(query).prepared().load(&mut self.0).map_err(|e| format!("{e}: {query}"))?;
         Ok(rows.into_iter().map(|row| row.what).collect())
     }
 
@@ -209,6 +226,9 @@ impl Books {
 
     /// Compares all books with each other, with the provider's and with what people were told.
     pub fn check(&mut self, people: &People, world: &World) -> Result<(), String> {
+        if let Some(wrong) = world.bank(|bank, _, _| bank.wrongs.first().cloned()) {
+            return Err(format!("P13: the provider was asked for {wrong}"));
+        }
         self.write_down(people, world)?;
         for (law, query) in LAWS {
             let broken = self.rows(query)?;
@@ -232,8 +252,12 @@ impl Books {
     pub fn count(&mut self, world: &World) -> Result<(), String> {
         let paid = self.rows("SELECT id AS what FROM p.invoice WHERE status IN ('paid', 'refunded')")?.len() as u64;
         let refunds = self.rows("SELECT reason AS what FROM p.refund WHERE state = 'done'")?;
+        let late = self.rows("SELECT DISTINCT ref AS what FROM c.stock_move WHERE reason = 'sold'")?.len() as u64;
+        let expired = self.rows("SELECT id AS what FROM p.invoice WHERE status = 'expired'")?.len() as u64;
         world.count(|tally| {
             tally.paid += paid;
+            tally.late_sales += late;
+            tally.expired += expired;
             tally.refunds += refunds.len() as u64;
             tally.refused_sales += refunds.iter().filter(|reason| *reason == "out_of_stock").count() as u64;
         });
@@ -255,18 +279,23 @@ impl Books {
                 sql += &format!("INSERT INTO bank VALUES ('{key}', '{kind}', '{about}', {amount});");
             }
         });
+        let busy =
+            |n: Option<usize>| n.and_then(|n| people.buyers.get(n)).is_some_and(|buyer| !buyer.pending.is_empty());
         for (key, (ask, answer)) in &people.answers {
             let amount = answer["total"].as_i64().unwrap_or_default();
-            let (want, invoice) = match &ask.want {
-                Want::Checkout => ("checkout", answer["id"].as_str().map(str::to_owned)),
-                Want::Pay { invoice, .. } => ("pay", Some(invoice.to_string())),
-                Want::Refund { invoice, .. } => ("refund", Some(invoice.to_string())),
-                Want::Void { invoice } => ("void", Some(invoice.to_string())),
-                Want::Cancel { invoice } => ("cancel", invoice.map(|invoice| invoice.to_string())),
+            let (want, about) = match &ask.want {
+                Want::Checkout => ("checkout", answer["id"].as_str().unwrap_or_default().to_owned()),
+                Want::Pay { invoice, .. } => ("pay", invoice.to_string()),
+                Want::Refund { invoice, .. } => ("refund", invoice.to_string()),
+                Want::Void { invoice } => ("void", invoice.to_string()),
+                Want::Cancel { invoice } => ("cancel", invoice.map(|invoice| invoice.to_string()).unwrap_or_default()),
+                // One may be about to take it away.
+                Want::Comment { .. } if busy(ask.buyer) => continue,
+                Want::Comment { .. } => ("comment", answer["id"].as_str().unwrap_or_default().to_owned()),
+                Want::Uncomment { comment, .. } => ("uncomment", comment.to_string()),
                 _ => continue,
             };
-            let invoice = invoice.unwrap_or_default();
-            sql += &format!("INSERT INTO answered VALUES ('{key}', '{want}', '{invoice}', {amount});");
+            sql += &format!("INSERT INTO answered VALUES ('{key}', '{want}', '{about}', {amount});");
         }
         for key in &people.paid_by_another {
             sql += &format!("INSERT INTO paid_by_another VALUES ('{key}');");

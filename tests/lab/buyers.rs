@@ -9,9 +9,10 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use mercat::cart::{AddItem, CancelCheckout, Checkout, RemoveItem, SetQuantity};
 use mercat::catalog::{ProductPatch, UpdateProduct};
+use mercat::comments::{AddComment, DeleteComment};
 use mercat::messaging::{Caller, Credential, Ctx, DomainError, ErrorKind, IdempotencyKey, Identity, Role};
 use mercat::payments::{GetInvoice, PayInvoice, RefundInvoice, VoidInvoice};
-use mercat::types::{Amount, CartItemId, InvoiceId, ProductId, Quantity, SessionId, UserId};
+use mercat::types::{Amount, CartItemId, CommentId, InvoiceId, ProductId, Quantity, SessionId, UserId};
 use mercat::users::DeleteUser;
 use serde::Serialize;
 use serde_json::Value;
@@ -28,6 +29,8 @@ pub enum Want {
     Checkout,
     Pay { invoice: InvoiceId, token: &'static str },
     Cancel { invoice: Option<InvoiceId> },
+    Comment { product: ProductId, rating: i32 },
+    Uncomment { product: ProductId, comment: CommentId },
     Erase,
     Refund { invoice: InvoiceId, amount: Option<Amount>, restock: bool },
     Void { invoice: InvoiceId },
@@ -71,6 +74,11 @@ pub struct Buyer {
     pub invoices: Vec<InvoiceId>,
     open: Option<InvoiceId>,
     items: BTreeMap<ProductId, CartItemId>,
+    /// Whether anything is in the cart, as far as is known.
+    filled: bool,
+    /// Whether the shop had too little of it.
+    wanting: bool,
+    comments: BTreeMap<ProductId, CommentId>,
     pub erased: bool,
 }
 
@@ -79,9 +87,11 @@ pub struct People {
     pub buyers: Vec<Buyer>,
     pub staff: UserId,
     staff_session: SessionId,
-    pub staff_pending: Option<Ask>,
+    pub staff_pending: Vec<Ask>,
     pub products: Vec<ProductId>,
     pub totals: BTreeMap<InvoiceId, Amount>,
+    /// Invoices that are known to be paid.
+    pub paid: Vec<InvoiceId>,
     /// What was answered with yes, by key.
     pub answers: BTreeMap<String, (Ask, Value)>,
     /// Keys under which it was said that the invoice is paid by another.
@@ -103,6 +113,9 @@ impl Buyer {
             invoices: Vec::new(),
             open: None,
             items: BTreeMap::new(),
+            filled: false,
+            wanting: false,
+            comments: BTreeMap::new(),
             erased: false,
         }
     }
@@ -114,7 +127,8 @@ impl People {
             buyers,
             staff: UserId::new(),
             staff_session: SessionId::new(),
-            staff_pending: None,
+            staff_pending: Vec::new(),
+            paid: Vec::new(),
             products,
             totals: BTreeMap::new(),
             answers: BTreeMap::new(),
@@ -130,8 +144,12 @@ impl People {
     }
 
     /// In whose name something is asked.
-    pub fn caller(&self, buyer: Option<usize>) -> Caller {
+    pub fn caller(&self, buyer: Option<usize>, want: Option<&Want>) -> Caller {
         let (user_id, role, session) = match buyer {
+            // Guests have nothing to say.
+            Some(n) if matches!(want, Some(Want::Comment { .. } | Want::Uncomment { .. })) => {
+                (self.buyers[n].user, Role::Customer, self.buyers[n].session)
+            }
             Some(n) => (self.buyers[n].user, Role::Guest, self.buyers[n].session),
             None => (self.staff, Role::Admin, self.staff_session),
         };
@@ -175,12 +193,19 @@ impl People {
             Want::Add { product, quantity } => {
                 buyer.steps.push(CartStep::Put(*product, *quantity));
                 buyer.open = None;
+                (buyer.filled, buyer.wanting) = (true, false);
                 if let Ok(item) = read("id").parse() {
                     buyer.items.insert(*product, item);
                 }
             }
-            Want::Set { product, quantity, .. } => buyer.steps.push(CartStep::Set(*product, *quantity)),
-            Want::Remove { product, .. } => buyer.steps.push(CartStep::Set(*product, 0)),
+            Want::Set { product, quantity, .. } => {
+                buyer.wanting = false;
+                buyer.steps.push(CartStep::Set(*product, *quantity));
+            }
+            Want::Remove { product, .. } => {
+                buyer.wanting = false;
+                buyer.steps.push(CartStep::Set(*product, 0));
+            }
             Want::Checkout => {
                 let Ok(invoice) = read("id").parse() else { return };
                 let mut lines = BTreeMap::new();
@@ -194,7 +219,19 @@ impl People {
                 buyer.open = Some(invoice);
                 self.totals.insert(invoice, answer["total"].as_i64().unwrap_or_default());
             }
-            Want::Pay { .. } | Want::Cancel { .. } => buyer.open = None,
+            Want::Pay { invoice, .. } => {
+                (buyer.open, buyer.filled) = (None, false);
+                if !self.paid.contains(invoice) {
+                    self.paid.push(*invoice);
+                }
+            }
+            Want::Cancel { .. } => buyer.open = None,
+            Want::Comment { product, .. } => {
+                if let Ok(comment) = read("id").parse() {
+                    buyer.comments.insert(*product, comment);
+                }
+            }
+            Want::Uncomment { product, .. } => drop(buyer.comments.remove(product)),
             Want::Erase => {
                 buyer.erased = true;
                 buyer.pending.clear();
@@ -210,6 +247,8 @@ impl People {
             | (Want::Cancel { .. }, "no_checkout") => {
                 buyer.open = None;
             }
+            (Want::Checkout, "cart_empty") => buyer.filled = false,
+            (Want::Checkout, "out_of_stock") => buyer.wanting = true,
             (Want::Set { product, .. } | Want::Remove { product, .. }, "item_not_found") => {
                 buyer.items.remove(product);
             }
@@ -224,28 +263,45 @@ impl People {
         let buyer = &self.buyers[n];
         let add = Want::Add { product, quantity: i64::try_from(dice.between(1, 2)).unwrap() };
         let item = buyer.items.get(&product).copied();
+        let fewer = |quantity| item.map(|item| Want::Set { item, product, quantity });
         let wants = match (buyer.open, dice.below(100)) {
-            (Some(invoice), 0..50) => vec![pay(invoice, dice)],
-            (Some(invoice), 50..62) => vec![pay(invoice, dice), pay(invoice, dice)],
-            (Some(invoice), 62..70) => vec![pay(invoice, dice), Want::Cancel { invoice: Some(invoice) }],
-            (Some(invoice), 70..82) => vec![Want::Cancel { invoice: Some(invoice) }],
-            (Some(_), 82..90) => vec![Want::Checkout],
+            (Some(invoice), 0..46) => vec![pay(invoice, dice)],
+            (Some(invoice), 46..58) => vec![pay(invoice, dice), pay(invoice, dice)],
+            (Some(invoice), 58..66) => vec![pay(invoice, dice), Want::Cancel { invoice: Some(invoice) }],
+            (Some(invoice), 66..76) => vec![Want::Cancel { invoice: Some(invoice) }],
+            (Some(_), 76..82) => vec![Want::Checkout],
+            // Waits, perhaps until the invoice has run out.
+            (Some(_), 82..94) => vec![comment(product, buyer, dice)],
             (Some(_), _) => vec![add],
-            (None, 0..34) => vec![add],
-            (None, 34..42) => vec![add.clone(), add],
-            (None, 42..50) if item.is_some() => {
-                let quantity = i64::try_from(dice.below(4)).unwrap();
-                vec![item.map_or(Want::Checkout, |item| Want::Set { item, product, quantity })]
+            (None, 0..1) if buyer.steps.len() > 4 => vec![Want::Erase],
+            (None, 1..2) => vec![Want::Cancel { invoice: None }],
+            (None, 2..6) => vec![comment(product, buyer, dice)],
+            (None, _) if !buyer.filled => {
+                if dice.chance(100) {
+                    vec![Want::Checkout]
+                } else {
+                    vec![add]
+                }
             }
-            (None, 50..55) if item.is_some() => {
+            (None, 6..40) if buyer.wanting => vec![fewer(1).unwrap_or(Want::Checkout)],
+            (None, 40..50) if buyer.wanting && item.is_some() => {
                 vec![item.map_or(Want::Checkout, |item| Want::Remove { item, product })]
             }
-            (None, 55..60) => vec![Want::Checkout, Want::Checkout],
-            (None, 60..62) => vec![Want::Cancel { invoice: None }],
-            (None, 62..63) if buyer.steps.len() > 4 => vec![Want::Erase],
+            (None, 6..14) => vec![add],
+            (None, 14..18) => vec![add.clone(), add],
+            (None, 18..24) => vec![fewer(i64::try_from(dice.below(4)).unwrap()).unwrap_or(add)],
+            (None, 24..32) => vec![Want::Checkout, Want::Checkout],
+            (None, 32..38) => vec![add, Want::Checkout],
             (None, _) => vec![Want::Checkout],
         };
         wants.into_iter().map(|want| self.ask(Some(n), want)).collect()
+    }
+}
+
+fn comment(product: ProductId, buyer: &Buyer, dice: &mut Dice) -> Want {
+    match buyer.comments.get(&product) {
+        Some(comment) => Want::Uncomment { product, comment: *comment },
+        None => Want::Comment { product, rating: i32::try_from(dice.between(1, 5)).unwrap() },
     }
 }
 
@@ -277,7 +333,7 @@ fn hear<T: Serialize, E: DomainError>(answer: Result<T, E>) -> Heard {
 
 /// Asks once and takes down what was heard. Who asks a process that dies hears nothing, ever.
 pub async fn ask(shop: &Shop, people: &Everybody, ask: &Ask) -> Heard {
-    let caller = people.borrow().caller(ask.buyer);
+    let caller = people.borrow().caller(ask.buyer, Some(&ask.want));
     let hurry = shop.world.is_troubled() && shop.world.dice(|dice| dice.chance(60));
     let patience = Duration::from_millis(if hurry { shop.world.dice(|dice| dice.between(5, 200)) } else { 10_000 });
     let ctx = Ctx::new(caller, "lab").within(patience).with_key(IdempotencyKey::parse(&ask.key).unwrap());
@@ -301,6 +357,13 @@ pub async fn ask(shop: &Shop, people: &Everybody, ask: &Ask) -> Heard {
             hear(clients.payments.call(ctx, PayInvoice { invoice_id: invoice, token: token.to_owned() }).await)
         }
         Want::Cancel { .. } => hear(clients.cart.call(ctx, CancelCheckout { user_id: user }).await),
+        Want::Comment { product, rating } => {
+            let request = AddComment { product_id: product, rating, text: "So so.".to_owned() };
+            hear(clients.comments.call(ctx, request).await)
+        }
+        Want::Uncomment { product, comment } => {
+            hear(clients.comments.call(ctx, DeleteComment { product_id: product, comment_id: comment }).await)
+        }
         Want::Erase => hear(clients.users.call(ctx, DeleteUser { user_id: user }).await),
         Want::Refund { invoice, amount, restock } => {
             hear(clients.payments.call(ctx, RefundInvoice { invoice_id: invoice, amount, restock, lines: None }).await)
@@ -315,7 +378,18 @@ pub async fn ask(shop: &Shop, people: &Everybody, ask: &Ask) -> Heard {
         std::future::pending::<()>().await;
     }
     shop.world.note(format_args!("{:?} hears under {}: {}", ask.buyer, ask.key, brief(&heard)));
-    shop.world.count(|tally| tally.answers += 1);
+    shop.world.count(|tally| {
+        tally.answers += 1;
+        match (&ask.want, &heard) {
+            (_, Heard::Unknown(_)) => tally.unanswered += 1,
+            (Want::Checkout, Heard::No(code)) if code == "out_of_stock" => tally.out_of_stock += 1,
+            (Want::Refund { .. }, Heard::No(code)) if code == "refund_too_large" => tally.refunds_refused += 1,
+            (Want::Pay { .. }, Heard::No(_)) => tally.payments_refused += 1,
+            (Want::Comment { .. }, Heard::Yes(_)) => tally.comments += 1,
+            (Want::Erase, Heard::Yes(_)) => tally.erased += 1,
+            _ => {}
+        }
+    });
     people.borrow_mut().take_down(ask, &heard);
     heard
 }
@@ -329,7 +403,7 @@ fn brief(heard: &Heard) -> String {
 
 /// One buyer's life in one process.
 pub async fn buy(shop: Rc<Shop>, people: Everybody, n: usize) {
-    for _ in 0..24 {
+    for _ in 0..40 {
         if people.borrow().buyers[n].erased {
             return;
         }
@@ -344,24 +418,33 @@ pub async fn buy(shop: Rc<Shop>, people: Everybody, n: usize) {
     }
 }
 
-/// Asks for everything that a buyer has no answer to, at once and perhaps twice; what is answered is settled.
-async fn settle(shop: &Shop, people: &Everybody, n: usize, twice: bool) {
-    let asks = people.borrow().buyers[n].pending.clone();
-    let mut all = asks.clone();
-    for one in &asks {
-        // The impatient press the button twice.
-        if twice && shop.world.dice(|dice| dice.chance(100)) {
-            all.push(one.clone());
-        }
-    }
+/// Asks for all of these at once; gives back which have no answer yet.
+pub async fn ask_all(shop: &Shop, people: &Everybody, all: &[Ask]) -> Vec<Ask> {
     let heard = join_all(all.iter().map(|one| ask(shop, people, one))).await;
-    let open = |one: &Ask| {
+    let mut open: Vec<Ask> = Vec::new();
+    for one in all {
         let mut of_it = all.iter().zip(&heard).filter(|(asked, _)| asked.key == one.key).map(|(_, heard)| heard);
         // Of two answers to one wish, a yes settles it, and an unknown leaves it open.
-        !of_it.clone().any(|heard| matches!(heard, Heard::Yes(_)))
-            && of_it.any(|heard| matches!(heard, Heard::Unknown(_)))
-    };
-    people.borrow_mut().buyers[n].pending.retain(open);
+        let is_open = !of_it.clone().any(|heard| matches!(heard, Heard::Yes(_)))
+            && of_it.any(|heard| matches!(heard, Heard::Unknown(_)));
+        if is_open && !open.contains(one) {
+            open.push(one.clone());
+        }
+    }
+    open
+}
+
+/// Asks for everything that a buyer has no answer to, at once and perhaps twice; what is answered is settled.
+async fn settle(shop: &Shop, people: &Everybody, n: usize, twice: bool) {
+    let mut all = people.borrow().buyers[n].pending.clone();
+    for one in all.clone() {
+        // The impatient press the button twice.
+        if twice && shop.world.dice(|dice| dice.chance(100)) {
+            all.push(one);
+        }
+    }
+    let open = ask_all(shop, people, &all).await;
+    people.borrow_mut().buyers[n].pending.retain(|one| open.contains(one));
     // Some ask again although they were answered, at once or much later.
     let again = shop.world.dice(|dice| {
         let known: Vec<Ask> = people
@@ -388,7 +471,7 @@ async fn read_what_was_written(shop: &Shop, people: &Everybody, n: usize) {
         _ => None,
     });
     let Some(invoice_id) = paid else { return };
-    let ctx = Ctx::new(people.borrow().caller(Some(n)), "lab");
+    let ctx = Ctx::new(people.borrow().caller(Some(n), None), "lab");
     let heard = hear(shop.app.clients.payments.call(ctx, GetInvoice { invoice_id }).await);
     let fits = match &heard {
         Heard::Yes(invoice) => matches!(invoice["status"].as_str(), Some("paid" | "refunded")),
@@ -409,7 +492,7 @@ pub async fn finish(shop: &Shop, people: &Everybody) -> Result<(), String> {
         }
         super::staff::settle(shop, people).await;
         let open = |people: &People| {
-            people.buyers.iter().any(|buyer| !buyer.pending.is_empty()) || people.staff_pending.is_some()
+            people.buyers.iter().any(|buyer| !buyer.pending.is_empty()) || !people.staff_pending.is_empty()
         };
         if !open(&people.borrow()) {
             return Ok(());

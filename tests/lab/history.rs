@@ -7,14 +7,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use diesel::connection::SimpleConnection;
+use diesel::{Connection, SqliteConnection};
 use futures_util::future::{join_all, select};
 use mercat::app::App;
 use mercat::catalog::{CreateProduct, NewProduct};
 use mercat::messaging::{Caller, Ctx};
-use mercat::settings::{Place, Settings};
-use mercat::simulation;
+use mercat::settings::Settings;
 use mercat::types::{Clock, Timestamp};
 use mercat::users::CreateGuest;
+use mercat::{check, simulation};
 use tempfile::TempDir;
 
 use super::books::Books;
@@ -29,14 +31,24 @@ const LIFETIME: Duration = Duration::from_secs(60);
 /// Longer than any invoice can be paid and any stock be held.
 const LONG: Duration = Duration::from_secs(8 * 60);
 
+/// Pages so small that a full disk is met by nearly all that is written, and not by what happens to want a new page.
+const SMALL_PAGES: &str = "PRAGMA page_size = 1024; PRAGMA journal_mode = WAL; PRAGMA user_version = 0;";
+
 /// Databases that are brought to this version once, to be copied.
 pub struct Template(TempDir);
 
 impl Template {
     pub fn make() -> Self {
         let dir = TempDir::new().unwrap();
+        for domain in &settings(dir.path()).domains {
+            let file = dir.path().join(format!("{}.db", domain.name));
+            let mut conn = SqliteConnection::establish(&file.to_string_lossy()).unwrap();
+            conn.batch_execute(SMALL_PAGES).unwrap();
+        }
         let world = World::new(0, false);
         process(&world, dir.path(), BEGIN, async |_| ());
+        // Closed, so that all is in the files themselves.
+        simulation::close();
         Self(dir)
     }
 
@@ -60,12 +72,6 @@ fn settings(dir: &Path) -> Settings {
     let mut settings = Settings::for_test(dir);
     settings.secret = Some("the laboratory's secret, which nobody needs to know".to_owned());
     settings.payments.invoice_lifetime = LIFETIME;
-    for domain in &mut settings.domains {
-        // No review is written here.
-        if domain.name == "comments" {
-            domain.place = Place::Off;
-        }
-    }
     settings
 }
 
@@ -100,27 +106,40 @@ impl History {
     /// Lives it to its end, or to the first promise that is broken.
     pub fn live(&mut self) -> Result<(), String> {
         let (world, dir) = (&self.world, self.dir.path());
-        let (people, mut at) = process(world, dir, BEGIN, async |shop| found(&shop).await);
-        let people = Rc::new(RefCell::new(people));
+        let books = &mut Books::open(dir)?;
+        let mut known: Option<Everybody> = None;
+        let mut at = BEGIN;
         for _ in 0..world.dice(|dice| dice.between(1, 3)) {
-            at = at.plus(Duration::from_millis(world.dice(|dice| dice.below(5_000))));
             let outcome;
             (outcome, at) = process(world, dir, at, async |shop| {
-                // A process that is left in peace has mended everything before the next one dies; another has not.
-                if world.dice(|dice| dice.chance(400)) {
-                    let books = &mut Books::open(dir)?;
-                    agree(&shop, books, &people, world).await?;
-                }
-                trouble(shop, &people).await;
-                Ok::<_, String>(())
+                let is_first = known.is_none();
+                let people = match known.clone() {
+                    None => Rc::new(RefCell::new(found(&shop).await)),
+                    Some(people) => {
+                        // A process that is left in peace has mended everything before the next one dies; another has not.
+                        if world.dice(|dice| dice.chance(400)) {
+                            agree(&shop, books, &people, world).await?;
+                        }
+                        people
+                    }
+                };
+                trouble(shop, &people, is_first).await;
+                Ok::<_, String>(people)
             });
-            outcome?;
+            let people = outcome?;
             if let Some(broken) = people.borrow().broken.first() {
                 return Err(broken.clone());
             }
+            known = Some(people);
+            // It is started again at once, or after so long that whatever was held for anybody has run out.
+            at = at.plus(Duration::from_millis(world.dice(|dice| match dice.below(10) {
+                0..2 => dice.between(60_000, 100_000),
+                2..4 => dice.between(360_000, 400_000),
+                _ => dice.below(5_000),
+            })));
         }
+        let people = known.ok_or("nobody came")?;
         let (outcome, _) = process(world, dir, at, async |shop| {
-            let books = &mut Books::open(dir)?;
             agree(&shop, books, &people, world).await?;
             buyers::finish(&shop, &people).await?;
             agree(&shop, books, &people, world).await?;
@@ -131,6 +150,10 @@ impl History {
             books.check_end()?;
             buyers::ask_everything_again(&shop, &people).await?;
             agree(&shop, books, &people, world).await?;
+            let report = check::run(&shop.app.clients).await.map_err(|e| format!("check: {e}"))?;
+            if let Some(fault) = report.faults.first() {
+                return Err(format!("check finds: {fault:?}"));
+            }
             books.count(world)
         });
         outcome?;
@@ -141,7 +164,7 @@ impl History {
 /// Opens the shop to a few people and few things.
 async fn found(shop: &Shop) -> People {
     let clients = &shop.app.clients;
-    let (buyers, things) = shop.world.dice(|dice| (dice.between(2, 4), dice.between(1, 3)));
+    let (buyers, things) = shop.world.dice(|dice| (dice.between(2, 5), dice.between(1, 3)));
     let (mut people, mut products) = (Vec::new(), Vec::new());
     for n in 0..buyers {
         let stranger = Caller::Anyone { address: format!("192.0.2.{n}").into(), internal: false };
@@ -149,7 +172,7 @@ async fn found(shop: &Shop) -> People {
         people.push(Buyer::new(guest.user.id));
     }
     for n in 0..things {
-        let (price, stock) = shop.world.dice(|dice| (dice.between(1, 999), dice.between(1, 6)));
+        let (price, stock) = shop.world.dice(|dice| (dice.between(1, 999), dice.between(1, 3)));
         let product = NewProduct {
             name: format!("Thing {n}"),
             sku: format!("T-{n}"),
@@ -171,10 +194,11 @@ async fn found(shop: &Shop) -> People {
 }
 
 /// Everybody comes at once, things go wrong, and the process dies.
-async fn trouble(shop: Rc<Shop>, people: &Everybody) {
+async fn trouble(shop: Rc<Shop>, people: &Everybody, is_first: bool) {
     let world = shop.world.clone();
     let life = world.dice(|dice| {
-        let bits = dice.between(3, 11);
+        // Some that find work left behind die before they have found their feet.
+        let bits = if !is_first && dice.chance(400) { 5 } else { dice.between(7, 11) };
         dice.between(1, 1 << bits)
     });
     world.trouble(life);
@@ -196,6 +220,7 @@ async fn agree(shop: &Shop, books: &mut Books, people: &RefCell<People>, world: 
         rest(shop, books).await?;
         outcome = books.check(&people.borrow(), world);
         if outcome.is_ok() {
+            world.count(|tally| tally.recoveries += 1);
             break;
         }
     }

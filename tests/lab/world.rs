@@ -39,42 +39,85 @@ struct State {
     tally: Tally,
 }
 
-/// What has been met.
+/// What has been met: a promise of which nothing is met here is not tried.
 #[derive(Debug, Default, Clone)]
 pub struct Tally {
     pub steps: u64,
     pub deaths: u64,
+    pub recoveries: u64,
+    pub full: u64,
+    pub broken: u64,
+    pub doubtful: u64,
     pub disks: u64,
     pub lost: u64,
     pub twice: u64,
-    pub paid: u64,
-    pub refunds: u64,
-    pub refused_sales: u64,
     pub answers: u64,
+    pub unanswered: u64,
+    pub paid: u64,
+    pub payments_refused: u64,
+    pub expired: u64,
+    pub out_of_stock: u64,
+    pub late_sales: u64,
+    pub refused_sales: u64,
+    pub refunds: u64,
+    pub refunds_refused: u64,
+    pub comments: u64,
+    pub erased: u64,
 }
 
 impl Tally {
     pub fn add(&mut self, other: &Self) {
         self.steps += other.steps;
         self.deaths += other.deaths;
+        self.recoveries += other.recoveries;
+        self.full += other.full;
+        self.broken += other.broken;
+        self.doubtful += other.doubtful;
         self.disks += other.disks;
         self.lost += other.lost;
         self.twice += other.twice;
-        self.paid += other.paid;
-        self.refunds += other.refunds;
-        self.refused_sales += other.refused_sales;
         self.answers += other.answers;
+        self.unanswered += other.unanswered;
+        self.paid += other.paid;
+        self.payments_refused += other.payments_refused;
+        self.expired += other.expired;
+        self.out_of_stock += other.out_of_stock;
+        self.late_sales += other.late_sales;
+        self.refused_sales += other.refused_sales;
+        self.refunds += other.refunds;
+        self.refunds_refused += other.refunds_refused;
+        self.comments += other.comments;
+        self.erased += other.erased;
     }
 }
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { steps, deaths, disks, lost, twice, paid, refunds, refused_sales, answers } = self;
-        write!(
-            f,
-            "{steps} steps, {deaths} deaths, {disks} failures of disks, {lost} messages lost, {twice} doubled; {answers} \
-             answers, {paid} invoices paid, {refunds} refunds, {refused_sales} sales that could not be kept"
-        )
+        let all = [
+            (self.steps, "steps"),
+            (self.deaths, "deaths"),
+            (self.recoveries, "recoveries"),
+            (self.full, "full disks"),
+            (self.broken, "commits failed"),
+            (self.doubtful, "commits doubted"),
+            (self.disks, "other failures of disks"),
+            (self.lost, "messages lost"),
+            (self.twice, "doubled"),
+            (self.answers, "answers"),
+            (self.unanswered, "of them unknown"),
+            (self.paid, "invoices paid"),
+            (self.payments_refused, "payments refused"),
+            (self.expired, "invoices expired"),
+            (self.out_of_stock, "checkouts refused for stock"),
+            (self.late_sales, "goods sold after their hold"),
+            (self.refused_sales, "sales that could not be kept"),
+            (self.refunds, "refunds"),
+            (self.refunds_refused, "refunds refused"),
+            (self.comments, "comments"),
+            (self.erased, "erased"),
+        ];
+        let all: Vec<String> = all.iter().map(|(n, what)| format!("{n} {what}")).collect();
+        f.write_str(&all.join(", "))
     }
 }
 
@@ -200,8 +243,17 @@ impl State {
                         self.disks.remove(domain);
                     }
                     fate
-                } else if self.dice.chance(15) {
-                    let fates = [Fate::Full, Fate::Full, Fate::ReadOnly, Fate::Gone, Fate::Doubtful];
+                } else if self.dice.chance(25) {
+                    let fates = [
+                        Fate::Full,
+                        Fate::Full,
+                        Fate::Full,
+                        Fate::ReadOnly,
+                        Fate::Gone,
+                        Fate::Broken,
+                        Fate::Broken,
+                        Fate::Doubtful,
+                    ];
                     let fate = self.dice.pick(&fates).copied().unwrap_or(Fate::Go);
                     if self.dice.chance(400) {
                         let more = self.dice.between(1, 6);
@@ -222,7 +274,10 @@ impl State {
             Fate::Go => {}
             Fate::Lost => self.tally.lost += 1,
             Fate::Twice => self.tally.twice += 1,
-            Fate::Full | Fate::ReadOnly | Fate::Gone | Fate::Doubtful => self.tally.disks += 1,
+            Fate::Full => self.tally.full += 1,
+            Fate::Broken => self.tally.broken += 1,
+            Fate::Doubtful => self.tally.doubtful += 1,
+            Fate::ReadOnly | Fate::Gone => self.tally.disks += 1,
         }
         fate
     }

@@ -10,7 +10,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::flow::product;
-use super::support::Shop;
+use super::support::{Shop, books_agree};
 
 /// A driver of browsers on a free port. Dropped, it and its browsers end.
 struct Driver {
@@ -177,4 +177,5 @@ async fn a_stranger_buys_in_the_browser_and_the_back_office_sees_it_move() {
     for browser in [phone, office] {
         browser.0.close().await.unwrap();
     }
+    books_agree(&data);
 }

@@ -1,9 +1,10 @@
 //! kill -9 in the middle of orders, round after round at moments that nobody chose: what was answered is there, nothing is
 //! there twice, the rest ends or lets go. `MERCAT_CRASH_ROUNDS=N` makes it more rounds. What can be tried thousands of
-//! times, on a schedule that can be had again, is in `tests/lab`; here are the real threads, sockets and files.
+//! times, on a schedule that can be had again, is in `tests/lab`, and each step in turn in `tests/http/deaths.rs`; here are
+//! the real threads, sockets and files.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -11,6 +12,8 @@ use tempfile::TempDir;
 use super::flow::product;
 use super::support::{Shop, Visitor, books_agree};
 
+/// How long a step that somebody else works on may take before a test says that nobody does.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// How often an ordinary run kills the shop.
 const ROUNDS: usize = 8;
 /// How many new buyers come with each round. Those of earlier rounds walk again, under their old keys.
@@ -32,7 +35,9 @@ async fn walk(buyer: &Visitor, user: &str, product: &str, told: &mut Told) -> Op
     let added = buyer.try_ask("POST", &cart, Some(item), Some("add")).await?;
     assert_eq!(added.status, 201, "{}", added.body);
     told.in_cart = true;
+    let begun = Instant::now();
     let invoice = loop {
+        assert!(begun.elapsed() < PATIENCE, "an order that was begun is never finished");
         let answer = buyer
             .try_ask(
                 "POST",
@@ -53,7 +58,9 @@ async fn walk(buyer: &Visitor, user: &str, product: &str, told: &mut Told) -> Op
     }
     let pay = format!("/invoices/{}/pay", invoice["id"].as_str().unwrap());
     told.invoice = Some(invoice);
+    let begun = Instant::now();
     loop {
+        assert!(begun.elapsed() < PATIENCE, "a payment that was begun is never finished");
         let answer = buyer.try_ask("POST", &pay, Some(json!({"token": "tok_ok"})), Some("pay")).await?;
         match (answer.status, answer.body["code"].as_str()) {
             (200, _) => break,
@@ -67,7 +74,7 @@ async fn walk(buyer: &Visitor, user: &str, product: &str, told: &mut Told) -> Op
 }
 
 #[actix::test]
-async fn kills_in_the_middle_of_orders_lose_nothing_and_do_nothing_twice() {
+async fn p14_kills_in_the_middle_of_orders_lose_nothing_and_do_nothing_twice() {
     let rounds = std::env::var("MERCAT_CRASH_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(ROUNDS);
     let buyers_max = COMING * rounds;
     let dir = TempDir::new().unwrap();

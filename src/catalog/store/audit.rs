@@ -43,7 +43,7 @@ pub const BOOKS: Books = Books {
                   FROM hold h JOIN hold_line l ON l.hold_id = h.id
                   LEFT JOIN (SELECT ref, product_id, SUM(delta) AS sum FROM stock_move WHERE ref IS NOT NULL
                              GROUP BY ref, product_id) m ON m.ref = h.id AND m.product_id = l.product_id
-                  WHERE COALESCE(m.sum, 0) <> CASE WHEN h.state IN ('held', 'sold') THEN -l.quantity ELSE 0 END"),
+                  WHERE COALESCE(m.sum, 0) <> CASE WHEN h.state IN ('held', 'sold') THEN l.returned - l.quantity ELSE 0 END"),
         },
         Rule {
             what: "stock was moved for a hold that does not have the product",

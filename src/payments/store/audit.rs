@@ -6,9 +6,10 @@ use diesel::sql_query;
 use diesel::sql_types::BigInt;
 
 use super::{InvoiceRow, unreadable};
-use crate::payments::model::{OUT_OF_STOCK, RefundState, number};
+use crate::payments::OUT_OF_STOCK;
+use crate::payments::model::{RefundState, number};
 use crate::payments::schema::{invoice, refund};
-use crate::payments::{InvoiceFacts, InvoiceLine, Invoices};
+use crate::payments::{InvoiceFacts, InvoiceLine, Invoices, ReturnLine};
 use crate::store::query::*;
 use crate::store::{Books, Conn, PAGE, RESTORE, Rule, Sql};
 use crate::types::{InvoiceId, ProductId, Quantity, Timestamp};
@@ -150,9 +151,9 @@ pub fn invoices(conn: &mut Conn, which: Invoices) -> QueryResult<Vec<InvoiceFact
         }
     };
     let ids: Vec<InvoiceId> = rows.iter().map(|row| row.id).collect();
-    let refunds: Vec<(InvoiceId, String, bool, String)> = refund::table
+    let refunds: Vec<(InvoiceId, String, bool, String, Option<String>)> = refund::table
         .filter(refund::invoice_id.eq_any(ids))
-        .select((refund::invoice_id, refund::state, refund::restock, refund::reason))
+        .select((refund::invoice_id, refund::state, refund::restock, refund::reason, refund::lines))
         .load(conn)?;
     let mut facts = Vec::with_capacity(rows.len());
     for row in rows {
@@ -165,6 +166,14 @@ pub fn invoices(conn: &mut Conn, which: Invoices) -> QueryResult<Vec<InvoiceFact
         }
         let own = || refunds.iter().filter(|(id, ..)| *id == row.id);
         let done = || own().filter(|(_, state, ..)| state == RefundState::Done.as_str());
+        let mut back: BTreeMap<ProductId, Quantity> = BTreeMap::new();
+        for (.., lines) in done().filter(|(_, _, restock, ..)| *restock) {
+            let lines =
+                lines.as_deref().map(serde_json::from_str::<Vec<ReturnLine>>).transpose().map_err(unreadable)?;
+            for line in lines.unwrap_or_default() {
+                *back.entry(line.product_id).or_default() += line.quantity;
+            }
+        }
         facts.push(InvoiceFacts {
             id: row.id,
             number: number(row.number),
@@ -174,12 +183,12 @@ pub fn invoices(conn: &mut Conn, which: Invoices) -> QueryResult<Vec<InvoiceFact
             has_email: row.email.is_some(),
             hold: row.hold,
             checkout: row.checkout,
+            restocked: !goods.is_empty() && back == goods,
             goods: goods.into_iter().collect(),
             expires_at: row.expires_at,
             paid_at: row.paid_at,
             refunds: i64::try_from(done().count()).unwrap_or(i64::MAX),
-            restocked: done().any(|(_, _, restock, _)| *restock),
-            unkept: own().any(|(_, _, _, reason)| reason == OUT_OF_STOCK),
+            unkept: own().any(|(_, _, _, reason, _)| reason == OUT_OF_STOCK),
         });
     }
     Ok(facts)

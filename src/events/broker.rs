@@ -1,0 +1,385 @@
+//! Events over RabbitMQ, for domains in several processes: each domain's outbox is published to one durable topic
+//! exchange, each domain hears from a quorum queue of its own. Publisher confirms before the outbox's cursor moves, an
+//! acknowledgement after the effect is durable, the inbox in between: at least once on the way, once in effect.
+//!
+//! What outsiders may rely on (they may bind queues of their own): the exchange `mercat.events`, the routing key, which
+//! is the event's name, and the body, a [`Delivery`] as JSON. Every process declares the queues of all domains before
+//! it publishes, so that no event is lost because its hearer has not started yet.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::{FutureExt, StreamExt};
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, BasicRejectOptions,
+    ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+};
+use lapin::types::FieldTable;
+use lapin::uri::AMQPUri;
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind};
+use tokio::sync::oneshot;
+
+use super::{Deliver, Delivery, Subscriber};
+use crate::messaging::{Ctx, Failure};
+use crate::types::fresh;
+
+/// Where all events go.
+const EXCHANGE: &str = "mercat.events";
+/// Where messages go that nobody can read, and the queue that keeps them for people to look at.
+const DEAD: &str = "mercat.dead";
+/// Messages that may be on their way to one domain at once, and told to it at once.
+const PREFETCH: u16 = 256;
+/// How often a message may come back before it counts as dead. Generous: each kill of the process is one.
+const DELIVERIES_MAX: i64 = 1_000;
+/// How long the broker may take for anything. A broker that is short of memory or disk stops answering publishers.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a domain may take for a batch.
+const EFFECT: Duration = Duration::from_secs(30);
+/// The first and the longest pause before something that failed is tried again.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+/// Persistent, as AMQP says it.
+const PERSISTENT: u8 = 2;
+/// The type of a message of ours that is no event: whoever sent it learns that everything before it was heard.
+const MARKER: &str = "mercat.marker";
+
+/// A domain, and the events it wants.
+pub type Wants = (&'static str, &'static [&'static str]);
+
+/// How RabbitMQ is reached from this process. Clones share it.
+#[derive(Clone)]
+pub struct Broker(Arc<Inner>);
+
+struct Inner {
+    uri: AMQPUri,
+    domains: Vec<Wants>,
+    /// One to publish on and one to hear on: a broker that is short of anything stops reading publishers.
+    links: [tokio::sync::Mutex<Option<Connection>>; 2],
+    is_up: AtomicBool,
+    /// Who waits for which marker.
+    markers: Mutex<HashMap<String, oneshot::Sender<()>>>,
+}
+
+#[derive(Clone, Copy)]
+enum Way {
+    Out = 0,
+    In = 1,
+}
+
+/// What can go wrong with a broker. Its text never shows the password.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// It said no, or the connection broke.
+    #[error("{0}")]
+    Amqp(#[from] lapin::Error),
+    /// It did not answer.
+    #[error("no answer within {} seconds", PATIENCE.as_secs())]
+    Silent,
+    /// It did not take an event that somebody wants.
+    #[error("an event was not taken")]
+    Refused,
+    /// It ended the hearing, as when the queue is deleted.
+    #[error("the queue was taken away")]
+    Ended,
+    /// An event cannot be written as JSON.
+    #[error("{0}")]
+    Json(#[from] serde_json::Error),
+}
+
+/// The hearing of some domains' queues; ends when dropped.
+pub struct Hearing {
+    broker: Broker,
+    domains: Vec<&'static str>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Broker {
+    /// A broker at `uri` that carries events to `domains`. It is reached when it is first needed.
+    #[must_use]
+    pub fn new(uri: AMQPUri, domains: Vec<Wants>) -> Self {
+        Self(Arc::new(Inner {
+            uri,
+            domains,
+            links: Default::default(),
+            is_up: AtomicBool::new(true),
+            markers: Mutex::default(),
+        }))
+    }
+
+    /// Whether it could be reached when it was last needed.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.0.is_up.load(Ordering::Relaxed)
+    }
+
+    /// Where it is, without name and password.
+    #[must_use]
+    pub fn address(&self) -> String {
+        let authority = &self.0.uri.authority;
+        format!("amqp://{}:{}", authority.host, authority.port)
+    }
+
+    /// Tries whether it can be reached and has what events need.
+    pub async fn probe(&self) -> Result<(), BrokerError> {
+        self.channel(Way::Out).await.map(drop)
+    }
+
+    /// The broker as the one subscriber of a domain's outbox: what it is told is published, and it says yes when the
+    /// broker has confirmed all of it.
+    #[must_use]
+    pub fn publisher(&self) -> Subscriber {
+        let (broker, channel) = (self.clone(), Arc::new(tokio::sync::Mutex::new(None)));
+        Subscriber::of_everything("rabbitmq", move |deliver| {
+            let (broker, channel) = (broker.clone(), Arc::clone(&channel));
+            Box::pin(async move {
+                let mut channel = channel.lock().await;
+                let published = broker.publish(&mut channel, &deliver.events).await;
+                if published.is_err() {
+                    *channel = None;
+                }
+                broker.note(&published);
+                published.map_err(|_| Failure::Unavailable)
+            })
+        })
+    }
+
+    /// Starts to hear for domains of this process. Must be called on an actix system's thread.
+    #[must_use]
+    pub fn hear(&self, domains: Vec<Subscriber>) -> Hearing {
+        let names = domains.iter().map(Subscriber::name).collect();
+        let tasks = domains.into_iter().map(|domain| actix::spawn(hear(self.clone(), domain))).collect();
+        Hearing { broker: self.clone(), domains: names, tasks }
+    }
+
+    async fn publish(&self, open: &mut Option<Channel>, events: &[Delivery]) -> Result<(), BrokerError> {
+        let channel = match open {
+            Some(channel) if channel.status().connected() => channel,
+            _ => {
+                let channel = self.channel(Way::Out).await?;
+                in_time(channel.confirm_select(ConfirmSelectOptions::default())).await?;
+                open.insert(channel)
+            }
+        };
+        let mut confirms = Vec::with_capacity(events.len());
+        for event in events {
+            let wanted = self.0.domains.iter().any(|(_, wants)| wants.contains(&event.name.as_str()));
+            // An event that should lie in a queue and finds none comes back: somebody has deleted the queue.
+            let options = BasicPublishOptions { mandatory: wanted, ..Default::default() };
+            let properties = BasicProperties::default()
+                .with_delivery_mode(PERSISTENT)
+                .with_content_type("application/json".into())
+                .with_app_id("mercat".into())
+                .with_type(event.name.as_str().into())
+                .with_message_id(event.id.to_string().into());
+            let (to, body) = (event.name.as_str().into(), serde_json::to_vec(event)?);
+            confirms.push(in_time(channel.basic_publish(EXCHANGE.into(), to, options, &body, properties)).await?);
+        }
+        for confirm in confirms {
+            match in_time(confirm).await? {
+                Confirmation::Ack(None) => {}
+                _ => return Err(BrokerError::Refused),
+            }
+        }
+        Ok(())
+    }
+
+    /// A channel on the connection of this way, which is opened again when it has broken.
+    async fn channel(&self, way: Way) -> Result<Channel, BrokerError> {
+        let mut link = self.0.links[way as usize].lock().await;
+        if let Some(connection) = link.as_ref().filter(|connection| connection.status().connected()) {
+            return in_time(connection.create_channel()).await;
+        }
+        let properties = ConnectionProperties::default().with_connection_name("mercat".into());
+        let connection = in_time(Connection::connect_uri(self.0.uri.clone(), properties)).await?;
+        let channel = in_time(connection.create_channel()).await?;
+        self.declare(&channel).await?;
+        *link = Some(connection);
+        Ok(channel)
+    }
+
+    /// Makes what events need, unless it is there: the exchange, a queue for each domain and one for the dead.
+    async fn declare(&self, channel: &Channel) -> Result<(), BrokerError> {
+        let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
+        for exchange in [EXCHANGE, DEAD] {
+            in_time(channel.exchange_declare(exchange.into(), ExchangeKind::Topic, durable, FieldTable::default()))
+                .await?;
+        }
+        self.queue(channel, DEAD, quorum(), DEAD, &["#"]).await?;
+        for (domain, wants) in &self.0.domains {
+            let mut arguments = quorum();
+            arguments.insert("x-dead-letter-exchange".into(), long(DEAD));
+            arguments.insert("x-delivery-limit".into(), DELIVERIES_MAX.into());
+            // Several processes of one domain take turns, they do not share: events have their effects in order.
+            arguments.insert("x-single-active-consumer".into(), true.into());
+            self.queue(channel, &queue(domain), arguments, EXCHANGE, wants).await?;
+        }
+        Ok(())
+    }
+
+    async fn queue(
+        &self,
+        channel: &Channel,
+        name: &str,
+        arguments: FieldTable,
+        exchange: &str,
+        keys: &[&str],
+    ) -> Result<(), BrokerError> {
+        let durable = QueueDeclareOptions { durable: true, ..Default::default() };
+        in_time(channel.queue_declare(name.into(), durable, arguments)).await?;
+        for key in keys {
+            let (options, none) = (QueueBindOptions::default(), FieldTable::default());
+            in_time(channel.queue_bind(name.into(), exchange.into(), (*key).into(), options, none)).await?;
+        }
+        Ok(())
+    }
+
+    fn markers(&self) -> MutexGuard<'_, HashMap<String, oneshot::Sender<()>>> {
+        self.0.markers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes whether it can be reached, and says so when that has changed.
+    fn note(&self, outcome: &Result<(), BrokerError>) {
+        if self.0.is_up.swap(outcome.is_ok(), Ordering::Relaxed) != outcome.is_ok() {
+            match outcome {
+                Ok(()) => log::warn!("events: {} is back", self.address()),
+                Err(error) => {
+                    log::error!("events: {} does not take part: {error}; events wait until it does", self.address());
+                }
+            }
+        }
+    }
+}
+
+impl Hearing {
+    /// Waits until everything that is in the domains' queues by now has had its effect.
+    ///
+    /// # Errors
+    /// `Unavailable` when the broker cannot be reached, or another process hears for one of the domains.
+    pub async fn catch_up(&self) -> Result<(), Failure> {
+        let (mut ids, mut heard) = (Vec::new(), Vec::new());
+        let marked = async {
+            let channel = self.broker.channel(Way::Out).await?;
+            for domain in &self.domains {
+                let (id, (hear, wait)) = (fresh().to_string(), oneshot::channel());
+                self.broker.markers().insert(id.clone(), hear);
+                ids.push(id.clone());
+                heard.push(wait);
+                let properties = BasicProperties::default().with_type(MARKER.into()).with_message_id(id.into());
+                let (to, options) = (queue(domain).as_str().into(), BasicPublishOptions::default());
+                in_time(channel.basic_publish("".into(), to, options, &[], properties)).await?;
+            }
+            Ok::<_, BrokerError>(())
+        };
+        let marked = marked.await;
+        let all = match marked {
+            Ok(()) => tokio::time::timeout(EFFECT, futures_util::future::try_join_all(heard))
+                .await
+                .is_ok_and(|all| all.is_ok()),
+            Err(_) => false,
+        };
+        let mut waiting = self.broker.markers();
+        ids.iter().for_each(|id| drop(waiting.remove(id)));
+        if all { Ok(()) } else { Err(Failure::Unavailable) }
+    }
+}
+
+impl Drop for Hearing {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+fn queue(domain: &str) -> String {
+    format!("mercat.{domain}")
+}
+
+fn long(text: &str) -> lapin::types::AMQPValue {
+    lapin::types::AMQPValue::LongString(text.into())
+}
+
+fn quorum() -> FieldTable {
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), long("quorum"));
+    arguments
+}
+
+async fn in_time<T>(work: impl Future<Output = lapin::Result<T>>) -> Result<T, BrokerError> {
+    match tokio::time::timeout(PATIENCE, work).await {
+        Ok(done) => Ok(done?),
+        Err(_) => Err(BrokerError::Silent),
+    }
+}
+
+/// Hears for one domain, for ever.
+async fn hear(broker: Broker, domain: Subscriber) {
+    let mut pause = PAUSE.0;
+    loop {
+        let begun = tokio::time::Instant::now();
+        let ended = hear_until_it_breaks(&broker, &domain).await.map(|never| match never {});
+        broker.note(&ended);
+        // What worked for a while starts over with a short pause.
+        if begun.elapsed() > PAUSE.1 {
+            pause = PAUSE.0;
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE.1);
+    }
+}
+
+async fn hear_until_it_breaks(broker: &Broker, domain: &Subscriber) -> Result<std::convert::Infallible, BrokerError> {
+    let channel = broker.channel(Way::In).await?;
+    in_time(channel.basic_qos(PREFETCH, BasicQosOptions::default())).await?;
+    let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
+    let mut messages =
+        in_time(channel.basic_consume(queue(domain.name()).as_str().into(), "".into(), options, none)).await?;
+    broker.note(&Ok(()));
+    while let Some(first) = messages.next().await {
+        let mut batch = vec![first?];
+        while batch.len() < usize::from(PREFETCH) {
+            let Some(Some(next)) = messages.next().now_or_never() else { break };
+            batch.push(next?);
+        }
+        let (mut events, mut markers, mut last) = (Vec::new(), Vec::new(), None);
+        for message in &batch {
+            if message.properties.kind().as_ref().is_some_and(|kind| kind.as_str() == MARKER) {
+                markers.extend(message.properties.message_id().as_ref().map(ToString::to_string));
+            } else if let Ok(event) = serde_json::from_slice::<Delivery>(&message.data) {
+                events.push(event);
+            } else {
+                log::error!("events: {} got a message that is no event; it lies in {DEAD}", domain.name());
+                message.reject(BasicRejectOptions { requeue: false }).await?;
+                continue;
+            }
+            last = Some(message.delivery_tag);
+        }
+        tell(domain, events).await;
+        if let Some(last) = last {
+            in_time(channel.basic_ack(last, BasicAckOptions { multiple: true })).await?;
+        }
+        let mut waiting = broker.markers();
+        for heard in markers.iter().filter_map(|marker| waiting.remove(marker)) {
+            // Nobody waits any more when the time was over.
+            let _ = heard.send(());
+        }
+    }
+    Err(BrokerError::Ended)
+}
+
+/// Tells a domain until it says yes. The messages stay unacknowledged meanwhile: with a domain that is down nothing gets
+/// lost, and nothing goes round in circles.
+async fn tell(domain: &Subscriber, events: Vec<Delivery>) {
+    if events.is_empty() {
+        return;
+    }
+    let mut pause = PAUSE.0;
+    while let Err(failure) =
+        domain.tell(Ctx::domain("rabbitmq").within(EFFECT), Deliver { events: events.clone() }).await
+    {
+        log::warn!("events: {} did not take what came from RabbitMQ: {failure}", domain.name());
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE.1);
+    }
+}
