@@ -9,11 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use actix::{Actor, Arbiter, ArbiterHandle, AsyncContext, Context, Supervised};
-use diesel_migrations::EmbeddedMigrations;
 
 use crate::messaging::{Client, Failure, Storage, Supervisor};
-use crate::settings::Settings;
-use crate::store::{OpenError, ReaderThreads, Store, StoreConfig};
+use crate::settings::{Database, Settings};
+use crate::store::{Migrations, OpenError, ReaderThreads, Store, StoreConfig};
 use crate::types::Clock;
 
 /// Messages that may wait in an actor's mailbox; the client's own limit is reached before.
@@ -56,8 +55,14 @@ impl Ground {
     }
 
     /// Opens a domain's database.
-    pub fn store(&self, domain: &'static str, migrations: EmbeddedMigrations) -> Result<Store, OpenError> {
-        let mut config = StoreConfig::new(self.settings.database.join(format!("{domain}.db")));
+    pub fn store(&self, domain: &'static str, migrations: Migrations) -> Result<Store, OpenError> {
+        let mut config = match &self.settings.domain(domain).database {
+            Database::Folder(folder) => StoreConfig::new(folder.join(format!("{domain}.db"))),
+            Database::Postgres(server) => {
+                StoreConfig { server: Some(server.clone()), ..StoreConfig::new(std::path::PathBuf::new()) }
+            }
+        };
+        config.connections = self.settings.store.connections;
         config.migrate = self.settings.migrate;
         config.batch_max = self.settings.store.batch_max;
         config.beside = self.beside;
@@ -175,7 +180,10 @@ mod tests {
 
     use super::*;
 
-    const MIGRATIONS: EmbeddedMigrations = embed_migrations!("src/store/tests_migrations");
+    const MIGRATIONS: Migrations = Migrations {
+        sqlite: embed_migrations!("src/store/tests_migrations"),
+        postgres: embed_migrations!("src/store/tests_migrations_postgres"),
+    };
     const EVERY: Duration = Duration::from_millis(1);
 
     struct Counting {

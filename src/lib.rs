@@ -23,6 +23,8 @@ pub mod settings;
 pub mod simulation;
 pub mod stats;
 pub mod store;
+#[cfg(test)]
+mod twins;
 pub mod types;
 pub mod users;
 pub mod web;

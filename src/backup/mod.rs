@@ -172,6 +172,7 @@ fn measure(from: &Path, mut to: Option<&mut File>) -> io::Result<(u64, String)> 
 /// # Errors
 /// Says which file cannot be used. Then what was written is removed again.
 pub fn take(settings: &Settings, to: &Path, now: impl Fn() -> Timestamp) -> Done<Manifest> {
+    refuse_servers(settings)?;
     let is_new = !to.exists();
     if !is_new {
         let mut entries = fs::read_dir(to).map_err(|why| unusable(to, &why))?;
@@ -200,6 +201,17 @@ pub fn take(settings: &Settings, to: &Path, now: impl Fn() -> Timestamp) -> Done
         }
     }
     taken
+}
+
+/// Refuses a shop of which a part is on a server: what is there has its own tools, and they copy it better.
+fn refuse_servers(settings: &Settings) -> Done<()> {
+    let Some(domain) = settings.domains.iter().find(|domain| domain.database.server().is_some()) else { return Ok(()) };
+    Err(BackupError::Unusable(format!(
+        "the database of {} is in PostgreSQL, and this command copies files only: use pg_dump and pg_restore for the \
+         schemas of the shop, and keep a copy of {} too",
+        domain.name,
+        settings.data.join(users::SECRET_FILE).display()
+    )))
 }
 
 fn copy(settings: &Settings, to: &Path, now: impl Fn() -> Timestamp) -> Done<Manifest> {
@@ -284,6 +296,7 @@ fn modified(file: &Path) -> Option<Timestamp> {
 /// When the backup is not whole, the shop is newer and `force` is not given, or a file cannot be used. Then the shop
 /// is as it was.
 pub fn restore(settings: &Settings, from: &Path, force: bool) -> Done<Manifest> {
+    refuse_servers(settings)?;
     finish(settings)?;
     let manifest = read_manifest(from)?;
     let taken_at = manifest.taken_at;

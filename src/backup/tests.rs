@@ -17,7 +17,12 @@ fn now() -> Timestamp {
 fn settings(dir: &TempDir, name: &str) -> Settings {
     let data = dir.path().join(name);
     fs::create_dir_all(&data).unwrap();
-    Settings::for_test(&data)
+    let mut settings = Settings::for_test(&data);
+    // Files are what is copied, whatever the other tests run on.
+    for domain in &mut settings.domains {
+        domain.database = crate::settings::Database::Folder(data.clone());
+    }
+    settings
 }
 
 async fn register(app: &App, name: &str) {

@@ -16,7 +16,7 @@ use crate::messaging::{Ctx, Failure, Role};
 use crate::payments::{
     GetInvoice, Invoice, InvoiceExpired, InvoicePaid, InvoiceStatus, InvoiceVoided, PaymentsError, VoidInvoice,
 };
-use crate::store::{Audit, Audited, Conn, Tx};
+use crate::store::{Audit, Audited, Conn, Touch, Tx};
 use crate::types::{CartItemId, CheckoutId, Fields, InvoiceId, ProductId, UserId};
 use crate::users::UserErased;
 
@@ -49,6 +49,11 @@ crate::answers! { Carts;
     Deliver => deliver,
     Audit => audit,
     AuditCheckouts => audit_checkouts,
+}
+
+/// What a change of one user's cart touches: its lines and its checkouts.
+pub fn of_cart(user: UserId) -> Touch {
+    Touch::only("cart", user)
 }
 
 /// The products as they are sold this moment.
@@ -105,7 +110,7 @@ async fn ended_meanwhile(room: &Room, ctx: &Ctx, user: UserId, invoice_id: Invoi
     };
     let row = room.store.read(move |conn| Ok::<_, CartError>(store::alive(conn, user)?)).await?;
     if let Some(row) = row.filter(|row| row.invoice_id == Some(invoice_id)) {
-        room.store.write(move |tx| end(tx, row.id, state)).await?;
+        room.store.write_on(of_cart(user), move |tx| end(tx, row.id, state)).await?;
     }
     Ok(true)
 }
@@ -124,7 +129,7 @@ async fn put_in(room: Arc<Room>, ctx: Ctx, request: AddItem) -> Result<CartItem,
     let offer = offer(&room, &ctx, request.product_id).await?;
     let (user, quantity) = (request.user_id, request.quantity);
     room.store
-        .write_once(&ctx, &request, move |tx| {
+        .write_once_on(of_cart(user), &ctx, &request, move |tx| {
             refuse_frozen(tx.conn, user)?;
             let row = ItemRow {
                 id: CartItemId::new(),
@@ -180,7 +185,8 @@ async fn set_quantity(room: Arc<Room>, ctx: Ctx, request: SetQuantity) -> Result
 async fn change(room: Arc<Room>, ctx: Ctx, request: SetQuantity) -> Result<Option<CartItem>, CartError> {
     let SetQuantity { user_id, item_id, quantity } = request;
     if quantity == 0 {
-        return room.store.write_once(&ctx, &request, move |tx| take_out(tx, user_id, item_id).map(|()| None)).await;
+        let job = move |tx: &mut Tx<'_>| take_out(tx, user_id, item_id).map(|()| None);
+        return room.store.write_once_on(of_cart(user_id), &ctx, &request, job).await;
     }
     let row = room
         .store
@@ -189,7 +195,7 @@ async fn change(room: Arc<Room>, ctx: Ctx, request: SetQuantity) -> Result<Optio
         .ok_or(CartError::ItemNotFound)?;
     let offer = offer(&room, &ctx, row.product_id).await?;
     room.store
-        .write_once(&ctx, &request, move |tx| {
+        .write_once_on(of_cart(user_id), &ctx, &request, move |tx| {
             refuse_frozen(tx.conn, user_id)?;
             model::fits(quantity, &offer)?;
             let row = ItemRow {
@@ -218,7 +224,8 @@ fn take_out(tx: &mut Tx<'_>, user: crate::types::UserId, item: CartItemId) -> Re
 
 async fn remove_item(room: Arc<Room>, ctx: Ctx, request: RemoveItem) -> Result<(), CartError> {
     let RemoveItem { user_id, item_id } = request;
-    let work = || room.store.write_once(&ctx, &request, move |tx| take_out(tx, user_id, item_id));
+    let touch = of_cart(user_id);
+    let work = || room.store.write_once_on(touch.clone(), &ctx, &request, move |tx| take_out(tx, user_id, item_id));
     past_ended_checkout(&room, &ctx, user_id, work).await
 }
 
@@ -312,7 +319,8 @@ async fn cancel(room: Arc<Room>, ctx: Ctx, request: CancelCheckout) -> Result<()
     }
     // The event says the same a moment later; the buyer who reads the cart now must see it already.
     let id = row.id;
-    room.store.write_once(&ctx, &request, move |tx| end(tx, id, CheckoutState::Cancelled)).await
+    let job = move |tx: &mut Tx<'_>| end(tx, id, CheckoutState::Cancelled);
+    room.store.write_once_on(of_cart(user), &ctx, &request, job).await
 }
 
 /// Ends a checkout, if it has not ended.

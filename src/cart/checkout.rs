@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::actor::of_cart;
 use super::model::{self, CheckoutState, FrozenLine};
 use super::store::{self, CheckoutRow};
 use super::{CartError, Checkout};
@@ -181,7 +182,8 @@ impl Room {
         let lifetime = self.lifetime;
         // Noted before the row can be seen: the timer must not take up what is about to begin.
         let _running = self.under_way.begin(id);
-        match self.store.write(move |tx| begin(tx, id, &request, email, &wish, lifetime)).await? {
+        let touch = of_cart(request.user_id).and_wish(&wish);
+        match self.store.write_on(touch, move |tx| begin(tx, id, &request, email, &wish, lifetime)).await? {
             Begun::Before(invoice) => {
                 ctx.mark_replayed();
                 Ok(*invoice)
@@ -228,7 +230,7 @@ impl Room {
         let (currency, lines) = model::invoice_lines(&frozen, &held.offers)?;
         let id = row.id;
         self.store
-            .write(move |tx| {
+            .write_on(of_cart(row.user_id), move |tx| {
                 let mut row = current(tx, id)?;
                 row.currency = Some(currency);
                 row.invoice_lines = Some(store::to_text(&lines)?);
@@ -256,10 +258,14 @@ impl Room {
         };
         let invoice = self.payments.call(self.onward(ctx), request).await.map_err(from_payments)?;
         let (id, answer) = (row.id, invoice);
+        let wish = Wish {
+            scope: row.scope,
+            key: IdempotencyKey::own(&row.key),
+            fingerprint: Fingerprint::from_bytes(row.fingerprint),
+        };
         self.store
-            .write(move |tx| {
+            .write_on(of_cart(row.user_id).and_wish(&wish), move |tx| {
                 let mut row = current(tx, id)?;
-                let wish = row.wish();
                 if let Some(before) = tx.recall::<Invoice, CartError>(&wish)? {
                     return Ok(before);
                 }
@@ -293,13 +299,18 @@ impl Room {
     /// Lets the stock of a failed checkout go.
     async fn release(&self, ctx: &Ctx, row: CheckoutRow) -> Result<(), CartError> {
         self.catalog.call(self.onward(ctx), ReleaseHold { hold: row.hold }).await.map_err(from_catalog)?;
-        self.store.write(move |tx| Ok::<_, CartError>(store::released(tx.conn, row.id)?)).await
+        let touch = of_cart(row.user_id);
+        self.store.write_on(touch, move |tx| Ok::<_, CartError>(store::released(tx.conn, row.id)?)).await
     }
 
     /// Ends, at its buyer's wish, a checkout that has no invoice yet and on which nobody works; `false` when that
     /// cannot be said of it.
     pub async fn abandon(&self, ctx: &Ctx, row: &CheckoutRow) -> Result<bool, CartError> {
         let Some(_running) = self.under_way.begin(row.id) else { return Ok(false) };
+        if !self.store.is_left_behind(row.created_at) {
+            // Another process may be working on it.
+            return Ok(false);
+        }
         if row.state()? != CheckoutState::Started {
             return Ok(false);
         }
@@ -313,6 +324,9 @@ impl Room {
 
     /// One round of the timer: takes up checkouts that nobody works on.
     pub async fn look_around(self: Arc<Self>) {
+        if !self.store.leads() {
+            return;
+        }
         let rows = self.store.read(|conn| Ok::<_, CartError>(store::unfinished(conn, RESUME_BATCH)?)).await;
         let rows = match rows {
             Ok(rows) => rows,
@@ -321,7 +335,7 @@ impl Room {
                 return;
             }
         };
-        for row in rows {
+        for row in rows.into_iter().filter(|row| self.store.is_left_behind(row.created_at)) {
             let Some(running) = self.under_way.begin(row.id) else { continue };
             let room = Arc::clone(&self);
             actix::spawn(async move {

@@ -20,13 +20,13 @@ mod tests;
 
 use std::sync::Arc;
 
-use diesel_migrations::{EmbeddedMigrations, embed_migrations};
+use diesel_migrations::embed_migrations;
 
 use crate::catalog::Catalog;
 use crate::ground::{Ground, Opened};
 use crate::messaging::Client;
 use crate::payments::Payments;
-use crate::store::OpenError;
+use crate::store::{Migrations, OpenError};
 
 pub use actor::Carts;
 pub use error::CartError;
@@ -35,7 +35,10 @@ pub use messages::*;
 use checkout::Room;
 
 /// The steps of this domain's database.
-pub const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/cart/sqlite");
+pub const MIGRATIONS: Migrations = Migrations {
+    sqlite: embed_migrations!("migrations/cart/sqlite"),
+    postgres: embed_migrations!("migrations/cart/postgres"),
+};
 
 /// The events of other domains that this one wants to hear of.
 pub const WANTS: &[&str] =

@@ -3,7 +3,6 @@
 pub mod audit;
 
 use diesel::dsl::{count_star, max, min};
-use diesel::prelude::*;
 use diesel::upsert::excluded;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -12,6 +11,7 @@ use super::model::{CheckoutState, FrozenLine, Line};
 use super::schema::{cart_item, checkout};
 use crate::messaging::IdempotencyKey;
 use crate::payments::InvoiceLine;
+use crate::store::query::*;
 use crate::store::{Conn, Fingerprint, Prepare, Wish};
 use crate::types::{
     Amount, CartItemId, CheckoutId, Currency, EmailAddress, HoldId, InvoiceId, ProductId, Quantity, Timestamp, UserId,

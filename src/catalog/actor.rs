@@ -17,7 +17,7 @@ use crate::events::{Deliver, Delivery, Event};
 use crate::ground::now_and_every;
 use crate::messaging::{Ctx, Failure, Request};
 use crate::settings;
-use crate::store::{Audit, Audited, Conn, Store, Tx};
+use crate::store::{Audit, Audited, Conn, Store, Touch, Tx};
 use crate::types::{Cursor, FieldError, Fields, HoldId, ProductId};
 
 /// How often holds that ran out are looked for.
@@ -43,8 +43,8 @@ pub struct Room {
 impl Room {
     pub(super) fn new(store: Store, settings: &settings::Catalog) -> Self {
         Self {
+            cache: Cache::new(settings.cache_max, store.memory()),
             store,
-            cache: Cache::new(settings.cache_max),
             settings: settings.clone(),
             renders: Arc::new(Semaphore::new(RENDERS_MAX)),
             expiring: Arc::new(Semaphore::new(1)),
@@ -60,9 +60,18 @@ impl Room {
         &self,
         job: impl FnOnce(&mut Tx<'_>, &Hand) -> Result<T, CatalogError> + Send + 'static,
     ) -> Result<T, CatalogError> {
+        self.change_on(Touch::everything(), job).await
+    }
+
+    /// Like [`Room::change`], for a job that touches only this.
+    async fn change_on<T: Send + 'static>(
+        &self,
+        touch: Touch,
+        job: impl FnOnce(&mut Tx<'_>, &Hand) -> Result<T, CatalogError> + Send + 'static,
+    ) -> Result<T, CatalogError> {
         let hand = self.hand();
         let held = hand.clone();
-        let answer = self.store.write(move |tx| job(tx, &held)).await?;
+        let answer = self.store.write_on(touch, move |tx| job(tx, &held)).await?;
         hand.changes.committed();
         Ok(answer)
     }
@@ -391,6 +400,20 @@ async fn export_products(room: Arc<Room>, _: Ctx, request: ExportProducts) -> Re
 async fn hold_stock(room: Arc<Room>, _: Ctx, request: HoldStock) -> Result<Held, CatalogError> {
     let lines = model::hold_lines(&request.lines)?;
     let HoldStock { hold, expires_at, .. } = request;
+    if room.store.is_concurrent() {
+        // Where some of each is left, nothing but the products themselves changes, and other buyers need not wait.
+        let touch = lines.iter().fold(Touch::only("hold", hold), |touch, line| touch.and("product", line.product_id));
+        let wanted = lines.clone();
+        let job = move |tx: &mut Tx<'_>, hand: &Hand| {
+            if stock::would_empty(tx.conn, &wanted)? {
+                return Ok(None);
+            }
+            stock::take_hold(tx, hand, hold, &wanted, expires_at).map(Some)
+        };
+        if let Some(held) = room.change_on(touch, job).await? {
+            return Ok(held);
+        }
+    }
     room.change(move |tx, hand| stock::take_hold(tx, hand, hold, &lines, expires_at)).await
 }
 
@@ -465,6 +488,9 @@ fn open<E: Event>(event: &Delivery) -> Result<Option<E>, Failure> {
 
 /// Lets go the holds that have run out, a few a job, so that nobody waits long behind them.
 async fn expire(room: Arc<Room>) {
+    if !room.store.leads() {
+        return;
+    }
     // One at a time: a slow database must not gather a crowd of these.
     let Ok(_permit) = room.expiring.try_acquire() else { return };
     if let Err(error) = expire_all(&room).await {

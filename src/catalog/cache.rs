@@ -5,12 +5,13 @@
 //! after it the new one, and never the old one again. A read that began earlier and ends later finds that the
 //! stamp it took has moved on, and keeps nothing either.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use quick_cache::sync::Cache as Ready;
 
 use super::{Facets, Product, ProductPage, ProductQuery};
+use crate::store::Memory;
 use crate::types::{ProductId, Timestamp};
 
 /// Pages of lists that are kept; each is twenty products or so, most of which are shared with the others.
@@ -36,6 +37,9 @@ struct Inner {
     pages: Ready<PageKey, (u64, ProductPage)>,
     counts: Ready<ProductQuery, Counts>,
     own: Ready<ProductId, Timestamp>,
+    /// Whether anything may be believed, and since when.
+    memory: Memory,
+    era: AtomicU64,
 }
 
 /// The counts of a large list, which may be used again for a moment although something has changed.
@@ -74,8 +78,8 @@ fn lock(stamp: &Mutex<Stamp>) -> MutexGuard<'_, Stamp> {
 }
 
 impl Cache {
-    /// An empty memory for so many products.
-    pub fn new(products_max: usize) -> Self {
+    /// An empty memory for so many products, believed as long as `memory` says.
+    pub fn new(products_max: usize, memory: Memory) -> Self {
         Self(Arc::new(Inner {
             products: Ready::new(products_max),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
@@ -83,12 +87,23 @@ impl Cache {
             pages: Ready::new(PAGES_MAX),
             counts: Ready::new(COUNTS_MAX),
             own: Ready::new(OWN_MAX),
+            era: AtomicU64::new(memory.era().unwrap_or(0)),
+            memory,
         }))
+    }
+
+    /// Whether what is kept may be believed: not while another process can change the products behind our back.
+    fn holds(&self) -> bool {
+        let Some(era) = self.0.memory.era() else { return false };
+        if self.0.era.swap(era, Ordering::SeqCst) != era {
+            self.clear();
+        }
+        true
     }
 
     /// The product, if it is kept.
     pub fn product(&self, id: ProductId) -> Option<Arc<Product>> {
-        self.0.products.get(&id)
+        if self.holds() { self.0.products.get(&id) } else { None }
     }
 
     /// To be taken before the database is read, and given back with what was read.
@@ -98,6 +113,9 @@ impl Cache {
 
     /// Keeps a product that was read after `stamp` was taken, unless it changed meanwhile.
     pub fn keep(&self, stamp: u64, product: &Arc<Product>) {
+        if !self.holds() {
+            return;
+        }
         let shard = lock(self.0.shard(product.id));
         if shard.under_way == 0 && shard.version == stamp {
             self.0.products.insert(product.id, Arc::clone(product));
@@ -106,7 +124,7 @@ impl Cache {
 
     /// The page, if it is kept and nothing has changed since.
     pub fn page(&self, key: &PageKey) -> Option<ProductPage> {
-        let (version, page) = self.0.pages.get(key)?;
+        let (version, page) = self.0.pages.get(key).filter(|_| self.holds())?;
         let now = lock(&self.0.lists);
         (now.under_way == 0 && now.version == version).then_some(page)
     }
@@ -118,6 +136,9 @@ impl Cache {
 
     /// Keeps a page that was read after `stamp` was taken, unless anything changed meanwhile.
     pub fn keep_page(&self, stamp: u64, key: PageKey, page: &ProductPage) {
+        if !self.holds() {
+            return;
+        }
         let now = lock(&self.0.lists);
         if now.under_way == 0 && now.version == stamp {
             self.0.pages.insert(key, (stamp, page.clone()));
@@ -126,7 +147,7 @@ impl Cache {
 
     /// The counts of a large list, if they are kept.
     pub fn counts(&self, query: &ProductQuery) -> Option<Counts> {
-        self.0.counts.get(query)
+        self.0.counts.get(query).filter(|_| self.holds())
     }
 
     /// Keeps the counts of a large list.

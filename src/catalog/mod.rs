@@ -26,20 +26,24 @@ mod tests;
 
 use std::sync::Arc;
 
-use diesel_migrations::{EmbeddedMigrations, embed_migrations};
+use diesel_migrations::embed_migrations;
 
 use crate::comments::RatingChanged;
 use crate::events::Event as _;
 use crate::ground::{Ground, Opened};
 use crate::payments::{InvoiceExpired, InvoicePaid, InvoiceRefunded, InvoiceVoided};
-use crate::store::OpenError;
+use crate::store::{Migrations, OpenError};
 
 pub use actor::Catalog;
 pub use error::CatalogError;
 pub use messages::*;
+pub use store::index_anew;
 
 /// The tables of this domain.
-pub const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/catalog/sqlite");
+pub const MIGRATIONS: Migrations = Migrations {
+    sqlite: embed_migrations!("migrations/catalog/sqlite"),
+    postgres: embed_migrations!("migrations/catalog/postgres"),
+};
 
 /// The events that this domain wants to hear of. Its own are among them: another process may write to the same
 /// database.

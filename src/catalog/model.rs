@@ -228,20 +228,49 @@ pub fn rating(sum: i64, count: i64) -> Option<f64> {
     Some(hundredths as f64 / 100.0)
 }
 
+/// How many letters of a word PostgreSQL's index tells apart; it takes about 2,000 bytes.
+const LEXEME_MAX: usize = 400;
+
 /// What a search looks for, in the language of FTS5; `None` when there is no word in it. Every word stands in quotes,
 /// so that nothing a person types is an operator or an error; the last one may be unfinished.
 pub fn search(text: &str) -> Option<String> {
-    // Combining accents stay in their word: the index takes them off there.
-    let words: Vec<&str> = text
-        .split(|c: char| !c.is_alphanumeric() && !is_accent(c))
-        .filter(|word| word.contains(char::is_alphanumeric))
-        .take(WORDS_MAX)
-        .collect();
-    if words.is_empty() {
-        return None;
+    let quoted: Vec<String> = words(text).take(WORDS_MAX).map(|word| format!("\"{word}\"")).collect();
+    if quoted.is_empty() { None } else { Some(quoted.join(" AND ") + " *") }
+}
+
+/// The words of a text. Combining accents stay in their word.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_alphanumeric() && !is_accent(c))
+        .filter(|word| word.contains(|c: char| c.is_alphanumeric() && !is_accent(c)))
+}
+
+/// A word as PostgreSQL keeps it: without accents and capitals, and not longer than it takes.
+fn lexeme(word: &str) -> String {
+    fold(word).chars().filter(|c| !is_accent(*c)).take(LEXEME_MAX).collect()
+}
+
+/// What [`search`] looks for, in the language of PostgreSQL's text search: words that have one of the `weights`.
+pub fn ts_query(text: &str, weights: &str) -> String {
+    let quoted: Vec<String> = words(text).take(WORDS_MAX).map(|word| format!("'{}':", lexeme(word))).collect();
+    let last = quoted.len().saturating_sub(1);
+    let part = |(n, word): (usize, &String)| format!("{word}{}{weights}", if n == last { "*" } else { "" });
+    quoted.iter().enumerate().map(part).collect::<Vec<_>>().join(" & ")
+}
+
+/// What is found of a product, in the language of PostgreSQL's text search: each word once, with the weight `A` where
+/// the name has it, `B` where the labels do, `C` where the description does.
+pub fn ts_vector(name: &str, labels: &str, description: &str) -> String {
+    let mut all: BTreeMap<String, [bool; 3]> = BTreeMap::new();
+    for (n, text) in [name, labels, description].into_iter().enumerate() {
+        for word in words(text) {
+            all.entry(lexeme(word)).or_default()[n] = true;
+        }
     }
-    let quoted: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
-    Some(quoted.join(" AND ") + " *")
+    let one = |(word, has): (&String, &[bool; 3])| {
+        let places = ["1A", "2B", "3C"].into_iter().zip(has).filter_map(|(place, has)| has.then_some(place));
+        format!("'{word}':{}", places.collect::<Vec<_>>().join(","))
+    };
+    all.iter().map(one).collect::<Vec<_>>().join(" ")
 }
 
 /// The query as lists and their memory know it: nothing blank in it, its order said; or all that is wrong with it.

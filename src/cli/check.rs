@@ -8,6 +8,8 @@ use super::{Failed, say};
 use crate::app::App;
 use crate::check::{self, Report};
 use crate::settings::Settings;
+use crate::store::OpenError;
+use crate::types::Clock;
 
 /// How long news that a stopped shop left behind may take to be heard.
 const SETTLE_MAX: Duration = Duration::from_secs(60);
@@ -19,6 +21,16 @@ pub fn check(configuration: &Configuration, settings: Settings) -> Result<(), Fa
     // Held while nobody serves this shop; then what it left unfinished is finished here, as its next start would.
     let held = lock(configuration, &settings).ok();
     let open = if held.is_some() { App::open } else { App::open_beside };
+    let report = report(configuration, settings, open)?;
+    if report.faults.is_empty() { Ok(()) } else { Err(Failed::in_part()) }
+}
+
+/// Reads all books of the shop that `open` opens, and tells what was found.
+pub fn report(
+    configuration: &Configuration,
+    settings: Settings,
+    open: fn(Settings, Clock) -> Result<App, OpenError>,
+) -> Result<Report, Failed> {
     let report = actix::System::new().block_on(async {
         let app = app(configuration, settings, open)?;
         // What does not settle in time is a fault, and is found as one.
@@ -30,7 +42,7 @@ pub fn check(configuration: &Configuration, settings: Settings) -> Result<(), Fa
         report
     })?;
     tell(&report);
-    if report.faults.is_empty() { Ok(()) } else { Err(Failed::in_part()) }
+    Ok(report)
 }
 
 fn tell(report: &Report) {

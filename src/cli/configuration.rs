@@ -53,6 +53,12 @@ impl Configuration {
         if let Some(listen) = &serve.listen {
             flags.push(("listen", listen.clone(), "--listen"));
         }
+        if let Some(domains) = &serve.domains {
+            flags.push(("domains", domains.clone(), "--domains"));
+        }
+        if let Some(grpc) = &serve.grpc {
+            flags.push(("grpc", grpc.clone(), "--grpc"));
+        }
         if let Some(data) = &common.data {
             let data = data.clone().into_string().map_err(|_| BadSetting {
                 key: "data".to_owned(),

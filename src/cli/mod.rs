@@ -10,7 +10,9 @@ mod admin;
 mod backup;
 mod check;
 mod configuration;
+mod doctor;
 mod logging;
+mod move_data;
 mod open;
 mod products;
 mod seed;
@@ -73,6 +75,12 @@ struct ServeFlags {
     /// Where to listen; port 0 picks a free one [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<String>,
+    /// Which parts of the shop to run: gateway and domains, with commas between [default: all]
+    #[arg(long, value_name = "NAMES")]
+    domains: Option<String>,
+    /// Where other processes ask the domains of this one; port 0 picks a free one [default: nowhere]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    grpc: Option<String>,
     /// Do not fill an empty shop with the demo
     #[arg(long)]
     no_demo: bool,
@@ -85,6 +93,10 @@ enum Command {
   mercat serve                         on http://127.0.0.1:8080, with the data in ./data
   mercat serve --listen 127.0.0.1:0 --data /srv/shop
   MERCAT_LOG=debug MERCAT_LOG_FORMAT=json mercat serve
+
+A shop in two processes, which may share a data folder or have one each:
+  mercat serve --domains payments --grpc 127.0.0.1:50051
+  MERCAT_PAYMENTS__PLACE=http://127.0.0.1:50051 mercat serve
 
 When it is ready, a line with `listening on http://ADDRESS` is written to standard error.
 SIGTERM and Ctrl-C let requests under way end first; a second Ctrl-C does not wait.")]
@@ -124,6 +136,17 @@ Example:
   mercat check --data /srv/shop"
     )]
     Check,
+    /// Try the databases, the mail server and the other processes that the settings name
+    #[command(
+        after_help = "One line each: ok, or what is wrong and what to do. Changes nothing; a shop may run meanwhile.
+
+Exit code: 0 all is well, 1 something is wrong.
+
+Examples:
+  mercat doctor --data /srv/shop
+  MERCAT_PAYMENTS__PLACE=http://payments:50051 mercat doctor"
+    )]
+    Doctor,
     /// Copy the whole shop into a folder, while it runs
     #[command(
         after_help = "All databases are copied as they are at the same instant; the shop goes on selling. The copy is
@@ -155,6 +178,24 @@ Examples:
         /// Replace a shop that is newer than the backup
         #[arg(long)]
         force: bool,
+    },
+    /// Move a shop from files to PostgreSQL
+    #[command(
+        name = "move-data",
+        after_help = "Stop the shop first. All databases are moved in one transaction: a move that is cut short has moved
+nothing. The books are read on both sides, as `mercat check` does, and must say the same. The files
+stay as they were. The server must be reached without TLS; its schemas must be new or empty.
+
+Example:
+  mercat move-data --from sqlite:/srv/shop --to postgres://shop:PASSWORD@127.0.0.1/shop"
+    )]
+    MoveData {
+        /// Where the shop is: sqlite:FOLDER
+        #[arg(long)]
+        from: String,
+        /// Where it goes: postgres://USER:PASSWORD@HOST:PORT/DATABASE
+        #[arg(long)]
+        to: String,
     },
     /// Print every setting, its value and where it came from
     #[command(
@@ -322,10 +363,14 @@ fn run(cli: Cli) -> Result<(), Failed> {
         // `mercat --listen X serve` means what `mercat serve --listen X` does.
         Some(Command::Serve(flags)) => Command::Serve(ServeFlags {
             listen: flags.listen.or(serve.listen),
+            domains: flags.domains.or(serve.domains),
+            grpc: flags.grpc.or(serve.grpc),
             no_demo: flags.no_demo || serve.no_demo,
         }),
-        Some(_) if serve.listen.is_some() || serve.no_demo => {
-            return Err(Failed::start("--listen and --no-demo belong to `mercat serve`; leave them out here"));
+        Some(_) if serve.listen.is_some() || serve.domains.is_some() || serve.grpc.is_some() || serve.no_demo => {
+            return Err(Failed::start(
+                "--listen, --domains, --grpc and --no-demo belong to `mercat serve`; leave them out here",
+            ));
         }
         Some(other) => other,
     };
@@ -359,7 +404,9 @@ fn run(cli: Cli) -> Result<(), Failed> {
             let accounts = if reset_accounts { Accounts::Reset } else { Accounts::Keep };
             seed::demo(&configuration, settings, accounts)
         }
+        Command::Doctor => doctor::doctor(&settings),
         Command::Check => check::check(&configuration, settings),
+        Command::MoveData { from, to } => move_data::move_data(&configuration, settings, &from, &to),
         Command::Backup { dir } => backup::backup(&configuration, &settings, &dir),
         Command::Restore { dir, force } => backup::restore(&configuration, &settings, &dir, force),
         Command::Config { .. } | Command::Completions { .. } => Ok(()),

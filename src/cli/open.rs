@@ -11,8 +11,8 @@ use super::{Failed, say};
 use crate::app::App;
 use crate::backup;
 use crate::messaging::Ctx;
-use crate::settings::{DOMAINS, Place, Settings};
-use crate::store::OpenError;
+use crate::settings::{Database, Place, Postgres, Settings};
+use crate::store::{self, OpenError};
 use crate::types::Clock;
 
 /// The file a running shop holds, so that a second one stays out.
@@ -56,7 +56,11 @@ fn finish_restore(configuration: &Configuration, settings: &Settings) -> Result<
 
 /// Whether there is a shop's database already.
 pub fn has_shop(settings: &Settings) -> bool {
-    DOMAINS.iter().any(|domain| settings.database.join(format!("{domain}.db")).exists())
+    settings.domains.iter().any(|domain| match &domain.database {
+        Database::Folder(folder) => folder.join(format!("{}.db", domain.name)).exists(),
+        // A server that cannot be asked may have one: what is wrong with it is said when it is opened.
+        Database::Postgres(server) => store::server_has(server, domain.name).unwrap_or(true),
+    })
 }
 
 /// Refuses when there is no shop yet, for commands that only read.
@@ -64,30 +68,64 @@ pub fn needs_shop(configuration: &Configuration, settings: &Settings) -> Result<
     if has_shop(settings) {
         return Ok(());
     }
+    if let Some(server) = settings.domains.iter().find_map(|domain| domain.database.server()) {
+        return Err(configuration.complain("database", format!("there is no shop in {}", server.shown())));
+    }
     let key = if settings.database == settings.data { "data" } else { "database" };
     let folder = settings.database.display();
     Err(configuration.complain(key, format!("there is no shop in {folder}; name its folder with --data DIR")))
 }
 
-/// Holds the shop's folders for one process. The system lets go of them when the process ends, however it ends.
+/// Holds the shop's folders for one process that wants them for itself. The system lets go of them when the process
+/// ends, however it ends.
 pub fn lock(configuration: &Configuration, settings: &Settings) -> Result<Vec<File>, Failed> {
-    let mut folders = vec![("data", &settings.data)];
-    if settings.database != settings.data {
-        folders.push(("database", &settings.database));
+    let lock = |(key, folder): (&'static str, &Path)| {
+        lock_file(folder, LOCK, File::try_lock).map_err(|reason| configuration.complain(key, reason))
+    };
+    in_use(settings).into_iter().map(lock).collect()
+}
+
+/// Holds what a process serves: a whole shop's folders for itself; a part's together with the processes of the other
+/// parts, and its own domains for itself.
+pub fn hold(configuration: &Configuration, settings: &Settings) -> Result<Vec<File>, Failed> {
+    let elsewhere = |place: &Place| matches!(place, Place::Remote(_) | Place::Elsewhere);
+    if !settings.domains.iter().any(|domain| elsewhere(&domain.place)) {
+        return lock(configuration, settings);
     }
     let mut held = Vec::new();
-    for (key, folder) in folders {
-        held.push(lock_folder(folder).map_err(|reason| configuration.complain(key, reason))?);
+    for (key, folder) in in_use(settings) {
+        let file = lock_file(folder, LOCK, File::try_lock_shared);
+        held.push(file.map_err(|reason| configuration.complain(key, reason))?);
+    }
+    for domain in settings.domains.iter().filter(|domain| domain.place == Place::Local) {
+        // On a server several processes of one domain work side by side.
+        let Some(folder) = domain.database.folder() else { continue };
+        let file = lock_file(folder, &format!("{}.lock", domain.name), File::try_lock);
+        held.push(file.map_err(|reason| configuration.complain("data", reason))?);
     }
     Ok(held)
 }
 
-fn lock_folder(folder: &Path) -> Result<File, String> {
+/// The folders a shop uses, and which setting names each.
+fn in_use(settings: &Settings) -> Vec<(&'static str, &Path)> {
+    let mut folders = vec![("data", settings.data.as_path())];
+    if settings.database != settings.data {
+        folders.push(("database", &settings.database));
+    }
+    folders
+}
+
+/// Holds one folder of a shop for one process, or says why it cannot be held.
+pub fn hold_folder(folder: &Path) -> Result<File, String> {
+    lock_file(folder, LOCK, File::try_lock)
+}
+
+fn lock_file(folder: &Path, name: &str, lock: fn(&File) -> Result<(), TryLockError>) -> Result<File, String> {
     let shown = folder.display();
-    let file = File::options().create(true).truncate(false).write(true).open(folder.join(LOCK)).map_err(|error| {
+    let file = File::options().create(true).truncate(false).write(true).open(folder.join(name)).map_err(|error| {
         format!("nothing can be written in the folder {shown}: {}; choose another with --data DIR", why(&error))
     })?;
-    match file.try_lock() {
+    match lock(&file) {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
             Err(format!("the folder {shown} is served by another mercat; stop it, or choose another with --data DIR"))
@@ -108,7 +146,8 @@ pub fn app(
     settings: Settings,
     open: fn(Settings, Clock) -> Result<App, OpenError>,
 ) -> Result<App, Failed> {
-    let key = if settings.database == settings.data { "data" } else { "database" };
+    let server = settings.domains.iter().any(|domain| domain.database.server().is_some());
+    let key = if settings.database == settings.data && !server { "data" } else { "database" };
     open(settings, Clock::system()).map_err(|error| configuration.complain(key, error.to_string()))
 }
 
@@ -128,7 +167,7 @@ where
     for domain in &mut settings.domains {
         if !domains.contains(&domain.name) {
             domain.place = Place::Off;
-        } else if domain.place == Place::Off {
+        } else if matches!(domain.place, Place::Off | Place::Elsewhere) {
             return Err(
                 configuration.complain(&format!("{}.place", domain.name), "this command needs it; set it to local")
             );
@@ -146,8 +185,9 @@ where
 pub fn migrate(configuration: &Configuration, mut settings: Settings) -> Result<(), Failed> {
     folders(configuration, &settings)?;
     settings.migrate = true;
+    let server = settings.domains.iter().find_map(|domain| domain.database.server());
     let (folder, local): (_, Vec<&str>) = (
-        settings.database.display().to_string(),
+        server.map_or_else(|| settings.database.display().to_string(), Postgres::shown),
         settings.domains.iter().filter(|domain| domain.place == Place::Local).map(|domain| domain.name).collect(),
     );
     actix::System::new().block_on(async {

@@ -1,5 +1,7 @@
 //! `mercat serve`.
 
+use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -8,10 +10,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::configuration::Configuration;
 use super::logging::announce;
-use super::open::{app, folders, has_shop, lock, why};
+use super::open::{app, folders, has_shop, hold, why};
 use super::seed::DOMAINS;
 use super::{Failed, tell};
-use crate::app::App;
+use crate::app::{App, unreachable};
+use crate::messaging::grpc;
 use crate::settings::{Place, Settings};
 use crate::web;
 
@@ -26,7 +29,8 @@ const INTERRUPTED: i32 = 130;
 pub fn serve(configuration: &Configuration, settings: Settings, file: Option<&Path>) -> Result<(), Failed> {
     let begun = Instant::now();
     folders(configuration, &settings)?;
-    let _held = lock(configuration, &settings)?;
+    let _held = hold(configuration, &settings)?;
+    reachable(configuration, &settings)?;
     let unfinished = settings.data.join(UNFINISHED);
     let whole = settings.domains.iter().filter(|d| DOMAINS.contains(&d.name)).all(|d| d.place == Place::Local);
     let demo = settings.demo && whole && (unfinished.exists() || !has_shop(&settings));
@@ -46,26 +50,37 @@ pub fn serve(configuration: &Configuration, settings: Settings, file: Option<&Pa
         if demo && !load(&settings, file, &unfinished, &mut stop).await? {
             return Ok(());
         }
-        let app = app(configuration, settings, App::open)?;
-        let server = web::start(&app).map_err(|error| {
-            let address = app.settings().listen;
-            let reason = match error.kind() {
-                std::io::ErrorKind::AddrInUse => format!(
-                    "{address} is in use by another program; choose another with --listen ADDRESS:PORT (port 0 picks a free one)"
-                ),
-                std::io::ErrorKind::PermissionDenied => {
-                    format!("this user may not listen on {address}; choose a port above 1023 with --listen ADDRESS:PORT")
-                }
-                std::io::ErrorKind::AddrNotAvailable => {
-                    format!("this machine has no address {}; choose another with --listen ADDRESS:PORT", address.ip())
-                }
-                _ => format!("cannot listen on {address}: {}", why(&error)),
-            };
-            configuration.complain("listen", reason)
+        let mut app = app(configuration, settings, App::open)?;
+        let settings = std::sync::Arc::clone(app.settings());
+        let mut grpc = app.grpc().map_err(|error| {
+            configuration.complain("grpc", cannot_listen(&error, settings.grpc.unwrap_or(settings.listen), "--grpc"))
         })?;
+        if let Some(server) = &mut grpc {
+            web::grpc::add(&app, server.services()).map_err(Failed::start)?;
+        }
+        let web = if settings.gateway || settings.listen_told {
+            let server = web::start(&app).map_err(|error| {
+                configuration.complain("listen", cannot_listen(&error, settings.listen, "--listen"))
+            })?;
+            Some(server)
+        } else {
+            None
+        };
         log::debug!("ready after {} ms", begun.elapsed().as_millis());
-        announce(json, &format!("listening on http://{}", server.address()));
-        let handle = server.handle();
+        if let Some(server) = &grpc {
+            let here: Vec<&str> = settings.domains.iter().filter(|d| d.place == Place::Local).map(|d| d.name).collect();
+            let address = server.address();
+            // One line says where to ask, and that is the one for HTTP where there is one.
+            let line = match &web {
+                Some(_) => format!("gRPC on {address}: {}", here.join(", ")),
+                None => format!("listening on http://{address} (gRPC): {}", here.join(", ")),
+            };
+            announce(json, &line);
+        }
+        if let Some(server) = &web {
+            announce(json, &format!("listening on http://{}", server.address()));
+        }
+        let handles = (grpc.as_ref().map(grpc::Server::handle), web.as_ref().map(web::Server::handle));
         let stopper = actix::spawn(async move {
             let name = stop.wait().await;
             log::info!("{name}: no new connections are taken, requests under way are finished");
@@ -74,15 +89,82 @@ pub fn serve(configuration: &Configuration, settings: Settings, file: Option<&Pa
                 tell("stopped at once");
                 std::process::exit(INTERRUPTED);
             });
-            handle.stop(true).await;
+            if let Some(grpc) = handles.0 {
+                grpc.stop();
+            }
+            if let Some(web) = handles.1 {
+                web.stop(true).await;
+            }
             forced.abort();
         });
-        let ran = server.run().await;
+        let failed = |what: &str| Failed::operation(format!("the {what} server failed"));
+        let grpc = async {
+            match grpc {
+                Some(server) => server.run().await.map_err(|error| {
+                    log::error!("gRPC: {error}");
+                    failed("gRPC")
+                }),
+                None => Ok(()),
+            }
+        };
+        let web = async {
+            match web {
+                Some(server) => server.run().await.map_err(|error| {
+                    log::error!("HTTP: {}", why(&error));
+                    failed("HTTP")
+                }),
+                None => Ok(()),
+            }
+        };
+        let ran = tokio::try_join!(grpc, web).map(drop);
         stopper.abort();
         app.close();
         log::info!("closed");
-        ran.map_err(|error| Failed::operation(format!("the server failed: {}", why(&error))))
+        ran
     })
+}
+
+/// Refuses a process in which a domain could ask nobody that it has to ask; says of the gateway what it would lack.
+fn reachable(configuration: &Configuration, settings: &Settings) -> Result<(), Failed> {
+    if let Some((asking, asked)) = unreachable(settings).first() {
+        let variable = format!("MERCAT_{}__PLACE", asked.to_uppercase());
+        let reason = format!(
+            "{asking}, which is to run here, asks {asked}, and nobody said where that is: set it to the address where \
+             its process answers gRPC ({variable}=http://HOST:PORT)"
+        );
+        return Err(configuration.complain(&format!("{asked}.place"), reason));
+    }
+    if settings.gateway {
+        for domain in settings.domains.iter().filter(|domain| domain.place == Place::Elsewhere) {
+            let name = domain.name;
+            log::warn!(
+                "nobody said where {name} is (MERCAT_{}__PLACE=http://HOST:PORT); what needs it answers 503",
+                name.to_uppercase()
+            );
+        }
+    }
+    if settings.grpc.is_some() && settings.peers.token.is_none() {
+        log::warn!(
+            "whoever reaches the gRPC address is believed to be a part of the shop; peers.token (MERCAT_PEERS__TOKEN) \
+             would keep other users of this machine out"
+        );
+    }
+    Ok(())
+}
+
+fn cannot_listen(error: &io::Error, address: SocketAddr, flag: &str) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => format!(
+            "{address} is in use by another program; choose another with {flag} ADDRESS:PORT (port 0 picks a free one)"
+        ),
+        io::ErrorKind::PermissionDenied => {
+            format!("this user may not listen on {address}; choose a port above 1023 with {flag} ADDRESS:PORT")
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            format!("this machine has no address {}; choose another with {flag} ADDRESS:PORT", address.ip())
+        }
+        _ => format!("cannot listen on {address}: {}", why(error)),
+    }
 }
 
 /// Loads the demo shop, by `mercat seed demo` in a process of its own: what decoding pictures and hashing passwords takes

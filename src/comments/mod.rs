@@ -14,18 +14,21 @@ mod store;
 
 use std::sync::Arc;
 
-use diesel_migrations::{EmbeddedMigrations, embed_migrations};
+use diesel_migrations::embed_migrations;
 
 use crate::ground::{Ground, Opened};
 use crate::messaging::Client;
-use crate::store::OpenError;
+use crate::store::{Migrations, OpenError};
 
 pub use actor::Comments;
 pub use error::CommentsError;
 pub use messages::*;
 
 /// The steps of this domain's database.
-pub const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/comments/sqlite");
+pub const MIGRATIONS: Migrations = Migrations {
+    sqlite: embed_migrations!("migrations/comments/sqlite"),
+    postgres: embed_migrations!("migrations/comments/postgres"),
+};
 
 /// The events of other domains that this one wants to hear of.
 pub const WANTS: &[&str] = &["users.user_registered", "users.user_changed", "users.user_erased"];

@@ -2,11 +2,10 @@
 
 pub mod audit;
 
-use diesel::prelude::*;
-
 use super::Comment;
 use super::model::FORMER;
 use super::schema::{comment, person, rating};
+use crate::store::query::*;
 use crate::store::{Conn, Prepare};
 use crate::types::{CommentId, ProductId, Timestamp, UserId};
 
@@ -69,16 +68,23 @@ pub fn name_person(conn: &mut Conn, user: UserId, name: &str) -> QueryResult<()>
     if matches!(person(conn, user)?, Person::Gone) {
         return Ok(());
     }
-    diesel::replace_into(person::table).values((person::user_id.eq(user), person::name.eq(name))).execute(conn)?;
+    put_person(conn, user, Some(name))?;
     diesel::update(comment::table.filter(comment::user_id.eq(user))).set(comment::author.eq(name)).execute(conn)?;
     Ok(())
 }
 
+fn put_person(conn: &mut Conn, user: UserId, name: Option<&str>) -> QueryResult<usize> {
+    diesel::insert_into(person::table)
+        .values((person::user_id.eq(user), person::name.eq(name)))
+        .on_conflict(person::user_id)
+        .do_update()
+        .set(person::name.eq(name))
+        .execute(conn)
+}
+
 /// Forgets who a person was; what they said stays.
 pub fn erase_person(conn: &mut Conn, user: UserId) -> QueryResult<()> {
-    diesel::replace_into(person::table)
-        .values((person::user_id.eq(user), person::name.eq(None::<String>)))
-        .execute(conn)?;
+    put_person(conn, user, None)?;
     diesel::update(comment::table.filter(comment::user_id.eq(user)))
         .set((comment::user_id.eq(None::<UserId>), comment::author.eq(FORMER)))
         .execute(conn)?;
@@ -87,7 +93,7 @@ pub fn erase_person(conn: &mut Conn, user: UserId) -> QueryResult<()> {
 
 /// Writes a comment; says whether it could be, which it cannot when its author has commented on the product before.
 pub fn insert(conn: &mut Conn, new: &Comment) -> QueryResult<bool> {
-    Ok(diesel::insert_or_ignore_into(comment::table).values(Row::from(new)).execute(conn)? == 1)
+    Ok(diesel::insert_into(comment::table).values(Row::from(new)).on_conflict_do_nothing().execute(conn)? == 1)
 }
 
 /// A comment on a product.
@@ -126,14 +132,13 @@ pub fn list(
     after: Option<(Timestamp, CommentId)>,
     limit: i64,
 ) -> QueryResult<Vec<Comment>> {
-    let mut query = comment::table.filter(comment::product_id.eq(product)).into_boxed();
-    if let Some((at, id)) = after {
-        query = query.filter(comment::created_at.lt(at).or(comment::created_at.eq(at).and(comment::id.lt(id))));
-    }
-    let rows: Vec<Row> = query
-        .order((comment::created_at.desc(), comment::id.desc()))
-        .limit(limit)
-        .select(Row::as_select())
-        .load(conn)?;
+    let rows: Vec<Row> = on!(conn, c => {
+        let mut query = comment::table.filter(comment::product_id.eq(product)).into_boxed();
+        if let Some((at, id)) = after {
+            query = query.filter(comment::created_at.lt(at).or(comment::created_at.eq(at).and(comment::id.lt(id))));
+        }
+        let query = query.order((comment::created_at.desc(), comment::id.desc())).limit(limit).select(Row::as_select());
+        diesel::RunQueryDsl::load(query, c)?
+    });
     Ok(rows.into_iter().map(Comment::from).collect())
 }

@@ -6,6 +6,7 @@
 
 mod broker;
 mod relay;
+mod remote;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,7 @@ use crate::types::{EventId, Timestamp};
 
 pub use broker::{Broker, BrokerError, Hearing, Wants};
 pub use relay::{Relay, Subscriber};
+pub use remote::{Fetch, next};
 
 /// Something that happened in a domain. Written in the transaction that made it happen, told after it is durable.
 pub trait Event: Serialize + DeserializeOwned + Send + 'static {

@@ -11,7 +11,7 @@ use crate::messaging::{Client, Ctx, Envelope, Failure};
 use crate::store::Store;
 
 /// How many events are read and told at once.
-const BATCH: i64 = 256;
+pub(super) const BATCH: i64 = 256;
 /// How long a relay sleeps at most when nobody wakes it: how news of another process on the same database are found.
 const NAP: Duration = Duration::from_millis(700);
 /// How much longer the next subscriber's relay sleeps. All waking at once would want a thread each to read.
@@ -24,7 +24,7 @@ type Tell = Arc<dyn Fn(Ctx, Deliver) -> LocalBoxFuture<'static, Result<(), Failu
 /// Somebody who wants to hear of some events.
 #[derive(Clone)]
 pub struct Subscriber {
-    name: &'static str,
+    pub(super) name: &'static str,
     /// Everything, when none are named.
     wants: Option<&'static [&'static str]>,
     tell: Tell,
@@ -57,7 +57,8 @@ impl Subscriber {
         (self.tell)(ctx, deliver).await
     }
 
-    fn wants(&self, event: &Delivery) -> bool {
+    /// Whether it wants to hear of this.
+    pub(super) fn wants(&self, event: &Delivery) -> bool {
         self.wants.is_none_or(|wants| wants.contains(&event.name.as_str()))
     }
 

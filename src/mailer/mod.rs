@@ -45,6 +45,7 @@ use crate::store::OpenError;
 pub use actor::Mailer;
 pub use error::MailerError;
 pub use messages::*;
+pub use store::MIGRATIONS;
 
 /// The events of other domains that this one wants to hear of.
 pub const WANTS: &[&str] = &[
@@ -63,6 +64,14 @@ pub fn open(ground: &Ground) -> Result<Opened<Mailer>, OpenError> {
     Ok(opened)
 }
 
+/// Tries a mail server as the setting `mailer.smtp` names it: connects, greets, signs in. Sends nothing.
+///
+/// # Errors
+/// Says what is wrong.
+pub async fn try_server(smtp: &str, limit: std::time::Duration) -> Result<(), String> {
+    smtp::Smtp::parse(smtp)?.greet(limit).await
+}
+
 /// Opens the domain; the room is for tests that run the queue by hand.
 fn open_with_room(ground: &Ground) -> Result<(Opened<Mailer>, Arc<queue::Room>), OpenError> {
     let settings = &ground.settings;
@@ -72,7 +81,7 @@ fn open_with_room(ground: &Ground) -> Result<(Opened<Mailer>, Arc<queue::Room>),
         .map_err(|reason| OpenError::setting("mailer", "mailer.from", &reason))?;
     let letters = letters::Letters::new(settings)
         .map_err(|error| OpenError::setting("mailer", "shop.name", &format!("the letters are broken: {error}")))?;
-    let store = ground.store("mailer", store::MIGRATIONS)?;
+    let store = ground.store("mailer", MIGRATIONS)?;
     let room = Arc::new(queue::Room::new(store.clone(), Arc::clone(settings), letters, sender, smtp));
     let own = Arc::clone(&room);
     Ok((Opened { client: ground.start("mailer", move || Mailer { room: own }), store }, room))

@@ -106,6 +106,18 @@ impl Smtp {
         Ok(connection)
     }
 
+    /// Connects, greets, signs in and says goodbye within `limit`.
+    pub async fn greet(&self, limit: Duration) -> Result<(), String> {
+        match tokio::time::timeout(limit, self.connect()).await {
+            Ok(Ok(connection)) => {
+                Line { connection, sent: 0 }.close().await;
+                Ok(())
+            }
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("it did not answer within {} seconds", limit.as_secs())),
+        }
+    }
+
     /// Sends a message within `limit` over the connection in `line`, or over a new one, which it leaves there. After
     /// any trouble there is none, and its socket is closed: a late answer has nowhere to go.
     pub async fn send(&self, line: &mut Option<Line>, message: &Message, limit: Duration) -> Outcome {

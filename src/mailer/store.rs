@@ -2,19 +2,22 @@
 
 pub mod audit;
 
-use diesel::prelude::*;
-use diesel_migrations::{EmbeddedMigrations, embed_migrations};
+use diesel_migrations::embed_migrations;
 
 use super::model::{ERASED_SUBJECT, Letter, MESSAGE, RECIPIENT_GONE, Standing, nobody};
 use super::schema::{email, recipient, waiting};
 use super::smtp::Post;
 use super::{Email, EmailStatus};
 use crate::messaging::Failure;
-use crate::store::{Conn, Prepare};
+use crate::store::query::*;
+use crate::store::{Conn, Migrations, Prepare};
 use crate::types::{EmailAddress, EmailId, Timestamp, UserId};
 
 /// The tables of this domain.
-pub const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/mailer/sqlite");
+pub const MIGRATIONS: Migrations = Migrations {
+    sqlite: embed_migrations!("migrations/mailer/sqlite"),
+    postgres: embed_migrations!("migrations/mailer/postgres"),
+};
 
 /// A mail as it is accepted.
 #[derive(Debug, Insertable)]
@@ -48,7 +51,7 @@ pub struct NewEmail {
 
 /// Writes a mail, unless there is one for its occasion; says whether it was written.
 pub fn insert(conn: &mut Conn, mail: &NewEmail) -> QueryResult<bool> {
-    diesel::insert_or_ignore_into(email::table).values(mail).execute(conn).map(|rows| rows == 1)
+    diesel::insert_into(email::table).values(mail).on_conflict_do_nothing().execute(conn).map(|rows| rows == 1)
 }
 
 /// A mail without its content.
@@ -100,18 +103,21 @@ pub fn list(
     before: Option<(Timestamp, EmailId)>,
     limit: i64,
 ) -> Result<Vec<Email>, Failure> {
-    let mut query = email::table.select(Head::as_select()).into_boxed();
-    if let Some(status) = status {
-        query = query.filter(email::status.eq(status.as_str()));
-    }
-    if let Some(to) = to {
-        query = query.filter(email::recipient.eq(to));
-    }
-    if let Some((at, id)) = before {
-        // The first condition says nothing new; it is what lets the index find the place.
-        query = query.filter(email::created_at.le(at)).filter(email::created_at.lt(at).or(email::id.lt(id)));
-    }
-    let heads = query.order((email::created_at.desc(), email::id.desc())).limit(limit).load(conn)?;
+    let heads: Vec<Head> = on!(conn, c => {
+        let mut query = email::table.select(Head::as_select()).into_boxed();
+        if let Some(status) = status {
+            query = query.filter(email::status.eq(status.as_str()));
+        }
+        if let Some(to) = &to {
+            query = query.filter(email::recipient.eq(to));
+        }
+        if let Some((at, id)) = before {
+            // The first condition says nothing new; it is what lets the index find the place.
+            query = query.filter(email::created_at.le(at)).filter(email::created_at.lt(at).or(email::id.lt(id)));
+        }
+        let query = query.order((email::created_at.desc(), email::id.desc())).limit(limit);
+        diesel::RunQueryDsl::load(query, c)?
+    });
     heads.into_iter().map(|head| head.with(None, None)).collect()
 }
 
@@ -189,7 +195,13 @@ pub struct Recipient {
 
 /// Notes where a user can be written to.
 pub fn put_recipient(conn: &mut Conn, who: &Recipient) -> QueryResult<()> {
-    diesel::replace_into(recipient::table).values(who).execute(conn).map(drop)
+    diesel::insert_into(recipient::table)
+        .values(who)
+        .on_conflict(recipient::user_id)
+        .do_update()
+        .set((recipient::email.eq(&who.email), recipient::name.eq(&who.name)))
+        .execute(conn)
+        .map(drop)
 }
 
 /// Forgets where a user can be written to.
@@ -210,7 +222,7 @@ pub fn recipient_at(conn: &mut Conn, address: &EmailAddress) -> QueryResult<Opti
 /// Lets a letter wait until the user's address is known.
 pub fn wait(conn: &mut Conn, user: UserId, letter: &Letter, reference: &str, now: Timestamp) -> QueryResult<()> {
     let text = serde_json::to_string(letter).map_err(|e| diesel::result::Error::SerializationError(Box::new(e)))?;
-    diesel::insert_or_ignore_into(waiting::table)
+    diesel::insert_into(waiting::table)
         .values((
             waiting::template.eq(letter.template()),
             waiting::reference.eq(reference),
@@ -218,6 +230,7 @@ pub fn wait(conn: &mut Conn, user: UserId, letter: &Letter, reference: &str, now
             waiting::letter.eq(text),
             waiting::created_at.eq(now),
         ))
+        .on_conflict_do_nothing()
         .execute(conn)
         .map(drop)
 }

@@ -17,6 +17,7 @@ use crate::messaging::{Caller, Client, Credential, Ctx, Failure, IdempotencyKey,
 use crate::payments::{Invoice, InvoiceLine, InvoicePaid, InvoiceRefunded, InvoiceStatus};
 use crate::settings::Settings;
 use crate::store::Store;
+use crate::store::query::*;
 use crate::types::{
     Amount, ApiKeyId, Clock, Currency, EmailId, EventId, FieldError, InvoiceId, Page, PageRequest, UserId,
 };
@@ -536,7 +537,6 @@ async fn a_mail_whose_worker_died_is_sent_when_its_claim_runs_out() {
     let (now, id) = (shop.clock.now(), shop.send("ada@example.com").await);
     let until = now.plus(Duration::from_secs(40));
     let claim = move |tx: &mut crate::store::Tx<'_>| {
-        use diesel::prelude::*;
         let queued = (schema::email::status.eq("queued"), schema::email::next_attempt_at.eq(now));
         diesel::update(schema::email::table.find(id)).set(queued).execute(tx.conn)?;
         Ok::<_, Failure>(store::claim(tx.conn, tx.now, until)?.map(|post| post.id))

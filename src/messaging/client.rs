@@ -1,13 +1,16 @@
 //! The only way from one part of the shop to a domain. A caller never learns on which side of it the domain is.
 
-use std::sync::Arc;
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use actix::{Actor, Addr, Context, Handler, MailboxError};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
+use super::grpc::{Remote, RemoteAddress};
 use super::{Ctx, Envelope, Failure, Request, Vitals, hooks};
+use crate::types::{Clock, Timestamp};
 
 /// Asks one domain.
 ///
@@ -18,7 +21,7 @@ pub struct Client<A: Actor> {
     side: Side<A>,
 }
 
-/// Where the domain is. The side for another process joins here; callers will not notice.
+/// Where the domain is.
 enum Side<A: Actor> {
     /// In this process.
     Local {
@@ -28,6 +31,8 @@ enum Side<A: Actor> {
         in_flight_max: usize,
         storage: Arc<Storage>,
     },
+    /// In another process.
+    Remote(Arc<Remote>),
     /// Switched off by configuration.
     Off,
 }
@@ -37,8 +42,11 @@ enum Side<A: Actor> {
 pub struct Health {
     /// Its state.
     pub status: HealthState,
-    /// Where it runs.
-    pub place: &'static str,
+    /// Where it runs: `local`, `off`, or the address of another process.
+    pub place: Cow<'static, str>,
+    /// Since when it has been in this state, as far as this process has looked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
     /// How many requests it has in hand.
     pub queue_depth: usize,
     /// How often it was restarted after a panic.
@@ -47,6 +55,39 @@ pub struct Health {
     pub read_only: bool,
     /// Whether the last look into its database failed.
     pub unreadable: bool,
+    /// In another process: the addresses it has, and how it is at each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<RemoteAddress>,
+    /// What is wrong with its place, if anything is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+impl Health {
+    /// Whether the domain is in this process.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        self.place == "local"
+    }
+}
+
+/// Remembers since when a domain has been in its state. Somebody has to look now and then.
+#[derive(Debug, Default)]
+pub struct Since(Mutex<Option<(HealthState, Timestamp)>>);
+
+impl Since {
+    /// Notes the state of now; gives since when it has been so.
+    pub fn note(&self, state: HealthState, clock: &Clock) -> Timestamp {
+        let mut noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match *noted {
+            Some((before, since)) if before == state => since,
+            _ => {
+                let now = clock.now();
+                *noted = Some((state, now));
+                now
+            }
+        }
+    }
 }
 
 /// How a domain's database is, noted by whoever works on it.
@@ -67,7 +108,7 @@ impl Storage {
 }
 
 /// Whether a domain answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HealthState {
     /// It answers.
@@ -90,6 +131,7 @@ impl<A: Actor> Clone for Client<A> {
                 in_flight_max: *in_flight_max,
                 storage: Arc::clone(storage),
             },
+            Side::Remote(remote) => Side::Remote(Arc::clone(remote)),
             Side::Off => Side::Off,
         };
         Self { domain: self.domain, side }
@@ -111,6 +153,21 @@ impl<A: Actor<Context = Context<A>>> Client<A> {
         Self { domain, side: Side::Local { address, vitals, permits, in_flight_max, storage } }
     }
 
+    /// A client of a domain in another process.
+    #[must_use]
+    pub fn remote(domain: &'static str, remote: Remote) -> Self {
+        Self { domain, side: Side::Remote(Arc::new(remote)) }
+    }
+
+    /// The other process the domain is in, if it is in one.
+    #[must_use]
+    pub fn elsewhere(&self) -> Option<&Arc<Remote>> {
+        match &self.side {
+            Side::Remote(remote) => Some(remote),
+            Side::Local { .. } | Side::Off => None,
+        }
+    }
+
     /// A client of a domain that is switched off: every call fails as unavailable.
     #[must_use]
     pub const fn off(domain: &'static str) -> Self {
@@ -120,13 +177,16 @@ impl<A: Actor<Context = Context<A>>> Client<A> {
     /// Asks, and waits for the answer until the context's deadline.
     ///
     /// Besides the domain's own errors: `Overloaded` (certainly not done), `Unavailable`, `DeadlineExceeded` and
-    /// `Internal` after a panic (nobody knows whether it was done; so it is not repeated here).
+    /// `Internal` after a panic (nobody knows whether it was done; so it is not repeated here). A domain in another
+    /// process is asked again where the contract allows it; see [`super::grpc`].
     pub async fn call<R: Request>(&self, ctx: Ctx, request: R) -> Result<R::Reply, R::Error>
     where
         A: Handler<Envelope<R>>,
     {
-        let Side::Local { address, vitals, permits, .. } = &self.side else {
-            return Err(Failure::Unavailable.into());
+        let (address, vitals, permits) = match &self.side {
+            Side::Local { address, vitals, permits, .. } => (address, vitals, permits),
+            Side::Remote(remote) => return remote.call(ctx, request).await,
+            Side::Off => return Err(Failure::Unavailable.into()),
         };
         if vitals.is_down() {
             return Err(Failure::Unavailable.into());
@@ -154,13 +214,17 @@ impl<A: Actor<Context = Context<A>>> Client<A> {
     #[must_use]
     pub fn health(&self) -> Health {
         match &self.side {
+            Side::Remote(remote) => remote.health(),
             Side::Off => Health {
                 status: HealthState::Off,
-                place: "off",
+                place: "off".into(),
+                since: None,
                 queue_depth: 0,
                 restarts: 0,
                 read_only: false,
                 unreadable: false,
+                addresses: Vec::new(),
+                problem: None,
             },
             Side::Local { vitals, permits, in_flight_max, storage, .. } => {
                 let status = if vitals.is_down() {
@@ -172,11 +236,14 @@ impl<A: Actor<Context = Context<A>>> Client<A> {
                 };
                 Health {
                     status,
-                    place: "local",
+                    place: "local".into(),
+                    since: None,
                     queue_depth: in_flight_max - permits.available_permits(),
                     restarts: vitals.restarts(),
                     read_only: storage.read_only.load(Ordering::Relaxed),
                     unreadable: storage.unreadable.load(Ordering::Relaxed),
+                    addresses: Vec::new(),
+                    problem: None,
                 }
             }
         }

@@ -151,6 +151,8 @@ pub struct Ctx {
     pub key: Option<IdempotencyKey>,
     /// When the caller stops waiting. Past it the outcome is unknown to them, never "did not happen".
     pub deadline: Instant,
+    /// Where it stands in a trace (W3C `traceparent`), when it is in one.
+    pub trace: Option<Arc<str>>,
     /// The request whose handler is to panic, for tests of what then happens.
     #[cfg(feature = "test-hooks")]
     pub panic_at: Option<Arc<str>>,
@@ -166,6 +168,7 @@ impl Ctx {
             request_id: request_id.into(),
             key: None,
             deadline: Instant::now() + PATIENCE,
+            trace: None,
             #[cfg(feature = "test-hooks")]
             panic_at: None,
             replayed: Arc::default(),

@@ -150,8 +150,18 @@ impl From<FieldError> for Failure {
 /// The one place where a database's error becomes ours: the cause goes to the log, never to a caller.
 impl From<diesel::result::Error> for Failure {
     fn from(error: diesel::result::Error) -> Self {
+        use diesel::result::{DatabaseErrorKind, Error};
         let text = error.to_string();
         log::error!("database: {text}");
+        if let Error::DatabaseError(DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::SerializationFailure, _) =
+            error
+        {
+            return Self::StorageUnavailable;
+        }
+        if text.contains("invalid byte sequence for encoding") {
+            // PostgreSQL keeps no NUL in a text; a file would.
+            return FieldError::new("request", "invalid", "must not have NUL characters").into();
+        }
         // SQLite's own sentences (sqlite3_errstr); diesel hands on no code for them.
         let passing = [
             "disk is full",
@@ -161,6 +171,13 @@ impl From<diesel::result::Error> for Failure {
             "unable to open",
             "malformed",
             "not a database",
+            // PostgreSQL's own.
+            "deadlock detected",
+            "lock timeout",
+            "terminating connection",
+            "server closed the connection",
+            "No space left on device",
+            "the database system is",
         ];
         if passing.iter().any(|sign| text.contains(sign)) { Self::StorageUnavailable } else { Self::Internal }
     }

@@ -7,13 +7,16 @@
 mod client;
 mod ctx;
 mod failure;
+pub mod grpc;
 mod request;
+mod served;
 mod supervisor;
 
-pub use client::{Client, Health, HealthState, Storage};
+pub use client::{Client, Health, HealthState, Since, Storage};
 pub use ctx::{BadKey, Caller, Credential, Ctx, IdempotencyKey, Identity, Role};
 pub use failure::{DomainError, ErrorKind, Failure};
 pub use request::{Access, Answer, Envelope, Request};
+pub use served::{Outcome, Route, Served, Table};
 pub use supervisor::{Supervisor, Vitals};
 
 /// What the macros of this room expand to; not for hands.
@@ -82,9 +85,17 @@ macro_rules! requests {
 /// ```ignore
 /// answers! { Catalog; GetProduct => get_product, CreateProduct => create_product }
 /// ```
+///
+/// The same list says what other processes can ask it ([`messaging::Served`]).
 #[macro_export]
 macro_rules! answers {
-    ($actor:ty; $($request:ty => $answer:path),+ $(,)?) => {$(
+    ($actor:ty; $($request:ty => $answer:path),+ $(,)?) => {
+        impl $crate::messaging::Served for $actor {
+            fn enter(table: &mut $crate::messaging::Table<Self>) {
+                $(table.add::<$request>();)+
+            }
+        }
+        $(
         impl actix::Handler<$crate::messaging::Envelope<$request>> for $actor {
             type Result = $crate::messaging::Answer<$request>;
             fn handle(
@@ -101,5 +112,6 @@ macro_rules! answers {
                 Box::pin($answer(std::sync::Arc::clone(&self.room), ctx, request))
             }
         }
-    )+};
+        )+
+    };
 }

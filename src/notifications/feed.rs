@@ -1,4 +1,5 @@
-//! What goes out live, in this process: from the notifications domain, after it is durable, to whoever listens.
+//! What goes out live, in this process: from the notifications domain, after it is durable, to whoever listens. Where
+//! the domain is in another process, its feed is carried to the one here.
 
 use std::sync::Arc;
 
@@ -38,6 +39,8 @@ pub enum Push {
         /// Which sign-in; all of the user's when absent.
         session_id: Option<SessionId>,
     },
+    /// Some of the above may have been lost on the way from another process: whoever listens reads back what is theirs.
+    Lost,
 }
 
 /// Carries pushes from the one domain that makes them to all who show them.

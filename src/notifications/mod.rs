@@ -17,10 +17,10 @@ mod store;
 
 use std::sync::Arc;
 
-use diesel_migrations::{EmbeddedMigrations, embed_migrations};
+use diesel_migrations::embed_migrations;
 
 use crate::ground::{Ground, Opened};
-use crate::store::OpenError;
+use crate::store::{Migrations, OpenError};
 
 pub use actor::Notifications;
 pub use error::NotificationsError;
@@ -28,7 +28,10 @@ pub use feed::{Feed, Push};
 pub use messages::*;
 
 /// The steps of this domain's database.
-pub const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/notifications/sqlite");
+pub const MIGRATIONS: Migrations = Migrations {
+    sqlite: embed_migrations!("migrations/notifications/sqlite"),
+    postgres: embed_migrations!("migrations/notifications/postgres"),
+};
 
 /// The events of other domains that this one wants to hear of.
 pub const WANTS: &[&str] = &[
@@ -53,6 +56,12 @@ pub const WANTS: &[&str] = &[
 /// Opens the domain; what it tells goes out live on `feed`.
 pub fn open(ground: &Ground, feed: Feed) -> Result<Opened<Notifications>, OpenError> {
     let store = ground.store("notifications", MIGRATIONS)?;
+    if !store.is_alone() && !store.is_beside() {
+        log::warn!(
+            "notifications: another mercat has them open too; what happens live is shown only by the process that \
+             hears of it first, and read back by the others when a listener comes again: run them in one process"
+        );
+    }
     let (outlet, keep) = (Arc::new(outlet::Outlet::new(feed)), ground.settings.notifications.keep);
     let room = Arc::new(actor::Room { store: store.clone(), outlet, keep });
     let client = ground.start("notifications", move || Notifications { room });

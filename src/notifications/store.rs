@@ -2,11 +2,10 @@
 
 pub mod audit;
 
-use diesel::prelude::*;
-
 use super::model::Telling;
 use super::schema::{meta, notification, stream};
 use super::{Missed, Notification, Stream};
+use crate::store::query::*;
 use crate::store::{Conn, Prepare};
 use crate::types::{NotificationId, Timestamp, UserId};
 
@@ -53,7 +52,9 @@ pub fn epoch(conn: &mut Conn) -> QueryResult<String> {
 
 /// Gives this history another name.
 pub fn new_epoch(conn: &mut Conn) -> QueryResult<()> {
-    diesel::sql_query("UPDATE meta SET value = lower(hex(randomblob(8))) WHERE key = 'epoch'").execute(conn).map(drop)
+    // The half of a new id that is random.
+    let (_, random) = crate::types::fresh().as_u64_pair();
+    diesel::update(meta::table.find("epoch")).set(meta::value.eq(format!("{random:016x}"))).execute(conn).map(drop)
 }
 
 fn seq(conn: &mut Conn, user: UserId) -> QueryResult<i64> {
@@ -108,8 +109,11 @@ pub fn append(
 
 /// Forgets everything a user was told.
 pub fn erase(conn: &mut Conn, user: UserId) -> QueryResult<()> {
-    diesel::replace_into(stream::table)
+    diesel::insert_into(stream::table)
         .values((stream::user_id.eq(user), stream::seq.eq(0), stream::erased.eq(true)))
+        .on_conflict(stream::user_id)
+        .do_update()
+        .set((stream::seq.eq(0), stream::erased.eq(true)))
         .execute(conn)?;
     diesel::delete(notification::table.filter(notification::user_id.eq(user))).execute(conn)?;
     Ok(())

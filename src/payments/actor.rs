@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Context, Supervised};
-use diesel::Connection as _;
 
 use super::processing::{self, Back, Begun, Room};
 use super::store::{self, InvoiceRow};
@@ -13,7 +12,7 @@ use crate::catalog::SaleRefused;
 use crate::events::{Deliver, Delivery, Event};
 use crate::ground::{now_and_every, to_its_end};
 use crate::messaging::{Ctx, Failure};
-use crate::store::{Audit, Audited, Tx};
+use crate::store::{Audit, Audited, Touch, Tx};
 use crate::types::{Amount, FieldError, Fields, InvoiceId, Page, PaymentId, Timestamp};
 use crate::users::UserErased;
 
@@ -78,8 +77,10 @@ fn new_invoice(tx: &mut Tx<'_>, new: &CreateInvoice, total: Amount) -> Result<In
 async fn create_invoice(room: Arc<Room>, ctx: Ctx, request: CreateInvoice) -> Result<Invoice, PaymentsError> {
     let total = model::check(&request.lines)?;
     let (new, lifetime) = (request.clone(), room.lifetime);
+    // Beside the numbers, whose row is held by whoever draws one, an invoice of its own.
+    let touch = request.checkout.map_or_else(Touch::nothing, |checkout| Touch::only("checkout", checkout));
     room.store
-        .write_once(&ctx, &request, move |tx| {
+        .write_once_on(touch, &ctx, &request, move |tx| {
             // Before all else: the invoice of a checkout is the same when its time has run out meanwhile.
             if let Some(checkout) = new.checkout
                 && let Some(row) = store::invoice_of_checkout(tx.conn, checkout)?

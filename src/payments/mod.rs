@@ -24,11 +24,11 @@ mod tests;
 
 use std::sync::Arc;
 
-use diesel_migrations::{EmbeddedMigrations, embed_migrations};
+use diesel_migrations::embed_migrations;
 
 use crate::ground::{Ground, Opened};
 use crate::settings::Provider;
-use crate::store::{OpenError, Store};
+use crate::store::{Migrations, OpenError, Store};
 
 pub use actor::Payments;
 pub use error::PaymentsError;
@@ -45,7 +45,10 @@ use provider::TestProvider;
 use stripe::StripeProvider;
 
 /// The steps of this domain's database.
-pub const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/payments/sqlite");
+pub const MIGRATIONS: Migrations = Migrations {
+    sqlite: embed_migrations!("migrations/payments/sqlite"),
+    postgres: embed_migrations!("migrations/payments/postgres"),
+};
 
 /// The events of other domains that this one wants to hear of.
 pub const WANTS: &[&str] = &["catalog.sale_refused", "users.user_erased"];

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::ground::UnderWay;
 use crate::messaging::{Caller, Ctx, Failure};
-use crate::store::{Store, Tx, Wish};
+use crate::store::{Store, Touch, Tx, Wish};
 use crate::types::{FieldError, InvoiceId, PaymentId, UserId};
 
 /// How long the provider may take before its answer counts as lost.
@@ -105,6 +105,12 @@ pub fn required_wish<R: crate::messaging::Request>(ctx: &Ctx, request: &R) -> Re
         None if !matches!(ctx.caller, Caller::Domain(_)) => Err(Failure::IdempotencyKeyRequired),
         wish => Ok(wish),
     }
+}
+
+/// What a step with one invoice touches: it, its payments and refunds, and what is wanted under the key.
+pub fn of_invoice(invoice: InvoiceId, wish: Option<&Wish>) -> Touch {
+    let touch = Touch::only("invoice", invoice);
+    wish.map_or(touch.clone(), |wish| touch.and_wish(wish))
 }
 
 /// Refuses when work runs under the wish's key; gives back what was answered under it before.
@@ -423,7 +429,12 @@ impl Room {
         let (id, invoice, payer) = (PaymentId::new(), request.invoice_id, payer(&ctx)?);
         // Noted before the row can be seen: the timer must not take a try for an orphan that is about to begin.
         let _running = self.under_way.begin(id);
-        let payment = match self.store.write(move |tx| begin_payment(tx, id, invoice, payer, wish.as_ref())).await? {
+        let touch = of_invoice(invoice, wish.as_ref());
+        let payment = match self
+            .store
+            .write_on(touch.clone(), move |tx| begin_payment(tx, id, invoice, payer, wish.as_ref()))
+            .await?
+        {
             Begun::Before(invoice) => {
                 ctx.mark_replayed();
                 return Ok(invoice);
@@ -450,7 +461,7 @@ impl Room {
                 return Err(Failure::DeadlineExceeded.into());
             }
         };
-        self.store.write(move |tx| end_payment(tx, id, taken)).await?
+        self.store.write_on(touch, move |tx| end_payment(tx, id, taken)).await?
     }
 
     /// Gives money of an invoice back.
@@ -464,7 +475,8 @@ impl Room {
             reason: REQUESTED,
         };
         let _running = self.under_way.begin(id);
-        match self.store.write(move |tx| begin_refund(tx, id, &back, wish.as_ref())).await? {
+        let touch = of_invoice(back.invoice, wish.as_ref());
+        match self.store.write_on(touch, move |tx| begin_refund(tx, id, &back, wish.as_ref())).await? {
             Begun::Before(invoice) => {
                 ctx.mark_replayed();
                 Ok(invoice)
@@ -574,6 +586,9 @@ impl Room {
     /// One round of the timer: lets invoices run out, and takes up tries that nobody works on.
     pub async fn look_around(self: Arc<Self>) {
         let Ok(_round) = self.round.try_lock() else { return };
+        if !self.store.leads() {
+            return;
+        }
         if let Err(error) = self.expire_overdue().await {
             log::warn!("payments: overdue invoices could not be looked at: {error}");
         }
@@ -611,14 +626,14 @@ impl Room {
         all.extend(refunds.iter().map(|refund| refund.id));
         all.extend(strays.iter().map(|stray| stray.refund_key));
         self.put_off.keep(&all);
-        for payment in payments {
+        for payment in payments.into_iter().filter(|payment| self.store.is_left_behind(payment.created_at)) {
             self.work_on(payment.id, move |room| async move { room.look_up(payment).await });
         }
-        for refund in refunds {
+        for refund in refunds.into_iter().filter(|refund| self.store.is_left_behind(refund.created_at)) {
             let id = refund.id;
             self.work_on(id, move |room| async move { room.carry_refund(refund).await.map(|_| true) });
         }
-        for stray in strays {
+        for stray in strays.into_iter().filter(|stray| self.store.is_left_behind(stray.created_at)) {
             self.work_on(stray.refund_key, move |room| async move { room.carry_stray(stray).await });
         }
         Ok(())

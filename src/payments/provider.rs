@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 
 use super::store;
 use crate::messaging::Failure;
-use crate::store::Store;
+use crate::store::{Store, Touch};
 use crate::types::{Amount, Currency, InvoiceId, Timestamp};
 
 /// How long `tok_slow` takes.
@@ -166,7 +166,12 @@ impl TestProvider {
     }
 
     async fn take(&self, charge: Charge) -> Charged {
-        match self.store.write(move |tx| Ok::<_, Failure>(store::book_capture(tx.conn, &charge, tx.now)?)).await {
+        let touch = Touch::only("book", &charge.key);
+        match self
+            .store
+            .write_on(touch, move |tx| Ok::<_, Failure>(store::book_capture(tx.conn, &charge, tx.now)?))
+            .await
+        {
             Ok(true) => Charged::Captured,
             Ok(false) => Charged::Failed,
             Err(failure) => {

@@ -4,8 +4,6 @@ pub mod audit;
 
 use std::time::Duration;
 
-use diesel::prelude::*;
-
 use super::model::{self, PaymentState, RefundState, Standing};
 use super::provider::{Charge, Return};
 use super::schema::{
@@ -13,6 +11,7 @@ use super::schema::{
 };
 use super::{Invoice, InvoiceLine, InvoiceStatus, ReturnLine};
 use crate::messaging::IdempotencyKey;
+use crate::store::query::*;
 use crate::store::{Conn, Fingerprint, Prepare, Wish};
 use crate::types::{Amount, CheckoutId, Currency, EmailAddress, HoldId, InvoiceId, PaymentId, Timestamp, UserId};
 
@@ -228,22 +227,24 @@ pub fn list(
     after: Option<(Timestamp, InvoiceId)>,
     limit: i64,
 ) -> QueryResult<Vec<InvoiceRow>> {
-    let mut query = invoice::table
-        .select(InvoiceRow::as_select())
-        .order((invoice::created_at.desc(), invoice::id.desc()))
-        .limit(limit)
-        .into_boxed();
-    if let Some(user) = user {
-        query = query.filter(invoice::user_id.eq(user));
-    }
-    if let Some(status) = status {
-        query = query.filter(invoice::status.eq(status.as_str()));
-    }
-    if let Some((at, id)) = after {
-        // The first condition alone is what the index can search by.
-        query = query.filter(invoice::created_at.le(at)).filter(invoice::created_at.lt(at).or(invoice::id.lt(id)));
-    }
-    query.load(conn)
+    on!(conn, c => {
+        let mut query = invoice::table
+            .select(InvoiceRow::as_select())
+            .order((invoice::created_at.desc(), invoice::id.desc()))
+            .limit(limit)
+            .into_boxed();
+        if let Some(user) = user {
+            query = query.filter(invoice::user_id.eq(user));
+        }
+        if let Some(status) = status {
+            query = query.filter(invoice::status.eq(status.as_str()));
+        }
+        if let Some((at, id)) = after {
+            // The first condition alone is what the index can search by.
+            query = query.filter(invoice::created_at.le(at)).filter(invoice::created_at.lt(at).or(invoice::id.lt(id)));
+        }
+        diesel::RunQueryDsl::load(query, c)
+    })
 }
 
 /// Open invoices that nobody paid in time and for which no payment is under way.
@@ -396,7 +397,7 @@ pub fn processing_refunds(conn: &mut Conn, limit: i64) -> QueryResult<Vec<Refund
 
 /// Notes money that no invoice could take; says whether it is new.
 pub fn insert_stray(conn: &mut Conn, row: &StrayRow) -> QueryResult<bool> {
-    Ok(diesel::insert_or_ignore_into(stray::table).values(row).execute(conn)? == 1)
+    Ok(diesel::insert_into(stray::table).values(row).on_conflict_do_nothing().execute(conn)? == 1)
 }
 
 /// Money that has not gone back yet.
@@ -427,13 +428,13 @@ pub fn end_stray(conn: &mut Conn, id: PaymentId, now: Timestamp) -> QueryResult<
 pub fn first_news(conn: &mut Conn, id: &str, now: Timestamp) -> QueryResult<bool> {
     diesel::delete(provider_news::table.filter(provider_news::at.lt(now.minus(NEWS_KEPT)))).execute(conn)?;
     let values = (provider_news::id.eq(id), provider_news::at.eq(now));
-    Ok(diesel::insert_or_ignore_into(provider_news::table).values(values).execute(conn)? == 1)
+    Ok(diesel::insert_into(provider_news::table).values(values).on_conflict_do_nothing().execute(conn)? == 1)
 }
 
 /// Gives a charge the name that Stripe has for it, once; `false` when it was declared void before.
 pub fn name_charge(conn: &mut Conn, key: &str, intent: &str, now: Timestamp) -> QueryResult<bool> {
     let values = (stripe_charge::key.eq(key), stripe_charge::intent.eq(intent), stripe_charge::at.eq(now));
-    diesel::insert_or_ignore_into(stripe_charge::table).values(values).execute(conn)?;
+    diesel::insert_into(stripe_charge::table).values(values).on_conflict_do_nothing().execute(conn)?;
     Ok(charge_name(conn, key)?.flatten().as_deref() == Some(intent))
 }
 
@@ -444,7 +445,7 @@ fn charge_name(conn: &mut Conn, key: &str) -> QueryResult<Option<Option<String>>
 /// Stripe's name for a charge; one that has none is declared void, so that it never gets one.
 pub fn settle_charge(conn: &mut Conn, key: &str, now: Timestamp) -> QueryResult<Option<String>> {
     let values = (stripe_charge::key.eq(key), stripe_charge::at.eq(now));
-    diesel::insert_or_ignore_into(stripe_charge::table).values(values).execute(conn)?;
+    diesel::insert_into(stripe_charge::table).values(values).on_conflict_do_nothing().execute(conn)?;
     Ok(charge_name(conn, key)?.flatten())
 }
 
@@ -465,7 +466,7 @@ pub struct Asked {
 pub fn begin_return(conn: &mut Conn, back: &Return, now: Timestamp) -> QueryResult<Option<Asked>> {
     let Some(intent) = charge_name(conn, &back.charge)?.flatten() else { return Ok(None) };
     let values = (stripe_return::key.eq(&back.key), stripe_return::at.eq(now));
-    let first = diesel::insert_or_ignore_into(stripe_return::table).values(values).execute(conn)? == 1;
+    let first = diesel::insert_into(stripe_return::table).values(values).on_conflict_do_nothing().execute(conn)? == 1;
     let (turn, refund) = stripe_return::table
         .find(&back.key)
         .select((stripe_return::turn, stripe_return::refund))

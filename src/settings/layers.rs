@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
+use super::database;
 use super::spec::{self, SETTINGS};
 
 /// Where a value came from.
@@ -177,9 +178,15 @@ impl Values {
     pub(super) fn get<T>(&self, key: &str, read: impl FnOnce(&str) -> Result<T, String>) -> Result<T, BadSetting> {
         let text = self.0.get(key).map_or("", |(text, _)| text.as_str());
         read(text.trim()).map_err(|reason| {
-            let shown = if SETTINGS.iter().any(|spec| spec.key == key && spec.secret) { "its value" } else { text };
+            let masked = database::masked(text);
+            let shown = if SETTINGS.iter().any(|spec| spec.key == key && spec.secret) { "its value" } else { &masked };
             self.complain(key, format!("{shown:?} cannot be used: {reason}").replace("\"its value\"", "its value"))
         })
+    }
+
+    /// Whether anybody said what `key` is to be.
+    pub(super) fn is_told(&self, key: &str) -> bool {
+        self.0.get(key).is_some_and(|(_, origin)| *origin != Origin::Default)
     }
 
     /// Says that the value of `key` cannot work.
@@ -193,7 +200,8 @@ impl Values {
     pub fn shown(&self) -> impl Iterator<Item = (&'static str, String, &Origin)> {
         SETTINGS.iter().filter_map(|spec| {
             let (value, origin) = self.0.get(&spec.key)?;
-            let value = if spec.secret && *value != spec.default { "********".to_owned() } else { value.clone() };
+            let is_secret = spec.secret && *value != spec.default;
+            let value = if is_secret { "********".to_owned() } else { database::masked(value) };
             Some((spec.key.as_str(), value, origin))
         })
     }

@@ -3,9 +3,11 @@
 //! Lives here: the table of all settings ([`spec`]), their layers ([`layers`]), and the typed result. Never enters:
 //! what a domain does with a setting. Nothing outside this room reads the environment or a configuration file.
 
+mod database;
 mod layers;
 mod spec;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -13,6 +15,7 @@ use std::time::Duration;
 
 use lapin::uri::{AMQPScheme, AMQPUri};
 
+pub use database::{Database, Postgres};
 pub use layers::{BadSetting, Layer, Origin, Values};
 pub use spec::{SETTINGS, Spec, example};
 
@@ -20,6 +23,14 @@ use crate::types::{Currency, EmailAddress};
 
 /// The eight domains, by the names that settings, files and messages use.
 pub const DOMAINS: [&str; 8] = ["users", "catalog", "cart", "payments", "mailer", "stats", "comments", "notifications"];
+
+/// What the edge of the shop is called where parts of it are named.
+pub const GATEWAY: &str = "gateway";
+/// What a prefix of schemas may be.
+const PREFIX: &str = "must be small letters, digits and _, at most 40";
+/// Where files may be.
+const ONE_FOLDER: &str =
+    "must be postgres://...: databases that are files are all in one folder, which `database` or `data` names";
 
 /// The most webhook secrets that may hold at once.
 const WEBHOOK_SECRETS_MAX: usize = 10;
@@ -29,9 +40,19 @@ const WEBHOOK_SECRETS_MAX: usize = 10;
 pub struct Settings {
     /// Where the gateway listens; port 0 picks a free one.
     pub listen: SocketAddr,
+    /// Whether somebody said where to listen. A process without the gateway listens to HTTP only then.
+    pub listen_told: bool,
+    /// Whether the gateway is in this process.
+    pub gateway: bool,
+    /// Whether this process was told which parts of the shop it runs: it has those and no others.
+    pub partial: bool,
+    /// Where other processes ask the domains of this one, if they may.
+    pub grpc: Option<SocketAddr>,
+    /// How the processes of the shop know each other.
+    pub peers: Peers,
     /// The data folder.
     pub data: PathBuf,
-    /// Where the databases are; the data folder when not said.
+    /// The folder of the databases that are files; the data folder when not said.
     pub database: PathBuf,
     /// Whether databases are brought to this version at start.
     pub migrate: bool,
@@ -69,6 +90,13 @@ pub struct Settings {
     pub domains: Vec<DomainSettings>,
 }
 
+/// How the processes of one shop know each other.
+#[derive(Debug, Clone, Default)]
+pub struct Peers {
+    /// What they all know and nobody else does.
+    pub token: Option<String>,
+}
+
 /// How events travel between domains.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Events {
@@ -101,6 +129,10 @@ pub struct Shop {
 pub struct Store {
     /// How many changes may share one commit.
     pub batch_max: usize,
+    /// What stands before the names of schemas.
+    pub schema_prefix: String,
+    /// How many connections each domain may have to a server.
+    pub connections: u32,
 }
 
 /// The gateway.
@@ -211,17 +243,38 @@ pub struct DomainSettings {
     pub name: &'static str,
     /// Where it is.
     pub place: Place,
+    /// Where its database is.
+    pub database: Database,
     /// How many requests it may have in hand.
     pub in_flight_max: usize,
 }
 
 /// Where a domain is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
     /// In this process.
     Local,
+    /// In another process, behind gRPC.
+    Remote(Address),
+    /// In another process, nobody said which: this one was told which parts of the shop it runs, and this is none.
+    Elsewhere,
     /// Nowhere.
     Off,
+}
+
+/// Where another process answers gRPC.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Address {
+    /// Its name or network address; a name may stand for several.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}:{}", self.host, self.port)
+    }
 }
 
 impl FromStr for Place {
@@ -230,8 +283,61 @@ impl FromStr for Place {
         match text {
             "local" => Ok(Self::Local),
             "off" => Ok(Self::Off),
-            _ => Err("must be local or off".to_owned()),
+            _ => text.parse().map(Self::Remote),
         }
+    }
+}
+
+impl FromStr for Address {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || "must be local or off, or where the domain's process answers gRPC: http://HOST:PORT".to_owned();
+        if text.starts_with("https://") {
+            return Err(
+                "must begin with http://: there is no TLS between processes yet; use a private network".to_owned()
+            );
+        }
+        let rest = text.strip_prefix("http://").ok_or_else(wrong)?;
+        let (host, port) = rest.strip_suffix('/').unwrap_or(rest).rsplit_once(':').ok_or_else(wrong)?;
+        let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(wrong)?;
+        let six = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let good = match six {
+            Some(six) => six.parse::<std::net::Ipv6Addr>().is_ok(),
+            None => {
+                !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+            }
+        };
+        if good { Ok(Self { host: host.to_owned(), port }) } else { Err(wrong()) }
+    }
+}
+
+/// Which parts of the shop a process runs.
+#[derive(Debug, Clone)]
+enum Parts {
+    /// Every domain whose place is `local`, and the gateway.
+    All,
+    /// These domains alone, and the gateway if it is among them.
+    These { domains: Vec<&'static str>, gateway: bool },
+}
+
+impl FromStr for Parts {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Ok(Self::All);
+        }
+        let (mut domains, mut gateway) = (Vec::new(), false);
+        for word in text.split(',').map(str::trim) {
+            match DOMAINS.into_iter().find(|domain| *domain == word) {
+                Some(domain) if !domains.contains(&domain) => domains.push(domain),
+                Some(_) => {}
+                None if word == GATEWAY => gateway = true,
+                None => {
+                    return Err(format!("must be domains with commas between: {GATEWAY}, {}", DOMAINS.join(", ")));
+                }
+            }
+        }
+        Ok(Self::These { domains, gateway })
     }
 }
 
@@ -280,22 +386,39 @@ impl Settings {
             "" => Err("must name a folder".to_owned()),
             folder => Ok(PathBuf::from(folder)),
         })?;
-        let database = values.get("database", |text| {
-            if text.is_empty() {
-                return Ok(data.clone());
-            }
-            match text.strip_prefix("sqlite:") {
-                Some("") | None => Err("must be sqlite:FOLDER; no other database is built in yet".to_owned()),
-                Some(folder) => Ok(PathBuf::from(folder)),
-            }
+        let prefix = values.get("store.schema_prefix", |text| {
+            let plain = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+            if plain && text.len() <= 40 { Ok(text.to_owned()) } else { Err(PREFIX.to_owned()) }
         })?;
+        let everywhere =
+            values.get("database", |text| Database::read(text, &prefix, Database::Folder(data.clone())))?;
+        let database = everywhere.folder().map_or_else(|| data.clone(), std::path::Path::to_owned);
         let seconds = |text: &str| number(text, 1, 86_400).map(Duration::from_secs);
         let production =
             values.get("environment", |text| choice(text, &[("development", false), ("production", true)]))?;
+        let parts: Parts = values.get("domains", str::parse)?;
+        let gateway = matches!(parts, Parts::All | Parts::These { gateway: true, .. });
         let settings = Self {
             listen: values.get("listen", |text| {
                 text.parse().map_err(|_| "must be an address and a port, such as 127.0.0.1:8080".to_owned())
             })?,
+            listen_told: values.is_told("listen"),
+            gateway,
+            partial: matches!(parts, Parts::These { .. }),
+            grpc: values.get("grpc", |text| match text {
+                "" => Ok(None),
+                address => address
+                    .parse()
+                    .map(Some)
+                    .map_err(|_| "must be an address and a port, such as 127.0.0.1:50051".into()),
+            })?,
+            peers: Peers {
+                token: values.get("peers.token", |text| match text.len() {
+                    0 => Ok(None),
+                    16.. if text.bytes().all(|b| b.is_ascii_graphic()) => Ok(Some(text.to_owned())),
+                    _ => Err("must have at least 16 characters, printable ASCII without spaces".to_owned()),
+                })?,
+            },
             migrate: values.get("migrate", |text| choice(text, &[("auto", true), ("manual", false)]))?,
             production,
             secret: values.get("secret", |text| match text.len() {
@@ -317,7 +440,11 @@ impl Settings {
                 name: values.get("shop.name", |text| Ok(text.to_owned()))?,
                 currency: values.get("shop.currency", |text| text.parse().map_err(|e| format!("is {e}")))?,
             },
-            store: Store { batch_max: values.get("store.batch_max", |text| number(text, 1, 4_096))? },
+            store: Store {
+                batch_max: values.get("store.batch_max", |text| number(text, 1, 4_096))?,
+                schema_prefix: prefix.clone(),
+                connections: values.get("store.connections", |text| number(text, 3, 1_000))?,
+            },
             http: Http {
                 body_max: values.get("http.body_max", |text| number(text, 1_024, 1 << 30))?,
                 request_timeout: values.get("http.request_timeout", seconds)?,
@@ -377,9 +504,22 @@ impl Settings {
             domains: DOMAINS
                 .into_iter()
                 .map(|name| {
+                    let told: Place = values.get(&format!("{name}.place"), str::parse)?;
+                    let place = match &parts {
+                        Parts::All => told,
+                        // Named here, it is here: all processes may share the settings that say where each domain is.
+                        Parts::These { domains, .. } if domains.contains(&name) => Place::Local,
+                        Parts::These { .. } if told == Place::Local => Place::Elsewhere,
+                        Parts::These { .. } => told,
+                    };
                     Ok(DomainSettings {
                         name,
-                        place: values.get(&format!("{name}.place"), str::parse)?,
+                        place,
+                        database: values.get(&format!("{name}.database"), |text| {
+                            let found = Database::read(text, &prefix, everywhere.clone())?;
+                            let elsewhere = found.folder().is_some_and(|folder| folder != database);
+                            if elsewhere { Err(ONE_FOLDER.to_owned()) } else { Ok(found) }
+                        })?,
                         in_flight_max: values
                             .get(&format!("{name}.in_flight_max"), |text| number(text, 1, 1_000_000))?,
                     })
@@ -406,6 +546,20 @@ impl Settings {
                 return Err(values.complain("payments.stripe_url", reason.to_owned()));
             }
         }
+        if !settings.gateway && settings.grpc.is_none() {
+            let reason = "leaves out the gateway, so nobody could ask this process: say where it answers the others with --grpc ADDRESS:PORT";
+            return Err(values.complain("domains", reason.to_owned()));
+        }
+        if let Some(address) = settings.grpc
+            && !address.ip().is_loopback()
+            && settings.peers.token.is_none()
+        {
+            let reason = format!(
+                "{address} can be reached from other machines, and whoever reaches it would be believed to be a part of the shop: \
+                 set peers.token (MERCAT_PEERS__TOKEN) to the same secret in every process of it"
+            );
+            return Err(values.complain("grpc", reason));
+        }
         Ok(settings)
     }
 
@@ -415,6 +569,13 @@ impl Settings {
         self.domains.iter().find(|domain| domain.name == name).expect("every domain is in DOMAINS")
     }
 
+    /// The database at an address, as the setting `database` takes it.
+    #[must_use]
+    pub fn database_at(&self, address: &str) -> Option<Database> {
+        let nowhere = Database::Folder(PathBuf::new());
+        Database::read(address, &self.store.schema_prefix, nowhere.clone()).ok().filter(|found| *found != nowhere)
+    }
+
     /// The defaults with everything under `data`, on a free port and without the demo shop: what tests start from.
     #[must_use]
     pub fn for_test(data: &std::path::Path) -> Self {
@@ -422,9 +583,27 @@ impl Settings {
         settings.listen = SocketAddr::from(([127, 0, 0, 1], 0));
         settings.data = data.to_owned();
         settings.database = data.to_owned();
+        for domain in &mut settings.domains {
+            domain.database = Self::test_database(data);
+        }
+        // Enough for two to meet; hundreds of tests share one server, and few close what they opened.
+        settings.store.connections = 4;
         settings.demo = false;
         settings.http.limits = false;
         settings
+    }
+}
+
+impl Settings {
+    /// Where tests have their databases: files in `data`, or schemas of a server named for it when
+    /// `MERCAT_TEST_DATABASE` names one.
+    #[must_use]
+    pub fn test_database(data: &std::path::Path) -> Database {
+        use sha2::Digest as _;
+        let Ok(address) = std::env::var("MERCAT_TEST_DATABASE") else { return Database::Folder(data.to_owned()) };
+        let hash = sha2::Sha256::digest(data.as_os_str().as_encoded_bytes());
+        let name: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        Database::Postgres(Postgres::new(&address, &format!("t{name}_")))
     }
 }
 

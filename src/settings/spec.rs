@@ -27,11 +27,13 @@ impl Spec {
 }
 
 /// Variables that begin like a setting and are none.
-pub(super) const NOT_SETTINGS: [&str; 5] = [
+pub(super) const NOT_SETTINGS: [&str; 7] = [
     "MERCAT_ADMIN_PASSWORD",
+    "MERCAT_TEST_DATABASE",
     "MERCAT_TEST_SMTP",
     "MERCAT_TEST_SMTP_MAILDIR",
     "MERCAT_TEST_STRIPE",
+    "MERCAT_TEST_GRPC_PYTHON",
     "MERCAT_TEST_RABBITMQ",
 ];
 
@@ -39,8 +41,23 @@ pub(super) const NOT_SETTINGS: [&str; 5] = [
 pub static SETTINGS: LazyLock<Vec<Spec>> = LazyLock::new(|| {
     let plain = [
         ("listen", "127.0.0.1:8080", "Where the shop listens, as ADDRESS:PORT; port 0 picks a free one."),
+        (
+            "domains",
+            "",
+            "Which parts of the shop this process runs: gateway and domains, with commas between. Empty: the gateway and every domain whose place is local.",
+        ),
+        ("grpc", "", "Where other processes ask the domains of this one, as ADDRESS:PORT. Empty: nowhere."),
+        (
+            "peers.token",
+            "",
+            "The secret by which the processes of one shop know each other, at least 16 characters, the same in all of them.",
+        ),
         ("data", "./data", "The data folder: databases, and the secret that signs tokens."),
-        ("database", "", "Where the databases are: sqlite:FOLDER, one file a domain. Empty: the data folder."),
+        (
+            "database",
+            "",
+            "Where the databases are: sqlite:FOLDER, one file a domain, or postgres://..., one schema a domain. Empty: the data folder.",
+        ),
         ("migrate", "auto", "auto brings databases to this version at start; manual leaves that to `mercat migrate`."),
         (
             "environment",
@@ -68,6 +85,16 @@ pub static SETTINGS: LazyLock<Vec<Spec>> = LazyLock::new(|| {
         ("shop.name", "Mercat", "What the shop is called, in pages and mails."),
         ("shop.currency", "EUR", "The shop's main currency (ISO 4217): of an empty cart and of the statistics."),
         ("store.batch_max", "256", "How many changes that wait may share one commit. 1: each its own, for comparison."),
+        (
+            "store.connections",
+            "6",
+            "How many connections each domain may have to a PostgreSQL server, at least 3. Eight domains: eight times.",
+        ),
+        (
+            "store.schema_prefix",
+            "",
+            "What stands before the names of the schemas in PostgreSQL, so that several shops can share a database.",
+        ),
         ("http.body_max", "1048576", "Bytes of a request's body, uploads of pictures apart."),
         ("http.request_timeout", "15", "Seconds a request may take before it is answered with 504."),
         ("http.drain_timeout", "30", "Seconds a stop waits for requests that are under way."),
@@ -122,7 +149,12 @@ pub static SETTINGS: LazyLock<Vec<Spec>> = LazyLock::new(|| {
             help: help.to_owned(),
             secret: matches!(
                 key,
-                "secret" | "events" | "mailer.smtp" | "payments.stripe_secret_key" | "payments.stripe_webhook_secrets"
+                "secret"
+                    | "peers.token"
+                    | "events"
+                    | "mailer.smtp"
+                    | "payments.stripe_secret_key"
+                    | "payments.stripe_webhook_secrets"
             ),
         })
         .collect();
@@ -130,7 +162,15 @@ pub static SETTINGS: LazyLock<Vec<Spec>> = LazyLock::new(|| {
         settings.push(Spec {
             key: format!("{domain}.place"),
             default: "local",
-            help: format!("Where {domain} is: local, in this process, or off."),
+            help: format!(
+                "Where {domain} is: local, in this process; http://HOST:PORT, where another one answers gRPC; or off."
+            ),
+            secret: false,
+        });
+        settings.push(Spec {
+            key: format!("{domain}.database"),
+            default: "",
+            help: format!("Where the database of {domain} is, when not where `database` says: postgres://..."),
             secret: false,
         });
         settings.push(Spec {

@@ -30,8 +30,19 @@ fn what_cannot_work_is_said_with_name_origin_and_way_out() {
     let cases = [
         ("MERCAT_LISTEN", "nonsense", "127.0.0.1:8080"),
         ("MERCAT_MIGRATE", "perhaps", "auto or manual"),
-        ("MERCAT_DATABASE", "mysql://x", "sqlite:FOLDER"),
+        ("MERCAT_DATABASE", "mysql://u:secret-host@x", "sqlite:FOLDER"),
+        ("MERCAT_DATABASE", "postgres://u:secret-host@x/y?sslmode=require", "TLS"),
+        ("MERCAT_PAYMENTS__DATABASE", "sqlite:elsewhere", "one folder"),
+        ("MERCAT_STORE__SCHEMA_PREFIX", "Shop-", "small letters"),
         ("MERCAT_PAYMENTS__PLACE", "elsewhere", "local or off"),
+        ("MERCAT_PAYMENTS__PLACE", "http://payments", "http://HOST:PORT"),
+        ("MERCAT_PAYMENTS__PLACE", "http://pay/ments:1", "http://HOST:PORT"),
+        ("MERCAT_PAYMENTS__PLACE", "https://payments:1", "no TLS"),
+        ("MERCAT_DOMAINS", "payments,till", "gateway, users"),
+        ("MERCAT_DOMAINS", "payments", "--grpc"),
+        ("MERCAT_GRPC", "50051", "127.0.0.1:50051"),
+        ("MERCAT_GRPC", "0.0.0.0:50051", "MERCAT_PEERS__TOKEN"),
+        ("MERCAT_PEERS__TOKEN", "secret-host", "at least 16"),
         ("MERCAT_HTTP__BODY_MAX", "-1", "whole number"),
         ("MERCAT_STATS__INTERNAL_NETWORKS", "10.0.0.0/99", "10.0.0.0/8"),
         ("MERCAT_MAILER__SMTP", "secret-host", "smtp://"),
@@ -111,4 +122,21 @@ fn networks_hold_what_they_say() {
 fn the_example_file_is_as_printed() {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/.env.example");
     assert_eq!(std::fs::read_to_string(file).unwrap(), example(), "run `mercat config --example > .env.example`");
+}
+
+#[test]
+fn a_domain_that_is_named_is_here_and_the_others_are_where_their_places_say() {
+    let values = environment(&[
+        ("MERCAT_DOMAINS", "payments, gateway"),
+        ("MERCAT_GRPC", "127.0.0.1:0"),
+        ("MERCAT_PAYMENTS__PLACE", "http://payments:1"),
+        ("MERCAT_CATALOG__PLACE", "http://[::1]:2"),
+        ("MERCAT_STATS__PLACE", "off"),
+    ]);
+    let settings = Settings::read(&Values::of(vec![values.unwrap()])).unwrap();
+    let place = |name: &str| settings.domain(name).place.clone();
+    assert_eq!(place("payments"), Place::Local);
+    assert_eq!(place("catalog"), Place::Remote(Address { host: "[::1]".to_owned(), port: 2 }));
+    assert_eq!((place("users"), place("stats")), (Place::Elsewhere, Place::Off));
+    assert!(settings.gateway && settings.partial && !settings.listen_told);
 }

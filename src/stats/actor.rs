@@ -15,7 +15,7 @@ use crate::ground::now_and_every;
 use crate::messaging::{Ctx, Failure, Role};
 use crate::payments::{InvoicePaid, InvoiceRefunded, LATE_PAYMENT};
 use crate::settings::Settings;
-use crate::store::{Audit, Audited, Store, Tx};
+use crate::store::{Audit, Audited, Store, Touch, Tx};
 use crate::types::{ActionId, Currency, FieldError, Page, Timestamp, UserId};
 use crate::users::{UserErased, UserRegistered};
 
@@ -70,6 +70,9 @@ crate::answers! { Stats;
 impl Room {
     /// Forgets the actions that are older than the settings say.
     pub(super) async fn purge(&self) -> Result<(), Failure> {
+        if !self.store.leads() {
+            return Ok(());
+        }
         let kept = Duration::from_secs(u64::from(self.settings.stats.keep_days) * 86_400);
         let until = self.store.now().minus(kept);
         while self.store.write(move |tx| Ok::<_, Failure>(store::forget(tx.conn, until, PURGE_BATCH)?)).await? {}
@@ -82,7 +85,7 @@ async fn log_action(room: Arc<Room>, ctx: Ctx, request: LogAction) -> Result<(),
     let data = model::check(&request)?;
     let (kind, subject) = (request.action.clone(), request.subject.clone());
     room.store
-        .write_once(&ctx, &request, move |tx| {
+        .write_once_on(Touch::nothing(), &ctx, &request, move |tx| {
             let line = NewAction { at: tx.now, id: ActionId::new(), user_id, kind, subject, data };
             Ok(store::append(tx.conn, &line)?)
         })
@@ -93,7 +96,7 @@ async fn list_actions(room: Arc<Room>, _: Ctx, request: ListActions) -> Result<P
     let limit = request.page.limit()?;
     let ListActions { from, to, action, user_id, page } = request;
     let filter = Filter { from, to, action, user_id, after: page.after()? };
-    let rows = room.store.read(move |conn| store::actions(conn, filter, limit + 1)).await?;
+    let rows = room.store.read(move |conn| store::actions(conn, &filter, limit + 1)).await?;
     Ok(Page::cut(rows, limit, |action| (action.at, action.id)))
 }
 
@@ -129,7 +132,7 @@ async fn add_served(room: Arc<Room>, ctx: Ctx, request: AddServed) -> Result<i64
     if !(0..=SERVED_MAX).contains(&count) {
         return Err(FieldError::new("count", "out_of_range", "must be a number of requests").into());
     }
-    room.store.write_once(&ctx, &request, move |tx| Ok(store::add_served(tx.conn, count)?)).await
+    room.store.write_once_on(Touch::nothing(), &ctx, &request, move |tx| Ok(store::add_served(tx.conn, count)?)).await
 }
 
 async fn get_served(room: Arc<Room>, _: Ctx, _: GetServed) -> Result<i64, StatsError> {

@@ -28,6 +28,7 @@ use crate::store::OpenError;
 pub use actor::Stats;
 pub use error::StatsError;
 pub use messages::*;
+pub use store::MIGRATIONS;
 
 /// The events of other domains that this one wants to hear of.
 pub const WANTS: &[&str] = &[
@@ -40,7 +41,7 @@ pub const WANTS: &[&str] = &[
 
 /// Opens the domain.
 pub fn open(ground: &Ground) -> Result<Opened<Stats>, OpenError> {
-    let store = ground.store("stats", store::MIGRATIONS)?;
+    let store = ground.store("stats", MIGRATIONS)?;
     let room = Arc::new(actor::Room { store: store.clone(), settings: Arc::clone(&ground.settings) });
     Ok(Opened { client: ground.start("stats", move || Stats { room }), store })
 }

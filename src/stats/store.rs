@@ -3,21 +3,24 @@
 pub mod audit;
 
 use diesel::dsl::exists;
-use diesel::prelude::*;
 use diesel::sql_query;
 use diesel::sql_types::{BigInt, Text};
 use diesel::upsert::excluded;
-use diesel_migrations::{EmbeddedMigrations, embed_migrations};
+use diesel_migrations::embed_migrations;
 
 use super::model::{Sale, Tally, day_of, hour_of};
 use super::schema::{action, counter, daily, erased, hourly, product_name, product_sales};
 use super::{Action, Bucket, TopProduct};
 use crate::messaging::Failure;
-use crate::store::{Conn, Prepare};
+use crate::store::query::*;
+use crate::store::{Conn, Migrations, Prepare};
 use crate::types::{ActionId, Amount, ProductId, Quantity, Timestamp, UserId};
 
 /// The tables of this domain.
-pub const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/stats/sqlite");
+pub const MIGRATIONS: Migrations = Migrations {
+    sqlite: embed_migrations!("migrations/stats/sqlite"),
+    postgres: embed_migrations!("migrations/stats/postgres"),
+};
 
 /// The name of the counter of requests served.
 const SERVED: &str = "served";
@@ -68,26 +71,28 @@ pub struct Filter {
 }
 
 /// The next lines of the log in time order.
-pub fn actions(conn: &mut Conn, filter: Filter, limit: i64) -> Result<Vec<Action>, Failure> {
-    let mut query = action::table.into_boxed();
-    if let Some(from) = filter.from {
-        query = query.filter(action::at.ge(from));
-    }
-    if let Some(to) = filter.to {
-        query = query.filter(action::at.lt(to));
-    }
-    if let Some(word) = filter.action {
-        query = query.filter(action::kind.eq(word));
-    }
-    if let Some(user_id) = filter.user_id {
-        query = query.filter(action::user_id.eq(user_id));
-    }
-    if let Some((at, id)) = filter.after {
-        // The first condition says nothing new; it is what lets the index find the place.
-        query = query.filter(action::at.ge(at)).filter(action::at.gt(at).or(action::id.gt(id)));
-    }
+pub fn actions(conn: &mut Conn, filter: &Filter, limit: i64) -> Result<Vec<Action>, Failure> {
     type Row = (Timestamp, ActionId, Option<UserId>, String, Option<String>, Option<String>);
-    let rows: Vec<Row> = query.order((action::at, action::id)).limit(limit).load(conn)?;
+    let rows: Vec<Row> = on!(conn, c => {
+        let mut query = action::table.into_boxed();
+        if let Some(from) = filter.from {
+            query = query.filter(action::at.ge(from));
+        }
+        if let Some(to) = filter.to {
+            query = query.filter(action::at.lt(to));
+        }
+        if let Some(word) = &filter.action {
+            query = query.filter(action::kind.eq(word.clone()));
+        }
+        if let Some(user_id) = filter.user_id {
+            query = query.filter(action::user_id.eq(user_id));
+        }
+        if let Some((at, id)) = filter.after {
+            // The first condition says nothing new; it is what lets the index find the place.
+            query = query.filter(action::at.ge(at)).filter(action::at.gt(at).or(action::id.gt(id)));
+        }
+        diesel::RunQueryDsl::load(query.order((action::at, action::id)).limit(limit), c)?
+    });
     rows.into_iter()
         .map(|(at, id, user_id, action, subject, data)| {
             let data = data.map(|data| serde_json::from_str(&data)).transpose().map_err(|error| {
@@ -111,7 +116,7 @@ pub fn forget(conn: &mut Conn, until: Timestamp, limit: i64) -> QueryResult<bool
 /// Makes what a user did nameless: who and the data go, and so does a subject that names the user. What is heard of
 /// them later is nameless too.
 pub fn erase_user(conn: &mut Conn, user: UserId) -> QueryResult<()> {
-    diesel::insert_or_ignore_into(erased::table).values(erased::user_id.eq(user)).execute(conn)?;
+    diesel::insert_into(erased::table).values(erased::user_id.eq(user)).on_conflict_do_nothing().execute(conn)?;
     diesel::update(action::table.filter(action::user_id.eq(user)).filter(action::subject.eq(user.to_string())))
         .set(action::subject.eq(None::<String>))
         .execute(conn)?;
@@ -175,12 +180,15 @@ pub fn count_sales(conn: &mut Conn, at: Timestamp, sales: &[Sale]) -> QueryResul
             .optional()?;
         // A sale of the past that arrives late does not bring an old name back.
         if known.is_none_or(|sold_at| sold_at <= at) {
-            diesel::replace_into(product_name::table)
+            diesel::insert_into(product_name::table)
                 .values((
                     product_name::product_id.eq(sale.product_id),
                     product_name::name.eq(&sale.name),
                     product_name::sold_at.eq(at),
                 ))
+                .on_conflict(product_name::product_id)
+                .do_update()
+                .set((product_name::name.eq(&sale.name), product_name::sold_at.eq(at)))
                 .execute(conn)?;
         }
     }
@@ -219,8 +227,8 @@ pub fn top_products(conn: &mut Conn, from: Timestamp, to: Timestamp, limit: i64)
     let rows: Vec<Row> = sql_query(
         "SELECT s.product_id, n.name, CAST(SUM(s.quantity) AS BIGINT) AS sold, CAST(SUM(s.revenue) AS BIGINT) AS brought
          FROM product_sales s JOIN product_name n ON n.product_id = s.product_id
-         WHERE s.day >= ? AND s.day < ?
-         GROUP BY s.product_id, n.name ORDER BY brought DESC, sold DESC, s.product_id LIMIT ?",
+         WHERE s.day >= $1 AND s.day < $2
+         GROUP BY s.product_id, n.name ORDER BY brought DESC, sold DESC, s.product_id LIMIT $3",
     )
     .bind::<BigInt, _>(from)
     .bind::<BigInt, _>(to)

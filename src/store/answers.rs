@@ -3,13 +3,14 @@
 
 use std::time::Duration;
 
-use diesel::prelude::*;
+use diesel::upsert::excluded;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
-use super::Conn;
+use super::query::*;
 use super::schema::idempotency;
+use super::{Conn, Prepare};
 use crate::messaging::{Ctx, Failure, IdempotencyKey, Request};
 use crate::types::Timestamp;
 
@@ -106,7 +107,7 @@ pub fn keep<T: Serialize, E: From<Failure> + From<diesel::result::Error>>(
         log::error!("an answer has no JSON form: {error}");
         E::from(Failure::Internal)
     })?;
-    diesel::replace_into(idempotency::table)
+    diesel::insert_into(idempotency::table)
         .values((
             idempotency::scope.eq(scope),
             idempotency::key.eq(key.as_str()),
@@ -114,6 +115,14 @@ pub fn keep<T: Serialize, E: From<Failure> + From<diesel::result::Error>>(
             idempotency::reply.eq(reply),
             idempotency::created_at.eq(now),
         ))
+        .on_conflict((idempotency::scope, idempotency::key))
+        .do_update()
+        .set((
+            idempotency::fingerprint.eq(excluded(idempotency::fingerprint)),
+            idempotency::reply.eq(excluded(idempotency::reply)),
+            idempotency::created_at.eq(excluded(idempotency::created_at)),
+        ))
+        .prepared()
         .execute(conn)?;
     Ok(())
 }

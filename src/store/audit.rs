@@ -3,12 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use diesel::connection::SimpleConnection as _;
-use diesel::prelude::*;
 use diesel::sql_query;
 use diesel::sql_types::{BigInt, Text};
 use serde::{Deserialize, Serialize};
 
+use super::query::*;
 use super::{Conn, Store};
 use crate::messaging::Failure;
 use crate::types::Timestamp;
@@ -46,7 +45,30 @@ pub struct Rule {
     /// What to do then.
     pub way_out: &'static str,
     /// The query.
-    pub sql: &'static str,
+    pub sql: Sql,
+}
+
+/// A query of a rule.
+#[derive(Debug, Clone, Copy)]
+pub enum Sql {
+    /// The same words for either database.
+    Same(&'static str),
+    /// Other words for each; where one is empty, there is no such rule.
+    Each {
+        /// For a file.
+        sqlite: &'static str,
+        /// For a server.
+        postgres: &'static str,
+    },
+}
+
+impl Sql {
+    const fn of(self, postgres: bool) -> &'static str {
+        match self {
+            Self::Same(sql) | Self::Each { sqlite: sql, .. } if !postgres => sql,
+            Self::Same(sql) | Self::Each { postgres: sql, .. } => sql,
+        }
+    }
 }
 
 /// What a domain's books are checked for.
@@ -104,24 +126,35 @@ const EVERYWHERE: &[Rule] = &[
     Rule {
         what: "the database file is damaged",
         way_out: RESTORE,
-        sql: "SELECT integrity_check AS found FROM pragma_integrity_check WHERE integrity_check <> 'ok'",
+        sql: Sql::Each {
+            sqlite: "SELECT integrity_check AS found FROM pragma_integrity_check WHERE integrity_check <> 'ok'",
+            // The server looks after its own pages.
+            postgres: "",
+        },
     },
     Rule {
         what: "a row refers to another that is not there",
         way_out: RESTORE,
-        sql: "SELECT \"table\" || ' row ' || COALESCE(rowid, '?') || ' to ' || parent AS found
-              FROM pragma_foreign_key_check",
+        sql: Sql::Each {
+            sqlite: "SELECT \"table\" || ' row ' || COALESCE(rowid, '?') || ' to ' || parent AS found
+                     FROM pragma_foreign_key_check",
+            postgres: "",
+        },
     },
     Rule {
         what: "a subscriber has heard of events that never were",
         way_out: "the databases are of different moments: restore all of them from one backup",
-        sql: "SELECT subscriber || ' heard up to ' || seq AS found FROM outbox_cursor
-              WHERE seq > COALESCE((SELECT seq FROM sqlite_sequence WHERE name = 'outbox'), 0)",
+        sql: Sql::Each {
+            sqlite: "SELECT subscriber || ' heard up to ' || seq AS found FROM outbox_cursor
+                     WHERE seq > COALESCE((SELECT seq FROM sqlite_sequence WHERE name = 'outbox'), 0)",
+            postgres: "SELECT subscriber || ' heard up to ' || seq AS found FROM outbox_cursor
+                       WHERE seq > (SELECT last_value FROM outbox_seq)",
+        },
     },
     Rule {
         what: "an event had no effect and was set aside",
         way_out: "see its reason, then mend by hand what it should have done, and report it as a bug",
-        sql: "SELECT name || ' ' || event_id || ': ' || reason AS found FROM dead_letter ORDER BY at",
+        sql: Sql::Same("SELECT name || ' ' || event_id || ': ' || reason AS found FROM dead_letter ORDER BY at"),
     },
 ];
 
@@ -142,6 +175,9 @@ impl Store {
     pub async fn audit(&self, audit: Audit, books: Books) -> Result<Audited, Failure> {
         let (domain, now) = (self.domain(), self.now());
         self.read(move |conn| {
+            if conn.is_postgres() {
+                return conn.transaction(|conn| look(conn, domain, now, &audit, books));
+            }
             // Sums over a large shop are sorted in a file: the check must not need more memory as the shop grows.
             conn.batch_execute("PRAGMA temp_store = FILE")?;
             // One transaction, so that all is of one moment while others write.
@@ -155,10 +191,17 @@ impl Store {
 
 fn look(conn: &mut Conn, domain: &str, now: Timestamp, audit: &Audit, books: Books) -> Result<Audited, Failure> {
     let number = |conn: &mut Conn, sql: String| sql_query(sql).get_result::<Number>(conn).map(|row| row.n);
-    let head = number(conn, "SELECT COALESCE(MAX(seq), 0) AS n FROM sqlite_sequence WHERE name = 'outbox'".to_owned())?;
+    let postgres = conn.is_postgres();
+    let head = if postgres {
+        // Those without a number get one that is at least so large.
+        "SELECT COALESCE(MAX(seq), 0) + COUNT(*) FILTER (WHERE seq IS NULL) AS n FROM outbox"
+    } else {
+        "SELECT COALESCE(MAX(seq), 0) AS n FROM sqlite_sequence WHERE name = 'outbox'"
+    };
+    let head = number(conn, head.to_owned())?;
     let mut audited = Audited { now, faults: Vec::new(), looked_at: BTreeMap::new(), head, heard: BTreeMap::new() };
     for subscriber in &audit.subscribers {
-        let heard = sql_query("SELECT COALESCE(MAX(seq), 0) AS n FROM outbox_cursor WHERE subscriber = ?")
+        let heard = sql_query("SELECT COALESCE(MAX(seq), 0) AS n FROM outbox_cursor WHERE subscriber = $1")
             .bind::<Text, _>(subscriber)
             .get_result::<Number>(conn)?;
         audited.heard.insert(subscriber.clone(), heard.n);
@@ -171,7 +214,11 @@ fn look(conn: &mut Conn, domain: &str, now: Timestamp, audit: &Audit, books: Boo
         audited.looked_at.insert((*word).to_owned(), count);
     }
     for rule in EVERYWHERE.iter().chain(books.rules) {
-        let sql = format!("{} LIMIT {}", rule.sql.replace("{now}", &now.micros().to_string()), TOLD_MAX + 1);
+        let sql = rule.sql.of(postgres);
+        if sql.is_empty() {
+            continue;
+        }
+        let sql = format!("{} LIMIT {}", sql.replace("{now}", &now.micros().to_string()), TOLD_MAX + 1);
         let mut found: Vec<Found> = sql_query(sql).load(conn).inspect_err(|_| {
             log::error!("{domain}: it cannot be said whether {}", rule.what);
         })?;

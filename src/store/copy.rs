@@ -3,12 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use diesel::connection::{Connection as _, SimpleConnection as _};
-use diesel::prelude::*;
 use diesel::sql_query;
 use diesel::sql_types::Text;
 
 use super::Conn;
+use super::query::*;
 
 /// How often a copy that has begun is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
@@ -112,6 +111,6 @@ pub fn is_in_use(file: &Path) -> bool {
 pub fn change<T>(file: &Path, change: impl FnOnce(&mut Conn) -> QueryResult<T>) -> Result<T, String> {
     let mut conn = open(file)?;
     conn.batch_execute("PRAGMA synchronous = FULL")
-        .and_then(|()| conn.immediate_transaction(change))
+        .and_then(|()| conn.transaction_sql("BEGIN IMMEDIATE", change))
         .map_err(|error| format!("{}: {error}", file.display()))
 }

@@ -1,52 +1,68 @@
-//! What makes a domain durable: one writer with group commit, a pool of readers, migrations, answers that are
-//! given once, the outbox and the inbox.
+//! What makes a domain durable: on files one writer with group commit and a pool of readers, on a server a pool and
+//! locks; migrations, answers that are given once, the outbox and the inbox.
 //!
 //! Lives here: everything about databases that is the same for every domain. Never enters: a table of one domain,
 //! a business rule, HTTP, other processes. Only this room and the domains' `store.rs` speak SQL.
 
 mod answers;
 mod audit;
+mod conn;
 mod copy;
 mod migrate;
 mod outbox;
 #[cfg(test)]
 mod plans;
+mod postgres;
 mod prepared;
+mod presence;
+pub mod query;
 mod reader;
 mod schema;
 #[cfg(feature = "test-hooks")]
 mod simulated;
+mod touch;
+mod transfer;
 mod writer;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use diesel_migrations::EmbeddedMigrations;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::events::{Delivery, Event};
 use crate::messaging::{Ctx, DomainError, ErrorKind, Failure, Request, Storage};
+use crate::settings::Postgres;
 use crate::types::{Clock, Timestamp};
 
 pub use answers::{ANSWERS_KEPT, Fingerprint, Wish};
-pub use audit::{Audit, Audited, Books, Fault, PAGE, RESTORE, Rule, Which};
+pub use audit::{Audit, Audited, Books, Fault, PAGE, RESTORE, Rule, Sql, Which};
+pub use conn::Conn;
 pub use copy::{Duplicate, change, copy_all, is_in_use, verify};
+pub use migrate::Migrations;
 #[cfg(test)]
 pub use plans::plans;
+pub use postgres::server_has;
 pub use prepared::{Prepare, Prepared};
+pub use presence::Memory;
 pub use reader::ReaderThreads;
 #[cfg(feature = "test-hooks")]
 pub(crate) use simulated::close_kept;
+pub use touch::Touch;
+pub use transfer::{Move, Moved, move_all};
 
-/// A connection to a domain's database. The one name that a second backend changes.
-pub type Conn = diesel::sqlite::SqliteConnection;
+/// After how long work that another process began is no longer under way there.
+const LEFT_BEHIND: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// Where a domain's database is and how it is used.
 #[derive(Debug, Clone)]
 pub struct StoreConfig {
-    /// The database file. Its folder must exist.
+    /// The database file. Its folder must exist. Not used when there is a server.
     pub file: PathBuf,
+    /// The server that has the database instead of a file.
+    pub server: Option<Postgres>,
+    /// How many connections to the server there may be.
+    pub connections: u32,
     /// Whether to bring the database to this version while opening it; otherwise an old one is refused.
     pub migrate: bool,
     /// The most jobs that share one commit. One is a commit each: for comparison only.
@@ -66,6 +82,8 @@ impl StoreConfig {
     pub fn new(file: impl Into<PathBuf>) -> Self {
         Self {
             file: file.into(),
+            server: None,
+            connections: 6,
             migrate: true,
             batch_max: 256,
             queue_max: 4_096,
@@ -117,9 +135,14 @@ struct Inner {
     domain: &'static str,
     beside: bool,
     clock: Clock,
-    writer: writer::Writer,
-    readers: reader::Readers,
+    kind: Kind,
     news: Arc<tokio::sync::Notify>,
+}
+
+/// Where a domain's database is.
+enum Kind {
+    Sqlite { writer: writer::Writer, readers: reader::Readers },
+    Postgres(postgres::Server),
 }
 
 /// A write transaction: a job's view of the database. All of it becomes durable together, or none.
@@ -163,10 +186,13 @@ impl Store {
     pub fn open(
         domain: &'static str,
         config: &StoreConfig,
-        migrations: EmbeddedMigrations,
+        migrations: Migrations,
         clock: &Clock,
         threads: &ReaderThreads,
     ) -> Result<Self, OpenError> {
+        if let Some(server) = &config.server {
+            return Self::open_server(domain, config, server, migrations, clock, threads);
+        }
         let fail = |reason: String| OpenError { domain, file: config.file.clone(), reason };
         let mut connection = writer::connect(&config.file).map_err(fail)?;
         migrate::bring_up(&mut connection, migrations, config.migrate).map_err(fail)?;
@@ -175,7 +201,35 @@ impl Store {
         let writer = writer::Writer::start(domain, config, connection, clock.clone(), own_news);
         let writer = writer.map_err(fail)?;
         let readers = reader::Readers::open(domain, config, threads).map_err(fail)?;
-        Ok(Self(Arc::new(Inner { domain, beside: config.beside, clock: clock.clone(), writer, readers, news })))
+        let kind = Kind::Sqlite { writer, readers };
+        Ok(Self(Arc::new(Inner { domain, beside: config.beside, clock: clock.clone(), kind, news })))
+    }
+
+    fn open_server(
+        domain: &'static str,
+        config: &StoreConfig,
+        server: &Postgres,
+        migrations: Migrations,
+        clock: &Clock,
+        threads: &ReaderThreads,
+    ) -> Result<Self, OpenError> {
+        let schema = server.schema(domain);
+        let fail = |reason: String| {
+            // A server's words may be of several lines, and what is said at a start is one.
+            let reason = reason.split_whitespace().collect::<Vec<_>>().join(" ");
+            OpenError::setting(domain, "database", &format!("({}) cannot be used: {reason}", server.shown()))
+        };
+        let mut conn = postgres::connect(server, &schema).map_err(fail)?;
+        if config.migrate {
+            postgres::make_schema(&mut conn, &schema).map_err(fail)?;
+        }
+        postgres::alone(&mut conn, &schema, |conn| migrate::bring_up(conn, migrations, config.migrate))
+            .map_err(fail)?;
+        let news = Arc::new(tokio::sync::Notify::new());
+        let own_news = Arc::clone(&news);
+        let server = postgres::Server::open(domain, config, server, clock.clone(), own_news, threads).map_err(fail)?;
+        let kind = Kind::Postgres(server);
+        Ok(Self(Arc::new(Inner { domain, beside: config.beside, clock: clock.clone(), kind, news })))
     }
 
     /// Whose database this is.
@@ -197,15 +251,72 @@ impl Store {
         self.0.clock.now()
     }
 
+    /// Whether jobs that touch different things run at the same time.
+    #[must_use]
+    pub fn is_concurrent(&self) -> bool {
+        matches!(self.0.kind, Kind::Postgres(_))
+    }
+
+    /// Says whether this process may believe what it remembers of the database: only while no other has it open.
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        match &self.0.kind {
+            Kind::Sqlite { .. } => Memory::default(),
+            Kind::Postgres(server) => server.presence().memory(),
+        }
+    }
+
+    /// Whether work that was begun and not ended is certainly nobody's: no other process has the database open.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        match &self.0.kind {
+            Kind::Sqlite { .. } => true,
+            Kind::Postgres(server) => server.presence().is_alone(),
+        }
+    }
+
+    /// Whether nobody works any more on what was begun then and has not ended, so that it may be taken up. Whoever is
+    /// alone knows what it works on itself; else a minute must have passed, which is longer than any request may take.
+    #[must_use]
+    pub fn is_left_behind(&self, begun: Timestamp) -> bool {
+        self.is_alone() || self.now().since(begun) > LEFT_BEHIND
+    }
+
+    /// Whether this process does what is done by a timer, of all that have the database open.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        match &self.0.kind {
+            Kind::Sqlite { .. } => !self.0.beside,
+            Kind::Postgres(server) => !self.0.beside && server.presence().leads(),
+        }
+    }
+
     /// Runs `job` in a transaction of its own and answers when its changes are durable. An error undoes them.
     ///
-    /// Jobs run one after the other, so what a job reads holds until it ends. It must be short: everybody waits.
+    /// Jobs run one after the other, in all processes, so what a job reads holds until it ends. It must be short:
+    /// everybody waits.
     pub async fn write<T, E>(&self, job: impl FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<Failure> + From<diesel::result::Error> + Send + 'static,
     {
-        self.0.writer.run(job).await
+        self.write_on(Touch::everything(), job).await
+    }
+
+    /// [`Store::write`] for a job that touches only this, so that on a server others may run beside it.
+    pub async fn write_on<T, E>(
+        &self,
+        touch: Touch,
+        job: impl FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Failure> + From<diesel::result::Error> + Send + 'static,
+    {
+        match &self.0.kind {
+            Kind::Sqlite { writer, .. } => writer.run(job).await,
+            Kind::Postgres(server) => server.write(touch, job).await,
+        }
     }
 
     /// Like [`Store::write`], and once only: when `ctx` carries an idempotency key, what the job gives back is kept
@@ -224,15 +335,32 @@ impl Store {
         T: Serialize + DeserializeOwned + Send + 'static,
         E: From<Failure> + From<diesel::result::Error> + Send + 'static,
     {
-        if ctx.key.is_none() {
-            return self.write(job).await;
-        }
-        self.write_once_as(ctx, Fingerprint::of(request)?, job).await
+        self.write_once_on(Touch::everything(), ctx, request, job).await
     }
 
-    /// [`Store::write_once`] for a request whose fingerprint must leave something out, such as a password.
+    /// [`Store::write_once`] for a job that touches only this, so that on a server others may run beside it.
+    pub async fn write_once_on<R, T, E>(
+        &self,
+        touch: Touch,
+        ctx: &Ctx,
+        request: &R,
+        job: impl FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        R: Request,
+        T: Serialize + DeserializeOwned + Send + 'static,
+        E: From<Failure> + From<diesel::result::Error> + Send + 'static,
+    {
+        if ctx.key.is_none() {
+            return self.write_on(touch, job).await;
+        }
+        self.write_once_as(touch, ctx, Fingerprint::of(request)?, job).await
+    }
+
+    /// [`Store::write_once_on`] for a request whose fingerprint must leave something out, such as a password.
     pub async fn write_once_as<T, E>(
         &self,
+        touch: Touch,
         ctx: &Ctx,
         fingerprint: Fingerprint,
         job: impl FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
@@ -241,10 +369,12 @@ impl Store {
         T: Serialize + DeserializeOwned + Send + 'static,
         E: From<Failure> + From<diesel::result::Error> + Send + 'static,
     {
-        let Some(key) = ctx.key.clone() else { return self.write(job).await };
+        let Some(key) = ctx.key.clone() else { return self.write_on(touch, job).await };
         let scope = ctx.caller.scope();
+        // Whoever asks the same under the same key waits for the first, in whatever process.
+        let touch = touch.and_answer(&scope, key.as_str());
         let (answer, replayed) = self
-            .write(move |tx| {
+            .write_on(touch, move |tx| {
                 if let Some(before) = answers::find::<T, E>(tx.conn, &scope, &key, &fingerprint, tx.now)? {
                     return Ok((before, true));
                 }
@@ -301,7 +431,10 @@ impl Store {
         T: Send + 'static,
         E: DomainError,
     {
-        self.0.readers.run(query).await
+        match &self.0.kind {
+            Kind::Sqlite { readers, .. } => readers.run(query).await,
+            Kind::Postgres(server) => server.read(query).await,
+        }
     }
 
     /// Has the effect of each event exactly once: an event seen before is passed over, and its being seen is
@@ -334,12 +467,24 @@ impl Store {
 
     /// The next events that `subscriber` has not heard of, with their sequence numbers.
     pub async fn outbox_after(&self, subscriber: &'static str, limit: i64) -> Result<Vec<(i64, Delivery)>, Failure> {
+        let (rows, unnumbered) = self
+            .read(move |conn| {
+                let rows = outbox::after(conn, subscriber, limit)?;
+                let is_all = i64::try_from(rows.len()).is_ok_and(|n| n < limit);
+                let unnumbered = is_all && outbox::has_unnumbered(conn)?;
+                Ok::<_, Failure>((rows, unnumbered))
+            })
+            .await?;
+        if !unnumbered {
+            return Ok(rows);
+        }
+        self.write_on(Touch::only("outbox", ""), |tx| Ok::<_, Failure>(outbox::number(tx.conn)?)).await?;
         self.read(move |conn| outbox::after(conn, subscriber, limit)).await
     }
 
     /// Notes that `subscriber` has heard of everything up to `seq`.
     pub async fn outbox_told(&self, subscriber: &'static str, seq: i64) -> Result<(), Failure> {
-        self.write(move |tx| outbox::told(tx.conn, subscriber, seq)).await
+        self.write_on(Touch::nothing(), move |tx| outbox::told(tx.conn, subscriber, seq)).await
     }
 
     /// Whether all of `subscribers` have heard of everything.
@@ -359,8 +504,18 @@ impl Store {
     /// How many jobs wait for the writer.
     #[must_use]
     pub fn queue_depth(&self) -> usize {
-        self.0.writer.queue_depth()
+        match &self.0.kind {
+            Kind::Sqlite { writer, .. } => writer.queue_depth(),
+            Kind::Postgres(server) => server.queue_depth(),
+        }
     }
+}
+
+/// Whether the databases of this test run are on a server: what only files can do is not tried there.
+#[cfg(test)]
+#[must_use]
+pub fn tested_on_server() -> bool {
+    std::env::var_os("MERCAT_TEST_DATABASE").is_some()
 }
 
 #[cfg(test)]

@@ -4,10 +4,11 @@
 use std::time::Duration;
 
 use diesel::dsl::max;
-use diesel::prelude::*;
+use diesel::upsert::excluded;
 
+use super::query::*;
 use super::schema::{dead_letter, inbox, outbox, outbox_cursor};
-use super::{Conn, Tx, is_of_database};
+use super::{Conn, Prepare, Tx, is_of_database};
 use crate::events::{Delivery, Event};
 use crate::messaging::{DomainError, Failure};
 use crate::types::{EventId, Timestamp};
@@ -46,10 +47,36 @@ pub fn after(conn: &mut Conn, subscriber: &str, limit: i64) -> Result<Vec<(i64, 
         .collect()
 }
 
-/// Moves the subscriber's cursor.
+/// Whether there are events that have no number yet. In a file all have one from the first.
+pub fn has_unnumbered(conn: &mut Conn) -> QueryResult<bool> {
+    if !conn.is_postgres() {
+        return Ok(false);
+    }
+    let found: Option<String> =
+        outbox::table.filter(outbox::seq.nullable().is_null()).select(outbox::id).first(conn).optional()?;
+    Ok(found.is_some())
+}
+
+/// Numbers the events that can be seen by now, in the order in which they were written. The caller keeps others from
+/// doing it too: then whatever can be seen later has a larger number, in whatever order transactions end.
+pub fn number(conn: &mut Conn) -> QueryResult<()> {
+    diesel::sql_query(
+        "UPDATE outbox o SET seq = n.seq FROM (SELECT entry, nextval('outbox_seq') AS seq FROM
+         (SELECT entry FROM outbox WHERE seq IS NULL ORDER BY entry LIMIT 1000) unnumbered) n WHERE o.entry = n.entry",
+    )
+    .execute(conn)?;
+    Ok(())
+}
+
+/// Moves the subscriber's cursor, never back: two processes may tell the same.
 pub fn told(conn: &mut Conn, subscriber: &str, seq: i64) -> Result<(), Failure> {
-    diesel::replace_into(outbox_cursor::table)
+    let moved = diesel::insert_into(outbox_cursor::table)
         .values((outbox_cursor::subscriber.eq(subscriber), outbox_cursor::seq.eq(seq)))
+        .on_conflict(outbox_cursor::subscriber)
+        .do_update()
+        .set(outbox_cursor::seq.eq(excluded(outbox_cursor::seq)));
+    diesel::query_dsl::methods::FilterDsl::filter(moved, outbox_cursor::seq.lt(excluded(outbox_cursor::seq)))
+        .prepared()
         .execute(conn)?;
     Ok(())
 }
@@ -57,7 +84,7 @@ pub fn told(conn: &mut Conn, subscriber: &str, seq: i64) -> Result<(), Failure> 
 /// Whether no event is ahead of any subscriber's cursor.
 pub fn is_settled(conn: &mut Conn, subscribers: &[&str]) -> Result<bool, Failure> {
     let last: Option<i64> = outbox::table.select(max(outbox::seq)).first(conn)?;
-    Ok(slowest(conn, subscribers)? >= last.unwrap_or(0))
+    Ok(!has_unnumbered(conn)? && slowest(conn, subscribers)? >= last.unwrap_or(0))
 }
 
 /// The event up to which all subscribers have heard.
@@ -82,8 +109,9 @@ pub fn consume<E>(
 where
     E: DomainError + From<diesel::result::Error>,
 {
-    let new = diesel::insert_or_ignore_into(inbox::table)
+    let new = diesel::insert_into(inbox::table)
         .values((inbox::event_id.eq(event.id), inbox::at.eq(tx.now)))
+        .on_conflict_do_nothing()
         .execute(tx.conn)?;
     if new == 0 {
         return Ok(());
@@ -104,7 +132,7 @@ where
             return Err(Failure::StorageUnavailable);
         }
         log::error!("{domain}: event {} {} has no effect and is set aside: {reason}", event.name, event.id);
-        diesel::replace_into(dead_letter::table)
+        diesel::insert_into(dead_letter::table)
             .values((
                 dead_letter::event_id.eq(event.id),
                 dead_letter::name.eq(&event.name),
@@ -112,6 +140,9 @@ where
                 dead_letter::data.eq(event.data.to_string()),
                 dead_letter::reason.eq(reason.to_string()),
             ))
+            .on_conflict(dead_letter::event_id)
+            .do_update()
+            .set((dead_letter::at.eq(excluded(dead_letter::at)), dead_letter::reason.eq(excluded(dead_letter::reason))))
             .execute(tx.conn)?;
     }
     Ok(())

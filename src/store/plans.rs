@@ -3,9 +3,10 @@
 
 use std::sync::{Arc, Mutex};
 
-use diesel::connection::{Connection, InstrumentationEvent, get_default_instrumentation};
-use diesel::{QueryableByName, RunQueryDsl};
+use diesel::QueryableByName;
+use diesel::connection::{InstrumentationEvent, get_default_instrumentation};
 
+use super::conn::Run as _;
 use super::{Conn, Store};
 use crate::messaging::Failure;
 

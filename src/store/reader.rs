@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use diesel::connection::SimpleConnection;
-use diesel::r2d2::ConnectionManager;
-use r2d2::{CustomizeConnection, Pool};
+use r2d2::{ManageConnection, Pool};
 use scheduled_thread_pool::ScheduledThreadPool;
 use tokio::sync::Semaphore;
 
@@ -28,8 +26,15 @@ impl Default for ReaderThreads {
     }
 }
 
+impl ReaderThreads {
+    /// The threads themselves, for a pool.
+    pub(super) fn pool(&self) -> Arc<ScheduledThreadPool> {
+        Arc::clone(&self.0)
+    }
+}
+
 pub struct Readers {
-    pool: Pool<ConnectionManager<Conn>>,
+    pool: Pool<Files>,
     /// As many as there are connections: more waiting threads would not read faster.
     permits: Arc<Semaphore>,
     file: Arc<Path>,
@@ -41,12 +46,32 @@ pub struct Readers {
 /// What makes a connection a reader's.
 pub(super) const READ_ONLY: &str = "PRAGMA busy_timeout = 5000; PRAGMA query_only = ON; PRAGMA temp_store = MEMORY;";
 
-#[derive(Debug)]
-struct ReadOnly;
+/// Opens readers of a database file.
+struct Files {
+    file: String,
+}
 
-impl CustomizeConnection<Conn, diesel::r2d2::Error> for ReadOnly {
-    fn on_acquire(&self, conn: &mut Conn) -> Result<(), diesel::r2d2::Error> {
-        conn.batch_execute(READ_ONLY).map_err(diesel::r2d2::Error::QueryError)
+/// Why a connection could not be had.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct NoConnection(String);
+
+impl ManageConnection for Files {
+    type Connection = Conn;
+    type Error = NoConnection;
+
+    fn connect(&self) -> Result<Conn, NoConnection> {
+        let mut conn = Conn::establish(&self.file).map_err(|error| NoConnection(error.to_string()))?;
+        conn.batch_execute(READ_ONLY).map_err(|error| NoConnection(error.to_string()))?;
+        Ok(conn)
+    }
+
+    fn is_valid(&self, _: &mut Conn) -> Result<(), NoConnection> {
+        Ok(())
+    }
+
+    fn has_broken(&self, conn: &mut Conn) -> bool {
+        std::thread::panicking() || conn.is_broken()
     }
 }
 
@@ -56,7 +81,7 @@ impl Readers {
         allow(unused_variables, reason = "only the laboratory asks whose they are")
     )]
     pub fn open(domain: &'static str, config: &StoreConfig, threads: &ReaderThreads) -> Result<Self, String> {
-        let manager = ConnectionManager::new(config.file.to_string_lossy());
+        let manager = Files { file: config.file.to_string_lossy().into_owned() };
         let pool = Pool::builder()
             .max_size(config.readers_max)
             // None is opened before it is needed: a shop starts in a blink.
@@ -65,7 +90,6 @@ impl Readers {
             .test_on_check_out(false)
             // A file that cannot be opened now is said so while somebody still listens.
             .connection_timeout(OPEN_PATIENCE)
-            .connection_customizer(Box::new(ReadOnly))
             .thread_pool(Arc::clone(&threads.0))
             .build(manager)
             .map_err(|e| e.to_string())?;

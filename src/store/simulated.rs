@@ -6,12 +6,12 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use diesel::connection::{Connection as _, SimpleConnection};
 use diesel::sql_types::BigInt;
-use diesel::{QueryableByName, RunQueryDsl, sql_query};
+use diesel::{QueryableByName, sql_query};
 use tokio::sync::mpsc;
 
 use super::Conn;
+use super::conn::Run as _;
 use super::reader::READ_ONLY;
 use super::writer::{Desk, Job, connect};
 use crate::messaging::Failure;

@@ -1,15 +1,17 @@
 //! The store's promises, each on a real database file.
 
-use diesel::connection::SimpleConnection as _;
-use diesel::prelude::*;
 use diesel::sql_query;
 use diesel::sql_types::{BigInt, Text};
 use tempfile::TempDir;
 
 use super::*;
 use crate::messaging::{Caller, IdempotencyKey};
+use crate::store::query::*;
 
-const NO_MIGRATIONS: EmbeddedMigrations = diesel_migrations::embed_migrations!("src/store/tests_migrations");
+const NO_MIGRATIONS: Migrations = Migrations {
+    sqlite: diesel_migrations::embed_migrations!("src/store/tests_migrations"),
+    postgres: diesel_migrations::embed_migrations!("src/store/tests_migrations_postgres"),
+};
 
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Put {
@@ -42,12 +44,13 @@ fn open() -> Shop {
 }
 
 fn open_in(dir: &TempDir, clock: &Clock) -> Result<Store, OpenError> {
-    let config = StoreConfig::new(dir.path().join("test.db"));
+    let mut config = StoreConfig::new(dir.path().join("test.db"));
+    config.server = crate::settings::Settings::test_database(dir.path()).server().cloned();
     Store::open("test", &config, NO_MIGRATIONS, clock, &ReaderThreads::default())
 }
 
 fn put(tx: &mut Tx<'_>, name: &str) -> Result<i64, Failure> {
-    sql_query("INSERT INTO thing (name) VALUES (?)").bind::<Text, _>(name).execute(tx.conn)?;
+    sql_query("INSERT INTO thing (name) VALUES ($1)").bind::<Text, _>(name).execute(tx.conn)?;
     tx.emit(&WasPut { name: name.to_owned() })?;
     Ok(count(tx.conn)?)
 }
@@ -74,7 +77,7 @@ async fn a_job_that_fails_or_panics_undoes_itself_and_nobody_else() {
                 0 => Ok(n),
                 1 => Err(Failure::Forbidden),
                 // Deep in a transaction of its own, where the obvious way of catching it loses the whole batch.
-                _ => tx.conn.transaction::<i64, Failure, _>(|_| panic!("on purpose")),
+                _ => tx.conn.transaction::<i64, Failure>(|_| panic!("on purpose")),
             }
         })
     });
@@ -200,6 +203,9 @@ fn fill_the_disk(tx: &mut Tx<'_>) -> Result<(), Failure> {
 
 #[actix::test]
 async fn on_a_full_disk_whoever_is_told_no_has_changed_nothing() {
+    if crate::store::tested_on_server() {
+        return;
+    }
     let shop = open();
     shop.store.write(|tx| put(tx, "before")).await.unwrap();
     // While the first job sleeps the others gather behind it, and share its commit or the next one.
@@ -225,6 +231,9 @@ async fn on_a_full_disk_whoever_is_told_no_has_changed_nothing() {
 
 #[actix::test]
 async fn an_event_that_meets_a_full_disk_is_not_set_aside_and_has_its_effect_later() {
+    if crate::store::tested_on_server() {
+        return;
+    }
     let shop = open();
     shop.store.write(|tx| put(tx, "happened")).await.unwrap();
     let events: Vec<Delivery> = shop.store.outbox_after("me", 10).await.unwrap().into_iter().map(|(_, e)| e).collect();
@@ -243,6 +252,9 @@ async fn an_event_that_meets_a_full_disk_is_not_set_aside_and_has_its_effect_lat
 
 #[actix::test]
 async fn a_transaction_that_the_database_undid_by_itself_is_told_to_everybody_in_it() {
+    if crate::store::tested_on_server() {
+        return;
+    }
     // What SQLite does when the disk is full in the middle; whether the job hears of it or not.
     for heard in [true, false] {
         let shop = open();
@@ -281,6 +293,9 @@ async fn a_transaction_that_the_database_undid_by_itself_is_told_to_everybody_in
 
 #[actix::test]
 async fn while_somebody_holds_the_file_writes_are_refused_and_reads_go_on_and_it_notices_the_end_by_itself() {
+    if crate::store::tested_on_server() {
+        return;
+    }
     let (dir, clock) = (TempDir::new().unwrap(), Clock::system());
     let config = StoreConfig::new(dir.path().join("test.db"));
     let store = Store::open("test", &config, NO_MIGRATIONS, &clock, &ReaderThreads::default()).unwrap();
@@ -318,9 +333,130 @@ async fn news_wakes_whoever_asked_before_it_was_made() {
 
 #[test]
 fn a_database_of_a_newer_version_is_refused_with_the_way_out() {
+    if crate::store::tested_on_server() {
+        return;
+    }
     let shop = open();
     let mut conn = writer::connect(&shop.dir.path().join("test.db")).unwrap();
     sql_query("INSERT INTO __diesel_schema_migrations (version) VALUES ('29990101000000')").execute(&mut conn).unwrap();
     let refused = open_in(&shop.dir, &shop.clock).map(drop).unwrap_err();
     assert!(refused.reason.contains("newer mercat"), "{refused}");
+}
+
+/// A second process on the same schema, as far as one can be had here.
+fn twin(shop: &Shop) -> Option<Store> {
+    tested_on_server().then(|| open_in(&shop.dir, &shop.clock).unwrap())
+}
+
+#[actix::test]
+async fn an_error_that_a_job_swallows_is_no_yes() {
+    // PostgreSQL undoes the whole transaction then, and its COMMIT says nothing of it.
+    let shop = open();
+    let answer = shop
+        .store
+        .write(|tx| {
+            put(tx, "lost")?;
+            let _ = sql_query("SELECT nothing FROM nowhere").execute(tx.conn);
+            Ok::<_, Failure>(())
+        })
+        .await;
+    assert_eq!(things(&shop.store).await, i64::from(answer.is_ok()));
+    assert!(shop.store.write(|tx| put(tx, "after")).await.is_ok());
+}
+
+#[actix::test]
+async fn n02_no_event_is_passed_over_though_transactions_end_in_another_order() {
+    let shop = open();
+    let Some(other) = twin(&shop) else { return };
+    const EACH: usize = 150;
+    let begun = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let told = actix::spawn({
+        let (store, begun) = (shop.store.clone(), std::sync::Arc::clone(&begun));
+        async move {
+            let mut told = Vec::new();
+            loop {
+                let ends = !begun.load(std::sync::atomic::Ordering::SeqCst);
+                let rows = store.outbox_after("me", 7).await.unwrap();
+                if let Some((last, _)) = rows.last() {
+                    store.outbox_told("me", *last).await.unwrap();
+                } else if ends {
+                    return told;
+                }
+                told.extend(rows.into_iter().map(|(_, event)| event.open::<WasPut>().unwrap().unwrap().name));
+            }
+        }
+    });
+    let write = |n: usize| {
+        let store = if n.is_multiple_of(2) { shop.store.clone() } else { other.clone() };
+        async move {
+            let job = move |tx: &mut Tx<'_>| {
+                tx.emit(&WasPut { name: n.to_string() })?;
+                // The later it began, the sooner it ends.
+                std::thread::sleep(std::time::Duration::from_millis(7 - (n % 8) as u64));
+                Ok::<_, Failure>(())
+            };
+            store.write_on(Touch::nothing(), job).await.unwrap();
+        }
+    };
+    futures_util::future::join_all((0..2 * EACH).map(write)).await;
+    begun.store(false, std::sync::atomic::Ordering::SeqCst);
+    let mut told = told.await.unwrap();
+    assert_eq!(told.len(), 2 * EACH, "each once");
+    told.sort_unstable();
+    told.dedup();
+    assert_eq!(told.len(), 2 * EACH);
+    assert!(shop.store.outbox_is_settled(vec!["me"]).await.unwrap());
+}
+
+#[actix::test]
+async fn jobs_that_touch_the_same_run_one_after_the_other_in_all_processes() {
+    let shop = open();
+    let Some(other) = twin(&shop) else { return };
+    // Read, wait, write: only who keeps the others out gets to the sum.
+    let count_up = |n: usize| {
+        let store = if n.is_multiple_of(2) { shop.store.clone() } else { other.clone() };
+        let touch = match n % 3 {
+            0 => Touch::everything(),
+            1 => Touch::only("thing", 1),
+            _ => Touch::only("other", n).and("thing", 1),
+        };
+        async move {
+            let job = move |tx: &mut Tx<'_>| {
+                let before = count(tx.conn)?;
+                std::thread::sleep(std::time::Duration::from_millis(2));
+                put(tx, &before.to_string())
+            };
+            store.write_on(touch, job).await.unwrap()
+        }
+    };
+    let mut seen = futures_util::future::join_all((0..40).map(count_up)).await;
+    seen.sort_unstable();
+    assert_eq!(seen, (1..=40).collect::<Vec<i64>>());
+}
+
+#[actix::test]
+async fn when_the_server_drops_all_connections_nothing_answered_is_lost_and_the_store_comes_back() {
+    if !tested_on_server() {
+        return;
+    }
+    let shop = open();
+    for n in 0..5 {
+        shop.store.write(move |tx| put(tx, &n.to_string())).await.unwrap();
+    }
+    let kill = "SELECT CAST(COUNT(pg_terminate_backend(pid)) AS BIGINT) AS n FROM pg_stat_activity
+                WHERE pid <> pg_backend_pid() AND application_name = current_setting('application_name')";
+    let killed = shop.store.read(move |conn| Ok::<_, Failure>(sql_query(kill).get_result::<Count>(conn)?.n)).await;
+    assert!(killed.unwrap() >= 2, "a writer, and who tells others that we are there");
+    let (mut done, begun) = (5, std::time::Instant::now());
+    while done < 25 {
+        assert!(begun.elapsed() < std::time::Duration::from_secs(20), "it does not come back");
+        match shop.store.write(|tx| put(tx, "more")).await {
+            Ok(_) => done += 1,
+            Err(refused) => {
+                assert_eq!(refused, Failure::StorageUnavailable);
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        }
+    }
+    assert_eq!(things(&shop.store).await, done, "what was refused was not done");
 }

@@ -12,18 +12,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use diesel::RunQueryDsl;
-use diesel::connection::Connection as _;
-use diesel::connection::{AnsiTransactionManager, SimpleConnection, TransactionManager};
 use diesel::result::Error as DbError;
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use super::conn::Run as _;
 use super::prepared::Statement;
 use super::{Conn, StoreConfig, Tx};
 use crate::messaging::{Failure, Storage};
 use crate::types::Clock;
-
-type Manager = AnsiTransactionManager;
 
 /// How long the writer waits for somebody else's write to end.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -266,7 +262,7 @@ fn commit(
     finishers: &mut Vec<Finish>,
 ) -> Result<(), Failure> {
     let mut is_whole = true;
-    let outcome = conn.immediate_transaction(|conn| {
+    let outcome = conn.transaction_sql("BEGIN IMMEDIATE", |conn| {
         while let Some(job) = batch.pop_front() {
             let (finish, is_still_whole) = job(Some(&mut *conn), clock);
             finishers.push(finish);
@@ -279,7 +275,7 @@ fn commit(
         Ok::<_, DbError>(())
     });
     // Belt and braces: a transaction left open here would mean that the commit was none.
-    let depth = depth(conn);
+    let depth = conn.depth();
     match (outcome, depth) {
         (Ok(()), Ok(0)) => Ok(()),
         (Ok(()), _) => {
@@ -294,11 +290,6 @@ fn commit(
     }
 }
 
-fn depth(conn: &mut Conn) -> Result<u32, DbError> {
-    let depth = Manager::transaction_manager_status_mut(conn).transaction_depth()?;
-    Ok(depth.map_or(0, std::num::NonZeroU32::get))
-}
-
 /// Runs `job` so that its failure or panic undoes its own changes and nobody else's. Says too whether the transaction
 /// around it is still there: SQLite undoes all of it by itself when the disk is full or fails, and without it the next
 /// savepoint would be a transaction of its own, committed behind everybody's back.
@@ -310,7 +301,7 @@ fn savepoint<T, E>(conn: &mut Conn, job: impl FnOnce(&mut Conn) -> Result<T, E>)
 where
     E: From<Failure> + From<DbError>,
 {
-    let before = match depth(conn) {
+    let before = match conn.depth() {
         Ok(depth) => depth,
         Err(error) => return (Err(error.into()), false),
     };
@@ -336,8 +327,8 @@ where
 
 /// Ends the transactions within the job's own that a panic left open.
 fn unwind(conn: &mut Conn, before: u32) -> Result<(), DbError> {
-    while depth(conn)? > before {
-        Manager::rollback_transaction(conn)?;
+    while conn.depth()? > before {
+        conn.rollback()?;
     }
     Ok(())
 }

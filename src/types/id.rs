@@ -1,9 +1,12 @@
 //! Ids: a type each, so that no one hands a product where a user is meant. All are UUIDv7 (RFC 9562): unique
 //! without asking anyone, and ordered by the time they were made, so that indexes grow at their end.
 
+use std::io::Write as _;
+
 use diesel::backend::Backend;
 use diesel::deserialize::{self, FromSql, FromSqlRow};
 use diesel::expression::AsExpression;
+use diesel::pg::Pg;
 use diesel::serialize::{self, IsNull, Output, ToSql};
 use diesel::sql_types::Text;
 use diesel::sqlite::Sqlite;
@@ -66,6 +69,13 @@ macro_rules! ids {
         impl ToSql<Text, Sqlite> for $name {
             fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Sqlite>) -> serialize::Result {
                 out.set_value(self.to_string());
+                Ok(IsNull::No)
+            }
+        }
+
+        impl ToSql<Text, Pg> for $name {
+            fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
+                write!(out, "{self}")?;
                 Ok(IsNull::No)
             }
         }

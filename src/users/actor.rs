@@ -17,7 +17,7 @@ use crate::events::Deliver;
 use crate::ground::now_and_every;
 use crate::messaging::{Credential, Ctx, Failure, Identity, Request, Role};
 use crate::settings;
-use crate::store::{Audit, Audited, Conn, Store, Tx};
+use crate::store::{Audit, Audited, Conn, Store, Touch, Tx};
 use crate::types::{ApiKeyId, EmailAddress, FieldError, Fields, Page, SessionId, Timestamp, UserId, fresh};
 
 /// How often the uses of API keys are written.
@@ -44,11 +44,11 @@ pub struct Room {
 impl Room {
     pub fn new(store: Store, secret: &[u8], settings: &settings::Users) -> Self {
         Self {
-            store,
             uses: Uses::default(),
             tokens: Tokens::new(secret),
             passwords: Passwords::new(settings.hashers),
-            known: Known::new(),
+            known: Known::new(store.memory()),
+            store,
             session: settings.session,
         }
     }
@@ -273,7 +273,7 @@ async fn create_guest(room: Arc<Room>, ctx: Ctx, request: CreateGuest) -> Result
     let lifetime = room.session;
     let begun = room
         .store
-        .write_once(&ctx, &request, move |tx| {
+        .write_once_on(Touch::nothing(), &ctx, &request, move |tx| {
             let guest = Account {
                 id: UserId::new(),
                 email: None,
@@ -310,7 +310,7 @@ async fn sign_in(room: Arc<Room>, ctx: Ctx, request: SignIn) -> Result<SignedIn,
     let bare = SignIn { email: email.to_string(), password: String::new() };
     let begun = room
         .store
-        .write_once(&ctx, &bare, move |tx| {
+        .write_once_on(Touch::only("user", user_id), &ctx, &bare, move |tx| {
             // The password may have changed since it was looked at: then this sign-in comes too late.
             let account = store::by_id(tx.conn, user_id)?
                 .filter(|account| account.password_hash == hash)
@@ -762,6 +762,9 @@ pub async fn write_uses(room: Arc<Room>) {
 
 /// Deletes sessions and links that have ended, a few at a time, so that nobody waits for it.
 pub async fn purge(room: Arc<Room>) {
+    if !room.store.leads() {
+        return;
+    }
     for _ in 0..PURGE_ROUNDS {
         match room.store.write(|tx| Ok::<_, Failure>(store::purge(tx.conn, tx.now, PURGE_BATCH)?)).await {
             Ok(0) => return,

@@ -8,6 +8,7 @@ use quick_cache::sync::Cache;
 
 use super::Authenticated;
 use crate::messaging::Credential;
+use crate::store::Memory;
 use crate::types::{ApiKeyId, Timestamp, UserId};
 
 /// Tokens remembered at once, about 150 bytes each.
@@ -21,6 +22,9 @@ pub struct Known {
     answers: Cache<Credential, Option<Authenticated>>,
     /// Counts what was forgotten, so that an answer read before a change is not remembered after it.
     changes: AtomicU64,
+    /// Whether anything may be believed, and since when.
+    memory: Memory,
+    era: AtomicU64,
 }
 
 /// When a question to the database began. See [`Known::learn`].
@@ -28,13 +32,23 @@ pub struct Known {
 pub struct Mark(u64);
 
 impl Known {
-    pub fn new() -> Self {
-        Self { answers: Cache::new(KNOWN_MAX), changes: AtomicU64::new(0) }
+    pub fn new(memory: Memory) -> Self {
+        let era = AtomicU64::new(memory.era().unwrap_or(0));
+        Self { answers: Cache::new(KNOWN_MAX), changes: AtomicU64::new(0), memory, era }
+    }
+
+    /// Whether what is known may be believed: not while another process can end a session behind our back.
+    fn holds(&self) -> bool {
+        let Some(era) = self.memory.era() else { return false };
+        if self.era.swap(era, Ordering::SeqCst) != era {
+            self.forget_all();
+        }
+        true
     }
 
     /// What is known of a token: outer `None` when nothing is.
     pub fn get(&self, credential: &Credential) -> Option<Option<Authenticated>> {
-        self.answers.get(credential)
+        if self.holds() { self.answers.get(credential) } else { None }
     }
 
     /// To be taken before the database is asked.
@@ -45,6 +59,9 @@ impl Known {
     /// Remembers what the database said, unless something was forgotten since `mark`: then it may have said what no
     /// longer holds. Looked at after remembering, because forgetting counts before it removes.
     pub fn learn(&self, mark: Mark, credential: Credential, answer: Option<Authenticated>) {
+        if !self.holds() {
+            return;
+        }
         self.answers.insert(credential, answer);
         if self.changes.load(Ordering::SeqCst) != mark.0 {
             self.answers.remove(&credential);
@@ -113,7 +130,7 @@ mod tests {
 
     #[test]
     fn an_answer_read_before_a_change_is_not_remembered_after_it() {
-        let (known, user) = (Known::new(), UserId::new());
+        let (known, user) = (Known::new(Memory::default()), UserId::new());
         let credential = Credential::Session(SessionId::new());
         let identity = Identity { user_id: user, role: Role::Admin, credential };
         let answer = Some(Authenticated { identity, expires_at: None });
@@ -131,7 +148,7 @@ mod tests {
 
     #[test]
     fn memory_is_bounded() {
-        let (known, uses) = (Known::new(), Uses::default());
+        let (known, uses) = (Known::new(Memory::default()), Uses::default());
         for _ in 0..2 * KNOWN_MAX {
             known.learn(known.mark(), Credential::Session(SessionId::new()), None);
             uses.note(ApiKeyId::new(), Timestamp::from_micros(0));

@@ -25,10 +25,10 @@ mod tokens;
 
 use std::sync::Arc;
 
-use diesel_migrations::{EmbeddedMigrations, embed_migrations};
+use diesel_migrations::embed_migrations;
 
 use crate::ground::{Ground, Opened};
-use crate::store::OpenError;
+use crate::store::{Migrations, OpenError};
 
 use actor::Room;
 pub use actor::Users;
@@ -41,7 +41,10 @@ pub use secret::FILE as SECRET_FILE;
 pub const WANTS: &[&str] = &[];
 
 /// The steps that bring this domain's database to this version.
-pub const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/users/sqlite");
+pub const MIGRATIONS: Migrations = Migrations {
+    sqlite: embed_migrations!("migrations/users/sqlite"),
+    postgres: embed_migrations!("migrations/users/postgres"),
+};
 
 /// Opens the domain.
 ///

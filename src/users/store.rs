@@ -5,7 +5,6 @@ pub mod audit;
 use diesel::backend::Backend;
 use diesel::deserialize::{self, FromSql, FromSqlRow};
 use diesel::dsl::{count_star, sql};
-use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error as DbError};
 use diesel::sql_types::{Bool, Text};
 use uuid::Uuid;
@@ -15,6 +14,7 @@ use super::schema::{account, api_key, link, session};
 use super::{User, UsersError};
 use crate::messaging::Role;
 use crate::store::Conn;
+use crate::store::query::*;
 use crate::types::{ApiKeyId, EmailAddress, SessionId, Timestamp, UserId};
 
 /// A role's word in a column.
@@ -133,16 +133,19 @@ pub fn list(
     after: Option<(i64, UserId)>,
     limit: i64,
 ) -> QueryResult<Vec<Account>> {
-    let mut query = account::table.filter(account::email.is_not_null()).select(Account::as_select()).into_boxed();
-    if let Some(pattern) = pattern {
-        query = query.filter(account::sought.like(pattern).escape('\\'));
-    }
-    if let Some((at, id)) = after {
-        let at = Timestamp::from_micros(at);
-        // `<=` first, so that the index is entered at the place and not walked from its end.
-        query = query.filter(account::created_at.le(at)).filter(account::created_at.lt(at).or(account::id.lt(id)));
-    }
-    query.order((account::created_at.desc(), account::id.desc())).limit(limit).load(conn)
+    on!(conn, c => {
+        let mut query = account::table.filter(account::email.is_not_null()).select(Account::as_select()).into_boxed();
+        if let Some(pattern) = pattern {
+            query = query.filter(account::sought.like(pattern).escape('\\'));
+        }
+        if let Some((at, id)) = after {
+            let at = Timestamp::from_micros(at);
+            // `<=` first, so that the index is entered at the place and not walked from its end.
+            query = query.filter(account::created_at.le(at)).filter(account::created_at.lt(at).or(account::id.lt(id)));
+        }
+        let query = query.order((account::created_at.desc(), account::id.desc())).limit(limit);
+        diesel::RunQueryDsl::load(query, c)
+    })
 }
 
 /// Begins a session, and ends the user's oldest when there would be too many; gives back the ended.

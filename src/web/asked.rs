@@ -33,6 +33,7 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const X_REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 #[cfg(feature = "test-hooks")]
 const X_TEST_PANIC: HeaderName = HeaderName::from_static("x-test-panic");
@@ -90,6 +91,7 @@ impl Asked {
         let stranger = Caller::Anyone { address: address.into(), internal };
         let mut ctx = Ctx::new(stranger, Arc::clone(&trail.request_id));
         ctx.deadline = (trail.began + gate.settings.http.request_timeout).into();
+        ctx.trace = trace(request.headers());
         #[cfg(feature = "test-hooks")]
         if let Some(name) = request.headers().get(&X_TEST_PANIC).and_then(|value| value.to_str().ok()) {
             ctx.panic_at = Some(name.into());
@@ -300,6 +302,17 @@ fn key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem> {
     })
 }
 
+/// Where the request stands in its caller's trace (W3C), if it says so in a form that can be handed on.
+fn trace(headers: &HeaderMap) -> Option<Arc<str>> {
+    let text = headers.get(TRACEPARENT)?.to_str().ok()?;
+    let parts: Vec<&str> = text.split('-').collect();
+    let hex = |part: &str, length| part.len() == length && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    match parts[..] {
+        ["00", trace, span, flags] if hex(trace, 32) && hex(span, 16) && hex(flags, 2) => Some(text.into()),
+        _ => None,
+    }
+}
+
 /// Whose token came, if one did: a bearer token, or else the cookie.
 async fn authenticate(
     request: &HttpRequest,
@@ -335,7 +348,8 @@ async fn ask(gate: &Gate, ctx: &Ctx, token: &str) -> Result<Authenticated, Users
     gate.clients.users.call(ctx.onward("gateway", None), Authenticate { token: token.to_owned() }).await
 }
 
-fn bearer(header: &str) -> Option<&str> {
+/// The token in an `Authorization` header.
+pub fn bearer(header: &str) -> Option<&str> {
     let (scheme, token) = header.split_once(' ')?;
     let token = token.trim();
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)

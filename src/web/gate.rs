@@ -52,6 +52,9 @@ struct Served {
     waiting: AtomicI64,
     /// Being told this moment.
     underway: AtomicI64,
+    /// What was told to another process without an answer, and under which key: told again as it was, so that it counts
+    /// once.
+    unanswered: Mutex<Option<(i64, IdempotencyKey)>>,
 }
 
 /// Holds a wish's place while its request runs; a second one with the same key waits outside meanwhile.
@@ -129,20 +132,33 @@ impl Gate {
 
     /// Tells the statistics what they do not know yet. Asked by one task alone.
     pub async fn tell_served(&self) {
-        let count = self.served.waiting.swap(0, Ordering::Relaxed);
+        let unanswered = self.served.unanswered.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (count, key) = unanswered.unwrap_or_else(|| {
+            let key = IdempotencyKey::own(&format!("served/{}", crate::types::fresh()));
+            (self.served.waiting.swap(0, Ordering::Relaxed), key)
+        });
         if count == 0 {
             return;
         }
         self.served.underway.store(count, Ordering::Relaxed);
-        let told = self.clients.stats.call(Ctx::domain(NAME), AddServed { count }).await;
+        // In one process no answer is lost, and a key a second would only fill the list of answers.
+        let elsewhere = self.clients.stats.elsewhere().is_some();
+        let ctx = if elsewhere { Ctx::domain(NAME).with_key(key.clone()) } else { Ctx::domain(NAME) };
+        let told = self.clients.stats.call(ctx, AddServed { count }).await;
+        let Err(failure) = told else {
+            self.served.underway.store(0, Ordering::Relaxed);
+            return;
+        };
+        log::debug!("{count} served requests could not be counted: {failure}");
+        if elsewhere && matches!(failure, Failure::Unavailable | Failure::DeadlineExceeded) {
+            *self.served.unanswered.lock().unwrap_or_else(PoisonError::into_inner) = Some((count, key));
+            return;
+        }
         self.served.underway.store(0, Ordering::Relaxed);
-        if let Err(failure) = told {
-            // Certainly not done, so it is told again. With any other failure nobody knows, and a few requests
-            // less are no harm, while an endless repetition would count them many times over.
-            if matches!(failure, Failure::Overloaded | Failure::Unavailable | Failure::StorageUnavailable) {
-                self.served.waiting.fetch_add(count, Ordering::Relaxed);
-            }
-            log::debug!("{count} served requests could not be counted: {failure}");
+        // Certainly not done, so it is told again. With any other failure nobody knows, and a few requests
+        // less are no harm, while an endless repetition would count them many times over.
+        if matches!(failure, Failure::Overloaded | Failure::Unavailable | Failure::StorageUnavailable) {
+            self.served.waiting.fetch_add(count, Ordering::Relaxed);
         }
     }
 

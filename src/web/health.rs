@@ -11,6 +11,7 @@ use serde_json::json;
 use super::gate::Gate;
 use super::problem::Problem;
 use crate::messaging::{Health, HealthState};
+use crate::settings::Place;
 
 /// How the shop is.
 #[derive(Serialize)]
@@ -24,14 +25,15 @@ pub async fn alive() -> HttpResponse {
     HttpResponse::Ok().insert_header(NO_STORE).json(json!({ "status": "up" }))
 }
 
-/// GET `/readyz`: whether it may get traffic. A domain that is down stays down until the process is started anew,
-/// so its traffic is better sent to another one.
+/// GET `/readyz`: whether it may get traffic. A domain that is down here stays down until the process is started anew,
+/// so its traffic is better sent to another one. One that is down in another process is down for every gateway alike,
+/// and comes back by itself.
 pub async fn ready(gate: web::Data<Gate>) -> Result<HttpResponse, Problem> {
     let not_ready = |detail| Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", detail));
     if gate.is_draining() {
         return not_ready("this process is on its way out");
     }
-    if gate.clients.health().iter().any(|(_, health)| health.status == HealthState::Down) {
+    if gate.clients.health().iter().any(|(_, health)| health.is_local() && health.status == HealthState::Down) {
         return not_ready("a part of the shop is down; see /health");
     }
     // One that cannot save still reads, which is more than none does.
@@ -42,7 +44,9 @@ pub async fn ready(gate: web::Data<Gate>) -> Result<HttpResponse, Problem> {
 
 /// GET `/health`: each domain. The whole is down only when nothing that is switched on answers.
 pub async fn report(gate: web::Data<Gate>) -> HttpResponse {
-    let domains: BTreeMap<_, _> = gate.clients.health().into_iter().collect();
+    // What runs elsewhere, nobody here knows where, is no matter of this process.
+    let known = |name: &&'static str| gate.settings.domain(name).place != Place::Elsewhere;
+    let domains: BTreeMap<_, _> = gate.clients.health().into_iter().filter(|(name, _)| known(name)).collect();
     let on = || domains.values().map(|health| health.status).filter(|status| *status != HealthState::Off);
     let status = match (on().all(|status| status == HealthState::Up), on().all(|status| status == HealthState::Down)) {
         (true, _) => "up",

@@ -12,6 +12,7 @@ mod catalog;
 mod comments;
 mod edge;
 mod gate;
+pub mod grpc;
 mod health;
 mod images;
 mod input;
@@ -55,7 +56,8 @@ pub struct Server {
     address: SocketAddr,
     server: actix_web::dev::Server,
     handle: Handle,
-    counting: tokio::task::JoinHandle<()>,
+    /// Only where the gateway is.
+    counting: Option<tokio::task::JoinHandle<()>>,
 }
 
 /// Stops a [`Server`] from elsewhere. Cheap to clone.
@@ -65,7 +67,8 @@ pub struct Handle {
     gate: Arc<Gate>,
 }
 
-/// Binds the address in the settings of `app` and serves it. Must be called on an actix system's thread.
+/// Binds the address in the settings of `app` and serves it: the whole gateway, or in a process that is to run without it
+/// only how the process is. Must be called on an actix system's thread.
 ///
 /// # Errors
 /// When the address cannot be bound.
@@ -74,8 +77,9 @@ pub fn start(app: &App) -> io::Result<Server> {
     let settings = Arc::clone(&gate.settings);
     let data = web::Data::from(Arc::clone(&gate));
     let edge = Arc::clone(&gate);
+    let routes = if settings.gateway { routes::all } else { routes::bare };
     let mut server = HttpServer::new(move || {
-        Site::new().app_data(data.clone()).configure(routes::all).wrap(edge::Edge(Arc::clone(&edge)))
+        Site::new().app_data(data.clone()).configure(routes).wrap(edge::Edge(Arc::clone(&edge)))
     })
     .on_connect(live::on_connect)
     .disable_signals()
@@ -92,11 +96,13 @@ pub fn start(app: &App) -> io::Result<Server> {
     let address = server.addrs().first().copied().unwrap_or(settings.listen);
     let server = server.run();
     let handle = Handle { server: server.handle(), gate: Arc::clone(&gate) };
-    let counting = actix_web::rt::spawn(async move {
-        loop {
-            tokio::time::sleep(COUNT_EVERY).await;
-            gate.tell_served().await;
-        }
+    let counting = settings.gateway.then(|| {
+        actix_web::rt::spawn(async move {
+            loop {
+                tokio::time::sleep(COUNT_EVERY).await;
+                gate.tell_served().await;
+            }
+        })
     });
     Ok(Server { address, server, handle, counting })
 }
@@ -121,10 +127,12 @@ impl Server {
     /// When accepting connections failed for good.
     pub async fn run(self) -> io::Result<()> {
         let result = self.server.await;
-        self.counting.abort();
-        // An aborted telling may or may not have been heard; waiting for its end keeps the count whole.
-        let _ = self.counting.await;
-        self.handle.gate.tell_served().await;
+        if let Some(counting) = self.counting {
+            counting.abort();
+            // An aborted telling may or may not have been heard; waiting for its end keeps the count whole.
+            let _ = counting.await;
+            self.handle.gate.tell_served().await;
+        }
         result
     }
 }

@@ -138,11 +138,9 @@ pub fn all(config: &mut ServiceConfig) {
         .service(at("/stats/summary").get(stats::summary))
         .service(at("/counter").get(stats::counter))
         .default_service(web::to(nothing));
+    config.service(api);
+    state(config);
     config
-        .service(api)
-        .service(at("/healthz").get(health::alive))
-        .service(at("/readyz").get(health::ready))
-        .service(at("/health").get(health::report))
         .service(at("/static/{path:.*}").get(pages::file))
         .service(at("/admin").get(pages::admin))
         .service(at("/admin/{path:.*}").get(pages::admin));
@@ -150,6 +148,20 @@ pub fn all(config: &mut ServiceConfig) {
         config.service(at(path).get(pages::shop));
     }
     config.default_service(web::to(pages::missing));
+}
+
+/// What a process without the gateway serves.
+pub fn bare(config: &mut ServiceConfig) {
+    state(config);
+    config.default_service(web::to(nothing));
+}
+
+/// How the process is.
+fn state(config: &mut ServiceConfig) {
+    config
+        .service(at("/healthz").get(health::alive))
+        .service(at("/readyz").get(health::ready))
+        .service(at("/health").get(health::report));
 }
 
 /// Nothing under the interface's base is a page, whatever a browser says it accepts.

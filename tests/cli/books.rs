@@ -1,8 +1,5 @@
 //! `mercat check`, `mercat backup`, `mercat restore`: from outside, beside a running shop.
 
-use diesel::Connection as _;
-use diesel::connection::SimpleConnection as _;
-
 use crate::support::{Place, Serving};
 
 /// Changes a database behind the shop's back.

@@ -6,9 +6,6 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use diesel::Connection as _;
-use diesel::connection::SimpleConnection as _;
-
 use crate::support::{Place, Ran, Serving};
 
 /// A small disk of its own under the place's data folder; none where this user may not mount one.
@@ -197,7 +194,7 @@ struct Row {
 }
 
 fn number(conn: &mut mercat::store::Conn, sql: &str) -> i64 {
-    use diesel::RunQueryDsl as _;
+    use mercat::store::query::Run as _;
     diesel::sql_query(sql).get_result::<Row>(conn).unwrap().n
 }
 

@@ -18,7 +18,15 @@ async fn a_stranger_buys_and_everybody_who_should_know_hears_of_it() {
     let data = dir.path().join("data");
     let shop = Shop::start(&data, &["--no-demo"], &[]);
     let admin = shop.admin(&data).await;
-    let teapot = product(&admin, "TEA-1", 5).await;
+    whole(&shop, &admin).await;
+    books_agree(&data);
+    assert_eq!(shop.terminate(), Some(0));
+    books_agree(&data);
+}
+
+/// The whole walk, from the first look to what the buyer thinks of it.
+pub async fn whole(shop: &Shop, admin: &Visitor) {
+    let teapot = product(admin, "TEA-1", 5).await;
 
     // The stranger looks around and finds it.
     let mut buyer = shop.visitor();
@@ -81,7 +89,4 @@ async fn a_stranger_buys_and_everybody_who_should_know_hears_of_it() {
     let comment = json!({"rating": 4, "text": "Pours well."});
     buyer.post(&format!("/product/{teapot}/comments/"), comment).await.expect_status(201);
     buyer.until(&format!("/product/{teapot}"), |p| p["rating"] == 4.0 && p["review_count"] == 1).await;
-    books_agree(&data);
-    assert_eq!(shop.terminate(), Some(0));
-    books_agree(&data);
 }

@@ -4,4 +4,5 @@
 mod browser;
 mod crash;
 mod flow;
+mod split;
 mod support;

@@ -171,6 +171,12 @@ impl Visitor {
         })
     }
 
+    /// Asks for something beside the interface, such as `/health`.
+    pub async fn ask_bare(&self, path: &str) -> Value {
+        let base = self.base.trim_end_matches("/api/v1");
+        self.client.get(format!("{base}{path}")).send().await.unwrap().json().await.unwrap()
+    }
+
     /// Asks again and again, for at most ten seconds, until the answer is as wished.
     pub async fn until(&self, path: &str, wished: impl Fn(&Value) -> bool) -> Value {
         for _ in 0..200 {

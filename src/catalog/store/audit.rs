@@ -2,12 +2,11 @@
 
 use std::collections::HashMap;
 
-use diesel::prelude::*;
-
 use crate::catalog::model::HoldState;
 use crate::catalog::schema::{hold, hold_line, product};
 use crate::catalog::{HoldFacts, HoldLine, RatingFacts};
-use crate::store::{Books, Conn, PAGE, RESTORE, Rule, Which};
+use crate::store::query::*;
+use crate::store::{Books, Conn, PAGE, RESTORE, Rule, Sql, Which};
 use crate::types::{HoldId, ProductId, Quantity, Timestamp};
 
 const RECOUNT: &str = "find the sale or return that was not booked, and set the product's stock by hand";
@@ -20,74 +19,75 @@ pub const BOOKS: Books = Books {
         Rule {
             what: "stock is below nothing",
             way_out: RECOUNT,
-            sql: "SELECT id || ' has ' || stock AS found FROM product WHERE stock < 0",
+            sql: Sql::Same("SELECT id || ' has ' || stock AS found FROM product WHERE stock < 0"),
         },
         Rule {
             what: "a product's stock is not the sum of its moves",
             way_out: RECOUNT,
-            sql: "SELECT p.id || ' has ' || p.stock || ', its moves sum to ' || COALESCE(m.sum, 0) AS found
+            sql: Sql::Same("SELECT p.id || ' has ' || p.stock || ', its moves sum to ' || COALESCE(m.sum, 0) AS found
                   FROM product p
                   LEFT JOIN (SELECT product_id, SUM(delta) AS sum FROM stock_move GROUP BY product_id) m
-                  ON m.product_id = p.id WHERE p.stock <> COALESCE(m.sum, 0)",
+                  ON m.product_id = p.id WHERE p.stock <> COALESCE(m.sum, 0)"),
         },
         Rule {
             what: "a hold is in a state that there is not",
             way_out: RESTORE,
-            sql: "SELECT id || ' is ' || state AS found FROM hold
-                  WHERE state NOT IN ('held', 'sold', 'released', 'returned')",
+            sql: Sql::Same("SELECT id || ' is ' || state AS found FROM hold
+                  WHERE state NOT IN ('held', 'sold', 'released', 'returned')"),
         },
         Rule {
             what: "what was moved for a hold is not what it holds",
             way_out: RECOUNT,
-            sql: "SELECT h.id || ' is ' || h.state || ' over ' || l.quantity || ' of ' || l.product_id || ', moved '
+            sql: Sql::Same("SELECT h.id || ' is ' || h.state || ' over ' || l.quantity || ' of ' || l.product_id || ', moved '
                          || COALESCE(m.sum, 0) AS found
                   FROM hold h JOIN hold_line l ON l.hold_id = h.id
                   LEFT JOIN (SELECT ref, product_id, SUM(delta) AS sum FROM stock_move WHERE ref IS NOT NULL
                              GROUP BY ref, product_id) m ON m.ref = h.id AND m.product_id = l.product_id
-                  WHERE COALESCE(m.sum, 0) <> CASE WHEN h.state IN ('held', 'sold') THEN l.returned - l.quantity ELSE 0 END",
+                  WHERE COALESCE(m.sum, 0) <> CASE WHEN h.state IN ('held', 'sold') THEN l.returned - l.quantity ELSE 0 END"),
         },
         Rule {
             what: "stock was moved for a hold that does not have the product",
             way_out: RECOUNT,
-            sql: "SELECT m.delta || ' of ' || m.product_id || ' for ' || m.ref AS found FROM stock_move m
+            sql: Sql::Same("SELECT m.delta || ' of ' || m.product_id || ' for ' || m.ref AS found FROM stock_move m
                   WHERE m.ref IS NOT NULL AND NOT EXISTS
-                  (SELECT 1 FROM hold_line l WHERE l.hold_id = m.ref AND l.product_id = m.product_id)",
+                  (SELECT 1 FROM hold_line l WHERE l.hold_id = m.ref AND l.product_id = m.product_id)"),
         },
         Rule {
             what: "a hold has no lines though stock was taken for it",
             way_out: RECOUNT,
-            sql: "SELECT id || ' is ' || state AS found FROM hold h WHERE state <> 'released'
-                  AND NOT EXISTS (SELECT 1 FROM hold_line l WHERE l.hold_id = h.id)",
+            sql: Sql::Same("SELECT id || ' is ' || state AS found FROM hold h WHERE state <> 'released'
+                  AND NOT EXISTS (SELECT 1 FROM hold_line l WHERE l.hold_id = h.id)"),
         },
         Rule {
             what: "a list's count is not what the list has",
             way_out: REPORT,
-            sql: "SELECT k.name || ' is counted as ' || COALESCE(t.n, 0) || ', there are ' || k.n AS found FROM (
-                  SELECT 'all variants' AS name, 1 AS mode, 'total' AS kind, COUNT(*) AS n FROM product WHERE deleted = 0
-                  UNION ALL SELECT 'all items', 0, 'total', COUNT(*) FROM product WHERE is_lead = 1
+            sql: Sql::Same("SELECT k.name || ' is counted as ' || COALESCE(t.n, 0) || ', there are ' || k.n AS found FROM (
+                  SELECT 'all variants' AS name, 1 AS mode, 'total' AS kind, COUNT(*) AS n FROM product WHERE deleted IS NOT TRUE
+                  UNION ALL SELECT 'all items', 0, 'total', COUNT(*) FROM product WHERE is_lead IS TRUE
                   UNION ALL SELECT 'variants in stock', 1, 'in_stock', COUNT(*) FROM product
-                            WHERE deleted = 0 AND stock > 0
+                            WHERE deleted IS NOT TRUE AND stock > 0
                   UNION ALL SELECT 'items in stock', 0, 'in_stock', COUNT(*) FROM product
-                            WHERE is_lead = 1 AND stock > 0) k
+                            WHERE is_lead IS TRUE AND stock > 0) k
                   LEFT JOIN tally t ON t.mode = k.mode AND t.kind = k.kind AND t.value = ''
-                  WHERE COALESCE(t.n, 0) <> k.n",
+                  WHERE COALESCE(t.n, 0) <> k.n"),
         },
         Rule {
             what: "a group of variants has not exactly one that stands for it",
             way_out: REPORT,
-            sql: "SELECT group_name || ' has ' || SUM(is_lead) AS found FROM product
-                  WHERE group_name IS NOT NULL AND deleted = 0 GROUP BY group_name HAVING SUM(is_lead) <> 1",
+            sql: Sql::Same("SELECT group_name || ' has ' || SUM(CASE WHEN is_lead THEN 1 ELSE 0 END) AS found FROM product
+                  WHERE group_name IS NOT NULL AND deleted IS NOT TRUE GROUP BY group_name
+                  HAVING SUM(CASE WHEN is_lead THEN 1 ELSE 0 END) <> 1"),
         },
         Rule {
             what: "a picture belongs to no product",
             way_out: REPORT,
-            sql: "SELECT id AS found FROM image WHERE product_id NOT IN (SELECT id FROM product)",
+            sql: Sql::Same("SELECT id AS found FROM image WHERE product_id NOT IN (SELECT id FROM product)"),
         },
         Rule {
             what: "a picture has no files, or files have no picture",
             way_out: "delete the picture and upload it again",
-            sql: "SELECT id AS found FROM image WHERE id NOT IN (SELECT image_id FROM image_file)
-                  UNION ALL SELECT image_id FROM image_file WHERE image_id NOT IN (SELECT id FROM image)",
+            sql: Sql::Same("SELECT id AS found FROM image WHERE id NOT IN (SELECT image_id FROM image_file)
+                  UNION ALL SELECT image_id FROM image_file WHERE image_id NOT IN (SELECT id FROM image)"),
         },
     ],
 };
@@ -100,11 +100,11 @@ pub fn holds(conn: &mut Conn, which: Which<HoldId>) -> QueryResult<Vec<HoldFacts
     let rows: Vec<Row> = match which {
         Which::These(ids) => hold::table.filter(hold::id.eq_any(ids)).select(columns).load(conn)?,
         Which::After(after) => {
-            let mut query = hold::table.select(columns).order(hold::id).limit(PAGE as i64).into_boxed();
-            if let Some(after) = after {
-                query = query.filter(hold::id.gt(after));
+            let page = hold::table.select(columns).order(hold::id).limit(PAGE as i64);
+            match after {
+                Some(after) => page.filter(hold::id.gt(after)).load(conn)?,
+                None => page.load(conn)?,
             }
-            query.load(conn)?
         }
     };
     let ids: Vec<HoldId> = rows.iter().map(|(id, ..)| *id).collect();

@@ -2,13 +2,12 @@
 
 use std::collections::HashMap;
 
-use diesel::prelude::*;
-
 use super::{Hand, json, one_by_one, read, renew};
 use crate::catalog::model::IMAGES_MAX;
 use crate::catalog::pictures::Rendition;
 use crate::catalog::schema::{image, image_file};
 use crate::catalog::{CatalogError, Image, ImageFile, ImageSize};
+use crate::store::query::*;
 use crate::store::{Conn, Tx};
 use crate::types::{ImageId, ProductId};
 

@@ -11,7 +11,6 @@ mod tally;
 
 use std::collections::{BTreeMap, HashMap};
 
-use diesel::prelude::*;
 use diesel::sql_query;
 use diesel::sql_types::{BigInt, Text};
 use serde::Serialize;
@@ -25,6 +24,7 @@ use super::{
     ProductPatch, Variant,
 };
 use crate::messaging::Failure;
+use crate::store::query::*;
 use crate::store::{Conn, Prepare, Tx};
 use crate::types::{Amount, Currency, FieldError, ProductId, Quantity, Timestamp};
 use tally::Tally;
@@ -262,12 +262,12 @@ fn bring(tx: &mut Tx<'_>, hand: &Hand, new: NewProduct) -> Result<ImportOutcome,
 
 /// A part of an export.
 pub fn export(conn: &mut Conn, after: Option<ProductId>) -> Result<Exported, CatalogError> {
-    let mut query = product::table.filter(product::deleted.eq(false)).into_boxed();
-    if let Some(after) = after {
-        query = query.filter(product::id.gt(after));
-    }
     let limit = i64::try_from(EXPORT_PART + 1).unwrap_or(i64::MAX);
-    let mut rows: Vec<Row> = query.order(product::id).limit(limit).select(Row::as_select()).load(conn)?;
+    let part = product::table.filter(product::deleted.eq(false)).order(product::id).limit(limit);
+    let mut rows: Vec<Row> = match after {
+        Some(after) => part.filter(product::id.gt(after)).select(Row::as_select()).load(conn)?,
+        None => part.select(Row::as_select()).load(conn)?,
+    };
     let more = rows.len() > EXPORT_PART;
     rows.truncate(EXPORT_PART);
     let next = rows.last().filter(|_| more).map(|row| row.id);
@@ -426,18 +426,44 @@ fn index(conn: &mut Conn, before: Option<&Row>, after: &Row) -> QueryResult<()> 
     if was == is {
         return Ok(());
     }
+    let postgres = conn.is_postgres();
     if was.is_some() {
-        sql_query("DELETE FROM product_fts WHERE rowid = ?").bind::<BigInt, _>(after.seq).execute(conn)?;
+        let row = if postgres { "seq" } else { "rowid" };
+        sql_query(format!("DELETE FROM product_fts WHERE {row} = $1")).bind::<BigInt, _>(after.seq).execute(conn)?;
     }
-    if let Some((name, labels, description)) = is {
-        sql_query("INSERT INTO product_fts (rowid, name, labels, description) VALUES (?, ?, ?, ?)")
-            .bind::<BigInt, _>(after.seq)
+    is.map_or(Ok(()), |words| index_words(conn, after.seq, words))
+}
+
+fn index_words(conn: &mut Conn, seq: i64, words: (&str, String, &str)) -> QueryResult<()> {
+    let (name, labels, description) = words;
+    if conn.is_postgres() {
+        sql_query("INSERT INTO product_fts (seq, sought) VALUES ($1, CAST($2 AS tsvector))")
+            .bind::<BigInt, _>(seq)
+            .bind::<Text, _>(model::ts_vector(name, &labels, description))
+            .execute(conn)?;
+    } else {
+        sql_query("INSERT INTO product_fts (rowid, name, labels, description) VALUES ($1, $2, $3, $4)")
+            .bind::<BigInt, _>(seq)
             .bind::<Text, _>(name)
             .bind::<Text, _>(labels)
             .bind::<Text, _>(description)
             .execute(conn)?;
     }
     Ok(())
+}
+
+/// Makes the index of words anew, of all products that are for sale. For a server that was just filled.
+pub fn index_anew(conn: &mut Conn) -> QueryResult<()> {
+    let mut after = 0;
+    loop {
+        let part = product::table.filter(product::seq.gt(after)).order(product::seq).limit(EXPORT_PART as i64);
+        let rows: Vec<Row> = part.select(Row::as_select()).load(conn)?;
+        let Some(last) = rows.last() else { return Ok(()) };
+        after = last.seq;
+        for row in rows.iter().filter(|row| !row.deleted) {
+            index_words(conn, row.seq, words(row))?;
+        }
+    }
 }
 
 /// What a product can be found by: its name; its sku, category, tags and options; its description.

@@ -2,11 +2,12 @@
 //!
 //! The statements are put together by hand, each with the index it is to walk, because what is quick depends on
 //! numbers that SQLite does not know: a list of 20 walks the index of its order and stops; a rare tag or a narrow
-//! range of prices is gathered first and sorted then.
+//! range of prices is gathered first and sorted then. PostgreSQL has statistics and chooses by itself; there the same
+//! statements are said without the names of indexes.
 
 use std::collections::HashMap;
 
-use diesel::prelude::*;
+use diesel::pg::Pg;
 use diesel::sql_query;
 use diesel::sql_types::{BigInt, Bool, Nullable, Text};
 use diesel::sqlite::Sqlite;
@@ -17,6 +18,7 @@ use super::read;
 use super::tally::{self, CATEGORIES_MAX, TAGS_MAX};
 use crate::catalog::{FacetValue, Facets, ProductQuery, Sort, model};
 use crate::store::Conn;
+use crate::store::query::*;
 use crate::types::{Amount, Cursor, FieldError, PageRequest, ProductId};
 
 /// How many products with a match are looked at, the newest, in each of the three places a word can be in.
@@ -69,10 +71,10 @@ fn order(query: &ProductQuery) -> Sort {
 }
 
 /// A statement in the making: its text and the values bound to it, in the same order.
-#[derive(Default)]
 struct Statement {
     sql: String,
     values: Vec<Value>,
+    postgres: bool,
 }
 
 enum Value {
@@ -81,6 +83,34 @@ enum Value {
 }
 
 impl Statement {
+    fn new(postgres: bool) -> Self {
+        Self { sql: String::new(), values: Vec::new(), postgres }
+    }
+
+    /// The words that lead one of the two databases to an index.
+    fn through(&self, index: &str) -> String {
+        if self.postgres { String::new() } else { format!(" INDEXED BY {index}") }
+    }
+
+    /// A join that SQLite makes in this order.
+    const fn then(&self) -> &'static str {
+        if self.postgres { "JOIN" } else { "CROSS JOIN" }
+    }
+
+    /// Whether a flag is set, in the very words of the partial indexes.
+    fn flag(&self, column: &str, set: bool) -> String {
+        match (self.postgres, set) {
+            (true, true) => column.to_owned(),
+            (true, false) => format!("NOT {column}"),
+            (false, _) => format!("{column} = {}", i32::from(set)),
+        }
+    }
+
+    fn place(&mut self) -> &mut Self {
+        let place = if self.postgres { format!("${}", self.values.len()) } else { "?".to_owned() };
+        self.sql(&place)
+    }
+
     fn sql(&mut self, sql: &str) -> &mut Self {
         self.sql.push_str(sql);
         self
@@ -88,26 +118,28 @@ impl Statement {
 
     fn number(&mut self, value: i64) -> &mut Self {
         self.values.push(Value::Number(value));
-        self.sql("?")
+        self.place()
     }
 
     fn text(&mut self, value: &str) -> &mut Self {
         self.values.push(Value::Text(value.to_owned()));
-        self.sql("?")
+        self.place()
     }
 
     fn load<R>(self, conn: &mut Conn) -> QueryResult<Vec<R>>
     where
-        R: QueryableByName<Sqlite> + 'static,
+        R: QueryableByName<Sqlite> + QueryableByName<Pg> + 'static,
     {
-        let mut query = sql_query(self.sql).into_boxed::<Sqlite>();
-        for value in self.values {
-            query = match value {
-                Value::Number(number) => query.bind::<BigInt, _>(number),
-                Value::Text(text) => query.bind::<Text, _>(text),
-            };
-        }
-        query.load(conn)
+        on!(conn, c => {
+            let mut query = sql_query(self.sql).into_boxed();
+            for value in self.values {
+                query = match value {
+                    Value::Number(number) => query.bind::<BigInt, _>(number),
+                    Value::Text(text) => query.bind::<Text, _>(text),
+                };
+            }
+            diesel::RunQueryDsl::load(query, c)
+        })
     }
 }
 
@@ -154,7 +186,7 @@ fn ordered(conn: &mut Conn, query: &ProductQuery, limit: i64, after: Option<&Pla
         Sort::CreatedAtDescending => ("p.created_at", "NULL", "p.created_at", "DESC"),
         // Not the bm25 of FTS5: that of every product moves with each new one, and a page would lose its place.
         Sort::Relevance => {
-            let key = "(p.tier * 1000 + length(p.name))";
+            let key = "(p.tier * 1000 + CAST(length(p.name) AS BIGINT))";
             (key, "NULL", key, "ASC")
         }
     };
@@ -193,16 +225,18 @@ pub fn plan(conn: &mut Conn, query: &ProductQuery, after: Option<&Place>) -> Que
 /// `all` when every one of them will be looked at: then a filter that has an index is always the best way in. A page
 /// is better met on a walk through its order, unless there are few to gather.
 fn from(conn: &mut Conn, query: &ProductQuery, select: &str, all: bool) -> QueryResult<Option<Statement>> {
-    let mut statement = Statement::default();
+    let mut statement = Statement::new(conn.is_postgres());
     if let Some(q) = &query.q {
         let Some(words) = model::search(q) else { return Ok(None) };
-        found(&mut statement, &words, query, select);
+        hits(&mut statement, q, &words);
+        found(&mut statement, query, select);
         return Ok(Some(statement));
     }
     statement.sql(select);
     if is_whole(query) && !query.all_variants {
-        let index = format!("product_lead_{}", index_of(query));
-        statement.sql(&format!(" FROM product p INDEXED BY {index} WHERE p.is_lead = 1"));
+        let through = statement.through(&format!("product_lead_{}", index_of(query)));
+        let listed = statement.flag("p.is_lead", true);
+        statement.sql(&format!(" FROM product p{through} WHERE {listed}"));
         return Ok(Some(statement));
     }
     let gathered_tag = match &query.tag {
@@ -210,23 +244,26 @@ fn from(conn: &mut Conn, query: &ProductQuery, select: &str, all: bool) -> Query
         _ => None,
     };
     if let Some(tag) = gathered_tag {
+        let (then, listed) = (statement.then(), statement.flag("p.deleted", false));
         statement
-            .sql(" FROM product_tag t CROSS JOIN product p ON p.seq = t.seq WHERE t.tag = ")
+            .sql(&format!(" FROM product_tag t {then} product p ON p.seq = t.seq WHERE t.tag = "))
             .text(tag)
-            .sql(" AND p.deleted = 0");
+            .sql(&format!(" AND {listed}"));
     } else {
         let scope = if query.category.is_some() { "category" } else { "all" };
         let order = if gathers_prices(conn, query, all)? { "price" } else { index_of(query) };
-        let index = format!("product_{scope}_{order}");
-        statement.sql(&format!(" FROM product p INDEXED BY {index} WHERE p.deleted = 0"));
+        let through = statement.through(&format!("product_{scope}_{order}"));
+        let listed = statement.flag("p.deleted", false);
+        statement.sql(&format!(" FROM product p{through} WHERE {listed}"));
     }
     filter(&mut statement, "p", query, gathered_tag.is_some());
     if !query.all_variants {
         // One item a group: the best of those that match, where no other that matches is better.
-        statement.sql(
-            " AND (p.group_name IS NULL OR NOT EXISTS (SELECT 1 FROM product s INDEXED BY product_group
-              WHERE s.group_name = p.group_name AND s.deleted = 0",
-        );
+        let (through, listed) = (statement.through("product_group"), statement.flag("s.deleted", false));
+        statement.sql(&format!(
+            " AND (p.group_name IS NULL OR NOT EXISTS (SELECT 1 FROM product s{through}
+              WHERE s.group_name = p.group_name AND {listed}",
+        ));
         filter(&mut statement, "s", query, false);
         let rank = |a: &str| format!("({a}.stock = 0, CASE {a}.stock WHEN 0 THEN 0 ELSE {a}.price END, {a}.seq)");
         statement.sql(&format!(" AND {} < {}))", rank("s"), rank("p")));
@@ -236,39 +273,48 @@ fn from(conn: &mut Conn, query: &ProductQuery, select: &str, all: bool) -> Query
 
 /// `select` from what a search finds. All of it must be looked at for its order, so the best of each group is chosen
 /// in one sweep rather than by asking each whether a better one was found too.
-fn found(statement: &mut Statement, words: &str, query: &ProductQuery, select: &str) {
-    hits(statement, words);
+fn found(statement: &mut Statement, query: &ProductQuery, select: &str) {
     let place = if query.all_variants {
-        "1"
+        "1".to_owned()
     } else {
-        "row_number() OVER (PARTITION BY ifnull(p.group_name, p.seq)
-            ORDER BY p.stock = 0, CASE p.stock WHEN 0 THEN 0 ELSE p.price END, p.seq)"
+        let group = if statement.postgres {
+            "p.group_name, CASE WHEN p.group_name IS NULL THEN p.seq END"
+        } else {
+            "ifnull(p.group_name, p.seq)"
+        };
+        let rank = "p.stock = 0, CASE p.stock WHEN 0 THEN 0 ELSE p.price END, p.seq";
+        format!("row_number() OVER (PARTITION BY {group} ORDER BY {rank})")
     };
+    let (then, listed) = (statement.then(), statement.flag("p.deleted", false));
     statement.sql(select).sql(&format!(
         " FROM (SELECT p.id, p.seq, p.name, p.name_key, p.price, p.created_at, p.stock, p.category, p.tags, h.tier,
-            {place} AS place FROM hits h CROSS JOIN product p ON p.seq = h.seq WHERE p.deleted = 0",
+            {place} AS place FROM hits h {then} product p ON p.seq = h.seq WHERE {listed}",
     ));
     filter(statement, "p", query, false);
     statement.sql(") p WHERE p.place = 1");
 }
 
 /// The products that have all words: in the name (0), in name and labels together (1), anywhere (2).
-fn hits(statement: &mut Statement, words: &str) {
+fn hits(statement: &mut Statement, q: &str, words: &str) {
     statement.sql("WITH hits (seq, tier) AS MATERIALIZED (SELECT seq, min(tier) FROM (");
-    for (tier, columns) in ["{name} : ", "{name labels} : ", ""].into_iter().enumerate() {
+    let places = [("name", "A"), ("name labels", "AB"), ("name labels description", "ABC")];
+    for (tier, (columns, weights)) in places.into_iter().enumerate() {
         if tier > 0 {
             statement.sql(" UNION ALL ");
         }
-        statement
-            .sql(&format!(
-                "SELECT * FROM (SELECT rowid AS seq, {tier} AS tier FROM product_fts WHERE product_fts MATCH "
-            ))
-            .text(&format!("{columns}({words})"))
-            .sql(" ORDER BY rowid DESC LIMIT ")
-            .number(HITS_MAX)
-            .sql(")");
+        let row = if statement.postgres { "seq" } else { "rowid" };
+        statement.sql(&format!(
+            "SELECT * FROM (SELECT {row} AS seq, CAST({tier} AS BIGINT) AS tier FROM product_fts WHERE "
+        ));
+        if statement.postgres {
+            statement.sql("sought @@ CAST(").text(&model::ts_query(q, weights)).sql(" AS tsquery) ORDER BY seq");
+        } else {
+            let sought = format!("{{{columns}}} : ({words})");
+            statement.sql("product_fts MATCH ").text(&sought).sql(" ORDER BY rowid");
+        }
+        statement.sql(" DESC LIMIT ").number(HITS_MAX).sql(") found");
     }
-    statement.sql(") GROUP BY seq) ");
+    statement.sql(") every GROUP BY seq) ");
 }
 
 fn filter(statement: &mut Statement, of: &str, query: &ProductQuery, tag_is_met: bool) {
@@ -326,11 +372,12 @@ fn gathers_prices(conn: &mut Conn, query: &ProductQuery, all: bool) -> QueryResu
     if all || !has_range {
         return Ok(has_range);
     }
-    let mut statement = Statement::default();
-    statement.sql("SELECT count(*) AS n FROM (SELECT 1 FROM product INDEXED BY product_all_price WHERE deleted = 0");
+    let mut statement = Statement::new(conn.is_postgres());
+    let (through, listed) = (statement.through("product_all_price"), statement.flag("deleted", false));
+    statement.sql(&format!("SELECT count(*) AS n FROM (SELECT 1 FROM product{through} WHERE {listed}"));
     statement.sql(" AND price >= ").number(query.min_price.unwrap_or(0));
     statement.sql(" AND price <= ").number(query.max_price.unwrap_or(Amount::MAX));
-    statement.sql(" LIMIT ").number(GATHERED_MAX + 1).sql(")");
+    statement.sql(" LIMIT ").number(GATHERED_MAX + 1).sql(") few");
     let counted: Vec<Count> = statement.load(conn)?;
     Ok(counted.first().is_none_or(|count| count.n <= GATHERED_MAX))
 }

@@ -1,7 +1,8 @@
 //! Stock and the holds on it. Everything here runs in one write job, so what is checked holds when it is written.
 
+use diesel::backend::Backend;
 use diesel::deserialize::{self, FromSql};
-use diesel::prelude::*;
+use diesel::pg::Pg;
 use diesel::serialize::{self, IsNull, Output, ToSql};
 use diesel::sql_types::{Bool, Text};
 use diesel::sqlite::Sqlite;
@@ -11,6 +12,7 @@ use crate::catalog::model::{self, HoldState, MoveReason};
 use crate::catalog::schema::{hold, hold_line};
 use crate::catalog::{CatalogError, Held, HoldLine, SaleRefused};
 use crate::payments::ReturnLine;
+use crate::store::query::*;
 use crate::store::{Conn, Prepare, Tx};
 use crate::types::{FieldError, HoldId, InvoiceId, ProductId, Timestamp};
 
@@ -24,9 +26,18 @@ impl ToSql<Text, Sqlite> for HoldState {
     }
 }
 
-impl FromSql<Text, Sqlite> for HoldState {
-    fn from_sql(bytes: <Sqlite as diesel::backend::Backend>::RawValue<'_>) -> deserialize::Result<Self> {
-        let word = <String as FromSql<Text, Sqlite>>::from_sql(bytes)?;
+impl ToSql<Text, Pg> for HoldState {
+    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
+        <str as ToSql<Text, Pg>>::to_sql(self.as_str(), out)
+    }
+}
+
+impl<B: Backend> FromSql<Text, B> for HoldState
+where
+    String: FromSql<Text, B>,
+{
+    fn from_sql(bytes: B::RawValue<'_>) -> deserialize::Result<Self> {
+        let word = String::from_sql(bytes)?;
         Self::parse(&word).ok_or_else(|| format!("{word} is no state of a hold").into())
     }
 }
@@ -50,6 +61,16 @@ fn lines(conn: &mut Conn, id: HoldId) -> QueryResult<Vec<HoldLine>> {
         .select((hold_line::product_id, hold_line::quantity))
         .load(conn)?;
     Ok(rows.into_iter().map(|(product_id, quantity)| HoldLine { product_id, quantity }).collect())
+}
+
+/// Whether these would take the last of a product: then lists change, and counts, and who stands for a group.
+pub fn would_empty(conn: &mut Conn, wanted: &[HoldLine]) -> QueryResult<bool> {
+    for line in wanted {
+        if super::find(conn, line.product_id)?.is_some_and(|row| row.stock == line.quantity) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Sets stock aside: all lines or none. `wanted` has one line a product, sorted.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use diesel::prelude::*;
 use diesel::sql_query;
 use diesel::sql_types::BigInt;
 use diesel::upsert::excluded;
@@ -10,6 +9,7 @@ use diesel::upsert::excluded;
 use super::{Row, read};
 use crate::catalog::schema::tally;
 use crate::catalog::{FacetValue, Facets};
+use crate::store::query::*;
 use crate::store::{Conn, Prepare};
 use crate::types::Amount;
 
@@ -91,13 +91,15 @@ pub fn whole(conn: &mut Conn, all_variants: bool) -> QueryResult<Facets> {
         let n = tally::table.find((mode, kind, "")).select(tally::n).first(conn).optional()?;
         Ok(n.unwrap_or(0))
     };
-    let (index, listed) =
-        if all_variants { ("product_all_price", "deleted = 0") } else { ("product_lead_price", "is_lead = 1") };
+    let (through, listed) = match (conn.is_postgres(), all_variants) {
+        (false, true) => (" INDEXED BY product_all_price", "deleted = 0"),
+        (false, false) => (" INDEXED BY product_lead_price", "is_lead = 1"),
+        (true, true) => ("", "NOT deleted"),
+        (true, false) => ("", "is_lead"),
+    };
     // Two searches of the index's ends; min and max in one query would walk all of it.
     let end = |order: &str| {
-        format!(
-            "(SELECT price FROM product INDEXED BY {index} WHERE {listed} ORDER BY price {order}, seq {order} LIMIT 1)"
-        )
+        format!("(SELECT price FROM product{through} WHERE {listed} ORDER BY price {order}, seq {order} LIMIT 1)")
     };
     let prices: Prices =
         sql_query(format!("SELECT {} AS low, {} AS high", end("ASC"), end("DESC"))).get_result(conn)?;

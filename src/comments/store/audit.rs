@@ -1,10 +1,9 @@
 //! What must hold of comments, and the facts that other domains must agree with.
 
-use diesel::prelude::*;
-
 use crate::catalog::RatingFacts;
 use crate::comments::schema::rating;
-use crate::store::{Books, Conn, PAGE, Rule, Which};
+use crate::store::query::*;
+use crate::store::{Books, Conn, PAGE, Rule, Sql, Which};
 use crate::types::ProductId;
 
 /// What must always hold here.
@@ -13,11 +12,13 @@ pub const BOOKS: Books = Books {
     rules: &[Rule {
         what: "a product's rating is not that of its comments",
         way_out: "the next comment on it does not mend this: report it as a bug",
-        sql: "SELECT r.product_id || ' says ' || r.sum || ' of ' || r.count AS found FROM rating r
+        sql: Sql::Same(
+            "SELECT r.product_id || ' says ' || r.sum || ' of ' || r.count AS found FROM rating r
               LEFT JOIN (SELECT product_id, SUM(rating) AS sum, COUNT(*) AS count FROM comment GROUP BY product_id) c
               ON c.product_id = r.product_id
               WHERE r.sum <> COALESCE(c.sum, 0) OR r.count <> COALESCE(c.count, 0)
               UNION ALL SELECT product_id FROM comment WHERE product_id NOT IN (SELECT product_id FROM rating)",
+        ),
     }],
 };
 

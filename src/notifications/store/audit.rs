@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use diesel::prelude::*;
 use diesel::sql_query;
 use diesel::sql_types::{BigInt, Text};
 
 use crate::notifications::ToldFacts;
 use crate::notifications::schema::{notification, stream};
-use crate::store::{Books, Conn, RESTORE, Rule};
+use crate::store::query::*;
+use crate::store::{Books, Conn, RESTORE, Rule, Sql};
 use crate::types::{InvoiceId, Timestamp, UserId};
 
 /// What must always hold here.
@@ -18,26 +18,32 @@ pub const BOOKS: Books = Books {
         Rule {
             what: "a user's stream has a gap",
             way_out: RESTORE,
-            sql: "SELECT user_id || ' has ' || COUNT(*) || ' from ' || MIN(seq) || ' to ' || MAX(seq) AS found
+            sql: Sql::Same(
+                "SELECT user_id || ' has ' || COUNT(*) || ' from ' || MIN(seq) || ' to ' || MAX(seq) AS found
                   FROM notification GROUP BY user_id HAVING COUNT(*) <> MAX(seq) - MIN(seq) + 1",
+            ),
         },
         Rule {
             what: "a user's stream does not end where it stands",
             way_out: RESTORE,
-            sql: "SELECT s.user_id || ' stands at ' || s.seq || ', the last is ' || COALESCE(MAX(n.seq), 0) AS found
-                  FROM stream s LEFT JOIN notification n ON n.user_id = s.user_id WHERE s.erased = 0
+            sql: Sql::Same(
+                "SELECT s.user_id || ' stands at ' || s.seq || ', the last is ' || COALESCE(MAX(n.seq), 0) AS found
+                  FROM stream s LEFT JOIN notification n ON n.user_id = s.user_id WHERE s.erased IS NOT TRUE
                   GROUP BY s.user_id, s.seq HAVING s.seq <> COALESCE(MAX(n.seq), 0)",
+            ),
         },
         Rule {
             what: "an erased user still has notifications, or there are some without a stream",
             way_out: RESTORE,
-            sql: "SELECT DISTINCT n.user_id AS found FROM notification n LEFT JOIN stream s ON s.user_id = n.user_id
-                  WHERE s.user_id IS NULL OR s.erased = 1",
+            sql: Sql::Same(
+                "SELECT DISTINCT n.user_id AS found FROM notification n LEFT JOIN stream s ON s.user_id = n.user_id
+                  WHERE s.user_id IS NULL OR s.erased IS TRUE",
+            ),
         },
         Rule {
             what: "the history of the streams has no name",
             way_out: RESTORE,
-            sql: "SELECT 'no epoch' AS found WHERE NOT EXISTS (SELECT 1 FROM meta WHERE key = 'epoch')",
+            sql: Sql::Same("SELECT 'no epoch' AS found WHERE NOT EXISTS (SELECT 1 FROM meta WHERE key = 'epoch')"),
         },
     ],
 };
@@ -80,10 +86,12 @@ fn read(conn: &mut Conn, user: UserId) -> QueryResult<Stream> {
         .select((notification::seq, notification::created_at))
         .first(conn)
         .optional()?;
-    let rows: Vec<Row> = sql_query(
-        "SELECT COALESCE(json_extract(data, '$.invoice_id'), '') AS invoice, COUNT(*) AS n FROM notification
-         WHERE user_id = ? AND kind = 'invoice_paid' GROUP BY 1",
-    )
+    let invoice =
+        if conn.is_postgres() { "CAST(data AS jsonb) ->> 'invoice_id'" } else { "json_extract(data, '$.invoice_id')" };
+    let rows: Vec<Row> = sql_query(format!(
+        "SELECT COALESCE({invoice}, '') AS invoice, COUNT(*) AS n FROM notification
+         WHERE user_id = $1 AND kind = 'invoice_paid' GROUP BY 1"
+    ))
     .bind::<Text, _>(user)
     .load(conn)?;
     let told = rows.into_iter().map(|Row { invoice, n }| (invoice, n)).collect();

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use diesel::prelude::*;
 use diesel::sql_query;
 use diesel::sql_types::BigInt;
 
@@ -11,7 +10,8 @@ use crate::payments::OUT_OF_STOCK;
 use crate::payments::model::{RefundState, number};
 use crate::payments::schema::{invoice, refund};
 use crate::payments::{InvoiceFacts, InvoiceLine, Invoices, ReturnLine};
-use crate::store::{Books, Conn, PAGE, RESTORE, Rule};
+use crate::store::query::*;
+use crate::store::{Books, Conn, PAGE, RESTORE, Rule, Sql};
 use crate::types::{InvoiceId, ProductId, Quantity, Timestamp};
 
 const BANK: &str = "compare with the provider's books before anything is paid or refunded by hand";
@@ -23,113 +23,118 @@ pub const BOOKS: Books = Books {
         Rule {
             what: "an invoice's total is not the sum of its lines",
             way_out: RESTORE,
-            sql: "SELECT id || ' says ' || total AS found FROM invoice WHERE total <> (
-                  SELECT COALESCE(SUM(json_extract(value, '$.unit_price') * json_extract(value, '$.quantity')), 0)
-                  FROM json_each(lines))",
+            sql: Sql::Each {
+                sqlite: "SELECT id || ' says ' || total AS found FROM invoice WHERE total <> (
+                    SELECT COALESCE(SUM(json_extract(value, '$.unit_price') * json_extract(value, '$.quantity')), 0)
+                    FROM json_each(lines))",
+                postgres: "SELECT id || ' says ' || total AS found FROM invoice WHERE total <> (
+                    SELECT COALESCE(SUM(CAST(l ->> 'unit_price' AS BIGINT) * CAST(l ->> 'quantity' AS BIGINT)), 0)
+                    FROM jsonb_array_elements(CAST(lines AS jsonb)) l)",
+            },
         },
         Rule {
             what: "there is no invoice with the number before this one",
             way_out: RESTORE,
-            sql: "SELECT i.number || ' of ' || i.id AS found FROM invoice i
-                  WHERE i.number <> 1 AND NOT EXISTS (SELECT 1 FROM invoice b WHERE b.number = i.number - 1)",
+            sql: Sql::Same("SELECT i.number || ' of ' || i.id AS found FROM invoice i
+                  WHERE i.number <> 1 AND NOT EXISTS (SELECT 1 FROM invoice b WHERE b.number = i.number - 1)"),
         },
         Rule {
             what: "the next invoice's number is not the one after the last",
             way_out: RESTORE,
-            sql: "SELECT 'the counter says ' || value || ', the last is ' || (SELECT COALESCE(MAX(number), 0) FROM invoice)
-                  AS found FROM counter WHERE name = 'invoice' AND value <> (SELECT COALESCE(MAX(number), 0) FROM invoice)",
+            sql: Sql::Same("SELECT 'the counter says ' || value || ', the last is ' || (SELECT COALESCE(MAX(number), 0) FROM invoice)
+                  AS found FROM counter WHERE name = 'invoice' AND value <> (SELECT COALESCE(MAX(number), 0) FROM invoice)"),
         },
         Rule {
             what: "an invoice is paid and has not exactly one captured payment",
             way_out: BANK,
-            sql: "SELECT id || ' has ' || n AS found FROM (SELECT i.id, COUNT(p.id) AS n FROM invoice i
+            sql: Sql::Same("SELECT id || ' has ' || n AS found FROM (SELECT i.id, COUNT(p.id) AS n FROM invoice i
                   LEFT JOIN payment p ON p.invoice_id = i.id AND p.state = 'captured'
-                  WHERE i.status IN ('paid', 'refunded') AND i.past = 0 GROUP BY i.id HAVING n <> 1)",
+                  WHERE i.status IN ('paid', 'refunded') AND i.past IS NOT TRUE GROUP BY i.id HAVING COUNT(p.id) <> 1) x"),
         },
         Rule {
             what: "an invoice is not paid and has a captured payment",
             way_out: BANK,
-            sql: "SELECT i.id || ' is ' || i.status || ', payment ' || p.id AS found FROM payment p
+            sql: Sql::Same("SELECT i.id || ' is ' || i.status || ', payment ' || p.id AS found FROM payment p
                   JOIN invoice i ON i.id = p.invoice_id
-                  WHERE p.state = 'captured' AND i.status NOT IN ('paid', 'refunded')",
+                  WHERE p.state = 'captured' AND i.status NOT IN ('paid', 'refunded')"),
         },
         Rule {
             what: "a payment is not over what its invoice says",
             way_out: BANK,
-            sql: "SELECT p.id || ' over ' || p.amount || ' of ' || i.total || ' for ' || i.id AS found FROM payment p
-                  JOIN invoice i ON i.id = p.invoice_id WHERE p.amount <> i.total OR p.currency <> i.currency",
+            sql: Sql::Same("SELECT p.id || ' over ' || p.amount || ' of ' || i.total || ' for ' || i.id AS found FROM payment p
+                  JOIN invoice i ON i.id = p.invoice_id WHERE p.amount <> i.total OR p.currency <> i.currency"),
         },
         Rule {
             what: "an invoice is paid without a time, or has a time and is not paid",
             way_out: RESTORE,
-            sql: "SELECT id || ' is ' || status AS found FROM invoice
-                  WHERE (status IN ('paid', 'refunded')) <> (paid_at IS NOT NULL)",
+            sql: Sql::Same("SELECT id || ' is ' || status AS found FROM invoice
+                  WHERE (status IN ('paid', 'refunded')) <> (paid_at IS NOT NULL)"),
         },
         Rule {
             what: "what went back of an invoice is not the sum of its refunds",
             way_out: BANK,
-            sql: "SELECT i.id || ' says ' || i.refunded || ' and ' || i.refunding || ' under way, the refunds '
+            sql: Sql::Same("SELECT i.id || ' says ' || i.refunded || ' and ' || i.refunding || ' under way, the refunds '
                          || COALESCE(r.done, 0) || ' and ' || COALESCE(r.open, 0) AS found FROM invoice i
                   LEFT JOIN (SELECT invoice_id, SUM(CASE WHEN state = 'done' THEN amount ELSE 0 END) AS done,
                              SUM(CASE WHEN state = 'processing' THEN amount ELSE 0 END) AS open
                              FROM refund GROUP BY invoice_id) r ON r.invoice_id = i.id
                   WHERE i.refunding <> COALESCE(r.open, 0) OR (i.refunded <> COALESCE(r.done, 0)
-                  AND NOT (i.past = 1 AND i.status = 'refunded' AND r.invoice_id IS NULL))",
+                  AND NOT (i.past IS TRUE AND i.status = 'refunded' AND r.invoice_id IS NULL))"),
         },
         Rule {
             what: "more went back of an invoice than came",
             way_out: BANK,
-            sql: "SELECT id || ' of ' || total || ': ' || refunded || ' and ' || refunding AS found FROM invoice
+            sql: Sql::Same("SELECT id || ' of ' || total || ': ' || refunded || ' and ' || refunding AS found FROM invoice
                   WHERE refunded + refunding > total OR refunded < 0 OR refunding < 0
-                  OR (status NOT IN ('paid', 'refunded') AND refunded + refunding > 0)",
+                  OR (status NOT IN ('paid', 'refunded') AND refunded + refunding > 0)"),
         },
         Rule {
             what: "an invoice is refunded and not all went back, or all did and it is not",
             way_out: BANK,
-            sql: "SELECT id || ' is ' || status || ', ' || refunded || ' of ' || total AS found FROM invoice
+            sql: Sql::Same("SELECT id || ' is ' || status || ', ' || refunded || ' of ' || total AS found FROM invoice
                   WHERE (status = 'refunded' AND refunded <> total)
-                  OR (status = 'paid' AND total > 0 AND refunded = total)",
+                  OR (status = 'paid' AND total > 0 AND refunded = total)"),
         },
         Rule {
             what: "an invoice and its payment disagree on whether it is under way",
             way_out: RESTORE,
-            sql: "SELECT i.id AS found FROM invoice i LEFT JOIN payment p ON p.id = i.processing
+            sql: Sql::Same("SELECT i.id AS found FROM invoice i LEFT JOIN payment p ON p.id = i.processing
                   WHERE i.processing IS NOT NULL
                   AND (p.id IS NULL OR p.state <> 'processing' OR p.invoice_id <> i.id OR i.status <> 'open')
                   UNION ALL SELECT p.invoice_id FROM payment p JOIN invoice i ON i.id = p.invoice_id
-                  WHERE p.state = 'processing' AND i.processing IS NOT p.id",
+                  WHERE p.state = 'processing' AND i.processing IS DISTINCT FROM p.id"),
         },
         Rule {
             what: "a payment or refund has ended and does not say when, or the other way round",
             way_out: RESTORE,
-            sql: "SELECT id || ' is ' || state AS found FROM payment WHERE (state = 'processing') <> (ended_at IS NULL)
+            sql: Sql::Same("SELECT id || ' is ' || state AS found FROM payment WHERE (state = 'processing') <> (ended_at IS NULL)
                   UNION ALL
-                  SELECT id || ' is ' || state FROM refund WHERE (state = 'processing') <> (ended_at IS NULL)",
+                  SELECT id || ' is ' || state FROM refund WHERE (state = 'processing') <> (ended_at IS NULL)"),
         },
         Rule {
             what: "the test provider took money that the shop knows nothing of",
             way_out: BANK,
-            sql: "SELECT b.key || ' over ' || b.amount || ' for ' || b.about AS found FROM test_provider_book b
+            sql: Sql::Same("SELECT b.key || ' over ' || b.amount || ' for ' || b.about AS found FROM test_provider_book b
                   LEFT JOIN payment p ON p.id = b.key
                   WHERE b.kind = 'capture' AND (p.id IS NULL OR p.state = 'failed' OR p.amount <> b.amount
-                  OR p.currency <> b.currency OR p.invoice_id <> b.about)",
+                  OR p.currency <> b.currency OR p.invoice_id <> b.about)"),
         },
         Rule {
             what: "the test provider took money for an invoice more than once",
             way_out: BANK,
-            sql: "SELECT about || ': ' || COUNT(*) || ' times' AS found FROM test_provider_book
-                  WHERE kind = 'capture' GROUP BY about HAVING COUNT(*) > 1",
+            sql: Sql::Same("SELECT about || ': ' || COUNT(*) || ' times' AS found FROM test_provider_book
+                  WHERE kind = 'capture' GROUP BY about HAVING COUNT(*) > 1"),
         },
         Rule {
             what: "the test provider gave back what it never took, or what the shop knows nothing of",
             way_out: BANK,
-            sql: "SELECT b.key || ' over ' || b.amount AS found FROM test_provider_book b
+            sql: Sql::Same("SELECT b.key || ' over ' || b.amount AS found FROM test_provider_book b
                   LEFT JOIN refund r ON r.id = b.key LEFT JOIN test_provider_book c ON c.key = b.about AND c.kind = 'capture'
                   WHERE b.kind = 'refund' AND (c.key IS NULL OR r.id IS NULL OR r.state = 'failed' OR r.amount <> b.amount)
                   UNION ALL
                   SELECT b.about || ': ' || SUM(b.amount) || ' back' FROM test_provider_book b
                   JOIN test_provider_book c ON c.key = b.about AND c.kind = 'capture' WHERE b.kind = 'refund'
-                  GROUP BY b.about, c.amount HAVING SUM(b.amount) > c.amount",
+                  GROUP BY b.about, c.amount HAVING SUM(b.amount) > c.amount"),
         },
     ],
 };

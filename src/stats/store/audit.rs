@@ -1,11 +1,11 @@
 //! What must hold of figures, and the facts that other domains must agree with.
 
-use diesel::prelude::*;
 use diesel::sql_query;
 use diesel::sql_types::{BigInt, Text};
 
 use crate::stats::schema::daily;
-use crate::store::{Books, Conn, Rule};
+use crate::store::query::*;
+use crate::store::{Books, Conn, Rule, Sql};
 use crate::types::{InvoiceId, Timestamp};
 
 /// What must always hold here.
@@ -15,17 +15,21 @@ pub const BOOKS: Books = Books {
         Rule {
             what: "the hours of a day do not add up to the day",
             way_out: "report it as a bug; the figures of that day are not to be trusted",
-            sql: "SELECT d.start || ': ' || d.orders || ' orders, ' || d.revenue || ' revenue' AS found FROM daily d
+            sql: Sql::Same(
+                "SELECT d.start || ': ' || d.orders || ' orders, ' || d.revenue || ' revenue' AS found FROM daily d
                   LEFT JOIN (SELECT start - start % 86400000000 AS day, SUM(revenue) AS revenue, SUM(orders) AS orders,
                              SUM(sign_ups) AS sign_ups, SUM(carts) AS carts FROM hourly GROUP BY 1) h ON h.day = d.start
-                  WHERE d.revenue IS NOT h.revenue OR d.orders IS NOT h.orders
-                  OR d.sign_ups IS NOT h.sign_ups OR d.carts IS NOT h.carts",
+                  WHERE d.revenue IS DISTINCT FROM h.revenue OR d.orders IS DISTINCT FROM h.orders
+                  OR d.sign_ups IS DISTINCT FROM h.sign_ups OR d.carts IS DISTINCT FROM h.carts",
+            ),
         },
         Rule {
             what: "an hour is counted that its day knows nothing of",
             way_out: "report it as a bug; the figures of that day are not to be trusted",
-            sql: "SELECT CAST(start AS TEXT) AS found FROM hourly
+            sql: Sql::Same(
+                "SELECT CAST(start AS TEXT) AS found FROM hourly
                   WHERE start - start % 86400000000 NOT IN (SELECT start FROM daily)",
+            ),
         },
     ],
 };
@@ -41,7 +45,7 @@ pub fn orders(conn: &mut Conn, orders: &[(InvoiceId, Timestamp)]) -> QueryResult
     let mut times = Vec::with_capacity(orders.len());
     for (invoice, at) in orders {
         let found: Number =
-            sql_query("SELECT COUNT(*) AS n FROM action WHERE at = ? AND kind = 'order_paid' AND subject = ?")
+            sql_query("SELECT COUNT(*) AS n FROM action WHERE at = $1 AND kind = 'order_paid' AND subject = $2")
                 .bind::<BigInt, _>(*at)
                 .bind::<Text, _>(*invoice)
                 .get_result(conn)?;

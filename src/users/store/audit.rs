@@ -1,8 +1,7 @@
 //! What must hold of accounts, and who there is.
 
-use diesel::prelude::*;
-
-use crate::store::{Books, Conn, RESTORE, Rule};
+use crate::store::query::*;
+use crate::store::{Books, Conn, RESTORE, Rule, Sql};
 use crate::types::UserId;
 use crate::users::schema::account;
 
@@ -12,7 +11,7 @@ pub const BOOKS: Books = Books {
     rules: &[Rule {
         what: "an account has no address, or a guest has one",
         way_out: RESTORE,
-        sql: "SELECT id || ' is ' || role AS found FROM account WHERE (email IS NULL) <> (role = 'guest')",
+        sql: Sql::Same("SELECT id || ' is ' || role AS found FROM account WHERE (email IS NULL) <> (role = 'guest')"),
     }],
 };
 

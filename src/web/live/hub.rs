@@ -469,6 +469,14 @@ impl Hub {
                 }
             }
             Push::AccessChanged { user_id, session_id } => self.access_changed(*user_id, *session_id),
+            Push::Lost => self.lost(),
+        }
+    }
+
+    /// Has every session read back what it may have missed.
+    fn lost(&self) {
+        for seat in self.all() {
+            self.deliver(&seat, Live::Lost);
         }
     }
 
@@ -531,9 +539,7 @@ async fn listen(hub: Weak<Inner>, mut feed: Receiver<Arc<Push>>) {
             Ok(push) => hub.show(&push),
             Err(RecvError::Lagged(lost)) => {
                 log::warn!("live: {lost} pushes came too fast; every session reads back what it missed");
-                for seat in hub.all() {
-                    hub.deliver(&seat, Live::Lost);
-                }
+                hub.lost();
             }
             Err(RecvError::Closed) => return,
         }

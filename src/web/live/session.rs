@@ -516,6 +516,8 @@ impl<W: Wire> Handler<Live> for Session<W> {
                 if self.topics.contains(&Topic::User) {
                     self.catch_up(None, ctx);
                 }
+                // What was lost may have said that this sign-in is over.
+                self.ask_again(ctx);
             }
             Live::Ping => W::ping(ctx),
             Live::End(ending) => self.end(ending, ctx),

@@ -1,0 +1,2 @@
+DROP TABLE checkout;
+DROP TABLE cart_item;

@@ -1,0 +1,9 @@
+DROP TABLE image_file;
+DROP TABLE image;
+DROP TABLE stock_move;
+DROP TABLE hold_line;
+DROP TABLE hold;
+DROP TABLE product_fts;
+DROP TABLE tally;
+DROP TABLE product_tag;
+DROP TABLE product;

@@ -1,0 +1,1 @@
+ALTER TABLE hold_line DROP COLUMN returned;

@@ -1,0 +1,3 @@
+DROP TABLE waiting;
+DROP TABLE recipient;
+DROP TABLE email;

@@ -1,0 +1,3 @@
+DROP TABLE notification;
+DROP TABLE stream;
+DROP TABLE meta;

@@ -1,0 +1,60 @@
+//! gRPC between the processes of one shop: the only place that knows how a message gets from one to another.
+//!
+//! Lives here: the wire contract (`proto/mercat.proto`), the server for the domains of this process, and for those of
+//! others the addresses, connections, circuit breakers and repetitions. Never enters: the name of any one domain, what
+//! a message means, who may ask it (that is decided at the message, in the domain's own process).
+//!
+//! **What is believed.** A process of the shop says on whose behalf it asks, and is believed. So every process has to
+//! know that it talks to one: by the token they share, or because nobody else reaches the address.
+//!
+//! **What is sent again.** What certainly never left, and what may be asked twice (`Request::RETRYABLE`, or an
+//! idempotency key) after an answer was lost; at most four times, within the caller's deadline, while a small budget
+//! lasts. Everything else whose answer is lost ends as `Unavailable`: nobody knows whether it was done.
+
+mod breaker;
+mod link;
+mod peer;
+mod remote;
+mod server;
+
+#[cfg(test)]
+mod tests;
+
+use tonic::metadata::MetadataValue;
+
+pub use link::{Connection, Said, SaidDomain, SaidHealth, Seen, Trouble, Wire};
+pub use peer::{NEWS_WITHIN, Peer, Sink};
+pub use remote::{Peers, Remote, RemoteAddress};
+pub use server::{BoxLive, Handle, News, Offer, Offers, Server, Show, heard, patience};
+
+/// The messages on the wire, as compiled from `proto/`.
+#[allow(missing_docs, reason = "generated; the .proto has the comments")]
+#[allow(clippy::all, clippy::pedantic, reason = "generated")]
+pub mod proto {
+    tonic::include_proto!("mercat.v1");
+}
+
+/// What `proto/` says, for programs that ask (the reflection service).
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// Bytes of the largest message when no picture can be larger.
+const MESSAGE_MAX: usize = 16 << 20;
+
+impl Wire {
+    /// How this process calls others.
+    #[must_use]
+    pub fn of(settings: &crate::settings::Settings) -> Self {
+        let token = settings.peers.token.as_deref().and_then(|token| {
+            let mut value: MetadataValue<_> = format!("Bearer {token}").parse().ok()?;
+            value.set_sensitive(true);
+            Some(value)
+        });
+        Self { token, message_max: message_max(settings) }
+    }
+}
+
+/// Bytes of the largest message: a picture is the largest thing that travels, as base64.
+#[must_use]
+pub fn message_max(settings: &crate::settings::Settings) -> usize {
+    (settings.catalog.image_bytes_max / 3 * 4 + (1 << 20)).max(MESSAGE_MAX)
+}

@@ -1,0 +1,189 @@
+//! A domain in another process, as its client sees it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use prost::bytes::Bytes;
+use serde::Serialize;
+use tokio::sync::Semaphore;
+
+use super::link::{Connection, SaidDomain, Seen, Trouble};
+use super::peer::Peer;
+use super::proto::{CallRequest, call_reply::Outcome};
+use crate::messaging::{Ctx, Failure, Health, HealthState, Request};
+
+/// A domain in another process.
+pub struct Remote {
+    domain: &'static str,
+    /// What this version asks it.
+    needed: Vec<&'static str>,
+    peer: Arc<Peer>,
+    permits: Semaphore,
+    in_flight_max: usize,
+    /// Whether its missing names were complained of.
+    complained: AtomicBool,
+}
+
+/// One address of a remote domain, for people and machines that watch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RemoteAddress {
+    /// Which.
+    pub address: SocketAddr,
+    /// How the domain is there.
+    pub status: HealthState,
+    /// Which version answers there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// What is wrong, if anything is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+impl Remote {
+    /// The domain at `peer`, of which the messages `needed` are asked, so many at once.
+    pub fn new(domain: &'static str, needed: Vec<&'static str>, peer: Arc<Peer>, in_flight_max: usize) -> Self {
+        let permits = Semaphore::new(in_flight_max);
+        Self { domain, needed, peer, permits, in_flight_max, complained: AtomicBool::new(false) }
+    }
+
+    /// The process it is in.
+    #[must_use]
+    pub fn peer(&self) -> &Arc<Peer> {
+        &self.peer
+    }
+
+    /// Asks, as a client in the domain's own process would.
+    pub async fn call<R: Request>(&self, ctx: Ctx, request: R) -> Result<R::Reply, R::Error> {
+        let fail = |failure: Failure| Err(R::Error::from(failure));
+        let Ok(_permit) = self.permits.try_acquire() else {
+            log::warn!("{}: {} refused, too many requests in hand [{}]", self.domain, R::NAME, ctx.request_id);
+            return fail(Failure::Overloaded);
+        };
+        let written = serde_json::to_vec(&request).and_then(|body| Ok((body, serde_json::to_vec(&ctx.caller)?)));
+        drop(request);
+        let (body, caller) = match written {
+            Ok(written) => written,
+            Err(error) => {
+                log::error!("{} has no JSON form: {error} [{}]", R::NAME, ctx.request_id);
+                return fail(Failure::Internal);
+            }
+        };
+        if body.len() > self.peer.body_max() {
+            log::error!("{} is larger than what may travel, {} bytes [{}]", R::NAME, body.len(), ctx.request_id);
+            return fail(Failure::Internal);
+        }
+        let message = CallRequest {
+            domain: self.domain.to_owned(),
+            name: R::NAME.to_owned(),
+            body: Bytes::from(body),
+            caller: Bytes::from(caller),
+            request_id: ctx.request_id.to_string(),
+            idempotency_key: ctx.key.as_ref().map(|key| key.as_str().to_owned()).unwrap_or_default(),
+        };
+        let repeatable = R::RETRYABLE || ctx.key.is_some();
+        let answers = |connection: &Connection| {
+            connection.said().domains.get(self.domain).is_some_and(|domain| domain.names.contains(R::NAME))
+        };
+        let called = self.peer.call(&ctx, message, repeatable, answers);
+        let reply = match tokio::time::timeout_at(ctx.deadline, called).await {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(trouble)) => {
+                let (failure, why) = match trouble {
+                    Trouble::NotSent(why) | Trouble::Unknown(why) => (Failure::Unavailable, why),
+                    Trouble::Refused(failure, why) => (failure, why),
+                };
+                // While nobody is there every call ends so, and that nobody is there has been logged.
+                let level = if failure == Failure::Unavailable { log::Level::Debug } else { log::Level::Warn };
+                log::log!(level, "{}: {} has no answer: {why} [{}]", self.domain, R::NAME, ctx.request_id);
+                return fail(failure);
+            }
+            Err(_) => {
+                log::warn!("{}: {} was not answered in time [{}]", self.domain, R::NAME, ctx.request_id);
+                return fail(Failure::DeadlineExceeded);
+            }
+        };
+        if reply.replayed {
+            ctx.mark_replayed();
+        }
+        let read = match reply.outcome {
+            Some(Outcome::Body(body)) => serde_json::from_slice(&body).map(Ok),
+            Some(Outcome::Error(error)) => serde_json::from_slice(&error).map(Err),
+            None => Ok(Err(Failure::Internal.into())),
+        };
+        read.unwrap_or_else(|error| {
+            log::error!("the answer to {} cannot be read: {error} [{}]", R::NAME, ctx.request_id);
+            fail(Failure::Internal)
+        })
+    }
+
+    /// How it is, by its own word at each of its addresses.
+    pub fn health(&self) -> Health {
+        let mut health = Health {
+            status: HealthState::Down,
+            place: self.peer.address().to_string().into(),
+            since: None,
+            queue_depth: self.in_flight_max - self.permits.available_permits(),
+            restarts: 0,
+            read_only: false,
+            unreadable: false,
+            addresses: Vec::new(),
+            problem: self.peer.unresolved().map(|why| why.to_string()),
+        };
+        for (address, seen, connection) in self.peer.seen() {
+            let said = connection.map(|connection| connection.said());
+            let version = said.as_ref().map(|said| said.version.clone());
+            let (status, problem) = match (seen, said.as_ref().map(|said| said.domains.get(self.domain))) {
+                (_, Some(Some(domain))) => {
+                    health.restarts += domain.health.restarts;
+                    health.read_only |= domain.health.read_only;
+                    health.unreadable |= domain.health.unreadable;
+                    match self.missing(domain) {
+                        Some(missing) => (HealthState::Degraded, Some(missing)),
+                        None => (domain.health.status, None),
+                    }
+                }
+                (_, Some(None)) => (HealthState::Down, Some(format!("{} does not run there", self.domain))),
+                (Seen::Down(why), None) => (HealthState::Down, Some(why.to_string())),
+                (_, None) => (HealthState::Down, Some("being connected".to_owned())),
+            };
+            health.addresses.push(RemoteAddress { address, status, version, problem });
+        }
+        let all = || health.addresses.iter().map(|address| address.status);
+        health.status = if all().all(|status| matches!(status, HealthState::Down | HealthState::Off)) {
+            HealthState::Down
+        } else if all().all(|status| status == HealthState::Up) && self.permits.available_permits() > 0 {
+            HealthState::Up
+        } else {
+            HealthState::Degraded
+        };
+        health
+    }
+
+    /// What it does not answer, complained of once.
+    fn missing(&self, domain: &SaidDomain) -> Option<String> {
+        let missing: Vec<&str> = self.needed.iter().copied().filter(|name| !domain.names.contains(*name)).collect();
+        if missing.is_empty() {
+            self.complained.store(false, Relaxed);
+            return None;
+        }
+        let text = format!("it does not answer {}; bring its process to this version", missing.join(", "));
+        if !self.complained.swap(true, Relaxed) {
+            log::warn!("{} at {}: {text}", self.domain, self.peer.address());
+        }
+        Some(text)
+    }
+}
+
+/// The other processes that this one knows of: one for each place, however many domains are there.
+#[derive(Default)]
+pub struct Peers(BTreeMap<crate::settings::Address, Arc<Peer>>);
+
+impl Peers {
+    /// The process at `address`.
+    pub fn at(&mut self, address: &crate::settings::Address, wire: &super::Wire) -> Arc<Peer> {
+        let peer = self.0.entry(address.clone()).or_insert_with(|| Peer::start(address.clone(), wire.clone()));
+        Arc::clone(peer)
+    }
+}

@@ -1,0 +1,158 @@
+//! Where databases are: a folder of files, or a PostgreSQL server.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// Where a domain's database is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Database {
+    /// A file in this folder.
+    Folder(PathBuf),
+    /// A schema on a server.
+    Postgres(Postgres),
+}
+
+/// A PostgreSQL database. Shown without its password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Postgres {
+    address: String,
+    prefix: String,
+}
+
+/// What may be asked of a connection and cannot be had: TLS is not built in.
+const WANTS_TLS: [&str; 3] = ["sslmode=require", "sslmode=verify-ca", "sslmode=verify-full"];
+
+impl Database {
+    /// Reads a setting; the empty one is `otherwise`.
+    pub(super) fn read(text: &str, prefix: &str, otherwise: Self) -> Result<Self, String> {
+        let wrong = "must be sqlite:FOLDER or postgres://USER:PASSWORD@HOST:PORT/DATABASE";
+        if text.is_empty() {
+            return Ok(otherwise);
+        }
+        if let Some(folder) = text.strip_prefix("sqlite:") {
+            return if folder.is_empty() { Err(wrong.to_owned()) } else { Ok(Self::Folder(PathBuf::from(folder))) };
+        }
+        if !(text.starts_with("postgres://") || text.starts_with("postgresql://")) {
+            return Err(wrong.to_owned());
+        }
+        if WANTS_TLS.iter().any(|wish| text.contains(wish)) {
+            return Err("asks for TLS, which is not built in: leave sslmode out and reach the server over a private \
+                        network, a tunnel, or a socket on the same machine"
+                .to_owned());
+        }
+        Ok(Self::Postgres(Postgres { address: text.to_owned(), prefix: prefix.to_owned() }))
+    }
+
+    /// The server, when there is one.
+    #[must_use]
+    pub fn server(&self) -> Option<&Postgres> {
+        match self {
+            Self::Folder(_) => None,
+            Self::Postgres(server) => Some(server),
+        }
+    }
+
+    /// The folder, when it is one.
+    #[must_use]
+    pub fn folder(&self) -> Option<&Path> {
+        match self {
+            Self::Folder(folder) => Some(folder),
+            Self::Postgres(_) => None,
+        }
+    }
+}
+
+impl Postgres {
+    /// The database at this address; `prefix` stands before the names of schemas.
+    #[must_use]
+    pub fn new(address: &str, prefix: &str) -> Self {
+        Self { address: address.to_owned(), prefix: prefix.to_owned() }
+    }
+
+    /// The address for a connection that calls itself so. It holds the password.
+    #[must_use]
+    pub fn url(&self, name: &str) -> String {
+        let mut url = self.address.clone();
+        for (key, value) in [("connect_timeout", "3"), ("tcp_user_timeout", "15000"), ("application_name", name)] {
+            if !url.contains(key) {
+                url.push(if url.contains('?') { '&' } else { '?' });
+                url.push_str(&format!("{key}={value}"));
+            }
+        }
+        url
+    }
+
+    /// The schema of a domain.
+    #[must_use]
+    pub fn schema(&self, domain: &str) -> String {
+        format!("{}{domain}", self.prefix)
+    }
+
+    /// The address as people may read it.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        masked(&self.address)
+    }
+
+    /// A text without the password in it.
+    #[must_use]
+    pub fn mask(&self, text: &str) -> String {
+        match password(&self.address) {
+            Some(password) if !password.is_empty() => text.replace(password, MASK),
+            _ => text.to_owned(),
+        }
+    }
+}
+
+impl fmt::Debug for Postgres {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown())
+    }
+}
+
+const MASK: &str = "********";
+
+/// The password in an address, before the host or among the parameters.
+fn password(address: &str) -> Option<&str> {
+    let (_, rest) = address.split_once("://")?;
+    if let Some((user, _)) = rest.rsplit_once('@')
+        && let Some((_, password)) = user.split_once(':')
+    {
+        return Some(password);
+    }
+    let (_, rest) = rest.split_once("password=")?;
+    Some(rest.split('&').next().unwrap_or(rest))
+}
+
+/// An address without its password.
+pub(super) fn masked(text: &str) -> String {
+    match password(text) {
+        Some(password) if !password.is_empty() => text
+            .replacen(&format!(":{password}@"), &format!(":{MASK}@"), 1)
+            .replace(&format!("password={password}"), &format!("password={MASK}")),
+        _ => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_shown_nowhere() {
+        let addresses = [
+            "postgres://shop:sec:ret@db:5432/shop",
+            "postgres://shop:sec:ret@db/shop?sslmode=disable",
+            "postgres:///shop?host=/run&user=shop&password=sec:ret",
+            "postgres:///shop?password=sec:ret&user=shop",
+        ];
+        for address in addresses {
+            let server = Postgres::new(address, "");
+            assert!(!server.shown().contains("sec:ret"), "{}", server.shown());
+            assert!(!format!("{server:?}").contains("sec:ret"));
+            assert_eq!(server.mask("no login with sec:ret"), "no login with ********");
+            assert!(server.url("mercat").contains("sec:ret"));
+        }
+        assert_eq!(Postgres::new("postgres://shop@db/shop", "").shown(), "postgres://shop@db/shop");
+    }
+}

@@ -1,0 +1,453 @@
+//! A domain's schema in a PostgreSQL database: a pool of writers, a pool of readers, and what is done when the server
+//! is away.
+//!
+//! A write job is a transaction of its own on a connection of its own; the server shares one flush among those that end
+//! together. Jobs keep each other out by advisory locks as [`Touch`] says, in this process and in all others.
+//!
+//! **When the server is away** everybody is refused at once and told that nothing was done, except whoever was waiting
+//! for the end of a commit: that one is told that the outcome is unknown. The first job or query after it has come back
+//! finds that out.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use diesel::result::{DatabaseErrorKind, Error as DbError};
+use diesel::{Connection as _, PgConnection};
+use r2d2::{ManageConnection, Pool, PooledConnection};
+use tokio::sync::{Notify, RwLock, Semaphore};
+
+use super::presence::Presence;
+use super::reader::ReaderThreads;
+use super::{Conn, StoreConfig, Touch, Tx, is_of_database, touch};
+use crate::messaging::{DomainError, Failure, Storage};
+use crate::settings::Postgres;
+use crate::types::Clock;
+
+/// How long somebody waits for a connection.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How long while it is known that there is none: who asks meanwhile hears no soon.
+const PATIENCE_IN_TROUBLE: Duration = Duration::from_millis(300);
+/// After how long without use a connection is tried before somebody relies on it.
+const IDLE: Duration = Duration::from_secs(1);
+/// What every connection is told: not to wait for ever for another's lock, and to notice a process that has vanished.
+const MANNERS: &str = "SET lock_timeout = '10s'; SET tcp_keepalives_idle = 15; SET tcp_keepalives_interval = 5;
+    SET tcp_keepalives_count = 3; SET client_min_messages = 'warning'; SET idle_in_transaction_session_timeout = '60s'";
+/// What makes a connection a reader's: a transaction sees one moment, and changes nothing.
+const READER: &str = "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY";
+
+/// Opens a connection to a domain's schema.
+pub fn connect(server: &Postgres, schema: &str) -> Result<Conn, String> {
+    let mut conn = PgConnection::establish(&server.url(&format!("mercat-{schema}")))
+        .map_err(|error| server.mask(&error.to_string()))?;
+    diesel::connection::SimpleConnection::batch_execute(
+        &mut conn,
+        &format!("SET search_path TO \"{schema}\"; {MANNERS}"),
+    )
+    .map_err(|error| error.to_string())?;
+    Ok(Conn::Postgres(conn))
+}
+
+/// Whether the server has a schema of this domain.
+///
+/// # Errors
+/// Says why it cannot be asked.
+pub fn server_has(server: &Postgres, domain: &str) -> Result<bool, String> {
+    use diesel::prelude::*;
+    let schema = server.schema(domain);
+    let Conn::Postgres(mut conn) = connect(server, &schema)? else { return Ok(false) };
+    diesel::select(
+        diesel::dsl::sql::<diesel::sql_types::Bool>("EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = ")
+            .bind::<diesel::sql_types::Text, _>(schema)
+            .sql(")"),
+    )
+    .get_result(&mut conn)
+    .map_err(|error| error.to_string())
+}
+
+/// Makes a domain's schema, if it is not there. Of several processes that start at once, one does.
+pub fn make_schema(conn: &mut Conn, schema: &str) -> Result<(), String> {
+    let lock = touch::number(schema, "schema");
+    let begin = format!("BEGIN; SELECT pg_advisory_xact_lock({lock})");
+    conn.transaction_sql::<_, DbError>(&begin, |conn| {
+        conn.batch_execute(&format!("CREATE SCHEMA IF NOT EXISTS \"{schema}\""))
+    })
+    .map_err(|error| error.to_string())
+}
+
+/// Runs `work` while no other process brings the same schema to a version.
+pub fn alone<T>(conn: &mut Conn, schema: &str, work: impl FnOnce(&mut Conn) -> Result<T, String>) -> Result<T, String> {
+    let lock = touch::number(schema, "migrating");
+    let said = |error: DbError| error.to_string();
+    conn.batch_execute(&format!("SET lock_timeout = 0; SELECT pg_advisory_lock({lock})")).map_err(said)?;
+    let done = work(conn);
+    conn.batch_execute(&format!("SELECT pg_advisory_unlock({lock}); SET lock_timeout = '10s'")).map_err(said)?;
+    done
+}
+
+/// A connection in a pool.
+struct Kept {
+    conn: Conn,
+    used: Instant,
+    /// It must not be used again.
+    spoilt: bool,
+}
+
+struct Manager {
+    server: Postgres,
+    schema: String,
+    readers: bool,
+}
+
+/// Why a connection could not be had.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct NoConnection(String);
+
+impl ManageConnection for Manager {
+    type Connection = Kept;
+    type Error = NoConnection;
+
+    fn connect(&self) -> Result<Kept, NoConnection> {
+        let mut conn = connect(&self.server, &self.schema).map_err(NoConnection)?;
+        if self.readers {
+            conn.batch_execute(READER).map_err(|error| NoConnection(error.to_string()))?;
+        }
+        Ok(Kept { conn, used: Instant::now(), spoilt: false })
+    }
+
+    fn is_valid(&self, kept: &mut Kept) -> Result<(), NoConnection> {
+        // In use all the time it needs no trial; after a rest the server may have gone and come back.
+        if kept.used.elapsed() < IDLE {
+            return Ok(());
+        }
+        kept.conn.batch_execute("SELECT 1").map_err(|error| NoConnection(error.to_string()))
+    }
+
+    fn has_broken(&self, kept: &mut Kept) -> bool {
+        kept.used = Instant::now();
+        kept.spoilt || std::thread::panicking() || kept.conn.is_broken()
+    }
+}
+
+/// Says nothing: who needs the connection says what is wrong with it.
+#[derive(Debug)]
+struct Quiet;
+
+impl<E> r2d2::HandleError<E> for Quiet {
+    fn handle_error(&self, _: E) {}
+}
+
+struct Side {
+    pool: Pool<Manager>,
+    permits: Arc<Semaphore>,
+}
+
+impl Side {
+    fn open(
+        server: &Postgres,
+        schema: &str,
+        readers: bool,
+        size: u32,
+        threads: &ReaderThreads,
+    ) -> Result<Self, String> {
+        let manager = Manager { server: server.clone(), schema: schema.to_owned(), readers };
+        let pool = Pool::builder()
+            .max_size(size)
+            .min_idle(Some(0))
+            .test_on_check_out(true)
+            .connection_timeout(PATIENCE)
+            .error_handler(Box::new(Quiet))
+            .thread_pool(threads.pool())
+            .build(manager)
+            .map_err(|error| error.to_string())?;
+        Ok(Self { pool, permits: Arc::new(Semaphore::new(size as usize)) })
+    }
+}
+
+/// A domain's schema, open.
+pub struct Server {
+    domain: &'static str,
+    schema: String,
+    writers: Side,
+    readers: Side,
+    /// Jobs that have the domain to themselves wait here for each other, without a connection each.
+    door: Arc<RwLock<()>>,
+    waiting: Arc<AtomicUsize>,
+    queue_max: usize,
+    clock: Clock,
+    news: Arc<Notify>,
+    storage: Arc<Storage>,
+    presence: Presence,
+}
+
+/// One more in the queue, as long as it lives.
+struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Server {
+    pub fn open(
+        domain: &'static str,
+        config: &StoreConfig,
+        server: &Postgres,
+        clock: Clock,
+        news: Arc<Notify>,
+        threads: &ReaderThreads,
+    ) -> Result<Self, String> {
+        let schema = server.schema(domain);
+        let readers = (config.connections / 3).max(1);
+        let writers = config.connections.saturating_sub(readers).saturating_sub(1).max(1);
+        Ok(Self {
+            domain,
+            writers: Side::open(server, &schema, false, writers, threads)?,
+            readers: Side::open(server, &schema, true, readers, threads)?,
+            presence: Presence::join(domain, server, &schema, !config.beside)?,
+            schema,
+            door: Arc::default(),
+            waiting: Arc::default(),
+            queue_max: config.queue_max,
+            clock,
+            news,
+            storage: Arc::clone(&config.storage),
+        })
+    }
+
+    /// Who else is there.
+    pub fn presence(&self) -> &Presence {
+        &self.presence
+    }
+
+    pub fn queue_depth(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    pub async fn write<T, E>(
+        &self,
+        touch: Touch,
+        job: impl FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Failure> + From<DbError> + Send + 'static,
+    {
+        if !self.presence.is_present() {
+            // Somebody else may believe to be alone.
+            self.storage.read_only.store(true, Ordering::Relaxed);
+            return Err(Failure::StorageUnavailable.into());
+        }
+        let place = Place(Arc::clone(&self.waiting));
+        if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.queue_max {
+            return Err(Failure::Overloaded.into());
+        }
+        let door = Arc::clone(&self.door);
+        let (alone, among) = if touch.is_everything() {
+            (Some(door.write_owned().await), None)
+        } else {
+            (None, Some(door.read_owned().await))
+        };
+        let permits = Arc::clone(&self.writers.permits);
+        let permit = permits.acquire_owned().await.map_err(|_| Failure::Unavailable)?;
+        let (pool, clock, begin) = (self.writers.pool.clone(), self.clock.clone(), touch.begin(&self.schema));
+        let (news, trouble) = (Arc::clone(&self.news), Trouble::new(self.domain, &self.storage));
+        let work = tokio::task::spawn_blocking(move || {
+            let _held = (place, alone, among, permit);
+            let result = transact(&pool, trouble.patience(), &begin, &clock, job);
+            trouble.wrote(&result);
+            let (result, has_news) = match result {
+                Ok((value, has_news)) => (Ok(value), has_news),
+                Err(Refused { error, .. }) => (Err(error), false),
+            };
+            if has_news {
+                news.notify_waiters();
+            }
+            result
+        });
+        work.await.unwrap_or_else(|panicked| {
+            log::error!("database: a job panicked: {panicked}");
+            Err(Failure::Internal.into())
+        })
+    }
+
+    pub async fn read<T, E>(&self, query: impl FnOnce(&mut Conn) -> Result<T, E> + Send + 'static) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: DomainError,
+    {
+        let permits = Arc::clone(&self.readers.permits);
+        let permit = permits.acquire_owned().await.map_err(|_| Failure::Unavailable)?;
+        let (pool, trouble) = (self.readers.pool.clone(), Trouble::new(self.domain, &self.storage));
+        let work = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            let result = match pool.get_timeout(trouble.patience()) {
+                Ok(mut kept) => query(&mut kept.conn),
+                Err(error) => Err(trouble.none(&error).into()),
+            };
+            // A query asks nobody else, so whatever is not available is the database.
+            trouble.read(result.as_ref().is_err_and(is_of_database));
+            result
+        });
+        work.await.unwrap_or_else(|panicked| {
+            log::error!("database: a query panicked: {panicked}");
+            Err(Failure::Internal.into())
+        })
+    }
+}
+
+/// Notes how the database is, and says so when that has changed.
+struct Trouble {
+    domain: &'static str,
+    storage: Arc<Storage>,
+}
+
+impl Trouble {
+    fn new(domain: &'static str, storage: &Arc<Storage>) -> Self {
+        Self { domain, storage: Arc::clone(storage) }
+    }
+
+    /// How long to wait for a connection: not long when it is known that there is none.
+    fn patience(&self) -> Duration {
+        if self.storage.is_in_trouble() { PATIENCE_IN_TROUBLE } else { PATIENCE }
+    }
+
+    fn none(&self, error: &r2d2::Error) -> Failure {
+        if !self.storage.is_in_trouble() {
+            log::error!("database of {}: no connection: {error}", self.domain);
+        }
+        Failure::StorageUnavailable
+    }
+
+    fn read(&self, failed: bool) {
+        if self.storage.unreadable.swap(failed, Ordering::Relaxed) != failed {
+            if failed {
+                log::error!("database of {}: cannot be read; what needs it is refused until it can", self.domain);
+            } else {
+                log::warn!("database of {}: can be read again", self.domain);
+            }
+        }
+        if !failed {
+            // A server that is there is there for both.
+            self.storage.read_only.store(false, Ordering::Relaxed);
+        }
+    }
+
+    fn wrote<T, E>(&self, result: &Result<T, Refused<E>>) {
+        let failed = result.as_ref().is_err_and(|refused| refused.by_server);
+        if self.storage.read_only.swap(failed, Ordering::Relaxed) != failed {
+            if failed {
+                log::error!("database of {}: cannot be written; writes are refused until it can", self.domain);
+            } else {
+                log::warn!("database of {}: can be written again", self.domain);
+            }
+        }
+    }
+}
+
+/// Why a job has done nothing, or may have.
+struct Refused<E> {
+    error: E,
+    /// Because of the server, not of the job.
+    by_server: bool,
+}
+
+impl<E> Refused<E> {
+    const fn by_job(error: E) -> Self {
+        Self { error, by_server: false }
+    }
+
+    const fn by_server(error: E) -> Self {
+        Self { error, by_server: true }
+    }
+}
+
+fn is_gone(error: &DbError) -> bool {
+    match error {
+        DbError::DatabaseError(DatabaseErrorKind::ClosedConnection, _) | DbError::BrokenTransactionManager => true,
+        DbError::DatabaseError(_, about) => {
+            let text = about.message();
+            [
+                "terminating connection",
+                "server closed the connection",
+                "no connection to the server",
+                "connection to server",
+            ]
+            .iter()
+            .any(|sign| text.contains(sign))
+        }
+        _ => false,
+    }
+}
+
+/// A connection on which a transaction has begun. What fails before has done nothing, so a connection that the server
+/// has closed is replaced by another.
+fn begun<E>(pool: &Pool<Manager>, patience: Duration, begin: &str) -> Result<PooledConnection<Manager>, Refused<E>>
+where
+    E: From<Failure> + From<DbError>,
+{
+    for _ in 0..=pool.max_size() {
+        let mut kept = pool.get_timeout(patience).map_err(|error| {
+            log::debug!("database: no writer: {error}");
+            Refused::by_server(Failure::StorageUnavailable.into())
+        })?;
+        match kept.conn.begin(begin) {
+            Ok(()) => return Ok(kept),
+            Err(error) => {
+                // The server may be within a transaction that this side knows nothing of.
+                kept.spoilt = true;
+                if !is_gone(&error) {
+                    return Err(Refused::by_job(error.into()));
+                }
+            }
+        }
+    }
+    Err(Refused::by_server(Failure::StorageUnavailable.into()))
+}
+
+/// Runs a job in a transaction of its own; what it gives back, and whether there is news.
+fn transact<T, E>(
+    pool: &Pool<Manager>,
+    patience: Duration,
+    begin: &str,
+    clock: &Clock,
+    job: impl FnOnce(&mut Tx<'_>) -> Result<T, E>,
+) -> Result<(T, bool), Refused<E>>
+where
+    E: From<Failure> + From<DbError>,
+{
+    let mut kept = begun(pool, patience, begin)?;
+    let kept = &mut *kept;
+    let mut tx = Tx { conn: &mut kept.conn, now: clock.now(), has_news: false };
+    let result = catch_unwind(AssertUnwindSafe(|| job(&mut tx))).unwrap_or_else(|_| {
+        log::error!("database: a job panicked; its changes are undone");
+        Err(Failure::Internal.into())
+    });
+    let has_news = tx.has_news;
+    // What a panic left open within the job's own.
+    while matches!(kept.conn.depth(), Ok(2..)) && kept.conn.rollback().is_ok() {}
+    let value = match result {
+        Ok(value) => value,
+        Err(error) => {
+            if kept.conn.rollback().is_err() {
+                kept.spoilt = true;
+            }
+            return Err(Refused::by_job(error));
+        }
+    };
+    match kept.conn.commit() {
+        Ok(()) => Ok((value, has_news)),
+        Err(error) => {
+            kept.spoilt = true;
+            if is_gone(&error) {
+                // It may have ended well without our hearing of it: nobody is told no.
+                log::error!("database: the connection broke during a commit; its outcome is unknown: {error}");
+                return Err(Refused::by_server(Failure::DeadlineExceeded.into()));
+            }
+            Err(Refused::by_job(error.into()))
+        }
+    }
+}

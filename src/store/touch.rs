@@ -1,0 +1,102 @@
+//! What a write job touches, so that on a server those that touch the same wait for each other and no others.
+//!
+//! On SQLite all jobs of a domain run one after the other and none of this matters. On PostgreSQL a job that says
+//! nothing has the whole domain to itself, in whatever process it runs: what it reads holds until it ends, as on
+//! SQLite. One that names what it touches shares the domain with others that name other things. It must name everything
+//! that its decision rests on, because nobody else is kept from changing it; what only grows, or is kept right by one
+//! statement or a unique key, needs no name.
+
+use std::collections::BTreeSet;
+use std::fmt::Display;
+
+use sha2::{Digest as _, Sha256};
+
+use super::Wish;
+
+/// What a write job touches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Touch(Option<BTreeSet<String>>);
+
+impl Touch {
+    /// Everything of the domain: nobody else writes meanwhile.
+    #[must_use]
+    pub const fn everything() -> Self {
+        Self(None)
+    }
+
+    /// Nothing that another job's decision could rest on: rows that are only added, single statements that are right
+    /// by themselves.
+    #[must_use]
+    pub const fn nothing() -> Self {
+        Self(Some(BTreeSet::new()))
+    }
+
+    /// Only the thing of this kind with this key, such as one user's cart.
+    #[must_use]
+    pub fn only(kind: &str, key: impl Display) -> Self {
+        Self::nothing().and(kind, key)
+    }
+
+    /// And this thing too.
+    #[must_use]
+    pub fn and(mut self, kind: &str, key: impl Display) -> Self {
+        if let Some(names) = &mut self.0 {
+            names.insert(format!("{kind}\0{key}"));
+        }
+        self
+    }
+
+    /// And what is wanted under this key: asked for twice at once, one waits for the other.
+    #[must_use]
+    pub fn and_wish(self, wish: &Wish) -> Self {
+        self.and_answer(&wish.scope, wish.key.as_str())
+    }
+
+    pub(super) fn and_answer(self, scope: &str, key: &str) -> Self {
+        self.and("answer", format_args!("{scope}\0{key}"))
+    }
+
+    /// Whether it is everything.
+    #[must_use]
+    pub const fn is_everything(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// The statements that begin a transaction of this touch: the locks end with it. They are taken in the order of
+    /// their numbers, so that no two jobs wait for each other.
+    pub(super) fn begin(&self, schema: &str) -> String {
+        let whole = number(schema, "");
+        match &self.0 {
+            None => format!("BEGIN; SELECT pg_advisory_xact_lock({whole})"),
+            Some(names) => {
+                let numbers: BTreeSet<i64> = names.iter().map(|name| number(schema, name)).collect();
+                let mut sql = format!("BEGIN; SELECT pg_advisory_xact_lock_shared({whole})");
+                for number in numbers {
+                    sql.push_str(&format!("; SELECT pg_advisory_xact_lock({number})"));
+                }
+                sql
+            }
+        }
+    }
+}
+
+/// The number of a lock. Two names with the same number only wait for each other without need.
+pub(super) fn number(schema: &str, name: &str) -> i64 {
+    let hash = Sha256::new().chain_update(schema).chain_update([0]).chain_update(name).finalize();
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&hash[..8]);
+    i64::from_be_bytes(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locks_are_taken_in_one_order_whoever_names_them() {
+        let (a, b) = (Touch::only("product", 1).and("product", 2), Touch::only("product", 2).and("product", 1));
+        assert_eq!(a.begin("catalog"), b.begin("catalog"));
+        assert_ne!(a.begin("catalog"), a.begin("cart"));
+        assert!(Touch::everything().and("product", 1).is_everything());
+    }
+}
