@@ -116,9 +116,7 @@ fn effect(room: &Room, tx: &mut Tx<'_>, event: &Delivery) -> Result<(), MailerEr
     } else if let Some(UserErased { user_id, email }) = open(event)? {
         let known = store::recipient(tx.conn, user_id)?.map(|who| who.email);
         let addresses: Vec<EmailAddress> = email.into_iter().chain(known).collect();
-        for mail in store::erase(tx.conn, user_id, &addresses)? {
-            tx.emit(&changed(&mail))?;
-        }
+        erase(tx, user_id, &addresses)?;
     } else if let Some(EmailVerificationRequested { user_id, email, name, token }) = open(event)? {
         let letter = Letter::Verify { link: link(room, "verify", &token) };
         room.post(tx, &Recipient { user_id, email, name }, &letter, &event.id.to_string())?;
@@ -158,10 +156,23 @@ fn bill(room: &Room, tx: &mut Tx<'_>, invoice: &Invoice, letter: &Letter, refere
         Some(email) => Some(Recipient { user_id, email: email.clone(), name }),
         None => known,
     };
-    match who {
-        Some(who) => room.post(tx, &who, letter, reference),
-        None => Ok(store::wait(tx.conn, user_id, letter, reference, tx.now)?),
+    match &who {
+        Some(who) => room.post(tx, who, letter, reference)?,
+        None => store::wait(tx.conn, user_id, letter, reference, tx.now)?,
     }
+    // The invoice's news was on its way while its buyer was erased: the books keep the letter, without a name.
+    if store::is_erased(tx.conn, user_id)? {
+        erase(tx, user_id, &who.map(|who| who.email).into_iter().collect::<Vec<_>>())?;
+    }
+    Ok(())
+}
+
+/// Takes the name and the address out of everything that is kept of a user, and stops what was still to be sent.
+fn erase(tx: &mut Tx<'_>, user: UserId, addresses: &[EmailAddress]) -> Result<(), MailerError> {
+    for mail in store::erase(tx.conn, user, addresses)? {
+        tx.emit(&changed(&mail))?;
+    }
+    Ok(())
 }
 
 /// The event inside, if it is an `E`; one of another shape is set aside by the store, with what was wrong in the log.

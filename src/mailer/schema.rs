@@ -20,6 +20,12 @@ diesel::table! {
 }
 
 diesel::table! {
+    erased (user_id) {
+        user_id -> Text,
+    }
+}
+
+diesel::table! {
     recipient (user_id) {
         user_id -> Text,
         email -> Text,

@@ -5,7 +5,7 @@ pub mod audit;
 use diesel_migrations::embed_migrations;
 
 use super::model::{ERASED_SUBJECT, Letter, MESSAGE, RECIPIENT_GONE, Standing, nobody};
-use super::schema::{email, recipient, waiting};
+use super::schema::{email, erased, recipient, waiting};
 use super::smtp::Post;
 use super::{Email, EmailStatus};
 use crate::messaging::Failure;
@@ -256,9 +256,15 @@ pub fn forget_waiting(conn: &mut Conn, until: Timestamp) -> QueryResult<usize> {
     diesel::delete(waiting::table.filter(waiting::created_at.lt(until))).execute(conn)
 }
 
+/// Whether a user was erased: news of them may still be on its way.
+pub fn is_erased(conn: &mut Conn, user: UserId) -> QueryResult<bool> {
+    diesel::select(diesel::dsl::exists(erased::table.find(user))).get_result(conn)
+}
+
 /// Erases a person who had these addresses: of mails to them there stay id, kind, status and times. Gives the mails
 /// that were still to be sent and no longer are.
 pub fn erase(conn: &mut Conn, user: UserId, addresses: &[EmailAddress]) -> Result<Vec<Email>, Failure> {
+    diesel::insert_into(erased::table).values(erased::user_id.eq(user)).on_conflict_do_nothing().execute(conn)?;
     forget_recipient(conn, user)?;
     diesel::delete(waiting::table.filter(waiting::user_id.eq(user))).execute(conn)?;
     let by_address = email::table.filter(email::recipient.eq_any(addresses)).select(email::id).load(conn)?;

@@ -1,7 +1,7 @@
 //! The books of all rooms, side by side, and what must be true of them together. Read from the files, past the
 //! domains: what they say of themselves is not asked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use diesel::connection::SimpleConnection;
@@ -315,8 +315,27 @@ impl Books {
     }
 }
 
-/// What a cart holds after these steps, when these invoices are paid.
-fn cart(steps: &[CartStep], paid: &[String]) -> Result<BTreeMap<ProductId, Quantity>, String> {
+/// What a cart holds after these steps, when these invoices are paid. Two that were wanted at once may have been done in
+/// the other order than they were heard of.
+fn cart(steps: &[(u64, CartStep)], paid: &[String]) -> Result<BTreeMap<ProductId, Quantity>, String> {
+    let (mut steps, mut turned) = (steps.to_vec(), BTreeSet::new());
+    loop {
+        let (at, broken) = match walk(&steps, paid) {
+            Ok(cart) => return Ok(cart),
+            Err(broken) => broken,
+        };
+        let pair = (at.saturating_sub(1)..=at).find(|&first| {
+            steps.get(first + 1).is_some_and(|(at_once, _)| *at_once == steps[first].0 && turned.insert(*at_once))
+        });
+        match pair {
+            Some(first) => steps.swap(first, first + 1),
+            None => return Err(broken),
+        }
+    }
+}
+
+/// What a cart holds after these steps in this order, or the first of them that cannot have been.
+fn walk(steps: &[(u64, CartStep)], paid: &[String]) -> Result<BTreeMap<ProductId, Quantity>, (usize, String)> {
     let mut cart: BTreeMap<ProductId, Quantity> = BTreeMap::new();
     let mut last = None;
     let leave = |cart: &mut BTreeMap<_, _>, last: &mut Option<String>| {
@@ -324,7 +343,7 @@ fn cart(steps: &[CartStep], paid: &[String]) -> Result<BTreeMap<ProductId, Quant
             cart.clear();
         }
     };
-    for step in steps {
+    for (at, (_, step)) in steps.iter().enumerate() {
         // The cart could be changed again, so its invoice had ended, one way or the other.
         leave(&mut cart, &mut last);
         match step {
@@ -333,7 +352,7 @@ fn cart(steps: &[CartStep], paid: &[String]) -> Result<BTreeMap<ProductId, Quant
             CartStep::CheckedOut(invoice, lines) => {
                 cart.retain(|_, quantity| *quantity > 0);
                 if *lines != cart {
-                    return Err(format!("P9: invoice {invoice} is over {lines:?}, and the cart was {cart:?}"));
+                    return Err((at, format!("P9: invoice {invoice} is over {lines:?}, and the cart was {cart:?}")));
                 }
                 last = Some(invoice.to_string());
             }

@@ -44,6 +44,8 @@ pub struct Ask {
     pub buyer: Option<usize>,
     pub key: String,
     pub want: Want,
+    /// What is wanted at once has the same: nobody can say in which order it is done.
+    at_once: u64,
 }
 
 /// What was heard.
@@ -70,7 +72,8 @@ pub struct Buyer {
     session: SessionId,
     /// Asked and not answered.
     pub pending: Vec<Ask>,
-    pub steps: Vec<CartStep>,
+    /// With what was wanted at once.
+    pub steps: Vec<(u64, CartStep)>,
     pub invoices: Vec<InvoiceId>,
     open: Option<InvoiceId>,
     items: BTreeMap<ProductId, CartItemId>,
@@ -99,6 +102,7 @@ pub struct People {
     /// Promises found broken on the way.
     pub broken: Vec<String>,
     keys: u64,
+    choices: u64,
 }
 
 pub type Everybody = Rc<RefCell<People>>;
@@ -135,12 +139,13 @@ impl People {
             paid_by_another: BTreeSet::new(),
             broken: Vec::new(),
             keys: 0,
+            choices: 0,
         }
     }
 
     pub fn ask(&mut self, buyer: Option<usize>, want: Want) -> Ask {
         self.keys += 1;
-        Ask { buyer, key: format!("key-{}", self.keys), want }
+        Ask { buyer, key: format!("key-{}", self.keys), want, at_once: self.choices }
     }
 
     /// In whose name something is asked.
@@ -157,18 +162,20 @@ impl People {
     }
 
     /// Takes down what was heard, and finds out what does not fit what was heard before.
-    pub fn take_down(&mut self, ask: &Ask, heard: &Heard) {
+    /// `was_known` says whether it was answered with yes before it was asked: of two that run beside each other, one
+    /// may be refused while the other is yet to be done.
+    pub fn take_down(&mut self, ask: &Ask, heard: &Heard, was_known: bool) {
         match (self.answers.get(&ask.key), heard) {
             (Some((_, first)), Heard::Yes(again)) if first != again => {
                 self.broken.push(format!("P1: {ask:?} was answered {first} and then {again}"));
             }
-            (Some((_, first)), Heard::No(code)) => {
+            (Some((_, first)), Heard::No(code)) if was_known => {
                 self.broken.push(format!("P1: {ask:?} was answered {first} and then refused with {code}"));
             }
             (None, Heard::Yes(answer)) => {
                 self.answers.insert(ask.key.clone(), (ask.clone(), answer.clone()));
                 if let Some(n) = ask.buyer {
-                    self.learn(n, &ask.want, answer);
+                    self.learn(n, ask, answer);
                 }
             }
             (None, Heard::No(code)) => {
@@ -186,12 +193,12 @@ impl People {
         }
     }
 
-    fn learn(&mut self, n: usize, want: &Want, answer: &Value) {
+    fn learn(&mut self, n: usize, ask: &Ask, answer: &Value) {
         let read = |field: &str| answer[field].as_str().unwrap_or_default().to_owned();
         let buyer = &mut self.buyers[n];
-        match want {
+        match &ask.want {
             Want::Add { product, quantity } => {
-                buyer.steps.push(CartStep::Put(*product, *quantity));
+                buyer.steps.push((ask.at_once, CartStep::Put(*product, *quantity)));
                 buyer.open = None;
                 (buyer.filled, buyer.wanting) = (true, false);
                 if let Ok(item) = read("id").parse() {
@@ -200,11 +207,11 @@ impl People {
             }
             Want::Set { product, quantity, .. } => {
                 buyer.wanting = false;
-                buyer.steps.push(CartStep::Set(*product, *quantity));
+                buyer.steps.push((ask.at_once, CartStep::Set(*product, *quantity)));
             }
             Want::Remove { product, .. } => {
                 buyer.wanting = false;
-                buyer.steps.push(CartStep::Set(*product, 0));
+                buyer.steps.push((ask.at_once, CartStep::Set(*product, 0)));
             }
             Want::Checkout => {
                 let Ok(invoice) = read("id").parse() else { return };
@@ -214,7 +221,7 @@ impl People {
                         *lines.entry(product).or_default() += line["quantity"].as_i64().unwrap_or_default();
                     }
                 }
-                buyer.steps.push(CartStep::CheckedOut(invoice, lines));
+                buyer.steps.push((ask.at_once, CartStep::CheckedOut(invoice, lines)));
                 buyer.invoices.push(invoice);
                 buyer.open = Some(invoice);
                 self.totals.insert(invoice, answer["total"].as_i64().unwrap_or_default());
@@ -258,6 +265,7 @@ impl People {
 
     /// What a buyer wants next: one thing, or two at once.
     fn choose(&mut self, n: usize, dice: &mut Dice) -> Vec<Ask> {
+        self.choices += 1;
         let products = self.products.clone();
         let product = *dice.pick(&products).unwrap();
         let buyer = &self.buyers[n];
@@ -340,6 +348,7 @@ pub async fn ask(shop: &Shop, people: &Everybody, ask: &Ask) -> Heard {
     let user_id = ask.buyer.map(|n| people.borrow().buyers[n].user);
     let user = user_id.unwrap_or_else(|| people.borrow().staff);
     let clients = &shop.app.clients;
+    let was_known = people.borrow().answers.contains_key(&ask.key);
     shop.world.note(format_args!("{:?} asks under {}: {:?}", ask.buyer, ask.key, ask.want));
     let heard = match ask.want.clone() {
         Want::Add { product, quantity } => {
@@ -390,7 +399,7 @@ pub async fn ask(shop: &Shop, people: &Everybody, ask: &Ask) -> Heard {
             _ => {}
         }
     });
-    people.borrow_mut().take_down(ask, &heard);
+    people.borrow_mut().take_down(ask, &heard, was_known);
     heard
 }
 
