@@ -28,7 +28,7 @@ pub struct Ground {
     threads: ReaderThreads,
     /// How the domains' databases are.
     storages: Mutex<HashMap<&'static str, Arc<Storage>>>,
-    arbiters: Mutex<Vec<Arbiter>>,
+    arbiters: Mutex<Vec<(&'static str, Arbiter)>>,
 }
 
 /// A domain that is open in this process.
@@ -75,8 +75,21 @@ impl Ground {
     where
         A: Actor<Context = Context<A>> + Supervised,
     {
-        let (address, vitals) = Supervisor::start(&self.arbiter(), domain, MAILBOX, make);
-        Client::local(domain, address, vitals, self.settings.domain(domain).in_flight_max, self.storage(domain))
+        self.start_with(domain, self.settings.domain(domain).in_flight_max, make)
+    }
+
+    /// Starts an actor that is no domain of the shop, of which so many requests may be in hand.
+    pub fn start_with<A>(
+        &self,
+        name: &'static str,
+        in_flight_max: usize,
+        make: impl FnOnce() -> A + Send + 'static,
+    ) -> Client<A>
+    where
+        A: Actor<Context = Context<A>> + Supervised,
+    {
+        let (address, vitals) = Supervisor::start(&self.arbiter(name), name, MAILBOX, make);
+        Client::local(name, address, vitals, in_flight_max, self.storage(name))
     }
 
     fn storage(&self, domain: &'static str) -> Arc<Storage> {
@@ -85,20 +98,35 @@ impl Ground {
     }
 
     /// A thread for one more domain. In the laboratory all live on one, so that a history can be had again.
-    fn arbiter(&self) -> ArbiterHandle {
+    fn arbiter(&self, name: &'static str) -> ArbiterHandle {
         #[cfg(feature = "test-hooks")]
         if crate::simulation::world().is_some() {
             return Arbiter::current();
         }
         let arbiter = Arbiter::new();
         let handle = arbiter.handle();
-        self.arbiters.lock().unwrap_or_else(PoisonError::into_inner).push(arbiter);
+        self.arbiters.lock().unwrap_or_else(PoisonError::into_inner).push((name, arbiter));
         handle
     }
 
     /// Ends the domains' threads. Everything that was answered is durable; there is nothing to save.
     pub fn stop(&self) {
-        for arbiter in self.arbiters.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        self.stop_those(|_| true);
+    }
+
+    /// Ends one domain's thread, and with it whatever the domain does by itself. Blocks until it has ended; not to be
+    /// called on that thread.
+    pub fn stop_one(&self, domain: &str) {
+        self.stop_those(|name| name == domain);
+    }
+
+    fn stop_those(&self, which: impl Fn(&str) -> bool) {
+        let mut all = self.arbiters.lock().unwrap_or_else(PoisonError::into_inner);
+        let (ending, staying) = std::mem::take(&mut *all).into_iter().partition(|(name, _)| which(name));
+        *all = staying;
+        drop(all);
+        let ending: Vec<(&str, Arbiter)> = ending;
+        for (_, arbiter) in ending {
             arbiter.stop();
             let _ = arbiter.join();
         }

@@ -12,14 +12,14 @@
 //! comes next, also after a crash. The old files stay aside (`*.before`) until the new ones are in place.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use crate::settings::{DOMAINS, Place, Settings};
+use crate::store::files::{self, create, measure, with_ending};
 use crate::store::{self, Duplicate};
 use crate::types::Timestamp;
 use crate::{notifications, users};
@@ -104,67 +104,20 @@ fn names() -> Vec<String> {
     DOMAINS.into_iter().map(database).chain([users::SECRET_FILE.to_owned()]).collect()
 }
 
-fn with_ending(file: &Path, ending: &str) -> PathBuf {
-    let mut name = file.as_os_str().to_owned();
-    name.push(ending);
-    PathBuf::from(name)
-}
-
 fn sync_folder(folder: &Path) -> Done<()> {
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(|why| unusable(folder, &why))
+    files::sync_folder(folder).map_err(|why| unusable(folder, &why))
 }
 
-/// Removes a file that may not be there.
 fn remove(file: &Path) -> Done<()> {
-    match fs::remove_file(file) {
-        Err(why) if why.kind() != io::ErrorKind::NotFound => Err(unusable(file, &why)),
-        _ => Ok(()),
-    }
+    files::remove(file).map_err(|why| unusable(file, &why))
 }
 
-/// Renames a file that may not be there.
 fn rename(from: &Path, to: &Path) -> Done<()> {
-    match fs::rename(from, to) {
-        Err(why) if why.kind() != io::ErrorKind::NotFound => Err(unusable(from, &why)),
-        _ => Ok(()),
-    }
+    files::rename(from, to).map_err(|why| unusable(from, &why))
 }
 
-/// Writes a file whole or not at all, readable by its owner alone.
 fn write_whole(file: &Path, bytes: &[u8]) -> Done<()> {
-    let draft = with_ending(file, ".part");
-    remove(&draft)?;
-    let written = create(&draft).and_then(|mut out| out.write_all(bytes).and_then(|()| out.sync_all()));
-    written.and_then(|()| fs::rename(&draft, file)).map_err(|why| unusable(file, &why))?;
-    sync_folder(file.parent().unwrap_or(Path::new(".")))
-}
-
-/// A new file that only its owner may read: a backup holds everything, the secret too.
-fn create(file: &Path) -> io::Result<File> {
-    let mut options = File::options();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(file)
-}
-
-/// Size and SHA-256 of a file; copies it on the way when there is somewhere to.
-fn measure(from: &Path, mut to: Option<&mut File>) -> io::Result<(u64, String)> {
-    let (mut input, mut hash, mut bytes) = (File::open(from)?, Sha256::new(), 0);
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        let read = input.read(&mut buffer)?;
-        let Some(part) = buffer.get(..read).filter(|part| !part.is_empty()) else { break };
-        hash.update(part);
-        bytes += read as u64;
-        if let Some(out) = &mut to {
-            out.write_all(part)?;
-        }
-    }
-    if let Some(out) = to {
-        out.sync_all()?;
-    }
-    Ok((bytes, hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()))
+    files::write_whole(file, bytes).map_err(|why| unusable(file, &why))
 }
 
 /// Copies the shop into a folder that is empty or not there yet, whether the shop runs or not.

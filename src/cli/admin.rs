@@ -17,15 +17,7 @@ pub fn create(
     name: Option<String>,
 ) -> Result<(), Failed> {
     let name = name.unwrap_or_else(|| email.split('@').next().unwrap_or_default().to_owned());
-    let password = match &configuration.admin_password {
-        Some(password) => password.clone(),
-        None if std::io::stdin().is_terminal() => ask()?,
-        None => {
-            return Err(Failed::start(
-                "there is no password: set MERCAT_ADMIN_PASSWORD, or run this on a terminal to be asked for it",
-            ));
-        }
-    };
+    let password = password(configuration, ask_twice)?;
     with_shop(configuration, settings, &["users"], |app| {
         let users = app.clients.users.clone();
         async move {
@@ -38,12 +30,29 @@ pub fn create(
     })
 }
 
-/// Asks for a new password twice, without showing it.
-fn ask() -> Result<String, Failed> {
-    let prompt = |text: &str| {
-        rpassword::prompt_password(text).map_err(|error| Failed::operation(format!("no password was read: {error}")))
-    };
-    let password = prompt("Password: ")?;
+/// An administrator's password: from the environment, or as `ask` asks for it on a terminal.
+pub fn password(configuration: &Configuration, ask: fn() -> Result<String, Failed>) -> Result<String, Failed> {
+    match &configuration.admin_password {
+        Some(password) => Ok(password.clone()),
+        None if std::io::stdin().is_terminal() => ask(),
+        None => Err(Failed::start(
+            "there is no password: set MERCAT_ADMIN_PASSWORD, or run this on a terminal to be asked for it",
+        )),
+    }
+}
+
+/// Asks for a password, without showing it.
+pub fn ask() -> Result<String, Failed> {
+    prompt("Password: ")
+}
+
+fn prompt(text: &str) -> Result<String, Failed> {
+    rpassword::prompt_password(text).map_err(|error| Failed::operation(format!("no password was read: {error}")))
+}
+
+/// Asks for a new password twice.
+fn ask_twice() -> Result<String, Failed> {
+    let password = ask()?;
     if prompt("Again: ")? == password {
         Ok(password)
     } else {

@@ -70,8 +70,13 @@ impl Configuration {
         if serve.no_demo {
             flags.push(("demo", "false".to_owned(), "--no-demo"));
         }
+        if serve.standby {
+            flags.push(("standby", "true".to_owned(), "--standby"));
+        }
         layers.push(Layer::flags(flags));
-        Ok(Self { values: Values::of(layers), admin_password })
+        let values = Values::of(layers);
+        let moved = Layer::moved(values.data())?;
+        Ok(Self { values: values.under(moved), admin_password })
     }
 
     /// The typed settings, or which value cannot work.

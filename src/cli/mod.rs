@@ -13,6 +13,7 @@ mod configuration;
 mod doctor;
 mod logging;
 mod move_data;
+mod move_domain;
 mod open;
 mod products;
 mod seed;
@@ -45,6 +46,8 @@ use configuration::Configuration;
   mercat import products catalogue.csv         put products in, or bring them up to date
   mercat check                                 read all books, report every broken promise
   mercat backup /backup/monday                 copy the whole shop while it runs
+  mercat move payments --to http://10.0.0.2:50051 --email ada@example.com
+                                               give a domain a process of its own, while it serves
   mercat config                                every setting, its value, and where it came from
 
 Every setting can also be an environment variable (MERCAT_LISTEN), a line in .env, or a line in
@@ -70,7 +73,7 @@ struct Common {
     config: Option<PathBuf>,
 }
 
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Default, PartialEq, Eq, Args)]
 struct ServeFlags {
     /// Where to listen; port 0 picks a free one [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS:PORT")]
@@ -81,6 +84,9 @@ struct ServeFlags {
     /// Where other processes ask the domains of this one; port 0 picks a free one [default: nowhere]
     #[arg(long, value_name = "ADDRESS:PORT")]
     grpc: Option<String>,
+    /// Have the domains of --domains wait here until `mercat move` brings them
+    #[arg(long)]
+    standby: bool,
     /// Do not fill an empty shop with the demo
     #[arg(long)]
     no_demo: bool,
@@ -196,6 +202,36 @@ Example:
         /// Where it goes: postgres://USER:PASSWORD@HOST:PORT/DATABASE
         #[arg(long)]
         to: String,
+    },
+    /// Move a domain of a running shop to another process, or back, while it serves
+    #[command(
+        name = "move",
+        after_help = "The other process waits for it, with a data folder of its own:
+  mercat serve --domains payments --standby --grpc 127.0.0.1:50051 --data ./payments
+
+The running shop lets no new call to the domain begin, waits for those under way, hands its data
+over (nothing on a PostgreSQL server that both use), asks there from then on, and lets those go on
+that waited. If anything fails before that, the domain goes on where it was. Where it is now is
+kept in places.toml of the data folders and outweighs the settings.
+
+An administrator's password is taken from MERCAT_ADMIN_PASSWORD, or asked for on a terminal.
+
+Examples:
+  mercat move payments --to http://127.0.0.1:50051 --email ada@example.com
+  mercat move payments --to local --email ada@example.com --shop https://shop.example.com"
+    )]
+    Move {
+        /// Which domain
+        domain: String,
+        /// Where to: http://HOST:PORT, where the other process answers gRPC, or local
+        #[arg(long)]
+        to: String,
+        /// The address an administrator signs in with
+        #[arg(long)]
+        email: String,
+        /// Where the running shop answers HTTP [default: the setting listen]
+        #[arg(long, value_name = "URL")]
+        shop: Option<String>,
     },
     /// Print every setting, its value and where it came from
     #[command(
@@ -365,11 +401,12 @@ fn run(cli: Cli) -> Result<(), Failed> {
             listen: flags.listen.or(serve.listen),
             domains: flags.domains.or(serve.domains),
             grpc: flags.grpc.or(serve.grpc),
+            standby: flags.standby || serve.standby,
             no_demo: flags.no_demo || serve.no_demo,
         }),
-        Some(_) if serve.listen.is_some() || serve.domains.is_some() || serve.grpc.is_some() || serve.no_demo => {
+        Some(_) if serve != ServeFlags::default() => {
             return Err(Failed::start(
-                "--listen, --domains, --grpc and --no-demo belong to `mercat serve`; leave them out here",
+                "--listen, --domains, --grpc, --standby and --no-demo belong to `mercat serve`; leave them out here",
             ));
         }
         Some(other) => other,
@@ -407,6 +444,10 @@ fn run(cli: Cli) -> Result<(), Failed> {
         Command::Doctor => doctor::doctor(&settings),
         Command::Check => check::check(&configuration, settings),
         Command::MoveData { from, to } => move_data::move_data(&configuration, settings, &from, &to),
+        Command::Move { domain, to, email, shop } => {
+            let ask = move_domain::Ask { domain, to, email, shop };
+            move_domain::move_domain(&configuration, &settings, ask)
+        }
         Command::Backup { dir } => backup::backup(&configuration, &settings, &dir),
         Command::Restore { dir, force } => backup::restore(&configuration, &settings, &dir, force),
         Command::Config { .. } | Command::Completions { .. } => Ok(()),

@@ -88,7 +88,7 @@ pub fn lock(configuration: &Configuration, settings: &Settings) -> Result<Vec<Fi
 /// Holds what a process serves: a whole shop's folders for itself; a part's together with the processes of the other
 /// parts, and its own domains for itself.
 pub fn hold(configuration: &Configuration, settings: &Settings) -> Result<Vec<File>, Failed> {
-    let elsewhere = |place: &Place| matches!(place, Place::Remote(_) | Place::Elsewhere);
+    let elsewhere = |place: &Place| matches!(place, Place::Remote(_) | Place::Elsewhere | Place::Standby);
     if !settings.domains.iter().any(|domain| elsewhere(&domain.place)) {
         return lock(configuration, settings);
     }
@@ -97,7 +97,8 @@ pub fn hold(configuration: &Configuration, settings: &Settings) -> Result<Vec<Fi
         let file = lock_file(folder, LOCK, File::try_lock_shared);
         held.push(file.map_err(|reason| configuration.complain(key, reason))?);
     }
-    for domain in settings.domains.iter().filter(|domain| domain.place == Place::Local) {
+    let mine = |place: &Place| matches!(place, Place::Local | Place::Standby);
+    for domain in settings.domains.iter().filter(|domain| mine(&domain.place)) {
         // On a server several processes of one domain work side by side.
         let Some(folder) = domain.database.folder() else { continue };
         let file = lock_file(folder, &format!("{}.lock", domain.name), File::try_lock);
@@ -167,7 +168,7 @@ where
     for domain in &mut settings.domains {
         if !domains.contains(&domain.name) {
             domain.place = Place::Off;
-        } else if matches!(domain.place, Place::Off | Place::Elsewhere) {
+        } else if matches!(domain.place, Place::Off | Place::Elsewhere | Place::Standby) {
             return Err(
                 configuration.complain(&format!("{}.place", domain.name), "this command needs it; set it to local")
             );

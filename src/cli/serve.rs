@@ -68,12 +68,19 @@ pub fn serve(configuration: &Configuration, settings: Settings, file: Option<&Pa
         };
         log::debug!("ready after {} ms", begun.elapsed().as_millis());
         if let Some(server) = &grpc {
-            let here: Vec<&str> = settings.domains.iter().filter(|d| d.place == Place::Local).map(|d| d.name).collect();
+            let named = |place: &Place| {
+                let names = settings.domains.iter().filter(|domain| domain.place == *place).map(|domain| domain.name);
+                names.collect::<Vec<_>>().join(", ")
+            };
+            let (mut here, waiting) = (named(&Place::Local), named(&Place::Standby));
+            if !waiting.is_empty() {
+                here = format!("{here}{}waiting for {waiting}", if here.is_empty() { "" } else { "; " });
+            }
             let address = server.address();
             // One line says where to ask, and that is the one for HTTP where there is one.
             let line = match &web {
-                Some(_) => format!("gRPC on {address}: {}", here.join(", ")),
-                None => format!("listening on http://{address} (gRPC): {}", here.join(", ")),
+                Some(_) => format!("gRPC on {address}: {here}"),
+                None => format!("listening on http://{address} (gRPC): {here}"),
             };
             announce(json, &line);
         }

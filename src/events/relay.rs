@@ -1,10 +1,11 @@
 //! Carries a domain's outbox to its subscribers, each at its own pace.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use actix::{Actor, Context, Handler};
 use futures_util::future::LocalBoxFuture;
+use tokio::task::JoinHandle;
 
 use super::{Deliver, Delivery};
 use crate::messaging::{Client, Ctx, Envelope, Failure};
@@ -72,25 +73,43 @@ impl Subscriber {
 /// The carrying of one domain's events to all who want them.
 pub struct Relay {
     source: Store,
-    subscribers: Vec<Subscriber>,
-    tasks: Vec<tokio::task::JoinHandle<()>>,
+    carried: Mutex<Vec<(&'static str, JoinHandle<()>)>>,
 }
 
 impl Relay {
     /// Starts to carry the events of `source`; stops when dropped. Must be called on an actix system's thread.
     #[must_use]
     pub fn start(source: Store, subscribers: Vec<Subscriber>) -> Self {
-        let tasks = (0..)
-            .zip(&subscribers)
-            .map(|(n, to)| actix::spawn(carry(source.clone(), to.clone(), NAP + STAGGER * n)))
-            .collect();
-        Self { source, subscribers, tasks }
+        let relay = Self { source, carried: Mutex::default() };
+        subscribers.into_iter().for_each(|to| relay.add(to));
+        relay
     }
 
-    /// Whether every subscriber has heard of everything that has happened so far.
+    /// Carries them to one more. Must be called on an actix system's thread.
+    pub fn add(&self, to: Subscriber) {
+        let mut carried = self.carried();
+        let (name, nap) = (to.name, NAP + STAGGER * u32::try_from(carried.len()).unwrap_or(0));
+        carried.push((name, actix::spawn(carry(self.source.clone(), to, nap))));
+    }
+
+    /// Carries them to this one no more. What it has not heard of waits for it.
+    pub fn remove(&self, name: &str) {
+        self.carried().retain(|(to, task)| {
+            let stays = *to != name;
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+    }
+
+    fn carried(&self) -> MutexGuard<'_, Vec<(&'static str, JoinHandle<()>)>> {
+        self.carried.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether everybody it carries them to has heard of everything that has happened so far.
     pub async fn is_settled(&self) -> Result<bool, Failure> {
-        let names: Vec<&'static str> = self.subscribers.iter().map(|to| to.name).collect();
-        self.source.outbox_is_settled(names).await
+        self.source.outbox_is_settled(self.subscribers()).await
     }
 
     /// Whose events it carries.
@@ -99,16 +118,16 @@ impl Relay {
         self.source.clone()
     }
 
-    /// The subscribers' names: whose cursors hold back the tidying of the outbox.
+    /// The names of those it carries them to.
     #[must_use]
     pub fn subscribers(&self) -> Vec<&'static str> {
-        self.subscribers.iter().map(|to| to.name).collect()
+        self.carried().iter().map(|(name, _)| *name).collect()
     }
 }
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        for task in &self.tasks {
+        for (_, task) in self.carried().iter() {
             task.abort();
         }
     }

@@ -2,38 +2,49 @@
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use actix::{Actor, Addr, Context, Handler, MailboxError};
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
-use super::grpc::{Remote, RemoteAddress};
+use super::grpc::{Peer, Remote, RemoteAddress};
 use super::{Ctx, Envelope, Failure, Request, Vitals, hooks};
 use crate::types::{Clock, Timestamp};
 
 /// Asks one domain.
 ///
 /// It counts what is in flight, because an actor's mailbox is no limit (each sender may always add one more),
-/// and it stops waiting at the caller's deadline.
+/// and it stops waiting at the caller's deadline. Clones share where the domain is: when it moves, all of them ask it
+/// at its new place, and who asks meanwhile waits.
 pub struct Client<A: Actor> {
     domain: &'static str,
-    side: Side<A>,
+    seat: Arc<Seat<A>>,
 }
 
-/// Where the domain is.
-enum Side<A: Actor> {
+/// Where the domain is at present.
+struct Seat<A: Actor> {
+    side: RwLock<Arc<Side<A>>>,
+    /// Told when that changes.
+    moved: watch::Sender<()>,
+}
+
+/// One place of the domain.
+struct Side<A: Actor> {
+    to: To<A>,
+    permits: Semaphore,
+    in_flight_max: usize,
+}
+
+enum To<A: Actor> {
     /// In this process.
-    Local {
-        address: Addr<A>,
-        vitals: Arc<Vitals>,
-        permits: Arc<Semaphore>,
-        in_flight_max: usize,
-        storage: Arc<Storage>,
-    },
+    Local { address: Addr<A>, vitals: Arc<Vitals>, storage: Arc<Storage> },
     /// In another process.
-    Remote(Arc<Remote>),
-    /// Switched off by configuration.
+    Remote(Remote),
+    /// On its way from one to the other. The permits are for those who wait.
+    Moving,
+    /// Switched off by configuration, or waiting to be moved here.
     Off,
 }
 
@@ -123,22 +134,59 @@ pub enum HealthState {
 
 impl<A: Actor> Clone for Client<A> {
     fn clone(&self) -> Self {
-        let side = match &self.side {
-            Side::Local { address, vitals, permits, in_flight_max, storage } => Side::Local {
-                address: address.clone(),
-                vitals: Arc::clone(vitals),
-                permits: Arc::clone(permits),
-                in_flight_max: *in_flight_max,
-                storage: Arc::clone(storage),
-            },
-            Side::Remote(remote) => Side::Remote(Arc::clone(remote)),
-            Side::Off => Side::Off,
-        };
-        Self { domain: self.domain, side }
+        Self { domain: self.domain, seat: Arc::clone(&self.seat) }
+    }
+}
+
+impl<A: Actor> Seat<A> {
+    fn side(&self) -> Arc<Side<A>> {
+        Arc::clone(&self.side.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts the domain there; gives where it was.
+    fn place(&self, side: Arc<Side<A>>) -> Arc<Side<A>> {
+        let before = std::mem::replace(&mut *self.side.write().unwrap_or_else(PoisonError::into_inner), side);
+        self.moved.send_replace(());
+        before
+    }
+}
+
+/// A domain that nobody reaches for a while: new calls wait. Dropped, it is where it was before.
+pub struct Pause<A: Actor> {
+    seat: Arc<Seat<A>>,
+    before: Option<Arc<Side<A>>>,
+}
+
+impl<A: Actor> Pause<A> {
+    /// Waits until the calls under way have ended; `false` when they have not within that time. Once they have, nothing
+    /// reaches the old place any more, and somebody has to say where the domain is from now on.
+    pub async fn drained(&mut self, within: Duration) -> bool {
+        let Some(before) = &self.before else { return true };
+        let all = u32::try_from(before.in_flight_max).unwrap_or(u32::MAX);
+        match tokio::time::timeout(within, before.permits.acquire_many(all)).await {
+            Ok(Ok(_all)) => before.permits.close(),
+            Ok(Err(_)) => {}
+            Err(_) => return false,
+        }
+        self.before = None;
+        true
+    }
+}
+
+impl<A: Actor> Drop for Pause<A> {
+    fn drop(&mut self) {
+        if let Some(before) = self.before.take() {
+            self.seat.place(before);
+        }
     }
 }
 
 impl<A: Actor<Context = Context<A>>> Client<A> {
+    fn new(domain: &'static str, to: To<A>, in_flight_max: usize) -> Self {
+        let side = Arc::new(Side { to, permits: Semaphore::new(in_flight_max), in_flight_max });
+        Self { domain, seat: Arc::new(Seat { side: RwLock::new(side), moved: watch::Sender::new(()) }) }
+    }
+
     /// A client of a domain in this process that may have `in_flight_max` requests in hand. `storage` says how the
     /// domain's database is.
     #[must_use]
@@ -149,29 +197,48 @@ impl<A: Actor<Context = Context<A>>> Client<A> {
         in_flight_max: usize,
         storage: Arc<Storage>,
     ) -> Self {
-        let permits = Arc::new(Semaphore::new(in_flight_max));
-        Self { domain, side: Side::Local { address, vitals, permits, in_flight_max, storage } }
+        Self::new(domain, To::Local { address, vitals, storage }, in_flight_max)
     }
 
-    /// A client of a domain in another process.
+    /// A client of a domain in another process, of which so many requests may be in hand.
     #[must_use]
-    pub fn remote(domain: &'static str, remote: Remote) -> Self {
-        Self { domain, side: Side::Remote(Arc::new(remote)) }
-    }
-
-    /// The other process the domain is in, if it is in one.
-    #[must_use]
-    pub fn elsewhere(&self) -> Option<&Arc<Remote>> {
-        match &self.side {
-            Side::Remote(remote) => Some(remote),
-            Side::Local { .. } | Side::Off => None,
-        }
+    pub fn remote(domain: &'static str, remote: Remote, in_flight_max: usize) -> Self {
+        Self::new(domain, To::Remote(remote), in_flight_max)
     }
 
     /// A client of a domain that is switched off: every call fails as unavailable.
     #[must_use]
-    pub const fn off(domain: &'static str) -> Self {
-        Self { domain, side: Side::Off }
+    pub fn off(domain: &'static str) -> Self {
+        Self::new(domain, To::Off, 1)
+    }
+
+    /// The other process the domain is in, if it is in one.
+    #[must_use]
+    pub fn elsewhere(&self) -> Option<Arc<Peer>> {
+        match &self.seat.side().to {
+            To::Remote(remote) => Some(Arc::clone(remote.peer())),
+            To::Local { .. } | To::Moving | To::Off => None,
+        }
+    }
+
+    /// Whether the domain is in this process.
+    #[must_use]
+    pub fn is_here(&self) -> bool {
+        matches!(self.seat.side().to, To::Local { .. })
+    }
+
+    /// Lets no new call begin: whoever asks waits.
+    #[must_use]
+    pub fn pause(&self) -> Pause<A> {
+        let in_flight_max = self.seat.side().in_flight_max;
+        let moving = Side { to: To::Moving, permits: Semaphore::new(in_flight_max), in_flight_max };
+        let before = self.seat.place(Arc::new(moving));
+        Pause { seat: Arc::clone(&self.seat), before: Some(before) }
+    }
+
+    /// From now on this client and all its clones ask where `other` does. Whoever waited goes on there.
+    pub fn goes_to(&self, other: &Self) {
+        self.seat.place(other.seat.side());
     }
 
     /// Asks, and waits for the answer until the context's deadline.
@@ -183,18 +250,49 @@ impl<A: Actor<Context = Context<A>>> Client<A> {
     where
         A: Handler<Envelope<R>>,
     {
-        let (address, vitals, permits) = match &self.side {
-            Side::Local { address, vitals, permits, .. } => (address, vitals, permits),
-            Side::Remote(remote) => return remote.call(ctx, request).await,
-            Side::Off => return Err(Failure::Unavailable.into()),
-        };
+        loop {
+            let side = self.seat.side();
+            let Ok(_permit) = side.permits.try_acquire() else {
+                // It may have moved between the two looks.
+                if !Arc::ptr_eq(&side, &self.seat.side()) {
+                    continue;
+                }
+                log::warn!("{}: {} refused, too many requests in hand [{}]", self.domain, R::NAME, ctx.request_id);
+                return Err(Failure::Overloaded.into());
+            };
+            match &side.to {
+                To::Local { address, vitals, .. } => return self.ask(address, vitals, ctx, request).await,
+                To::Remote(remote) => return remote.call(ctx, request).await,
+                To::Off => return Err(Failure::Unavailable.into()),
+                To::Moving => {
+                    let mut moved = self.seat.moved.subscribe();
+                    let still = || Arc::ptr_eq(&side, &self.seat.side());
+                    // Certainly not done, unlike what is late at its place.
+                    while still() {
+                        if tokio::time::timeout_at(ctx.deadline, moved.changed()).await.is_err() {
+                            log::warn!("{}: {} waited in vain for its move [{}]", self.domain, R::NAME, ctx.request_id);
+                            return Err(Failure::Overloaded.into());
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Asks the actor in this process.
+    async fn ask<R: Request>(
+        &self,
+        address: &Addr<A>,
+        vitals: &Vitals,
+        ctx: Ctx,
+        request: R,
+    ) -> Result<R::Reply, R::Error>
+    where
+        A: Handler<Envelope<R>>,
+    {
         if vitals.is_down() {
             return Err(Failure::Unavailable.into());
         }
-        let Ok(_permit) = permits.try_acquire() else {
-            log::warn!("{}: {} refused, too many requests in hand [{}]", self.domain, R::NAME, ctx.request_id);
-            return Err(Failure::Overloaded.into());
-        };
         let (deadline, request_id) = (ctx.deadline, Arc::clone(&ctx.request_id));
         match tokio::time::timeout_at(deadline, hooks::carry(address, Envelope { ctx, request })).await {
             Ok(Ok(answer)) => answer,
@@ -213,37 +311,36 @@ impl<A: Actor<Context = Context<A>>> Client<A> {
     /// How the domain is.
     #[must_use]
     pub fn health(&self) -> Health {
-        match &self.side {
-            Side::Remote(remote) => remote.health(),
-            Side::Off => Health {
-                status: HealthState::Off,
-                place: "off".into(),
-                since: None,
-                queue_depth: 0,
-                restarts: 0,
-                read_only: false,
-                unreadable: false,
-                addresses: Vec::new(),
-                problem: None,
-            },
-            Side::Local { vitals, permits, in_flight_max, storage, .. } => {
+        let side = self.seat.side();
+        let is_full = side.permits.available_permits() == 0;
+        let plain = |status, place: &'static str| Health {
+            status,
+            place: place.into(),
+            since: None,
+            queue_depth: side.in_flight_max.saturating_sub(side.permits.available_permits()),
+            restarts: 0,
+            read_only: false,
+            unreadable: false,
+            addresses: Vec::new(),
+            problem: None,
+        };
+        match &side.to {
+            To::Remote(remote) => remote.health(plain(HealthState::Down, ""), is_full),
+            To::Off => plain(HealthState::Off, "off"),
+            To::Moving => plain(HealthState::Degraded, "moving"),
+            To::Local { vitals, storage, .. } => {
                 let status = if vitals.is_down() {
                     HealthState::Down
-                } else if permits.available_permits() == 0 || storage.is_in_trouble() {
+                } else if is_full || storage.is_in_trouble() {
                     HealthState::Degraded
                 } else {
                     HealthState::Up
                 };
                 Health {
-                    status,
-                    place: "local".into(),
-                    since: None,
-                    queue_depth: in_flight_max - permits.available_permits(),
                     restarts: vitals.restarts(),
                     read_only: storage.read_only.load(Ordering::Relaxed),
                     unreadable: storage.unreadable.load(Ordering::Relaxed),
-                    addresses: Vec::new(),
-                    problem: None,
+                    ..plain(status, "local")
                 }
             }
         }

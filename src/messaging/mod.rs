@@ -12,7 +12,7 @@ mod request;
 mod served;
 mod supervisor;
 
-pub use client::{Client, Health, HealthState, Since, Storage};
+pub use client::{Client, Health, HealthState, Pause, Since, Storage};
 pub use ctx::{BadKey, Caller, Credential, Ctx, IdempotencyKey, Identity, Role};
 pub use failure::{DomainError, ErrorKind, Failure};
 pub use request::{Access, Answer, Envelope, Request};

@@ -20,6 +20,8 @@ pub enum Origin {
     Environment(String),
     /// A flag of the command line.
     Flag(String),
+    /// A file that says where domains were moved while the shop ran.
+    Moved(String),
 }
 
 impl fmt::Display for Origin {
@@ -30,6 +32,7 @@ impl fmt::Display for Origin {
             Self::DotEnv(variable) => write!(f, "{variable} in .env"),
             Self::Environment(variable) => write!(f, "environment variable {variable}"),
             Self::Flag(flag) => write!(f, "flag {flag}"),
+            Self::Moved(file) => write!(f, "moved, {file}"),
         }
     }
 }
@@ -83,7 +86,19 @@ impl Layer {
 
     /// The values of a TOML file.
     pub fn file(path: &Path) -> Result<Self, BadSetting> {
-        let origin = Origin::File(path.display().to_string());
+        Self::toml(path, Origin::File(path.display().to_string()))
+    }
+
+    /// Where domains were moved while the shop ran: it outweighs what anybody said before.
+    pub fn moved(data: &Path) -> Result<Self, BadSetting> {
+        let file = data.join(super::PLACES);
+        if !file.exists() {
+            return Ok(Self::default());
+        }
+        Self::toml(&file, Origin::Moved(file.display().to_string()))
+    }
+
+    fn toml(path: &Path, origin: Origin) -> Result<Self, BadSetting> {
         let fail = |reason: String| BadSetting { key: "config".to_owned(), origin: origin.clone(), reason };
         let text = std::fs::read_to_string(path)
             .map_err(|e| fail(format!("cannot be read: {e}; name another with --config FILE")))?;
@@ -187,6 +202,24 @@ impl Values {
     /// Whether anybody said what `key` is to be.
     pub(super) fn is_told(&self, key: &str) -> bool {
         self.0.get(key).is_some_and(|(_, origin)| *origin != Origin::Default)
+    }
+
+    /// Whether `key` is as a move left it.
+    pub(super) fn is_moved(&self, key: &str) -> bool {
+        matches!(self.0.get(key), Some((_, Origin::Moved(_))))
+    }
+
+    /// The data folder, for what lies in it and says more.
+    #[must_use]
+    pub fn data(&self) -> &Path {
+        Path::new(self.0.get("data").map_or("", |(text, _)| text.trim()))
+    }
+
+    /// Lays a stronger layer over all.
+    #[must_use]
+    pub fn under(mut self, layer: Layer) -> Self {
+        self.0.extend(layer.0.into_iter().map(|(key, value, origin)| (key, (value, origin))));
+        self
     }
 
     /// Says that the value of `key` cannot work.

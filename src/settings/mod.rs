@@ -26,6 +26,8 @@ pub const DOMAINS: [&str; 8] = ["users", "catalog", "cart", "payments", "mailer"
 
 /// What the edge of the shop is called where parts of it are named.
 pub const GATEWAY: &str = "gateway";
+/// The file of the data folder that says where domains were moved while the shop ran.
+pub const PLACES: &str = "places.toml";
 /// What a prefix of schemas may be.
 const PREFIX: &str = "must be small letters, digits and _, at most 40";
 /// Where files may be.
@@ -258,6 +260,8 @@ pub enum Place {
     Remote(Address),
     /// In another process, nobody said which: this one was told which parts of the shop it runs, and this is none.
     Elsewhere,
+    /// Not yet here: this process waits for it to be moved in.
+    Standby,
     /// Nowhere.
     Off,
 }
@@ -283,6 +287,7 @@ impl FromStr for Place {
         match text {
             "local" => Ok(Self::Local),
             "off" => Ok(Self::Off),
+            "standby" => Ok(Self::Standby),
             _ => text.parse().map(Self::Remote),
         }
     }
@@ -291,7 +296,8 @@ impl FromStr for Place {
 impl FromStr for Address {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || "must be local or off, or where the domain's process answers gRPC: http://HOST:PORT".to_owned();
+        let wrong =
+            || "must be local, standby or off, or where the domain's process answers gRPC: http://HOST:PORT".to_owned();
         if text.starts_with("https://") {
             return Err(
                 "must begin with http://: there is no TLS between processes yet; use a private network".to_owned()
@@ -397,6 +403,11 @@ impl Settings {
         let production =
             values.get("environment", |text| choice(text, &[("development", false), ("production", true)]))?;
         let parts: Parts = values.get("domains", str::parse)?;
+        let standby = values.get("standby", boolean)?;
+        if standby && matches!(parts, Parts::All) {
+            let reason = "needs the names of the domains that wait to be moved here: --domains NAMES".to_owned();
+            return Err(values.complain("standby", reason));
+        }
         let gateway = matches!(parts, Parts::All | Parts::These { gateway: true, .. });
         let settings = Self {
             listen: values.get("listen", |text| {
@@ -504,9 +515,12 @@ impl Settings {
             domains: DOMAINS
                 .into_iter()
                 .map(|name| {
-                    let told: Place = values.get(&format!("{name}.place"), str::parse)?;
+                    let key = format!("{name}.place");
+                    let told: Place = values.get(&key, str::parse)?;
                     let place = match &parts {
+                        _ if values.is_moved(&key) => told,
                         Parts::All => told,
+                        Parts::These { domains, .. } if domains.contains(&name) && standby => Place::Standby,
                         // Named here, it is here: all processes may share the settings that say where each domain is.
                         Parts::These { domains, .. } if domains.contains(&name) => Place::Local,
                         Parts::These { .. } if told == Place::Local => Place::Elsewhere,

@@ -46,6 +46,11 @@ pub static SETTINGS: LazyLock<Vec<Spec>> = LazyLock::new(|| {
             "",
             "Which parts of the shop this process runs: gateway and domains, with commas between. Empty: the gateway and every domain whose place is local.",
         ),
+        (
+            "standby",
+            "false",
+            "Whether the domains that `domains` names wait here until `mercat move` brings them, instead of being opened.",
+        ),
         ("grpc", "", "Where other processes ask the domains of this one, as ADDRESS:PORT. Empty: nowhere."),
         (
             "peers.token",
@@ -163,7 +168,7 @@ pub static SETTINGS: LazyLock<Vec<Spec>> = LazyLock::new(|| {
             key: format!("{domain}.place"),
             default: "local",
             help: format!(
-                "Where {domain} is: local, in this process; http://HOST:PORT, where another one answers gRPC; or off."
+                "Where {domain} is: local, in this process; http://HOST:PORT, where another one answers gRPC; standby, to be moved here; or off."
             ),
             secret: false,
         });

@@ -104,6 +104,23 @@ pub fn is_in_use(file: &Path) -> bool {
     alone.is_err_and(|reason| reason.contains("locked"))
 }
 
+/// Makes sure that nobody has the database open and that all of it is in its one file, so that a copy of the file is a
+/// copy of the database.
+///
+/// # Errors
+/// Says who is in the way.
+pub fn lone(file: &Path) -> Result<(), String> {
+    if is_in_use(file) {
+        return Err(format!("{}: another program has it open", file.display()));
+    }
+    let mut journal = file.as_os_str().to_owned();
+    journal.push("-wal");
+    match std::fs::metadata(&journal) {
+        Ok(about) if about.len() > 0 => Err(format!("{}: its journal could not be ended", file.display())),
+        _ => Ok(()),
+    }
+}
+
 /// Changes a database that nobody else has open, durably.
 ///
 /// # Errors

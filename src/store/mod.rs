@@ -8,6 +8,7 @@ mod answers;
 mod audit;
 mod conn;
 mod copy;
+pub mod files;
 mod migrate;
 mod outbox;
 #[cfg(test)]
@@ -38,11 +39,11 @@ use crate::types::{Clock, Timestamp};
 pub use answers::{ANSWERS_KEPT, Fingerprint, Wish};
 pub use audit::{Audit, Audited, Books, Fault, PAGE, RESTORE, Rule, Sql, Which};
 pub use conn::Conn;
-pub use copy::{Duplicate, change, copy_all, is_in_use, verify};
+pub use copy::{Duplicate, change, copy_all, is_in_use, lone, verify};
 pub use migrate::Migrations;
 #[cfg(test)]
 pub use plans::plans;
-pub use postgres::server_has;
+pub use postgres::{Mark, server_has};
 pub use prepared::{Prepare, Prepared};
 pub use presence::Memory;
 pub use reader::ReaderThreads;
@@ -499,6 +500,15 @@ impl Store {
             outbox::forget_old(tx.conn, &subscribers, tx.now)
         })
         .await
+    }
+
+    /// Ends it: what was asked before is done, everything after is refused as unavailable. A file is nobody's of this
+    /// process then; on a server it is enough to drop the store.
+    pub async fn close(&self) {
+        if let Kind::Sqlite { writer, readers } = &self.0.kind {
+            writer.close().await;
+            readers.close().await;
+        }
     }
 
     /// How many jobs wait for the writer.

@@ -66,6 +66,45 @@ pub fn server_has(server: &Postgres, domain: &str) -> Result<bool, String> {
     .map_err(|error| error.to_string())
 }
 
+/// Something that everybody on the same database sees, whatever its address is for them, and nobody elsewhere. It is
+/// gone when this is dropped.
+pub struct Mark(#[allow(dead_code, reason = "held for its lock")] PgConnection);
+
+impl Mark {
+    /// Sets one of this name.
+    ///
+    /// # Errors
+    /// Says why the server cannot be asked.
+    pub fn set(server: &Postgres, name: &str) -> Result<Self, String> {
+        let mut conn = Self::connect(server)?;
+        match Self::take(&mut conn, name) {
+            Ok(true) => Ok(Self(conn)),
+            Ok(false) => Err("the mark is there already".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Whether it is seen from here.
+    ///
+    /// # Errors
+    /// Says why the server cannot be asked.
+    pub fn is_seen(server: &Postgres, name: &str) -> Result<bool, String> {
+        let mut conn = Self::connect(server)?;
+        Self::take(&mut conn, name).map(|free| !free).map_err(|error| error.to_string())
+    }
+
+    fn connect(server: &Postgres) -> Result<PgConnection, String> {
+        PgConnection::establish(&server.url("mercat-move")).map_err(|error| server.mask(&error.to_string()))
+    }
+
+    fn take(conn: &mut PgConnection, name: &str) -> Result<bool, DbError> {
+        use diesel::RunQueryDsl as _;
+        let lock = touch::number(name, "mark");
+        diesel::select(diesel::dsl::sql::<diesel::sql_types::Bool>(&format!("pg_try_advisory_lock({lock})")))
+            .get_result(conn)
+    }
+}
+
 /// Makes a domain's schema, if it is not there. Of several processes that start at once, one does.
 pub fn make_schema(conn: &mut Conn, schema: &str) -> Result<(), String> {
     let lock = touch::number(schema, "schema");

@@ -1,8 +1,8 @@
 //! The readers of a domain's database: a small pool, used off the actors' threads.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use r2d2::{ManageConnection, Pool};
@@ -34,7 +34,9 @@ impl ReaderThreads {
 }
 
 pub struct Readers {
-    pool: Pool<Files>,
+    /// None once it is closed.
+    pool: RwLock<Option<Pool<Files>>>,
+    readers_max: u32,
     /// As many as there are connections: more waiting threads would not read faster.
     permits: Arc<Semaphore>,
     file: Arc<Path>,
@@ -94,13 +96,26 @@ impl Readers {
             .build(manager)
             .map_err(|e| e.to_string())?;
         Ok(Self {
-            pool,
+            pool: RwLock::new(Some(pool)),
+            readers_max: config.readers_max,
             permits: Arc::new(Semaphore::new(config.readers_max as usize)),
             file: config.file.as_path().into(),
             storage: Arc::clone(&config.storage),
             #[cfg(feature = "test-hooks")]
             simulated: super::simulated::Reader::new(domain, &config.file),
         })
+    }
+
+    /// Lets the queries under way end, refuses all others, and gives up the file.
+    pub async fn close(&self) {
+        if let Ok(_all) = self.permits.acquire_many(self.readers_max).await {
+            self.permits.close();
+        }
+        *self.pool.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn pool(&self) -> Result<Pool<Files>, Failure> {
+        self.pool.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or(Failure::Unavailable)
     }
 
     pub async fn run<T, E>(&self, query: impl FnOnce(&mut Conn) -> Result<T, E> + Send + 'static) -> Result<T, E>
@@ -113,7 +128,7 @@ impl Readers {
             return reader.run(query).await;
         }
         let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| Failure::Unavailable)?;
-        let (pool, storage, file) = (self.pool.clone(), Arc::clone(&self.storage), Arc::clone(&self.file));
+        let (pool, storage, file) = (self.pool()?, Arc::clone(&self.storage), Arc::clone(&self.file));
         let outcome = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             let connected = pool.get().map_err(|error| {

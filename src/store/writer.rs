@@ -9,11 +9,11 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use diesel::result::Error as DbError;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::conn::Run as _;
 use super::prepared::Statement;
@@ -38,6 +38,10 @@ pub(super) type Job = Box<dyn FnOnce(Option<&mut Conn>, &Clock) -> (Finish, bool
 
 pub struct Writer {
     queue: mpsc::Sender<Job>,
+    /// Whether the next batch is the last.
+    closing: Arc<AtomicBool>,
+    /// Ends with the writer's life.
+    ended: watch::Receiver<()>,
 }
 
 /// Opens a connection that may write.
@@ -64,19 +68,34 @@ impl Writer {
         news: Arc<Notify>,
     ) -> Result<Self, String> {
         let (queue, jobs) = mpsc::channel(config.queue_max);
+        let closing = Arc::new(AtomicBool::new(false));
+        let (life, ended) = watch::channel(());
         let storage = Arc::clone(&config.storage);
         let desk =
             Desk { file: config.file.clone(), conn: Some(conn), batch_max: config.batch_max, clock, news, storage };
         #[cfg(feature = "test-hooks")]
         if let Some(world) = crate::simulation::world() {
             actix::spawn(super::simulated::work(domain, desk, jobs, world));
-            return Ok(Self { queue });
+            return Ok(Self { queue, closing, ended });
         }
+        let is_last = Arc::clone(&closing);
         std::thread::Builder::new()
             .name(format!("{domain}-writer"))
-            .spawn(move || work(desk, jobs))
+            .spawn(move || {
+                let _life = life;
+                work(desk, jobs, &is_last);
+            })
             .map_err(|e| e.to_string())?;
-        Ok(Self { queue })
+        Ok(Self { queue, closing, ended })
+    }
+
+    /// Does what was asked before, refuses everything after, and gives up the file.
+    pub async fn close(&self) {
+        self.closing.store(true, Ordering::SeqCst);
+        // Wakes it. What becomes of this one says nothing.
+        let _ = self.run(|_| Ok::<_, Failure>(())).await;
+        let mut ended = self.ended.clone();
+        while ended.changed().await.is_ok() {}
     }
 
     pub async fn run<T, E>(&self, job: impl FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static) -> Result<T, E>
@@ -117,8 +136,8 @@ impl Writer {
     }
 }
 
-/// The writer's life: until every handle of the store is gone and the queue is empty.
-fn work(mut desk: Desk, mut jobs: mpsc::Receiver<Job>) {
+/// The writer's life: until every handle of the store is gone or it is closed, and the queue is empty.
+fn work(mut desk: Desk, mut jobs: mpsc::Receiver<Job>, is_last: &AtomicBool) {
     while let Some(first) = desk.next(&mut jobs) {
         let batch = desk.gather(first, &mut jobs);
         let (mut finishers, outcome) = desk.commit(batch);
@@ -127,6 +146,9 @@ fn work(mut desk: Desk, mut jobs: mpsc::Receiver<Job>) {
             finishers.extend(std::iter::from_fn(|| jobs.try_recv().ok()).map(|job| job(None, &desk.clock).0));
         }
         desk.answer(finishers, &outcome);
+        if is_last.load(Ordering::SeqCst) {
+            jobs.close();
+        }
     }
 }
 

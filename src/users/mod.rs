@@ -36,6 +36,7 @@ pub use error::UsersError;
 pub use messages::*;
 /// The file of the data folder with the secret that signs tokens; a backup has it too.
 pub use secret::FILE as SECRET_FILE;
+pub use secret::mark as secret_mark;
 
 /// The events of other domains that this one wants to hear of.
 pub const WANTS: &[&str] = &[];

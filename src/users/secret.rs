@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::settings::Settings;
@@ -31,6 +32,16 @@ pub fn load(settings: &Settings) -> Result<Vec<u8>, NoSecret> {
         other => other,
     }
     .map_err(|error| NoSecret { reason: format!("the secret that signs tokens: {error}"), file })
+}
+
+/// By what two processes know that they sign with the same secret. It says nothing about the secret itself.
+///
+/// # Errors
+/// Says why there is none.
+pub fn mark(settings: &Settings) -> Result<String, String> {
+    let secret = load(settings).map_err(|NoSecret { file, reason }| format!("{}: {reason}", file.display()))?;
+    let hash = Sha256::new().chain_update("mercat: the same secret").chain_update(secret).finalize();
+    Ok(hash.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 fn read(file: &Path) -> io::Result<Vec<u8>> {

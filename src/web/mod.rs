@@ -21,6 +21,7 @@ mod mailer;
 mod notifications;
 mod pages;
 mod payments;
+mod placement;
 mod problem;
 mod routes;
 mod stats;

@@ -11,7 +11,7 @@ use actix_web::{FromRequest, Handler, HttpRequest, HttpResponse, Resource, Respo
 
 use super::asked::BASE;
 use super::problem::Problem;
-use super::{cart, catalog, comments, health, images, mailer, notifications, pages, payments, stats, users};
+use super::{cart, catalog, comments, health, images, mailer, notifications, pages, payments, placement, stats, users};
 
 /// The paths of the storefront that its own script knows what to do with.
 const SHOP: [&str; 12] = [
@@ -137,6 +137,7 @@ pub fn all(config: &mut ServiceConfig) {
         .service(at("/log").get(stats::actions).post(stats::log))
         .service(at("/stats/summary").get(stats::summary))
         .service(at("/counter").get(stats::counter))
+        .service(at("/domains/{name}/move").post(placement::move_domain))
         .default_service(web::to(nothing));
     config.service(api);
     state(config);

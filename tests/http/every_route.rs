@@ -16,6 +16,8 @@ const MAP: &str = include_str!("../../src/web/routes.rs");
 const APART: &[(&str, &str)] = &[
     // The provider names each piece of news itself, and p10 tells it twice.
     ("POST", "/webhooks/stripe"),
+    // A domain that is where it is to go stays there, and one move keeps out another.
+    ("POST", "/domains/{name}/move"),
 ];
 
 /// One request of the table.

@@ -14,22 +14,22 @@ use tempfile::TempDir;
 use super::flow::{product, whole};
 use super::support::{Shop, Visitor, books_agree};
 
-const TOKEN: &str = "a-token-that-tests-share";
+pub const TOKEN: &str = "a-token-that-tests-share";
 const ALL: [&str; 8] = ["users", "catalog", "cart", "payments", "mailer", "stats", "comments", "notifications"];
 
 /// A process that runs domains behind gRPC. Dropped, it is killed.
-struct Part {
+pub struct Part {
     process: Child,
-    address: String,
+    pub address: String,
 }
 
 /// A port that was free a moment ago.
-fn free() -> String {
+pub fn free() -> String {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
 impl Part {
-    fn start(data: &Path, domains: &str, address: &str, variables: &[(String, String)]) -> Self {
+    pub fn start(data: &Path, domains: &str, address: &str, variables: &[(String, String)]) -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_mercat"))
             .args(["serve", "--domains", domains, "--grpc", address, "--data"])
             .arg(data)
@@ -54,12 +54,12 @@ impl Part {
         Self { process, address }
     }
 
-    fn kill(mut self) {
+    pub fn kill(mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }
 
-    fn terminate(mut self) -> Option<i32> {
+    pub fn terminate(mut self) -> Option<i32> {
         let pid = self.process.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
         self.process.wait().unwrap().code()
@@ -73,11 +73,11 @@ impl Drop for Part {
     }
 }
 
-fn place(domain: &str, address: &str) -> (String, String) {
+pub fn place(domain: &str, address: &str) -> (String, String) {
     (format!("MERCAT_{}__PLACE", domain.to_uppercase()), format!("http://{address}"))
 }
 
-fn shop_with(data: &Path, arguments: &[&str], mut variables: Vec<(String, String)>) -> Shop {
+pub fn shop_with(data: &Path, arguments: &[&str], mut variables: Vec<(String, String)>) -> Shop {
     variables.push(("MERCAT_PEERS__TOKEN".to_owned(), TOKEN.to_owned()));
     let variables: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (&**name, &**value)).collect();
     Shop::start(data, &[&["--no-demo"], arguments].concat(), &variables)
@@ -125,7 +125,7 @@ async fn with_each_domain_in_a_process_and_a_folder_of_its_own_the_whole_walk_is
 }
 
 /// Places an order, each step under a key of its own and again until it is answered; gives the invoice.
-async fn order(buyer: &Visitor, user: &str, product: &str, name: &str) -> Value {
+pub async fn order(buyer: &Visitor, user: &str, product: &str, name: &str) -> Value {
     let cart = format!("/user/{user}/cart/");
     let line = json!({"product_id": product, "quantity": 1});
     insist(buyer, &cart, line, &format!("{name}-add"), 201).await;
@@ -152,7 +152,7 @@ async fn insist(buyer: &Visitor, path: &str, body: Value, key: &str, wished: u16
     panic!("{path} {key} never succeeded: {last}")
 }
 
-async fn guest(shop: &Shop) -> (Visitor, String) {
+pub async fn guest(shop: &Shop) -> (Visitor, String) {
     let visitor = shop.visitor();
     let guest = visitor.post("/guest", json!({})).await.expect_status(201);
     let user = guest["user"]["id"].as_str().unwrap().to_owned();

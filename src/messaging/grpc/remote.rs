@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use prost::bytes::Bytes;
 use serde::Serialize;
-use tokio::sync::Semaphore;
 
 use super::link::{Connection, SaidDomain, Seen, Trouble};
 use super::peer::Peer;
@@ -20,8 +19,6 @@ pub struct Remote {
     /// What this version asks it.
     needed: Vec<&'static str>,
     peer: Arc<Peer>,
-    permits: Semaphore,
-    in_flight_max: usize,
     /// Whether its missing names were complained of.
     complained: AtomicBool,
 }
@@ -42,10 +39,9 @@ pub struct RemoteAddress {
 }
 
 impl Remote {
-    /// The domain at `peer`, of which the messages `needed` are asked, so many at once.
-    pub fn new(domain: &'static str, needed: Vec<&'static str>, peer: Arc<Peer>, in_flight_max: usize) -> Self {
-        let permits = Semaphore::new(in_flight_max);
-        Self { domain, needed, peer, permits, in_flight_max, complained: AtomicBool::new(false) }
+    /// The domain at `peer`, of which the messages `needed` are asked.
+    pub fn new(domain: &'static str, needed: Vec<&'static str>, peer: Arc<Peer>) -> Self {
+        Self { domain, needed, peer, complained: AtomicBool::new(false) }
     }
 
     /// The process it is in.
@@ -57,10 +53,6 @@ impl Remote {
     /// Asks, as a client in the domain's own process would.
     pub async fn call<R: Request>(&self, ctx: Ctx, request: R) -> Result<R::Reply, R::Error> {
         let fail = |failure: Failure| Err(R::Error::from(failure));
-        let Ok(_permit) = self.permits.try_acquire() else {
-            log::warn!("{}: {} refused, too many requests in hand [{}]", self.domain, R::NAME, ctx.request_id);
-            return fail(Failure::Overloaded);
-        };
         let written = serde_json::to_vec(&request).and_then(|body| Ok((body, serde_json::to_vec(&ctx.caller)?)));
         drop(request);
         let (body, caller) = match written {
@@ -118,19 +110,10 @@ impl Remote {
         })
     }
 
-    /// How it is, by its own word at each of its addresses.
-    pub fn health(&self) -> Health {
-        let mut health = Health {
-            status: HealthState::Down,
-            place: self.peer.address().to_string().into(),
-            since: None,
-            queue_depth: self.in_flight_max - self.permits.available_permits(),
-            restarts: 0,
-            read_only: false,
-            unreadable: false,
-            addresses: Vec::new(),
-            problem: self.peer.unresolved().map(|why| why.to_string()),
-        };
+    /// How it is, by its own word at each of its addresses: what the client knows of it completed.
+    pub fn health(&self, mut health: Health, is_full: bool) -> Health {
+        health.place = self.peer.address().to_string().into();
+        health.problem = self.peer.unresolved().map(|why| why.to_string());
         for (address, seen, connection) in self.peer.seen() {
             let said = connection.map(|connection| connection.said());
             let version = said.as_ref().map(|said| said.version.clone());
@@ -153,7 +136,7 @@ impl Remote {
         let all = || health.addresses.iter().map(|address| address.status);
         health.status = if all().all(|status| matches!(status, HealthState::Down | HealthState::Off)) {
             HealthState::Down
-        } else if all().all(|status| status == HealthState::Up) && self.permits.available_permits() > 0 {
+        } else if all().all(|status| status == HealthState::Up) && !is_full {
             HealthState::Up
         } else {
             HealthState::Degraded

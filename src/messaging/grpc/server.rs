@@ -189,9 +189,11 @@ async fn tell(door: Arc<Door>, mut reporter: HealthReporter) {
     loop {
         let mut all = Serving;
         for (name, offer) in &door.offers.domains {
-            let up = matches!((offer.health)().status, HealthState::Up | HealthState::Degraded);
+            let status = (offer.health)().status;
+            let up = matches!(status, HealthState::Up | HealthState::Degraded);
             reporter.set_service_status(*name, if up { Serving } else { NotServing }).await;
-            all = if up { all } else { NotServing };
+            // A process in which a domain is yet to come is as it should be.
+            all = if up || status == HealthState::Off { all } else { NotServing };
         }
         reporter.set_service_status("", all).await;
         if tokio::time::timeout(TELL_EVERY, door.stopping.clone()).await.is_ok() {

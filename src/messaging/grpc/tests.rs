@@ -113,7 +113,7 @@ fn at(address: SocketAddr) -> Address {
 }
 
 fn remote(peer: &Arc<Peer>) -> Client<Echo> {
-    Client::remote("echo", Remote::new("echo", Echo::names(), Arc::clone(peer), 64))
+    Client::remote("echo", Remote::new("echo", Echo::names(), Arc::clone(peer)), 64)
 }
 
 fn ctx() -> Ctx {
@@ -188,7 +188,7 @@ async fn a_process_of_another_version_is_known_by_the_names_it_lacks() {
     let (address, _stop) = serve(&local, ANY, None);
     let peer = Peer::start(at(address), wire(None));
     let names = Echo::names().into_iter().chain(["echo.New"]).collect();
-    let there: Client<Echo> = Client::remote("echo", Remote::new("echo", names, Arc::clone(&peer), 64));
+    let there: Client<Echo> = Client::remote("echo", Remote::new("echo", names, Arc::clone(&peer)), 64);
     assert_eq!(there.call(ctx(), Say { what: "tea".to_owned() }).await.unwrap(), "tea");
     let health = there.health();
     let problem = health.addresses.first().and_then(|address| address.problem.clone()).unwrap();

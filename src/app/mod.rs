@@ -1,8 +1,12 @@
 //! Puts one process together: opens the domains that are here, and joins them by clients and events. The only
 //! place that knows which domain is where.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+mod joints;
+mod placement;
+mod seat;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use actix::{Actor, Context, Handler};
@@ -10,10 +14,9 @@ use actix::{Actor, Context, Handler};
 use crate::cart::{self, Carts};
 use crate::catalog::{self, Catalog};
 use crate::comments::{self, Comments};
-use crate::events::{self, Broker, Deliver, Fetch, Hearing, Relay, Subscriber};
+use crate::events::{Broker, Deliver, Subscriber};
 use crate::ground::{Ground, Opened};
 use crate::mailer::{self, Mailer};
-use crate::messaging::grpc::proto::EventsReply;
 use crate::messaging::grpc::{self, Offer, Offers, Peer, Peers, Remote, Wire};
 use crate::messaging::{Client, Envelope, Failure, Health, Served, Since};
 use crate::notifications::{self, Feed, Notifications, Push};
@@ -23,6 +26,9 @@ use crate::stats::{self, Stats};
 use crate::store::{OpenError, Store};
 use crate::types::Clock;
 use crate::users::{self, Users};
+use joints::Joints;
+pub use placement::{MoveDomain, Moved, Placement, PlacementError};
+use seat::{Seat, Seated};
 
 /// How often stores forget what has served its time.
 const TIDY_EVERY: Duration = Duration::from_secs(3_600);
@@ -51,6 +57,8 @@ pub struct Clients {
     pub comments: Client<Comments>,
     /// What users are told.
     pub notifications: Client<Notifications>,
+    /// Where each of them is, and who may change that.
+    pub placement: Client<Placement>,
     since: Arc<(Clock, [Since; DOMAINS.len()])>,
 }
 
@@ -82,24 +90,27 @@ pub struct App {
     pub clients: Clients,
     /// What goes out live.
     pub feed: Feed,
-    ground: Ground,
-    relays: Vec<Relay>,
-    /// For domains that hear over RabbitMQ.
-    hearing: Option<Hearing>,
-    /// What is fetched of domains in other processes; held for its drop.
-    _fetches: Vec<Fetch>,
+    ground: Arc<Ground>,
+    joints: Arc<Joints>,
     /// What other processes may ask this one.
     offers: HashMap<&'static str, Offer>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
 /// What opening gives.
-struct Joined {
-    app: App,
+struct Opening {
+    ground: Arc<Ground>,
+    wire: Wire,
+    peers: Peers,
+    /// Where domains were moved while the shop ran.
+    moved: BTreeMap<String, Place>,
+    /// The databases of the domains here.
     stores: Vec<Store>,
-    /// The domains here and those elsewhere.
-    here: Vec<Subscriber>,
-    there: Vec<(Subscriber, Arc<Peer>)>,
+    /// The domains elsewhere.
+    there: Vec<(&'static str, Arc<Peer>)>,
+    subscribers: Vec<Subscriber>,
+    seats: Vec<Box<dyn Seat>>,
+    offers: HashMap<&'static str, Offer>,
 }
 
 /// Every domain, and the events it wants.
@@ -114,47 +125,40 @@ const WANTS: [(&str, &[&str]); 8] = [
     ("notifications", notifications::WANTS),
 ];
 
-/// The domains opened so far.
-struct Opening<'a> {
-    ground: &'a Ground,
-    stores: Vec<Store>,
-    here: Vec<Subscriber>,
-    there: Vec<(Subscriber, Arc<Peer>)>,
-    wire: Wire,
-    peers: Peers,
-    offers: HashMap<&'static str, Offer>,
-}
-
-impl Opening<'_> {
-    /// Opens a domain if it is to be here.
+impl Opening {
+    /// Takes a domain's place: opens it if it is to be here.
     fn domain<A>(
         &mut self,
         name: &'static str,
-        open: impl FnOnce(&Ground) -> Result<Opened<A>, OpenError>,
+        open: impl Fn(&Ground) -> Result<Opened<A>, OpenError> + Send + Sync + 'static,
     ) -> Result<Client<A>, OpenError>
     where
         A: Actor<Context = Context<A>> + Handler<Envelope<Deliver>> + Served,
     {
         let settings = self.ground.settings.domain(name);
-        match &settings.place {
-            Place::Off | Place::Elsewhere => Ok(Client::off(name)),
+        let client = match &settings.place {
+            Place::Off | Place::Elsewhere | Place::Standby => Client::off(name),
             Place::Remote(address) => {
                 let peer = self.peers.at(address, &self.wire);
-                let remote = Remote::new(name, A::names(), Arc::clone(&peer), settings.in_flight_max);
-                let client = Client::remote(name, remote);
-                self.there.push((Subscriber::new(name, wants(name), &client), peer));
-                Ok(client)
+                self.there.push((name, Arc::clone(&peer)));
+                Client::remote(name, Remote::new(name, A::names(), peer), settings.in_flight_max)
             }
             Place::Local => {
-                let Opened { client, store } = open(self.ground)?;
+                let Opened { client, store } = open(&self.ground)?;
                 self.stores.push(store);
-                self.here.push(Subscriber::new(name, wants(name), &client));
-                if self.ground.settings.grpc.is_some() {
-                    self.offers.insert(name, Offer::of(&client));
-                }
-                Ok(client)
+                client
             }
+        };
+        // A switched-off domain is asked by nobody, and one that is elsewhere has processes of its own.
+        if !matches!(settings.place, Place::Off | Place::Elsewhere) {
+            self.subscribers.push(Subscriber::new(name, wants(name), &client));
+            // What was moved away from here is asked on behalf of whoever still asks here.
+            if !matches!(settings.place, Place::Remote(_)) || self.moved.contains_key(name) {
+                self.offers.insert(name, Offer::of(&client));
+            }
+            self.seats.push(Box::new(Seated::new(name, client.clone(), open)));
         }
+        Ok(client)
     }
 }
 
@@ -162,67 +166,67 @@ impl App {
     /// Opens all domains that the settings place in this process, and joins them by their events. Must be called on an
     /// actix system's thread.
     pub fn open(settings: Settings, clock: Clock) -> Result<Self, OpenError> {
-        let Joined { mut app, stores, here, there } = Self::domains(Ground::new(settings, clock))?;
-        match &app.settings().events {
-            Events::Direct => {
-                let tellable: Vec<Subscriber> = here.iter().chain(there.iter().map(|(to, _)| to)).cloned().collect();
-                app.relays = stores.into_iter().map(|store| join(store, &tellable)).collect();
-                app._fetches = there.iter().flat_map(|(source, peer)| fetch(source.name(), peer, &here)).collect();
-            }
-            Events::RabbitMq(uri) => {
-                let broker = broker(uri, app.settings());
-                app.relays = stores.into_iter().map(|store| Relay::start(store, vec![broker.publisher()])).collect();
-                app.hearing = Some(broker.hear(here));
-            }
-        }
-        let kept = app.relays.iter().map(|relay| (relay.source(), app.keeps_for(relay))).collect();
-        app.tasks.push(actix::spawn(tidy(kept)));
+        let (mut app, opening) = Self::domains(Ground::new(settings, clock))?;
+        let Opening { ground, wire, peers, stores, there, subscribers, seats, .. } = opening;
+        let settings = Arc::clone(&ground.settings);
+        let broker = match &settings.events {
+            Events::Direct => None,
+            Events::RabbitMq(uri) => Some(broker(uri, &settings)),
+        };
+        app.joints = Arc::new(Joints::new(Arc::clone(&settings), subscribers, broker));
+        there.iter().for_each(|(name, peer)| app.joints.is_there(name, peer));
+        stores.into_iter().for_each(|store| app.joints.arrive(store));
+        app.tasks.push(actix::spawn(tidy(Arc::clone(&app.joints))));
         app.tasks.push(actix::spawn(look(app.clients.clone())));
-        if let Some(elsewhere) = app.clients.notifications.elsewhere() {
-            show(elsewhere.peer(), app.feed.clone());
+        let live = Live { feed: app.feed.clone(), followed: Mutex::default() };
+        if let Some((_, peer)) = there.iter().find(|(name, _)| *name == "notifications") {
+            live.show(peer);
         }
+        let placement = placement::open(&ground, Arc::clone(&app.joints), seats, (peers, wire), live);
+        app.clients.placement.goes_to(&placement);
         Ok(app)
     }
 
     /// Opens domains for one command, beside a shop that may be running on the same databases. No event is carried: the
     /// running shop does that, or the next one, and has to hear of everything itself to keep its memory fresh.
     pub fn open_beside(settings: Settings, clock: Clock) -> Result<Self, OpenError> {
-        Self::domains(Ground::beside(settings, clock)).map(|joined| joined.app)
+        Self::domains(Ground::beside(settings, clock)).map(|(app, _)| app)
     }
 
-    fn domains(ground: Ground) -> Result<Joined, OpenError> {
+    fn domains(ground: Ground) -> Result<(Self, Opening), OpenError> {
         let feed = Feed::default();
+        let ground = Arc::new(ground);
         let mut opening = Opening {
             wire: Wire::of(&ground.settings),
-            ground: &ground,
-            stores: Vec::new(),
-            here: Vec::new(),
-            there: Vec::new(),
+            ground: Arc::clone(&ground),
             peers: Peers::default(),
+            moved: placement::moved(&ground.settings)?,
+            stores: Vec::new(),
+            there: Vec::new(),
+            subscribers: Vec::new(),
+            seats: Vec::new(),
             offers: HashMap::new(),
         };
         let users = opening.domain("users", users::open)?;
         let catalog = opening.domain("catalog", catalog::open)?;
         let payments = opening.domain("payments", payments::open)?;
-        let cart = opening.domain("cart", |g| cart::open(g, catalog.clone(), payments.clone()))?;
+        let (stock, money) = (catalog.clone(), payments.clone());
+        let cart = opening.domain("cart", move |ground| cart::open(ground, stock.clone(), money.clone()))?;
         let mailer = opening.domain("mailer", mailer::open)?;
         let stats = opening.domain("stats", stats::open)?;
-        let comments = opening.domain("comments", |g| comments::open(g, catalog.clone()))?;
-        let notifications = opening.domain("notifications", |g| notifications::open(g, feed.clone()))?;
-        let Opening { stores, here, there, offers, .. } = opening;
+        let stock = catalog.clone();
+        let comments = opening.domain("comments", move |ground| comments::open(ground, stock.clone()))?;
+        let shown = feed.clone();
+        let notifications =
+            opening.domain("notifications", move |ground| notifications::open(ground, shown.clone()))?;
+        let placement = Client::off(placement::NAME);
         let since = Arc::new((ground.clock.clone(), Default::default()));
-        let clients = Clients { users, catalog, cart, payments, mailer, stats, comments, notifications, since };
-        let app = Self {
-            clients,
-            feed,
-            ground,
-            relays: Vec::new(),
-            hearing: None,
-            _fetches: Vec::new(),
-            offers,
-            tasks: Vec::new(),
-        };
-        Ok(Joined { app, stores, here, there })
+        let mut offers = std::mem::take(&mut opening.offers);
+        offers.insert(placement::NAME, Offer::of(&placement));
+        let clients =
+            Clients { users, catalog, cart, payments, mailer, stats, comments, notifications, placement, since };
+        let joints = Arc::new(Joints::new(Arc::clone(&ground.settings), Vec::new(), None));
+        Ok((Self { clients, feed, ground, joints, offers, tasks: Vec::new() }, opening))
     }
 
     /// Binds the address at which other processes ask the domains here, if the settings name one.
@@ -232,18 +236,14 @@ impl App {
     pub fn grpc(&mut self) -> std::io::Result<Option<grpc::Server>> {
         let settings = Arc::clone(&self.ground.settings);
         let Some(address) = settings.grpc else { return Ok(None) };
-        let sources: HashMap<String, (Store, Vec<&'static str>)> = self
-            .relays
-            .iter()
-            .map(|relay| (relay.source().domain().to_owned(), (relay.source(), relay.subscribers())))
-            .collect();
-        let sources = Arc::new(sources);
-        let feed = self.domain_is_here("notifications").then(|| self.feed.clone());
+        let joints = Arc::clone(&self.joints);
+        let shows = matches!(settings.domain("notifications").place, Place::Local | Place::Standby);
+        let feed = shows.then(|| self.feed.clone());
         // Over RabbitMQ nobody fetches.
         let news = (settings.events == Events::Direct).then(|| -> grpc::News {
             Arc::new(move |source, subscriber, told| {
-                let sources = Arc::clone(&sources);
-                Box::pin(async move { news(&sources, &source, &subscriber, told).await })
+                let joints = Arc::clone(&joints);
+                Box::pin(async move { joints.news(&source, &subscriber, told).await })
             })
         });
         let offers = Offers {
@@ -257,25 +257,6 @@ impl App {
             drain_timeout: settings.http.drain_timeout,
         };
         grpc::Server::bind(address, offers).map(Some)
-    }
-
-    fn domain_is_here(&self, name: &str) -> bool {
-        self.ground.settings.domain(name).place == Place::Local
-    }
-
-    /// For whom a domain's events are kept until they were told: for those that are told from here, and those that may
-    /// come and fetch them.
-    fn keeps_for(&self, relay: &Relay) -> Vec<&'static str> {
-        let mut names = relay.subscribers();
-        if self.ground.settings.events != Events::Direct {
-            return names;
-        }
-        for name in hearers(relay.source().domain()) {
-            if self.ground.settings.domain(name).place == Place::Elsewhere && !names.contains(&name) {
-                names.push(name);
-            }
-        }
-        names
     }
 
     /// The names of what a domain of this version answers.
@@ -309,7 +290,7 @@ impl App {
     /// The databases of the domains that are here.
     #[cfg(test)]
     pub(crate) fn stores(&self) -> Vec<Store> {
-        self.relays.iter().map(Relay::source).collect()
+        self.joints.stores().into_iter().map(|(store, _)| store).collect()
     }
 
     /// Waits until every event has reached everybody it concerns, and the events those caused too.
@@ -317,13 +298,7 @@ impl App {
         // Twice in a row, because an effect of the last event of one round may be an event of a domain looked at before.
         let mut quiet = 0;
         while quiet < 2 {
-            let mut settled = true;
-            for relay in &self.relays {
-                settled &= relay.is_settled().await?;
-            }
-            if let Some(hearing) = self.hearing.as_ref().filter(|_| settled) {
-                hearing.catch_up().await?;
-            }
+            let settled = self.joints.are_settled().await?;
             quiet = if settled { quiet + 1 } else { 0 };
             if !settled {
                 tokio::time::sleep(Duration::from_millis(2)).await;
@@ -334,13 +309,16 @@ impl App {
 
     /// Closes the domains. Everything that was answered is durable.
     pub fn close(self) {
-        for task in &self.tasks {
-            task.abort();
-        }
-        drop(self.relays);
-        drop(self.hearing);
-        drop(self.clients);
-        self.ground.stop();
+        let ground = Arc::clone(&self.ground);
+        drop(self);
+        ground.stop();
+    }
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
+        self.joints.end();
     }
 }
 
@@ -365,48 +343,31 @@ pub fn hearers(source: &str) -> Vec<&'static str> {
     WANTS.into_iter().filter(|(_, wants)| hears(wants)).map(|(name, _)| name).collect()
 }
 
-/// Joins a domain's outbox to everybody here who wants an event of it.
-fn join(store: Store, subscribers: &[Subscriber]) -> Relay {
-    let hearers = hearers(store.domain());
-    let to = subscribers.iter().filter(|subscriber| hearers.contains(&subscriber.name())).cloned().collect();
-    Relay::start(store, to)
+/// What is shown live here.
+struct Live {
+    feed: Feed,
+    /// The processes whose notifications are shown.
+    followed: Mutex<BTreeSet<String>>,
 }
 
-/// What of a remote domain's events is fetched for the domains here.
-fn fetch(source: &'static str, peer: &Arc<Peer>, here: &[Subscriber]) -> Vec<Fetch> {
-    let hearers = hearers(source);
-    let to = here.iter().filter(|subscriber| hearers.contains(&subscriber.name()));
-    to.map(|to| Fetch::start(source, Arc::clone(peer), to.clone())).collect()
-}
-
-/// Answers a process that fetches events.
-async fn news(
-    sources: &HashMap<String, (Store, Vec<&'static str>)>,
-    source: &str,
-    subscriber: &str,
-    told: i64,
-) -> Result<EventsReply, Failure> {
-    let hearer = hearers(source).into_iter().find(|hearer| *hearer == subscriber);
-    let (Some((store, told_here)), Some(hearer)) = (sources.get(source), hearer) else {
-        return Err(Failure::Unavailable);
-    };
-    if told_here.contains(&hearer) {
-        return Ok(EventsReply { told_by_source: true, ..EventsReply::default() });
-    }
-    events::next(store.clone(), hearer, wants(hearer), told).await
-}
-
-/// Shows here what notifications in another process show there. Whatever was lost while there was no stream, everybody
-/// who listens reads back.
-fn show(peer: &Arc<Peer>, feed: Feed) {
-    peer.follow(Arc::new(move |item| match item.map(serde_json::from_slice::<Push>) {
-        None => feed.send(Push::Lost),
-        Some(Ok(push)) => feed.send(push),
-        Some(Err(error)) => {
-            log::error!("what is shown live cannot be read: {error}");
-            feed.send(Push::Lost);
+impl Live {
+    /// Shows here what notifications in another process show there, for as long as anybody holds the peer. Whatever was
+    /// lost while there was no stream, everybody who listens reads back.
+    fn show(&self, peer: &Arc<Peer>) {
+        let first = self.followed.lock().unwrap_or_else(PoisonError::into_inner).insert(peer.address().to_string());
+        if !first {
+            return;
         }
-    }));
+        let feed = self.feed.clone();
+        peer.follow(Arc::new(move |item| match item.map(serde_json::from_slice::<Push>) {
+            None => feed.send(Push::Lost),
+            Some(Ok(push)) => feed.send(push),
+            Some(Err(error)) => {
+                log::error!("what is shown live cannot be read: {error}");
+                feed.send(Push::Lost);
+            }
+        }));
+    }
 }
 
 fn written(push: &Push) -> Vec<u8> {
@@ -421,7 +382,7 @@ fn written(push: &Push) -> Vec<u8> {
 pub fn unreachable(settings: &Settings) -> Vec<(&'static str, &'static str)> {
     let place = |name: &str| &settings.domain(name).place;
     ASKS.into_iter()
-        .filter(|(asking, _)| *place(asking) == Place::Local)
+        .filter(|(asking, _)| matches!(place(asking), Place::Local | Place::Standby))
         .flat_map(|(asking, asked)| asked.iter().map(move |asked| (asking, *asked)))
         .filter(|(_, asked)| *place(asked) == Place::Elsewhere)
         .collect()
@@ -434,11 +395,11 @@ async fn look(clients: Clients) {
     }
 }
 
-async fn tidy(stores: Vec<(Store, Vec<&'static str>)>) {
+async fn tidy(joints: Arc<Joints>) {
     loop {
         tokio::time::sleep(TIDY_EVERY).await;
-        for (store, subscribers) in &stores {
-            if let Err(failure) = store.tidy(subscribers.clone()).await {
+        for (store, subscribers) in joints.stores() {
+            if let Err(failure) = store.tidy(subscribers).await {
                 log::warn!("{}: could not be tidied: {failure}", store.domain());
             }
         }

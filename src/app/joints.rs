@@ -1,0 +1,203 @@
+//! How news gets from the domains of this process to those who hear it, and from other processes' domains to those this
+//! one knows the way to. Domains come and go while the shop runs, and the joints with them.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{hearers, wants};
+use crate::events::{self, Broker, Fetch, Hearing, Relay, Subscriber};
+use crate::messaging::Failure;
+use crate::messaging::grpc::Peer;
+use crate::messaging::grpc::proto::{EventsReply, EventsRequest};
+use crate::settings::{Place, Settings};
+use crate::store::Store;
+
+/// The joints of one process.
+pub struct Joints {
+    settings: Arc<Settings>,
+    /// Every domain that may be told anything.
+    subscribers: Vec<Subscriber>,
+    /// What carries the events instead of this process.
+    broker: Option<Broker>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The domains here.
+    here: BTreeMap<&'static str, Here>,
+    /// The domains in other processes.
+    there: BTreeMap<&'static str, Arc<Peer>>,
+    /// What is fetched from others, by source and subscriber; held for its drop.
+    fetches: BTreeMap<(&'static str, &'static str), Fetch>,
+}
+
+struct Here {
+    relay: Relay,
+    /// What it hears of the broker.
+    hearing: Option<Arc<Hearing>>,
+}
+
+impl Joints {
+    /// Nobody is here yet.
+    pub fn new(settings: Arc<Settings>, subscribers: Vec<Subscriber>, broker: Option<Broker>) -> Self {
+        Self { settings, subscribers, broker, state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn subscriber(&self, name: &str) -> Option<Subscriber> {
+        self.subscribers.iter().find(|subscriber| subscriber.name() == name).cloned()
+    }
+
+    /// A domain is here now. Must be called on an actix system's thread.
+    pub fn arrive(&self, store: Store) {
+        let name = store.domain();
+        let mut state = self.state();
+        state.there.remove(name);
+        state.fetches.retain(|(source, _), _| *source != name);
+        let Some(itself) = self.subscriber(name) else { return };
+        if let Some(broker) = &self.broker {
+            let hearing = Some(Arc::new(broker.hear(vec![itself])));
+            state.here.insert(name, Here { relay: Relay::start(store, vec![broker.publisher()]), hearing });
+            return;
+        }
+        for (source, here) in &state.here {
+            if hearers(source).contains(&name) && !here.relay.subscribers().contains(&name) {
+                here.relay.add(itself.clone());
+            }
+        }
+        let sources: Vec<_> = state.there.iter().map(|(source, peer)| (*source, Arc::clone(peer))).collect();
+        for (source, peer) in sources {
+            self.fetch(&mut state, source, &peer, name);
+        }
+        let known = |to: &&'static str| *to == name || state.here.contains_key(to) || state.there.contains_key(to);
+        let told = hearers(name).into_iter().filter(known).filter_map(|to| self.subscriber(to)).collect();
+        state.here.insert(name, Here { relay: Relay::start(store, told), hearing: None });
+    }
+
+    /// A domain is in another process now. Whatever this process knows the way to goes on to be told.
+    pub fn is_there(&self, name: &'static str, peer: &Arc<Peer>) {
+        let mut state = self.state();
+        state.here.remove(name);
+        state.there.insert(name, Arc::clone(peer));
+        if self.broker.is_some() {
+            return;
+        }
+        let known = |to: &&'static str| {
+            // Who is in the same process is told there.
+            state.here.contains_key(to) || state.there.get(to).is_some_and(|other| !Arc::ptr_eq(other, peer))
+        };
+        for to in hearers(name).into_iter().filter(known).collect::<Vec<_>>() {
+            self.fetch(&mut state, name, peer, to);
+        }
+        let sources: Vec<_> = state.there.iter().filter(|(_, other)| !Arc::ptr_eq(other, peer)).collect();
+        for (source, other) in
+            sources.into_iter().map(|(source, other)| (*source, Arc::clone(other))).collect::<Vec<_>>()
+        {
+            self.fetch(&mut state, source, &other, name);
+        }
+        for (source, here) in &state.here {
+            if let Some(itself) = self.subscriber(name)
+                && hearers(source).contains(&name)
+                && !here.relay.subscribers().contains(&name)
+            {
+                here.relay.add(itself);
+            }
+        }
+    }
+
+    /// A domain's events are carried no further from here. With `for_good` it is not told any either. Gives its database.
+    pub fn depart(&self, name: &str, for_good: bool) -> Option<Store> {
+        let mut state = self.state();
+        let store = state.here.remove(name).map(|here| here.relay.source());
+        if for_good {
+            state.there.remove(name);
+            state.fetches.retain(|(_, to), _| *to != name);
+            state.here.values().for_each(|here| here.relay.remove(name));
+        }
+        store
+    }
+
+    /// Carries nothing more.
+    pub fn end(&self) {
+        *self.state() = State::default();
+    }
+
+    fn fetch(&self, state: &mut State, source: &'static str, peer: &Arc<Peer>, to: &'static str) {
+        if self.broker.is_none()
+            && hearers(source).contains(&to)
+            && let Some(subscriber) = self.subscriber(to)
+        {
+            state.fetches.entry((source, to)).or_insert_with(|| Fetch::start(source, Arc::clone(peer), subscriber));
+        }
+    }
+
+    /// The databases of the domains here, and for whom each keeps its events until they were told.
+    pub fn stores(&self) -> Vec<(Store, Vec<&'static str>)> {
+        let keeps_for = |here: &Here| {
+            let mut names = here.relay.subscribers();
+            if self.broker.is_none() {
+                let off = |name: &str| self.settings.domain(name).place == Place::Off;
+                let others = hearers(here.relay.source().domain()).into_iter().filter(|name| !off(name));
+                others.for_each(|name| {
+                    if !names.contains(&name) {
+                        names.push(name)
+                    }
+                });
+            }
+            names
+        };
+        self.state().here.values().map(|here| (here.relay.source(), keeps_for(here))).collect()
+    }
+
+    /// Whether everybody who is told from here has heard of everything that has happened so far.
+    ///
+    /// # Errors
+    /// When a database cannot be read, or the broker not be reached.
+    pub async fn are_settled(&self) -> Result<bool, Failure> {
+        let (relays, hearings): (Vec<_>, Vec<_>) = {
+            let state = self.state();
+            let told = state.here.values().map(|here| (here.relay.source(), here.relay.subscribers())).collect();
+            (told, state.here.values().filter_map(|here| here.hearing.clone()).collect())
+        };
+        let mut settled = true;
+        for (source, told) in relays {
+            settled &= source.outbox_is_settled(told).await?;
+        }
+        if settled {
+            futures_util::future::try_join_all(hearings.iter().map(|hearing| hearing.catch_up())).await?;
+        }
+        Ok(settled)
+    }
+
+    /// Answers a process that fetches the events of `source` for `subscriber`.
+    ///
+    /// # Errors
+    /// `Unavailable` when it is not known here where they are.
+    pub async fn news(&self, source: &str, subscriber: &str, told: i64) -> Result<EventsReply, Failure> {
+        enum From {
+            Here(Store, Vec<&'static str>),
+            There(Arc<Peer>),
+        }
+        let from = {
+            let state = self.state();
+            let here = state.here.get(source).map(|here| From::Here(here.relay.source(), here.relay.subscribers()));
+            here.or_else(|| state.there.get(source).map(|peer| From::There(Arc::clone(peer))))
+        };
+        let hearer = hearers(source).into_iter().find(|hearer| *hearer == subscriber).ok_or(Failure::Unavailable)?;
+        match from.ok_or(Failure::Unavailable)? {
+            From::Here(_, told_here) if told_here.contains(&hearer) => {
+                Ok(EventsReply { told_by_source: true, ..EventsReply::default() })
+            }
+            From::Here(store, _) => events::next(store, hearer, wants(hearer), told).await,
+            // It was moved away from here.
+            From::There(peer) => {
+                let request = EventsRequest { source: source.to_owned(), subscriber: subscriber.to_owned(), told };
+                peer.events(request).await.map_err(|_| Failure::Unavailable)
+            }
+        }
+    }
+}
