@@ -314,22 +314,14 @@ impl App {
 
     /// Waits until every event has reached everybody it concerns, and the events those caused too.
     pub async fn settle(&self) -> Result<(), Failure> {
-        // Twice in a row, because an effect of the last event of one round may be an event of a domain looked at before.
-        let mut quiet = 0;
-        while quiet < 2 {
-            let mut settled = true;
-            for relay in &self.relays {
-                settled &= relay.is_settled().await?;
-            }
-            if let Some(hearing) = self.hearing.as_ref().filter(|_| settled) {
-                hearing.catch_up().await?;
-            }
-            quiet = if settled { quiet + 1 } else { 0 };
-            if !settled {
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        }
-        Ok(())
+        settle(&[self], |_, relay| relay.subscribers()).await
+    }
+
+    /// [`App::settle`] for all processes of a shop, in a test that has them in hand: those are waited for too that fetch
+    /// what they hear.
+    #[cfg(feature = "test-hooks")]
+    pub async fn settle_all(apps: &[&Self]) -> Result<(), Failure> {
+        settle(apps, Self::keeps_for).await
     }
 
     /// Closes the domains. Everything that was answered is durable.
@@ -363,6 +355,35 @@ pub fn hearers(source: &str) -> Vec<&'static str> {
     let own = format!("{source}.");
     let hears = |wants: &[&str]| wants.iter().any(|event| event.starts_with(&own));
     WANTS.into_iter().filter(|(_, wants)| hears(wants)).map(|(name, _)| name).collect()
+}
+
+/// Waits until `whom` it concerns has heard of everything that has happened at `apps`, and nothing has happened from the
+/// moment at which that was so of the first until it was so of the last: an effect of the last event of one may be an
+/// event of another that was looked at before.
+async fn settle(apps: &[&App], whom: fn(&App, &Relay) -> Vec<&'static str>) -> Result<(), Failure> {
+    let mut before = None;
+    loop {
+        let mut now = Some(Vec::new());
+        for app in apps {
+            for relay in &app.relays {
+                let last = relay.source().outbox_settled_at(whom(app, relay)).await?;
+                now = now.zip(last).map(|(mut all, last)| {
+                    all.push(last);
+                    all
+                });
+            }
+        }
+        match &now {
+            Some(_) if before == now => return Ok(()),
+            Some(_) => {
+                for hearing in apps.iter().filter_map(|app| app.hearing.as_ref()) {
+                    hearing.catch_up().await?;
+                }
+            }
+            None => tokio::time::sleep(Duration::from_millis(2)).await,
+        }
+        before = now;
+    }
 }
 
 /// Joins a domain's outbox to everybody here who wants an event of it.

@@ -25,6 +25,8 @@ use super::{Deliver, Delivery, Subscriber};
 use crate::messaging::{Ctx, Failure};
 use crate::types::fresh;
 
+/// The name under which it is a subscriber of every outbox.
+pub const BROKER: &str = "rabbitmq";
 /// Where all events go.
 const EXCHANGE: &str = "mercat.events";
 /// Where messages go that nobody can read, and the queue that keeps them for people to look at.
@@ -130,7 +132,7 @@ impl Broker {
     #[must_use]
     pub fn publisher(&self) -> Subscriber {
         let (broker, channel) = (self.clone(), Arc::new(tokio::sync::Mutex::new(None)));
-        Subscriber::of_everything("rabbitmq", move |deliver| {
+        Subscriber::of_everything(BROKER, move |deliver| {
             let (broker, channel) = (broker.clone(), Arc::clone(&channel));
             Box::pin(async move {
                 let mut channel = channel.lock().await;
