@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Context, Handler};
+use futures_util::future::try_join_all;
 
 use crate::cart::{self, Carts};
 use crate::catalog::{self, Catalog};
@@ -376,9 +377,8 @@ async fn settle(apps: &[&App], whom: fn(&App, &Relay) -> Vec<&'static str>) -> R
         match &now {
             Some(_) if before == now => return Ok(()),
             Some(_) => {
-                for hearing in apps.iter().filter_map(|app| app.hearing.as_ref()) {
-                    hearing.catch_up().await?;
-                }
+                let hearings = apps.iter().filter_map(|app| app.hearing.as_ref());
+                try_join_all(hearings.map(Hearing::catch_up)).await?;
             }
             None => tokio::time::sleep(Duration::from_millis(2)).await,
         }

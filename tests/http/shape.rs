@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use lapin::options::QueueDeleteOptions;
 use lapin::{Connection, ConnectionProperties};
 use mercat::app::App;
@@ -153,10 +154,10 @@ async fn virtual_host(broker: &str, folder: &Path) -> String {
         tokio::time::sleep(Duration::from_millis(100)).await;
     };
     let channel = connection.create_channel().await.unwrap();
-    for queue in DOMAINS.into_iter().chain(["dead"]) {
-        // What another shop has left there is nothing to this one.
-        channel.queue_delete(format!("mercat.{queue}").as_str().into(), QueueDeleteOptions::default()).await.unwrap();
-    }
+    // What another shop has left there is nothing to this one.
+    let left = DOMAINS.into_iter().chain(["dead"]).map(|queue| format!("mercat.{queue}"));
+    let gone = left.map(|queue| channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()));
+    try_join_all(gone).await.unwrap();
     connection.close(200, "".into()).await.unwrap();
     url
 }

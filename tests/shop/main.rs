@@ -4,5 +4,6 @@
 mod browser;
 mod crash;
 mod flow;
+mod servers;
 mod split;
 mod support;

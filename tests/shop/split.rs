@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -14,13 +14,17 @@ use tempfile::TempDir;
 use super::flow::{product, whole};
 use super::support::{Shop, Visitor, books_agree};
 
-const TOKEN: &str = "a-token-that-tests-share";
-const ALL: [&str; 8] = ["users", "catalog", "cart", "payments", "mailer", "stats", "comments", "notifications"];
+pub const TOKEN: &str = "a-token-that-tests-share";
+pub const ALL: [&str; 8] = ["users", "catalog", "cart", "payments", "mailer", "stats", "comments", "notifications"];
+
+/// How long a step may take while parts of the shop come and go. What a process that was killed has left behind is taken
+/// up by another one of the same domain after a minute.
+const PATIENCE: Duration = Duration::from_secs(150);
 
 /// A process that runs domains behind gRPC. Dropped, it is killed.
-struct Part {
+pub struct Part {
     process: Child,
-    address: String,
+    pub address: String,
 }
 
 /// A port that was free a moment ago.
@@ -29,7 +33,7 @@ fn free() -> String {
 }
 
 impl Part {
-    fn start(data: &Path, domains: &str, address: &str, variables: &[(String, String)]) -> Self {
+    pub fn start(data: &Path, domains: &str, address: &str, variables: &[(String, String)]) -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_mercat"))
             .args(["serve", "--domains", domains, "--grpc", address, "--data"])
             .arg(data)
@@ -54,7 +58,7 @@ impl Part {
         Self { process, address }
     }
 
-    fn kill(mut self) {
+    pub fn kill(mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }
@@ -73,7 +77,7 @@ impl Drop for Part {
     }
 }
 
-fn place(domain: &str, address: &str) -> (String, String) {
+pub fn place(domain: &str, address: &str) -> (String, String) {
     (format!("MERCAT_{}__PLACE", domain.to_uppercase()), format!("http://{address}"))
 }
 
@@ -125,7 +129,7 @@ async fn with_each_domain_in_a_process_and_a_folder_of_its_own_the_whole_walk_is
 }
 
 /// Places an order, each step under a key of its own and again until it is answered; gives the invoice.
-async fn order(buyer: &Visitor, user: &str, product: &str, name: &str) -> Value {
+pub async fn order(buyer: &Visitor, user: &str, product: &str, name: &str) -> Value {
     let cart = format!("/user/{user}/cart/");
     let line = json!({"product_id": product, "quantity": 1});
     insist(buyer, &cart, line, &format!("{name}-add"), 201).await;
@@ -136,8 +140,8 @@ async fn order(buyer: &Visitor, user: &str, product: &str, name: &str) -> Value 
 }
 
 async fn insist(buyer: &Visitor, path: &str, body: Value, key: &str, wished: u16) -> Value {
-    let mut last = Value::Null;
-    for _ in 0..600 {
+    let (mut last, begun) = (Value::Null, Instant::now());
+    while begun.elapsed() < PATIENCE {
         let answer = buyer.try_ask("POST", path, Some(body.clone()), Some(key)).await.unwrap();
         match answer.status {
             status if status == wished => return answer.body,
@@ -152,7 +156,7 @@ async fn insist(buyer: &Visitor, path: &str, body: Value, key: &str, wished: u16
     panic!("{path} {key} never succeeded: {last}")
 }
 
-async fn guest(shop: &Shop) -> (Visitor, String) {
+pub async fn guest(shop: &Shop) -> (Visitor, String) {
     let visitor = shop.visitor();
     let guest = visitor.post("/guest", json!({})).await.expect_status(201);
     let user = guest["user"]["id"].as_str().unwrap().to_owned();
