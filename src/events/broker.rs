@@ -277,9 +277,7 @@ impl Hearing {
         };
         let marked = marked.await;
         let all = match marked {
-            Ok(()) => tokio::time::timeout(EFFECT, try_join_all(heard))
-                .await
-                .is_ok_and(|all| all.is_ok()),
+            Ok(()) => tokio::time::timeout(EFFECT, try_join_all(heard)).await.is_ok_and(|all| all.is_ok()),
             Err(_) => false,
         };
         let mut waiting = self.broker.markers();

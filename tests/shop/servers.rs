@@ -17,7 +17,7 @@ use super::split::{ALL, Part, TOKEN, guest, order, place};
 use super::support::{Shop, Visitor};
 
 const STOCK: i64 = 100_000;
-const BUYERS: usize = 4;
+const BUYERS: usize = 12;
 /// How long a server may take to start, and how long news may take once everything is there again.
 const PATIENCE: Duration = Duration::from_secs(120);
 const ADMIN: (&str, &str) = ("boss@example.com", "correct horse battery");
@@ -27,21 +27,24 @@ struct Server {
     script: &'static str,
     port: u16,
     folder: PathBuf,
+    /// What the script is told beside them.
+    more: &'static [&'static str],
     process: Option<Child>,
 }
 
 impl Server {
-    fn new(script: &'static str, folder: PathBuf) -> Self {
+    fn new(script: &'static str, folder: PathBuf, more: &'static [&'static str]) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut server = Self { script, port, folder, process: None };
+        let mut server = Self { script, port, folder, more, process: None };
         server.start();
         server
     }
 
     fn start(&mut self) {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(self.script);
-        let mut process =
-            Command::new(script).arg(self.port.to_string()).arg(&self.folder).stdin(Stdio::null()).spawn().unwrap();
+        let mut command = Command::new(script);
+        command.arg(self.port.to_string()).arg(&self.folder).args(self.more).stdin(Stdio::null());
+        let mut process = command.spawn().unwrap();
         let begun = Instant::now();
         while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
             assert!(process.try_wait().unwrap().is_none(), "{} does not start", self.script);
@@ -176,8 +179,8 @@ async fn p15_servers_stop_and_processes_are_killed_while_orders_run_and_every_bo
     let dir = TempDir::new().unwrap();
     // The database's own user must get to its folder.
     assert!(Command::new("chmod").arg("711").arg(dir.path()).status().unwrap().success());
-    let mut postgres = Server::new("postgres-for-tests", dir.path().join("postgres"));
-    let mut rabbit = Server::new("rabbitmq-for-tests", dir.path().join("rabbitmq"));
+    let mut postgres = Server::new("postgres-for-tests", dir.path().join("postgres"), &[]);
+    let mut rabbit = Server::new("rabbitmq-for-tests", dir.path().join("rabbitmq"), &["/"]);
     let mut services: Vec<Service> = ALL.into_iter().map(Service::new).collect();
     let mut variables: Vec<(String, String)> =
         services.iter().map(|service| place(service.domain, &service.address)).collect();
