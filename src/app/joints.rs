@@ -12,6 +12,9 @@ use crate::messaging::grpc::proto::{EventsReply, EventsRequest};
 use crate::settings::{Place, Settings};
 use crate::store::Store;
 
+/// A domain's database, and who hears of its events.
+pub type Told = (Store, Vec<&'static str>);
+
 /// The joints of one process.
 pub struct Joints {
     settings: Arc<Settings>,
@@ -135,42 +138,33 @@ impl Joints {
         }
     }
 
-    /// The databases of the domains here, and for whom each keeps its events until they were told.
-    pub fn stores(&self) -> Vec<(Store, Vec<&'static str>)> {
-        let keeps_for = |here: &Here| {
-            let mut names = here.relay.subscribers();
-            if self.broker.is_none() {
-                let off = |name: &str| self.settings.domain(name).place == Place::Off;
-                let others = hearers(here.relay.source().domain()).into_iter().filter(|name| !off(name));
-                others.for_each(|name| {
-                    if !names.contains(&name) {
-                        names.push(name)
-                    }
-                });
-            }
-            names
-        };
-        self.state().here.values().map(|here| (here.relay.source(), keeps_for(here))).collect()
+    /// The domains here, and who is told of their events from here.
+    pub fn told(&self) -> Vec<Told> {
+        self.state().here.values().map(|here| (here.relay.source(), here.relay.subscribers())).collect()
     }
 
-    /// Whether everybody who is told from here has heard of everything that has happened so far.
+    /// The domains here, and for whom each keeps its events until they were told: from here, or because they come and
+    /// fetch them.
+    pub fn kept(&self) -> Vec<Told> {
+        let mut all = self.told();
+        if self.broker.is_none() {
+            let hears = |name: &&'static str| self.settings.domain(name).place != Place::Off;
+            for (source, names) in &mut all {
+                let others = hearers(source.domain()).into_iter().filter(hears);
+                let new: Vec<&'static str> = others.filter(|name| !names.contains(name)).collect();
+                names.extend(new);
+            }
+        }
+        all
+    }
+
+    /// Waits until the domains here have heard of everything that has come to the broker for them by now.
     ///
     /// # Errors
-    /// When a database cannot be read, or the broker not be reached.
-    pub async fn are_settled(&self) -> Result<bool, Failure> {
-        let (relays, hearings): (Vec<_>, Vec<_>) = {
-            let state = self.state();
-            let told = state.here.values().map(|here| (here.relay.source(), here.relay.subscribers())).collect();
-            (told, state.here.values().filter_map(|here| here.hearing.clone()).collect())
-        };
-        let mut settled = true;
-        for (source, told) in relays {
-            settled &= source.outbox_is_settled(told).await?;
-        }
-        if settled {
-            futures_util::future::try_join_all(hearings.iter().map(|hearing| hearing.catch_up())).await?;
-        }
-        Ok(settled)
+    /// When the broker cannot be reached.
+    pub async fn catch_up(&self) -> Result<(), Failure> {
+        let hearings: Vec<_> = self.state().here.values().filter_map(|here| here.hearing.clone()).collect();
+        futures_util::future::try_join_all(hearings.iter().map(|hearing| hearing.catch_up())).await.map(drop)
     }
 
     /// Answers a process that fetches the events of `source` for `subscriber`.

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use actix::{Actor, Context, Handler};
+use futures_util::future::try_join_all;
 
 use crate::cart::{self, Carts};
 use crate::catalog::{self, Catalog};
@@ -290,21 +291,19 @@ impl App {
     /// The databases of the domains that are here.
     #[cfg(test)]
     pub(crate) fn stores(&self) -> Vec<Store> {
-        self.joints.stores().into_iter().map(|(store, _)| store).collect()
+        self.joints.told().into_iter().map(|(store, _)| store).collect()
     }
 
     /// Waits until every event has reached everybody it concerns, and the events those caused too.
     pub async fn settle(&self) -> Result<(), Failure> {
-        // Twice in a row, because an effect of the last event of one round may be an event of a domain looked at before.
-        let mut quiet = 0;
-        while quiet < 2 {
-            let settled = self.joints.are_settled().await?;
-            quiet = if settled { quiet + 1 } else { 0 };
-            if !settled {
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        }
-        Ok(())
+        settle(&[self], Joints::told).await
+    }
+
+    /// [`App::settle`] for all processes of a shop, in a test that has them in hand: those are waited for too that fetch
+    /// what they hear.
+    #[cfg(feature = "test-hooks")]
+    pub async fn settle_all(apps: &[&Self]) -> Result<(), Failure> {
+        settle(apps, Joints::kept).await
     }
 
     /// Closes the domains. Everything that was answered is durable.
@@ -341,6 +340,29 @@ pub fn hearers(source: &str) -> Vec<&'static str> {
     let own = format!("{source}.");
     let hears = |wants: &[&str]| wants.iter().any(|event| event.starts_with(&own));
     WANTS.into_iter().filter(|(_, wants)| hears(wants)).map(|(name, _)| name).collect()
+}
+
+/// Waits until `whom` it concerns has heard of everything that has happened at `apps`, and nothing has happened from the
+/// moment at which that was so of the first until it was so of the last: an effect of the last event of one may be an
+/// event of another that was looked at before.
+async fn settle(apps: &[&App], whom: fn(&Joints) -> Vec<joints::Told>) -> Result<(), Failure> {
+    let mut before = None;
+    loop {
+        let mut now = Some(Vec::new());
+        for (source, told) in apps.iter().flat_map(|app| whom(&app.joints)) {
+            let last = source.outbox_settled_at(told).await?;
+            now = now.zip(last).map(|(mut all, last)| {
+                all.push(last);
+                all
+            });
+        }
+        match &now {
+            Some(_) if before == now => return Ok(()),
+            Some(_) => drop(try_join_all(apps.iter().map(|app| app.joints.catch_up())).await?),
+            None => tokio::time::sleep(Duration::from_millis(2)).await,
+        }
+        before = now;
+    }
 }
 
 /// What is shown live here.
@@ -398,7 +420,7 @@ async fn look(clients: Clients) {
 async fn tidy(joints: Arc<Joints>) {
     loop {
         tokio::time::sleep(TIDY_EVERY).await;
-        for (store, subscribers) in joints.stores() {
+        for (store, subscribers) in joints.kept() {
             if let Err(failure) = store.tidy(subscribers).await {
                 log::warn!("{}: could not be tidied: {failure}", store.domain());
             }

@@ -89,7 +89,7 @@ impl Shop {
         while quiet < 2 {
             let mut settled = true;
             for relay in &self.relays {
-                settled &= relay.is_settled().await.unwrap();
+                settled &= relay.source().outbox_is_settled(relay.subscribers()).await.unwrap();
             }
             quiet = if settled { quiet + 1 } else { 0 };
             tokio::time::sleep(Duration::from_millis(2)).await;

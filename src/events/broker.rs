@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::{try_join, try_join_all};
 use futures_util::{FutureExt, StreamExt};
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, BasicRejectOptions,
@@ -25,6 +26,8 @@ use super::{Deliver, Delivery, Subscriber};
 use crate::messaging::{Ctx, Failure};
 use crate::types::fresh;
 
+/// The name under which it is a subscriber of every outbox.
+pub const BROKER: &str = "rabbitmq";
 /// Where all events go.
 const EXCHANGE: &str = "mercat.events";
 /// Where messages go that nobody can read, and the queue that keeps them for people to look at.
@@ -130,7 +133,7 @@ impl Broker {
     #[must_use]
     pub fn publisher(&self) -> Subscriber {
         let (broker, channel) = (self.clone(), Arc::new(tokio::sync::Mutex::new(None)));
-        Subscriber::of_everything("rabbitmq", move |deliver| {
+        Subscriber::of_everything(BROKER, move |deliver| {
             let (broker, channel) = (broker.clone(), Arc::clone(&channel));
             Box::pin(async move {
                 let mut channel = channel.lock().await;
@@ -205,16 +208,17 @@ impl Broker {
             in_time(channel.exchange_declare(exchange.into(), ExchangeKind::Topic, durable, FieldTable::default()))
                 .await?;
         }
-        self.queue(channel, DEAD, quorum(), DEAD, &["#"]).await?;
-        for (domain, wants) in &self.0.domains {
+        // All at once: one after the other they would be most of what a start waits for.
+        let domains = self.0.domains.iter().map(async |(domain, wants)| {
             let mut arguments = quorum();
             arguments.insert("x-dead-letter-exchange".into(), long(DEAD));
             arguments.insert("x-delivery-limit".into(), DELIVERIES_MAX.into());
             // Several processes of one domain take turns, they do not share: events have their effects in order.
             arguments.insert("x-single-active-consumer".into(), true.into());
-            self.queue(channel, &queue(domain), arguments, EXCHANGE, wants).await?;
-        }
-        Ok(())
+            self.queue(channel, &queue(domain), arguments, EXCHANGE, wants).await
+        });
+        let dead = self.queue(channel, DEAD, quorum(), DEAD, &["#"]);
+        try_join(dead, try_join_all(domains)).await.map(drop)
     }
 
     async fn queue(
@@ -227,11 +231,11 @@ impl Broker {
     ) -> Result<(), BrokerError> {
         let durable = QueueDeclareOptions { durable: true, ..Default::default() };
         in_time(channel.queue_declare(name.into(), durable, arguments)).await?;
-        for key in keys {
+        let bound = keys.iter().map(|key| {
             let (options, none) = (QueueBindOptions::default(), FieldTable::default());
-            in_time(channel.queue_bind(name.into(), exchange.into(), (*key).into(), options, none)).await?;
-        }
-        Ok(())
+            in_time(channel.queue_bind(name.into(), exchange.into(), (*key).into(), options, none))
+        });
+        try_join_all(bound).await.map(drop)
     }
 
     fn markers(&self) -> MutexGuard<'_, HashMap<String, oneshot::Sender<()>>> {
@@ -273,9 +277,7 @@ impl Hearing {
         };
         let marked = marked.await;
         let all = match marked {
-            Ok(()) => tokio::time::timeout(EFFECT, futures_util::future::try_join_all(heard))
-                .await
-                .is_ok_and(|all| all.is_ok()),
+            Ok(()) => tokio::time::timeout(EFFECT, try_join_all(heard)).await.is_ok_and(|all| all.is_ok()),
             Err(_) => false,
         };
         let mut waiting = self.broker.markers();

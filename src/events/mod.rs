@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::messaging::Failure;
 use crate::types::{EventId, Timestamp};
 
-pub use broker::{Broker, BrokerError, Hearing, Wants};
+pub use broker::{BROKER, Broker, BrokerError, Hearing, Wants};
 pub use relay::{Relay, Subscriber};
 pub use remote::{Fetch, next};
 

@@ -107,11 +107,6 @@ impl Relay {
         self.carried.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether everybody it carries them to has heard of everything that has happened so far.
-    pub async fn is_settled(&self) -> Result<bool, Failure> {
-        self.source.outbox_is_settled(self.subscribers()).await
-    }
-
     /// Whose events it carries.
     #[must_use]
     pub fn source(&self) -> Store {

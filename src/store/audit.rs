@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::query::*;
 use super::{Conn, Store};
+use crate::events::BROKER;
 use crate::messaging::Failure;
 use crate::types::Timestamp;
 
@@ -100,7 +101,7 @@ pub struct Audited {
     pub looked_at: BTreeMap<String, i64>,
     /// The last event there ever was; 0 before the first.
     pub head: i64,
-    /// Up to which event each subscriber has heard.
+    /// Up to which event each subscriber has heard, or a broker has it for them.
     pub heard: BTreeMap<String, i64>,
 }
 
@@ -201,8 +202,10 @@ fn look(conn: &mut Conn, domain: &str, now: Timestamp, audit: &Audit, books: Boo
     let head = number(conn, head.to_owned())?;
     let mut audited = Audited { now, faults: Vec::new(), looked_at: BTreeMap::new(), head, heard: BTreeMap::new() };
     for subscriber in &audit.subscribers {
-        let heard = sql_query("SELECT COALESCE(MAX(seq), 0) AS n FROM outbox_cursor WHERE subscriber = $1")
+        // What the broker has confirmed is on its way to all of them, each by its own queue: nobody here knows more.
+        let heard = sql_query("SELECT COALESCE(MAX(seq), 0) AS n FROM outbox_cursor WHERE subscriber IN ($1, $2)")
             .bind::<Text, _>(subscriber)
+            .bind::<Text, _>(BROKER)
             .get_result::<Number>(conn)?;
         audited.heard.insert(subscriber.clone(), heard.n);
     }

@@ -490,7 +490,13 @@ impl Store {
 
     /// Whether all of `subscribers` have heard of everything.
     pub async fn outbox_is_settled(&self, subscribers: Vec<&'static str>) -> Result<bool, Failure> {
-        self.read(move |conn| outbox::is_settled(conn, &subscribers)).await
+        self.outbox_settled_at(subscribers).await.map(|last| last.is_some())
+    }
+
+    /// The number of the last event, if all of `subscribers` have heard of everything: as long as it stays the same,
+    /// nothing has happened that they would hear of.
+    pub async fn outbox_settled_at(&self, subscribers: Vec<&'static str>) -> Result<Option<i64>, Failure> {
+        self.read(move |conn| outbox::settled_at(conn, &subscribers)).await
     }
 
     /// Forgets what has served its time: answers older than a day, events that all `subscribers` have long heard of.

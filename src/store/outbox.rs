@@ -81,10 +81,14 @@ pub fn told(conn: &mut Conn, subscriber: &str, seq: i64) -> Result<(), Failure> 
     Ok(())
 }
 
-/// Whether no event is ahead of any subscriber's cursor.
-pub fn is_settled(conn: &mut Conn, subscribers: &[&str]) -> Result<bool, Failure> {
-    let last: Option<i64> = outbox::table.select(max(outbox::seq)).first(conn)?;
-    Ok(!has_unnumbered(conn)? && slowest(conn, subscribers)? >= last.unwrap_or(0))
+/// The last event, if no subscriber's cursor is behind it. Where nobody hears there is nothing to wait for, and on a
+/// server events have no number then, because nobody reads them.
+pub fn settled_at(conn: &mut Conn, subscribers: &[&str]) -> Result<Option<i64>, Failure> {
+    if subscribers.is_empty() {
+        return Ok(Some(0));
+    }
+    let last = outbox::table.select(max(outbox::seq)).first::<Option<i64>>(conn)?.unwrap_or(0);
+    Ok((!has_unnumbered(conn)? && slowest(conn, subscribers)? >= last).then_some(last))
 }
 
 /// The event up to which all subscribers have heard.
@@ -96,7 +100,7 @@ fn slowest(conn: &mut Conn, subscribers: &[&str]) -> QueryResult<i64> {
     if cursors.len() < subscribers.len() {
         return Ok(0);
     }
-    Ok(cursors.into_iter().min().unwrap_or(i64::MAX))
+    Ok(cursors.into_iter().min().unwrap_or(0))
 }
 
 /// Has the effect of one event, unless it was had before.
@@ -150,9 +154,14 @@ where
 
 /// Forgets events that everybody has long heard of.
 pub fn forget_old(conn: &mut Conn, subscribers: &[&str], now: Timestamp) -> Result<(), Failure> {
-    let heard = slowest(conn, subscribers)?;
-    diesel::delete(outbox::table.filter(outbox::seq.le(heard)).filter(outbox::at.le(now.minus(OUTBOX_KEPT))))
-        .execute(conn)?;
+    let old = outbox::at.le(now.minus(OUTBOX_KEPT));
+    if subscribers.is_empty() {
+        // Those too that have no number.
+        diesel::delete(outbox::table.filter(old)).execute(conn)?;
+    } else {
+        let heard = slowest(conn, subscribers)?;
+        diesel::delete(outbox::table.filter(outbox::seq.le(heard)).filter(old)).execute(conn)?;
+    }
     diesel::delete(inbox::table.filter(inbox::at.le(now.minus(INBOX_KEPT)))).execute(conn)?;
     Ok(())
 }

@@ -5,6 +5,7 @@ use diesel::sql_types::{BigInt, Text};
 use tempfile::TempDir;
 
 use super::*;
+use crate::events::BROKER;
 use crate::messaging::{Caller, IdempotencyKey};
 use crate::store::query::*;
 
@@ -321,6 +322,41 @@ async fn while_somebody_holds_the_file_writes_are_refused_and_reads_go_on_and_it
     }
     assert!(!in_trouble(), "nobody wrote, and it noticed");
     assert_eq!(store.write(|tx| put(tx, "after")).await, Ok(2));
+}
+
+#[actix::test]
+async fn events_that_nobody_hears_are_settled_and_forgotten_in_time() {
+    // On a server they are never read, and so never get a number.
+    let shop = open();
+    let kept = async || {
+        let rows = "SELECT count(*) AS n FROM outbox";
+        shop.store.read(move |conn| Ok::<_, Failure>(sql_query(rows).get_result::<Count>(conn)?.n)).await.unwrap()
+    };
+    shop.store.write(|tx| put(tx, "a")).await.unwrap();
+    assert!(!shop.store.outbox_is_settled(vec!["me"]).await.unwrap());
+    assert!(shop.store.outbox_is_settled(vec![]).await.unwrap());
+    shop.store.tidy(vec![]).await.unwrap();
+    assert_eq!(kept().await, 1);
+    shop.clock.advance(std::time::Duration::from_secs(8 * 24 * 60 * 60));
+    shop.store.tidy(vec!["me"]).await.unwrap();
+    assert_eq!(kept().await, 1, "somebody has not heard of it");
+    shop.store.tidy(vec![]).await.unwrap();
+    assert_eq!(kept().await, 0);
+}
+
+#[actix::test]
+async fn what_the_broker_has_is_as_good_as_heard_for_whoever_waits_for_news() {
+    let shop = open();
+    shop.store.write(|tx| put(tx, "a")).await.unwrap();
+    let (last, _) = shop.store.outbox_after(BROKER, 10).await.unwrap()[0];
+    let heard = async || {
+        let audit = Audit { deep: false, subscribers: vec!["me".to_owned()] };
+        let audited = shop.store.audit(audit, Books { rules: &[], counted: &[] }).await.unwrap();
+        (audited.head, audited.heard["me"])
+    };
+    assert_eq!(heard().await, (last, 0));
+    shop.store.outbox_told(BROKER, last).await.unwrap();
+    assert_eq!(heard().await, (last, last));
 }
 
 #[actix::test]

@@ -66,7 +66,7 @@ fn writing_routes() -> Vec<(String, String)> {
 
 /// The token in the newest mail to an address of a kind.
 async fn mailed_token(shop: &TestShop, admin: &Person, to: &str, path: &str) -> String {
-    shop.app().settle().await.unwrap();
+    shop.settle().await;
     let mails = shop.read(admin, &format!("/emails?to={to}&limit=100")).await;
     for mail in mails["items"].as_array().unwrap() {
         let mail = shop.read(admin, &format!("/emails/{}", id(mail))).await;
@@ -108,7 +108,7 @@ async fn rows(shop: &TestShop, admin: &Person) -> Vec<Row> {
         shop.call("POST", "/api_keys").as_(&eve).json(&name).send().await.expect(201)
     };
     let spare = key("spare").await;
-    shop.app().settle().await.unwrap();
+    shop.settle().await;
     let note = shop.read(&ada, "/notifications").await["items"][0].clone();
     let verify = mailed_token(shop, admin, &ada.email, "verify").await;
     shop.call("POST", "/password/forgot").json(&json!({ "email": bob.email })).send().await.expect(202);
@@ -264,7 +264,7 @@ async fn p02_fifty_at_once_with_one_key_run_once_on_every_route_that_changes_som
             }
         }
         let Some(Seen { by, path, pointer, value }) = &row.seen else { continue };
-        shop.app().settle().await.unwrap();
+        shop.settle().await;
         let shown = shop.read(by, path).await;
         let found = match *pointer {
             "reset" => json!(crate::support::count(&shown, "template", "reset")),

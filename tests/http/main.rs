@@ -13,6 +13,7 @@ mod provider;
 mod replays;
 mod rights;
 mod sessions;
+mod shape;
 mod support;
 mod walk;
 mod wrong;

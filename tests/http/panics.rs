@@ -1,9 +1,25 @@
 //! A handler that panics costs one call: the caller hears 500, nobody else notices.
 
-use futures_util::future::join_all;
-use serde_json::json;
+use std::time::{Duration, Instant};
 
-use crate::support::TestShop;
+use futures_util::future::join_all;
+use serde_json::Value;
+
+use crate::shape;
+use crate::support::{PATIENCE, TestShop};
+
+/// How the shop is, once that is as wished: how a domain in another process is, is heard within two seconds.
+async fn health(shop: &TestShop, wished: impl Fn(&Value) -> bool) -> Value {
+    let begun = Instant::now();
+    loop {
+        let health = shop.get("!/health").await.expect(200);
+        if wished(&health) {
+            return health;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{health}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
 
 #[actix_web::test]
 async fn a_panic_in_a_domain_costs_one_call() {
@@ -33,8 +49,7 @@ async fn a_panic_in_a_domain_costs_one_call() {
         }
     };
     futures_util::future::join(others, broken).await;
-    let health = shop.get("!/health").await.expect(200);
-    assert_eq!(health["domains"]["catalog"]["restarts"], 3);
+    let health = health(&shop, |health| health["domains"]["catalog"]["restarts"] == 3).await;
     assert_eq!(health["domains"]["users"]["restarts"], 0);
     assert_eq!(health["status"], "up");
     shop.is_sound().await;
@@ -52,7 +67,13 @@ async fn a_domain_that_dies_too_often_is_503_and_the_others_go_on() {
     reply.problem(503, "unavailable");
     shop.call("GET", "/me").as_(&customer).send().await.expect(200);
     shop.get("!/healthz").await.expect(200);
-    shop.get("!/readyz").await.problem(503, "not_ready");
-    let health = shop.get("!/health").await.expect(200);
-    assert_eq!((&health["status"], &health["domains"]["catalog"]["status"]), (&json!("degraded"), &json!("down")));
+    let health = health(&shop, |health| health["domains"]["catalog"]["status"] == "down").await;
+    assert_eq!(health["status"], "degraded");
+    let ready = shop.get("!/readyz").await;
+    if shape::is_split() {
+        // It is down for every gateway alike.
+        ready.expect(200);
+    } else {
+        ready.problem(503, "not_ready");
+    }
 }

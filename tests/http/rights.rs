@@ -82,12 +82,12 @@ async fn h05_every_path_answers_every_role_as_it_should_and_no_more() {
     let pay = format!("/invoices/{}/pay", text(&invoice["id"]));
     let paid = shop.call("POST", &pay).as_(&customer).key("p").json(&json!({ "token": "tok_ok" })).send().await;
     paid.expect(200);
-    shop.app().settle().await.unwrap();
+    shop.settle().await;
     let cart = format!("/user/{}/cart", customer.id);
     let line = json!({ "product_id": product, "quantity": 1 });
     let open = shop.checked_out(&customer, &product).await;
     shop.call("DELETE", &format!("{cart}/checkout")).as_(&customer).send().await.expect(204);
-    shop.app().settle().await.unwrap();
+    shop.settle().await;
     let invoice = {
         let body = json!({ "user_id": customer.id, "currency": "EUR",
             "lines": [{ "description": "Work", "quantity": 1, "unit_price": 100 }] });

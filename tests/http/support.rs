@@ -15,6 +15,8 @@ use mercat::web::{self, Handle};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::shape::{self, Part};
+
 /// The longest wait for anything. Nothing takes so long: it is how long a test waits before it says that it never came.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -27,7 +29,10 @@ const INSIDE: &[&str] =
 
 /// A shop. Dropping it ends it.
 pub struct TestShop {
-    pub app: Option<App>,
+    /// The app that the gateway stands on. Where the shop is split it asks all domains over gRPC.
+    app: Option<App>,
+    /// The other apps of a split shop.
+    parts: Vec<Part>,
     pub address: String,
     pub handle: Handle,
     pub ended: Option<actix_web::rt::task::JoinHandle<std::io::Result<()>>>,
@@ -79,13 +84,13 @@ impl TestShop {
         let mut settings = Settings::for_test(dir.path());
         settings.http.workers = 2;
         change(&mut settings);
-        let app = App::open(settings, clock.clone()).unwrap();
+        let (app, parts) = shape::open(settings, &clock).await;
         let server = web::start(&app).unwrap();
         let (address, handle) = (server.address().to_string(), server.handle());
         let ended = Some(actix_web::rt::spawn(server.run()));
         let connector = awc::Connector::new().limit(256);
         let http = awc::Client::builder().connector(connector).timeout(PATIENCE).finish();
-        Self { app: Some(app), address, handle, ended, clock, http, other: None, dir: Some(dir) }
+        Self { app: Some(app), parts, address, handle, ended, clock, http, other: None, dir: Some(dir) }
     }
 
     /// Opens a second gateway before the same domains, which knows nothing of what the first one has in hand.
@@ -100,20 +105,38 @@ impl TestShop {
         self.handle.stop(true).await;
         self.ended.take().unwrap().await.unwrap().unwrap();
         self.app.take().unwrap().close();
+        while let Some(part) = self.parts.pop() {
+            part.close().await;
+        }
         self.dir.take().unwrap()
     }
 
     /// Ends the shop without a word to anybody, and gives its folder.
     pub async fn leave(mut self) -> TempDir {
         self.handle.stop(false).await;
-        self.app.take().unwrap().close();
+        self.end();
         self.dir.take().unwrap()
+    }
+
+    fn end(&mut self) {
+        if let Some(app) = self.app.take() {
+            app.close();
+        }
+        while let Some(part) = self.parts.pop() {
+            part.leave();
+        }
+    }
+
+    /// Waits until everybody has heard all news.
+    pub async fn settle(&self) {
+        let apps: Vec<&App> = self.app.iter().chain(self.parts.iter().map(|part| &part.app)).collect();
+        let settled = tokio::time::timeout(PATIENCE, App::settle_all(&apps)).await;
+        settled.expect("news does not reach everybody").unwrap();
     }
 
     /// How a scenario ends: everybody has heard all news, and all books agree.
     pub async fn is_sound(&self) {
-        let settled = tokio::time::timeout(PATIENCE, self.app().settle()).await;
-        settled.expect("news does not reach everybody").unwrap();
+        self.settle().await;
         let report = check::run(&self.app().clients).await.unwrap();
         assert!(report.faults.is_empty(), "{:#?}", report.faults);
     }
@@ -156,19 +179,19 @@ impl TestShop {
 
     /// How many of a product are on the shelf, when all news has arrived.
     pub async fn stock(&self, product: &str) -> i64 {
-        self.app().settle().await.unwrap();
+        self.settle().await;
         self.get(&format!("/product/{product}")).await.expect(200)["stock"].as_i64().unwrap()
     }
 
     /// The shop's mails of a kind, when all news has arrived.
     pub async fn mails(&self, admin: &Person, template: &str) -> usize {
-        self.app().settle().await.unwrap();
+        self.settle().await;
         count(&self.read(admin, "/emails/?limit=100").await, "template", template)
     }
 
     /// How often somebody was told of a kind, when all news has arrived.
     pub async fn told(&self, person: &Person, kind: &str) -> usize {
-        self.app().settle().await.unwrap();
+        self.settle().await;
         count(&self.read(person, "/notifications/?limit=100").await, "kind", kind)
     }
 
@@ -177,6 +200,7 @@ impl TestShop {
         Self::with(|settings| only(settings, &[])).await
     }
 
+    /// The app that the gateway stands on.
     pub fn app(&self) -> &App {
         self.app.as_ref().unwrap()
     }
@@ -252,8 +276,9 @@ impl Drop for TestShop {
         if let Some((_, handle)) = &self.other {
             let _ = handle.stop(false).now_or_never();
         }
-        if let Some(app) = self.app.take() {
-            app.close();
+        self.end();
+        if let Some(dir) = &self.dir {
+            shape::is_over(dir.path());
         }
     }
 }

@@ -43,7 +43,7 @@ async fn from_registration_to_receipt() {
     with("tok_declined", "p1").await.problem(402, "card_declined");
     let paid = with("tok_ok", "p2").await.expect(200);
     assert_eq!(paid["status"], "paid");
-    shop.app().settle().await.unwrap();
+    shop.settle().await;
     assert_eq!(shop.get(&format!("/product/{tea}")).await.expect(200)["stock"], 1);
     assert_eq!(shop.call("GET", &cart).as_(&ada).send().await.expect(200)["count"], 0);
     let notes = shop.call("GET", "/notifications/").as_(&ada).send().await.expect(200);

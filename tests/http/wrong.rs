@@ -25,7 +25,7 @@ async fn h01_wrong_bodies_are_told_and_change_nothing() {
     let cart = format!("/user/{}/cart", customer.id);
     let line = json!({ "product_id": product, "quantity": 1 });
     let item = shop.call("POST", &cart).as_(&customer).json(&line).send().await.expect(201);
-    shop.app().settle().await.unwrap();
+    shop.settle().await;
     let before = state(&shop, &admin, &customer).await;
     let invoice = json!({ "user_id": customer.id, "currency": "EUR", "lines": [
         { "description": "Work", "quantity": 1, "unit_price": 1 }] });
@@ -108,7 +108,7 @@ async fn h01_wrong_bodies_are_told_and_change_nothing() {
             }
         }
     }
-    shop.app().settle().await.unwrap();
+    shop.settle().await;
     assert_eq!(state(&shop, &admin, &customer).await, before);
     shop.is_sound().await;
 }

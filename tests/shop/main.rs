@@ -5,5 +5,6 @@ mod browser;
 mod crash;
 mod flow;
 mod moving;
+mod servers;
 mod split;
 mod support;
