@@ -134,8 +134,31 @@ impl Ground {
 }
 
 /// Has a domain do something by itself: now, because a crash may have left it undone, and every `period` from then on.
-/// A process that looks in beside the shop does none of it: two would ask after the same payment, or send the same mail.
+/// Of several processes on one database the one that leads does it: two would ask after the same payment.
 pub fn now_and_every<A, R, F>(
+    ctx: &mut Context<A>,
+    store: &Store,
+    room: &Arc<R>,
+    period: Duration,
+    work: impl Fn(Arc<R>) -> F + 'static,
+) where
+    A: Actor<Context = Context<A>>,
+    R: 'static,
+    F: Future<Output = ()> + 'static,
+{
+    let leader = store.clone();
+    now_and_every_anywhere(ctx, store, room, period, move |room| {
+        let work = leader.leads().then(|| work(room));
+        async move {
+            if let Some(work) = work {
+                work.await;
+            }
+        }
+    });
+}
+
+/// The same for what every process has to do that runs the domain. One that looks in beside the shop does none of it.
+pub fn now_and_every_anywhere<A, R, F>(
     ctx: &mut Context<A>,
     store: &Store,
     room: &Arc<R>,

@@ -324,9 +324,6 @@ impl Room {
 
     /// One round of the timer: takes up checkouts that nobody works on.
     pub async fn look_around(self: Arc<Self>) {
-        if !self.store.leads() {
-            return;
-        }
         let rows = self.store.read(|conn| Ok::<_, CartError>(store::unfinished(conn, RESUME_BATCH)?)).await;
         let rows = match rows {
             Ok(rows) => rows,

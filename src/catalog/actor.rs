@@ -488,9 +488,6 @@ fn open<E: Event>(event: &Delivery) -> Result<Option<E>, Failure> {
 
 /// Lets go the holds that have run out, a few a job, so that nobody waits long behind them.
 async fn expire(room: Arc<Room>) {
-    if !room.store.leads() {
-        return;
-    }
     // One at a time: a slow database must not gather a crowd of these.
     let Ok(_permit) = room.expiring.try_acquire() else { return };
     if let Err(error) = expire_all(&room).await {

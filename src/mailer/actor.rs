@@ -10,7 +10,7 @@ use super::queue::{Draft, Room, changed, link};
 use super::store::{self, Recipient};
 use super::*;
 use crate::events::{Deliver, Delivery, Event};
-use crate::ground::now_and_every;
+use crate::ground::{now_and_every, now_and_every_anywhere};
 use crate::messaging::{Ctx, Failure};
 use crate::payments::{Invoice, InvoicePaid, InvoiceRefunded, LATE_PAYMENT};
 use crate::store::{Audit, Audited, Tx};
@@ -33,7 +33,7 @@ impl Actor for Mailer {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        now_and_every(ctx, &self.room.store, &self.room, LOOK_EVERY, |room| async move { room.wake() });
+        now_and_every_anywhere(ctx, &self.room.store, &self.room, LOOK_EVERY, |room| async move { room.wake() });
         now_and_every(ctx, &self.room.store, &self.room, PURGE_EVERY, |room| async move {
             if let Err(failure) = room.purge().await {
                 log::warn!("mailer: old letters could not be forgotten: {failure}");

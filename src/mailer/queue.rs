@@ -178,9 +178,6 @@ impl Room {
 
     /// Forgets letters whose addressee has not turned up.
     pub(super) async fn purge(&self) -> Result<(), Failure> {
-        if !self.store.leads() {
-            return Ok(());
-        }
         let forgotten = self
             .store
             .write(|tx| Ok::<_, Failure>(store::forget_waiting(tx.conn, tx.now.minus(WAITING_KEPT))?))

@@ -586,6 +586,7 @@ impl Room {
     /// One round of the timer: lets invoices run out, and takes up tries that nobody works on.
     pub async fn look_around(self: Arc<Self>) {
         let Ok(_round) = self.round.try_lock() else { return };
+        // Asked for outside the timer too: where another process leads, that one finds the work in its next round.
         if !self.store.leads() {
             return;
         }

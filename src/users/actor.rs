@@ -14,7 +14,7 @@ use super::store::{self, Account};
 use super::tokens::{Purpose, Tokens};
 use super::*;
 use crate::events::Deliver;
-use crate::ground::now_and_every;
+use crate::ground::{now_and_every, now_and_every_anywhere};
 use crate::messaging::{Credential, Ctx, Failure, Identity, Request, Role};
 use crate::settings;
 use crate::store::{Audit, Audited, Conn, Store, Touch, Tx};
@@ -89,7 +89,7 @@ impl Actor for Users {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         now_and_every(ctx, &self.room.store, &self.room, PURGE_EVERY, purge);
-        now_and_every(ctx, &self.room.store, &self.room, WRITE_USES_EVERY, write_uses);
+        now_and_every_anywhere(ctx, &self.room.store, &self.room, WRITE_USES_EVERY, write_uses);
     }
 }
 
@@ -762,9 +762,6 @@ pub async fn write_uses(room: Arc<Room>) {
 
 /// Deletes sessions and links that have ended, a few at a time, so that nobody waits for it.
 pub async fn purge(room: Arc<Room>) {
-    if !room.store.leads() {
-        return;
-    }
     for _ in 0..PURGE_ROUNDS {
         match room.store.write(|tx| Ok::<_, Failure>(store::purge(tx.conn, tx.now, PURGE_BATCH)?)).await {
             Ok(0) => return,

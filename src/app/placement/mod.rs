@@ -45,6 +45,11 @@ const IN_FLIGHT_MAX: usize = 64;
 pub fn moved(settings: &Settings) -> Result<BTreeMap<String, Place>, OpenError> {
     let fail = |reason| OpenError { domain: NAME, file: settings.data.join(PLACES), reason };
     let places = record::read(settings).map_err(fail)?;
+    for (domain, place) in &places {
+        if let Place::Remote(address) = place {
+            log::info!("{domain} was moved to {address} while the shop ran; {PLACES} in the data folder says so");
+        }
+    }
     record::finish(settings, &places).map_err(fail)?;
     Ok(places)
 }
