@@ -20,7 +20,7 @@ use crate::notifications::{self, Feed, Notifications, Push};
 use crate::payments::{self, Payments};
 use crate::settings::{DOMAINS, Events, Place, Settings};
 use crate::stats::{self, Stats};
-use crate::store::{OpenError, Store};
+use crate::store::{OpenError, Store, WeakStore};
 use crate::types::Clock;
 use crate::users::{self, Users};
 
@@ -276,6 +276,12 @@ impl App {
             }
         }
         names
+    }
+
+    /// The databases of the domains that are here, each with those for whom its events are kept until they were told.
+    #[must_use]
+    pub fn outboxes(&self) -> Vec<(WeakStore, Vec<&'static str>)> {
+        self.relays.iter().map(|relay| (relay.source().downgrade(), self.keeps_for(relay))).collect()
     }
 
     /// The names of what a domain of this version answers.

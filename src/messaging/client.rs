@@ -183,6 +183,14 @@ impl<A: Actor<Context = Context<A>>> Client<A> {
     where
         A: Handler<Envelope<R>>,
     {
+        let is_local = matches!(self.side, Side::Local { .. });
+        R::meter().watch(is_local, self.ask(ctx, request)).await
+    }
+
+    async fn ask<R: Request>(&self, ctx: Ctx, request: R) -> Result<R::Reply, R::Error>
+    where
+        A: Handler<Envelope<R>>,
+    {
         let (address, vitals, permits) = match &self.side {
             Side::Local { address, vitals, permits, .. } => (address, vitals, permits),
             Side::Remote(remote) => return remote.call(ctx, request).await,

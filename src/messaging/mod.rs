@@ -8,6 +8,7 @@ mod client;
 mod ctx;
 mod failure;
 pub mod grpc;
+mod meter;
 mod request;
 mod served;
 mod supervisor;
@@ -15,6 +16,7 @@ mod supervisor;
 pub use client::{Client, Health, HealthState, Since, Storage};
 pub use ctx::{BadKey, Caller, Credential, Ctx, IdempotencyKey, Identity, Role};
 pub use failure::{DomainError, ErrorKind, Failure};
+pub use meter::{Counted, Meter};
 pub use request::{Access, Answer, Envelope, Request};
 pub use served::{Outcome, Route, Served, Table};
 pub use supervisor::{Supervisor, Vitals};
@@ -74,6 +76,10 @@ macro_rules! requests {
                 use $crate::messaging::Access;
                 let $this = self;
                 $access
+            }
+            fn meter() -> &'static $crate::messaging::Meter {
+                static METER: $crate::messaging::Meter = $crate::messaging::Meter::new($name);
+                &METER
             }
         }
     )+};

@@ -131,6 +131,18 @@ fn what(domain: &str, file: &std::path::Path) -> String {
 #[derive(Clone)]
 pub struct Store(Arc<Inner>);
 
+/// A [`Store`] that does not keep the database open.
+#[derive(Clone)]
+pub struct WeakStore(std::sync::Weak<Inner>);
+
+impl WeakStore {
+    /// The store, while somebody keeps it open.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<Store> {
+        self.0.upgrade().map(Store)
+    }
+}
+
 struct Inner {
     domain: &'static str,
     beside: bool,
@@ -230,6 +242,12 @@ impl Store {
         let server = postgres::Server::open(domain, config, server, clock.clone(), own_news, threads).map_err(fail)?;
         let kind = Kind::Postgres(server);
         Ok(Self(Arc::new(Inner { domain, beside: config.beside, clock: clock.clone(), kind, news })))
+    }
+
+    /// A handle that does not keep the database open.
+    #[must_use]
+    pub fn downgrade(&self) -> WeakStore {
+        WeakStore(Arc::downgrade(&self.0))
     }
 
     /// Whose database this is.
@@ -490,6 +508,11 @@ impl Store {
     /// Whether all of `subscribers` have heard of everything.
     pub async fn outbox_is_settled(&self, subscribers: Vec<&'static str>) -> Result<bool, Failure> {
         self.read(move |conn| outbox::is_settled(conn, &subscribers)).await
+    }
+
+    /// How many events each of `subscribers` has not heard of.
+    pub async fn outbox_backlog(&self, subscribers: Vec<&'static str>) -> Result<Vec<(&'static str, i64)>, Failure> {
+        self.read(move |conn| outbox::backlog(conn, &subscribers)).await
     }
 
     /// Forgets what has served its time: answers older than a day, events that all `subscribers` have long heard of.

@@ -87,6 +87,15 @@ pub fn is_settled(conn: &mut Conn, subscribers: &[&str]) -> Result<bool, Failure
     Ok(!has_unnumbered(conn)? && slowest(conn, subscribers)? >= last.unwrap_or(0))
 }
 
+/// How many events are ahead of each subscriber's cursor.
+pub fn backlog(conn: &mut Conn, subscribers: &[&'static str]) -> Result<Vec<(&'static str, i64)>, Failure> {
+    let last: Option<i64> = outbox::table.select(max(outbox::seq)).first(conn)?;
+    let Some(last) = last else { return Ok(subscribers.iter().map(|name| (*name, 0)).collect()) };
+    let cursors: Vec<(String, i64)> = outbox_cursor::table.load(conn)?;
+    let told = |name: &str| cursors.iter().find(|(subscriber, _)| subscriber == name).map_or(0, |(_, seq)| *seq);
+    Ok(subscribers.iter().map(|name| (*name, (last - told(name)).max(0))).collect())
+}
+
 /// The event up to which all subscribers have heard.
 fn slowest(conn: &mut Conn, subscribers: &[&str]) -> QueryResult<i64> {
     let cursors: Vec<i64> = outbox_cursor::table

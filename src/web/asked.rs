@@ -387,6 +387,11 @@ fn csrf_refused() -> Problem {
     )
 }
 
+/// Whether the caller is in one of the shop's own networks.
+pub fn is_internal(request: &HttpRequest, gate: &Gate) -> bool {
+    network(request, gate).1
+}
+
 /// The caller's network address, and whether it is one of the shop's own.
 fn network(request: &HttpRequest, gate: &Gate) -> (String, bool) {
     let peer = request.peer_addr().map(|address| address.ip().to_canonical());

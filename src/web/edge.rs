@@ -12,14 +12,15 @@ use actix_web::body::BoxBody;
 use actix_web::cookie::{Cookie, SameSite};
 use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform, forward_ready};
 use actix_web::http::Method;
-use actix_web::http::Uri;
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_web::http::uri::PathAndQuery;
+use actix_web::http::{StatusCode, Uri};
 use actix_web::{Error, HttpMessage, HttpResponse};
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 
 use super::gate::Gate;
+use super::metrics;
 use super::problem::Problem;
 
 /// The cookie that a browser is signed in by.
@@ -85,6 +86,7 @@ where
         trim_slash(&mut request);
         request.extensions_mut().insert(Rc::clone(&trail));
         let gate = Arc::clone(&self.gate);
+        let figures = metrics::UnderWay::begin(request.method());
         // A panic may come already here, before there is a future to poll.
         let inner = std::panic::catch_unwind(AssertUnwindSafe(|| self.inner.call(request)));
         Box::pin(async move {
@@ -94,12 +96,16 @@ where
             };
             gate.count();
             let Ok(result) = result else {
+                figures.lost(StatusCode::INTERNAL_SERVER_ERROR, trail.began);
                 log::error!("the gateway panicked [{}]", trail.request_id);
                 return Err(Problem::panicked().of_request(Arc::clone(&trail.request_id)).into());
             };
             let mut answer = match result {
                 Ok(answer) => formed(answer, &trail),
-                Err(error) => return Err(problem_of(&error).of_request(Arc::clone(&trail.request_id)).into()),
+                Err(error) => {
+                    figures.lost(error.as_response_error().status_code(), trail.began);
+                    return Err(problem_of(&error).of_request(Arc::clone(&trail.request_id)).into());
+                }
             };
             dress(answer.headers_mut(), &trail.request_id);
             // A cookie that was just set is not taken away again.
@@ -113,6 +119,7 @@ where
                 answer.response_mut().head_mut().set_connection_type(actix_web::http::ConnectionType::Close);
             }
             note(&answer, &trail);
+            figures.answered(&answer, trail.began);
             Ok(answer)
         })
     }

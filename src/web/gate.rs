@@ -12,7 +12,7 @@ use crate::app::{App, Clients};
 use crate::messaging::{Ctx, Failure, IdempotencyKey};
 use crate::settings::Settings;
 use crate::stats::{AddServed, GetServed, StatsError};
-use crate::store::ANSWERS_KEPT;
+use crate::store::{ANSWERS_KEPT, WeakStore};
 use crate::types::{Clock, Timestamp};
 
 /// Who the gateway is to the domains.
@@ -37,6 +37,8 @@ pub struct Gate {
     pub clock: Clock,
     /// All who listen live.
     pub hub: Hub,
+    /// The databases of the domains that are here, and for whom each keeps events.
+    pub outboxes: Vec<(WeakStore, Vec<&'static str>)>,
     draining: AtomicBool,
     served: Served,
     wishes: Mutex<HashSet<(String, IdempotencyKey)>>,
@@ -98,6 +100,7 @@ impl Gate {
         Arc::new(Self {
             hub: Hub::start(&app.feed, app.clock().clone(), users, notifications, live),
             clients,
+            outboxes: app.outboxes(),
             settings: Arc::clone(app.settings()),
             clock: app.clock().clone(),
             draining: AtomicBool::new(false),

@@ -3,6 +3,7 @@
 
 mod books;
 mod files;
+mod health;
 mod serving;
 mod settings;
 mod support;
