@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 use super::grpc::{Remote, RemoteAddress};
-use super::{Ctx, Envelope, Failure, Request, Vitals, hooks};
+use super::{Ctx, Envelope, Failure, Request, Vitals, hooks, trace};
 use crate::types::{Clock, Timestamp};
 
 /// Asks one domain.
@@ -184,7 +184,8 @@ impl<A: Actor<Context = Context<A>>> Client<A> {
         A: Handler<Envelope<R>>,
     {
         let is_local = matches!(self.side, Side::Local { .. });
-        R::meter().watch(is_local, self.ask(ctx, request)).await
+        let trace = ctx.trace.clone();
+        R::meter().watch(is_local, trace::within(trace, self.ask(ctx, request))).await
     }
 
     async fn ask<R: Request>(&self, ctx: Ctx, request: R) -> Result<R::Reply, R::Error>

@@ -12,6 +12,7 @@ mod meter;
 mod request;
 mod served;
 mod supervisor;
+pub mod trace;
 
 pub use client::{Client, Health, HealthState, Since, Storage};
 pub use ctx::{BadKey, Caller, Credential, Ctx, IdempotencyKey, Identity, Role};
@@ -47,7 +48,9 @@ pub mod hooks {
     /// Panics when a test asked for it in the context. Compiled to nothing outside tests.
     pub fn before<R: Request>(ctx: &Ctx) {
         #[cfg(feature = "test-hooks")]
-        assert!(ctx.panic_at.as_deref() != Some(R::NAME), "a test asked {} to panic", R::NAME);
+        super::trace::during(ctx.trace.clone(), || {
+            assert!(ctx.panic_at.as_deref() != Some(R::NAME), "a test asked {} to panic", R::NAME);
+        });
         #[cfg(not(feature = "test-hooks"))]
         let _ = ctx;
     }
@@ -115,7 +118,12 @@ macro_rules! answers {
                 if let Err(denied) = request.access().check(&ctx) {
                     return Box::pin(async move { Err(denied.into()) });
                 }
-                Box::pin($answer(std::sync::Arc::clone(&self.room), ctx, request))
+                // What it logs says so, and what it emits carries it.
+                let trace = ctx.trace.clone();
+                Box::pin($crate::messaging::trace::within(
+                    trace,
+                    $answer(std::sync::Arc::clone(&self.room), ctx, request),
+                ))
             }
         }
         )+

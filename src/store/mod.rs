@@ -31,7 +31,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::events::{Delivery, Event};
-use crate::messaging::{Ctx, DomainError, ErrorKind, Failure, Request, Storage};
+use crate::messaging::{Ctx, DomainError, ErrorKind, Failure, Request, Storage, trace};
 use crate::settings::Postgres;
 use crate::types::{Clock, Timestamp};
 
@@ -331,6 +331,9 @@ impl Store {
         T: Send + 'static,
         E: From<Failure> + From<diesel::result::Error> + Send + 'static,
     {
+        // It runs on another thread.
+        let trace = trace::current();
+        let job = move |tx: &mut Tx<'_>| trace::during(trace, || job(tx));
         match &self.0.kind {
             Kind::Sqlite { writer, .. } => writer.run(job).await,
             Kind::Postgres(server) => server.write(touch, job).await,
@@ -449,6 +452,8 @@ impl Store {
         T: Send + 'static,
         E: DomainError,
     {
+        let trace = trace::current();
+        let query = move |conn: &mut Conn| trace::during(trace, || query(conn));
         match &self.0.kind {
             Kind::Sqlite { readers, .. } => readers.run(query).await,
             Kind::Postgres(server) => server.read(query).await,

@@ -22,11 +22,13 @@ use futures_util::future::LocalBoxFuture;
 use super::gate::Gate;
 use super::metrics;
 use super::problem::Problem;
+use crate::messaging::trace;
 
 /// The cookie that a browser is signed in by.
 pub const COOKIE: &str = "mercat_session";
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The longest id of a caller's own that is taken over.
 const REQUEST_ID_MAX: usize = 128;
@@ -35,6 +37,8 @@ const REQUEST_ID_MAX: usize = 128;
 pub struct Trail {
     /// The id under which all rooms log it.
     pub request_id: Arc<str>,
+    /// Where it stands in its caller's trace, if it says so in a form that can be handed on.
+    pub trace: Option<Arc<str>>,
     /// When it came.
     pub began: Instant,
     /// Whether the caller's cookie is worth nothing any more and is to go.
@@ -80,6 +84,7 @@ where
     fn call(&self, mut request: ServiceRequest) -> Self::Future {
         let trail = Rc::new(Trail {
             request_id: request_id(request.headers()),
+            trace: trace(request.headers()),
             began: Instant::now(),
             drop_cookie: Cell::new(false),
         });
@@ -88,8 +93,10 @@ where
         let gate = Arc::clone(&self.gate);
         let figures = metrics::UnderWay::begin(request.method());
         // A panic may come already here, before there is a future to poll.
-        let inner = std::panic::catch_unwind(AssertUnwindSafe(|| self.inner.call(request)));
-        Box::pin(async move {
+        let inner = trace::during(trail.trace.clone(), || {
+            std::panic::catch_unwind(AssertUnwindSafe(|| self.inner.call(request)))
+        });
+        Box::pin(trace::within(trail.trace.clone(), async move {
             let result = match inner {
                 Ok(future) => AssertUnwindSafe(future).catch_unwind().await,
                 Err(panic) => Err(panic),
@@ -121,7 +128,7 @@ where
             note(&answer, &trail);
             figures.answered(&answer, trail.began);
             Ok(answer)
-        })
+        }))
     }
 }
 
@@ -191,6 +198,10 @@ fn request_id(headers: &HeaderMap) -> Arc<str> {
         Some(given) => given.into(),
         None => own_id(),
     }
+}
+
+fn trace(headers: &HeaderMap) -> Option<Arc<str>> {
+    trace::read(headers.get(TRACEPARENT)?.to_str().ok()?)
 }
 
 /// A UUIDv7 without a system call for each: random once a thread, counted from there. It names, it keeps no secret.

@@ -7,4 +7,5 @@ mod health;
 mod serving;
 mod settings;
 mod support;
+mod traces;
 mod trouble;
