@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use actix::{Actor, Arbiter, ArbiterHandle, AsyncContext, Context, Supervised};
 
-use crate::messaging::{Client, Failure, Storage, Supervisor};
+use crate::messaging::{Client, Failure, Storage, Supervisor, trace};
 use crate::settings::{Database, Settings};
 use crate::store::{Migrations, OpenError, ReaderThreads, Store, StoreConfig};
 use crate::types::Clock;
@@ -217,7 +217,7 @@ where
     T: 'static,
     E: From<Failure> + 'static,
 {
-    actix::spawn(work).await.unwrap_or_else(|lost| {
+    actix::spawn(trace::within(trace::current(), work)).await.unwrap_or_else(|lost| {
         log::error!("work of several steps was cut short: {lost}");
         Err(Failure::Internal.into())
     })

@@ -16,6 +16,7 @@ pub mod events;
 pub mod ground;
 pub mod mailer;
 pub mod messaging;
+pub mod meters;
 pub mod notifications;
 pub mod payments;
 pub mod settings;

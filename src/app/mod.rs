@@ -27,7 +27,7 @@ use crate::stats::{self, Stats};
 use crate::store::{OpenError, Store};
 use crate::types::Clock;
 use crate::users::{self, Users};
-use joints::Joints;
+pub use joints::{Joints, Told};
 pub use placement::{MoveDomain, Moved, Placement, PlacementError};
 use seat::{Seat, Seated};
 
@@ -260,6 +260,12 @@ impl App {
         grpc::Server::bind(address, offers).map(Some)
     }
 
+    /// The outboxes of the domains that are here at any moment.
+    #[must_use]
+    pub fn joints(&self) -> &Arc<Joints> {
+        &self.joints
+    }
+
     /// The names of what a domain of this version answers.
     #[must_use]
     pub fn names(domain: &str) -> Vec<&'static str> {
@@ -345,7 +351,7 @@ pub fn hearers(source: &str) -> Vec<&'static str> {
 /// Waits until `whom` it concerns has heard of everything that has happened at `apps`, and nothing has happened from the
 /// moment at which that was so of the first until it was so of the last: an effect of the last event of one may be an
 /// event of another that was looked at before.
-async fn settle(apps: &[&App], whom: fn(&Joints) -> Vec<joints::Told>) -> Result<(), Failure> {
+async fn settle(apps: &[&App], whom: fn(&Joints) -> Vec<Told>) -> Result<(), Failure> {
     let mut before = None;
     loop {
         let mut now = Some(Vec::new());

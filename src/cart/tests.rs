@@ -196,6 +196,7 @@ impl Shop {
             name: E::NAME.to_owned(),
             at: self.clock.now(),
             data: serde_json::to_value(event).unwrap(),
+            trace: None,
         };
         self.carts.call(Ctx::domain("events"), Deliver { events: vec![event] }).await.unwrap();
     }

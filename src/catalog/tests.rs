@@ -100,6 +100,7 @@ impl Shop {
             name: E::NAME.to_owned(),
             at: self.clock.now(),
             data: serde_json::to_value(event).unwrap(),
+            trace: None,
         };
         // Twice: what is delivered at least once must have its effect once.
         self.ask(Deliver { events: vec![event.clone()] }).await.unwrap();

@@ -7,7 +7,11 @@ use log::{Level, Record};
 use serde_json::Map;
 
 use super::tell;
+use crate::messaging::trace;
 use crate::settings::Log;
+
+/// What the trace that a line belongs to is called in it.
+const TRACE_ID: &str = "trace_id";
 
 /// Begins to log. Panics are logged too, as one line like everything else.
 pub fn start(settings: &Log) {
@@ -29,6 +33,9 @@ pub fn start(settings: &Log) {
             let _ = record.key_values().visit(&mut Pairs(&mut pairs));
             for (name, value) in pairs {
                 write!(out, " {name}={value}")?;
+            }
+            if let Some(trace) = trace::current() {
+                write!(out, " {TRACE_ID}={}", trace::id(&trace))?;
             }
             writeln!(out)
         });
@@ -61,6 +68,9 @@ fn json(time: &str, record: &Record<'_>) -> serde_json::Value {
     line.insert("level".to_owned(), record.level().as_str().into());
     line.insert("target".to_owned(), record.target().into());
     line.insert("message".to_owned(), record.args().to_string().into());
+    if let Some(trace) = trace::current() {
+        line.insert(TRACE_ID.to_owned(), trace::id(&trace).into());
+    }
     line.into()
 }
 

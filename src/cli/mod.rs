@@ -11,6 +11,7 @@ mod backup;
 mod check;
 mod configuration;
 mod doctor;
+mod health;
 mod logging;
 mod move_data;
 mod move_domain;
@@ -153,6 +154,23 @@ Examples:
   MERCAT_PAYMENTS__PLACE=http://payments:50051 mercat doctor"
     )]
     Doctor,
+    /// Ask a running process whether it may get traffic
+    #[command(
+        after_help = "Asks /readyz where the settings say that the process listens, or at --url. For the health checks of
+containers and the like: one line, and nothing else is needed to ask with.
+
+Exit code: 0 it is ready, 1 it is not or cannot be asked.
+
+Examples:
+  mercat health
+  mercat health --url http://127.0.0.1:8080
+  mercat health --url http://127.0.0.1:8080/healthz    only whether it lives"
+    )]
+    Health {
+        /// Where to ask; a path other than / is asked as it is [default: where the settings say, /readyz]
+        #[arg(long, value_name = "URL")]
+        url: Option<String>,
+    },
     /// Copy the whole shop into a folder, while it runs
     #[command(
         after_help = "All databases are copied as they are at the same instant; the shop goes on selling. The copy is
@@ -442,6 +460,7 @@ fn run(cli: Cli) -> Result<(), Failed> {
             seed::demo(&configuration, settings, accounts)
         }
         Command::Doctor => doctor::doctor(&settings),
+        Command::Health { url } => health::health(&settings, url.as_deref()),
         Command::Check => check::check(&configuration, settings),
         Command::MoveData { from, to } => move_data::move_data(&configuration, settings, &from, &to),
         Command::Move { domain, to, email, shop } => {

@@ -52,7 +52,8 @@ impl Shop {
 
     async fn hear<E: Event>(&self, event: &E) {
         let data = serde_json::to_value(event).unwrap();
-        let delivery = Delivery { id: EventId::new(), name: E::NAME.to_owned(), at: Timestamp::from_micros(0), data };
+        let delivery =
+            Delivery { id: EventId::new(), name: E::NAME.to_owned(), at: Timestamp::from_micros(0), data, trace: None };
         self.client.call(Ctx::domain("users"), Deliver { events: vec![delivery] }).await.unwrap();
     }
 

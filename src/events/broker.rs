@@ -169,7 +169,12 @@ impl Broker {
             let wanted = self.0.domains.iter().any(|(_, wants)| wants.contains(&event.name.as_str()));
             // An event that should lie in a queue and finds none comes back: somebody has deleted the queue.
             let options = BasicPublishOptions { mandatory: wanted, ..Default::default() };
+            let mut headers = FieldTable::default();
+            if let Some(trace) = &event.trace {
+                headers.insert("traceparent".into(), long(trace));
+            }
             let properties = BasicProperties::default()
+                .with_headers(headers)
                 .with_delivery_mode(PERSISTENT)
                 .with_content_type("application/json".into())
                 .with_app_id("mercat".into())

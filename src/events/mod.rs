@@ -45,6 +45,9 @@ pub struct Delivery {
     pub at: Timestamp,
     /// The event itself.
     pub data: serde_json::Value,
+    /// Where what made it happen stood in a trace (W3C `traceparent`), when it was in one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<String>,
 }
 
 impl Delivery {

@@ -76,7 +76,8 @@ impl Shop {
         let cart = &self.app.clients.cart;
         cart.call(plain(), AddItem { user_id, product_id: self.product, quantity: 2 }).await.unwrap();
         let invoice = cart.call(plain(), Checkout { user_id, email: None }).await.unwrap();
-        let ctx = plain().with_key(IdempotencyKey::parse(&format!("pay-{name}")).unwrap());
+        let mut ctx = plain().with_key(IdempotencyKey::parse(&format!("pay-{name}")).unwrap());
+        ctx.trace = Some(TRACE.into());
         let pay = PayInvoice { invoice_id: invoice.id, token: "tok_ok".into() };
         self.app.clients.payments.call(ctx, pay).await.unwrap()
     }
@@ -95,6 +96,9 @@ impl Shop {
         panic!("the shop does not settle");
     }
 }
+
+/// The trace in which every order is paid.
+const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 fn plain() -> Ctx {
     Ctx::domain("test")
@@ -192,6 +196,9 @@ async fn strangers_can_bind_a_queue_and_read_json_that_is_documented() {
     assert_eq!(event["data"]["invoice"]["total"], 9_600);
     assert_eq!(message.properties.message_id().as_ref().map(ToString::to_string).as_deref(), event["id"].as_str());
     assert_eq!(message.properties.content_type().as_ref().map(|kind| kind.as_str()), Some("application/json"));
+    let headers = message.properties.headers().as_ref().unwrap();
+    let traced = headers.inner().get("traceparent").and_then(|value| value.as_long_string()).map(ToString::to_string);
+    assert_eq!((traced.as_deref(), event["trace"].as_str()), (Some(TRACE), Some(TRACE)));
 }
 
 #[actix::test]

@@ -59,7 +59,7 @@ fn mail(to: &str) -> SendEmail {
 
 fn news<E: Event>(shop: &Shop, event: &E) -> Delivery {
     let data = serde_json::to_value(event).unwrap();
-    Delivery { id: EventId::new(), name: E::NAME.to_owned(), at: shop.clock.now(), data }
+    Delivery { id: EventId::new(), name: E::NAME.to_owned(), at: shop.clock.now(), data, trace: None }
 }
 
 impl Shop {

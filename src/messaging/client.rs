@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, watch};
 
 use super::grpc::{Peer, Remote, RemoteAddress};
-use super::{Ctx, Envelope, Failure, Request, Vitals, hooks};
+use super::{Ctx, Envelope, Failure, Request, Vitals, hooks, trace};
 use crate::types::{Clock, Timestamp};
 
 /// Asks one domain.
@@ -250,6 +250,15 @@ impl<A: Actor<Context = Context<A>>> Client<A> {
     where
         A: Handler<Envelope<R>>,
     {
+        let (is_local, trace) = (self.is_here(), ctx.trace.clone());
+        R::meter().watch(is_local, trace::within(trace, self.ask(ctx, request))).await
+    }
+
+    /// Asks wherever the domain is; while it moves, waits.
+    async fn ask<R: Request>(&self, ctx: Ctx, request: R) -> Result<R::Reply, R::Error>
+    where
+        A: Handler<Envelope<R>>,
+    {
         loop {
             let side = self.seat.side();
             let Ok(_permit) = side.permits.try_acquire() else {
@@ -261,7 +270,7 @@ impl<A: Actor<Context = Context<A>>> Client<A> {
                 return Err(Failure::Overloaded.into());
             };
             match &side.to {
-                To::Local { address, vitals, .. } => return self.ask(address, vitals, ctx, request).await,
+                To::Local { address, vitals, .. } => return self.ask_here(address, vitals, ctx, request).await,
                 To::Remote(remote) => return remote.call(ctx, request).await,
                 To::Off => return Err(Failure::Unavailable.into()),
                 To::Moving => {
@@ -280,7 +289,7 @@ impl<A: Actor<Context = Context<A>>> Client<A> {
     }
 
     /// Asks the actor in this process.
-    async fn ask<R: Request>(
+    async fn ask_here<R: Request>(
         &self,
         address: &Addr<A>,
         vitals: &Vitals,

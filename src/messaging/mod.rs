@@ -8,13 +8,16 @@ mod client;
 mod ctx;
 mod failure;
 pub mod grpc;
+mod meter;
 mod request;
 mod served;
 mod supervisor;
+pub mod trace;
 
 pub use client::{Client, Health, HealthState, Pause, Since, Storage};
 pub use ctx::{BadKey, Caller, Credential, Ctx, IdempotencyKey, Identity, Role};
 pub use failure::{DomainError, ErrorKind, Failure};
+pub use meter::{Counted, Meter};
 pub use request::{Access, Answer, Envelope, Request};
 pub use served::{Outcome, Route, Served, Table};
 pub use supervisor::{Supervisor, Vitals};
@@ -45,7 +48,9 @@ pub mod hooks {
     /// Panics when a test asked for it in the context. Compiled to nothing outside tests.
     pub fn before<R: Request>(ctx: &Ctx) {
         #[cfg(feature = "test-hooks")]
-        assert!(ctx.panic_at.as_deref() != Some(R::NAME), "a test asked {} to panic", R::NAME);
+        super::trace::during(ctx.trace.clone(), || {
+            assert!(ctx.panic_at.as_deref() != Some(R::NAME), "a test asked {} to panic", R::NAME);
+        });
         #[cfg(not(feature = "test-hooks"))]
         let _ = ctx;
     }
@@ -74,6 +79,10 @@ macro_rules! requests {
                 use $crate::messaging::Access;
                 let $this = self;
                 $access
+            }
+            fn meter() -> &'static $crate::messaging::Meter {
+                static METER: $crate::messaging::Meter = $crate::messaging::Meter::new($name);
+                &METER
             }
         }
     )+};
@@ -109,7 +118,12 @@ macro_rules! answers {
                 if let Err(denied) = request.access().check(&ctx) {
                     return Box::pin(async move { Err(denied.into()) });
                 }
-                Box::pin($answer(std::sync::Arc::clone(&self.room), ctx, request))
+                // What it logs says so, and what it emits carries it.
+                let trace = ctx.trace.clone();
+                Box::pin($crate::messaging::trace::within(
+                    trace,
+                    $answer(std::sync::Arc::clone(&self.room), ctx, request),
+                ))
             }
         }
         )+

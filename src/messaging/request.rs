@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Caller, Ctx, DomainError, Failure, Role};
+use super::{Caller, Ctx, DomainError, Failure, Meter, Role};
 use crate::types::UserId;
 
 /// What an actor's handler gives back.
@@ -25,6 +25,9 @@ pub trait Request: Serialize + DeserializeOwned + Send + 'static {
 
     /// Who may ask. Decided here, so that every way in has the same rights.
     fn access(&self) -> Access;
+
+    /// What is counted of it in this process.
+    fn meter() -> &'static Meter;
 }
 
 /// Who may ask a request. Another domain of the shop may ask everything.

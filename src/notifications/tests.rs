@@ -30,7 +30,7 @@ fn open_in(dir: &TempDir, keep: i64) -> Shop {
 
 fn event<E: Event>(event: &E) -> Delivery {
     let data = serde_json::to_value(event).unwrap();
-    Delivery { id: EventId::new(), name: E::NAME.to_owned(), at: Timestamp::from_micros(0), data }
+    Delivery { id: EventId::new(), name: E::NAME.to_owned(), at: Timestamp::from_micros(0), data, trace: None }
 }
 
 fn invoice(user: UserId, number: i64) -> Invoice {

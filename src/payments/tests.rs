@@ -192,6 +192,7 @@ impl Shop {
             name: E::NAME.to_owned(),
             at: self.clock.now(),
             data: serde_json::to_value(event).unwrap(),
+            trace: None,
         };
         self.payments.call(Ctx::domain("events"), Deliver { events: vec![event] }).await.unwrap();
     }

@@ -142,7 +142,7 @@ pub static SETTINGS: LazyLock<Vec<Spec>> = LazyLock::new(|| {
         (
             "stats.internal_networks",
             "127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7",
-            "Who may read the action log: networks, with commas between them.",
+            "Who may read the action log and /metrics: networks, with commas between them.",
         ),
         ("stats.keep_days", "400", "Days the action log is kept. The daily figures stay."),
         ("notifications.keep", "1000", "How many notifications of each user are kept."),

@@ -46,7 +46,8 @@ fn anyone(internal: bool) -> Ctx {
 }
 
 fn news<E: Event>(when: Timestamp, event: &E) -> Delivery {
-    Delivery { id: EventId::new(), name: E::NAME.to_owned(), at: when, data: serde_json::to_value(event).unwrap() }
+    let data = serde_json::to_value(event).unwrap();
+    Delivery { id: EventId::new(), name: E::NAME.to_owned(), at: when, data, trace: None }
 }
 
 fn registered(when: &str, role: Role) -> Delivery {

@@ -32,7 +32,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::events::{Delivery, Event};
-use crate::messaging::{Ctx, DomainError, ErrorKind, Failure, Request, Storage};
+use crate::messaging::{Ctx, DomainError, ErrorKind, Failure, Request, Storage, trace};
 use crate::settings::Postgres;
 use crate::types::{Clock, Timestamp};
 
@@ -314,6 +314,9 @@ impl Store {
         T: Send + 'static,
         E: From<Failure> + From<diesel::result::Error> + Send + 'static,
     {
+        // It runs on another thread.
+        let trace = trace::current();
+        let job = move |tx: &mut Tx<'_>| trace::during(trace, || job(tx));
         match &self.0.kind {
             Kind::Sqlite { writer, .. } => writer.run(job).await,
             Kind::Postgres(server) => server.write(touch, job).await,
@@ -432,6 +435,8 @@ impl Store {
         T: Send + 'static,
         E: DomainError,
     {
+        let trace = trace::current();
+        let query = move |conn: &mut Conn| trace::during(trace, || query(conn));
         match &self.0.kind {
             Kind::Sqlite { readers, .. } => readers.run(query).await,
             Kind::Postgres(server) => server.read(query).await,
@@ -497,6 +502,11 @@ impl Store {
     /// nothing has happened that they would hear of.
     pub async fn outbox_settled_at(&self, subscribers: Vec<&'static str>) -> Result<Option<i64>, Failure> {
         self.read(move |conn| outbox::settled_at(conn, &subscribers)).await
+    }
+
+    /// How many events each of `subscribers` has not heard of.
+    pub async fn outbox_backlog(&self, subscribers: Vec<&'static str>) -> Result<Vec<(&'static str, i64)>, Failure> {
+        self.read(move |conn| outbox::backlog(conn, &subscribers)).await
     }
 
     /// Forgets what has served its time: answers older than a day, events that all `subscribers` have long heard of.

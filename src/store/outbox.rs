@@ -10,7 +10,7 @@ use super::query::*;
 use super::schema::{dead_letter, inbox, outbox, outbox_cursor};
 use super::{Conn, Prepare, Tx, is_of_database};
 use crate::events::{Delivery, Event};
-use crate::messaging::{DomainError, Failure};
+use crate::messaging::{DomainError, Failure, trace};
 use crate::types::{EventId, Timestamp};
 
 /// How long an event that everybody has heard of stays readable.
@@ -22,7 +22,13 @@ const INBOX_KEPT: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 pub fn insert<E: Event>(conn: &mut Conn, now: Timestamp, event: &E) -> QueryResult<()> {
     let data = serde_json::to_string(event).map_err(|e| diesel::result::Error::SerializationError(Box::new(e)))?;
     diesel::insert_into(outbox::table)
-        .values((outbox::id.eq(EventId::new()), outbox::name.eq(E::NAME), outbox::at.eq(now), outbox::data.eq(data)))
+        .values((
+            outbox::id.eq(EventId::new()),
+            outbox::name.eq(E::NAME),
+            outbox::at.eq(now),
+            outbox::data.eq(data),
+            outbox::trace.eq(trace::current().as_deref()),
+        ))
         .execute(conn)?;
     Ok(())
 }
@@ -34,15 +40,15 @@ pub fn after(conn: &mut Conn, subscriber: &str, limit: i64) -> Result<Vec<(i64, 
         .select(outbox_cursor::seq)
         .first(conn)
         .optional()?;
-    let rows: Vec<(i64, EventId, String, Timestamp, String)> =
+    let rows: Vec<(i64, EventId, String, Timestamp, String, Option<String>)> =
         outbox::table.filter(outbox::seq.gt(told.unwrap_or(0))).order(outbox::seq).limit(limit).load(conn)?;
     rows.into_iter()
-        .map(|(seq, id, name, at, data)| {
+        .map(|(seq, id, name, at, data, trace)| {
             let data = serde_json::from_str(&data).map_err(|error| {
                 log::error!("event {id} in the outbox cannot be read: {error}");
                 Failure::Internal
             })?;
-            Ok((seq, Delivery { id, name, at, data }))
+            Ok((seq, Delivery { id, name, at, data, trace }))
         })
         .collect()
 }
@@ -91,6 +97,15 @@ pub fn settled_at(conn: &mut Conn, subscribers: &[&str]) -> Result<Option<i64>, 
     Ok((!has_unnumbered(conn)? && slowest(conn, subscribers)? >= last).then_some(last))
 }
 
+/// How many events are ahead of each subscriber's cursor.
+pub fn backlog(conn: &mut Conn, subscribers: &[&'static str]) -> Result<Vec<(&'static str, i64)>, Failure> {
+    let last: Option<i64> = outbox::table.select(max(outbox::seq)).first(conn)?;
+    let Some(last) = last else { return Ok(subscribers.iter().map(|name| (*name, 0)).collect()) };
+    let cursors: Vec<(String, i64)> = outbox_cursor::table.load(conn)?;
+    let told = |name: &str| cursors.iter().find(|(subscriber, _)| subscriber == name).map_or(0, |(_, seq)| *seq);
+    Ok(subscribers.iter().map(|name| (*name, (last - told(name)).max(0))).collect())
+}
+
 /// The event up to which all subscribers have heard.
 fn slowest(conn: &mut Conn, subscribers: &[&str]) -> QueryResult<i64> {
     let cursors: Vec<i64> = outbox_cursor::table
@@ -123,11 +138,13 @@ where
     // What the effect itself failed of: when that undid the whole transaction, the end of this savepoint fails of another.
     let (now, mut has_news, mut can_save) = (tx.now, tx.has_news, true);
     // A savepoint of its own, so that half an effect never stays behind.
-    let outcome = tx.conn.transaction(|conn| {
-        let mut inner = Tx { conn, now, has_news };
-        effect(&mut inner, event).inspect_err(|error| can_save = !is_of_database(error))?;
-        has_news = inner.has_news;
-        Ok::<_, E>(())
+    let outcome = trace::during(event.trace.as_deref().and_then(trace::read), || {
+        tx.conn.transaction(|conn| {
+            let mut inner = Tx { conn, now, has_news };
+            effect(&mut inner, event).inspect_err(|error| can_save = !is_of_database(error))?;
+            has_news = inner.has_news;
+            Ok::<_, E>(())
+        })
     });
     tx.has_news = has_news;
     if let Err(reason) = outcome {

@@ -19,7 +19,7 @@ use r2d2::{ManageConnection, Pool, PooledConnection};
 use tokio::sync::{Notify, RwLock, Semaphore};
 
 use super::presence::Presence;
-use super::reader::ReaderThreads;
+use super::reader::{ReaderThreads, blocking};
 use super::{Conn, StoreConfig, Touch, Tx, is_of_database, touch};
 use crate::messaging::{DomainError, Failure, Storage};
 use crate::settings::Postgres;
@@ -294,7 +294,7 @@ impl Server {
         let permit = permits.acquire_owned().await.map_err(|_| Failure::Unavailable)?;
         let (pool, clock, begin) = (self.writers.pool.clone(), self.clock.clone(), touch.begin(&self.schema));
         let (news, trouble) = (Arc::clone(&self.news), Trouble::new(self.domain, &self.storage));
-        let work = tokio::task::spawn_blocking(move || {
+        let work = blocking(move || {
             let _held = (place, alone, among, permit);
             let result = transact(&pool, trouble.patience(), &begin, &clock, job);
             trouble.wrote(&result);
@@ -307,10 +307,7 @@ impl Server {
             }
             result
         });
-        work.await.unwrap_or_else(|panicked| {
-            log::error!("database: a job panicked: {panicked}");
-            Err(Failure::Internal.into())
-        })
+        work.await.unwrap_or_else(|| Err(Failure::Internal.into()))
     }
 
     pub async fn read<T, E>(&self, query: impl FnOnce(&mut Conn) -> Result<T, E> + Send + 'static) -> Result<T, E>
@@ -321,7 +318,7 @@ impl Server {
         let permits = Arc::clone(&self.readers.permits);
         let permit = permits.acquire_owned().await.map_err(|_| Failure::Unavailable)?;
         let (pool, trouble) = (self.readers.pool.clone(), Trouble::new(self.domain, &self.storage));
-        let work = tokio::task::spawn_blocking(move || {
+        let work = blocking(move || {
             let _permit = permit;
             let result = match pool.get_timeout(trouble.patience()) {
                 Ok(mut kept) => query(&mut kept.conn),
@@ -331,10 +328,7 @@ impl Server {
             trouble.read(result.as_ref().is_err_and(is_of_database));
             result
         });
-        work.await.unwrap_or_else(|panicked| {
-            log::error!("database: a query panicked: {panicked}");
-            Err(Failure::Internal.into())
-        })
+        work.await.unwrap_or_else(|| Err(Failure::Internal.into()))
     }
 }
 

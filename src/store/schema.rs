@@ -17,6 +17,7 @@ diesel::table! {
         name -> Text,
         at -> BigInt,
         data -> Text,
+        trace -> Nullable<Text>,
     }
 }
 

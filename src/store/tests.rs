@@ -174,6 +174,27 @@ async fn an_event_is_told_only_if_its_change_is_durable_and_has_its_effect_once(
 }
 
 #[actix::test]
+async fn an_event_says_in_which_trace_it_was_caused_and_so_does_what_its_effect_causes() {
+    const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let shop = open();
+    shop.store.write(|tx| put(tx, "outside")).await.unwrap();
+    trace::within(trace::read(TRACE), shop.store.write(|tx| put(tx, "inside"))).await.unwrap();
+    let traces = async |after: usize| -> Vec<Option<String>> {
+        let told = shop.store.outbox_after("me", 10).await.unwrap();
+        told.into_iter().skip(after).map(|(_, event)| event.trace).collect()
+    };
+    let caused = [None, Some(TRACE.to_owned())];
+    assert_eq!(traces(0).await, caused);
+    let events = shop.store.outbox_after("me", 10).await.unwrap().into_iter().map(|(_, event)| event).collect();
+    shop.store.consume(events, |tx, _| put(tx, "effect").map(drop)).await.unwrap();
+    assert_eq!(traces(2).await, caused);
+    // A reader knows it too, for what it logs.
+    let seen =
+        trace::within(trace::read(TRACE), shop.store.read(|_| Ok::<_, Failure>(trace::current()))).await.unwrap();
+    assert_eq!(seen.as_deref(), Some(TRACE));
+}
+
+#[actix::test]
 async fn one_bad_event_is_set_aside_and_the_next_still_has_its_effect() {
     let shop = open();
     for name in ["good", "bad", "also good"] {

@@ -33,7 +33,6 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const X_REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 #[cfg(feature = "test-hooks")]
 const X_TEST_PANIC: HeaderName = HeaderName::from_static("x-test-panic");
@@ -91,7 +90,7 @@ impl Asked {
         let stranger = Caller::Anyone { address: address.into(), internal };
         let mut ctx = Ctx::new(stranger, Arc::clone(&trail.request_id));
         ctx.deadline = (trail.began + gate.settings.http.request_timeout).into();
-        ctx.trace = trace(request.headers());
+        ctx.trace.clone_from(&trail.trace);
         #[cfg(feature = "test-hooks")]
         if let Some(name) = request.headers().get(&X_TEST_PANIC).and_then(|value| value.to_str().ok()) {
             ctx.panic_at = Some(name.into());
@@ -302,17 +301,6 @@ fn key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem> {
     })
 }
 
-/// Where the request stands in its caller's trace (W3C), if it says so in a form that can be handed on.
-fn trace(headers: &HeaderMap) -> Option<Arc<str>> {
-    let text = headers.get(TRACEPARENT)?.to_str().ok()?;
-    let parts: Vec<&str> = text.split('-').collect();
-    let hex = |part: &str, length| part.len() == length && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    match parts[..] {
-        ["00", trace, span, flags] if hex(trace, 32) && hex(span, 16) && hex(flags, 2) => Some(text.into()),
-        _ => None,
-    }
-}
-
 /// Whose token came, if one did: a bearer token, or else the cookie.
 async fn authenticate(
     request: &HttpRequest,
@@ -385,6 +373,11 @@ fn csrf_refused() -> Problem {
         "a change made by cookie must come from the shop's own pages: send `X-Requested-With: mercat`, or an `Origin` \
          that is this host, or use a bearer token",
     )
+}
+
+/// Whether the caller is in one of the shop's own networks.
+pub fn is_internal(request: &HttpRequest, gate: &Gate) -> bool {
+    network(request, gate).1
 }
 
 /// The caller's network address, and whether it is one of the shop's own.

@@ -12,20 +12,23 @@ use actix_web::body::BoxBody;
 use actix_web::cookie::{Cookie, SameSite};
 use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform, forward_ready};
 use actix_web::http::Method;
-use actix_web::http::Uri;
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_web::http::uri::PathAndQuery;
+use actix_web::http::{StatusCode, Uri};
 use actix_web::{Error, HttpMessage, HttpResponse};
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 
 use super::gate::Gate;
+use super::metrics;
 use super::problem::Problem;
+use crate::messaging::trace;
 
 /// The cookie that a browser is signed in by.
 pub const COOKIE: &str = "mercat_session";
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The longest id of a caller's own that is taken over.
 const REQUEST_ID_MAX: usize = 128;
@@ -34,6 +37,8 @@ const REQUEST_ID_MAX: usize = 128;
 pub struct Trail {
     /// The id under which all rooms log it.
     pub request_id: Arc<str>,
+    /// Where it stands in its caller's trace, if it says so in a form that can be handed on.
+    pub trace: Option<Arc<str>>,
     /// When it came.
     pub began: Instant,
     /// Whether the caller's cookie is worth nothing any more and is to go.
@@ -79,27 +84,35 @@ where
     fn call(&self, mut request: ServiceRequest) -> Self::Future {
         let trail = Rc::new(Trail {
             request_id: request_id(request.headers()),
+            trace: trace(request.headers()),
             began: Instant::now(),
             drop_cookie: Cell::new(false),
         });
         trim_slash(&mut request);
         request.extensions_mut().insert(Rc::clone(&trail));
         let gate = Arc::clone(&self.gate);
+        let figures = metrics::UnderWay::begin(request.method());
         // A panic may come already here, before there is a future to poll.
-        let inner = std::panic::catch_unwind(AssertUnwindSafe(|| self.inner.call(request)));
-        Box::pin(async move {
+        let inner = trace::during(trail.trace.clone(), || {
+            std::panic::catch_unwind(AssertUnwindSafe(|| self.inner.call(request)))
+        });
+        Box::pin(trace::within(trail.trace.clone(), async move {
             let result = match inner {
                 Ok(future) => AssertUnwindSafe(future).catch_unwind().await,
                 Err(panic) => Err(panic),
             };
             gate.count();
             let Ok(result) = result else {
+                figures.lost(StatusCode::INTERNAL_SERVER_ERROR, trail.began);
                 log::error!("the gateway panicked [{}]", trail.request_id);
                 return Err(Problem::panicked().of_request(Arc::clone(&trail.request_id)).into());
             };
             let mut answer = match result {
                 Ok(answer) => formed(answer, &trail),
-                Err(error) => return Err(problem_of(&error).of_request(Arc::clone(&trail.request_id)).into()),
+                Err(error) => {
+                    figures.lost(error.as_response_error().status_code(), trail.began);
+                    return Err(problem_of(&error).of_request(Arc::clone(&trail.request_id)).into());
+                }
             };
             dress(answer.headers_mut(), &trail.request_id);
             // A cookie that was just set is not taken away again.
@@ -113,8 +126,9 @@ where
                 answer.response_mut().head_mut().set_connection_type(actix_web::http::ConnectionType::Close);
             }
             note(&answer, &trail);
+            figures.answered(&answer, trail.began);
             Ok(answer)
-        })
+        }))
     }
 }
 
@@ -184,6 +198,10 @@ fn request_id(headers: &HeaderMap) -> Arc<str> {
         Some(given) => given.into(),
         None => own_id(),
     }
+}
+
+fn trace(headers: &HeaderMap) -> Option<Arc<str>> {
+    trace::read(headers.get(TRACEPARENT)?.to_str().ok()?)
 }
 
 /// A UUIDv7 without a system call for each: random once a thread, counted from there. It names, it keeps no secret.

@@ -8,7 +8,7 @@ use quick_cache::sync::Cache;
 use sha2::{Digest, Sha256};
 
 use super::live::{Hub, LiveSettings};
-use crate::app::{App, Clients};
+use crate::app::{App, Clients, Joints};
 use crate::messaging::{Ctx, Failure, IdempotencyKey};
 use crate::settings::Settings;
 use crate::stats::{AddServed, GetServed, StatsError};
@@ -37,6 +37,8 @@ pub struct Gate {
     pub clock: Clock,
     /// All who listen live.
     pub hub: Hub,
+    /// The databases of the domains that are here, and for whom each keeps events.
+    pub outboxes: Arc<Joints>,
     draining: AtomicBool,
     served: Served,
     wishes: Mutex<HashSet<(String, IdempotencyKey)>>,
@@ -98,6 +100,7 @@ impl Gate {
         Arc::new(Self {
             hub: Hub::start(&app.feed, app.clock().clone(), users, notifications, live),
             clients,
+            outboxes: Arc::clone(app.joints()),
             settings: Arc::clone(app.settings()),
             clock: app.clock().clone(),
             draining: AtomicBool::new(false),

@@ -25,14 +25,14 @@ use crate::messaging::grpc::proto::{
 };
 use crate::messaging::grpc::{DESCRIPTORS, patience};
 use crate::messaging::{
-    self, Caller, Client, Ctx, DomainError, Envelope, ErrorKind, Failure, HealthState, IdempotencyKey,
+    self, Caller, Client, Ctx, DomainError, Envelope, ErrorKind, Failure, HealthState, IdempotencyKey, trace,
 };
 use crate::payments::{self, PaymentsError};
 use crate::settings::Settings;
 use crate::types::{PageRequest, fresh};
 use crate::users::{self, Authenticate, UsersError};
 
-/// The longest id of a caller's own, and the longest trace, that are taken over.
+/// The longest id of a caller's own that is taken over.
 const TEXT_MAX: usize = 128;
 
 /// Adds the typed services for the domains that can be asked from this process, and the reflection service, by which
@@ -88,7 +88,7 @@ impl Door {
         };
         let request_id = text("x-request-id").filter(short).map_or_else(|| fresh().to_string(), str::to_owned);
         let mut ctx = Ctx::new(caller, request_id).within(patience(metadata));
-        ctx.trace = text("traceparent").filter(short).map(Into::into);
+        ctx.trace = text("traceparent").and_then(trace::read);
         if let Some(key) = text("idempotency-key") {
             ctx.key = Some(
                 IdempotencyKey::parse(key)

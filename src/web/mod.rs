@@ -18,6 +18,7 @@ mod images;
 mod input;
 pub mod live;
 mod mailer;
+mod metrics;
 mod notifications;
 mod pages;
 mod payments;
@@ -74,6 +75,7 @@ pub struct Handle {
 /// # Errors
 /// When the address cannot be bound.
 pub fn start(app: &App) -> io::Result<Server> {
+    metrics::begin();
     let gate = Gate::new(app);
     let settings = Arc::clone(&gate.settings);
     let data = web::Data::from(Arc::clone(&gate));

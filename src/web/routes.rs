@@ -11,7 +11,9 @@ use actix_web::{FromRequest, Handler, HttpRequest, HttpResponse, Resource, Respo
 
 use super::asked::BASE;
 use super::problem::Problem;
-use super::{cart, catalog, comments, health, images, mailer, notifications, pages, payments, placement, stats, users};
+use super::{
+    cart, catalog, comments, health, images, mailer, metrics, notifications, pages, payments, placement, stats, users,
+};
 
 /// The paths of the storefront that its own script knows what to do with.
 const SHOP: [&str; 12] = [
@@ -32,11 +34,19 @@ const SHOP: [&str; 12] = [
 /// One path and what it does for each method. A method it has not is answered with those it has.
 struct At {
     resource: Resource,
+    /// As figures name it.
+    pattern: String,
     methods: Vec<&'static str>,
 }
 
+/// A path of the interface.
 fn at(path: &str) -> At {
-    At { resource: web::resource(path), methods: Vec::new() }
+    At { resource: web::resource(path), pattern: format!("{BASE}{path}"), methods: Vec::new() }
+}
+
+/// A path beside the interface.
+fn beside(path: &str) -> At {
+    At { resource: web::resource(path), pattern: path.to_owned(), methods: Vec::new() }
 }
 
 impl At {
@@ -89,7 +99,8 @@ impl HttpServiceFactory for At {
                 }
             }
         };
-        self.resource.default_service(web::to(other)).register(config);
+        let figures = metrics::Route::of(&self.pattern, &self.methods);
+        self.resource.app_data(figures).default_service(web::to(other)).register(config);
     }
 }
 
@@ -142,11 +153,11 @@ pub fn all(config: &mut ServiceConfig) {
     config.service(api);
     state(config);
     config
-        .service(at("/static/{path:.*}").get(pages::file))
-        .service(at("/admin").get(pages::admin))
-        .service(at("/admin/{path:.*}").get(pages::admin));
+        .service(beside("/static/{path:.*}").get(pages::file))
+        .service(beside("/admin").get(pages::admin))
+        .service(beside("/admin/{path:.*}").get(pages::admin));
     for path in SHOP.into_iter().chain(["/notifications"]) {
-        config.service(at(path).get(pages::shop));
+        config.service(beside(path).get(pages::shop));
     }
     config.default_service(web::to(pages::missing));
 }
@@ -160,9 +171,10 @@ pub fn bare(config: &mut ServiceConfig) {
 /// How the process is.
 fn state(config: &mut ServiceConfig) {
     config
-        .service(at("/healthz").get(health::alive))
-        .service(at("/readyz").get(health::ready))
-        .service(at("/health").get(health::report));
+        .service(beside("/healthz").get(health::alive))
+        .service(beside("/readyz").get(health::ready))
+        .service(beside("/health").get(health::report))
+        .service(beside("/metrics").get(metrics::show));
 }
 
 /// Nothing under the interface's base is a page, whatever a browser says it accepts.

@@ -3,7 +3,9 @@
 
 mod books;
 mod files;
+mod health;
 mod serving;
 mod settings;
 mod support;
+mod traces;
 mod trouble;

@@ -6,6 +6,7 @@ mod bare;
 mod crowds;
 mod deaths;
 mod every_route;
+mod figures;
 mod live;
 mod money;
 mod panics;

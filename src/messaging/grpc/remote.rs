@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::link::{Connection, SaidDomain, Seen, Trouble};
 use super::peer::Peer;
-use super::proto::{CallRequest, call_reply::Outcome};
+use super::proto::{CallReply, CallRequest, call_reply::Outcome};
 use crate::messaging::{Ctx, Failure, Health, HealthState, Request};
 
 /// A domain in another process.
@@ -52,50 +52,9 @@ impl Remote {
 
     /// Asks, as a client in the domain's own process would.
     pub async fn call<R: Request>(&self, ctx: Ctx, request: R) -> Result<R::Reply, R::Error> {
-        let fail = |failure: Failure| Err(R::Error::from(failure));
-        let written = serde_json::to_vec(&request).and_then(|body| Ok((body, serde_json::to_vec(&ctx.caller)?)));
+        let written = serde_json::to_vec(&request);
         drop(request);
-        let (body, caller) = match written {
-            Ok(written) => written,
-            Err(error) => {
-                log::error!("{} has no JSON form: {error} [{}]", R::NAME, ctx.request_id);
-                return fail(Failure::Internal);
-            }
-        };
-        if body.len() > self.peer.body_max() {
-            log::error!("{} is larger than what may travel, {} bytes [{}]", R::NAME, body.len(), ctx.request_id);
-            return fail(Failure::Internal);
-        }
-        let message = CallRequest {
-            domain: self.domain.to_owned(),
-            name: R::NAME.to_owned(),
-            body: Bytes::from(body),
-            caller: Bytes::from(caller),
-            request_id: ctx.request_id.to_string(),
-            idempotency_key: ctx.key.as_ref().map(|key| key.as_str().to_owned()).unwrap_or_default(),
-        };
-        let repeatable = R::RETRYABLE || ctx.key.is_some();
-        let answers = |connection: &Connection| {
-            connection.said().domains.get(self.domain).is_some_and(|domain| domain.names.contains(R::NAME))
-        };
-        let called = self.peer.call(&ctx, message, repeatable, answers);
-        let reply = match tokio::time::timeout_at(ctx.deadline, called).await {
-            Ok(Ok(reply)) => reply,
-            Ok(Err(trouble)) => {
-                let (failure, why) = match trouble {
-                    Trouble::NotSent(why) | Trouble::Unknown(why) => (Failure::Unavailable, why),
-                    Trouble::Refused(failure, why) => (failure, why),
-                };
-                // While nobody is there every call ends so, and that nobody is there has been logged.
-                let level = if failure == Failure::Unavailable { log::Level::Debug } else { log::Level::Warn };
-                log::log!(level, "{}: {} has no answer: {why} [{}]", self.domain, R::NAME, ctx.request_id);
-                return fail(failure);
-            }
-            Err(_) => {
-                log::warn!("{}: {} was not answered in time [{}]", self.domain, R::NAME, ctx.request_id);
-                return fail(Failure::DeadlineExceeded);
-            }
-        };
+        let reply = self.exchange(&ctx, R::NAME, R::RETRYABLE, written).await?;
         if reply.replayed {
             ctx.mark_replayed();
         }
@@ -106,8 +65,57 @@ impl Remote {
         };
         read.unwrap_or_else(|error| {
             log::error!("the answer to {} cannot be read: {error} [{}]", R::NAME, ctx.request_id);
-            fail(Failure::Internal)
+            Err(Failure::Internal.into())
         })
+    }
+
+    /// What is the same for every message: compiled once, and not once for each.
+    async fn exchange(
+        &self,
+        ctx: &Ctx,
+        name: &'static str,
+        retryable: bool,
+        written: serde_json::Result<Vec<u8>>,
+    ) -> Result<CallReply, Failure> {
+        let written = written.and_then(|body| Ok((body, serde_json::to_vec(&ctx.caller)?)));
+        let (body, caller) = written.map_err(|error| {
+            log::error!("{name} has no JSON form: {error} [{}]", ctx.request_id);
+            Failure::Internal
+        })?;
+        if body.len() > self.peer.body_max() {
+            log::error!("{name} is larger than what may travel, {} bytes [{}]", body.len(), ctx.request_id);
+            return Err(Failure::Internal);
+        }
+        let message = CallRequest {
+            domain: self.domain.to_owned(),
+            name: name.to_owned(),
+            body: Bytes::from(body),
+            caller: Bytes::from(caller),
+            request_id: ctx.request_id.to_string(),
+            idempotency_key: ctx.key.as_ref().map(|key| key.as_str().to_owned()).unwrap_or_default(),
+        };
+        let repeatable = retryable || ctx.key.is_some();
+        let answers = |connection: &Connection| {
+            connection.said().domains.get(self.domain).is_some_and(|domain| domain.names.contains(name))
+        };
+        let called = self.peer.call(ctx, message, repeatable, answers);
+        match tokio::time::timeout_at(ctx.deadline, called).await {
+            Ok(Ok(reply)) => Ok(reply),
+            Ok(Err(trouble)) => {
+                let (failure, why) = match trouble {
+                    Trouble::NotSent(why) | Trouble::Unknown(why) => (Failure::Unavailable, why),
+                    Trouble::Refused(failure, why) => (failure, why),
+                };
+                // While nobody is there every call ends so, and that nobody is there has been logged.
+                let level = if failure == Failure::Unavailable { log::Level::Debug } else { log::Level::Warn };
+                log::log!(level, "{}: {name} has no answer: {why} [{}]", self.domain, ctx.request_id);
+                Err(failure)
+            }
+            Err(_) => {
+                log::warn!("{}: {name} was not answered in time [{}]", self.domain, ctx.request_id);
+                Err(Failure::DeadlineExceeded)
+            }
+        }
     }
 
     /// How it is, by its own word at each of its addresses: what the client knows of it completed.

@@ -23,7 +23,7 @@ use super::proto::{
     call_reply,
 };
 use crate::messaging::{
-    Caller, Client, Ctx, Failure, Health, HealthState, IdempotencyKey, Outcome, Route, Served, Table,
+    Caller, Client, Ctx, Failure, Health, HealthState, IdempotencyKey, Outcome, Route, Served, Table, trace,
 };
 
 /// How long a call may take when its caller does not say.
@@ -233,7 +233,7 @@ impl Door {
             ctx.key = Some(IdempotencyKey::own(&call.idempotency_key));
         }
         let text = |name: &str| metadata.get(name).and_then(|value| value.to_str().ok());
-        ctx.trace = text("traceparent").filter(|trace| trace.len() <= KEY_MAX).map(Into::into);
+        ctx.trace = text("traceparent").and_then(trace::read);
         #[cfg(feature = "test-hooks")]
         {
             ctx.panic_at = text("x-test-panic").map(Into::into);
@@ -282,7 +282,7 @@ impl Domains for Door {
             return Err(Status::unimplemented("this process does not answer that message of that domain"));
         };
         let ctx = self.context(&metadata, &call)?;
-        let outcome = match route(ctx.clone(), &call.body).await {
+        let outcome = match trace::within(ctx.trace.clone(), route(ctx.clone(), &call.body)).await {
             Outcome::Reply(body) => call_reply::Outcome::Body(body.into()),
             Outcome::Error(error) => call_reply::Outcome::Error(error.into()),
             Outcome::Unreadable => return Err(Status::invalid_argument("the message cannot be read")),

@@ -171,7 +171,7 @@ fn serve(hub: &Hub, people: &People) -> (std::net::SocketAddr, ServerHandle) {
 
 fn delivery<E: Event>(event: &E) -> Delivery {
     let data = serde_json::to_value(event).unwrap();
-    Delivery { id: EventId::new(), name: E::NAME.to_owned(), at: Timestamp::from_micros(0), data }
+    Delivery { id: EventId::new(), name: E::NAME.to_owned(), at: Timestamp::from_micros(0), data, trace: None }
 }
 
 /// Something that is told to one user.

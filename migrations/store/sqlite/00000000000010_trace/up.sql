@@ -1,0 +1,2 @@
+-- In which trace an event was caused (W3C traceparent), when it was in one.
+ALTER TABLE outbox ADD COLUMN trace TEXT;
