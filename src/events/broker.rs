@@ -59,6 +59,9 @@ struct Inner {
     domains: Vec<Wants>,
     /// One to publish on and one to hear on: a broker that is short of anything stops reading publishers.
     links: [tokio::sync::Mutex<Option<Connection>>; 2],
+    /// Whether what events need was made, and nothing has gone wrong since: a broker that came back may have come back
+    /// empty, and a queue may have been deleted.
+    is_declared: tokio::sync::Mutex<bool>,
     is_up: AtomicBool,
     /// Who waits for which marker.
     markers: Mutex<HashMap<String, oneshot::Sender<()>>>,
@@ -105,6 +108,7 @@ impl Broker {
             uri,
             domains,
             links: Default::default(),
+            is_declared: Default::default(),
             is_up: AtomicBool::new(true),
             markers: Mutex::default(),
         }))
@@ -140,6 +144,7 @@ impl Broker {
                 let published = broker.publish(&mut channel, &deliver.events).await;
                 if published.is_err() {
                     *channel = None;
+                    broker.mistrust().await;
                 }
                 broker.note(&published);
                 published.map_err(|_| Failure::Unavailable)
@@ -192,18 +197,29 @@ impl Broker {
         Ok(())
     }
 
-    /// A channel on the connection of this way, which is opened again when it has broken.
+    /// A channel on the connection of this way, which is opened again when it has broken, to a broker that has what
+    /// events need.
     async fn channel(&self, way: Way) -> Result<Channel, BrokerError> {
         let mut link = self.0.links[way as usize].lock().await;
-        if let Some(connection) = link.as_ref().filter(|connection| connection.status().connected()) {
-            return in_time(connection.create_channel()).await;
+        let channel = match link.as_ref().filter(|connection| connection.status().connected()) {
+            Some(connection) => in_time(connection.create_channel()).await?,
+            None => {
+                let properties = ConnectionProperties::default().with_connection_name("mercat".into());
+                let connection = in_time(Connection::connect_uri(self.0.uri.clone(), properties)).await?;
+                in_time(link.insert(connection).create_channel()).await?
+            }
+        };
+        let mut is_declared = self.0.is_declared.lock().await;
+        if !*is_declared {
+            self.declare(&channel).await?;
+            *is_declared = true;
         }
-        let properties = ConnectionProperties::default().with_connection_name("mercat".into());
-        let connection = in_time(Connection::connect_uri(self.0.uri.clone(), properties)).await?;
-        let channel = in_time(connection.create_channel()).await?;
-        self.declare(&channel).await?;
-        *link = Some(connection);
         Ok(channel)
+    }
+
+    /// Has what events need made again before the next channel is used.
+    async fn mistrust(&self) {
+        *self.0.is_declared.lock().await = false;
     }
 
     /// Makes what events need, unless it is there: the exchange, a queue for each domain and one for the dead.
@@ -327,6 +343,7 @@ async fn hear(broker: Broker, domain: Subscriber) {
         let begun = tokio::time::Instant::now();
         let ended = hear_until_it_breaks(&broker, &domain).await.map(|never| match never {});
         broker.note(&ended);
+        broker.mistrust().await;
         // What worked for a while starts over with a short pause.
         if begun.elapsed() > PAUSE.1 {
             pause = PAUSE.0;

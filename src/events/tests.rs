@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions,
+    QueueDeleteOptions,
 };
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
@@ -214,4 +215,24 @@ async fn what_is_no_event_is_set_aside_and_holds_nobody_up() {
     shop.assert_sound().await;
     let dead = stranger.basic_get("mercat.dead".into(), BasicGetOptions::default()).await.unwrap().unwrap();
     assert_eq!(dead.data, b"not an event");
+}
+
+#[actix::test]
+async fn a_queue_that_somebody_deletes_is_made_again() {
+    let Some(url) = broker("t5") else { return };
+    let breaker = stranger(&url).await;
+    let shop = Shop::open(&url).await;
+    shop.order("ada").await;
+    shop.assert_sound().await;
+    for queue in ["mercat.stats", "mercat.mailer"] {
+        breaker.queue_delete(queue.into(), QueueDeleteOptions::default()).await.unwrap();
+        let (there, none) = (QueueDeclareOptions { passive: true, ..Default::default() }, FieldTable::default());
+        let begun = std::time::Instant::now();
+        while stranger(&url).await.queue_declare(queue.into(), there, none.clone()).await.is_err() {
+            assert!(begun.elapsed() < Duration::from_secs(30), "nobody makes {queue} again");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    shop.order("bea").await;
+    shop.assert_sound().await;
 }

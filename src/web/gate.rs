@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use quick_cache::sync::Cache;
 use sha2::{Digest, Sha256};
@@ -133,36 +133,48 @@ impl Gate {
         Ok(told + self.served.waiting.load(Ordering::Relaxed) + self.served.underway.load(Ordering::Relaxed))
     }
 
-    /// Tells the statistics what they do not know yet. Asked by one task alone.
+    /// Tells the statistics what they do not know yet. Asked by one task alone. May be dropped at any moment: what was
+    /// under way elsewhere is told again by the next, under the same key.
     pub async fn tell_served(&self) {
-        let unanswered = self.served.unanswered.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let (count, key) = unanswered.unwrap_or_else(|| {
-            let key = IdempotencyKey::own(&format!("served/{}", crate::types::fresh()));
-            (self.served.waiting.swap(0, Ordering::Relaxed), key)
-        });
-        if count == 0 {
+        let unanswered = self.unanswered().clone();
+        if let Some((count, key)) = unanswered
+            && !self.tell(count, key).await
+        {
             return;
         }
+        let count = self.served.waiting.swap(0, Ordering::Relaxed);
+        if count > 0 {
+            self.tell(count, IdempotencyKey::own(&format!("served/{}", crate::types::fresh()))).await;
+        }
+    }
+
+    /// Tells one number; says whether it is over with it.
+    async fn tell(&self, count: i64, key: IdempotencyKey) -> bool {
         self.served.underway.store(count, Ordering::Relaxed);
         // In one process no answer is lost, and a key a second would only fill the list of answers.
         let elsewhere = self.clients.stats.elsewhere().is_some();
         let ctx = if elsewhere { Ctx::domain(NAME).with_key(key.clone()) } else { Ctx::domain(NAME) };
-        let told = self.clients.stats.call(ctx, AddServed { count }).await;
-        let Err(failure) = told else {
-            self.served.underway.store(0, Ordering::Relaxed);
-            return;
-        };
-        log::debug!("{count} served requests could not be counted: {failure}");
-        if elsewhere && matches!(failure, Failure::Unavailable | Failure::DeadlineExceeded) {
-            *self.served.unanswered.lock().unwrap_or_else(PoisonError::into_inner) = Some((count, key));
-            return;
+        if elsewhere {
+            *self.unanswered() = Some((count, key));
         }
+        if let Err(failure) = self.clients.stats.call(ctx, AddServed { count }).await {
+            log::debug!("{count} served requests could not be counted: {failure}");
+            if elsewhere && matches!(failure, Failure::Unavailable | Failure::DeadlineExceeded) {
+                return false;
+            }
+            // Certainly not done, so it is told again. With any other failure nobody knows, and a few requests
+            // less are no harm, while an endless repetition would count them many times over.
+            if matches!(failure, Failure::Overloaded | Failure::Unavailable | Failure::StorageUnavailable) {
+                self.served.waiting.fetch_add(count, Ordering::Relaxed);
+            }
+        }
+        *self.unanswered() = None;
         self.served.underway.store(0, Ordering::Relaxed);
-        // Certainly not done, so it is told again. With any other failure nobody knows, and a few requests
-        // less are no harm, while an endless repetition would count them many times over.
-        if matches!(failure, Failure::Overloaded | Failure::Unavailable | Failure::StorageUnavailable) {
-            self.served.waiting.fetch_add(count, Ordering::Relaxed);
-        }
+        true
+    }
+
+    fn unanswered(&self) -> MutexGuard<'_, Option<(i64, IdempotencyKey)>> {
+        self.served.unanswered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes the place of the wish in `ctx`, if it has a key. The second of two simultaneous ones is refused, so
@@ -185,5 +197,44 @@ impl Gate {
         }
         drop(wishes);
         Ok(Some(Wish { gate: Arc::clone(self), name, place }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+    use crate::settings::{Address, Place};
+
+    #[actix::test]
+    async fn what_is_being_told_elsewhere_when_the_process_ends_is_counted_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let only_stats = |place: Place| {
+            let mut settings = Settings::for_test(dir.path());
+            for domain in &mut settings.domains {
+                domain.place = if domain.name == "stats" { place.clone() } else { Place::Off };
+            }
+            settings
+        };
+        let mut there = only_stats(Place::Local);
+        there.grpc = Some(([127, 0, 0, 1], 0).into());
+        let mut there = App::open(there, Clock::system()).unwrap();
+        let server = there.grpc().unwrap().unwrap();
+        let address = Address { host: "127.0.0.1".to_owned(), port: server.address().port() };
+        actix::spawn(server.run());
+        let here = App::open(only_stats(Place::Remote(address)), Clock::system()).unwrap();
+        let gate = Gate::new(&here);
+        let known = async || here.clients.stats.call(Ctx::domain("test"), GetServed {}).await.unwrap();
+        assert_eq!(known().await, 0);
+        for _ in 0..12 {
+            gate.count();
+        }
+        assert!(gate.tell_served().now_or_never().is_none(), "it was told without a way across the wire");
+        gate.count();
+        gate.tell_served().await;
+        assert_eq!(known().await, 13);
+        gate.tell_served().await;
+        assert_eq!(known().await, 13);
     }
 }
