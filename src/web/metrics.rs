@@ -169,8 +169,8 @@ impl Page {
     }
 }
 
-fn whole(number: usize) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
+fn whole(number: impl TryInto<i64>) -> i64 {
+    number.try_into().unwrap_or(i64::MAX)
 }
 
 /// Numbers and their labels.
@@ -189,10 +189,6 @@ impl Write for MetricEncoder<'_> {
     fn times(&mut self, labels: &impl EncodeLabelSet, times: &Times) -> fmt::Result {
         self.encode_family(labels)?.encode_histogram::<NoLabelSet>(times.sum, times.count, &times.buckets, None)
     }
-}
-
-fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 impl Collector for Page {
@@ -244,7 +240,7 @@ impl Page {
         }
         let mut written = counter(to, "mercat_domain_restarts_total", "Restarts of a domain here after a panic.")?;
         for (domain, health) in self.health.iter().filter(|(_, health)| health.is_local()) {
-            written.number(&[("domain", *domain)], signed(health.restarts))?;
+            written.number(&[("domain", *domain)], whole(health.restarts))?;
         }
         let mut written = gauge(to, "mercat_domain_read_only", "1 while the domain's database takes no change.")?;
         for (domain, health) in &self.health {
@@ -277,7 +273,7 @@ fn messages(to: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let mut written = counter(to, "mercat_message_errors_total", "Messages that failed, by kind.")?;
     for counted in &all {
         for (kind, count) in &counted.failed {
-            written.number(&(labels(counted), [("kind", *kind)]), signed(*count))?;
+            written.number(&(labels(counted), [("kind", *kind)]), whole(*count))?;
         }
     }
     let mut written = gauge(to, "mercat_messages_in_flight", "Messages that were asked here and not answered yet.")?;
@@ -301,7 +297,7 @@ fn http(to: &mut DescriptorEncoder<'_>) -> fmt::Result {
             let count = count.load(Relaxed);
             if count > 0 {
                 let labels = [("method", *method), ("route", *route), ("status", *class)];
-                written.number(&labels, signed(count))?;
+                written.number(&labels, whole(count))?;
             }
         }
     }
