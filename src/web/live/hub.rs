@@ -28,6 +28,8 @@ use crate::users::{Authenticate, Authenticated, Users, UsersError};
 const ASKING_MAX: usize = 64;
 /// How long a session waits for an answer of a domain, its time in line included.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The pause before a domain that is away is asked again.
+const AGAIN: Duration = Duration::from_millis(100);
 /// How long a session may take to act on a change of what its listener may see, or on being told to end.
 const ACT_WITHIN: Duration = Duration::from_millis(800);
 /// How often the watcher looks.
@@ -380,15 +382,28 @@ impl Hub {
 
     /// Asks where a stream stands.
     pub(super) async fn stream(&self, user_id: Option<UserId>) -> Result<Stream, Trouble> {
-        let answer = self.asking(async |ctx| self.0.notifications.call(ctx, GetStream { user_id }).await).await?;
-        answer.map_err(|_| Trouble::Unavailable)
+        self.insisting(async |ctx| self.0.notifications.call(ctx, GetStream { user_id }).await).await
     }
 
     /// Asks what a listener missed.
     pub(super) async fn missed(&self, user_id: UserId, epoch: String, after: i64) -> Result<Missed, Trouble> {
         let request = Catchup { user_id, epoch, after };
-        let answer = self.asking(async |ctx| self.0.notifications.call(ctx, request).await).await?;
-        answer.map_err(|_| Trouble::Unavailable)
+        self.insisting(async |ctx| self.0.notifications.call(ctx, request.clone()).await).await
+    }
+
+    /// Asks again and again while the domain is away for a moment, as when its process is started anew: a listener who
+    /// had to come again would ask the same.
+    async fn insisting<T, E: DomainError>(&self, ask: impl AsyncFn(Ctx) -> Result<T, E>) -> Result<T, Trouble> {
+        let begun = tokio::time::Instant::now();
+        loop {
+            match self.asking(&ask).await? {
+                Ok(answer) => return Ok(answer),
+                Err(error) if error.kind() == ErrorKind::Unavailable && begun.elapsed() < PATIENCE => {
+                    tokio::time::sleep(AGAIN).await;
+                }
+                Err(_) => return Err(Trouble::Unavailable),
+            }
+        }
     }
 
     /// Waits in line, then asks.
