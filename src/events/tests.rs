@@ -203,6 +203,35 @@ async fn strangers_can_bind_a_queue_and_read_json_that_is_documented() {
 }
 
 #[actix::test]
+async fn a_program_in_another_language_hears_of_a_payment() {
+    use std::io::BufRead as _;
+    let Some(url) = broker("t6") else { return };
+    let Ok(python) = std::env::var("MERCAT_TEST_AMQP_PYTHON") else {
+        let _ = writeln!(std::io::stderr(), "skipped: no Python with pika is named by MERCAT_TEST_AMQP_PYTHON");
+        return;
+    };
+    drop(stranger(&url).await);
+    let shop = Shop::open(&url).await;
+    shop.app.settle().await.unwrap();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/amqp-for-tests");
+    let mut theirs = std::process::Command::new(python)
+        .args([script, &url, "payments.invoice_paid"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = std::io::BufReader::new(theirs.stdout.take().unwrap()).lines().map(Result::unwrap);
+    // Read on another thread: the shop that they hear of is on this one.
+    let (ready, mut said) = tokio::task::spawn_blocking(move || (said.next(), said)).await.unwrap();
+    assert_eq!(ready.as_deref(), Some("ready"));
+    let invoice = shop.order("ada").await;
+    let heard = tokio::task::spawn_blocking(move || said.next()).await.unwrap();
+    let heard: Value = serde_json::from_str(&heard.unwrap()).unwrap();
+    assert_eq!(heard["event"]["data"]["invoice"]["id"], json!(invoice.id));
+    assert_eq!((&heard["message_id"], &heard["type"]), (&heard["event"]["id"], &json!("payments.invoice_paid")));
+    assert!(theirs.wait().unwrap().success());
+}
+
+#[actix::test]
 async fn what_is_no_event_is_set_aside_and_holds_nobody_up() {
     let Some(url) = broker("t4") else { return };
     let stranger = stranger(&url).await;

@@ -27,7 +27,7 @@ impl Spec {
 }
 
 /// Variables that begin like a setting and are none.
-pub(super) const NOT_SETTINGS: [&str; 8] = [
+pub(super) const NOT_SETTINGS: [&str; 9] = [
     "MERCAT_ADMIN_PASSWORD",
     "MERCAT_TEST_DATABASE",
     "MERCAT_TEST_SMTP",
@@ -35,6 +35,7 @@ pub(super) const NOT_SETTINGS: [&str; 8] = [
     "MERCAT_TEST_STRIPE",
     "MERCAT_TEST_GRPC_PYTHON",
     "MERCAT_TEST_RABBITMQ",
+    "MERCAT_TEST_AMQP_PYTHON",
     "MERCAT_TEST_SHAPE",
 ];
 
