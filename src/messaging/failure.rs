@@ -153,8 +153,9 @@ impl From<diesel::result::Error> for Failure {
         use diesel::result::{DatabaseErrorKind, Error};
         let text = error.to_string();
         log::error!("database: {text}");
-        if let Error::DatabaseError(DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::SerializationFailure, _) =
-            error
+        // A broken transaction is never committed.
+        if let Error::DatabaseError(DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::SerializationFailure, _)
+        | Error::BrokenTransactionManager = error
         {
             return Self::StorageUnavailable;
         }
@@ -176,6 +177,9 @@ impl From<diesel::result::Error> for Failure {
             "lock timeout",
             "terminating connection",
             "server closed the connection",
+            "no connection to the server",
+            "could not receive data from server",
+            "could not send data to server",
             "No space left on device",
             "the database system is",
         ];

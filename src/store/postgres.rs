@@ -400,13 +400,18 @@ impl<E> Refused<E> {
 
 fn is_gone(error: &DbError) -> bool {
     match error {
-        DbError::DatabaseError(DatabaseErrorKind::ClosedConnection, _) | DbError::BrokenTransactionManager => true,
+        // A commit that failed and could not even be undone has lost its connection.
+        DbError::DatabaseError(DatabaseErrorKind::ClosedConnection, _)
+        | DbError::BrokenTransactionManager
+        | DbError::RollbackErrorOnCommit { .. } => true,
         DbError::DatabaseError(_, about) => {
             let text = about.message();
             [
                 "terminating connection",
                 "server closed the connection",
                 "no connection to the server",
+                "could not receive data from server",
+                "could not send data to server",
                 "connection to server",
             ]
             .iter()
