@@ -753,8 +753,16 @@ async fn n11_a_foreign_page_and_one_too_many_are_refused() {
     until("its place is free", || shop.hub.listeners() == 1).await;
     assert!(shop.try_connect(None, None).await.is_ok());
     drop(same);
-    let plain = awc::Client::new().get(format!("http://{}/ws", shop.address)).send().await.unwrap();
-    assert_eq!(plain.status(), StatusCode::BAD_REQUEST);
+}
+
+#[actix::test]
+async fn n11_what_is_no_handshake_is_refused_and_takes_no_place() {
+    let shop = open(|limits| limits.sockets_max = 1).await;
+    for _ in 0..3 {
+        let plain = awc::Client::new().get(format!("http://{}/ws", shop.address)).send().await.unwrap();
+        assert_eq!(plain.status(), StatusCode::BAD_REQUEST);
+    }
+    assert!(shop.try_connect(None, None).await.is_ok());
 }
 
 #[actix::test]
