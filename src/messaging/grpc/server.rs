@@ -301,7 +301,8 @@ impl Domains for Door {
             reply = news(source, subscriber, told) => reply,
             () = self.stopping.clone() => Ok(EventsReply::default()),
         };
-        reply.map(Response::new).map_err(|failure| Status::unavailable(failure.to_string()))
+        // An answer, not a lost call: this process is as it should be.
+        reply.map(Response::new).map_err(|failure| Status::failed_precondition(failure.to_string()))
     }
 
     type LiveStream = Pin<Box<dyn Stream<Item = Result<LiveReply, Status>> + Send>>;

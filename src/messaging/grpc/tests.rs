@@ -9,6 +9,7 @@ use std::time::Duration;
 use actix::{Actor, Context, Supervised};
 use serde::{Deserialize, Serialize};
 
+use super::proto::EventsRequest;
 use super::*;
 use crate::messaging::{Caller, Client, Ctx, Failure, HealthState, IdempotencyKey, Served, Storage, Supervisor};
 use crate::settings::Address;
@@ -94,9 +95,13 @@ fn echo(name: u32, in_flight_max: usize) -> (Client<Echo>, Arc<Room>) {
 
 /// Serves the domain; gives where, and what stops it.
 fn serve(client: &Client<Echo>, at: SocketAddr, token: Option<&str>) -> (SocketAddr, Handle) {
+    serve_with(client, at, token, None)
+}
+
+fn serve_with(client: &Client<Echo>, at: SocketAddr, token: Option<&str>, news: Option<News>) -> (SocketAddr, Handle) {
     let offers = Offers {
         domains: HashMap::from([("echo", Offer::of(client))]),
-        news: None,
+        news,
         show: None,
         token: token.map(str::to_owned),
         message_max: 1 << 20,
@@ -236,6 +241,25 @@ async fn after_a_lost_answer_only_what_may_be_asked_twice_is_asked_twice() {
         let (answered, ()) = futures_util::future::join(call, cutting).await;
         assert_eq!((answered, room.asked.load(SeqCst)), (answer, asked));
     }
+}
+
+#[actix::test]
+async fn who_says_again_and_again_that_it_has_no_news_is_asked_for_everything_else_all_the_same() {
+    let (local, _) = echo(1, 64);
+    // As while a domain is on its way from one process to another, and its events with it.
+    let none: News = Arc::new(|_, _, _| Box::pin(async { Err(Failure::Unavailable) }));
+    let (address, _stop) = serve_with(&local, ANY, None, Some(none));
+    let peer = Peer::start(at(address), wire(None));
+    let there = remote(&peer);
+    assert!(there.call(ctx(), Say { what: "tea".into() }).await.is_ok());
+    for _ in 0..40 {
+        let request = EventsRequest { source: "echo".into(), subscriber: "tea".into(), told: 0 };
+        let refused = peer.events(request).await.unwrap_err();
+        assert!(matches!(refused, Trouble::Refused(Failure::Unavailable, _)), "{refused:?}");
+        // Long enough for a look, which every loss is followed by.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(there.call(ctx(), Say { what: "tea".into() }).await.is_ok());
 }
 
 #[actix::test]
