@@ -7,10 +7,12 @@
 
 use std::io::Cursor;
 
-use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::{U8x3, U8x4};
+use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
 use image::codecs::png::{CompressionType, FilterType as PngFilter, PngEncoder};
 use image::error::ImageError;
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage, RgbaImage};
 use jpeg_encoder::{ColorType, Encoder as JpegEncoder};
 
 /// The long side of the smaller sizes, in pixels: a cart's line, a list's tile, a product's page.
@@ -159,11 +161,33 @@ fn fit(width: u32, height: u32, side: u32) -> (u32, u32) {
 /// because where it overshoots a colour would exceed its own alpha. (The resizer weighs colours by their alpha, so that
 /// those of invisible pixels do not bleed into edges.)
 fn shrink(picture: &DynamicImage, width: u32, height: u32) -> Option<DynamicImage> {
-    let filter = if picture.color().has_alpha() { FilterType::Bilinear } else { FilterType::CatmullRom };
-    let mut smaller = DynamicImage::new(width, height, picture.color());
+    // By the two types that there are: for a picture of any type the resizer's code for all of them would be built in.
+    match picture {
+        DynamicImage::ImageRgb8(from) => {
+            let mut to = RgbImage::new(width, height);
+            resize::<U8x3>(from, from.dimensions(), &mut to, (width, height), FilterType::CatmullRom)?;
+            Some(to.into())
+        }
+        DynamicImage::ImageRgba8(from) => {
+            let mut to = RgbaImage::new(width, height);
+            resize::<U8x4>(from, from.dimensions(), &mut to, (width, height), FilterType::Bilinear)?;
+            Some(to.into())
+        }
+        _ => None,
+    }
+}
+
+fn resize<P: PixelTrait>(
+    from: &[u8],
+    (width, height): (u32, u32),
+    to: &mut [u8],
+    (new_width, new_height): (u32, u32),
+    filter: FilterType,
+) -> Option<()> {
+    let from = TypedImageRef::<P>::from_buffer(width, height, from).ok()?;
+    let mut to = TypedImage::<P>::from_buffer(new_width, new_height, to).ok()?;
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter));
-    Resizer::new().resize(picture, &mut smaller, &options).ok()?;
-    Some(smaller)
+    Resizer::new().resize_typed(&from, &mut to, &options).ok()
 }
 
 /// The file of one size: JPEG, or PNG where something shines through.
