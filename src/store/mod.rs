@@ -23,6 +23,7 @@ mod schema;
 mod simulated;
 mod touch;
 mod transfer;
+mod work;
 mod writer;
 
 use std::path::PathBuf;
@@ -32,7 +33,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::events::{Delivery, Event};
-use crate::messaging::{Ctx, DomainError, ErrorKind, Failure, Request, Storage, trace};
+use crate::messaging::{Ctx, DomainError, Failure, Request, Storage, trace};
 use crate::settings::Postgres;
 use crate::types::{Clock, Timestamp};
 
@@ -51,6 +52,7 @@ pub use reader::ReaderThreads;
 pub(crate) use simulated::close_kept;
 pub use touch::Touch;
 pub use transfer::{Move, Moved, move_all};
+use work::{Query, Report, Work, is_of_database};
 
 /// After how long work that another process began is no longer under way there.
 const LEFT_BEHIND: std::time::Duration = std::time::Duration::from_secs(60);
@@ -113,12 +115,6 @@ impl OpenError {
     pub fn setting(domain: &'static str, key: &str, reason: &str) -> Self {
         Self { domain, file: PathBuf::new(), reason: format!("setting `{key}` {reason}") }
     }
-}
-
-/// Whether what failed is the database and not what was asked of it. Queries and jobs ask nobody else, so that whatever
-/// is not available to them is the database.
-fn is_of_database(error: &impl DomainError) -> bool {
-    error.kind() == ErrorKind::Unavailable
 }
 
 fn what(domain: &str, file: &std::path::Path) -> String {
@@ -299,7 +295,7 @@ impl Store {
     pub async fn write<T, E>(&self, job: impl FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static) -> Result<T, E>
     where
         T: Send + 'static,
-        E: From<Failure> + From<diesel::result::Error> + Send + 'static,
+        E: DomainError + From<diesel::result::Error>,
     {
         self.write_on(Touch::everything(), job).await
     }
@@ -312,14 +308,18 @@ impl Store {
     ) -> Result<T, E>
     where
         T: Send + 'static,
-        E: From<Failure> + From<diesel::result::Error> + Send + 'static,
+        E: DomainError + From<diesel::result::Error>,
     {
+        Report::open(self.work(touch, Box::new(|tx| Report::of(job(tx)))).await)
+    }
+
+    async fn work(&self, touch: Touch, work: Work) -> Result<Report, Failure> {
         // It runs on another thread.
         let trace = trace::current();
-        let job = move |tx: &mut Tx<'_>| trace::during(trace, || job(tx));
+        let work: Work = Box::new(|tx| trace::during(trace, || work(tx)));
         match &self.0.kind {
-            Kind::Sqlite { writer, .. } => writer.run(job).await,
-            Kind::Postgres(server) => server.write(touch, job).await,
+            Kind::Sqlite { writer, .. } => writer.run(work).await,
+            Kind::Postgres(server) => server.write(touch, work).await,
         }
     }
 
@@ -337,7 +337,7 @@ impl Store {
     where
         R: Request,
         T: Serialize + DeserializeOwned + Send + 'static,
-        E: From<Failure> + From<diesel::result::Error> + Send + 'static,
+        E: DomainError + From<diesel::result::Error>,
     {
         self.write_once_on(Touch::everything(), ctx, request, job).await
     }
@@ -353,7 +353,7 @@ impl Store {
     where
         R: Request,
         T: Serialize + DeserializeOwned + Send + 'static,
-        E: From<Failure> + From<diesel::result::Error> + Send + 'static,
+        E: DomainError + From<diesel::result::Error>,
     {
         if ctx.key.is_none() {
             return self.write_on(touch, job).await;
@@ -371,7 +371,7 @@ impl Store {
     ) -> Result<T, E>
     where
         T: Serialize + DeserializeOwned + Send + 'static,
-        E: From<Failure> + From<diesel::result::Error> + Send + 'static,
+        E: DomainError + From<diesel::result::Error>,
     {
         let Some(key) = ctx.key.clone() else { return self.write_on(touch, job).await };
         let scope = ctx.caller.scope();
@@ -435,8 +435,12 @@ impl Store {
         T: Send + 'static,
         E: DomainError,
     {
+        Report::open(self.query(Box::new(|conn| Report::of(query(conn)))).await)
+    }
+
+    async fn query(&self, query: Query) -> Result<Report, Failure> {
         let trace = trace::current();
-        let query = move |conn: &mut Conn| trace::during(trace, || query(conn));
+        let query: Query = Box::new(|conn| trace::during(trace, || query(conn)));
         match &self.0.kind {
             Kind::Sqlite { readers, .. } => readers.run(query).await,
             Kind::Postgres(server) => server.read(query).await,

@@ -20,8 +20,9 @@ use tokio::sync::{Notify, RwLock, Semaphore};
 
 use super::presence::Presence;
 use super::reader::{ReaderThreads, blocking};
-use super::{Conn, StoreConfig, Touch, Tx, is_of_database, touch};
-use crate::messaging::{DomainError, Failure, Storage};
+use super::work::{Query, Report, Work};
+use super::{Conn, StoreConfig, Touch, Tx, touch};
+use crate::messaging::{Failure, Storage};
 use crate::settings::Postgres;
 use crate::types::Clock;
 
@@ -266,23 +267,15 @@ impl Server {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    pub async fn write<T, E>(
-        &self,
-        touch: Touch,
-        job: impl FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
-    ) -> Result<T, E>
-    where
-        T: Send + 'static,
-        E: From<Failure> + From<DbError> + Send + 'static,
-    {
+    pub async fn write(&self, touch: Touch, work: Work) -> Result<Report, Failure> {
         if !self.presence.is_present() {
             // Somebody else may believe to be alone.
             self.storage.read_only.store(true, Ordering::Relaxed);
-            return Err(Failure::StorageUnavailable.into());
+            return Err(Failure::StorageUnavailable);
         }
         let place = Place(Arc::clone(&self.waiting));
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.queue_max {
-            return Err(Failure::Overloaded.into());
+            return Err(Failure::Overloaded);
         }
         let door = Arc::clone(&self.door);
         let (alone, among) = if touch.is_everything() {
@@ -294,41 +287,33 @@ impl Server {
         let permit = permits.acquire_owned().await.map_err(|_| Failure::Unavailable)?;
         let (pool, clock, begin) = (self.writers.pool.clone(), self.clock.clone(), touch.begin(&self.schema));
         let (news, trouble) = (Arc::clone(&self.news), Trouble::new(self.domain, &self.storage));
-        let work = blocking(move || {
+        let done = blocking(move || {
             let _held = (place, alone, among, permit);
-            let result = transact(&pool, trouble.patience(), &begin, &clock, job);
-            trouble.wrote(&result);
-            let (result, has_news) = match result {
-                Ok((value, has_news)) => (Ok(value), has_news),
-                Err(Refused { error, .. }) => (Err(error), false),
-            };
+            let done = transact(&pool, trouble.patience(), &begin, &clock, work);
+            trouble.wrote(done.as_ref().is_err_and(|refused| refused.by_server));
+            let (report, has_news) = done.map_err(|refused| refused.failure)?;
             if has_news {
                 news.notify_waiters();
             }
-            result
+            Ok(report)
         });
-        work.await.unwrap_or_else(|| Err(Failure::Internal.into()))
+        done.await.unwrap_or(Err(Failure::Internal))
     }
 
-    pub async fn read<T, E>(&self, query: impl FnOnce(&mut Conn) -> Result<T, E> + Send + 'static) -> Result<T, E>
-    where
-        T: Send + 'static,
-        E: DomainError,
-    {
+    pub async fn read(&self, query: Query) -> Result<Report, Failure> {
         let permits = Arc::clone(&self.readers.permits);
         let permit = permits.acquire_owned().await.map_err(|_| Failure::Unavailable)?;
         let (pool, trouble) = (self.readers.pool.clone(), Trouble::new(self.domain, &self.storage));
-        let work = blocking(move || {
+        let done = blocking(move || {
             let _permit = permit;
-            let result = match pool.get_timeout(trouble.patience()) {
-                Ok(mut kept) => query(&mut kept.conn),
-                Err(error) => Err(trouble.none(&error).into()),
+            let report = match pool.get_timeout(trouble.patience()) {
+                Ok(mut kept) => Ok(query(&mut kept.conn)),
+                Err(error) => Err(trouble.none(&error)),
             };
-            // A query asks nobody else, so whatever is not available is the database.
-            trouble.read(result.as_ref().is_err_and(is_of_database));
-            result
+            trouble.read(report.as_ref().map_or(true, |report| report.is_of_database));
+            report
         });
-        work.await.unwrap_or_else(|| Err(Failure::Internal.into()))
+        done.await.unwrap_or(Err(Failure::Internal))
     }
 }
 
@@ -369,8 +354,7 @@ impl Trouble {
         }
     }
 
-    fn wrote<T, E>(&self, result: &Result<T, Refused<E>>) {
-        let failed = result.as_ref().is_err_and(|refused| refused.by_server);
+    fn wrote(&self, failed: bool) {
         if self.storage.read_only.swap(failed, Ordering::Relaxed) != failed {
             if failed {
                 log::error!("database of {}: cannot be written; writes are refused until it can", self.domain);
@@ -382,19 +366,19 @@ impl Trouble {
 }
 
 /// Why a job has done nothing, or may have.
-struct Refused<E> {
-    error: E,
+struct Refused {
+    failure: Failure,
     /// Because of the server, not of the job.
     by_server: bool,
 }
 
-impl<E> Refused<E> {
-    const fn by_job(error: E) -> Self {
-        Self { error, by_server: false }
+impl Refused {
+    fn by_job(error: DbError) -> Self {
+        Self { failure: error.into(), by_server: false }
     }
 
-    const fn by_server(error: E) -> Self {
-        Self { error, by_server: true }
+    const fn by_server(failure: Failure) -> Self {
+        Self { failure, by_server: true }
     }
 }
 
@@ -423,14 +407,11 @@ fn is_gone(error: &DbError) -> bool {
 
 /// A connection on which a transaction has begun. What fails before has done nothing, so a connection that the server
 /// has closed is replaced by another.
-fn begun<E>(pool: &Pool<Manager>, patience: Duration, begin: &str) -> Result<PooledConnection<Manager>, Refused<E>>
-where
-    E: From<Failure> + From<DbError>,
-{
+fn begun(pool: &Pool<Manager>, patience: Duration, begin: &str) -> Result<PooledConnection<Manager>, Refused> {
     for _ in 0..=pool.max_size() {
         let mut kept = pool.get_timeout(patience).map_err(|error| {
             log::debug!("database: no writer: {error}");
-            Refused::by_server(Failure::StorageUnavailable.into())
+            Refused::by_server(Failure::StorageUnavailable)
         })?;
         match kept.conn.begin(begin) {
             Ok(()) => return Ok(kept),
@@ -438,54 +419,51 @@ where
                 // The server may be within a transaction that this side knows nothing of.
                 kept.spoilt = true;
                 if !is_gone(&error) {
-                    return Err(Refused::by_job(error.into()));
+                    return Err(Refused::by_job(error));
                 }
             }
         }
     }
-    Err(Refused::by_server(Failure::StorageUnavailable.into()))
+    Err(Refused::by_server(Failure::StorageUnavailable))
 }
 
-/// Runs a job in a transaction of its own; what it gives back, and whether there is news.
-fn transact<T, E>(
+/// Runs a job in a transaction of its own; what it came to, and whether there is news.
+fn transact(
     pool: &Pool<Manager>,
     patience: Duration,
     begin: &str,
     clock: &Clock,
-    job: impl FnOnce(&mut Tx<'_>) -> Result<T, E>,
-) -> Result<(T, bool), Refused<E>>
-where
-    E: From<Failure> + From<DbError>,
-{
+    work: Work,
+) -> Result<(Report, bool), Refused> {
     let mut kept = begun(pool, patience, begin)?;
     let kept = &mut *kept;
     let mut tx = Tx { conn: &mut kept.conn, now: clock.now(), has_news: false };
-    let result = catch_unwind(AssertUnwindSafe(|| job(&mut tx))).unwrap_or_else(|_| {
-        log::error!("database: a job panicked; its changes are undone");
-        Err(Failure::Internal.into())
-    });
+    let report = catch_unwind(AssertUnwindSafe(|| work(&mut tx)));
     let has_news = tx.has_news;
     // What a panic left open within the job's own.
     while matches!(kept.conn.depth(), Ok(2..)) && kept.conn.rollback().is_ok() {}
-    let value = match result {
-        Ok(value) => value,
-        Err(error) => {
+    let report = match report {
+        Ok(report) if report.is_ok => report,
+        refused => {
             if kept.conn.rollback().is_err() {
                 kept.spoilt = true;
             }
-            return Err(Refused::by_job(error));
+            return refused.map(|report| (report, false)).map_err(|_| {
+                log::error!("database: a job panicked; its changes are undone");
+                Refused { failure: Failure::Internal, by_server: false }
+            });
         }
     };
     match kept.conn.commit() {
-        Ok(()) => Ok((value, has_news)),
+        Ok(()) => Ok((report, has_news)),
         Err(error) => {
             kept.spoilt = true;
             if is_gone(&error) {
                 // It may have ended well without our hearing of it: nobody is told no.
                 log::error!("database: the connection broke during a commit; its outcome is unknown: {error}");
-                return Err(Refused::by_server(Failure::DeadlineExceeded.into()));
+                return Err(Refused::by_server(Failure::DeadlineExceeded));
             }
-            Err(Refused::by_job(error.into()))
+            Err(Refused::by_job(error))
         }
     }
 }

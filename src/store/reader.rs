@@ -10,8 +10,9 @@ use r2d2::{ManageConnection, Pool};
 use scheduled_thread_pool::ScheduledThreadPool;
 use tokio::sync::Semaphore;
 
-use super::{Conn, StoreConfig, is_of_database};
-use crate::messaging::{DomainError, Failure, Storage};
+use super::work::{Query, Report};
+use super::{Conn, StoreConfig};
+use crate::messaging::{Failure, Storage};
 
 /// How long a reader may take to open.
 const OPEN_PATIENCE: Duration = Duration::from_secs(3);
@@ -35,7 +36,7 @@ impl ReaderThreads {
 }
 
 /// Runs `work` where waiting is allowed; nothing when it panicked, which is logged. What tokio makes of it has one type
-/// for all: a task of its own type for each query was a quarter of the binary, and of the time it takes to build.
+/// for all.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     type Anything = Box<dyn Any + Send>;
     let work: Box<dyn FnOnce() -> Anything + Send> = Box::new(move || Box::new(work()));
@@ -133,11 +134,7 @@ impl Readers {
         self.pool.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or(Failure::Unavailable)
     }
 
-    pub async fn run<T, E>(&self, query: impl FnOnce(&mut Conn) -> Result<T, E> + Send + 'static) -> Result<T, E>
-    where
-        T: Send + 'static,
-        E: DomainError,
-    {
+    pub async fn run(&self, query: Query) -> Result<Report, Failure> {
         #[cfg(feature = "test-hooks")]
         if let Some(reader) = &self.simulated {
             return reader.run(query).await;
@@ -148,10 +145,10 @@ impl Readers {
             let _permit = permit;
             let connected = pool.get().map_err(|error| {
                 log::error!("database: no reader: {error}");
-                E::from(Failure::StorageUnavailable)
+                Failure::StorageUnavailable
             });
-            let result = connected.and_then(|mut conn| query(&mut conn));
-            let failed = result.as_ref().is_err_and(is_of_database);
+            let report = connected.map(|mut conn| query(&mut conn));
+            let failed = report.as_ref().map_or(true, |report| report.is_of_database);
             if storage.unreadable.swap(failed, Ordering::Relaxed) != failed {
                 let file = file.display();
                 if failed {
@@ -160,8 +157,8 @@ impl Readers {
                     log::warn!("database {file}: can be read again");
                 }
             }
-            result
+            report
         });
-        outcome.await.unwrap_or_else(|| Err(Failure::Internal.into()))
+        outcome.await.unwrap_or(Err(Failure::Internal))
     }
 }

@@ -10,10 +10,11 @@ use diesel::sql_types::BigInt;
 use diesel::{QueryableByName, sql_query};
 use tokio::sync::mpsc;
 
-use super::Conn;
 use super::conn::Run as _;
 use super::reader::READ_ONLY;
+use super::work::{Query, Report};
 use super::writer::{Desk, Job, connect};
+use super::{Conn, Tx};
 use crate::messaging::Failure;
 use crate::simulation::{self, Fate, Step, World};
 
@@ -84,7 +85,7 @@ pub async fn work(domain: &'static str, desk: Desk, mut jobs: mpsc::Receiver<Job
         let fate = simulation::meet(&world, Step::Commit(domain)).await;
         // Gathered after the pause: what has come meanwhile shares the commit, as under load.
         let mut batch = desk.gather(first, &mut jobs);
-        let (finishers, mut outcome) = match fate {
+        let (finished, mut outcome) = match fate {
             Fate::Gone => {
                 // What is as if the database could not be opened: no job begins.
                 desk.conn = None;
@@ -98,14 +99,14 @@ pub async fn work(domain: &'static str, desk: Desk, mut jobs: mpsc::Receiver<Job
                 if fate == Fate::Broken {
                     batch.push_front(trap());
                 }
-                let (finishers, mut outcome) = desk.commit(batch);
+                let (finished, mut outcome) = desk.commit(batch);
                 if fate == Fate::Broken && outcome.is_err() {
                     outcome = Err(Failure::StorageUnavailable);
                 }
                 if let Some(conn) = desk.conn.as_mut().filter(|_| fate != Fate::Go) {
                     let _ = conn.batch_execute("PRAGMA query_only = OFF; PRAGMA max_page_count = 1073741823;");
                 }
-                (finishers, outcome)
+                (finished, outcome)
             }
         };
         if outcome.is_ok() {
@@ -115,7 +116,7 @@ pub async fn work(domain: &'static str, desk: Desk, mut jobs: mpsc::Receiver<Job
                 desk.conn = None;
             }
         }
-        desk.answer(finishers, &outcome);
+        desk.answer(finished, &outcome);
     }
 }
 
@@ -143,12 +144,11 @@ fn prepare(desk: &mut Desk, fate: Fate) -> Result<(), String> {
 
 /// A job that nobody asked for: its transaction goes well until it is to be committed.
 fn trap() -> Job {
-    Box::new(|conn, _| {
-        if let Some(conn) = conn {
-            let _ = conn.batch_execute("INSERT INTO temp.lab_trap VALUES (1)");
-        }
-        (Box::new(|_| false), true)
-    })
+    let set = |tx: &mut Tx<'_>| {
+        let _ = tx.conn.batch_execute("INSERT INTO temp.lab_trap VALUES (1)");
+        Report::of(Ok::<_, Failure>(()))
+    };
+    Job::new(Box::new(set)).0
 }
 
 /// The readers of a store: one connection, opened when it is first needed.
@@ -165,12 +165,9 @@ impl Reader {
         Some(Self { domain, file: file.to_owned(), world, conn: Arc::default() })
     }
 
-    pub async fn run<T, E>(&self, query: impl FnOnce(&mut Conn) -> Result<T, E> + Send + 'static) -> Result<T, E>
-    where
-        E: From<Failure>,
-    {
+    pub async fn run(&self, query: Query) -> Result<Report, Failure> {
         if simulation::meet(&self.world, Step::Read(self.domain)).await == Fate::Gone {
-            return Err(Failure::StorageUnavailable.into());
+            return Err(Failure::StorageUnavailable);
         }
         let mut conn = self.conn.lock().unwrap_or_else(PoisonError::into_inner);
         if conn.is_none() {
@@ -183,8 +180,8 @@ impl Reader {
             *conn = opened.map_err(|reason| log::error!("database: no reader: {reason}")).ok();
         }
         match conn.as_mut() {
-            Some(conn) => query(conn),
-            None => Err(Failure::StorageUnavailable.into()),
+            Some(conn) => Ok(query(conn)),
+            None => Err(Failure::StorageUnavailable),
         }
     }
 }

@@ -17,6 +17,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::conn::Run as _;
 use super::prepared::Statement;
+use super::work::{Report, Work};
 use super::{Conn, StoreConfig, Tx};
 use crate::messaging::{Failure, Storage};
 use crate::types::Clock;
@@ -30,11 +31,53 @@ const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// How long it sleeps between two looks into an empty queue while it cannot write.
 const NAP: Duration = Duration::from_millis(20);
 
-/// Called once the commit of the batch is known: hands the caller its answer. Says whether there is news.
-pub(super) type Finish = Box<dyn FnOnce(Result<(), Failure>) -> bool + Send>;
-/// Runs in its savepoint; without a connection it is refused and certainly not done. Says whether the transaction
-/// around it is still there: a database that meets a full disk may undo all of it.
-pub(super) type Job = Box<dyn FnOnce(Option<&mut Conn>, &Clock) -> (Finish, bool) + Send>;
+/// What is to be done, and who waits for it.
+pub(super) struct Job {
+    work: Work,
+    asker: oneshot::Sender<Result<Report, Failure>>,
+}
+
+/// A job that was run, or refused and certainly not done.
+pub(super) struct Finished {
+    report: Result<Report, Failure>,
+    has_news: bool,
+    asker: oneshot::Sender<Result<Report, Failure>>,
+}
+
+impl Job {
+    pub(super) fn new(work: Work) -> (Self, oneshot::Receiver<Result<Report, Failure>>) {
+        let (asker, answered) = oneshot::channel();
+        (Self { work, asker }, answered)
+    }
+
+    /// Runs it in its savepoint. Says whether the transaction around it is still there: a database that meets a full
+    /// disk may undo all of it.
+    fn run(self, conn: &mut Conn, clock: &Clock) -> (Finished, bool) {
+        let Self { work, asker } = self;
+        let mut has_news = false;
+        let (report, is_whole) = savepoint(conn, |conn| {
+            let mut tx = Tx { conn, now: clock.now(), has_news: false };
+            let report = work(&mut tx);
+            has_news = tx.has_news && report.is_ok;
+            report
+        });
+        (Finished { report, has_news, asker }, is_whole)
+    }
+
+    fn refuse(self) -> Finished {
+        Finished { report: Err(Failure::StorageUnavailable), has_news: false, asker: self.asker }
+    }
+}
+
+impl Finished {
+    /// Hands the answer over, once it is known what became of the commit. Says whether there is news.
+    fn answer(self, committed: Result<(), Failure>) -> bool {
+        let has_news = self.has_news && committed.is_ok();
+        // Nobody listens when the caller gave up; the change is durable all the same.
+        let _ = self.asker.send(committed.and(self.report));
+        has_news
+    }
+}
 
 pub struct Writer {
     queue: mpsc::Sender<Job>,
@@ -93,42 +136,18 @@ impl Writer {
     pub async fn close(&self) {
         self.closing.store(true, Ordering::SeqCst);
         // Wakes it. What becomes of this one says nothing.
-        let _ = self.run(|_| Ok::<_, Failure>(())).await;
+        let _ = self.run(Box::new(|_| Report::of(Ok::<_, Failure>(())))).await;
         let mut ended = self.ended.clone();
         while ended.changed().await.is_ok() {}
     }
 
-    pub async fn run<T, E>(&self, job: impl FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static) -> Result<T, E>
-    where
-        T: Send + 'static,
-        E: From<Failure> + From<DbError> + Send + 'static,
-    {
-        let (answer, answered) = oneshot::channel();
-        let job: Job = Box::new(move |conn, clock| {
-            let mut has_news = false;
-            let (result, is_whole) = match conn {
-                None => (Err(Failure::StorageUnavailable.into()), true),
-                Some(conn) => savepoint(conn, |conn| {
-                    let mut tx = Tx { conn, now: clock.now(), has_news: false };
-                    let result = job(&mut tx);
-                    has_news = tx.has_news;
-                    result
-                }),
-            };
-            has_news &= result.is_ok();
-            let finish: Finish = Box::new(move |committed| {
-                let durable = committed.is_ok();
-                // Nobody listens when the caller gave up; the change is durable all the same.
-                let _ = answer.send(committed.map_err(E::from).and(result));
-                has_news && durable
-            });
-            (finish, is_whole)
-        });
+    pub async fn run(&self, work: Work) -> Result<Report, Failure> {
+        let (job, answered) = Job::new(work);
         self.queue.try_send(job).map_err(|refused| match refused {
             mpsc::error::TrySendError::Full(_) => Failure::Overloaded,
             mpsc::error::TrySendError::Closed(_) => Failure::Unavailable,
         })?;
-        answered.await.unwrap_or_else(|_| Err(Failure::Internal.into()))
+        answered.await.unwrap_or(Err(Failure::Internal))
     }
 
     pub fn queue_depth(&self) -> usize {
@@ -140,12 +159,12 @@ impl Writer {
 fn work(mut desk: Desk, mut jobs: mpsc::Receiver<Job>, is_last: &AtomicBool) {
     while let Some(first) = desk.next(&mut jobs) {
         let batch = desk.gather(first, &mut jobs);
-        let (mut finishers, outcome) = desk.commit(batch);
+        let (mut finished, outcome) = desk.commit(batch);
         if outcome == Err(Failure::StorageUnavailable) {
             // Who waits behind them would only wait to hear the same.
-            finishers.extend(std::iter::from_fn(|| jobs.try_recv().ok()).map(|job| job(None, &desk.clock).0));
+            finished.extend(std::iter::from_fn(|| jobs.try_recv().ok()).map(Job::refuse));
         }
-        desk.answer(finishers, &outcome);
+        desk.answer(finished, &outcome);
         if is_last.load(Ordering::SeqCst) {
             jobs.close();
         }
@@ -199,11 +218,11 @@ impl Desk {
     }
 
     /// Runs a batch and commits it; whoever asked is yet to be told.
-    pub(super) fn commit(&mut self, mut batch: VecDeque<Job>) -> (Vec<Finish>, Result<(), Failure>) {
-        let mut finishers = Vec::with_capacity(batch.len());
+    pub(super) fn commit(&mut self, mut batch: VecDeque<Job>) -> (Vec<Finished>, Result<(), Failure>) {
+        let mut finished = Vec::with_capacity(batch.len());
         let clock = self.clock.clone();
         let outcome = match self.connection() {
-            Some(open) => commit(open, &mut batch, &clock, &mut finishers),
+            Some(open) => commit(open, &mut batch, &clock, &mut finished),
             None => Err(Failure::StorageUnavailable),
         };
         if outcome.is_err() {
@@ -212,15 +231,15 @@ impl Desk {
         }
         self.note(&outcome);
         // Those that never began.
-        finishers.extend(batch.drain(..).map(|job| job(None, &clock).0));
-        (finishers, outcome)
+        finished.extend(batch.drain(..).map(Job::refuse));
+        (finished, outcome)
     }
 
     /// Tells whoever asked what has become of it.
-    pub(super) fn answer(&self, finishers: Vec<Finish>, outcome: &Result<(), Failure>) {
+    pub(super) fn answer(&self, finished: Vec<Finished>, outcome: &Result<(), Failure>) {
         let mut any_news = false;
-        for finish in finishers {
-            any_news |= finish(outcome.clone());
+        for job in finished {
+            any_news |= job.answer(outcome.clone());
         }
         if any_news {
             self.news.notify_waiters();
@@ -281,13 +300,13 @@ fn commit(
     conn: &mut Conn,
     batch: &mut VecDeque<Job>,
     clock: &Clock,
-    finishers: &mut Vec<Finish>,
+    finished: &mut Vec<Finished>,
 ) -> Result<(), Failure> {
     let mut is_whole = true;
     let outcome = conn.transaction_sql("BEGIN IMMEDIATE", |conn| {
         while let Some(job) = batch.pop_front() {
-            let (finish, is_still_whole) = job(Some(&mut *conn), clock);
-            finishers.push(finish);
+            let (done, is_still_whole) = job.run(conn, clock);
+            finished.push(done);
             if !is_still_whole {
                 // What ran before is undone, and what ran now would be committed by itself, each on its own.
                 is_whole = false;
@@ -319,10 +338,7 @@ fn commit(
 /// The savepoint is not diesel's: that one is parsed anew each time, and `catch_unwind(|| conn.transaction(job))`
 /// would leave it on diesel's stack when the job panics, so that the outer commit only released a savepoint and
 /// answered yes while nothing was committed. What a job leaves on that stack is unwound by hand.
-fn savepoint<T, E>(conn: &mut Conn, job: impl FnOnce(&mut Conn) -> Result<T, E>) -> (Result<T, E>, bool)
-where
-    E: From<Failure> + From<DbError>,
-{
+fn savepoint(conn: &mut Conn, job: impl FnOnce(&mut Conn) -> Report) -> (Result<Report, Failure>, bool) {
     let before = match conn.depth() {
         Ok(depth) => depth,
         Err(error) => return (Err(error.into()), false),
@@ -330,20 +346,20 @@ where
     if let Err(error) = Statement("SAVEPOINT job").execute(conn) {
         return (Err(error.into()), true);
     }
-    let result = catch_unwind(AssertUnwindSafe(|| job(conn))).unwrap_or_else(|_| {
+    let report = catch_unwind(AssertUnwindSafe(|| job(conn))).map_err(|_| {
         log::error!("database: a job panicked; its changes are undone");
-        Err(Failure::Internal.into())
+        Failure::Internal
     });
     let ended = unwind(conn, before).and_then(|()| {
-        if result.is_err() {
+        if !report.as_ref().is_ok_and(|report| report.is_ok) {
             Statement("ROLLBACK TO job").execute(conn)?;
         }
         Statement("RELEASE job").execute(conn).map(drop)
     });
     match ended {
-        Ok(()) => (result, true),
+        Ok(()) => (report, true),
         // There is no such savepoint any more: it went with its transaction.
-        Err(_) => (result.and(Err(Failure::StorageUnavailable.into())), false),
+        Err(_) => (Err(Failure::StorageUnavailable), false),
     }
 }
 
