@@ -14,6 +14,8 @@ use diesel::result::Error as DbError;
 use diesel::sqlite::{Sqlite, SqliteConnection};
 use diesel::{Connection as _, ConnectionResult, QueryResult, RunQueryDsl};
 
+use super::prepared::Statement;
+
 type Manager = AnsiTransactionManager;
 
 /// A connection to a domain's database.
@@ -56,8 +58,23 @@ impl Conn {
 
     /// Runs `job` in a transaction, or in a savepoint when there is one already; an error undoes it.
     pub fn transaction<T, E: From<DbError>>(&mut self, job: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<T, E> {
+        if !self.is_postgres() && self.depth()? > 0 {
+            return self.savepoint(job);
+        }
         on!(&mut *self, c => Manager::begin_transaction(c))?;
         self.end_after(job)
+    }
+
+    /// [`Conn::transaction`] within another one, on a file: by statements that stay prepared, as diesel's do not. Should
+    /// the job panic, what is around it undoes this too.
+    fn savepoint<T, E: From<DbError>>(&mut self, job: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<T, E> {
+        Run::execute(Statement("SAVEPOINT part"), self)?;
+        let result = job(self);
+        if result.is_err() {
+            Run::execute(Statement("ROLLBACK TO part"), self)?;
+        }
+        Run::execute(Statement("RELEASE part"), self)?;
+        result
     }
 
     /// Runs `job` in a transaction that begins with these statements; an error undoes it.

@@ -4,6 +4,10 @@
 use diesel::backend::Backend;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
+use diesel::query_dsl::methods::LoadQuery;
+use diesel::sql_types::Integer;
+
+use super::conn::{Conn, Run};
 
 /// For statements of which there are few texts, such as an update that always sets the same columns.
 pub trait Prepare: Sized {
@@ -34,6 +38,47 @@ impl<Q, C> RunQueryDsl<C> for Prepared<Q> {}
 impl<DB: Backend, Q: QueryFragment<DB>> QueryFragment<DB> for Prepared<Q> {
     fn walk_ast<'b>(&'b self, out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
         self.0.walk_ast(out)
+    }
+
+    fn is_safe_to_cache_prepared(&self, _: &DB) -> QueryResult<bool> {
+        Ok(true)
+    }
+}
+
+impl<Q> Prepared<Q> {
+    /// Runs it; says how many rows it concerned.
+    ///
+    /// So that it stays prepared, it is asked to give back something of each of them: diesel hands what is only executed
+    /// on by reference, and a reference to a query asks the query inside whether it is safe to keep.
+    pub fn execute<'q>(self, conn: &mut Conn) -> QueryResult<usize>
+    where
+        Counted<Q>: LoadQuery<'q, SqliteConnection, i32> + LoadQuery<'q, PgConnection, i32>,
+    {
+        Run::load::<i32>(Counted(self.0), conn).map(|rows| rows.len())
+    }
+}
+
+/// A statement that is prepared once a connection, and gives one back for each row that it concerns.
+#[derive(Debug, Clone, Copy)]
+pub struct Counted<Q>(Q);
+
+/// Found again by its text.
+impl<Q> QueryId for Counted<Q> {
+    type QueryId = ();
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl<Q> Query for Counted<Q> {
+    type SqlType = Integer;
+}
+
+impl<Q, C> RunQueryDsl<C> for Counted<Q> {}
+
+impl<DB: Backend, Q: QueryFragment<DB>> QueryFragment<DB> for Counted<Q> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
+        self.0.walk_ast(out.reborrow())?;
+        out.push_sql(" RETURNING 1");
+        Ok(())
     }
 
     fn is_safe_to_cache_prepared(&self, _: &DB) -> QueryResult<bool> {

@@ -1,5 +1,8 @@
 //! The store's promises, each on a real database file.
 
+use std::sync::Mutex;
+
+use diesel::connection::{InstrumentationEvent, get_default_instrumentation};
 use diesel::sql_query;
 use diesel::sql_types::{BigInt, Text};
 use tempfile::TempDir;
@@ -88,6 +91,30 @@ async fn a_job_that_fails_or_panics_undoes_itself_and_nobody_else() {
     // Asked of a fresh connection: what was answered with yes is really in the file, and nothing else.
     assert_eq!(things(&shop.store).await, 20);
     assert_eq!(things(&open_in(&shop.dir, &shop.clock).unwrap()).await, 20);
+}
+
+#[actix::test]
+async fn a_hot_statement_is_parsed_once_a_connection() {
+    let shop = open();
+    let asked = shop.store.write(|tx| {
+        let kept = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::clone(&kept);
+        tx.conn.set_instrumentation(move |event: InstrumentationEvent<'_>| {
+            if let InstrumentationEvent::CacheQuery { sql, .. } = event {
+                heard.lock().unwrap().push(sql.to_owned());
+            }
+        });
+        for seq in 1..4 {
+            outbox::told(tx.conn, "somebody", seq)?;
+            tx.conn.transaction(|_| Ok::<_, Failure>(()))?;
+        }
+        tx.conn.set_instrumentation(get_default_instrumentation());
+        Ok::<_, Failure>(kept.lock().unwrap().clone())
+    });
+    let kept = asked.await.unwrap();
+    let times = |part: &str| kept.iter().filter(|sql| sql.contains(part)).count();
+    assert_eq!(times("outbox_cursor"), 1, "{kept:?}");
+    assert!(tested_on_server() || times("SAVEPOINT") == 1, "{kept:?}");
 }
 
 #[actix::test]
