@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use actix::{Actor, Arbiter, ArbiterHandle, AsyncContext, Context, Supervised};
+use futures_util::future::LocalBoxFuture;
 
 use crate::messaging::{Client, Failure, Storage, Supervisor, trace};
 use crate::settings::{Database, Settings};
@@ -217,6 +218,8 @@ where
     T: 'static,
     E: From<Failure> + 'static,
 {
+    // In a box, so that there is one type of task for each type of answer and not for each work.
+    let work: LocalBoxFuture<'static, _> = Box::pin(work);
     actix::spawn(trace::within(trace::current(), work)).await.unwrap_or_else(|lost| {
         log::error!("work of several steps was cut short: {lost}");
         Err(Failure::Internal.into())

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use actix::{Actor, Addr, Context, Handler, MailboxError};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Instant;
 
 use super::grpc::{Peer, Remote, RemoteAddress};
 use super::{Ctx, Envelope, Failure, Request, Vitals, hooks, trace};
@@ -33,8 +34,36 @@ struct Seat<A: Actor> {
 /// One place of the domain.
 struct Side<A: Actor> {
     to: To<A>,
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
     in_flight_max: usize,
+}
+
+impl<A: Actor> Side<A> {
+    fn new(to: To<A>, in_flight_max: usize) -> Arc<Self> {
+        Arc::new(Self { to, permits: Arc::new(Semaphore::new(in_flight_max)), in_flight_max })
+    }
+
+    const fn is_here(&self) -> bool {
+        matches!(self.to, To::Local { .. })
+    }
+}
+
+/// Whose request something is logged of.
+struct Asked {
+    request_id: Arc<str>,
+    trace: Option<Arc<str>>,
+}
+
+impl From<&Ctx> for Asked {
+    fn from(ctx: &Ctx) -> Self {
+        Self { request_id: Arc::clone(&ctx.request_id), trace: ctx.trace.clone() }
+    }
+}
+
+/// Leave to ask a domain at a place.
+struct Admitted<A: Actor> {
+    side: Arc<Side<A>>,
+    _permit: OwnedSemaphorePermit,
 }
 
 enum To<A: Actor> {
@@ -183,8 +212,8 @@ impl<A: Actor> Drop for Pause<A> {
 
 impl<A: Actor<Context = Context<A>>> Client<A> {
     fn new(domain: &'static str, to: To<A>, in_flight_max: usize) -> Self {
-        let side = Arc::new(Side { to, permits: Semaphore::new(in_flight_max), in_flight_max });
-        Self { domain, seat: Arc::new(Seat { side: RwLock::new(side), moved: watch::Sender::new(()) }) }
+        let side = RwLock::new(Side::new(to, in_flight_max));
+        Self { domain, seat: Arc::new(Seat { side, moved: watch::Sender::new(()) }) }
     }
 
     /// A client of a domain in this process that may have `in_flight_max` requests in hand. `storage` says how the
@@ -224,15 +253,13 @@ impl<A: Actor<Context = Context<A>>> Client<A> {
     /// Whether the domain is in this process.
     #[must_use]
     pub fn is_here(&self) -> bool {
-        matches!(self.seat.side().to, To::Local { .. })
+        self.seat.side().is_here()
     }
 
     /// Lets no new call begin: whoever asks waits.
     #[must_use]
     pub fn pause(&self) -> Pause<A> {
-        let in_flight_max = self.seat.side().in_flight_max;
-        let moving = Side { to: To::Moving, permits: Semaphore::new(in_flight_max), in_flight_max };
-        let before = self.seat.place(Arc::new(moving));
+        let before = self.seat.place(Side::new(To::Moving, self.seat.side().in_flight_max));
         Pause { seat: Arc::clone(&self.seat), before: Some(before) }
     }
 
@@ -250,42 +277,65 @@ impl<A: Actor<Context = Context<A>>> Client<A> {
     where
         A: Handler<Envelope<R>>,
     {
-        let (is_local, trace) = (self.is_here(), ctx.trace.clone());
-        R::meter().watch(is_local, trace::within(trace, self.ask(ctx, request))).await
+        let side = self.seat.side();
+        let watched = R::meter().begin(side.is_here());
+        watched.end(match self.admit(side, R::NAME, &ctx).await {
+            Err(refused) => Err(refused.into()),
+            Ok(admitted) => match &admitted.side.to {
+                To::Local { address, vitals, .. } => self.ask_here(address, vitals, ctx, request).await,
+                To::Remote(remote) => remote.call(ctx, request).await,
+                To::Moving | To::Off => Err(Failure::Unavailable.into()),
+            },
+        })
     }
 
-    /// Asks wherever the domain is; while it moves, waits.
-    async fn ask<R: Request>(&self, ctx: Ctx, request: R) -> Result<R::Reply, R::Error>
-    where
-        A: Handler<Envelope<R>>,
-    {
+    /// Where the domain is, with leave to ask it there; while it moves, waits. The same for every message: compiled
+    /// once for each domain.
+    async fn admit(&self, mut side: Arc<Side<A>>, name: &str, ctx: &Ctx) -> Result<Admitted<A>, Failure> {
         loop {
-            let side = self.seat.side();
-            let Ok(_permit) = side.permits.try_acquire() else {
-                // It may have moved between the two looks.
-                if !Arc::ptr_eq(&side, &self.seat.side()) {
-                    continue;
+            let permit = Arc::clone(&side.permits).try_acquire_owned();
+            match permit {
+                Ok(permit) if !matches!(side.to, To::Moving) => return Ok(Admitted { side, _permit: permit }),
+                // Certainly not done, unlike what is late at its place.
+                Ok(_waiting) if self.moved(&side, ctx.deadline).await => {}
+                Ok(_) => {
+                    return Err(self.refused(Failure::Overloaded, name, "waited in vain for its move", ctx.into()));
                 }
-                log::warn!("{}: {} refused, too many requests in hand [{}]", self.domain, R::NAME, ctx.request_id);
-                return Err(Failure::Overloaded.into());
-            };
-            match &side.to {
-                To::Local { address, vitals, .. } => return self.ask_here(address, vitals, ctx, request).await,
-                To::Remote(remote) => return remote.call(ctx, request).await,
-                To::Off => return Err(Failure::Unavailable.into()),
-                To::Moving => {
-                    let mut moved = self.seat.moved.subscribe();
-                    let still = || Arc::ptr_eq(&side, &self.seat.side());
-                    // Certainly not done, unlike what is late at its place.
-                    while still() {
-                        if tokio::time::timeout_at(ctx.deadline, moved.changed()).await.is_err() {
-                            log::warn!("{}: {} waited in vain for its move [{}]", self.domain, R::NAME, ctx.request_id);
-                            return Err(Failure::Overloaded.into());
-                        }
-                    }
+                // It may have moved between the two looks.
+                Err(_) if !self.is_at(&side) => {}
+                Err(_) => {
+                    return Err(self.refused(
+                        Failure::Overloaded,
+                        name,
+                        "refused, too many requests in hand",
+                        ctx.into(),
+                    ));
                 }
             }
+            side = self.seat.side();
         }
+    }
+
+    fn is_at(&self, side: &Arc<Side<A>>) -> bool {
+        Arc::ptr_eq(side, &self.seat.side())
+    }
+
+    /// Waits until the domain is no longer at this place; `false` when it still is at the deadline.
+    async fn moved(&self, side: &Arc<Side<A>>, deadline: Instant) -> bool {
+        let mut moved = self.seat.moved.subscribe();
+        while self.is_at(side) {
+            if tokio::time::timeout_at(deadline, moved.changed()).await.is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Says why a request has no answer.
+    fn refused(&self, failure: Failure, name: &str, why: &str, of: Asked) -> Failure {
+        let level = if failure == Failure::Internal { log::Level::Error } else { log::Level::Warn };
+        trace::during(of.trace, || log::log!(level, "{}: {name} {why} [{}]", self.domain, of.request_id));
+        failure
     }
 
     /// Asks the actor in this process.
@@ -302,19 +352,18 @@ impl<A: Actor<Context = Context<A>>> Client<A> {
         if vitals.is_down() {
             return Err(Failure::Unavailable.into());
         }
-        let (deadline, request_id) = (ctx.deadline, Arc::clone(&ctx.request_id));
-        match tokio::time::timeout_at(deadline, hooks::carry(address, Envelope { ctx, request })).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(MailboxError::Closed)) if vitals.is_down() => Err(Failure::Unavailable.into()),
+        let (deadline, asked) = (ctx.deadline, Asked::from(&ctx));
+        let failure = match tokio::time::timeout_at(deadline, hooks::carry(address, Envelope { ctx, request })).await {
+            Ok(Ok(answer)) => return answer,
+            Ok(Err(MailboxError::Closed)) if vitals.is_down() => Failure::Unavailable,
             Ok(Err(MailboxError::Closed)) => {
-                log::error!("{}: {} was not answered, its handler panicked [{request_id}]", self.domain, R::NAME);
-                Err(Failure::Internal.into())
+                self.refused(Failure::Internal, R::NAME, "was not answered, its handler panicked", asked)
             }
             Ok(Err(MailboxError::Timeout)) | Err(_) => {
-                log::warn!("{}: {} was not answered in time [{request_id}]", self.domain, R::NAME);
-                Err(Failure::DeadlineExceeded.into())
+                self.refused(Failure::DeadlineExceeded, R::NAME, "was not answered in time", asked)
             }
-        }
+        };
+        Err(failure.into())
     }
 
     /// How the domain is.

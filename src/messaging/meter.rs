@@ -85,19 +85,12 @@ impl Meter {
         Self { name, entered: Once::new(), local: Tally::new(), remote: Tally::new() }
     }
 
-    /// Counts a call, whose answer is `asked`, to a domain in this process or elsewhere.
-    pub async fn watch<T, E: DomainError>(
-        &'static self,
-        is_local: bool,
-        asked: impl Future<Output = Result<T, E>>,
-    ) -> Result<T, E> {
+    /// Counts a call that begins now, to a domain in this process or elsewhere.
+    pub fn begin(&'static self, is_local: bool) -> Watched {
         self.entered.call_once(|| ASKED.lock().unwrap_or_else(PoisonError::into_inner).push(self));
         let tally = if is_local { &self.local } else { &self.remote };
         tally.in_flight.fetch_add(1, Relaxed);
-        let mut watched = Watched { tally, began: Instant::now(), failed: Some(KINDS.len() - 1) };
-        let answer = asked.await;
-        watched.failed = answer.as_ref().err().map(|error| error.kind() as usize);
-        answer
+        Watched { tally, began: Instant::now(), failed: Some(KINDS.len() - 1) }
     }
 
     /// What was counted in this process so far, in the order of names. A message that nobody asked is not in it.
@@ -111,10 +104,19 @@ impl Meter {
 }
 
 /// A call under way. However it ends, also when nobody waits for it any more, it is counted once.
-struct Watched {
+#[derive(Debug)]
+pub struct Watched {
     tally: &'static Tally,
     began: Instant,
     failed: Option<usize>,
+}
+
+impl Watched {
+    /// The call ends with this answer.
+    pub fn end<T, E: DomainError>(mut self, answer: Result<T, E>) -> Result<T, E> {
+        self.failed = answer.as_ref().err().map(|error| error.kind() as usize);
+        answer
+    }
 }
 
 impl Drop for Watched {
@@ -129,8 +131,6 @@ impl Drop for Watched {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::FutureExt as _;
-
     use super::*;
     use crate::messaging::Failure;
 
@@ -141,14 +141,13 @@ mod tests {
         }
     }
 
-    #[actix::test]
-    async fn calls_are_counted_by_place_and_by_how_they_ended() {
+    #[test]
+    fn calls_are_counted_by_place_and_by_how_they_ended() {
         static METER: Meter = Meter::new("meter.Test");
-        let fails = async || Err::<(), _>(Failure::Overloaded);
-        assert_eq!(METER.watch(true, async { Ok::<_, Failure>(1) }).await, Ok(1));
-        assert!(METER.watch(true, fails()).await.is_err());
+        assert_eq!(METER.begin(true).end(Ok::<_, Failure>(1)), Ok(1));
+        assert!(METER.begin(true).end(Err::<(), _>(Failure::Overloaded)).is_err());
         // Nobody waits for this one.
-        assert!(METER.watch(false, std::future::pending::<Result<(), Failure>>()).now_or_never().is_none());
+        drop(METER.begin(false));
         let own: Vec<Counted> = Meter::all().into_iter().filter(|counted| counted.name == "meter.Test").collect();
         let told: Vec<_> = own.iter().map(|c| (c.place, c.took.count, c.in_flight, c.failed.clone())).collect();
         assert_eq!(told, [("local", 2, 0, vec![("unavailable", 1)]), ("remote", 1, 0, vec![("abandoned", 1)])]);

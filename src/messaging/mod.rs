@@ -115,15 +115,13 @@ macro_rules! answers {
                 use $crate::messaging::Request as _;
                 let $crate::messaging::Envelope { ctx, request } = envelope;
                 $crate::messaging::hooks::before::<$request>(&ctx);
-                if let Err(denied) = request.access().check(&ctx) {
-                    return Box::pin(async move { Err(denied.into()) });
-                }
-                // What it logs says so, and what it emits carries it.
-                let trace = ctx.trace.clone();
-                Box::pin($crate::messaging::trace::within(
-                    trace,
-                    $answer(std::sync::Arc::clone(&self.room), ctx, request),
-                ))
+                let (trace, allowed) = (ctx.trace.clone(), request.access().check(&ctx));
+                let room = std::sync::Arc::clone(&self.room);
+                // What it logs says its trace, and what it emits carries it.
+                $crate::messaging::Answer::by($crate::messaging::trace::within(trace, async move {
+                    allowed?;
+                    $answer(room, ctx, request).await
+                }))
             }
         }
         )+

@@ -1,13 +1,37 @@
 //! What makes a struct a contract, and who may ask it.
 
+use actix::Actor;
+use actix::dev::{MessageResponse, OneshotSender};
+use futures_util::future::LocalBoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{Caller, Ctx, DomainError, Failure, Meter, Role};
 use crate::types::UserId;
 
-/// What an actor's handler gives back.
-pub type Answer<R> = actix::ResponseFuture<Result<<R as Request>::Reply, <R as Request>::Error>>;
+/// What an actor's handler gives back: the work that ends in the answer. It is done as a task of its own, beside the
+/// actor, as with [`actix::ResponseFuture`]; but one type of task serves all messages.
+pub struct Answer<R: Request>(LocalBoxFuture<'static, Result<R::Reply, R::Error>>);
+
+impl<R: Request> Answer<R> {
+    /// Answers with what this work comes to.
+    pub fn by(work: impl Future<Output = Result<R::Reply, R::Error>> + 'static) -> Self {
+        Self(Box::pin(work))
+    }
+}
+
+impl<A: Actor, R: Request> MessageResponse<A, Envelope<R>> for Answer<R> {
+    fn handle(self, _: &mut A::Context, asker: Option<OneshotSender<Result<R::Reply, R::Error>>>) {
+        let task: LocalBoxFuture<'static, ()> = Box::pin(async move {
+            let answer = self.0.await;
+            if let Some(asker) = asker {
+                // Nobody may wait for it any more.
+                let _ = asker.send(answer);
+            }
+        });
+        actix::spawn(task);
+    }
+}
 
 /// A question to a domain. The same struct with the same serde form is the message on every transport.
 ///

@@ -66,26 +66,30 @@ impl<A: Served> Table<A> {
     {
         let client = self.client.clone();
         let route: Route = Arc::new(move |ctx, body| {
-            let (client, request) = (client.clone(), serde_json::from_slice::<R>(body));
+            let request_id = Arc::clone(&ctx.request_id);
+            let request = match serde_json::from_slice::<R>(body) {
+                Ok(request) => request,
+                Err(error) => return Box::pin(std::future::ready(unreadable(R::NAME, &error, &request_id))),
+            };
+            let client = client.clone();
             Box::pin(async move {
-                let request = match request {
-                    Ok(request) => request,
-                    Err(error) => {
-                        log::warn!("{} cannot be read: {error} [{}]", R::NAME, ctx.request_id);
-                        return Outcome::Unreadable;
-                    }
-                };
-                let request_id = Arc::clone(&ctx.request_id);
                 let written = match client.call(ctx, request).await {
                     Ok(reply) => serde_json::to_vec(&reply).map(Outcome::Reply),
                     Err(error) => serde_json::to_vec(&error).map(Outcome::Error),
                 };
-                written.unwrap_or_else(|error| {
-                    log::error!("the answer to {} has no JSON form: {error} [{request_id}]", R::NAME);
-                    Outcome::Unwritable
-                })
+                written.unwrap_or_else(|error| unwritable(R::NAME, &error, &request_id))
             })
         });
         self.routes.insert(R::NAME, route);
     }
+}
+
+fn unreadable(name: &str, error: &serde_json::Error, request_id: &str) -> Outcome {
+    log::warn!("{name} cannot be read: {error} [{request_id}]");
+    Outcome::Unreadable
+}
+
+fn unwritable(name: &str, error: &serde_json::Error, request_id: &str) -> Outcome {
+    log::error!("the answer to {name} has no JSON form: {error} [{request_id}]");
+    Outcome::Unwritable
 }

@@ -7,10 +7,8 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use futures_util::future::Either;
-
 tokio::task_local! {
-    static NOW: Arc<str>;
+    static NOW: Option<Arc<str>>;
 }
 
 /// A `traceparent` as a caller wrote it, if it is one that can be handed on: version 00, in small letters, and neither
@@ -35,23 +33,17 @@ pub fn id(traceparent: &str) -> &str {
 /// Where the work of this moment stands in a trace, if it is in one.
 #[must_use]
 pub fn current() -> Option<Arc<str>> {
-    NOW.try_with(Arc::clone).ok()
+    NOW.try_with(Option::clone).ok().flatten()
 }
 
-/// `work`, in this trace.
+/// `work`, in this trace; in none, and so not in the one around it either, if there is none.
 pub fn within<F: Future>(trace: Option<Arc<str>>, work: F) -> impl Future<Output = F::Output> {
-    match trace {
-        Some(trace) => Either::Left(NOW.scope(trace, work)),
-        None => Either::Right(work),
-    }
+    NOW.scope(trace, work)
 }
 
 /// Does `work` at once, in this trace.
 pub fn during<T>(trace: Option<Arc<str>>, work: impl FnOnce() -> T) -> T {
-    match trace {
-        Some(trace) => NOW.sync_scope(trace, work),
-        None => work(),
-    }
+    NOW.sync_scope(trace, work)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::link::{Connection, SaidDomain, Seen, Trouble};
 use super::peer::Peer;
 use super::proto::{CallReply, CallRequest, call_reply::Outcome};
-use crate::messaging::{Ctx, Failure, Health, HealthState, Request};
+use crate::messaging::{Ctx, Failure, Health, HealthState, Request, trace};
 
 /// A domain in another process.
 pub struct Remote {
@@ -54,7 +54,8 @@ impl Remote {
     pub async fn call<R: Request>(&self, ctx: Ctx, request: R) -> Result<R::Reply, R::Error> {
         let written = serde_json::to_vec(&request);
         drop(request);
-        let reply = self.exchange(&ctx, R::NAME, R::RETRYABLE, written).await?;
+        let exchange = self.exchange(&ctx, R::NAME, R::RETRYABLE, written);
+        let reply = trace::within(ctx.trace.clone(), exchange).await?;
         if reply.replayed {
             ctx.mark_replayed();
         }
@@ -63,10 +64,7 @@ impl Remote {
             Some(Outcome::Error(error)) => serde_json::from_slice(&error).map(Err),
             None => Ok(Err(Failure::Internal.into())),
         };
-        read.unwrap_or_else(|error| {
-            log::error!("the answer to {} cannot be read: {error} [{}]", R::NAME, ctx.request_id);
-            Err(Failure::Internal.into())
-        })
+        read.unwrap_or_else(|error| Err(unreadable(&ctx, R::NAME, &error).into()))
     }
 
     /// What is the same for every message: compiled once, and not once for each.
@@ -165,6 +163,13 @@ impl Remote {
         }
         Some(text)
     }
+}
+
+/// Says that an answer is not the JSON of its message.
+fn unreadable(ctx: &Ctx, name: &str, error: &serde_json::Error) -> Failure {
+    let say = || log::error!("the answer to {name} cannot be read: {error} [{}]", ctx.request_id);
+    trace::during(ctx.trace.clone(), say);
+    Failure::Internal
 }
 
 /// The other processes that this one knows of: one for each place, however many domains are there.
