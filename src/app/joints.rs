@@ -67,14 +67,10 @@ impl Joints {
             state.here.insert(name, Here { relay: Relay::start(store, vec![broker.publisher()]), hearing });
             return;
         }
-        for (source, here) in &state.here {
-            if hearers(source).contains(&name) && !here.relay.subscribers().contains(&name) {
-                here.relay.add(itself.clone());
-            }
-        }
-        let sources: Vec<_> = state.there.iter().map(|(source, peer)| (*source, Arc::clone(peer))).collect();
-        for (source, peer) in sources {
-            self.fetch(&mut state, source, &peer, name);
+        tell(&state, &itself);
+        let sources = state.there.clone();
+        for (source, peer) in &sources {
+            self.fetch(&mut state, source, peer, name);
         }
         let known = |to: &&'static str| *to == name || state.here.contains_key(to) || state.there.contains_key(to);
         let told = hearers(name).into_iter().filter(known).filter_map(|to| self.subscriber(to)).collect();
@@ -96,19 +92,12 @@ impl Joints {
         for to in hearers(name).into_iter().filter(known).collect::<Vec<_>>() {
             self.fetch(&mut state, name, peer, to);
         }
-        let sources: Vec<_> = state.there.iter().filter(|(_, other)| !Arc::ptr_eq(other, peer)).collect();
-        for (source, other) in
-            sources.into_iter().map(|(source, other)| (*source, Arc::clone(other))).collect::<Vec<_>>()
-        {
-            self.fetch(&mut state, source, &other, name);
+        let sources = state.there.clone();
+        for (source, other) in sources.iter().filter(|(_, other)| !Arc::ptr_eq(other, peer)) {
+            self.fetch(&mut state, source, other, name);
         }
-        for (source, here) in &state.here {
-            if let Some(itself) = self.subscriber(name)
-                && hearers(source).contains(&name)
-                && !here.relay.subscribers().contains(&name)
-            {
-                here.relay.add(itself);
-            }
+        if let Some(itself) = self.subscriber(name) {
+            tell(&state, &itself);
         }
     }
 
@@ -192,6 +181,16 @@ impl Joints {
                 let request = EventsRequest { source: source.to_owned(), subscriber: subscriber.to_owned(), told };
                 peer.events(request).await.map_err(|_| Failure::Unavailable)
             }
+        }
+    }
+}
+
+/// From now on every domain here that it hears tells it.
+fn tell(state: &State, subscriber: &Subscriber) {
+    let name = subscriber.name();
+    for (source, here) in &state.here {
+        if hearers(source).contains(&name) && !here.relay.subscribers().contains(&name) {
+            here.relay.add(subscriber.clone());
         }
     }
 }

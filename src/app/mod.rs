@@ -167,14 +167,12 @@ impl App {
     /// Opens all domains that the settings place in this process, and joins them by their events. Must be called on an
     /// actix system's thread.
     pub fn open(settings: Settings, clock: Clock) -> Result<Self, OpenError> {
-        let (mut app, opening) = Self::domains(Ground::new(settings, clock))?;
-        let Opening { ground, wire, peers, stores, there, subscribers, seats, .. } = opening;
-        let settings = Arc::clone(&ground.settings);
         let broker = match &settings.events {
             Events::Direct => None,
             Events::RabbitMq(uri) => Some(broker(uri, &settings)),
         };
-        app.joints = Arc::new(Joints::new(Arc::clone(&settings), subscribers, broker));
+        let (mut app, opening) = Self::domains(Ground::new(settings, clock), broker)?;
+        let Opening { ground, wire, peers, stores, there, seats, .. } = opening;
         there.iter().for_each(|(name, peer)| app.joints.is_there(name, peer));
         stores.into_iter().for_each(|store| app.joints.arrive(store));
         app.tasks.push(actix::spawn(tidy(Arc::clone(&app.joints))));
@@ -191,10 +189,10 @@ impl App {
     /// Opens domains for one command, beside a shop that may be running on the same databases. No event is carried: the
     /// running shop does that, or the next one, and has to hear of everything itself to keep its memory fresh.
     pub fn open_beside(settings: Settings, clock: Clock) -> Result<Self, OpenError> {
-        Self::domains(Ground::beside(settings, clock)).map(|(app, _)| app)
+        Self::domains(Ground::beside(settings, clock), None).map(|(app, _)| app)
     }
 
-    fn domains(ground: Ground) -> Result<(Self, Opening), OpenError> {
+    fn domains(ground: Ground, broker: Option<Broker>) -> Result<(Self, Opening), OpenError> {
         let feed = Feed::default();
         let ground = Arc::new(ground);
         let mut opening = Opening {
@@ -226,7 +224,8 @@ impl App {
         offers.insert(placement::NAME, Offer::of(&placement));
         let clients =
             Clients { users, catalog, cart, payments, mailer, stats, comments, notifications, placement, since };
-        let joints = Arc::new(Joints::new(Arc::clone(&ground.settings), Vec::new(), None));
+        let subscribers = std::mem::take(&mut opening.subscribers);
+        let joints = Arc::new(Joints::new(Arc::clone(&ground.settings), subscribers, broker));
         Ok((Self { clients, feed, ground, joints, offers, tasks: Vec::new() }, opening))
     }
 

@@ -1,7 +1,6 @@
 //! `mercat health`: asks a running process whether it may get traffic, for the health checks of whatever runs it. It is
 //! the program itself, because an image that holds nothing else has no other to ask with.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty, Limited};
@@ -67,13 +66,7 @@ fn of(settings: &Settings) -> Result<Uri, String> {
     if settings.listen.port() == 0 {
         return Err("`listen` has port 0, so nobody knows the port; say --url http://HOST:PORT".to_owned());
     }
-    // An address that stands for all of the machine's can be listened at, not asked.
-    let ip = match settings.listen.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    let url = format!("http://{}{PATH}", SocketAddr::new(ip, settings.listen.port()));
+    let url = format!("http://{}{PATH}", settings.own_address());
     url.parse().map_err(|_| format!("{url} cannot be asked; say --url"))
 }
 

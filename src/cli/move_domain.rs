@@ -1,6 +1,5 @@
 //! `mercat move`: asks the running shop to move one of its domains.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -36,7 +35,8 @@ pub struct Ask {
 /// Asks the running shop, and says what came of it.
 pub fn move_domain(configuration: &Configuration, settings: &Settings, asked: Ask) -> Result<(), Failed> {
     let password = password(configuration, ask)?;
-    let shop = asked.shop.map_or_else(|| here(settings), |shop| shop.trim_end_matches('/').to_owned());
+    let shop = asked.shop.unwrap_or_else(|| format!("http://{}", settings.own_address()));
+    let shop = shop.trim_end_matches('/');
     actix::System::new().block_on(async {
         let sign_in = json!({ "email": asked.email, "password": password });
         let signed_in = post(&format!("{shop}/api/v1/signin"), None, &sign_in).await?;
@@ -56,17 +56,6 @@ pub fn move_domain(configuration: &Configuration, settings: &Settings, asked: As
         ));
         Ok(())
     })
-}
-
-/// Where a shop with these settings answers on this machine.
-fn here(settings: &Settings) -> String {
-    let mut address = settings.listen;
-    match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
-        _ => {}
-    }
-    format!("http://{address}")
 }
 
 async fn post(url: &str, token: Option<&str>, body: &Value) -> Result<Value, Failed> {

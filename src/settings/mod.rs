@@ -8,7 +8,7 @@ mod layers;
 mod spec;
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub use database::{Database, Postgres};
 pub use layers::{BadSetting, Layer, Origin, Values};
 pub use spec::{SETTINGS, Spec, example};
 
-use crate::types::{Currency, EmailAddress};
+use crate::types::{Currency, EmailAddress, hex};
 
 /// The eight domains, by the names that settings, files and messages use.
 pub const DOMAINS: [&str; 8] = ["users", "catalog", "cart", "payments", "mailer", "stats", "comments", "notifications"];
@@ -609,6 +609,19 @@ impl Settings {
 }
 
 impl Settings {
+    /// Where a process with these settings is asked on its own machine: an address that stands for all of the machine's
+    /// can be listened at, not asked.
+    #[must_use]
+    pub fn own_address(&self) -> SocketAddr {
+        let mut address = self.listen;
+        match address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+            IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+            _ => {}
+        }
+        address
+    }
+
     /// Where tests have their databases: files in `data`, or schemas of a server named for it when
     /// `MERCAT_TEST_DATABASE` names one.
     #[must_use]
@@ -616,7 +629,7 @@ impl Settings {
         use sha2::Digest as _;
         let Ok(address) = std::env::var("MERCAT_TEST_DATABASE") else { return Database::Folder(data.to_owned()) };
         let hash = sha2::Sha256::digest(data.as_os_str().as_encoded_bytes());
-        let name: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let name = hex(&hash[..8]);
         Database::Postgres(Postgres::new(&address, &format!("t{name}_")))
     }
 }

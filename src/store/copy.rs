@@ -7,6 +7,7 @@ use diesel::sql_query;
 use diesel::sql_types::Text;
 
 use super::Conn;
+use super::files::with_ending;
 use super::query::*;
 
 /// How often a copy that has begun is looked at.
@@ -113,9 +114,7 @@ pub fn lone(file: &Path) -> Result<(), String> {
     if is_in_use(file) {
         return Err(format!("{}: another program has it open", file.display()));
     }
-    let mut journal = file.as_os_str().to_owned();
-    journal.push("-wal");
-    match std::fs::metadata(&journal) {
+    match std::fs::metadata(with_ending(file, "-wal")) {
         Ok(about) if about.len() > 0 => Err(format!("{}: its journal could not be ended", file.display())),
         _ => Ok(()),
     }

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
+use crate::types::hex;
+
 /// The file of the same name with something after it.
 #[must_use]
 pub fn with_ending(file: &Path, ending: &str) -> PathBuf {
@@ -71,5 +73,5 @@ pub fn measure(from: &Path, mut to: Option<&mut File>) -> io::Result<(u64, Strin
     if let Some(out) = to {
         out.sync_all()?;
     }
-    Ok((bytes, hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()))
+    Ok((bytes, hex(&hash.finalize())))
 }

@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::settings::Settings;
+use crate::types::hex;
 
 /// The file's name in the data folder.
 pub const FILE: &str = "secret.key";
@@ -41,7 +42,7 @@ pub fn load(settings: &Settings) -> Result<Vec<u8>, NoSecret> {
 pub fn mark(settings: &Settings) -> Result<String, String> {
     let secret = load(settings).map_err(|NoSecret { file, reason }| format!("{}: {reason}", file.display()))?;
     let hash = Sha256::new().chain_update("mercat: the same secret").chain_update(secret).finalize();
-    Ok(hash.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&hash))
 }
 
 fn read(file: &Path) -> io::Result<Vec<u8>> {
@@ -75,7 +76,7 @@ fn make(file: &Path) -> io::Result<()> {
 fn write(draft: &Path) -> io::Result<()> {
     let mut random = [0; DIGITS / 2];
     getrandom::fill(&mut random).map_err(io::Error::other)?;
-    let digits: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let digits = hex(&random);
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]

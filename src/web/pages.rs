@@ -15,6 +15,7 @@ use flate2::write::GzEncoder;
 use rust_embed::{Embed, RustEmbed};
 
 use super::problem::Problem;
+use crate::types::hex;
 
 /// The folder `static/`. A build without it serves the interface alone.
 #[derive(RustEmbed)]
@@ -54,7 +55,7 @@ static FILES: LazyLock<HashMap<String, Ready>> = LazyLock::new(|| {
             std::borrow::Cow::Borrowed(bytes) => Bytes::from_static(bytes),
             std::borrow::Cow::Owned(bytes) => Bytes::from(bytes),
         };
-        let hash: String = file.metadata.sha256_hash().iter().take(12).map(|byte| format!("{byte:02x}")).collect();
+        let hash = hex(&file.metadata.sha256_hash()[..12]);
         let (content_type, packable) = media_type(&path);
         let gzip = (packable && plain.len() >= GZIP_MIN).then(|| pack(&plain)).flatten();
         let gzip = gzip.map(|bytes| (bytes, format!("\"{hash}-gz\"")));

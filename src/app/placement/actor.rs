@@ -281,15 +281,13 @@ impl Room {
         self.is_ready(&there, domain, false).await?;
         let (begun, mut paused) = (Instant::now(), seat.pause());
         drained(domain, &mut paused).await?;
-        let sent = match self.close(domain, false).await {
-            Ok(handed) => self.send(&there, domain, &handed).await.map(|()| handed),
-            Err(refusal) => Err(refusal),
+        let decided = async {
+            let handed = self.close(domain, false).await?;
+            self.send(&there, domain, &handed).await?;
+            self.record(domain, &Place::Remote(address.clone()))?;
+            Ok(handed)
         };
-        let decided = match sent {
-            Ok(handed) => self.record(domain, &Place::Remote(address.clone())).map(|()| handed),
-            Err(refusal) => Err(refusal),
-        };
-        let handed = match decided {
+        let handed = match decided.await {
             Ok(handed) => handed,
             Err(refusal) => return self.stays(seat, refusal),
         };
@@ -328,23 +326,18 @@ impl Room {
         self.is_ready(&there, domain, true).await?;
         let (begun, mut paused) = (Instant::now(), seat.pause());
         drained(domain, &mut paused).await?;
-        let fetched = match there.call(step(), CloseDomain { domain: domain.to_owned() }).await {
-            Ok(handed) => self.fetch(&there, domain, &handed).await.map(|()| handed),
-            Err(refusal) => Err(refusal),
-        };
-        let decided = match fetched {
-            Ok(handed) => self.record(domain, &Place::Local).map(|()| handed),
-            Err(refusal) => Err(refusal),
-        };
-        let opened = match decided {
-            Ok(handed) => match self.adopt(domain).and_then(|()| self.open(seat)) {
-                Ok(()) => Ok(handed),
+        let opened = async {
+            let handed = there.call(step(), CloseDomain { domain: domain.to_owned() }).await?;
+            self.fetch(&there, domain, &handed).await?;
+            self.record(domain, &Place::Local)?;
+            if let Err(refusal) = self.adopt(domain).and_then(|()| self.open(seat)) {
                 // Nothing was written here, so what is there is still the whole.
-                Err(refusal) => self.record(domain, &Place::Remote(address)).and(Err(refusal)),
-            },
-            Err(refusal) => Err(refusal),
+                self.record(domain, &Place::Remote(address))?;
+                return Err(refusal);
+            }
+            Ok(handed)
         };
-        match opened {
+        match opened.await {
             Ok(handed) => Ok(moved(domain, "local".to_owned(), handed.bytes, begun)),
             Err(refusal) => {
                 if let Err(failure) = self.insist(&there, domain).await {

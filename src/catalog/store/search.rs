@@ -19,7 +19,7 @@ use super::tally::{self, CATEGORIES_MAX, TAGS_MAX};
 use crate::catalog::{FacetValue, Facets, ProductQuery, Sort, model};
 use crate::store::Conn;
 use crate::store::query::*;
-use crate::types::{Amount, Cursor, FieldError, PageRequest, ProductId};
+use crate::types::{Amount, Cursor, FieldError, PageRequest, ProductId, hex};
 
 /// How many products with a match are looked at, the newest, in each of the three places a word can be in.
 const HITS_MAX: i64 = 10_000;
@@ -63,7 +63,7 @@ impl Place {
 /// By what a cursor knows its list: the same for the same query, also after a restart.
 fn fingerprint(query: &ProductQuery) -> String {
     let text = serde_json::to_vec(query).unwrap_or_default();
-    Sha256::digest(text).iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(text)[..6])
 }
 
 fn order(query: &ProductQuery) -> Sort {
