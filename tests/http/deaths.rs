@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::bank::Bank;
-use crate::shape;
 use crate::support::{Person, Reply, TestShop, id};
+use crate::{run, shape};
 
 /// A shop that was opened once, to be copied, and who is in it.
 struct Founded {
@@ -99,7 +99,7 @@ async fn is_there_once(shop: &TestShop, founded: &Founded, bank: &Bank, invoice:
 
 #[test]
 fn p03_dead_after_any_durable_step_and_asked_again_it_has_happened_once() {
-    if shape::is_on_server() {
+    if run::server().is_some() {
         return shape::skipped("p03_dead_after_any_durable_step", "it ends processes by copies of their files");
     }
     let founded = in_a_process(found());

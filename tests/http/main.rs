@@ -13,6 +13,8 @@ mod panics;
 mod provider;
 mod replays;
 mod rights;
+#[path = "../run/mod.rs"]
+mod run;
 mod sessions;
 mod shape;
 mod support;

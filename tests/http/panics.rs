@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use serde_json::Value;
 
-use crate::shape;
+use crate::run;
 use crate::support::{PATIENCE, TestShop};
 
 /// How the shop is, once that is as wished: how a domain in another process is, is heard within two seconds.
@@ -70,7 +70,7 @@ async fn a_domain_that_dies_too_often_is_503_and_the_others_go_on() {
     let health = health(&shop, |health| health["domains"]["catalog"]["status"] == "down").await;
     assert_eq!(health["status"], "degraded");
     let ready = shop.get("!/readyz").await;
-    if shape::is_split() {
+    if run::is_split() {
         // It is down for every gateway alike.
         ready.expect(200);
     } else {

@@ -15,6 +15,7 @@ use mercat::web::{self, Handle};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::run;
 use crate::shape::{self, Part};
 
 /// The longest wait for anything. Nothing takes so long: it is how long a test waits before it says that it never came.
@@ -278,7 +279,7 @@ impl Drop for TestShop {
         }
         self.end();
         if let Some(dir) = &self.dir {
-            shape::is_over(dir.path());
+            run::is_over(dir.path());
         }
     }
 }

@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use fantoccini::{Client, ClientBuilder, Locator};
 use serde_json::json;
-use tempfile::TempDir;
 
 use super::flow::product;
-use super::support::{Shop, books_agree};
+use super::shape::Ground;
 
 /// A driver of browsers on a free port. Dropped, it and its browsers end.
 struct Driver {
@@ -120,10 +119,9 @@ impl Browser {
 #[actix::test]
 async fn a_stranger_buys_in_the_browser_and_the_back_office_sees_it_move() {
     let Some(driver) = Driver::start() else { return };
-    let dir = TempDir::new().unwrap();
-    let data = dir.path().join("data");
-    let shop = Shop::start(&data, &["--no-demo"], &[]);
-    let admin = shop.admin(&data).await;
+    let ground = Ground::new().await;
+    let shop = ground.open();
+    let admin = ground.admin(&shop).await;
     let teapot = product(&admin, "TEA-1", 5).await;
 
     // The back office, in a browser of its own.
@@ -177,5 +175,5 @@ async fn a_stranger_buys_in_the_browser_and_the_back_office_sees_it_move() {
     for browser in [phone, office] {
         browser.0.close().await.unwrap();
     }
-    books_agree(&data);
+    ground.books_agree();
 }

@@ -7,10 +7,10 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use super::flow::product;
-use super::support::{Shop, Visitor, books_agree};
+use super::shape::Ground;
+use super::support::{Shop, Visitor};
 
 /// How long a step that somebody else works on may take before a test says that nobody does.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -77,10 +77,9 @@ async fn walk(buyer: &Visitor, user: &str, product: &str, told: &mut Told) -> Op
 async fn p14_kills_in_the_middle_of_orders_lose_nothing_and_do_nothing_twice() {
     let rounds = std::env::var("MERCAT_CRASH_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(ROUNDS);
     let buyers_max = COMING * rounds;
-    let dir = TempDir::new().unwrap();
-    let data = dir.path().join("data");
-    let mut shop = Shop::start(&data, &["--no-demo"], &[]);
-    let admin_token = shop.admin(&data).await.token.unwrap();
+    let ground = Ground::new().await;
+    let mut shop = ground.open();
+    let admin_token = ground.admin(&shop).await.token.unwrap();
     let admin = |shop: &Shop| shop.visitor_with(&admin_token);
     let teapot = product(&admin(&shop), "TEA-1", STOCK).await;
 
@@ -107,8 +106,8 @@ async fn p14_kills_in_the_middle_of_orders_lose_nothing_and_do_nothing_twice() {
         tokio::time::sleep(Duration::from_millis(pause)).await;
         shop.kill();
         buyers = futures_util::future::join_all(walks).await.into_iter().map(Result::unwrap).collect();
-        shop = Shop::start(&data, &["--no-demo"], &[]);
-        books_agree(&data);
+        shop = ground.open();
+        ground.books_agree();
         // What was answered is there.
         for (token, user, told) in &buyers {
             let visitor = shop.visitor_with(token);
@@ -180,7 +179,7 @@ async fn p14_kills_in_the_middle_of_orders_lose_nothing_and_do_nothing_twice() {
         }
     }
     assert_eq!(receipts, buyers_max);
-    books_agree(&data);
+    ground.books_agree();
     shop.kill();
-    books_agree(&data);
+    ground.books_agree();
 }

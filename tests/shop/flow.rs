@@ -1,9 +1,9 @@
 //! From the first visit to the receipt, as the README tells it.
 
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
-use super::support::{Shop, Visitor, books_agree};
+use super::shape::Ground;
+use super::support::{Shop, Visitor};
 
 /// A product in the shop; gives its id.
 pub async fn product(admin: &Visitor, sku: &str, stock: i64) -> String {
@@ -14,14 +14,13 @@ pub async fn product(admin: &Visitor, sku: &str, stock: i64) -> String {
 
 #[actix::test]
 async fn a_stranger_buys_and_everybody_who_should_know_hears_of_it() {
-    let dir = TempDir::new().unwrap();
-    let data = dir.path().join("data");
-    let shop = Shop::start(&data, &["--no-demo"], &[]);
-    let admin = shop.admin(&data).await;
+    let ground = Ground::new().await;
+    let shop = ground.open();
+    let admin = ground.admin(&shop).await;
     whole(&shop, &admin).await;
-    books_agree(&data);
-    assert_eq!(shop.terminate(), Some(0));
-    books_agree(&data);
+    ground.books_agree();
+    shop.terminate();
+    ground.books_agree();
 }
 
 /// The whole walk, from the first look to what the buyer thinks of it.

@@ -5,6 +5,9 @@ mod browser;
 mod crash;
 mod flow;
 mod moving;
+#[path = "../run/mod.rs"]
+mod run;
 mod servers;
+mod shape;
 mod split;
 mod support;

@@ -177,9 +177,9 @@ impl Visitor {
         self.client.get(format!("{base}{path}")).send().await.unwrap().json().await.unwrap()
     }
 
-    /// Asks again and again, for at most ten seconds, until the answer is as wished.
+    /// Asks again and again, for at most half a minute, until the answer is as wished.
     pub async fn until(&self, path: &str, wished: impl Fn(&Value) -> bool) -> Value {
-        for _ in 0..200 {
+        for _ in 0..600 {
             let answer = self.get(path).await;
             if answer.status == 200 && wished(&answer.body) {
                 return answer.body;
