@@ -8,6 +8,7 @@ const QUIET = 30_000; // after this long without a frame we ask whether the othe
 const PATIENCE = 10_000; // and this long we wait for the answer
 
 const topics = new Map(); // topic → Set of { event, stale }
+const asked = new Set(); // topics that the shop has not confirmed yet
 const stateWatchers = new Set();
 const position = { epoch: null, seq: null }; // of the own stream; what was handed out already
 
@@ -17,7 +18,6 @@ let state = 'connecting';
 let attempts = 0;
 let retryTimer = 0;
 let quietTimer = 0;
-let everReady = false;
 
 function setState(next) {
   if (state === next) return;
@@ -31,6 +31,7 @@ function send(frame) {
 
 function askFor(names) {
   if (!ready || names.length === 0) return;
+  for (const name of names) asked.add(name);
   const frame = { type: 'subscribe', topics: names };
   if (names.includes('user') && position.epoch !== null) Object.assign(frame, { epoch: position.epoch, after: position.seq });
   send(frame);
@@ -51,12 +52,13 @@ function onReady(frame) {
   if (position.epoch === null) Object.assign(position, { epoch: frame.epoch, seq: frame.seq });
   setState('live');
   askFor([...topics.keys()]);
-  // What came on public topics while we were away is not sent again: let the views read afresh.
-  if (everReady) for (const listeners of topics.values()) for (const one of listeners) one.stale?.();
-  everReady = true;
 }
 
 function onSubscribed(frame) {
+  // What happened on a public topic before we listened to it is not sent again, and a view may have read before that.
+  for (const name of frame.topics.filter((topic) => asked.delete(topic) && topic !== 'user')) {
+    for (const one of topics.get(name) ?? []) one.stale?.();
+  }
   if (!frame.topics.includes('user') || frame.recovered !== false) return;
   for (const one of topics.get('user') ?? []) one.lost?.();
 }
@@ -131,7 +133,8 @@ export function resumeFrom({ epoch, seq }) {
 
 /**
  * Listens to a topic until `signal` aborts.
- * `event(frame)`: something happened. `stale()`: the connection was away, read afresh. `lost()`: the own stream cannot be resumed.
+ * `event(frame)`: something happened. `stale()`: something may have happened unheard, read afresh. `lost()`: the own stream cannot
+ * be resumed.
  */
 export function listen(topic, listener, signal) {
   if (!topics.has(topic)) {

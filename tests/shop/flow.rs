@@ -57,8 +57,8 @@ pub async fn whole(shop: &Shop, admin: &Visitor) {
     // Checkout sets the stock aside, a declined card leaves the invoice open, a good one pays it.
     let invoice = buyer.post_once(&format!("{cart}checkout"), json!({}), "order-1").await.expect_status(201);
     assert_eq!((&invoice["total"], &invoice["status"]), (&json!(3998), &json!("open")));
-    let moved = hers.next(|f| f["kind"] == "product_changed").await;
-    assert_eq!(moved["data"]["stock"], 3);
+    // That the product was made may be news still.
+    hers.next(|f| f["kind"] == "product_changed" && f["data"]["stock"] == 3).await;
     let pay = format!("/invoices/{}/pay", invoice["id"].as_str().unwrap());
     buyer.post(&pay, json!({"token": "tok_ok"})).await.expect_status(400);
     let declined = buyer.post_once(&pay, json!({"token": "tok_declined"}), "pay-1").await.expect_status(402);
