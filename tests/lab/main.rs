@@ -29,7 +29,7 @@ use history::{History, Template};
 
 /// How many seeds an ordinary run tries: the process dies a thousand times in them. No more, because the interface's tests
 /// run four times beside it, on all shapes, and all of it is to take less than half an hour on two cores.
-const SEEDS: u64 = 500;
+const SEEDS: u64 = 300;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
