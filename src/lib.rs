@@ -6,26 +6,20 @@
 
 pub mod app;
 pub mod backup;
-pub mod cart;
-pub mod catalog;
 pub mod check;
 pub mod cli;
-pub mod comments;
+pub mod contract;
 pub mod demo;
+pub mod domains;
 pub mod events;
 pub mod ground;
-pub mod mailer;
 pub mod messaging;
 pub mod meters;
-pub mod notifications;
-pub mod payments;
 pub mod settings;
 #[cfg(feature = "test-hooks")]
 pub mod simulation;
-pub mod stats;
 pub mod store;
 #[cfg(test)]
 mod twins;
 pub mod types;
-pub mod users;
 pub mod web;

@@ -16,8 +16,8 @@ use std::time::Duration;
 use actix::{Actor, Addr, Context, Handler, MailboxError};
 use uuid::Uuid;
 
+use crate::domains::payments::PaymentProvider;
 use crate::messaging::{Envelope, Request};
-use crate::payments::PaymentProvider;
 
 /// A point at which the world decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

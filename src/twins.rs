@@ -8,15 +8,15 @@ use futures_util::future::join_all;
 use tempfile::TempDir;
 
 use crate::app::App;
-use crate::cart::{AddItem, CartError, Checkout, GetCart};
-use crate::catalog::{CreateProduct, GetProduct, NewProduct, ProductPatch, UpdateProduct};
 use crate::check;
+use crate::contract::cart::{AddItem, CartError, Checkout, GetCart};
+use crate::contract::catalog::{CreateProduct, GetProduct, NewProduct, ProductPatch, UpdateProduct};
+use crate::contract::payments::{CreateInvoice, InvoiceLine, PayInvoice};
+use crate::contract::users::{Authenticate, CreateUser, SignIn, SignOut};
 use crate::messaging::{Caller, Credential, Ctx, Failure, IdempotencyKey, Role};
-use crate::payments::{CreateInvoice, InvoiceLine, PayInvoice};
 use crate::settings::Settings;
 use crate::store::tested_on_server;
 use crate::types::{Clock, Currency, ProductId, UserId};
-use crate::users::{Authenticate, CreateUser, SignIn, SignOut};
 
 struct Twins {
     one: App,
@@ -100,7 +100,8 @@ async fn p15_two_processes_sell_the_last_units_once_and_the_books_agree() {
         }
     });
     let sold = join_all(orders).await;
-    let with_rare = |invoice: &crate::payments::Invoice| invoice.lines.iter().any(|line| line.product_id == Some(rare));
+    let with_rare =
+        |invoice: &crate::contract::payments::Invoice| invoice.lines.iter().any(|line| line.product_id == Some(rare));
     assert_eq!(sold.iter().flatten().filter(|invoice| with_rare(invoice)).count(), 12);
     let numbers: BTreeSet<&str> = sold.iter().flatten().map(|invoice| invoice.number.as_str()).collect();
     assert_eq!(numbers.len(), sold.iter().flatten().count(), "no number is given twice");

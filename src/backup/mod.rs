@@ -18,11 +18,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use crate::domains::{notifications, users};
 use crate::settings::{DOMAINS, Place, Settings};
 use crate::store::files::{self, create, measure, with_ending};
 use crate::store::{self, Duplicate};
 use crate::types::Timestamp;
-use crate::{notifications, users};
 
 #[cfg(test)]
 mod tests;

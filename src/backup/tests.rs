@@ -4,11 +4,11 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::app::App;
+use crate::contract::notifications::GetStream;
+use crate::contract::stats::{AddServed, GetServed};
+use crate::contract::users::{CreateUser, ListUsers};
 use crate::messaging::{Ctx, Role};
-use crate::notifications::GetStream;
-use crate::stats::{AddServed, GetServed};
 use crate::types::Clock;
-use crate::users::{CreateUser, ListUsers};
 
 fn now() -> Timestamp {
     Clock::system().now()

@@ -17,17 +17,17 @@ use actix::{Actor, Context, Handler};
 use tokio::time::Instant;
 
 use crate::app::{self, Clients};
-use crate::cart::{AuditCheckouts, CheckoutFacts};
-use crate::catalog::{AuditHolds, GetRatings, HoldFacts, RatingFacts};
-use crate::comments::AuditRatings;
-use crate::mailer::{AuditLetters, LetterFacts};
+use crate::contract::cart::{AuditCheckouts, CheckoutFacts};
+use crate::contract::catalog::{AuditHolds, GetRatings, HoldFacts, RatingFacts};
+use crate::contract::comments::AuditRatings;
+use crate::contract::mailer::{AuditLetters, LetterFacts};
+use crate::contract::notifications::{AuditTold, ToldFacts};
+use crate::contract::payments::{AuditInvoices, CountPaid, InvoiceFacts, InvoiceStatus, Invoices};
+use crate::contract::stats::{AuditOrders, CountOrders, OrderFacts};
+use crate::contract::users::WhoExists;
 use crate::messaging::{Client, Ctx, Envelope, Failure, HealthState, Request};
-use crate::notifications::{AuditTold, ToldFacts};
-use crate::payments::{AuditInvoices, CountPaid, InvoiceFacts, InvoiceStatus, Invoices};
-use crate::stats::{AuditOrders, CountOrders, OrderFacts};
 use crate::store::{Audit, Audited, PAGE, Which};
 use crate::types::{HoldId, InvoiceId, ProductId, Timestamp, UserId};
-use crate::users::WhoExists;
 
 pub use crate::store::Fault;
 

@@ -4,15 +4,15 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::app::App;
-use crate::cart::{AddItem, Checkout};
-use crate::catalog::{CreateProduct, NewProduct};
-use crate::comments::RecordComment;
+use crate::contract::cart::{AddItem, Checkout};
+use crate::contract::catalog::{CreateProduct, NewProduct};
+use crate::contract::comments::RecordComment;
+use crate::contract::payments::{Invoice, PayInvoice, RefundInvoice, VoidInvoice};
+use crate::contract::users::{CreateUser, DeleteUser};
 use crate::messaging::IdempotencyKey;
 use crate::messaging::Role;
-use crate::payments::{Invoice, PayInvoice, RefundInvoice, VoidInvoice};
 use crate::settings::Settings;
 use crate::types::Clock;
-use crate::users::{CreateUser, DeleteUser};
 
 struct Shop {
     app: App,

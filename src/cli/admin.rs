@@ -5,9 +5,9 @@ use std::io::IsTerminal as _;
 use super::configuration::Configuration;
 use super::open::{ctx, with_shop};
 use super::{Failed, say};
+use crate::contract::users::CreateUser;
 use crate::messaging::Role;
 use crate::settings::Settings;
-use crate::users::CreateUser;
 
 /// Makes an administrator.
 pub fn create(

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::open::why;
 use super::{Failed, say};
 use crate::app::{App, broker};
-use crate::mailer;
+use crate::domains::mailer;
 use crate::messaging::grpc::{Peer, Seen, Wire};
 use crate::settings::{Address, Events, Place, Settings};
 use crate::types::Clock;

@@ -7,9 +7,9 @@ use super::configuration::Configuration;
 use super::open::{folders, hold_folder, needs_shop};
 use super::{Failed, say};
 use crate::app::App;
+use crate::domains::{cart, catalog, comments, mailer, notifications, payments, stats, users};
 use crate::settings::{Database, Place, Settings};
 use crate::store::{self, Migrations, Move};
-use crate::{cart, catalog, comments, mailer, notifications, payments, stats, users};
 
 /// Moves a shop from files to a server, and reads all books on both sides.
 pub fn move_data(configuration: &Configuration, settings: Settings, from: &str, to: &str) -> Result<(), Failed> {
@@ -93,8 +93,8 @@ fn moves(folder: &std::path::Path) -> Vec<Move> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::{CreateProduct, ListProducts, NewProduct, ProductQuery};
     use crate::check;
+    use crate::contract::catalog::{CreateProduct, ListProducts, NewProduct, ProductQuery};
     use crate::messaging::Ctx;
     use crate::types::Clock;
 

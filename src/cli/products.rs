@@ -11,8 +11,9 @@ use tokio::sync::mpsc;
 use super::configuration::Configuration;
 use super::open::{ctx, needs_shop, why, with_shop};
 use super::{Failed, logging, one_line, say, tell};
-use crate::catalog::files::{self, Entry, FileError, Format, Writer};
-use crate::catalog::{Catalog, CatalogError, ExportProducts, ImportOutcome, ImportProducts, NewProduct};
+use crate::contract::catalog::{CatalogError, ExportProducts, ImportOutcome, ImportProducts, NewProduct};
+use crate::domains::catalog::Catalog;
+use crate::domains::catalog::files::{self, Entry, FileError, Format, Writer};
 use crate::messaging::{Client, DomainError as _, ErrorKind};
 use crate::settings::Settings;
 

@@ -14,12 +14,12 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Deserialize;
 
 use crate::app::Clients;
-use crate::catalog::{AddImage, ImportOutcome, ImportProducts, ListImages, NewProduct};
-use crate::comments::{CommentsError, RecordComment};
+use crate::contract::catalog::{AddImage, ImportOutcome, ImportProducts, ListImages, NewProduct};
+use crate::contract::comments::{CommentsError, RecordComment};
+use crate::contract::payments::{InvoiceLine, InvoiceStatus, ListInvoices, RecordPastInvoice};
+use crate::contract::users::{CreateUser, ListUsers, UpdateUser, User, UsersError};
 use crate::messaging::{Ctx, Role};
-use crate::payments::{InvoiceLine, InvoiceStatus, ListInvoices, RecordPastInvoice};
 use crate::types::{Clock, PageRequest, ProductId, Quantity, Timestamp, UserId};
-use crate::users::{CreateUser, ListUsers, UpdateUser, User, UsersError};
 
 /// The demo administrator's address.
 pub const ADMIN: &str = "admin@example.com";

@@ -19,14 +19,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
 use crate::app::App;
-use crate::cart::{AddItem, Checkout};
-use crate::catalog::{CreateProduct, NewProduct};
 use crate::check;
+use crate::contract::cart::{AddItem, Checkout};
+use crate::contract::catalog::{CreateProduct, NewProduct};
+use crate::contract::payments::{Invoice, PayInvoice};
+use crate::contract::users::CreateUser;
 use crate::messaging::{Ctx, IdempotencyKey, Role};
-use crate::payments::{Invoice, PayInvoice};
 use crate::settings::{Events, Settings};
 use crate::types::{Clock, ProductId};
-use crate::users::CreateUser;
 
 fn broker(host: &str) -> Option<String> {
     let named = std::env::var("MERCAT_TEST_RABBITMQ").ok().map(|url| format!("{url}/{host}"));

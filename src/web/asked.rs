@@ -19,9 +19,9 @@ use super::gate::{Gate, Wish};
 use super::live::Who;
 use super::problem::Problem;
 use crate::app::Clients;
+use crate::contract::users::{Authenticate, Authenticated, SignedIn, UsersError};
 use crate::messaging::{Caller, Ctx, DomainError, Failure, IdempotencyKey, Identity, Request, Role};
 use crate::types::Cursor;
-use crate::users::{Authenticate, Authenticated, SignedIn, UsersError};
 
 /// The path under which the interface stands.
 pub const BASE: &str = "/api/v1";

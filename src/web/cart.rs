@@ -5,9 +5,9 @@ use serde::Deserialize;
 use super::asked::{Answer, Asked, BASE};
 use super::input::{ReadOnly, Sent};
 use super::problem::Problem;
-use crate::cart::{AddItem, CancelCheckout, CartError, Checkout, GetCart, GetItem, RemoveItem, SetQuantity};
+use crate::contract::cart::{AddItem, CancelCheckout, CartError, Checkout, GetCart, GetItem, RemoveItem, SetQuantity};
+use crate::contract::users::UsersError;
 use crate::types::{CartItemId, ProductId, Quantity, UserId};
-use crate::users::UsersError;
 
 /// What is put into a cart; whose says the path.
 #[derive(Deserialize)]

@@ -3,7 +3,7 @@
 use super::asked::{Answer, Asked, BASE};
 use super::input::{Query, ReadOnly, Sent};
 use super::problem::Problem;
-use crate::catalog::{
+use crate::contract::catalog::{
     CatalogError, CreateProduct, DeleteProduct, GetProduct, ListProducts, NewProduct, ProductPatch, ProductQuery,
     ReplaceProduct, UpdateProduct,
 };

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use super::asked::{Answer, Asked, BASE};
 use super::catalog::product_id;
 use super::input::{Query, ReadOnly, Sent};
-use crate::comments::{AddComment, CommentsError, DeleteComment, ListComments};
+use crate::contract::comments::{AddComment, CommentsError, DeleteComment, ListComments};
 
 /// What somebody says of a product; which one says the path.
 #[derive(Deserialize)]

@@ -9,9 +9,9 @@ use sha2::{Digest, Sha256};
 
 use super::live::{Hub, LiveSettings};
 use crate::app::{App, Clients, Joints};
+use crate::contract::stats::{AddServed, GetServed, StatsError};
 use crate::messaging::{Ctx, Failure, IdempotencyKey};
 use crate::settings::Settings;
-use crate::stats::{AddServed, GetServed, StatsError};
 use crate::store::ANSWERS_KEPT;
 use crate::types::{Clock, Timestamp};
 

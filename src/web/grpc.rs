@@ -15,7 +15,12 @@ use tonic::transport::server::TcpConnectInfo;
 use tonic::{Code, Extensions, Request, Response, Status};
 
 use crate::app::{App, Clients};
-use crate::catalog::{self, ListProducts, ProductPage, ProductQuery};
+use crate::contract::catalog;
+use crate::contract::catalog::{ListProducts, ProductPage, ProductQuery};
+use crate::contract::payments;
+use crate::contract::payments::PaymentsError;
+use crate::contract::users;
+use crate::contract::users::{Authenticate, UsersError};
 use crate::messaging::grpc::proto::catalog_service_server::{CatalogService, CatalogServiceServer};
 use crate::messaging::grpc::proto::payment_service_server::{PaymentService, PaymentServiceServer};
 use crate::messaging::grpc::proto::user_service_server::{UserService, UserServiceServer};
@@ -27,10 +32,8 @@ use crate::messaging::grpc::{DESCRIPTORS, patience};
 use crate::messaging::{
     self, Caller, Client, Ctx, DomainError, Envelope, ErrorKind, Failure, HealthState, IdempotencyKey, trace,
 };
-use crate::payments::{self, PaymentsError};
 use crate::settings::Settings;
 use crate::types::{PageRequest, fresh};
-use crate::users::{self, Authenticate, UsersError};
 
 /// The longest id of a caller's own that is taken over.
 const TEXT_MAX: usize = 128;

@@ -12,7 +12,7 @@ use super::asked::{Answer, Asked};
 use super::catalog::product_id;
 use super::input::{Query, expect_length};
 use super::problem::Problem;
-use crate::catalog::{AddImage, CatalogError, DeleteImage, GetImage, ListImages};
+use crate::contract::catalog::{AddImage, CatalogError, DeleteImage, GetImage, ListImages};
 use crate::messaging::Failure;
 use crate::types::{FieldError, ImageId};
 

@@ -2,7 +2,7 @@
 
 use super::asked::{Answer, Asked, BASE};
 use super::input::{Query, ReadOnly, Sent};
-use crate::mailer::{GetEmail, ListEmails, MailerError, SendEmail};
+use crate::contract::mailer::{GetEmail, ListEmails, MailerError, SendEmail};
 
 impl ReadOnly for SendEmail {}
 

@@ -5,7 +5,7 @@ use actix_web::web;
 use super::asked::{Answer, Asked};
 use super::input::Query;
 use super::live;
-use crate::notifications::{ListNotifications, MarkRead, NotificationsError};
+use crate::contract::notifications::{ListNotifications, MarkRead, NotificationsError};
 
 /// GET `/notifications/`.
 pub async fn list(asked: Asked) -> Answer {

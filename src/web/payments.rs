@@ -5,7 +5,7 @@ use serde::Deserialize;
 use super::asked::{Answer, Asked, BASE};
 use super::input::{Query, ReadOnly, Sent};
 use super::problem::Problem;
-use crate::payments::{
+use crate::contract::payments::{
     CreateInvoice, GetInvoice, HearProvider, InvoiceLine, ListInvoices, PayInvoice, PaymentsError, RefundInvoice,
     ReturnLine, VoidInvoice,
 };

@@ -253,8 +253,8 @@ fn title(code: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::CatalogError;
-    use crate::mailer::MailerError;
+    use crate::contract::catalog::CatalogError;
+    use crate::contract::mailer::MailerError;
     use crate::types::ProductId;
 
     async fn shown(problem: Problem) -> (HttpResponse<()>, Value) {

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::asked::{Answer, Asked, Open};
 use super::input::{Query, ReadOnly, Sent};
-use crate::stats::{ListActions, LogAction, Summarize};
+use crate::contract::stats::{ListActions, LogAction, Summarize};
 
 impl ReadOnly for LogAction {}
 

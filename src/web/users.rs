@@ -5,12 +5,12 @@ use serde_json::json;
 
 use super::asked::{Answer, Asked, BASE, Open};
 use super::input::{Query, ReadOnly, Sent};
-use crate::messaging::Role;
-use crate::types::{ApiKeyId, UserId};
-use crate::users::{
+use crate::contract::users::{
     CreateApiKey, CreateGuest, DeleteApiKey, DeleteUser, ForgotPassword, GetUser, ListApiKeys, ListUsers, Register,
     ResetPassword, SignIn, SignOut, UpdateUser, UsersError, VerifyEmail,
 };
+use crate::messaging::Role;
+use crate::types::{ApiKeyId, UserId};
 
 impl ReadOnly for Register {}
 impl ReadOnly for SignIn {}

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use mercat::payments::{About, Charge, Charged, Known, News, NotNews, PaymentProvider, Return, Returned};
+use mercat::domains::payments::{About, Charge, Charged, Known, News, NotNews, PaymentProvider, Return, Returned};
 use mercat::settings::Settings;
 use mercat::simulation::{self, Fate, Step, World};
 use mercat::types::{Amount, Clock, Timestamp};

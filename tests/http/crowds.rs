@@ -1,7 +1,7 @@
 //! Many at once: the last units, one cart, refunds, numbers. P7, P8, P9, P13.
 
 use futures_util::future::join_all;
-use mercat::catalog::{CatalogError, HoldLine, HoldStock};
+use mercat::contract::catalog::{CatalogError, HoldLine, HoldStock};
 use mercat::messaging::Ctx;
 use mercat::types::HoldId;
 use serde_json::{Value, json};

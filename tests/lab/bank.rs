@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use mercat::payments::{Charge, Charged, Known, PaymentProvider, Return, Returned};
+use mercat::domains::payments::{Charge, Charged, Known, PaymentProvider, Return, Returned};
 use mercat::types::{Amount, InvoiceId, Timestamp};
 
 use super::dice::Dice;

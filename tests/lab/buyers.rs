@@ -7,13 +7,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use mercat::cart::{AddItem, CancelCheckout, Checkout, RemoveItem, SetQuantity};
-use mercat::catalog::{ProductPatch, UpdateProduct};
-use mercat::comments::{AddComment, DeleteComment};
+use mercat::contract::cart::{AddItem, CancelCheckout, Checkout, RemoveItem, SetQuantity};
+use mercat::contract::catalog::{ProductPatch, UpdateProduct};
+use mercat::contract::comments::{AddComment, DeleteComment};
+use mercat::contract::payments::{GetInvoice, PayInvoice, RefundInvoice, VoidInvoice};
+use mercat::contract::users::DeleteUser;
 use mercat::messaging::{Caller, Credential, Ctx, DomainError, ErrorKind, IdempotencyKey, Identity, Role};
-use mercat::payments::{GetInvoice, PayInvoice, RefundInvoice, VoidInvoice};
 use mercat::types::{Amount, CartItemId, CommentId, InvoiceId, ProductId, Quantity, SessionId, UserId};
-use mercat::users::DeleteUser;
 use serde::Serialize;
 use serde_json::Value;
 

@@ -11,11 +11,11 @@ use diesel::connection::SimpleConnection;
 use diesel::{Connection, SqliteConnection};
 use futures_util::future::{join_all, select};
 use mercat::app::App;
-use mercat::catalog::{CreateProduct, NewProduct};
+use mercat::contract::catalog::{CreateProduct, NewProduct};
+use mercat::contract::users::CreateGuest;
 use mercat::messaging::{Caller, Ctx};
 use mercat::settings::Settings;
 use mercat::types::{Clock, Timestamp};
-use mercat::users::CreateGuest;
 use mercat::{check, simulation};
 use tempfile::TempDir;
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mercat::payments::PaymentProvider;
+use mercat::domains::payments::PaymentProvider;
 use mercat::simulation::{self, Fate, Step};
 use mercat::types::{Clock, Timestamp};
 use tokio::sync::Notify;

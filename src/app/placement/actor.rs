@@ -14,13 +14,14 @@ use super::{IN_FLIGHT_MAX, MoveDomain, Moved, NAME, PlacementError, record};
 use crate::app::Live;
 use crate::app::joints::Joints;
 use crate::app::seat::{Paused, Seat};
+use crate::domains::users;
 use crate::ground::{Ground, to_its_end};
 use crate::messaging::grpc::{Peer, Peers, Remote, Seen, Wire};
 use crate::messaging::{Client, Ctx, Failure, Served as _};
 use crate::settings::{Address, DOMAINS, Place, Settings};
 use crate::store::files::{measure, remove, rename, sync_folder};
 use crate::store::{self, Mark};
-use crate::{types, users};
+use crate::types;
 
 /// How long calls under way may take to end. Who asks meanwhile waits as long.
 const DRAIN: Duration = Duration::from_secs(10);

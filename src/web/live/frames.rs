@@ -4,7 +4,7 @@ use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::notifications::Notification;
+use crate::contract::notifications::Notification;
 use crate::types::{NotificationId, Timestamp, UserId};
 
 /// Where a listener reads its notifications when they cannot all be told again.

@@ -18,10 +18,12 @@ use super::frames::ServerFrame;
 use super::kill::Kill;
 use super::session::{Ending, Live};
 use super::topic::Topic;
+use crate::contract::notifications::{Catchup, GetStream, Missed, Stream};
+use crate::contract::users::{Authenticate, Authenticated, UsersError};
+use crate::domains::notifications::{Feed, Notifications, Push};
+use crate::domains::users::Users;
 use crate::messaging::{Client, Ctx, DomainError, ErrorKind};
-use crate::notifications::{Catchup, Feed, GetStream, Missed, Notifications, Push, Stream};
 use crate::types::{Clock, SessionId, Timestamp, UserId};
-use crate::users::{Authenticate, Authenticated, Users, UsersError};
 
 /// How many sessions may ask the domains at once; the others wait in line. A thousand that reconnect together must
 /// not be more than the domains take.

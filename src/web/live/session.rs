@@ -13,10 +13,10 @@ use super::frames::{ClientFrame, SNAPSHOT, ServerFrame, StreamPlace};
 use super::hub::{Admission, Hub, Joined, Seat, Trouble, Who};
 use super::kill::Kill;
 use super::topic::Topic;
+use crate::contract::notifications::{Missed, Stream};
+use crate::contract::users::Authenticated;
 use crate::messaging::{Credential, Identity};
-use crate::notifications::{Missed, Stream};
 use crate::types::{SessionId, UserId};
-use crate::users::Authenticated;
 
 /// How many tokens that are good for nothing a listener may show.
 const BAD_TOKENS_MAX: u32 = 10;

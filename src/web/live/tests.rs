@@ -19,17 +19,18 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::*;
-use crate::catalog::ProductChanged;
+use crate::contract::catalog::ProductChanged;
+use crate::contract::payments::InvoiceExpired;
+use crate::contract::users::{
+    AccessChanged, Authenticate, Authenticated, CreateGuest, DeleteUser, SignOut, UsersError,
+};
+use crate::domains::notifications::{self, Feed, Notifications, Push};
+use crate::domains::users::{self, Users};
 use crate::events::{Deliver, Delivery, Event, Relay, Subscriber};
 use crate::ground::{Ground, Opened};
 use crate::messaging::{Caller, Client, Credential, Ctx, Identity, Role};
-use crate::notifications::{self, Feed, Notifications, Push};
-use crate::payments::InvoiceExpired;
 use crate::settings::Settings;
 use crate::types::{Clock, Currency, EventId, InvoiceId, ProductId, SessionId, Timestamp, UserId};
-use crate::users::{
-    self, AccessChanged, Authenticate, Authenticated, CreateGuest, DeleteUser, SignOut, Users, UsersError,
-};
 
 /// Longer than anything here takes, shorter than a person's patience with a hung test.
 const PATIENCE: Duration = Duration::from_secs(10);

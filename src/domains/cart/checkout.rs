@@ -1,0 +1,361 @@
+//! The walk from cart to invoice: freeze the cart, set its stock aside, make the invoice, answer.
+//!
+//! The first transaction fixes every id; each later step may be repeated under the same ids without a second effect.
+//! So whoever finds an unfinished checkout, after a crash or a silence of another domain, simply goes on. A step that
+//! is certainly refused ends the checkout: the cart is free again and the stock is let go. A step whose outcome
+//! nobody knows ends nothing. Once an invoice may exist, only payments can say that there is none.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::actor::of_cart;
+use super::model::{self, CheckoutState, FrozenLine};
+use super::store::{self, CheckoutRow};
+use super::{CartError, Checkout};
+use crate::contract::catalog::{CatalogError, HoldStock, ReleaseHold};
+use crate::contract::payments::{CreateInvoice, Invoice, PaymentsError};
+use crate::domains::catalog::Catalog;
+use crate::domains::payments::Payments;
+use crate::ground::UnderWay;
+use crate::messaging::{Client, Ctx, Failure, IdempotencyKey};
+use crate::store::{ANSWERS_KEPT, Fingerprint, Store, Tx, Wish};
+use crate::types::{CheckoutId, Currency, EmailAddress, HoldId};
+
+/// How much longer than its invoice the stock is held, so that one who pays in the last second gets the goods.
+const GRACE: Duration = Duration::from_secs(5 * 60);
+/// How long one step may wait for another domain. Not the caller's patience: the work goes on without them.
+const STEP: Duration = Duration::from_secs(10);
+/// How many unfinished checkouts are looked at in one round.
+const RESUME_BATCH: i64 = 64;
+
+/// What the handlers of this domain share.
+pub struct Room {
+    pub store: Store,
+    pub catalog: Client<Catalog>,
+    pub payments: Client<Payments>,
+    /// Of an empty cart.
+    pub currency: Currency,
+    /// How long an invoice can be paid.
+    pub lifetime: Duration,
+    /// The checkouts whose work runs in this process.
+    pub under_way: UnderWay<CheckoutId>,
+}
+
+/// What can go wrong at the catalog, in the words of the cart.
+pub fn from_catalog(error: CatalogError) -> CartError {
+    match error {
+        CatalogError::ProductNotFound => CartError::ProductNotFound,
+        CatalogError::OutOfStock { product_id, left } => CartError::OutOfStock { product_id, left },
+        CatalogError::HoldGone => CartError::CheckoutLapsed,
+        CatalogError::Failure(failure) => CartError::Failure(failure),
+        other => {
+            log::error!("cart: the catalog said what it never says to a cart: {other}");
+            CartError::Failure(Failure::Internal)
+        }
+    }
+}
+
+/// What can go wrong at payments, in the words of the cart.
+pub fn from_payments(error: PaymentsError) -> CartError {
+    match error {
+        PaymentsError::Failure(failure) => CartError::Failure(failure),
+        other => {
+            log::error!("cart: payments said what they never say to a cart: {other}");
+            CartError::Failure(Failure::Internal)
+        }
+    }
+}
+
+/// Whether an error says that nothing was done and nothing will be, so that the checkout can end. Everything about
+/// load, time, the network and faults says no such thing.
+fn is_refusal(error: &CartError) -> bool {
+    match error {
+        CartError::Failure(failure) => matches!(
+            failure,
+            Failure::Unauthenticated | Failure::Forbidden | Failure::InternalOnly | Failure::ValidationFailed { .. }
+        ),
+        _ => true,
+    }
+}
+
+/// How the first step of a checkout ended.
+enum Begun {
+    /// It was answered before under the same key.
+    Before(Box<Invoice>),
+    /// The cart is frozen, or was and only the answer is to be found.
+    Go(Box<CheckoutRow>),
+}
+
+/// Freezes the cart.
+fn begin(
+    tx: &mut Tx<'_>,
+    id: CheckoutId,
+    request: &Checkout,
+    email: Option<EmailAddress>,
+    wish: &Wish,
+    lifetime: Duration,
+) -> Result<Begun, CartError> {
+    if let Some(before) = tx.recall::<Invoice, CartError>(wish)? {
+        return Ok(Begun::Before(Box::new(before)));
+    }
+    if let Some(alive) = store::alive(tx.conn, request.user_id)? {
+        let same_key = alive.scope == wish.scope && alive.key == wish.key.as_str();
+        return Err(match (same_key, alive.state()?) {
+            (true, _) if alive.wish().fingerprint != wish.fingerprint => Failure::IdempotencyKeyReused.into(),
+            (true, CheckoutState::Started | CheckoutState::Held) => Failure::RequestInProgress.into(),
+            _ => CartError::CheckoutInProgress { invoice_id: alive.invoice_id },
+        });
+    }
+    if let Some(ended) = store::unanswered(tx.conn, wish, tx.now.minus(ANSWERS_KEPT))? {
+        if ended.wish().fingerprint != wish.fingerprint {
+            return Err(Failure::IdempotencyKeyReused.into());
+        }
+        // News of its invoice came before the answer that made it was kept. Asked again, it is that invoice and no other.
+        return Ok(Begun::Go(Box::new(ended)));
+    }
+    let lines: Vec<FrozenLine> = store::items(tx.conn, request.user_id)?
+        .into_iter()
+        .map(|row| FrozenLine { product_id: row.product_id, quantity: row.quantity })
+        .collect();
+    if lines.is_empty() {
+        return Err(CartError::CartEmpty);
+    }
+    let row = CheckoutRow {
+        id,
+        user_id: request.user_id,
+        freezes: Some(request.user_id),
+        state: CheckoutState::Started.as_str().to_owned(),
+        hold: HoldId::new(),
+        lines: store::to_text(&lines)?,
+        invoice_lines: None,
+        currency: None,
+        email,
+        invoice_id: None,
+        scope: wish.scope.clone(),
+        key: wish.key.as_str().to_owned(),
+        fingerprint: wish.fingerprint.as_bytes().to_vec(),
+        release_due: false,
+        created_at: tx.now,
+        expires_at: tx.now.plus(lifetime),
+        ended_at: None,
+    };
+    store::insert_checkout(tx.conn, &row)?;
+    Ok(Begun::Go(Box::new(row)))
+}
+
+/// Brings a checkout into its next state, if it may go there; says whether it does. One that has been there, or
+/// further, stays where it is: steps and events are repeated.
+pub fn step(tx: &mut Tx<'_>, row: &mut CheckoutRow, next: CheckoutState) -> Result<bool, CartError> {
+    if !row.state()?.may_become(next) {
+        return Ok(false);
+    }
+    next.as_str().clone_into(&mut row.state);
+    row.freezes = next.freezes().then_some(row.user_id);
+    row.ended_at = (!next.freezes()).then_some(tx.now);
+    // Without an invoice nobody else will let the stock go.
+    row.release_due = next == CheckoutState::Failed;
+    store::save(tx.conn, row)?;
+    Ok(true)
+}
+
+/// The checkout as it is in this transaction.
+fn current(tx: &mut Tx<'_>, id: CheckoutId) -> Result<CheckoutRow, CartError> {
+    store::checkout(tx.conn, id)?.ok_or_else(|| {
+        log::error!("cart: checkout {id} is gone");
+        Failure::Internal.into()
+    })
+}
+
+impl Room {
+    /// Turns a cart into an invoice.
+    pub async fn check_out(
+        self: Arc<Self>,
+        ctx: Ctx,
+        request: Checkout,
+        email: Option<EmailAddress>,
+    ) -> Result<Invoice, CartError> {
+        let id = CheckoutId::new();
+        let wish = Wish {
+            scope: ctx.caller.scope(),
+            // A caller without a key gets one, so that the rest need not know the difference.
+            key: ctx.key.clone().unwrap_or_else(|| IdempotencyKey::own(&format!("checkout/{id}"))),
+            fingerprint: Fingerprint::of(&request)?,
+        };
+        let lifetime = self.lifetime;
+        // Noted before the row can be seen: the timer must not take up what is about to begin.
+        let _running = self.under_way.begin(id);
+        let touch = of_cart(request.user_id).and_wish(&wish);
+        match self.store.write_on(touch, move |tx| begin(tx, id, &request, email, &wish, lifetime)).await? {
+            Begun::Before(invoice) => {
+                ctx.mark_replayed();
+                Ok(*invoice)
+            }
+            Begun::Go(row) => self.go_on(&ctx, *row).await,
+        }
+    }
+
+    /// Takes a checkout from where it stands to its end, as far as the others answer.
+    async fn go_on(&self, ctx: &Ctx, row: CheckoutRow) -> Result<Invoice, CartError> {
+        let id = row.id;
+        let outcome = match row.state()? {
+            CheckoutState::Started => match self.hold(ctx, row).await {
+                Ok(held) => self.invoice(ctx, held).await,
+                Err(error) => Err(error),
+            },
+            _ => self.invoice(ctx, row).await,
+        };
+        match outcome {
+            Err(refusal) if is_refusal(&refusal) => {
+                self.give_up(ctx, id).await?;
+                Err(refusal)
+            }
+            Err(unknown) => {
+                log::warn!("cart: checkout {id} waits and is taken up again: {unknown} [{}]", ctx.request_id);
+                Err(unknown)
+            }
+            Ok(invoice) => Ok(invoice),
+        }
+    }
+
+    /// Sets the stock aside and keeps its prices.
+    async fn hold(&self, ctx: &Ctx, row: CheckoutRow) -> Result<CheckoutRow, CartError> {
+        if row.expires_at <= self.store.now() {
+            return Err(CartError::CheckoutLapsed);
+        }
+        let frozen = row.frozen()?;
+        let request = HoldStock {
+            hold: row.hold,
+            lines: frozen.iter().copied().map(Into::into).collect(),
+            expires_at: row.expires_at.plus(GRACE),
+        };
+        let held = self.catalog.call(self.onward(ctx), request).await.map_err(from_catalog)?;
+        let (currency, lines) = model::invoice_lines(&frozen, &held.offers)?;
+        let id = row.id;
+        self.store
+            .write_on(of_cart(row.user_id), move |tx| {
+                let mut row = current(tx, id)?;
+                row.currency = Some(currency);
+                row.invoice_lines = Some(store::to_text(&lines)?);
+                if step(tx, &mut row, CheckoutState::Held)? {
+                    Ok(row)
+                } else {
+                    // Given up meanwhile by its buyer, who was told so.
+                    Err(CartError::NoCheckout)
+                }
+            })
+            .await
+    }
+
+    /// Makes the invoice and keeps the answer, unless somebody else has kept it meanwhile: then it is theirs.
+    async fn invoice(&self, ctx: &Ctx, row: CheckoutRow) -> Result<Invoice, CartError> {
+        let (currency, lines) = row.priced()?;
+        let request = CreateInvoice {
+            user_id: row.user_id,
+            lines,
+            currency,
+            email: row.email,
+            hold: Some(row.hold),
+            checkout: Some(row.id),
+            expires_at: Some(row.expires_at),
+        };
+        let invoice = self.payments.call(self.onward(ctx), request).await.map_err(from_payments)?;
+        let (id, answer) = (row.id, invoice);
+        let wish = Wish {
+            scope: row.scope,
+            key: IdempotencyKey::own(&row.key),
+            fingerprint: Fingerprint::from_bytes(row.fingerprint),
+        };
+        self.store
+            .write_on(of_cart(row.user_id).and_wish(&wish), move |tx| {
+                let mut row = current(tx, id)?;
+                if let Some(before) = tx.recall::<Invoice, CartError>(&wish)? {
+                    return Ok(before);
+                }
+                row.invoice_id = Some(answer.id);
+                // News of the invoice may have been quicker; then the state stays, and the answer is the same.
+                step(tx, &mut row, CheckoutState::Invoiced)?;
+                tx.keep::<_, CartError>(&wish, &answer)?;
+                Ok(answer)
+            })
+            .await
+    }
+
+    /// Ends a checkout without an invoice. The cart is free at once, the stock as soon as the catalog hears of it.
+    async fn give_up(&self, ctx: &Ctx, id: CheckoutId) -> Result<(), CartError> {
+        let row = self
+            .store
+            .write(move |tx| {
+                let mut row = current(tx, id)?;
+                step(tx, &mut row, CheckoutState::Failed)?;
+                Ok::<_, CartError>(row)
+            })
+            .await?;
+        if row.release_due
+            && let Err(error) = self.release(ctx, row).await
+        {
+            log::warn!("cart: the stock of checkout {id} is let go later: {error}");
+        }
+        Ok(())
+    }
+
+    /// Lets the stock of a failed checkout go.
+    async fn release(&self, ctx: &Ctx, row: CheckoutRow) -> Result<(), CartError> {
+        self.catalog.call(self.onward(ctx), ReleaseHold { hold: row.hold }).await.map_err(from_catalog)?;
+        let touch = of_cart(row.user_id);
+        self.store.write_on(touch, move |tx| Ok::<_, CartError>(store::released(tx.conn, row.id)?)).await
+    }
+
+    /// Ends, at its buyer's wish, a checkout that has no invoice yet and on which nobody works; `false` when that
+    /// cannot be said of it.
+    pub async fn abandon(&self, ctx: &Ctx, row: &CheckoutRow) -> Result<bool, CartError> {
+        let Some(_running) = self.under_way.begin(row.id) else { return Ok(false) };
+        if !self.store.is_left_behind(row.created_at) {
+            // Another process may be working on it.
+            return Ok(false);
+        }
+        if row.state()? != CheckoutState::Started {
+            return Ok(false);
+        }
+        self.give_up(ctx, row.id).await?;
+        Ok(true)
+    }
+
+    fn onward(&self, ctx: &Ctx) -> Ctx {
+        ctx.onward(self.store.domain(), None).within(STEP)
+    }
+
+    /// One round of the timer: takes up checkouts that nobody works on.
+    pub async fn look_around(self: Arc<Self>) {
+        let rows = self.store.read(|conn| Ok::<_, CartError>(store::unfinished(conn, RESUME_BATCH)?)).await;
+        let rows = match rows {
+            Ok(rows) => rows,
+            Err(error) => {
+                log::warn!("cart: unfinished checkouts could not be looked for: {error}");
+                return;
+            }
+        };
+        for row in rows.into_iter().filter(|row| self.store.is_left_behind(row.created_at)) {
+            let Some(running) = self.under_way.begin(row.id) else { continue };
+            let room = Arc::clone(&self);
+            actix::spawn(async move {
+                let (_running, id) = (running, row.id);
+                if let Err(error) = room.take_up(id).await {
+                    log::warn!("cart: checkout {id} is still open: {error}");
+                }
+            });
+        }
+    }
+
+    async fn take_up(&self, id: CheckoutId) -> Result<(), CartError> {
+        // Read again: it may have ended between the look and the note that we work on it.
+        let Some(row) = self.store.read(move |conn| Ok::<_, CartError>(store::checkout(conn, id)?)).await? else {
+            return Ok(());
+        };
+        let ctx = Ctx::domain(self.store.domain());
+        match row.state()? {
+            CheckoutState::Started | CheckoutState::Held => self.go_on(&ctx, row).await.map(drop),
+            CheckoutState::Failed if row.release_due => self.release(&ctx, row).await,
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Catalog: what is for sale, and how much of it is left.
+//!
+//! Lives here: products and their variants, search, pictures, ratings as a number, stock and the holds on it.
+//! Never enters: carts, invoices, money that moves, the text of a review, who a buyer is, HTTP.
+//! Asks: nobody. Is asked by: web, cart, comments, the command line. Announces: [`ProductChanged`],
+//! [`BackInStock`], [`LowStock`], [`SaleRefused`].
+//! While this domain is down: accounts, paying open invoices, mail and reading what was bought still work.
+//!
+//! # What is fresh
+//! Products and pages of lists are kept ready in memory. What this process changes is dropped from there before
+//! the change is durable and may come back only after, so no read here is older than one before it. What another
+//! process changes in the same database (an import by the command line) is dropped when its [`ProductChanged`]
+//! arrives, which takes less than a second. Holds always read the database.
+
+mod actor;
+mod cache;
+pub mod files;
+mod model;
+pub mod pictures;
+mod schema;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use diesel_migrations::embed_migrations;
+
+use crate::contract::comments::RatingChanged;
+use crate::contract::payments::{InvoiceExpired, InvoicePaid, InvoiceRefunded, InvoiceVoided};
+use crate::events::Event as _;
+use crate::ground::{Ground, Opened};
+use crate::store::{Migrations, OpenError};
+
+use crate::contract::catalog::*;
+pub use actor::Catalog;
+pub use store::index_anew;
+
+/// The tables of this domain.
+pub const MIGRATIONS: Migrations = Migrations {
+    sqlite: embed_migrations!("migrations/catalog/sqlite"),
+    postgres: embed_migrations!("migrations/catalog/postgres"),
+};
+
+/// The events that this domain wants to hear of. Its own are among them: another process may write to the same
+/// database.
+pub const WANTS: &[&str] = &[
+    InvoicePaid::NAME,
+    InvoiceExpired::NAME,
+    InvoiceVoided::NAME,
+    InvoiceRefunded::NAME,
+    RatingChanged::NAME,
+    ProductChanged::NAME,
+];
+
+/// Opens the domain.
+pub fn open(ground: &Ground) -> Result<Opened<Catalog>, OpenError> {
+    let store = ground.store("catalog", MIGRATIONS)?;
+    let room = Arc::new(actor::Room::new(store.clone(), &ground.settings.catalog));
+    Ok(Opened { client: ground.start("catalog", move || Catalog { room }), store })
+}

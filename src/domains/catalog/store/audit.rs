@@ -1,0 +1,136 @@
+//! What must hold of stock, holds and lists, and the facts that other domains must agree with.
+
+use std::collections::HashMap;
+
+use crate::contract::catalog::{HoldFacts, HoldLine, RatingFacts};
+use crate::domains::catalog::model::HoldState;
+use crate::domains::catalog::schema::{hold, hold_line, product};
+use crate::store::query::*;
+use crate::store::{Books, Conn, PAGE, RESTORE, Rule, Sql, Which};
+use crate::types::{HoldId, ProductId, Quantity, Timestamp};
+
+const RECOUNT: &str = "find the sale or return that was not booked, and set the product's stock by hand";
+const REPORT: &str = "report it as a bug; saving the product again writes its counts anew";
+
+/// What must always hold here.
+pub const BOOKS: Books = Books {
+    counted: &[("products", "product"), ("holds", "hold"), ("stock moves", "stock_move"), ("pictures", "image")],
+    rules: &[
+        Rule {
+            what: "stock is below nothing",
+            way_out: RECOUNT,
+            sql: Sql::Same("SELECT id || ' has ' || stock AS found FROM product WHERE stock < 0"),
+        },
+        Rule {
+            what: "a product's stock is not the sum of its moves",
+            way_out: RECOUNT,
+            sql: Sql::Same("SELECT p.id || ' has ' || p.stock || ', its moves sum to ' || COALESCE(m.sum, 0) AS found
+                  FROM product p
+                  LEFT JOIN (SELECT product_id, SUM(delta) AS sum FROM stock_move GROUP BY product_id) m
+                  ON m.product_id = p.id WHERE p.stock <> COALESCE(m.sum, 0)"),
+        },
+        Rule {
+            what: "a hold is in a state that there is not",
+            way_out: RESTORE,
+            sql: Sql::Same("SELECT id || ' is ' || state AS found FROM hold
+                  WHERE state NOT IN ('held', 'sold', 'released', 'returned')"),
+        },
+        Rule {
+            what: "what was moved for a hold is not what it holds",
+            way_out: RECOUNT,
+            sql: Sql::Same("SELECT h.id || ' is ' || h.state || ' over ' || l.quantity || ' of ' || l.product_id || ', moved '
+                         || COALESCE(m.sum, 0) AS found
+                  FROM hold h JOIN hold_line l ON l.hold_id = h.id
+                  LEFT JOIN (SELECT ref, product_id, SUM(delta) AS sum FROM stock_move WHERE ref IS NOT NULL
+                             GROUP BY ref, product_id) m ON m.ref = h.id AND m.product_id = l.product_id
+                  WHERE COALESCE(m.sum, 0) <> CASE WHEN h.state IN ('held', 'sold') THEN l.returned - l.quantity ELSE 0 END"),
+        },
+        Rule {
+            what: "stock was moved for a hold that does not have the product",
+            way_out: RECOUNT,
+            sql: Sql::Same("SELECT m.delta || ' of ' || m.product_id || ' for ' || m.ref AS found FROM stock_move m
+                  WHERE m.ref IS NOT NULL AND NOT EXISTS
+                  (SELECT 1 FROM hold_line l WHERE l.hold_id = m.ref AND l.product_id = m.product_id)"),
+        },
+        Rule {
+            what: "a hold has no lines though stock was taken for it",
+            way_out: RECOUNT,
+            sql: Sql::Same("SELECT id || ' is ' || state AS found FROM hold h WHERE state <> 'released'
+                  AND NOT EXISTS (SELECT 1 FROM hold_line l WHERE l.hold_id = h.id)"),
+        },
+        Rule {
+            what: "a list's count is not what the list has",
+            way_out: REPORT,
+            sql: Sql::Same("SELECT k.name || ' is counted as ' || COALESCE(t.n, 0) || ', there are ' || k.n AS found FROM (
+                  SELECT 'all variants' AS name, 1 AS mode, 'total' AS kind, COUNT(*) AS n FROM product WHERE deleted IS NOT TRUE
+                  UNION ALL SELECT 'all items', 0, 'total', COUNT(*) FROM product WHERE is_lead IS TRUE
+                  UNION ALL SELECT 'variants in stock', 1, 'in_stock', COUNT(*) FROM product
+                            WHERE deleted IS NOT TRUE AND stock > 0
+                  UNION ALL SELECT 'items in stock', 0, 'in_stock', COUNT(*) FROM product
+                            WHERE is_lead IS TRUE AND stock > 0) k
+                  LEFT JOIN tally t ON t.mode = k.mode AND t.kind = k.kind AND t.value = ''
+                  WHERE COALESCE(t.n, 0) <> k.n"),
+        },
+        Rule {
+            what: "a group of variants has not exactly one that stands for it",
+            way_out: REPORT,
+            sql: Sql::Same("SELECT group_name || ' has ' || SUM(CASE WHEN is_lead THEN 1 ELSE 0 END) AS found FROM product
+                  WHERE group_name IS NOT NULL AND deleted IS NOT TRUE GROUP BY group_name
+                  HAVING SUM(CASE WHEN is_lead THEN 1 ELSE 0 END) <> 1"),
+        },
+        Rule {
+            what: "a picture belongs to no product",
+            way_out: REPORT,
+            sql: Sql::Same("SELECT id AS found FROM image WHERE product_id NOT IN (SELECT id FROM product)"),
+        },
+        Rule {
+            what: "a picture has no files, or files have no picture",
+            way_out: "delete the picture and upload it again",
+            sql: Sql::Same("SELECT id AS found FROM image WHERE id NOT IN (SELECT image_id FROM image_file)
+                  UNION ALL SELECT image_id FROM image_file WHERE image_id NOT IN (SELECT id FROM image)"),
+        },
+    ],
+};
+
+type Row = (HoldId, HoldState, Timestamp);
+
+/// Facts about holds.
+pub fn holds(conn: &mut Conn, which: Which<HoldId>) -> QueryResult<Vec<HoldFacts>> {
+    let columns = (hold::id, hold::state, hold::expires_at);
+    let rows: Vec<Row> = match which {
+        Which::These(ids) => hold::table.filter(hold::id.eq_any(ids)).select(columns).load(conn)?,
+        Which::After(after) => {
+            let page = hold::table.select(columns).order(hold::id).limit(PAGE as i64);
+            match after {
+                Some(after) => page.filter(hold::id.gt(after)).load(conn)?,
+                None => page.load(conn)?,
+            }
+        }
+    };
+    let ids: Vec<HoldId> = rows.iter().map(|(id, ..)| *id).collect();
+    let lines: Vec<(HoldId, ProductId, Quantity)> = hold_line::table
+        .filter(hold_line::hold_id.eq_any(ids))
+        .order((hold_line::hold_id, hold_line::product_id))
+        .select((hold_line::hold_id, hold_line::product_id, hold_line::quantity))
+        .load(conn)?;
+    let mut by_hold: HashMap<HoldId, Vec<HoldLine>> = HashMap::new();
+    for (hold, product_id, quantity) in lines {
+        by_hold.entry(hold).or_default().push(HoldLine { product_id, quantity });
+    }
+    let facts = |(hold, state, expires_at): Row| HoldFacts {
+        hold,
+        state: state.as_str().to_owned(),
+        expires_at,
+        lines: by_hold.remove(&hold).unwrap_or_default(),
+    };
+    Ok(rows.into_iter().map(facts).collect())
+}
+
+/// What products are rated as here.
+pub fn ratings(conn: &mut Conn, products: &[ProductId]) -> QueryResult<Vec<RatingFacts>> {
+    let rows: Vec<(ProductId, i64, i64)> = product::table
+        .filter(product::id.eq_any(products))
+        .select((product::id, product::rating_sum, product::rating_count))
+        .load(conn)?;
+    Ok(rows.into_iter().map(|(product_id, sum, count)| RatingFacts { product_id, sum, count }).collect())
+}

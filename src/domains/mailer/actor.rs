@@ -1,0 +1,194 @@
+//! One handler a message, and what each event has the shop write.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, Context, Supervised};
+
+use super::model::{self, Checked, Letter, MESSAGE};
+use super::queue::{Draft, Room, changed, link};
+use super::store::{self, Recipient};
+use super::*;
+use crate::contract::payments::{Invoice, InvoicePaid, InvoiceRefunded, LATE_PAYMENT};
+use crate::contract::users::{
+    EmailVerificationRequested, PasswordResetRequested, UserChanged, UserErased, UserRegistered,
+};
+use crate::events::{Deliver, Delivery, Event};
+use crate::ground::{now_and_every, now_and_every_anywhere};
+use crate::messaging::{Ctx, Failure};
+use crate::store::{Audit, Audited, Tx};
+use crate::types::{EmailAddress, Fields, Page, UserId};
+
+/// How often the queue is looked at when nobody wakes it.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often letters without an addressee are forgotten.
+const PURGE_EVERY: Duration = Duration::from_secs(3_600);
+/// Over which time a recipient's limit is counted.
+const LIMIT_WINDOW: Duration = Duration::from_secs(3_600);
+
+/// The actor of this domain.
+pub struct Mailer {
+    pub(super) room: Arc<Room>,
+}
+
+impl Actor for Mailer {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        now_and_every_anywhere(ctx, &self.room.store, &self.room, LOOK_EVERY, |room| async move { room.wake() });
+        now_and_every(ctx, &self.room.store, &self.room, PURGE_EVERY, |room| async move {
+            if let Err(failure) = room.purge().await {
+                log::warn!("mailer: old letters could not be forgotten: {failure}");
+            }
+        });
+    }
+}
+
+impl Supervised for Mailer {}
+
+crate::answers! { Mailer;
+    SendEmail => send_email,
+    ListEmails => list_emails,
+    GetEmail => get_email,
+    Deliver => deliver,
+    Audit => audit,
+    AuditLetters => audit_letters,
+}
+
+async fn send_email(room: Arc<Room>, ctx: Ctx, request: SendEmail) -> Result<Accepted, MailerError> {
+    let Checked { to, subject, text, html } = model::check(&request)?;
+    let own = Arc::clone(&room);
+    let accepted = room
+        .store
+        .write_once(&ctx, &request, move |tx| {
+            let rules = &own.settings.mailer;
+            let user_id = store::recipient_at(tx.conn, &to)?;
+            if rules.known_recipients_only && user_id.is_none() {
+                return Err(MailerError::UnknownRecipient);
+            }
+            let (since, max) = (tx.now.minus(LIMIT_WINDOW), rules.per_recipient_hour);
+            if let Some(oldest) = store::nth_newest_message(tx.conn, &to, since, max)? {
+                let left = oldest.plus(LIMIT_WINDOW).since(tx.now);
+                return Err(MailerError::RecipientLimit { max, retry_after: left.as_secs() + 1 });
+            }
+            let draft = Draft { to, user_id, subject, template: MESSAGE, reference: None, text, html };
+            let (id, status) = own.accept(tx, draft)?.ok_or(Failure::Internal)?;
+            Ok(Accepted { id, status })
+        })
+        .await?;
+    room.wake();
+    Ok(accepted)
+}
+
+async fn list_emails(room: Arc<Room>, _: Ctx, request: ListEmails) -> Result<Page<Email>, MailerError> {
+    let mut fields = Fields::new();
+    let to = request.to.as_deref().and_then(|to| fields.email("to", to));
+    let limit = fields.keep(request.page.limit()).unwrap_or_default();
+    let before = fields.keep(request.page.after()).flatten();
+    fields.done()?;
+    let rows = room.store.read(move |conn| store::list(conn, request.status, to, before, limit + 1)).await?;
+    Ok(Page::cut(rows, limit, |mail| (mail.created_at, mail.id)))
+}
+
+async fn get_email(room: Arc<Room>, _: Ctx, request: GetEmail) -> Result<Email, MailerError> {
+    let found = room.store.read(move |conn| store::find(conn, request.email_id)).await?;
+    found.ok_or(MailerError::EmailNotFound)
+}
+
+async fn deliver(room: Arc<Room>, _: Ctx, request: Deliver) -> Result<(), Failure> {
+    let own = Arc::clone(&room);
+    room.store.consume(request.events, move |tx, event| effect(&own, tx, event)).await?;
+    room.wake();
+    Ok(())
+}
+
+/// What an event changes in who can be written to, and what it has the shop write.
+fn effect(room: &Room, tx: &mut Tx<'_>, event: &Delivery) -> Result<(), MailerError> {
+    if let Some(UserRegistered { user_id, email, name, created_at, .. }) = open(event)? {
+        let who = Recipient { user_id, email, name };
+        meet(room, tx, &who)?;
+        if model::is_welcome(created_at, event.at) {
+            room.post(tx, &who, &Letter::Welcome, &user_id.to_string())?;
+        }
+    } else if let Some(UserChanged { user_id, email, name, .. }) = open(event)? {
+        match email {
+            Some(email) => meet(room, tx, &Recipient { user_id, email, name })?,
+            None => store::forget_recipient(tx.conn, user_id)?,
+        }
+    } else if let Some(UserErased { user_id, email }) = open(event)? {
+        let known = store::recipient(tx.conn, user_id)?.map(|who| who.email);
+        let addresses: Vec<EmailAddress> = email.into_iter().chain(known).collect();
+        erase(tx, user_id, &addresses)?;
+    } else if let Some(EmailVerificationRequested { user_id, email, name, token }) = open(event)? {
+        let letter = Letter::Verify { link: link(room, "verify", &token) };
+        room.post(tx, &Recipient { user_id, email, name }, &letter, &event.id.to_string())?;
+    } else if let Some(PasswordResetRequested { user_id, email, name, token }) = open(event)? {
+        let letter = Letter::Reset { link: link(room, "reset", &token) };
+        room.post(tx, &Recipient { user_id, email, name }, &letter, &event.id.to_string())?;
+    } else if let Some(InvoicePaid { invoice, past: false, .. }) = open(event)? {
+        let letter = Letter::receipt(&invoice, invoice.paid_at.unwrap_or(event.at));
+        bill(room, tx, &invoice, &letter, &invoice.id.to_string())?;
+    } else if let Some(InvoiceRefunded { invoice, amount, reason, past: false, .. }) = open(event)? {
+        // Money can go back in parts, each with a letter of its own: how much it was in all tells them apart.
+        // Money that no invoice could take is none of that sum.
+        let reference = match reason.as_str() {
+            LATE_PAYMENT => format!("{}:{}", invoice.id, event.id),
+            _ => format!("{}:{}", invoice.id, invoice.refunded),
+        };
+        bill(room, tx, &invoice, &Letter::refund(&invoice, amount, &reason), &reference)?;
+    }
+    Ok(())
+}
+
+/// Notes where a user can be written to, and writes what waited for it.
+fn meet(room: &Room, tx: &mut Tx<'_>, who: &Recipient) -> Result<(), MailerError> {
+    store::put_recipient(tx.conn, who)?;
+    for (reference, letter) in store::take_waiting(tx.conn, who.user_id)? {
+        room.post(tx, who, &letter, &reference)?;
+    }
+    Ok(())
+}
+
+/// Writes to whoever an invoice concerns: to the address it names, else to the user's own; without any the letter waits.
+fn bill(room: &Room, tx: &mut Tx<'_>, invoice: &Invoice, letter: &Letter, reference: &str) -> Result<(), MailerError> {
+    let user_id: UserId = invoice.user_id;
+    let known = store::recipient(tx.conn, user_id)?;
+    let name = known.as_ref().map(|who| who.name.clone()).unwrap_or_default();
+    let who = match &invoice.email {
+        Some(email) => Some(Recipient { user_id, email: email.clone(), name }),
+        None => known,
+    };
+    match &who {
+        Some(who) => room.post(tx, who, letter, reference)?,
+        None => store::wait(tx.conn, user_id, letter, reference, tx.now)?,
+    }
+    // The invoice's news was on its way while its buyer was erased: the books keep the letter, without a name.
+    if store::is_erased(tx.conn, user_id)? {
+        erase(tx, user_id, &who.map(|who| who.email).into_iter().collect::<Vec<_>>())?;
+    }
+    Ok(())
+}
+
+/// Takes the name and the address out of everything that is kept of a user, and stops what was still to be sent.
+fn erase(tx: &mut Tx<'_>, user: UserId, addresses: &[EmailAddress]) -> Result<(), MailerError> {
+    for mail in store::erase(tx.conn, user, addresses)? {
+        tx.emit(&changed(&mail))?;
+    }
+    Ok(())
+}
+
+/// The event inside, if it is an `E`; one of another shape is set aside by the store, with what was wrong in the log.
+fn open<E: Event>(event: &Delivery) -> Result<Option<E>, MailerError> {
+    event.open().map_err(|error| {
+        log::error!("mailer: event {} {} is not understood: {error}", event.name, event.id);
+        Failure::Internal.into()
+    })
+}
+
+async fn audit(room: Arc<Room>, _: Ctx, request: Audit) -> Result<Audited, Failure> {
+    room.store.audit(request, store::audit::BOOKS).await
+}
+
+async fn audit_letters(room: Arc<Room>, _: Ctx, request: AuditLetters) -> Result<Vec<LetterFacts>, Failure> {
+    room.store.read(move |conn| Ok(store::audit::letters(conn, &request.invoices)?)).await
+}

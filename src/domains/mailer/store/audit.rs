@@ -1,0 +1,68 @@
+//! What must hold of mails, and the facts that other domains must agree with.
+
+use diesel::sql_query;
+use diesel::sql_types::{BigInt, Text};
+
+use crate::contract::mailer::LetterFacts;
+use crate::store::query::*;
+use crate::store::{Books, Conn, RESTORE, Rule, Sql};
+use crate::types::InvoiceId;
+
+/// What must always hold here.
+pub const BOOKS: Books = Books {
+    counted: &[("mails", "email")],
+    rules: &[
+        Rule {
+            what: "a mail is in a state that there is not",
+            way_out: RESTORE,
+            sql: Sql::Same(
+                "SELECT id || ' is ' || status AS found FROM email WHERE status NOT IN ('queued', 'sent', 'kept', 'failed')",
+            ),
+        },
+        Rule {
+            what: "a mail waits and nobody will ever send it, or is to be sent though it has ended",
+            way_out: RESTORE,
+            sql: Sql::Same(
+                "SELECT id || ' is ' || status AS found FROM email
+                  WHERE (status = 'queued') <> (next_attempt_at IS NOT NULL)",
+            ),
+        },
+        Rule {
+            what: "a mail was sent and does not say when, or the other way round",
+            way_out: RESTORE,
+            sql: Sql::Same(
+                "SELECT id || ' is ' || status AS found FROM email WHERE (status = 'sent') <> (sent_at IS NOT NULL)",
+            ),
+        },
+    ],
+};
+
+#[derive(QueryableByName)]
+struct Row {
+    #[diesel(sql_type = BigInt)]
+    receipts: i64,
+    #[diesel(sql_type = BigInt)]
+    refunds: i64,
+    #[diesel(sql_type = BigInt)]
+    waiting: i64,
+}
+
+/// Which letters there are for invoices, in their order.
+pub fn letters(conn: &mut Conn, invoices: &[InvoiceId]) -> QueryResult<Vec<LetterFacts>> {
+    let mut facts = Vec::with_capacity(invoices.len());
+    for invoice in invoices {
+        // `;` follows `:` in the order of texts, so this is all that begins with the id and `:`.
+        let id = invoice.to_string();
+        let row: Row = sql_query(
+            "SELECT (SELECT COUNT(*) FROM email WHERE template = 'receipt' AND reference = $1) AS receipts,
+             (SELECT COUNT(*) FROM email WHERE template = 'refund' AND reference >= $1 || ':' AND reference < $1 || ';')
+             + (SELECT COUNT(*) FROM waiting WHERE template = 'refund' AND reference >= $1 || ':'
+                AND reference < $1 || ';') AS refunds,
+             (SELECT COUNT(*) FROM waiting WHERE template = 'receipt' AND reference = $1) AS waiting",
+        )
+        .bind::<Text, _>(id)
+        .get_result(conn)?;
+        facts.push(LetterFacts { receipts: row.receipts, refunds: row.refunds, waiting: row.waiting });
+    }
+    Ok(facts)
+}

@@ -1,0 +1,211 @@
+//! What must hold of invoices and money, and the facts that other domains must agree with.
+
+use std::collections::BTreeMap;
+
+use diesel::sql_query;
+use diesel::sql_types::BigInt;
+
+use super::{InvoiceRow, unreadable};
+use crate::contract::payments::OUT_OF_STOCK;
+use crate::contract::payments::{InvoiceFacts, InvoiceLine, Invoices, ReturnLine};
+use crate::domains::payments::model::{RefundState, number};
+use crate::domains::payments::schema::{invoice, refund};
+use crate::store::query::*;
+use crate::store::{Books, Conn, PAGE, RESTORE, Rule, Sql};
+use crate::types::{InvoiceId, ProductId, Quantity, Timestamp};
+
+const BANK: &str = "compare with the provider's books before anything is paid or refunded by hand";
+
+/// What must always hold here.
+pub const BOOKS: Books = Books {
+    counted: &[("invoices", "invoice"), ("payments", "payment"), ("refunds", "refund")],
+    rules: &[
+        Rule {
+            what: "an invoice's total is not the sum of its lines",
+            way_out: RESTORE,
+            sql: Sql::Each {
+                sqlite: "SELECT id || ' says ' || total AS found FROM invoice WHERE total <> (
+                    SELECT COALESCE(SUM(json_extract(value, '$.unit_price') * json_extract(value, '$.quantity')), 0)
+                    FROM json_each(lines))",
+                postgres: "SELECT id || ' says ' || total AS found FROM invoice WHERE total <> (
+                    SELECT COALESCE(SUM(CAST(l ->> 'unit_price' AS BIGINT) * CAST(l ->> 'quantity' AS BIGINT)), 0)
+                    FROM jsonb_array_elements(CAST(lines AS jsonb)) l)",
+            },
+        },
+        Rule {
+            what: "there is no invoice with the number before this one",
+            way_out: RESTORE,
+            sql: Sql::Same("SELECT i.number || ' of ' || i.id AS found FROM invoice i
+                  WHERE i.number <> 1 AND NOT EXISTS (SELECT 1 FROM invoice b WHERE b.number = i.number - 1)"),
+        },
+        Rule {
+            what: "the next invoice's number is not the one after the last",
+            way_out: RESTORE,
+            sql: Sql::Same("SELECT 'the counter says ' || value || ', the last is ' || (SELECT COALESCE(MAX(number), 0) FROM invoice)
+                  AS found FROM counter WHERE name = 'invoice' AND value <> (SELECT COALESCE(MAX(number), 0) FROM invoice)"),
+        },
+        Rule {
+            what: "an invoice is paid and has not exactly one captured payment",
+            way_out: BANK,
+            sql: Sql::Same("SELECT id || ' has ' || n AS found FROM (SELECT i.id, COUNT(p.id) AS n FROM invoice i
+                  LEFT JOIN payment p ON p.invoice_id = i.id AND p.state = 'captured'
+                  WHERE i.status IN ('paid', 'refunded') AND i.past IS NOT TRUE GROUP BY i.id HAVING COUNT(p.id) <> 1) x"),
+        },
+        Rule {
+            what: "an invoice is not paid and has a captured payment",
+            way_out: BANK,
+            sql: Sql::Same("SELECT i.id || ' is ' || i.status || ', payment ' || p.id AS found FROM payment p
+                  JOIN invoice i ON i.id = p.invoice_id
+                  WHERE p.state = 'captured' AND i.status NOT IN ('paid', 'refunded')"),
+        },
+        Rule {
+            what: "a payment is not over what its invoice says",
+            way_out: BANK,
+            sql: Sql::Same("SELECT p.id || ' over ' || p.amount || ' of ' || i.total || ' for ' || i.id AS found FROM payment p
+                  JOIN invoice i ON i.id = p.invoice_id WHERE p.amount <> i.total OR p.currency <> i.currency"),
+        },
+        Rule {
+            what: "an invoice is paid without a time, or has a time and is not paid",
+            way_out: RESTORE,
+            sql: Sql::Same("SELECT id || ' is ' || status AS found FROM invoice
+                  WHERE (status IN ('paid', 'refunded')) <> (paid_at IS NOT NULL)"),
+        },
+        Rule {
+            what: "what went back of an invoice is not the sum of its refunds",
+            way_out: BANK,
+            sql: Sql::Same("SELECT i.id || ' says ' || i.refunded || ' and ' || i.refunding || ' under way, the refunds '
+                         || COALESCE(r.done, 0) || ' and ' || COALESCE(r.open, 0) AS found FROM invoice i
+                  LEFT JOIN (SELECT invoice_id, SUM(CASE WHEN state = 'done' THEN amount ELSE 0 END) AS done,
+                             SUM(CASE WHEN state = 'processing' THEN amount ELSE 0 END) AS open
+                             FROM refund GROUP BY invoice_id) r ON r.invoice_id = i.id
+                  WHERE i.refunding <> COALESCE(r.open, 0) OR (i.refunded <> COALESCE(r.done, 0)
+                  AND NOT (i.past IS TRUE AND i.status = 'refunded' AND r.invoice_id IS NULL))"),
+        },
+        Rule {
+            what: "more went back of an invoice than came",
+            way_out: BANK,
+            sql: Sql::Same("SELECT id || ' of ' || total || ': ' || refunded || ' and ' || refunding AS found FROM invoice
+                  WHERE refunded + refunding > total OR refunded < 0 OR refunding < 0
+                  OR (status NOT IN ('paid', 'refunded') AND refunded + refunding > 0)"),
+        },
+        Rule {
+            what: "an invoice is refunded and not all went back, or all did and it is not",
+            way_out: BANK,
+            sql: Sql::Same("SELECT id || ' is ' || status || ', ' || refunded || ' of ' || total AS found FROM invoice
+                  WHERE (status = 'refunded' AND refunded <> total)
+                  OR (status = 'paid' AND total > 0 AND refunded = total)"),
+        },
+        Rule {
+            what: "an invoice and its payment disagree on whether it is under way",
+            way_out: RESTORE,
+            sql: Sql::Same("SELECT i.id AS found FROM invoice i LEFT JOIN payment p ON p.id = i.processing
+                  WHERE i.processing IS NOT NULL
+                  AND (p.id IS NULL OR p.state <> 'processing' OR p.invoice_id <> i.id OR i.status <> 'open')
+                  UNION ALL SELECT p.invoice_id FROM payment p JOIN invoice i ON i.id = p.invoice_id
+                  WHERE p.state = 'processing' AND i.processing IS DISTINCT FROM p.id"),
+        },
+        Rule {
+            what: "a payment or refund has ended and does not say when, or the other way round",
+            way_out: RESTORE,
+            sql: Sql::Same("SELECT id || ' is ' || state AS found FROM payment WHERE (state = 'processing') <> (ended_at IS NULL)
+                  UNION ALL
+                  SELECT id || ' is ' || state FROM refund WHERE (state = 'processing') <> (ended_at IS NULL)"),
+        },
+        Rule {
+            what: "the test provider took money that the shop knows nothing of",
+            way_out: BANK,
+            sql: Sql::Same("SELECT b.key || ' over ' || b.amount || ' for ' || b.about AS found FROM test_provider_book b
+                  LEFT JOIN payment p ON p.id = b.key
+                  WHERE b.kind = 'capture' AND (p.id IS NULL OR p.state = 'failed' OR p.amount <> b.amount
+                  OR p.currency <> b.currency OR p.invoice_id <> b.about)"),
+        },
+        Rule {
+            what: "the test provider took money for an invoice more than once",
+            way_out: BANK,
+            sql: Sql::Same("SELECT about || ': ' || COUNT(*) || ' times' AS found FROM test_provider_book
+                  WHERE kind = 'capture' GROUP BY about HAVING COUNT(*) > 1"),
+        },
+        Rule {
+            what: "the test provider gave back what it never took, or what the shop knows nothing of",
+            way_out: BANK,
+            sql: Sql::Same("SELECT b.key || ' over ' || b.amount AS found FROM test_provider_book b
+                  LEFT JOIN refund r ON r.id = b.key LEFT JOIN test_provider_book c ON c.key = b.about AND c.kind = 'capture'
+                  WHERE b.kind = 'refund' AND (c.key IS NULL OR r.id IS NULL OR r.state = 'failed' OR r.amount <> b.amount)
+                  UNION ALL
+                  SELECT b.about || ': ' || SUM(b.amount) || ' back' FROM test_provider_book b
+                  JOIN test_provider_book c ON c.key = b.about AND c.kind = 'capture' WHERE b.kind = 'refund'
+                  GROUP BY b.about, c.amount HAVING SUM(b.amount) > c.amount"),
+        },
+    ],
+};
+
+/// Facts about invoices.
+pub fn invoices(conn: &mut Conn, which: Invoices) -> QueryResult<Vec<InvoiceFacts>> {
+    let query = invoice::table.select(InvoiceRow::as_select());
+    let rows: Vec<InvoiceRow> = match which {
+        Invoices::These(ids) => query.filter(invoice::id.eq_any(ids)).load(conn)?,
+        Invoices::OfHolds(holds) => query.filter(invoice::hold.eq_any(holds.into_iter().map(Some))).load(conn)?,
+        Invoices::After(None) => query.order(invoice::id).limit(PAGE as i64).load(conn)?,
+        Invoices::After(Some(after)) => {
+            query.filter(invoice::id.gt(after)).order(invoice::id).limit(PAGE as i64).load(conn)?
+        }
+    };
+    let ids: Vec<InvoiceId> = rows.iter().map(|row| row.id).collect();
+    let refunds: Vec<(InvoiceId, String, bool, String, Option<String>)> = refund::table
+        .filter(refund::invoice_id.eq_any(ids))
+        .select((refund::invoice_id, refund::state, refund::restock, refund::reason, refund::lines))
+        .load(conn)?;
+    let mut facts = Vec::with_capacity(rows.len());
+    for row in rows {
+        let lines: Vec<InvoiceLine> = serde_json::from_str(&row.lines).map_err(unreadable)?;
+        let mut goods: BTreeMap<ProductId, Quantity> = BTreeMap::new();
+        for line in lines {
+            if let Some(product) = line.product_id {
+                *goods.entry(product).or_default() += line.quantity;
+            }
+        }
+        let own = || refunds.iter().filter(|(id, ..)| *id == row.id);
+        let done = || own().filter(|(_, state, ..)| state == RefundState::Done.as_str());
+        let mut back: BTreeMap<ProductId, Quantity> = BTreeMap::new();
+        for (.., lines) in done().filter(|(_, _, restock, ..)| *restock) {
+            let lines =
+                lines.as_deref().map(serde_json::from_str::<Vec<ReturnLine>>).transpose().map_err(unreadable)?;
+            for line in lines.unwrap_or_default() {
+                *back.entry(line.product_id).or_default() += line.quantity;
+            }
+        }
+        facts.push(InvoiceFacts {
+            id: row.id,
+            number: number(row.number),
+            user_id: row.user_id,
+            status: row.status()?,
+            past: row.past,
+            has_email: row.email.is_some(),
+            hold: row.hold,
+            checkout: row.checkout,
+            restocked: !goods.is_empty() && back == goods,
+            goods: goods.into_iter().collect(),
+            expires_at: row.expires_at,
+            paid_at: row.paid_at,
+            refunds: i64::try_from(done().count()).unwrap_or(i64::MAX),
+            unkept: own().any(|(_, _, _, reason, _)| reason == OUT_OF_STOCK),
+        });
+    }
+    Ok(facts)
+}
+
+/// How many invoices were paid on each day of UTC.
+pub fn paid_by_day(conn: &mut Conn) -> QueryResult<Vec<(Timestamp, i64)>> {
+    #[derive(QueryableByName)]
+    struct Day {
+        #[diesel(sql_type = BigInt)]
+        day: Timestamp,
+        #[diesel(sql_type = BigInt)]
+        n: i64,
+    }
+    let days: Vec<Day> = sql_query(
+        "SELECT paid_at - paid_at % 86400000000 AS day, COUNT(*) AS n FROM invoice WHERE paid_at IS NOT NULL GROUP BY 1",
+    )
+    .load(conn)?;
+    Ok(days.into_iter().map(|Day { day, n }| (day, n)).collect())
+}

@@ -1,0 +1,812 @@
+//! The promises of payments, through their messages, on a real database file. Only the provider is told to
+//! misbehave; a crash is the loss of every task and the opening of the same folder again.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use diesel::sql_types::BigInt;
+use futures_util::future::{BoxFuture, join_all, pending};
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::provider::{Charge, Charged, Known, Return, Returned};
+use super::*;
+use crate::contract::catalog::SaleRefused;
+use crate::contract::users::UserErased;
+use crate::events::{Deliver, Delivery, Event};
+use crate::messaging::{Caller, Client, Credential, Ctx, Failure, IdempotencyKey, Identity, Role};
+use crate::settings::Settings;
+use crate::store::query::*;
+use crate::store::{Wish, plans};
+use crate::types::{
+    Amount, CheckoutId, Clock, Currency, EmailAddress, EventId, HoldId, InvoiceId, PageRequest, SessionId, Timestamp,
+    UserId,
+};
+
+/// What the provider does wrong, until told otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trouble {
+    Nothing,
+    /// Hears nothing and says nothing.
+    SilentBefore,
+    /// Does it and says nothing.
+    SilentAfter,
+    /// Does it, and its answer is lost.
+    AnswerLost,
+    /// Hears nothing, and says that nobody knows.
+    RequestLost,
+    /// Says no to refunds.
+    NoRefunds,
+}
+
+struct Odd {
+    inner: TestProvider,
+    trouble: Arc<Mutex<Trouble>>,
+}
+
+impl Odd {
+    async fn meet<T>(&self, work: BoxFuture<'_, T>, unknown: T) -> T {
+        let trouble = *self.trouble.lock().unwrap();
+        match trouble {
+            Trouble::Nothing | Trouble::NoRefunds => work.await,
+            Trouble::SilentBefore => pending().await,
+            Trouble::SilentAfter => {
+                work.await;
+                pending().await
+            }
+            Trouble::AnswerLost => {
+                work.await;
+                unknown
+            }
+            Trouble::RequestLost => unknown,
+        }
+    }
+}
+
+impl PaymentProvider for Odd {
+    fn capture(&self, charge: Charge) -> BoxFuture<'_, Charged> {
+        Box::pin(self.meet(self.inner.capture(charge), Charged::Unknown))
+    }
+
+    fn refund(&self, back: Return) -> BoxFuture<'_, Returned> {
+        if *self.trouble.lock().unwrap() == Trouble::NoRefunds {
+            return Box::pin(async { Returned::Failed });
+        }
+        Box::pin(self.meet(self.inner.refund(back), Returned::Unknown))
+    }
+
+    fn lookup(&self, key: String) -> BoxFuture<'_, Known> {
+        if *self.trouble.lock().unwrap() == Trouble::Nothing {
+            self.inner.lookup(key)
+        } else {
+            Box::pin(async { Known::Unknown })
+        }
+    }
+}
+
+pub(super) struct Shop {
+    ground: Ground,
+    pub(super) payments: Client<Payments>,
+    pub(super) store: Store,
+    pub(super) clock: Clock,
+    trouble: Arc<Mutex<Trouble>>,
+    pub(super) dir: TempDir,
+}
+
+#[derive(QueryableByName)]
+struct Number {
+    #[diesel(sql_type = BigInt)]
+    n: i64,
+}
+
+impl Shop {
+    fn open() -> Self {
+        Self::open_in(TempDir::new().unwrap(), Clock::system())
+    }
+
+    fn open_in(dir: TempDir, clock: Clock) -> Self {
+        let trouble = Arc::new(Mutex::new(Trouble::Nothing));
+        let told = Arc::clone(&trouble);
+        let shop = Self::with(dir, clock, |store| Box::new(Odd { inner: TestProvider::new(store), trouble: told }));
+        Self { trouble, ..shop }
+    }
+
+    /// A shop whose money somebody else takes.
+    pub(super) fn with(dir: TempDir, clock: Clock, who: impl FnOnce(Store) -> Box<dyn PaymentProvider>) -> Self {
+        let ground = Ground::new(Settings::for_test(dir.path()), clock.clone());
+        let Opened { client, store } = open_with(&ground, |store| Ok(who(store))).unwrap();
+        Self { ground, payments: client, store, clock, trouble: Arc::new(Mutex::new(Trouble::Nothing)), dir }
+    }
+
+    /// All tasks are lost; what was durable is found again.
+    fn crash(self) -> Self {
+        let (dir, clock) = self.stop();
+        Self::open_in(dir, clock)
+    }
+
+    /// All tasks are lost; what was durable is left.
+    pub(super) fn stop(self) -> (TempDir, Clock) {
+        self.ground.stop();
+        (self.dir, self.clock)
+    }
+
+    fn trouble(&self, trouble: Trouble) {
+        *self.trouble.lock().unwrap() = trouble;
+    }
+
+    pub(super) async fn invoice(&self, user: UserId, unit_price: Amount) -> Invoice {
+        self.payments.call(Ctx::domain("cart"), new(user, unit_price)).await.unwrap()
+    }
+
+    pub(super) async fn pay(&self, ctx: &Ctx, invoice: InvoiceId, token: &str) -> Result<Invoice, PaymentsError> {
+        self.payments.call(ctx.clone(), PayInvoice { invoice_id: invoice, token: token.to_owned() }).await
+    }
+
+    pub(super) async fn refund(
+        &self,
+        key: &str,
+        invoice: InvoiceId,
+        amount: Option<Amount>,
+    ) -> Result<Invoice, PaymentsError> {
+        let request = RefundInvoice { invoice_id: invoice, amount, restock: false, lines: None };
+        self.payments.call(keyed(admin(), key), request).await
+    }
+
+    pub(super) async fn void(&self, invoice: InvoiceId) -> Result<Invoice, PaymentsError> {
+        self.payments.call(admin(), VoidInvoice { invoice_id: invoice }).await
+    }
+
+    pub(super) async fn get(&self, invoice: InvoiceId) -> Invoice {
+        self.payments.call(admin(), GetInvoice { invoice_id: invoice }).await.unwrap()
+    }
+
+    async fn number(&self, query: &'static str) -> i64 {
+        self.store
+            .read(move |conn| Ok::<_, Failure>(diesel::sql_query(query).get_result::<Number>(conn)?.n))
+            .await
+            .unwrap()
+    }
+
+    /// How often the provider took money.
+    async fn captures(&self) -> i64 {
+        self.number("SELECT count(*) AS n FROM test_provider_book WHERE kind = 'capture'").await
+    }
+
+    /// How much the provider gave back.
+    async fn returned(&self) -> i64 {
+        self.number(
+            "SELECT CAST(coalesce(sum(amount), 0) AS BIGINT) AS n FROM test_provider_book WHERE kind = 'refund'",
+        )
+        .await
+    }
+
+    pub(super) async fn heard<E: Event>(&self) -> Vec<E> {
+        let events = self.store.outbox_after("nobody", 10_000).await.unwrap();
+        events.iter().filter_map(|(_, event)| event.open::<E>().unwrap()).collect()
+    }
+
+    async fn tell<E: Event>(&self, event: &E) {
+        let event = Delivery {
+            id: EventId::new(),
+            name: E::NAME.to_owned(),
+            at: self.clock.now(),
+            data: serde_json::to_value(event).unwrap(),
+            trace: None,
+        };
+        self.payments.call(Ctx::domain("events"), Deliver { events: vec![event] }).await.unwrap();
+    }
+
+    /// Waits until the invoice is as wished.
+    pub(super) async fn until(&self, invoice: InvoiceId, wished: impl Fn(&Invoice) -> bool) -> Invoice {
+        let begun = Instant::now();
+        loop {
+            let found = self.get(invoice).await;
+            if wished(&found) {
+                return found;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(10), "waited in vain: {found:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+pub(super) fn line(quantity: i64, unit_price: Amount) -> InvoiceLine {
+    InvoiceLine { description: "A teapot".to_owned(), product_id: None, quantity, unit_price }
+}
+
+pub(super) fn new(user: UserId, unit_price: Amount) -> CreateInvoice {
+    CreateInvoice {
+        user_id: user,
+        lines: vec![line(1, unit_price)],
+        currency: Currency::EUR,
+        email: None,
+        hold: None,
+        checkout: None,
+        expires_at: None,
+    }
+}
+
+fn who(user_id: UserId, role: Role) -> Ctx {
+    let credential = Credential::Session(SessionId::new());
+    Ctx::new(Caller::User { identity: Identity { user_id, role, credential }, internal: false }, "test")
+}
+
+pub(super) fn customer(user: UserId) -> Ctx {
+    who(user, Role::Customer)
+}
+
+pub(super) fn admin() -> Ctx {
+    who(UserId::new(), Role::Admin)
+}
+
+pub(super) fn keyed(ctx: Ctx, key: &str) -> Ctx {
+    ctx.with_key(IdempotencyKey::parse(key).unwrap())
+}
+
+#[actix::test]
+async fn p02_fifty_pays_with_one_key_take_the_money_once() {
+    let (shop, user) = (Shop::open(), UserId::new());
+    let invoice = shop.invoice(user, 999).await;
+    let calls = (0..50).map(|_| async {
+        let ctx = keyed(customer(user), "k");
+        let answer = shop.pay(&ctx, invoice.id, "tok_ok").await;
+        (answer, ctx.is_replayed())
+    });
+    let answers = join_all(calls).await;
+    let first: Vec<_> = answers.iter().filter(|(answer, replayed)| answer.is_ok() && !replayed).collect();
+    assert_eq!(first.len(), 1);
+    for (answer, _) in &answers {
+        match answer {
+            Ok(paid) => assert_eq!(Ok(paid), first[0].0.as_ref()),
+            Err(error) => assert_eq!(*error, Failure::RequestInProgress.into()),
+        }
+    }
+    assert_eq!((shop.captures().await, shop.heard::<InvoicePaid>().await.len()), (1, 1));
+}
+
+#[actix::test]
+async fn p01_after_its_end_a_key_gives_the_first_answer_and_refuses_another_request() {
+    let (shop, user) = (Shop::open(), UserId::new());
+    let (invoice, other) = (shop.invoice(user, 999).await, shop.invoice(user, 5).await);
+    let first = shop.pay(&keyed(customer(user), "k"), invoice.id, "tok_ok").await.unwrap();
+    assert_eq!((first.status, first.total, first.processing), (InvoiceStatus::Paid, 999, false));
+    assert!(first.paid_at.is_some());
+    // Also when the invoice has changed since: the answer is that of then.
+    shop.refund("r", invoice.id, Some(9)).await.unwrap();
+    let ctx = keyed(customer(user), "k");
+    assert_eq!(shop.pay(&ctx, invoice.id, "tok_ok").await, Ok(first));
+    assert!(ctx.is_replayed());
+    for (invoice, token) in [(invoice.id, "tok_declined"), (other.id, "tok_ok")] {
+        let reused = shop.pay(&keyed(customer(user), "k"), invoice, token).await;
+        assert_eq!(reused, Err(Failure::IdempotencyKeyReused.into()));
+    }
+    assert_eq!(shop.captures().await, 1);
+}
+
+#[actix::test]
+async fn fifty_pays_with_a_key_each_take_the_money_once() {
+    let (shop, user) = (Shop::open(), UserId::new());
+    let invoice = shop.invoice(user, 999).await;
+    let contexts: Vec<Ctx> = (0..50).map(|n| keyed(customer(user), &format!("k{n}"))).collect();
+    let answers = join_all(contexts.iter().map(|ctx| shop.pay(ctx, invoice.id, "tok_ok"))).await;
+    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 1);
+    let refused = [PaymentsError::PaymentInProgress, PaymentsError::AlreadyPaid];
+    assert!(answers.iter().filter_map(|answer| answer.as_ref().err()).all(|error| refused.contains(error)));
+    assert_eq!((shop.captures().await, shop.heard::<InvoicePaid>().await.len()), (1, 1));
+}
+
+#[actix::test]
+async fn p05_money_moves_under_a_key_only_unless_a_domain_asks() {
+    let (shop, user) = (Shop::open(), UserId::new());
+    let invoice = shop.invoice(user, 999).await;
+    let without = Err(Failure::IdempotencyKeyRequired.into());
+    assert_eq!(shop.pay(&customer(user), invoice.id, "tok_ok").await, without);
+    let refund = RefundInvoice { invoice_id: invoice.id, amount: None, restock: false, lines: None };
+    assert_eq!(shop.payments.call(admin(), refund).await, without);
+    assert!(shop.pay(&Ctx::domain("cart"), invoice.id, "tok_ok").await.is_ok());
+}
+
+#[actix::test]
+async fn p06_a_refused_payment_leaves_the_invoice_open_and_its_key_free() {
+    let (shop, user) = (Shop::open(), UserId::new());
+    let invoice = shop.invoice(user, 999).await;
+    let key = || keyed(customer(user), "k");
+    for (token, error) in [
+        ("tok_declined", PaymentsError::CardDeclined),
+        ("tok_declined", PaymentsError::CardDeclined),
+        ("tok_error", PaymentsError::ProviderFailed),
+        ("tok_nonsense", PaymentsError::UnknownToken),
+    ] {
+        assert_eq!(shop.pay(&key(), invoice.id, token).await, Err(error));
+        let now = shop.get(invoice.id).await;
+        assert_eq!((now.status, now.processing), (InvoiceStatus::Open, false));
+    }
+    let reasons: Vec<String> = shop.heard::<PaymentFailed>().await.into_iter().map(|event| event.reason).collect();
+    assert_eq!(reasons, ["card_declined", "card_declined", "provider_failed", "unknown_token"]);
+    assert_eq!(shop.captures().await, 0);
+    let ctx = key();
+    assert!(shop.pay(&ctx, invoice.id, "tok_ok").await.is_ok());
+    assert!(!ctx.is_replayed());
+}
+
+#[actix::test]
+async fn a_flaky_provider_works_the_second_time_under_the_same_key() {
+    let (shop, user) = (Shop::open(), UserId::new());
+    for key in ["a", "b"] {
+        let invoice = shop.invoice(user, 999).await;
+        let ctx = keyed(customer(user), key);
+        assert_eq!(shop.pay(&ctx, invoice.id, "tok_flaky").await, Err(PaymentsError::ProviderFailed));
+        assert_eq!(shop.pay(&ctx, invoice.id, "tok_flaky").await.unwrap().status, InvoiceStatus::Paid);
+    }
+    assert_eq!(shop.captures().await, 2);
+}
+
+#[actix::test]
+async fn only_the_owner_pays_and_strangers_learn_nothing() {
+    let (shop, user) = (Shop::open(), UserId::new());
+    let invoice = shop.invoice(user, 999).await;
+    for stranger in [customer(UserId::new()), admin()] {
+        let refused = shop.pay(&keyed(stranger, "k"), invoice.id, "tok_ok").await;
+        assert_eq!(refused, Err(PaymentsError::InvoiceNotFound));
+    }
+    let nobody = Ctx::new(Caller::Anyone { address: "192.0.2.1".into(), internal: true }, "test");
+    let refused = shop.pay(&keyed(nobody, "k"), invoice.id, "tok_ok").await;
+    assert_eq!(refused, Err(Failure::Unauthenticated.into()));
+    let get = |ctx| shop.payments.call(ctx, GetInvoice { invoice_id: invoice.id });
+    assert_eq!(get(customer(UserId::new())).await, Err(PaymentsError::InvoiceNotFound));
+    assert_eq!(get(customer(user)).await.unwrap(), invoice);
+    assert_eq!(get(admin()).await.unwrap(), invoice);
+}
+
+#[actix::test]
+async fn an_invoice_says_why_it_cannot_be_paid() {
+    let (shop, user) = (Shop::open(), UserId::new());
+    let [paid, void, expired] = [1, 2, 3].map(|price| shop.invoice(user, price));
+    let (paid, void, expired) = (paid.await, void.await, expired.await);
+    shop.pay(&keyed(customer(user), "k"), paid.id, "tok_ok").await.unwrap();
+    shop.void(void.id).await.unwrap();
+    shop.clock.advance(Duration::from_secs(3600));
+    for (invoice, error) in [
+        (paid, PaymentsError::AlreadyPaid),
+        (void, PaymentsError::InvoiceVoid),
+        // Whether the timer has come by or not: the clock decides inside the job.
+        (expired.clone(), PaymentsError::InvoiceExpired),
+        (expired, PaymentsError::InvoiceExpired),
+    ] {
+        assert_eq!(shop.pay(&keyed(customer(user), "x"), invoice.id, "tok_ok").await, Err(error));
+    }
+    assert_eq!((shop.captures().await, shop.heard::<InvoiceExpired>().await.len()), (1, 1));
+}
+
+#[actix::test]
+async fn an_invoice_runs_out_by_itself_but_not_while_it_is_being_paid() {
+    let (shop, user) = (Shop::open(), UserId::new());
+    let (idle, busy) = (shop.invoice(user, 1).await, shop.invoice(user, 2).await);
+    shop.trouble(Trouble::RequestLost);
+    let unknown = shop.pay(&keyed(customer(user), "k"), busy.id, "tok_ok").await;
+    assert_eq!(unknown, Err(Failure::DeadlineExceeded.into()));
+    shop.clock.advance(Duration::from_secs(3600));
+    shop.until(idle.id, |invoice| invoice.status == InvoiceStatus::Expired).await;
+    let now = shop.get(busy.id).await;
+    assert_eq!((now.status, now.processing), (InvoiceStatus::Open, true));
+    assert_eq!(shop.void(busy.id).await, Err(PaymentsError::PaymentInProgress));
+    // While nobody knows, the same wish waits and another is refused.
+    let same = shop.pay(&keyed(customer(user), "k"), busy.id, "tok_ok").await;
+    assert_eq!(same, Err(Failure::RequestInProgress.into()));
+    let changed = shop.pay(&keyed(customer(user), "k"), busy.id, "tok_slow").await;
+    assert_eq!(changed, Err(Failure::IdempotencyKeyReused.into()));
+    let other = shop.pay(&keyed(customer(user), "l"), busy.id, "tok_ok").await;
+    assert_eq!(other, Err(PaymentsError::PaymentInProgress));
+    shop.trouble(Trouble::Nothing);
+    shop.until(busy.id, |invoice| invoice.status == InvoiceStatus::Expired).await;
+    assert_eq!((shop.captures().await, shop.heard::<PaymentFailed>().await.len()), (0, 1));
+}
+
+#[actix::test]
+async fn p12_an_answer_that_was_lost_is_asked_for_and_nothing_is_charged_twice() {
+    let (shop, user) = (Shop::open(), UserId::new());
+    let invoice = shop.invoice(user, 999).await;
+    shop.trouble(Trouble::AnswerLost);
+    let ctx = keyed(customer(user), "k");
+    assert_eq!(shop.pay(&ctx, invoice.id, "tok_ok").await, Err(Failure::DeadlineExceeded.into()));
+    shop.trouble(Trouble::Nothing);
+    let paid = shop.until(invoice.id, |invoice| invoice.status == InvoiceStatus::Paid).await;
+    assert_eq!(shop.pay(&ctx, invoice.id, "tok_ok").await, Ok(paid));
+    assert!(ctx.is_replayed());
+    assert_eq!((shop.captures().await, shop.heard::<InvoicePaid>().await.len()), (1, 1));
+}
+
+#[actix::test]
+async fn p03_a_crash_while_the_provider_is_asked_leaves_one_capture_or_none() {
+    for (trouble, captured) in [(Trouble::SilentBefore, false), (Trouble::SilentAfter, true)] {
+        let (shop, user) = (Shop::open(), UserId::new());
+        let invoice = shop.invoice(user, 999).await;
+        shop.trouble(trouble);
+        let ctx = keyed(customer(user), "k").within(Duration::from_millis(200));
+        assert_eq!(shop.pay(&ctx, invoice.id, "tok_ok").await, Err(Failure::DeadlineExceeded.into()));
+        let shop = shop.crash();
+        let found = shop.until(invoice.id, |invoice| !invoice.processing).await;
+        assert_eq!(found.status == InvoiceStatus::Paid, captured);
+        let ctx = keyed(customer(user), "k");
+        let again = shop.pay(&ctx, invoice.id, "tok_ok").await.unwrap();
+        assert_eq!((again.status, ctx.is_replayed()), (InvoiceStatus::Paid, captured));
+        assert_eq!((shop.captures().await, shop.heard::<InvoicePaid>().await.len()), (1, 1));
+    }
+}
+
+#[actix::test]
+async fn a_try_that_was_given_up_is_never_charged_later() {
+    let (shop, user) = (Shop::open(), UserId::new());
+    let invoice = shop.invoice(user, 999).await;
+    let provider = TestProvider::new(shop.store.clone());
+    let charge = Charge {
+        key: "late".to_owned(),
+        invoice: invoice.id,
+        amount: 999,
+        currency: Currency::EUR,
+        token: "tok_ok".to_owned(),
+    };
+    assert_eq!(provider.lookup("late".to_owned()).await, Known::Nothing);
+    assert_eq!(provider.capture(charge).await, Charged::Failed);
+    assert_eq!(shop.captures().await, 0);
+}
+
+#[actix::test]
+async fn a_payment_goes_on_when_its_caller_goes_away() {
+    let (shop, user) = (Shop::open(), UserId::new());
+    let invoice = shop.invoice(user, 999).await;
+    let ctx = keyed(customer(user), "k");
+    let gone = tokio::time::timeout(Duration::from_millis(300), shop.pay(&ctx, invoice.id, "tok_slow")).await;
+    assert!(gone.is_err());
+    assert!(shop.get(invoice.id).await.processing);
+    shop.until(invoice.id, |invoice| invoice.status == InvoiceStatus::Paid).await;
+    assert_eq!(shop.captures().await, 1);
+}
+
+#[actix::test]
+async fn p13_refunds_that_race_never_exceed_what_was_taken() {
+    let (shop, user) = (Shop::open(), UserId::new());
+    let invoice = shop.invoice(user, 1000).await;
+    assert_eq!(shop.refund("early", invoice.id, None).await, Err(PaymentsError::NotPaid));
+    shop.pay(&keyed(customer(user), "k"), invoice.id, "tok_ok").await.unwrap();
+    let keys: Vec<String> = (0..20).map(|n| format!("r{n}")).collect();
+    let answers = join_all(keys.iter().map(|key| shop.refund(key, invoice.id, Some(300)))).await;
+    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 3);
+    let too_large = PaymentsError::RefundTooLarge { left: 100 };
+    assert_eq!(answers.iter().filter(|answer| answer.as_ref() == Err(&too_large)).count(), 17);
+    assert_eq!((shop.get(invoice.id).await.refunded, shop.returned().await), (900, 900));
+    // Goods go back on the shelf with all that is left, not with a part of it.
+    let part = RefundInvoice { invoice_id: invoice.id, amount: Some(50), restock: true, lines: None };
+    let refused = shop.payments.call(keyed(admin(), "p"), part).await.unwrap_err();
+    assert!(matches!(refused, PaymentsError::Failure(Failure::ValidationFailed { .. })));
+    let rest = RefundInvoice { invoice_id: invoice.id, amount: None, restock: true, lines: None };
+    let refunded = shop.payments.call(keyed(admin(), "all"), rest).await.unwrap();
+    assert_eq!((refunded.status, refunded.refunded, shop.returned().await), (InvoiceStatus::Refunded, 1000, 1000));
+    assert_eq!(shop.refund("x", invoice.id, None).await, Err(PaymentsError::RefundTooLarge { left: 0 }));
+    let told = shop.heard::<InvoiceRefunded>().await;
+    assert_eq!(told.iter().map(|event| event.amount).sum::<Amount>(), 1000);
+    assert_eq!(told.iter().filter(|event| event.restock).count(), 1);
+}
+
+#[actix::test]
+async fn fifty_refunds_with_one_key_give_back_once() {
+    let (shop, user) = (Shop::open(), UserId::new());
+    let invoice = shop.invoice(user, 1000).await;
+    shop.pay(&keyed(customer(user), "k"), invoice.id, "tok_ok").await.unwrap();
+    let staff = admin();
+    let calls = (0..50).map(|_| {
+        let request = RefundInvoice { invoice_id: invoice.id, amount: Some(10), restock: false, lines: None };
+        shop.payments.call(keyed(staff.clone(), "r"), request)
+    });
+    for answer in join_all(calls).await {
+        assert!(
+            answer
+                .as_ref()
+                .map_or_else(|error| *error == Failure::RequestInProgress.into(), |invoice| invoice.refunded == 10)
+        );
+    }
+    assert_eq!((shop.get(invoice.id).await.refunded, shop.returned().await), (10, 10));
+}
+
+#[actix::test]
+async fn a_refund_survives_a_crash_and_is_done_once() {
+    for trouble in [Trouble::SilentBefore, Trouble::SilentAfter] {
+        let (shop, user) = (Shop::open(), UserId::new());
+        let invoice = shop.invoice(user, 1000).await;
+        shop.pay(&keyed(customer(user), "k"), invoice.id, "tok_ok").await.unwrap();
+        shop.trouble(trouble);
+        let request = RefundInvoice { invoice_id: invoice.id, amount: Some(600), restock: false, lines: None };
+        let staff = admin();
+        let ctx = keyed(staff.clone(), "r").within(Duration::from_millis(200));
+        let unknown = shop.payments.call(ctx, request.clone()).await;
+        assert_eq!(unknown, Err(Failure::DeadlineExceeded.into()));
+        // What is reserved cannot be given back a second time, whatever the provider will say.
+        let too_large = shop.refund("s", invoice.id, Some(401)).await;
+        assert_eq!(too_large, Err(PaymentsError::RefundTooLarge { left: 400 }));
+        let shop = shop.crash();
+        let found = shop.until(invoice.id, |invoice| invoice.refunded == 600).await;
+        let ctx = keyed(staff, "r");
+        assert_eq!(shop.payments.call(ctx.clone(), request).await, Ok(found));
+        assert!(ctx.is_replayed());
+        assert_eq!((shop.returned().await, shop.heard::<InvoiceRefunded>().await.len()), (600, 1));
+    }
+}
+
+#[actix::test]
+async fn a_refund_that_the_provider_refuses_gives_its_reservation_back() {
+    let (shop, user) = (Shop::open(), UserId::new());
+    let invoice = shop.invoice(user, 1000).await;
+    shop.pay(&keyed(customer(user), "k"), invoice.id, "tok_ok").await.unwrap();
+    shop.trouble(Trouble::NoRefunds);
+    assert_eq!(shop.refund("r", invoice.id, None).await, Err(PaymentsError::ProviderFailed));
+    shop.trouble(Trouble::Nothing);
+    assert_eq!(shop.refund("r", invoice.id, None).await.unwrap().status, InvoiceStatus::Refunded);
+}
+
+#[actix::test]
+async fn p11_the_money_of_a_sale_that_cannot_be_kept_goes_back_by_itself() {
+    let (shop, user, hold) = (Shop::open(), UserId::new(), HoldId::new());
+    let request = CreateInvoice { hold: Some(hold), ..new(user, 1000) };
+    let invoice = shop.payments.call(Ctx::domain("cart"), request).await.unwrap();
+    shop.pay(&keyed(customer(user), "k"), invoice.id, "tok_ok").await.unwrap();
+    // It is owed, so a provider that says no at first is asked until it says yes.
+    shop.trouble(Trouble::NoRefunds);
+    shop.tell(&SaleRefused { invoice_id: invoice.id, hold }).await;
+    shop.tell(&SaleRefused { invoice_id: invoice.id, hold }).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    shop.trouble(Trouble::Nothing);
+    shop.until(invoice.id, |invoice| invoice.status == InvoiceStatus::Refunded).await;
+    let told = shop.heard::<InvoiceRefunded>().await;
+    assert_eq!(told.len(), 1);
+    assert_eq!((told[0].reason.as_str(), told[0].restock, told[0].hold), ("out_of_stock", false, Some(hold)));
+    assert_eq!(shop.returned().await, 1000);
+}
+
+#[actix::test]
+async fn a_void_invoice_stays_void_and_a_paid_one_cannot_become_it() {
+    let (shop, user) = (Shop::open(), UserId::new());
+    let (void, paid) = (shop.invoice(user, 1).await, shop.invoice(user, 2).await);
+    let first = shop.void(void.id).await.unwrap();
+    assert_eq!(first.status, InvoiceStatus::Void);
+    assert_eq!(shop.void(void.id).await, Ok(first));
+    assert_eq!(shop.heard::<InvoiceVoided>().await.len(), 1);
+    shop.pay(&keyed(customer(user), "k"), paid.id, "tok_ok").await.unwrap();
+    assert_eq!(shop.void(paid.id).await, Err(PaymentsError::NotOpen));
+    assert_eq!(shop.void(InvoiceId::new()).await, Err(PaymentsError::InvoiceNotFound));
+}
+
+#[actix::test]
+async fn p13_invoice_numbers_have_no_gap_when_some_are_not_made() {
+    let (shop, user) = (Shop::open(), UserId::new());
+    let made = join_all((0..100).map(|n| {
+        let (payments, store) = (shop.payments.clone(), shop.store.clone());
+        async move {
+            if n % 3 == 0 {
+                // Takes a number and then fails, as a crash or a full disk would.
+                let lost = store.write(|tx| {
+                    super::store::next_number(tx.conn)?;
+                    Err::<(), _>(PaymentsError::from(Failure::StorageUnavailable))
+                });
+                assert!(lost.await.is_err());
+                return None;
+            }
+            Some(payments.call(Ctx::domain("cart"), new(user, n)).await.unwrap().number)
+        }
+    }))
+    .await;
+    let numbers: BTreeSet<String> = made.into_iter().flatten().collect();
+    let expected: BTreeSet<String> = (1..=66).map(|n| format!("INV-{n:06}")).collect();
+    assert_eq!(numbers, expected);
+}
+
+#[actix::test]
+async fn one_checkout_has_one_invoice_however_often_it_is_asked_for() {
+    let (shop, user) = (Shop::open(), UserId::new());
+    let request = CreateInvoice { checkout: Some(CheckoutId::new()), ..new(user, 5) };
+    let calls = (0..20).map(|_| shop.payments.call(Ctx::domain("cart"), request.clone()));
+    let made: BTreeSet<InvoiceId> = join_all(calls).await.into_iter().map(|invoice| invoice.unwrap().id).collect();
+    assert_eq!((made.len(), shop.heard::<InvoiceCreated>().await.len()), (1, 1));
+    // Asked again when its time is over, it is still that one.
+    shop.clock.advance(Duration::from_secs(3600));
+    let late = CreateInvoice { expires_at: Some(Timestamp::from_micros(0)), ..request };
+    let found = shop.payments.call(Ctx::domain("cart"), late).await.unwrap();
+    assert!(made.contains(&found.id));
+}
+
+#[actix::test]
+async fn lines_that_cannot_be_are_named_and_the_rest_add_up_exactly() {
+    let (shop, user) = (Shop::open(), UserId::new());
+    let ask =
+        |lines: Vec<InvoiceLine>| shop.payments.call(Ctx::domain("cart"), CreateInvoice { lines, ..new(user, 0) });
+    let wrong = async |lines| match ask(lines).await {
+        Err(PaymentsError::Failure(Failure::ValidationFailed { errors })) => {
+            errors.into_iter().map(|error| (error.field.into_owned(), error.code.into_owned())).collect::<Vec<_>>()
+        }
+        other => panic!("{other:?}"),
+    };
+    let named = |field: &str, code: &str| vec![(field.to_owned(), code.to_owned())];
+    assert_eq!(wrong(vec![]).await, named("lines", "required"));
+    assert_eq!(wrong(vec![line(1, 1); 1001]).await, named("lines", "too_long"));
+    assert_eq!(wrong(vec![line(1, 1), line(0, 1)]).await, named("lines.1.quantity", "out_of_range"));
+    assert_eq!(wrong(vec![line(1, -1)]).await, named("lines.0.unit_price", "out_of_range"));
+    assert_eq!(wrong(vec![line(10_000, 1_000_000_000_000); 1000]).await, named("lines", "out_of_range"));
+    let nameless = InvoiceLine { description: " ".to_owned(), ..line(1, 1) };
+    assert_eq!(wrong(vec![nameless]).await, named("lines.0.description", "required"));
+    assert_eq!(ask(vec![line(3, 333), line(2, 1)]).await.unwrap().total, 1001);
+    let past = CreateInvoice { expires_at: Some(Timestamp::from_micros(0)), ..new(user, 1) };
+    assert!(shop.payments.call(Ctx::domain("cart"), past).await.is_err());
+}
+
+#[actix::test]
+async fn a_list_shows_ones_own_newest_first_and_loses_nothing_between_pages() {
+    let (shop, ada, bob) = (Shop::open(), UserId::new(), UserId::new());
+    for n in 0..7 {
+        shop.invoice(ada, n).await;
+        shop.invoice(bob, n).await;
+    }
+    let list = async |ctx: Ctx, user_id, status, limit| {
+        let mut page = PageRequest { limit: Some(limit), cursor: None };
+        let mut found = Vec::new();
+        loop {
+            let request = ListInvoices { user_id, status, page: page.clone() };
+            let answer = shop.payments.call(ctx.clone(), request).await.unwrap();
+            assert!(answer.items.len() <= limit as usize);
+            found.extend(answer.items);
+            let Some(next) = answer.next else { break found };
+            page.cursor = Some(next);
+        }
+    };
+    let own = list(customer(ada), None, None, 3).await;
+    assert!(own.iter().all(|invoice| invoice.user_id == ada));
+    assert_eq!(own.iter().map(|invoice| invoice.total).collect::<Vec<_>>(), [6, 5, 4, 3, 2, 1, 0]);
+    assert_eq!(list(admin(), None, None, 5).await.len(), 14);
+    assert_eq!(list(admin(), Some(bob), None, 100).await.len(), 7);
+    shop.void(own[2].id).await.unwrap();
+    assert_eq!(list(customer(ada), Some(ada), Some(InvoiceStatus::Void), 2).await.len(), 1);
+    let foreign = ListInvoices { user_id: Some(bob), ..ListInvoices::default() };
+    assert_eq!(shop.payments.call(customer(ada), foreign).await, Err(Failure::Forbidden.into()));
+}
+
+#[actix::test]
+async fn an_order_of_the_past_is_in_the_books_and_told_for_the_statistics_alone() {
+    let (shop, user) = (Shop::open(), UserId::new());
+    let at = Timestamp::parse("2026-01-31T12:00:00Z").unwrap();
+    let record = async |status| {
+        let request =
+            RecordPastInvoice { user_id: user, lines: vec![line(2, 50)], currency: Currency::EUR, status, at };
+        shop.payments.call(Ctx::domain("seed"), request).await
+    };
+    let paid = record(InvoiceStatus::Paid).await.unwrap();
+    assert_eq!((paid.number.as_str(), paid.created_at, paid.paid_at), ("INV-000001", at, Some(at)));
+    let refunded = record(InvoiceStatus::Refunded).await.unwrap();
+    assert_eq!((refunded.status, refunded.refunded), (InvoiceStatus::Refunded, 100));
+    assert_eq!(record(InvoiceStatus::Expired).await.unwrap().paid_at, None);
+    let open = record(InvoiceStatus::Open).await.unwrap();
+    assert!(record(InvoiceStatus::Void).await.is_err());
+    assert_eq!(shop.heard::<InvoiceCreated>().await.len(), 0);
+    assert!(shop.heard::<InvoicePaid>().await.iter().all(|event| event.past && event.invoice.paid_at == Some(at)));
+    assert_eq!((shop.heard::<InvoicePaid>().await.len(), shop.heard::<InvoiceRefunded>().await.len()), (2, 1));
+    // It was never charged here, so giving it back moves no money; an open one is charged like any other.
+    assert_eq!(shop.refund("r", paid.id, None).await.unwrap().status, InvoiceStatus::Refunded);
+    assert_eq!(shop.returned().await, 0);
+    shop.pay(&keyed(customer(user), "k"), open.id, "tok_ok").await.unwrap();
+    assert_eq!(shop.captures().await, 1);
+}
+
+#[actix::test]
+async fn an_erased_person_leaves_invoices_without_an_address() {
+    let (shop, ada, bob) = (Shop::open(), UserId::new(), UserId::new());
+    let email: EmailAddress = "ada@example.com".parse().unwrap();
+    let mut made = Vec::new();
+    for user in [ada, bob] {
+        let request = CreateInvoice { email: Some(email.clone()), ..new(user, 1) };
+        made.push(shop.payments.call(Ctx::domain("cart"), request).await.unwrap());
+    }
+    shop.tell(&UserErased { user_id: ada, email: Some(email.clone()) }).await;
+    assert_eq!(shop.get(made[0].id).await, Invoice { email: None, ..made[0].clone() });
+    assert_eq!(shop.get(made[1].id).await.email, Some(email));
+}
+
+#[actix::test]
+async fn no_search_grows_with_the_number_of_invoices() {
+    if crate::store::tested_on_server() {
+        return;
+    }
+    use super::store;
+    let (shop, user) = (Shop::open(), UserId::new());
+    let id = shop.invoice(user, 5).await.id;
+    let wish = Wish::of(&keyed(customer(user), "k"), &GetInvoice { invoice_id: id }).unwrap().unwrap();
+    let found = plans(&shop.store, move |conn| {
+        let now = Timestamp::from_micros(1);
+        store::overdue(conn, now, 1).unwrap();
+        store::under_way(conn, &wish).unwrap();
+        store::processing_payments(conn, 9).unwrap();
+        store::processing_refunds(conn, 9).unwrap();
+        store::captured_payment(conn, id).unwrap();
+        store::has_refund_under_way(conn, id).unwrap();
+        store::invoice_of_checkout(conn, CheckoutId::new()).unwrap();
+        store::forget_email(conn, user).unwrap();
+        for (user, status) in [(Some(user), None), (None, Some(InvoiceStatus::Open)), (None, None)] {
+            store::list(conn, user, status, Some((now, id)), 20).unwrap();
+        }
+    });
+    let found = found.await;
+    assert!(found.len() >= 12, "{found:?}");
+    for (query, step) in found {
+        assert!(!step.contains("TEMP B-TREE"), "{step}: {query}");
+        // The indexes of what has not ended hold only that, so reading one from its start is no growth.
+        assert!(
+            !step.starts_with("SCAN") || step.contains("unended") || step == "SCAN CONSTANT ROW",
+            "{step}: {query}"
+        );
+    }
+}
+
+/// What somebody may do to an invoice, in any order.
+#[derive(Debug, Clone)]
+enum Command {
+    Pay { key: u8, token: usize },
+    Refund { key: u8, amount: Option<Amount> },
+    Void,
+    Wait,
+    Crash,
+}
+
+const TOKENS: [&str; 5] = ["tok_ok", "tok_declined", "tok_error", "tok_flaky", "tok_nonsense"];
+
+fn command() -> impl Strategy<Value = Command> {
+    prop_oneof![
+        3 => (0..3_u8, 0..TOKENS.len()).prop_map(|(key, token)| Command::Pay { key, token }),
+        4 => (0..3_u8, proptest::option::of(1..700_i64)).prop_map(|(key, amount)| Command::Refund { key, amount }),
+        1 => Just(Command::Void),
+        1 => Just(Command::Wait),
+        1 => Just(Command::Crash),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// Whatever is asked in whatever order: no state follows that may not, and money goes back at most as it came.
+    #[test]
+    fn p13_no_order_of_commands_breaks_an_invoice(commands in proptest::collection::vec(command(), 1..14)) {
+        actix::System::new().block_on(async {
+            let (mut shop, user) = (Shop::open(), UserId::new());
+            let mut before = shop.invoice(user, 1000).await;
+            for command in commands {
+                match command {
+                    Command::Pay { key, token } => {
+                        let _ = shop.pay(&keyed(customer(user), &format!("p{key}")), before.id, TOKENS[token]).await;
+                    }
+                    Command::Refund { key, amount } => {
+                        let _ = shop.refund(&format!("r{key}"), before.id, amount).await;
+                    }
+                    Command::Void => drop(shop.void(before.id).await),
+                    Command::Wait => shop.clock.advance(Duration::from_secs(700)),
+                    Command::Crash => shop = shop.crash(),
+                }
+                let now = shop.get(before.id).await;
+                assert!(now.status == before.status || before.status.may_become(now.status), "{before:?} {now:?}");
+                let paid = matches!(now.status, InvoiceStatus::Paid | InvoiceStatus::Refunded);
+                assert_eq!(shop.captures().await, i64::from(paid));
+                assert_eq!(shop.returned().await, now.refunded);
+                assert!(now.refunded <= now.total && (now.refunded == 0 || paid));
+                assert_eq!(now.status == InvoiceStatus::Refunded, now.refunded == now.total);
+                assert_eq!(Ok(now.total), model::total(&now.lines));
+                before = now;
+            }
+        });
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_total_is_exact_or_an_error(lines in proptest::collection::vec((any::<i32>(), any::<i64>()), 0..20)) {
+        let exact: i128 = lines.iter().map(|(quantity, price)| i128::from(*quantity) * i128::from(*price)).sum();
+        let lines: Vec<InvoiceLine> = lines.into_iter().map(|(quantity, price)| line(quantity.into(), price)).collect();
+        if let Ok(total) = model::total(&lines) {
+            prop_assert_eq!(i128::from(total), exact);
+        }
+    }
+}

@@ -1,4 +1,0 @@
-//! What can go wrong with statistics: nothing of their own, so the common failures are all there is.
-
-/// An error of the statistics.
-pub type StatsError = crate::messaging::Failure;
