@@ -11,48 +11,48 @@ use std::time::Duration;
 use actix::{Actor, Arbiter, ArbiterHandle, AsyncContext, Context, Supervised};
 use futures_util::future::LocalBoxFuture;
 
-use crate::messaging::{Client, Failure, Storage, Supervisor, trace};
+use crate::messaging::{Client, CommonError, StorageHealth, Supervisor, trace};
 use crate::settings::{Database, Settings};
-use crate::store::{Migrations, OpenError, ReaderThreads, Store, StoreConfig};
+use crate::store::{Migrations, OpenError, PoolThreads, Store, StoreConfig};
 use crate::types::Clock;
 
 /// Messages that may wait in an actor's mailbox; the client's own limit is reached before.
-const MAILBOX: usize = 1_024;
+const MAILBOX_CAPACITY: usize = 1_024;
 
 /// What domains are opened on.
-pub struct Ground {
+pub struct DomainRuntime {
     /// The settings of this process.
     pub settings: Arc<Settings>,
     /// The one source of time.
     pub clock: Clock,
-    beside: bool,
-    threads: ReaderThreads,
+    auxiliary: bool,
+    threads: PoolThreads,
     /// How the domains' databases are.
-    storages: Mutex<HashMap<&'static str, Arc<Storage>>>,
+    storages: Mutex<HashMap<&'static str, Arc<StorageHealth>>>,
     arbiters: Mutex<Vec<(&'static str, Arbiter)>>,
 }
 
 /// A domain that is open in this process.
-pub struct Opened<A: Actor> {
+pub struct RunningDomain<A: Actor> {
     /// How it is asked.
     pub client: Client<A>,
     /// Its database: for the relay of its events, the tidying, the backup. Nobody else may look in.
     pub store: Store,
 }
 
-impl Ground {
+impl DomainRuntime {
     /// The ground of one process.
     #[must_use]
     pub fn new(settings: Settings, clock: Clock) -> Self {
-        let (settings, threads) = (Arc::new(settings), ReaderThreads::default());
-        Self { settings, clock, beside: false, threads, storages: Mutex::default(), arbiters: Mutex::default() }
+        let (settings, threads) = (Arc::new(settings), PoolThreads::default());
+        Self { settings, clock, auxiliary: false, threads, storages: Mutex::default(), arbiters: Mutex::default() }
     }
 
     /// The ground of a process that looks in beside the one that runs the shop: its domains do what they are asked and
     /// nothing by themselves.
     #[must_use]
-    pub fn beside(settings: Settings, clock: Clock) -> Self {
-        Self { beside: true, ..Self::new(settings, clock) }
+    pub fn for_command(settings: Settings, clock: Clock) -> Self {
+        Self { auxiliary: true, ..Self::new(settings, clock) }
     }
 
     /// Opens a domain's database.
@@ -66,7 +66,7 @@ impl Ground {
         config.connections = self.settings.store.connections;
         config.migrate = self.settings.migrate;
         config.batch_max = self.settings.store.batch_max;
-        config.beside = self.beside;
+        config.auxiliary = self.auxiliary;
         config.storage = self.storage(domain);
         Store::open(domain, &config, migrations, &self.clock, &self.threads)
     }
@@ -89,11 +89,11 @@ impl Ground {
     where
         A: Actor<Context = Context<A>> + Supervised,
     {
-        let (address, vitals) = Supervisor::start(&self.arbiter(name), name, MAILBOX, make);
+        let (address, vitals) = Supervisor::start(&self.arbiter(name), name, MAILBOX_CAPACITY, make);
         Client::local(name, address, vitals, in_flight_max, self.storage(name))
     }
 
-    fn storage(&self, domain: &'static str) -> Arc<Storage> {
+    fn storage(&self, domain: &'static str) -> Arc<StorageHealth> {
         let mut storages = self.storages.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(storages.entry(domain).or_default())
     }
@@ -136,10 +136,10 @@ impl Ground {
 
 /// Has a domain do something by itself: now, because a crash may have left it undone, and every `period` from then on.
 /// Of several processes on one database the one that leads does it: two would ask after the same payment.
-pub fn now_and_every<A, R, F>(
+pub fn spawn_leader_interval<A, R, F>(
     ctx: &mut Context<A>,
     store: &Store,
-    room: &Arc<R>,
+    state: &Arc<R>,
     period: Duration,
     work: impl Fn(Arc<R>) -> F + 'static,
 ) where
@@ -148,8 +148,8 @@ pub fn now_and_every<A, R, F>(
     F: Future<Output = ()> + 'static,
 {
     let leader = store.clone();
-    now_and_every_anywhere(ctx, store, room, period, move |room| {
-        let work = leader.leads().then(|| work(room));
+    spawn_interval(ctx, store, state, period, move |state| {
+        let work = leader.is_leader().then(|| work(state));
         async move {
             if let Some(work) = work {
                 work.await;
@@ -159,10 +159,10 @@ pub fn now_and_every<A, R, F>(
 }
 
 /// The same for what every process has to do that runs the domain. One that looks in beside the shop does none of it.
-pub fn now_and_every_anywhere<A, R, F>(
+pub fn spawn_interval<A, R, F>(
     ctx: &mut Context<A>,
     store: &Store,
-    room: &Arc<R>,
+    state: &Arc<R>,
     period: Duration,
     work: impl Fn(Arc<R>) -> F + 'static,
 ) where
@@ -170,59 +170,59 @@ pub fn now_and_every_anywhere<A, R, F>(
     R: 'static,
     F: Future<Output = ()> + 'static,
 {
-    if store.is_beside() {
+    if store.is_auxiliary() {
         return;
     }
-    let room = Arc::clone(room);
-    actix::spawn(work(Arc::clone(&room)));
+    let state = Arc::clone(state);
+    actix::spawn(work(Arc::clone(&state)));
     ctx.run_interval(period, move |_, _| {
-        actix::spawn(work(Arc::clone(&room)));
+        actix::spawn(work(Arc::clone(&state)));
     });
 }
 
 /// Which pieces of work run in this process, so that whoever looks for what a crash left behind lets those alone.
 #[derive(Debug)]
-pub struct UnderWay<T>(Arc<Mutex<HashSet<T>>>);
+pub struct InFlightSet<T>(Arc<Mutex<HashSet<T>>>);
 
 /// A piece of work that runs; it ends when this is dropped, by a panic too.
 #[derive(Debug)]
-pub struct Running<T: Eq + Hash> {
+pub struct InFlightGuard<T: Eq + Hash> {
     id: T,
     all: Arc<Mutex<HashSet<T>>>,
 }
 
-impl<T> Default for UnderWay<T> {
+impl<T> Default for InFlightSet<T> {
     fn default() -> Self {
         Self(Arc::default())
     }
 }
 
-impl<T: Copy + Eq + Hash> UnderWay<T> {
+impl<T: Copy + Eq + Hash> InFlightSet<T> {
     /// Notes that the work on `id` begins, or says nothing when it runs already.
     #[must_use]
-    pub fn begin(&self, id: T) -> Option<Running<T>> {
+    pub fn begin(&self, id: T) -> Option<InFlightGuard<T>> {
         let new = self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
-        new.then(|| Running { id, all: Arc::clone(&self.0) })
+        new.then(|| InFlightGuard { id, all: Arc::clone(&self.0) })
     }
 }
 
-impl<T: Eq + Hash> Drop for Running<T> {
+impl<T: Eq + Hash> Drop for InFlightGuard<T> {
     fn drop(&mut self) {
         self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
     }
 }
 
 /// Runs `work` to its end as a task of its own, even if the caller goes away meanwhile, and waits for it.
-pub async fn to_its_end<T, E>(work: impl Future<Output = Result<T, E>> + 'static) -> Result<T, E>
+pub async fn spawn_detached<T, E>(work: impl Future<Output = Result<T, E>> + 'static) -> Result<T, E>
 where
     T: 'static,
-    E: From<Failure> + 'static,
+    E: From<CommonError> + 'static,
 {
     // In a box, so that there is one type of task for each type of answer and not for each work.
     let work: LocalBoxFuture<'static, _> = Box::pin(work);
     actix::spawn(trace::within(trace::current(), work)).await.unwrap_or_else(|lost| {
         log::error!("work of several steps was cut short: {lost}");
-        Err(Failure::Internal.into())
+        Err(CommonError::Internal.into())
     })
 }
 
@@ -241,13 +241,13 @@ mod tests {
     const EVERY: Duration = Duration::from_millis(1);
 
     struct Counting {
-        room: Arc<AtomicU32>,
+        state: Arc<AtomicU32>,
         store: Store,
     }
     impl Actor for Counting {
         type Context = Context<Self>;
         fn started(&mut self, ctx: &mut Self::Context) {
-            now_and_every(ctx, &self.store, &self.room, EVERY, |count| async move {
+            spawn_leader_interval(ctx, &self.store, &self.state, EVERY, |count| async move {
                 count.fetch_add(1, Ordering::SeqCst);
             });
         }
@@ -257,16 +257,16 @@ mod tests {
     #[actix::test]
     async fn a_process_beside_the_shop_does_nothing_by_itself() {
         let dir = tempfile::tempdir().unwrap();
-        let count = |ground: Ground| {
+        let count = |ground: DomainRuntime| {
             let store = ground.store("stats", MIGRATIONS).unwrap();
-            let room = Arc::new(AtomicU32::new(0));
-            let count = Arc::clone(&room);
-            let client = ground.start("stats", move || Counting { room, store });
+            let state = Arc::new(AtomicU32::new(0));
+            let count = Arc::clone(&state);
+            let client = ground.start("stats", move || Counting { state, store });
             (ground, client, count)
         };
         let settings = || Settings::for_test(dir.path());
-        let (beside, _idle, nothing) = count(Ground::beside(settings(), Clock::system()));
-        let (shop, _busy, work) = count(Ground::new(settings(), Clock::system()));
+        let (beside, _idle, nothing) = count(DomainRuntime::for_command(settings(), Clock::system()));
+        let (shop, _busy, work) = count(DomainRuntime::new(settings(), Clock::system()));
         while work.load(Ordering::SeqCst) < 3 {
             tokio::time::sleep(EVERY).await;
         }

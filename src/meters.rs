@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// Up to how many nanoseconds each bucket of a [`Timing`] reaches; one more is for what took longer.
+/// Up to how many nanoseconds each bucket of a [`Histogram`] reaches; one more is for what took longer.
 const BOUNDS: [u64; 16] = [
     100_000,
     250_000,
@@ -27,14 +27,14 @@ const BUCKETS: usize = BOUNDS.len() + 1;
 
 /// How long something takes, as a histogram.
 #[derive(Debug)]
-pub struct Timing {
+pub struct Histogram {
     buckets: [AtomicU64; BUCKETS],
     nanos: AtomicU64,
 }
 
-/// What a [`Timing`] held at one moment.
+/// What a [`Histogram`] held at one moment.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Times {
+pub struct HistogramSnapshot {
     /// How often it was noted.
     pub count: u64,
     /// How long all of them took together, in seconds.
@@ -43,7 +43,7 @@ pub struct Times {
     pub buckets: [(f64, u64); BUCKETS],
 }
 
-impl Timing {
+impl Histogram {
     /// Nothing noted yet.
     #[must_use]
     pub const fn new() -> Self {
@@ -62,7 +62,7 @@ impl Timing {
     /// What was noted so far.
     #[must_use]
     #[allow(clippy::cast_precision_loss, reason = "a sum of seconds for a graph")]
-    pub fn read(&self) -> Times {
+    pub fn read(&self) -> HistogramSnapshot {
         let mut buckets = [(f64::INFINITY, 0); BUCKETS];
         for (shown, bound) in buckets.iter_mut().zip(BOUNDS) {
             shown.0 = bound as f64 / 1e9;
@@ -72,11 +72,11 @@ impl Timing {
         }
         // Counted from the buckets, so that the two always agree.
         let count = buckets.iter().map(|(_, count)| count).sum();
-        Times { count, sum: self.nanos.load(Relaxed) as f64 / 1e9, buckets }
+        HistogramSnapshot { count, sum: self.nanos.load(Relaxed) as f64 / 1e9, buckets }
     }
 }
 
-impl Default for Timing {
+impl Default for Histogram {
     fn default() -> Self {
         Self::new()
     }
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn each_time_is_in_the_one_bucket_that_reaches_it() {
-        let timing = Timing::new();
+        let timing = Histogram::new();
         for micros in [0, 100, 101, 9_999_999, 10_000_000, 10_000_001, 60_000_000] {
             timing.note(Duration::from_micros(micros));
         }

@@ -5,7 +5,7 @@
 //! what is checked afterwards (that is `tests/lab`), another way of doing the work: jobs, commits, answers and handlers
 //! are those of the real shop.
 //!
-//! A thread that has entered a [`World`] opens domains on itself: actors on its own arbiter, one task a database in the
+//! A thread that has entered a [`FaultInjector`] opens domains on itself: actors on its own arbiter, one task a database in the
 //! place of the writer's thread, reads where they are asked for. So the order of everything is that of one runtime
 //! and of the delays that the world gives, and the same decisions make the same history.
 
@@ -21,7 +21,7 @@ use crate::messaging::{Envelope, Request};
 
 /// A point at which the world decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Step {
+pub enum InjectionPoint {
     /// A batch of jobs is about to run and to be committed.
     Commit(&'static str),
     /// A batch is durable and nobody has been told.
@@ -36,29 +36,29 @@ pub enum Step {
 
 /// What happens there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Fate {
+pub enum InjectedFault {
     /// What is meant to happen.
-    Go,
+    None,
     /// The disk is as full as it can be: no file of this database may grow.
-    Full,
+    DiskFull,
     /// The file system has become read-only.
     ReadOnly,
     /// The database cannot be opened, a reader not be had.
-    Gone,
+    Unavailable,
     /// All goes well until the commit, and that fails: nothing of it is there.
-    Broken,
+    CommitFails,
     /// A commit is durable, and the disk says that it failed.
-    Doubtful,
+    CommitUnknown,
     /// A message is lost.
-    Lost,
+    MessageLost,
     /// A request arrives twice.
-    Twice,
+    Duplicated,
 }
 
 /// What a test decides.
-pub trait World: Send + Sync + 'static {
+pub trait FaultInjector: Send + Sync + 'static {
     /// After which pause it goes on at this point, and how.
-    fn meet(&self, step: Step) -> (Duration, Fate);
+    fn meet(&self, step: InjectionPoint) -> (Duration, InjectedFault);
     /// Whether the process is dead: nothing in it has an effect any more.
     fn is_stopped(&self) -> bool;
     /// A new id, later in order than all before.
@@ -68,12 +68,12 @@ pub trait World: Send + Sync + 'static {
 }
 
 thread_local! {
-    static WORLD: RefCell<Option<Arc<dyn World>>> = const { RefCell::new(None) };
+    static INJECTOR: RefCell<Option<Arc<dyn FaultInjector>>> = const { RefCell::new(None) };
 }
 
 /// From now on this thread is in `world`, or in none.
-pub fn enter(world: Option<Arc<dyn World>>) {
-    WORLD.with(|here| *here.borrow_mut() = world);
+pub fn enter(world: Option<Arc<dyn FaultInjector>>) {
+    INJECTOR.with(|here| *here.borrow_mut() = world);
 }
 
 /// Closes what the processes of a history have left open, once no other will begin on its files.
@@ -83,12 +83,12 @@ pub fn close() {
 
 /// The world this thread is in.
 #[must_use]
-pub fn world() -> Option<Arc<dyn World>> {
-    WORLD.with(|here| here.borrow().clone())
+pub fn world() -> Option<Arc<dyn FaultInjector>> {
+    INJECTOR.with(|here| here.borrow().clone())
 }
 
 /// Waits until it goes on at `step` and says how; never goes on when the process dies meanwhile.
-pub async fn meet(world: &Arc<dyn World>, step: Step) -> Fate {
+pub async fn meet(world: &Arc<dyn FaultInjector>, step: InjectionPoint) -> InjectedFault {
     let (pause, fate) = world.meet(step);
     if !world.is_stopped() && !pause.is_zero() {
         tokio::time::sleep(pause).await;
@@ -101,7 +101,7 @@ pub async fn meet(world: &Arc<dyn World>, step: Step) -> Fate {
 
 /// Brings a request to its actor and the answer back. A lost message is known by its silence, here without the wait.
 pub async fn carry<A, R>(
-    world: Arc<dyn World>,
+    world: Arc<dyn FaultInjector>,
     address: &Addr<A>,
     envelope: Envelope<R>,
 ) -> Result<Result<R::Reply, R::Error>, MailboxError>
@@ -110,11 +110,11 @@ where
     R: Request,
 {
     let repeatable = R::RETRYABLE || envelope.ctx.key.is_some();
-    match meet(&world, Step::Request(R::NAME, repeatable)).await {
-        Fate::Lost => return Err(MailboxError::Timeout),
-        Fate::Twice => {
+    match meet(&world, InjectionPoint::Request(R::NAME, repeatable)).await {
+        InjectedFault::MessageLost => return Err(MailboxError::Timeout),
+        InjectedFault::Duplicated => {
             let request = serde_json::to_value(&envelope.request).and_then(serde_json::from_value::<R>);
-            let mut ctx = envelope.ctx.onward("", envelope.ctx.key.clone());
+            let mut ctx = envelope.ctx.for_downstream_call("", envelope.ctx.key.clone());
             ctx.caller = envelope.ctx.caller.clone();
             if let Ok(request) = request {
                 let _ = address.send(Envelope { ctx, request }).await;
@@ -123,8 +123,8 @@ where
         _ => {}
     }
     let answer = address.send(envelope).await;
-    match meet(&world, Step::Answer(R::NAME)).await {
-        Fate::Lost => Err(MailboxError::Timeout),
+    match meet(&world, InjectionPoint::Answer(R::NAME)).await {
+        InjectedFault::MessageLost => Err(MailboxError::Timeout),
         _ => answer,
     }
 }

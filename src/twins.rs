@@ -13,26 +13,26 @@ use crate::contract::cart::{AddItem, CartError, Checkout, GetCart};
 use crate::contract::catalog::{CreateProduct, GetProduct, NewProduct, ProductPatch, UpdateProduct};
 use crate::contract::payments::{CreateInvoice, InvoiceLine, PayInvoice};
 use crate::contract::users::{Authenticate, CreateUser, SignIn, SignOut};
-use crate::messaging::{Caller, Credential, Ctx, Failure, IdempotencyKey, Role};
+use crate::messaging::{Caller, CommonError, Credential, IdempotencyKey, RequestContext, Role};
 use crate::settings::Settings;
 use crate::store::tested_on_server;
 use crate::types::{Clock, Currency, ProductId, UserId};
 
-struct Twins {
+struct TwoProcesses {
     one: App,
     other: App,
     _dir: TempDir,
 }
 
-fn plain() -> Ctx {
-    Ctx::domain("test")
+fn plain() -> RequestContext {
+    RequestContext::internal("test")
 }
 
-fn keyed(key: &str) -> Ctx {
+fn keyed(key: &str) -> RequestContext {
     plain().with_key(IdempotencyKey::parse(key).unwrap())
 }
 
-impl Twins {
+impl TwoProcesses {
     fn open() -> Option<Self> {
         if !tested_on_server() {
             return None;
@@ -81,7 +81,7 @@ impl Twins {
 
 #[actix::test]
 async fn p15_two_processes_sell_the_last_units_once_and_the_books_agree() {
-    let Some(twins) = Twins::open() else { return };
+    let Some(twins) = TwoProcesses::open() else { return };
     let (rare, common) = (twins.product(12).await, twins.product(1_000).await);
     let mut buyers = Vec::new();
     for n in 0..30 {
@@ -115,7 +115,7 @@ async fn p15_two_processes_sell_the_last_units_once_and_the_books_agree() {
 
 #[actix::test]
 async fn p08_parallel_changes_of_one_cart_from_two_processes_end_as_some_serial_order_would() {
-    let Some(twins) = Twins::open() else { return };
+    let Some(twins) = TwoProcesses::open() else { return };
     let (tea, user_id) = (twins.product(1_000).await, UserId::new());
     let add = |n: usize| twins.app(n).clients.cart.call(plain(), AddItem { user_id, product_id: tea, quantity: 1 });
     assert!(join_all((0..100).map(add)).await.iter().all(Result::is_ok));
@@ -124,7 +124,7 @@ async fn p08_parallel_changes_of_one_cart_from_two_processes_end_as_some_serial_
 
 #[actix::test]
 async fn p02_fifty_at_once_under_one_key_in_two_processes_run_once() {
-    let Some(twins) = Twins::open() else { return };
+    let Some(twins) = TwoProcesses::open() else { return };
     let (tea, user_id) = (twins.product(1_000).await, UserId::new());
     let add = |n: usize| {
         let request = AddItem { user_id, product_id: tea, quantity: 1 };
@@ -152,7 +152,7 @@ async fn p02_fifty_at_once_under_one_key_in_two_processes_run_once() {
     for answer in join_all((0..50).map(pay)).await {
         match answer {
             Ok(paid) => assert!(paid.paid_at.is_some()),
-            Err(error) => assert_eq!(error, Failure::RequestInProgress.into()),
+            Err(error) => assert_eq!(error, CommonError::RequestInProgress.into()),
         }
     }
     twins.settle().await;
@@ -161,7 +161,7 @@ async fn p02_fifty_at_once_under_one_key_in_two_processes_run_once() {
 
 #[actix::test]
 async fn what_one_process_changes_the_other_shows_at_once() {
-    let Some(twins) = Twins::open() else { return };
+    let Some(twins) = TwoProcesses::open() else { return };
     let (tea, _) = (twins.product(10).await, twins.user("ada").await);
     let price =
         async |app: &App| app.clients.catalog.call(plain(), GetProduct { product_id: tea }).await.unwrap().price;
@@ -174,16 +174,16 @@ async fn what_one_process_changes_the_other_shows_at_once() {
     }
     // A sign-in that ends in one is over in the other.
     let signed = SignIn { email: "ada@example.com".into(), password: "correct horse".into() };
-    let nobody = || Ctx::new(Caller::Anyone { address: "192.0.2.1".into(), internal: false }, "r");
+    let nobody = || RequestContext::new(Caller::Anyone { address: "192.0.2.1".into(), internal: false }, "r");
     let token = twins.one.clients.users.call(nobody(), signed).await.unwrap().token;
     let who = async |app: &App| {
         let request = Authenticate { token: token.clone() };
-        app.clients.users.call(Ctx::domain("gateway"), request).await
+        app.clients.users.call(RequestContext::internal("gateway"), request).await
     };
     let identity = who(&twins.other).await.unwrap().identity;
     assert!(matches!(identity.credential, Credential::Session(_)));
     who(&twins.one).await.unwrap();
-    let ctx = Ctx::new(Caller::User { identity, internal: false }, "r");
+    let ctx = RequestContext::new(Caller::User { identity, internal: false }, "r");
     twins.other.clients.users.call(ctx, SignOut {}).await.unwrap();
     assert!(who(&twins.one).await.is_err());
 }
@@ -195,12 +195,15 @@ async fn whoever_is_left_alone_may_remember_again() {
     }
     let dir = TempDir::new().unwrap();
     let open = || App::open(Settings::for_test(dir.path()), Clock::system()).unwrap();
-    let memory = |app: &App| app.stores().iter().all(|store| store.memory().era().is_some() && store.leads());
+    let memory = |app: &App| app.stores().iter().all(|store| store.cache_lease().era().is_some() && store.is_leader());
     let one = open();
     assert!(memory(&one), "the first is alone");
     let other = open();
-    assert!(one.stores().iter().all(|store| store.memory().era().is_none()), "it made room before the second was open");
-    assert!(other.stores().iter().all(|store| store.memory().era().is_none() && !store.leads()));
+    assert!(
+        one.stores().iter().all(|store| store.cache_lease().era().is_none()),
+        "it made room before the second was open"
+    );
+    assert!(other.stores().iter().all(|store| store.cache_lease().era().is_none() && !store.is_leader()));
     one.close();
     let begun = Instant::now();
     while !memory(&other) {

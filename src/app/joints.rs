@@ -4,46 +4,46 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{hearers, wants};
-use crate::events::{self, Broker, Fetch, Hearing, Relay, Subscriber};
-use crate::messaging::Failure;
+use super::{subscribers_of, wants};
+use crate::events::{self, Consumer, EventPuller, RabbitMq, Relay, Subscriber};
+use crate::messaging::CommonError;
 use crate::messaging::grpc::Peer;
 use crate::messaging::grpc::proto::{EventsReply, EventsRequest};
-use crate::settings::{Place, Settings};
+use crate::settings::{DomainLocation, Settings};
 use crate::store::Store;
 
 /// A domain's database, and who hears of its events.
-pub type Told = (Store, Vec<&'static str>);
+pub type OutboxSubscribers = (Store, Vec<&'static str>);
 
 /// The joints of one process.
-pub struct Joints {
+pub struct EventRouter {
     settings: Arc<Settings>,
     /// Every domain that may be told anything.
     subscribers: Vec<Subscriber>,
     /// What carries the events instead of this process.
-    broker: Option<Broker>,
+    broker: Option<RabbitMq>,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
     /// The domains here.
-    here: BTreeMap<&'static str, Here>,
+    here: BTreeMap<&'static str, LocalDomain>,
     /// The domains in other processes.
     there: BTreeMap<&'static str, Arc<Peer>>,
     /// What is fetched from others, by source and subscriber; held for its drop.
-    fetches: BTreeMap<(&'static str, &'static str), Fetch>,
+    fetches: BTreeMap<(&'static str, &'static str), EventPuller>,
 }
 
-struct Here {
+struct LocalDomain {
     relay: Relay,
     /// What it hears of the broker.
-    hearing: Option<Arc<Hearing>>,
+    hearing: Option<Arc<Consumer>>,
 }
 
-impl Joints {
+impl EventRouter {
     /// Nobody is here yet.
-    pub fn new(settings: Arc<Settings>, subscribers: Vec<Subscriber>, broker: Option<Broker>) -> Self {
+    pub fn new(settings: Arc<Settings>, subscribers: Vec<Subscriber>, broker: Option<RabbitMq>) -> Self {
         Self { settings, subscribers, broker, state: Mutex::default() }
     }
 
@@ -64,7 +64,7 @@ impl Joints {
         let Some(itself) = self.subscriber(name) else { return };
         if let Some(broker) = &self.broker {
             let hearing = Some(Arc::new(broker.hear(vec![itself])));
-            state.here.insert(name, Here { relay: Relay::start(store, vec![broker.publisher()]), hearing });
+            state.here.insert(name, LocalDomain { relay: Relay::start(store, vec![broker.publisher()]), hearing });
             return;
         }
         tell(&state, &itself);
@@ -73,8 +73,8 @@ impl Joints {
             self.fetch(&mut state, source, peer, name);
         }
         let known = |to: &&'static str| *to == name || state.here.contains_key(to) || state.there.contains_key(to);
-        let told = hearers(name).into_iter().filter(known).filter_map(|to| self.subscriber(to)).collect();
-        state.here.insert(name, Here { relay: Relay::start(store, told), hearing: None });
+        let told = subscribers_of(name).into_iter().filter(known).filter_map(|to| self.subscriber(to)).collect();
+        state.here.insert(name, LocalDomain { relay: Relay::start(store, told), hearing: None });
     }
 
     /// A domain is in another process now. Whatever this process knows the way to goes on to be told.
@@ -89,7 +89,7 @@ impl Joints {
             // Who is in the same process is told there.
             state.here.contains_key(to) || state.there.get(to).is_some_and(|other| !Arc::ptr_eq(other, peer))
         };
-        for to in hearers(name).into_iter().filter(known).collect::<Vec<_>>() {
+        for to in subscribers_of(name).into_iter().filter(known).collect::<Vec<_>>() {
             self.fetch(&mut state, name, peer, to);
         }
         let sources = state.there.clone();
@@ -120,26 +120,29 @@ impl Joints {
 
     fn fetch(&self, state: &mut State, source: &'static str, peer: &Arc<Peer>, to: &'static str) {
         if self.broker.is_none()
-            && hearers(source).contains(&to)
+            && subscribers_of(source).contains(&to)
             && let Some(subscriber) = self.subscriber(to)
         {
-            state.fetches.entry((source, to)).or_insert_with(|| Fetch::start(source, Arc::clone(peer), subscriber));
+            state
+                .fetches
+                .entry((source, to))
+                .or_insert_with(|| EventPuller::start(source, Arc::clone(peer), subscriber));
         }
     }
 
     /// The domains here, and who is told of their events from here.
-    pub fn told(&self) -> Vec<Told> {
+    pub fn told(&self) -> Vec<OutboxSubscribers> {
         self.state().here.values().map(|here| (here.relay.source(), here.relay.subscribers())).collect()
     }
 
     /// The domains here, and for whom each keeps its events until they were told: from here, or because they come and
     /// fetch them.
-    pub fn kept(&self) -> Vec<Told> {
+    pub fn kept(&self) -> Vec<OutboxSubscribers> {
         let mut all = self.told();
         if self.broker.is_none() {
-            let hears = |name: &&'static str| self.settings.domain(name).place != Place::Off;
+            let hears = |name: &&'static str| self.settings.domain(name).place != DomainLocation::Off;
             for (source, names) in &mut all {
-                let others = hearers(source.domain()).into_iter().filter(hears);
+                let others = subscribers_of(source.domain()).into_iter().filter(hears);
                 let new: Vec<&'static str> = others.filter(|name| !names.contains(name)).collect();
                 names.extend(new);
             }
@@ -151,7 +154,7 @@ impl Joints {
     ///
     /// # Errors
     /// When the broker cannot be reached.
-    pub async fn catch_up(&self) -> Result<(), Failure> {
+    pub async fn catch_up(&self) -> Result<(), CommonError> {
         let hearings: Vec<_> = self.state().here.values().filter_map(|here| here.hearing.clone()).collect();
         futures_util::future::try_join_all(hearings.iter().map(|hearing| hearing.catch_up())).await.map(drop)
     }
@@ -160,26 +163,28 @@ impl Joints {
     ///
     /// # Errors
     /// `Unavailable` when it is not known here where they are.
-    pub async fn news(&self, source: &str, subscriber: &str, told: i64) -> Result<EventsReply, Failure> {
+    pub async fn news(&self, source: &str, subscriber: &str, told: i64) -> Result<EventsReply, CommonError> {
         enum From {
-            Here(Store, Vec<&'static str>),
+            LocalDomain(Store, Vec<&'static str>),
             There(Arc<Peer>),
         }
         let from = {
             let state = self.state();
-            let here = state.here.get(source).map(|here| From::Here(here.relay.source(), here.relay.subscribers()));
+            let here =
+                state.here.get(source).map(|here| From::LocalDomain(here.relay.source(), here.relay.subscribers()));
             here.or_else(|| state.there.get(source).map(|peer| From::There(Arc::clone(peer))))
         };
-        let hearer = hearers(source).into_iter().find(|hearer| *hearer == subscriber).ok_or(Failure::Unavailable)?;
-        match from.ok_or(Failure::Unavailable)? {
-            From::Here(_, told_here) if told_here.contains(&hearer) => {
+        let hearer =
+            subscribers_of(source).into_iter().find(|hearer| *hearer == subscriber).ok_or(CommonError::Unavailable)?;
+        match from.ok_or(CommonError::Unavailable)? {
+            From::LocalDomain(_, told_here) if told_here.contains(&hearer) => {
                 Ok(EventsReply { told_by_source: true, ..EventsReply::default() })
             }
-            From::Here(store, _) => events::next(store, hearer, wants(hearer), told).await,
+            From::LocalDomain(store, _) => events::next(store, hearer, wants(hearer), told).await,
             // It was moved away from here.
             From::There(peer) => {
                 let request = EventsRequest { source: source.to_owned(), subscriber: subscriber.to_owned(), told };
-                peer.events(request).await.map_err(|_| Failure::Unavailable)
+                peer.events(request).await.map_err(|_| CommonError::Unavailable)
             }
         }
     }
@@ -189,7 +194,7 @@ impl Joints {
 fn tell(state: &State, subscriber: &Subscriber) {
     let name = subscriber.name();
     for (source, here) in &state.here {
-        if hearers(source).contains(&name) && !here.relay.subscribers().contains(&name) {
+        if subscribers_of(source).contains(&name) && !here.relay.subscribers().contains(&name) {
             here.relay.add(subscriber.clone());
         }
     }

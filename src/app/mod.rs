@@ -12,55 +12,55 @@ use std::time::Duration;
 use actix::{Actor, Context, Handler};
 use futures_util::future::try_join_all;
 
-use crate::domains::cart::{self, Carts};
-use crate::domains::catalog::{self, Catalog};
-use crate::domains::comments::{self, Comments};
-use crate::domains::mailer::{self, Mailer};
-use crate::domains::notifications::{self, Feed, Notifications, Push};
-use crate::domains::payments::{self, Payments};
-use crate::domains::stats::{self, Stats};
-use crate::domains::users::{self, Users};
-use crate::events::{Broker, Deliver, Subscriber};
-use crate::ground::{Ground, Opened};
-use crate::messaging::grpc::{self, Offer, Offers, Peer, Peers, Remote, Wire};
-use crate::messaging::{Client, Envelope, Failure, Health, Served, Since};
-use crate::settings::{DOMAINS, Events, Place, Settings};
+use crate::domains::cart::{self, CartActor};
+use crate::domains::catalog::{self, CatalogActor};
+use crate::domains::comments::{self, CommentsActor};
+use crate::domains::mailer::{self, MailerActor};
+use crate::domains::notifications::{self, Feed, NotificationsActor, Push};
+use crate::domains::payments::{self, PaymentsActor};
+use crate::domains::stats::{self, StatsActor};
+use crate::domains::users::{self, UsersActor};
+use crate::events::{DeliverEvents, RabbitMq, Subscriber};
+use crate::ground::{DomainRuntime, RunningDomain};
+use crate::messaging::grpc::{self, DomainService, Peer, PeerConfig, PeerRegistry, Remote, ServerConfig};
+use crate::messaging::{Client, CommonError, Envelope, Health, RemoteCallable, StatusTracker};
+use crate::settings::{DOMAINS, DomainLocation, EventTransport, Settings};
 use crate::store::{OpenError, Store};
 use crate::types::Clock;
-pub use joints::{Joints, Told};
+pub use joints::{EventRouter, OutboxSubscribers};
 pub use placement::{MoveDomain, Moved, Placement, PlacementError};
-use seat::{Seat, Seated};
+use seat::{DomainSlot, RelocatableDomain};
 
 /// How often stores forget what has served its time.
-const TIDY_EVERY: Duration = Duration::from_secs(3_600);
+const PRUNE_INTERVAL: Duration = Duration::from_secs(3_600);
 /// How often it is looked how the domains are, so that it is known since when.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Which domains ask which.
-const ASKS: [(&str, &[&str]); 2] = [("cart", &["catalog", "payments"]), ("comments", &["catalog"])];
+const CALL_DEPENDENCIES: [(&str, &[&str]); 2] = [("cart", &["catalog", "payments"]), ("comments", &["catalog"])];
 
 /// How every domain is asked.
 #[derive(Clone)]
 pub struct Clients {
     /// Who people are.
-    pub users: Client<Users>,
+    pub users: Client<UsersActor>,
     /// What is for sale.
-    pub catalog: Client<Catalog>,
+    pub catalog: Client<CatalogActor>,
     /// What people mean to buy.
-    pub cart: Client<Carts>,
-    /// Invoices and money.
-    pub payments: Client<Payments>,
+    pub cart: Client<CartActor>,
+    /// InvoiceSelection and money.
+    pub payments: Client<PaymentsActor>,
     /// Mail.
-    pub mailer: Client<Mailer>,
+    pub mailer: Client<MailerActor>,
     /// What happened.
-    pub stats: Client<Stats>,
+    pub stats: Client<StatsActor>,
     /// What customers say.
-    pub comments: Client<Comments>,
+    pub comments: Client<CommentsActor>,
     /// What users are told.
-    pub notifications: Client<Notifications>,
+    pub notifications: Client<NotificationsActor>,
     /// Where each of them is, and who may change that.
     pub placement: Client<Placement>,
-    since: Arc<(Clock, [Since; DOMAINS.len()])>,
+    since: Arc<(Clock, [StatusTracker; DOMAINS.len()])>,
 }
 
 impl Clients {
@@ -91,73 +91,73 @@ pub struct App {
     pub clients: Clients,
     /// What goes out live.
     pub feed: Feed,
-    ground: Arc<Ground>,
-    joints: Arc<Joints>,
+    ground: Arc<DomainRuntime>,
+    joints: Arc<EventRouter>,
     /// What other processes may ask this one.
-    offers: HashMap<&'static str, Offer>,
+    offers: HashMap<&'static str, DomainService>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
 /// What opening gives.
-struct Opening {
-    ground: Arc<Ground>,
-    wire: Wire,
-    peers: Peers,
+struct AppBuilder {
+    ground: Arc<DomainRuntime>,
+    wire: PeerConfig,
+    peers: PeerRegistry,
     /// Where domains were moved while the shop ran.
-    moved: BTreeMap<String, Place>,
+    moved: BTreeMap<String, DomainLocation>,
     /// The databases of the domains here.
     stores: Vec<Store>,
     /// The domains elsewhere.
     there: Vec<(&'static str, Arc<Peer>)>,
     subscribers: Vec<Subscriber>,
-    seats: Vec<Box<dyn Seat>>,
-    offers: HashMap<&'static str, Offer>,
+    seats: Vec<Box<dyn RelocatableDomain>>,
+    offers: HashMap<&'static str, DomainService>,
 }
 
 /// Every domain, and the events it wants.
-const WANTS: [(&str, &[&str]); 8] = [
-    ("users", users::WANTS),
-    ("catalog", catalog::WANTS),
-    ("payments", payments::WANTS),
-    ("cart", cart::WANTS),
-    ("mailer", mailer::WANTS),
-    ("stats", stats::WANTS),
-    ("comments", comments::WANTS),
-    ("notifications", notifications::WANTS),
+const SUBSCRIPTIONS: [(&str, &[&str]); 8] = [
+    ("users", users::SUBSCRIPTIONS),
+    ("catalog", catalog::SUBSCRIPTIONS),
+    ("payments", payments::SUBSCRIPTIONS),
+    ("cart", cart::SUBSCRIPTIONS),
+    ("mailer", mailer::SUBSCRIPTIONS),
+    ("stats", stats::SUBSCRIPTIONS),
+    ("comments", comments::SUBSCRIPTIONS),
+    ("notifications", notifications::SUBSCRIPTIONS),
 ];
 
-impl Opening {
+impl AppBuilder {
     /// Takes a domain's place: opens it if it is to be here.
     fn domain<A>(
         &mut self,
         name: &'static str,
-        open: impl Fn(&Ground) -> Result<Opened<A>, OpenError> + Send + Sync + 'static,
+        open: impl Fn(&DomainRuntime) -> Result<RunningDomain<A>, OpenError> + Send + Sync + 'static,
     ) -> Result<Client<A>, OpenError>
     where
-        A: Actor<Context = Context<A>> + Handler<Envelope<Deliver>> + Served,
+        A: Actor<Context = Context<A>> + Handler<Envelope<DeliverEvents>> + RemoteCallable,
     {
         let settings = self.ground.settings.domain(name);
         let client = match &settings.place {
-            Place::Off | Place::Elsewhere | Place::Standby => Client::off(name),
-            Place::Remote(address) => {
+            DomainLocation::Off | DomainLocation::RemoteUnspecified | DomainLocation::Standby => Client::off(name),
+            DomainLocation::Remote(address) => {
                 let peer = self.peers.at(address, &self.wire);
                 self.there.push((name, Arc::clone(&peer)));
                 Client::remote(name, Remote::new(name, A::names(), peer), settings.in_flight_max)
             }
-            Place::Local => {
-                let Opened { client, store } = open(&self.ground)?;
+            DomainLocation::Local => {
+                let RunningDomain { client, store } = open(&self.ground)?;
                 self.stores.push(store);
                 client
             }
         };
         // A switched-off domain is asked by nobody, and one that is elsewhere has processes of its own.
-        if !matches!(settings.place, Place::Off | Place::Elsewhere) {
+        if !matches!(settings.place, DomainLocation::Off | DomainLocation::RemoteUnspecified) {
             self.subscribers.push(Subscriber::new(name, wants(name), &client));
             // What was moved away from here is asked on behalf of whoever still asks here.
-            if !matches!(settings.place, Place::Remote(_)) || self.moved.contains_key(name) {
-                self.offers.insert(name, Offer::of(&client));
+            if !matches!(settings.place, DomainLocation::Remote(_)) || self.moved.contains_key(name) {
+                self.offers.insert(name, DomainService::of(&client));
             }
-            self.seats.push(Box::new(Seated::new(name, client.clone(), open)));
+            self.seats.push(Box::new(DomainSlot::new(name, client.clone(), open)));
         }
         Ok(client)
     }
@@ -168,16 +168,16 @@ impl App {
     /// actix system's thread.
     pub fn open(settings: Settings, clock: Clock) -> Result<Self, OpenError> {
         let broker = match &settings.events {
-            Events::Direct => None,
-            Events::RabbitMq(uri) => Some(broker(uri, &settings)),
+            EventTransport::Direct => None,
+            EventTransport::RabbitMq(uri) => Some(broker(uri, &settings)),
         };
-        let (mut app, opening) = Self::domains(Ground::new(settings, clock), broker)?;
-        let Opening { ground, wire, peers, stores, there, seats, .. } = opening;
+        let (mut app, opening) = Self::domains(DomainRuntime::new(settings, clock), broker)?;
+        let AppBuilder { ground, wire, peers, stores, there, seats, .. } = opening;
         there.iter().for_each(|(name, peer)| app.joints.is_there(name, peer));
         stores.into_iter().for_each(|store| app.joints.arrive(store));
         app.tasks.push(actix::spawn(tidy(Arc::clone(&app.joints))));
         app.tasks.push(actix::spawn(look(app.clients.clone())));
-        let live = Live { feed: app.feed.clone(), followed: Mutex::default() };
+        let live = LiveBridge { feed: app.feed.clone(), followed: Mutex::default() };
         if let Some((_, peer)) = there.iter().find(|(name, _)| *name == "notifications") {
             live.show(peer);
         }
@@ -188,17 +188,17 @@ impl App {
 
     /// Opens domains for one command, beside a shop that may be running on the same databases. No event is carried: the
     /// running shop does that, or the next one, and has to hear of everything itself to keep its memory fresh.
-    pub fn open_beside(settings: Settings, clock: Clock) -> Result<Self, OpenError> {
-        Self::domains(Ground::beside(settings, clock), None).map(|(app, _)| app)
+    pub fn open_for_command(settings: Settings, clock: Clock) -> Result<Self, OpenError> {
+        Self::domains(DomainRuntime::for_command(settings, clock), None).map(|(app, _)| app)
     }
 
-    fn domains(ground: Ground, broker: Option<Broker>) -> Result<(Self, Opening), OpenError> {
+    fn domains(ground: DomainRuntime, broker: Option<RabbitMq>) -> Result<(Self, AppBuilder), OpenError> {
         let feed = Feed::default();
         let ground = Arc::new(ground);
-        let mut opening = Opening {
-            wire: Wire::of(&ground.settings),
+        let mut opening = AppBuilder {
+            wire: PeerConfig::of(&ground.settings),
             ground: Arc::clone(&ground),
-            peers: Peers::default(),
+            peers: PeerRegistry::default(),
             moved: placement::moved(&ground.settings)?,
             stores: Vec::new(),
             there: Vec::new(),
@@ -221,11 +221,11 @@ impl App {
         let placement = Client::off(placement::NAME);
         let since = Arc::new((ground.clock.clone(), Default::default()));
         let mut offers = std::mem::take(&mut opening.offers);
-        offers.insert(placement::NAME, Offer::of(&placement));
+        offers.insert(placement::NAME, DomainService::of(&placement));
         let clients =
             Clients { users, catalog, cart, payments, mailer, stats, comments, notifications, placement, since };
         let subscribers = std::mem::take(&mut opening.subscribers);
-        let joints = Arc::new(Joints::new(Arc::clone(&ground.settings), subscribers, broker));
+        let joints = Arc::new(EventRouter::new(Arc::clone(&ground.settings), subscribers, broker));
         Ok((Self { clients, feed, ground, joints, offers, tasks: Vec::new() }, opening))
     }
 
@@ -237,20 +237,20 @@ impl App {
         let settings = Arc::clone(&self.ground.settings);
         let Some(address) = settings.grpc else { return Ok(None) };
         let joints = Arc::clone(&self.joints);
-        let shows = matches!(settings.domain("notifications").place, Place::Local | Place::Standby);
+        let shows = matches!(settings.domain("notifications").place, DomainLocation::Local | DomainLocation::Standby);
         let feed = shows.then(|| self.feed.clone());
         // Over RabbitMQ nobody fetches.
-        let news = (settings.events == Events::Direct).then(|| -> grpc::News {
+        let news = (settings.events == EventTransport::Direct).then(|| -> grpc::EventReader {
             Arc::new(move |source, subscriber, told| {
                 let joints = Arc::clone(&joints);
                 Box::pin(async move { joints.news(&source, &subscriber, told).await })
             })
         });
-        let offers = Offers {
+        let offers = ServerConfig {
             domains: std::mem::take(&mut self.offers),
             news,
-            show: feed.map(|feed| -> grpc::Show {
-                Arc::new(move || grpc::heard(feed.listen(), written(&Push::Lost), |push| written(push)))
+            show: feed.map(|feed| -> grpc::LiveSource {
+                Arc::new(move || grpc::heard(feed.listen(), written(&Push::Resync), |push| written(push)))
             }),
             token: settings.peers.token.clone(),
             message_max: grpc::message_max(&settings),
@@ -261,7 +261,7 @@ impl App {
 
     /// The outboxes of the domains that are here at any moment.
     #[must_use]
-    pub fn joints(&self) -> &Arc<Joints> {
+    pub fn joints(&self) -> &Arc<EventRouter> {
         &self.joints
     }
 
@@ -269,14 +269,14 @@ impl App {
     #[must_use]
     pub fn names(domain: &str) -> Vec<&'static str> {
         match domain {
-            "users" => Users::names(),
-            "catalog" => Catalog::names(),
-            "cart" => Carts::names(),
-            "payments" => Payments::names(),
-            "mailer" => Mailer::names(),
-            "stats" => Stats::names(),
-            "comments" => Comments::names(),
-            "notifications" => Notifications::names(),
+            "users" => UsersActor::names(),
+            "catalog" => CatalogActor::names(),
+            "cart" => CartActor::names(),
+            "payments" => PaymentsActor::names(),
+            "mailer" => MailerActor::names(),
+            "stats" => StatsActor::names(),
+            "comments" => CommentsActor::names(),
+            "notifications" => NotificationsActor::names(),
             _ => Vec::new(),
         }
     }
@@ -300,15 +300,15 @@ impl App {
     }
 
     /// Waits until every event has reached everybody it concerns, and the events those caused too.
-    pub async fn settle(&self) -> Result<(), Failure> {
-        settle(&[self], Joints::told).await
+    pub async fn settle(&self) -> Result<(), CommonError> {
+        settle(&[self], EventRouter::told).await
     }
 
     /// [`App::settle`] for all processes of a shop, in a test that has them in hand: those are waited for too that fetch
     /// what they hear.
     #[cfg(feature = "test-hooks")]
-    pub async fn settle_all(apps: &[&Self]) -> Result<(), Failure> {
-        settle(apps, Joints::kept).await
+    pub async fn settle_all(apps: &[&Self]) -> Result<(), CommonError> {
+        settle(apps, EventRouter::kept).await
     }
 
     /// Closes the domains. Everything that was answered is durable.
@@ -328,34 +328,34 @@ impl Drop for App {
 
 /// The events that a domain wants.
 fn wants(domain: &str) -> &'static [&'static str] {
-    WANTS.into_iter().find(|(name, _)| *name == domain).map_or(&[], |(_, wants)| wants)
+    SUBSCRIPTIONS.into_iter().find(|(name, _)| *name == domain).map_or(&[], |(_, wants)| wants)
 }
 
 /// The broker that carries events between the domains of a shop.
 #[must_use]
-pub fn broker(uri: &lapin::uri::AMQPUri, settings: &Settings) -> Broker {
+pub fn broker(uri: &lapin::uri::AMQPUri, settings: &Settings) -> RabbitMq {
     // A queue that nobody will ever read would only grow.
-    let there = |name: &str| settings.domain(name).place != Place::Off;
-    Broker::new(uri.clone(), WANTS.into_iter().filter(|(name, _)| there(name)).collect())
+    let there = |name: &str| settings.domain(name).place != DomainLocation::Off;
+    RabbitMq::new(uri.clone(), SUBSCRIPTIONS.into_iter().filter(|(name, _)| there(name)).collect())
 }
 
 /// The domains that want to hear of events of `source`, wherever they are.
 #[must_use]
-pub fn hearers(source: &str) -> Vec<&'static str> {
+pub fn subscribers_of(source: &str) -> Vec<&'static str> {
     let own = format!("{source}.");
     let hears = |wants: &[&str]| wants.iter().any(|event| event.starts_with(&own));
-    WANTS.into_iter().filter(|(_, wants)| hears(wants)).map(|(name, _)| name).collect()
+    SUBSCRIPTIONS.into_iter().filter(|(_, wants)| hears(wants)).map(|(name, _)| name).collect()
 }
 
 /// Waits until `whom` it concerns has heard of everything that has happened at `apps`, and nothing has happened from the
 /// moment at which that was so of the first until it was so of the last: an effect of the last event of one may be an
 /// event of another that was looked at before.
-async fn settle(apps: &[&App], whom: fn(&Joints) -> Vec<Told>) -> Result<(), Failure> {
+async fn settle(apps: &[&App], whom: fn(&EventRouter) -> Vec<OutboxSubscribers>) -> Result<(), CommonError> {
     let mut before = None;
     loop {
         let mut now = Some(Vec::new());
         for (source, told) in apps.iter().flat_map(|app| whom(&app.joints)) {
-            let last = source.outbox_settled_at(told).await?;
+            let last = source.outbox_drained_at(told).await?;
             now = now.zip(last).map(|(mut all, last)| {
                 all.push(last);
                 all
@@ -371,13 +371,13 @@ async fn settle(apps: &[&App], whom: fn(&Joints) -> Vec<Told>) -> Result<(), Fai
 }
 
 /// What is shown live here.
-struct Live {
+struct LiveBridge {
     feed: Feed,
     /// The processes whose notifications are shown.
     followed: Mutex<BTreeSet<String>>,
 }
 
-impl Live {
+impl LiveBridge {
     /// Shows here what notifications in another process show there, for as long as anybody holds the peer. Whatever was
     /// lost while there was no stream, everybody who listens reads back.
     fn show(&self, peer: &Arc<Peer>) {
@@ -387,11 +387,11 @@ impl Live {
         }
         let feed = self.feed.clone();
         peer.follow(Arc::new(move |item| match item.map(serde_json::from_slice::<Push>) {
-            None => feed.send(Push::Lost),
+            None => feed.send(Push::Resync),
             Some(Ok(push)) => feed.send(push),
             Some(Err(error)) => {
                 log::error!("what is shown live cannot be read: {error}");
-                feed.send(Push::Lost);
+                feed.send(Push::Resync);
             }
         }));
     }
@@ -408,23 +408,24 @@ fn written(push: &Push) -> Vec<u8> {
 #[must_use]
 pub fn unreachable(settings: &Settings) -> Vec<(&'static str, &'static str)> {
     let place = |name: &str| &settings.domain(name).place;
-    ASKS.into_iter()
-        .filter(|(asking, _)| matches!(place(asking), Place::Local | Place::Standby))
+    CALL_DEPENDENCIES
+        .into_iter()
+        .filter(|(asking, _)| matches!(place(asking), DomainLocation::Local | DomainLocation::Standby))
         .flat_map(|(asking, asked)| asked.iter().map(move |asked| (asking, *asked)))
-        .filter(|(_, asked)| *place(asked) == Place::Elsewhere)
+        .filter(|(_, asked)| *place(asked) == DomainLocation::RemoteUnspecified)
         .collect()
 }
 
 async fn look(clients: Clients) {
     loop {
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(HEALTH_INTERVAL).await;
         let _ = clients.health();
     }
 }
 
-async fn tidy(joints: Arc<Joints>) {
+async fn tidy(joints: Arc<EventRouter>) {
     loop {
-        tokio::time::sleep(TIDY_EVERY).await;
+        tokio::time::sleep(PRUNE_INTERVAL).await;
         for (store, subscribers) in joints.kept() {
             if let Err(failure) = store.tidy(subscribers).await {
                 log::warn!("{}: could not be tidied: {failure}", store.domain());

@@ -6,14 +6,14 @@ use std::time::Duration;
 use actix::{Actor, Context};
 use futures_util::future::LocalBoxFuture;
 
-use crate::ground::{Ground, Opened};
+use crate::ground::{DomainRuntime, RunningDomain};
 use crate::messaging::grpc::{Peer, Remote};
-use crate::messaging::{Client, Pause, Served};
+use crate::messaging::{Client, Pause, RemoteCallable};
 use crate::settings::Settings;
 use crate::store::{OpenError, Store};
 
 /// One domain's place.
-pub trait Seat: Send + Sync {
+pub trait RelocatableDomain: Send + Sync {
     /// Whose.
     fn domain(&self) -> &'static str;
     /// Whether the domain is in this process.
@@ -21,9 +21,9 @@ pub trait Seat: Send + Sync {
     /// The other process it is in, if it is in one.
     fn elsewhere(&self) -> Option<Arc<Peer>>;
     /// Lets nobody reach it for a while; who asks waits.
-    fn pause(&self) -> Box<dyn Paused>;
+    fn pause(&self) -> Box<dyn PausedDomain>;
     /// Opens it here; who asks is answered here from now on.
-    fn open(&self, ground: &Ground) -> Result<Store, OpenError>;
+    fn open(&self, ground: &DomainRuntime) -> Result<Store, OpenError>;
     /// Who asks is answered by the other process from now on.
     fn is_at(&self, peer: &Arc<Peer>, settings: &Settings);
     /// Who asks is refused from now on.
@@ -31,29 +31,29 @@ pub trait Seat: Send + Sync {
 }
 
 /// A domain that nobody reaches. Dropped before it is drained, it is where it was.
-pub trait Paused {
+pub trait PausedDomain {
     /// Waits until the calls under way have ended; `false` when they have not within that time.
     fn drained(&mut self, within: Duration) -> LocalBoxFuture<'_, bool>;
 }
 
 /// The seat of one domain.
-pub struct Seated<A: Actor, O> {
+pub struct DomainSlot<A: Actor, O> {
     domain: &'static str,
     client: Client<A>,
     open: O,
 }
 
-impl<A: Actor, O> Seated<A, O> {
+impl<A: Actor, O> DomainSlot<A, O> {
     /// The seat of the domain behind `client`, which is opened by `open`.
     pub fn new(domain: &'static str, client: Client<A>, open: O) -> Self {
         Self { domain, client, open }
     }
 }
 
-impl<A, O> Seat for Seated<A, O>
+impl<A, O> RelocatableDomain for DomainSlot<A, O>
 where
-    A: Actor<Context = Context<A>> + Served,
-    O: Fn(&Ground) -> Result<Opened<A>, OpenError> + Send + Sync,
+    A: Actor<Context = Context<A>> + RemoteCallable,
+    O: Fn(&DomainRuntime) -> Result<RunningDomain<A>, OpenError> + Send + Sync,
 {
     fn domain(&self) -> &'static str {
         self.domain
@@ -67,12 +67,12 @@ where
         self.client.elsewhere()
     }
 
-    fn pause(&self) -> Box<dyn Paused> {
+    fn pause(&self) -> Box<dyn PausedDomain> {
         Box::new(self.client.pause())
     }
 
-    fn open(&self, ground: &Ground) -> Result<Store, OpenError> {
-        let Opened { client, store } = (self.open)(ground)?;
+    fn open(&self, ground: &DomainRuntime) -> Result<Store, OpenError> {
+        let RunningDomain { client, store } = (self.open)(ground)?;
         self.client.goes_to(&client);
         Ok(store)
     }
@@ -87,7 +87,7 @@ where
     }
 }
 
-impl<A: Actor> Paused for Pause<A> {
+impl<A: Actor> PausedDomain for Pause<A> {
     fn drained(&mut self, within: Duration) -> LocalBoxFuture<'_, bool> {
         Box::pin(Self::drained(self, within))
     }

@@ -19,9 +19,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use crate::domains::{notifications, users};
-use crate::settings::{DOMAINS, Place, Settings};
+use crate::settings::{DOMAINS, DomainLocation, Settings};
 use crate::store::files::{self, create, measure, with_ending};
-use crate::store::{self, Duplicate};
+use crate::store::{self, BackupTarget};
 use crate::types::Timestamp;
 
 #[cfg(test)]
@@ -30,14 +30,14 @@ mod tests;
 /// What says that a folder holds a whole backup.
 const MANIFEST: &str = "backup.json";
 /// What says that a restore is decided and not finished.
-const DECIDED: &str = "restore.json";
+const RESTORE_JOURNAL: &str = "restore.json";
 /// The form of backups that this program writes and reads.
 const FORMAT: u32 = 1;
 /// The largest manifest that is read.
 const MANIFEST_MAX: u64 = 1 << 20;
 
 /// By how much a file's time of change may lag behind the clock.
-const TICK: Duration = Duration::from_millis(10);
+const MTIME_SLACK: Duration = Duration::from_millis(10);
 
 /// What a backup holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,7 +84,7 @@ pub enum BackupError {
     },
 }
 
-type Done<T> = Result<T, BackupError>;
+type BackupResult<T> = Result<T, BackupError>;
 
 fn unusable(what: &Path, why: &io::Error) -> BackupError {
     BackupError::Unusable(format!("{}: {why}", what.display()))
@@ -104,19 +104,19 @@ fn names() -> Vec<String> {
     DOMAINS.into_iter().map(database).chain([users::SECRET_FILE.to_owned()]).collect()
 }
 
-fn sync_folder(folder: &Path) -> Done<()> {
+fn sync_folder(folder: &Path) -> BackupResult<()> {
     files::sync_folder(folder).map_err(|why| unusable(folder, &why))
 }
 
-fn remove(file: &Path) -> Done<()> {
+fn remove(file: &Path) -> BackupResult<()> {
     files::remove(file).map_err(|why| unusable(file, &why))
 }
 
-fn rename(from: &Path, to: &Path) -> Done<()> {
+fn rename(from: &Path, to: &Path) -> BackupResult<()> {
     files::rename(from, to).map_err(|why| unusable(from, &why))
 }
 
-fn write_whole(file: &Path, bytes: &[u8]) -> Done<()> {
+fn write_whole(file: &Path, bytes: &[u8]) -> BackupResult<()> {
     files::write_whole(file, bytes).map_err(|why| unusable(file, &why))
 }
 
@@ -124,7 +124,7 @@ fn write_whole(file: &Path, bytes: &[u8]) -> Done<()> {
 ///
 /// # Errors
 /// Says which file cannot be used. Then what was written is removed again.
-pub fn take(settings: &Settings, to: &Path, now: impl Fn() -> Timestamp) -> Done<Manifest> {
+pub fn take(settings: &Settings, to: &Path, now: impl Fn() -> Timestamp) -> BackupResult<Manifest> {
     refuse_servers(settings)?;
     let is_new = !to.exists();
     if !is_new {
@@ -157,7 +157,7 @@ pub fn take(settings: &Settings, to: &Path, now: impl Fn() -> Timestamp) -> Done
 }
 
 /// Refuses a shop of which a part is on a server: what is there has its own tools, and they copy it better.
-fn refuse_servers(settings: &Settings) -> Done<()> {
+fn refuse_servers(settings: &Settings) -> BackupResult<()> {
     let Some(domain) = settings.domains.iter().find(|domain| domain.database.server().is_some()) else { return Ok(()) };
     Err(BackupError::Unusable(format!(
         "the database of {} is in PostgreSQL, and this command copies files only: use pg_dump and pg_restore for the \
@@ -167,18 +167,18 @@ fn refuse_servers(settings: &Settings) -> Done<()> {
     )))
 }
 
-fn copy(settings: &Settings, to: &Path, now: impl Fn() -> Timestamp) -> Done<Manifest> {
-    let here = settings.domains.iter().filter(|domain| domain.place == Place::Local);
+fn copy(settings: &Settings, to: &Path, now: impl Fn() -> Timestamp) -> BackupResult<Manifest> {
+    let here = settings.domains.iter().filter(|domain| domain.place == DomainLocation::Local);
     let mut copies = Vec::new();
     for domain in here {
         let name = database(domain.name);
-        let copy = Duplicate { from: settings.database.join(&name), to: to.join(&name) };
+        let copy = BackupTarget { from: settings.database.join(&name), to: to.join(&name) };
         // Made beforehand, so that it is never readable by others.
         create(&copy.to).map_err(|why| unusable(&copy.to, &why))?;
         copies.push(copy);
     }
     // Before the copies begin, and a tick of the file system's clock more: whatever changes after them is newer.
-    let taken_at = now().minus(TICK);
+    let taken_at = now().minus(MTIME_SLACK);
     store::copy_all(&copies).map_err(BackupError::Unusable)?;
     let mut written: Vec<PathBuf> = Vec::new();
     for copy in copies {
@@ -205,12 +205,12 @@ fn copy(settings: &Settings, to: &Path, now: impl Fn() -> Timestamp) -> Done<Man
     Ok(manifest)
 }
 
-fn json(value: &impl Serialize) -> Done<Vec<u8>> {
+fn json(value: &impl Serialize) -> BackupResult<Vec<u8>> {
     serde_json::to_vec_pretty(value).map_err(|error| BackupError::Unusable(error.to_string()))
 }
 
 /// What a folder says that it holds.
-fn read_manifest(folder: &Path) -> Done<Manifest> {
+fn read_manifest(folder: &Path) -> BackupResult<Manifest> {
     let file = folder.join(MANIFEST);
     let mut text = String::new();
     let read = File::open(&file).and_then(|file| file.take(MANIFEST_MAX).read_to_string(&mut text));
@@ -248,7 +248,7 @@ fn modified(file: &Path) -> Option<Timestamp> {
 /// # Errors
 /// When the backup is not whole, the shop is newer and `force` is not given, or a file cannot be used. Then the shop
 /// is as it was.
-pub fn restore(settings: &Settings, from: &Path, force: bool) -> Done<Manifest> {
+pub fn restore(settings: &Settings, from: &Path, force: bool) -> BackupResult<Manifest> {
     refuse_servers(settings)?;
     finish(settings)?;
     let manifest = read_manifest(from)?;
@@ -268,13 +268,13 @@ pub fn restore(settings: &Settings, from: &Path, force: bool) -> Done<Manifest> 
         clean(settings)?;
         return Err(error);
     }
-    write_whole(&settings.database.join(DECIDED), &json(&manifest)?)?;
+    write_whole(&settings.database.join(RESTORE_JOURNAL), &json(&manifest)?)?;
     finish(settings)?;
     Ok(manifest)
 }
 
 /// Copies the backup beside the shop's files and makes sure that it is what it says.
-fn stage(settings: &Settings, from: &Path, manifest: &Manifest) -> Done<()> {
+fn stage(settings: &Settings, from: &Path, manifest: &Manifest) -> BackupResult<()> {
     for entry in &manifest.files {
         let (source, draft) = (from.join(&entry.name), with_ending(&place(settings, &entry.name), ".restore"));
         let copied = create(&draft).and_then(|mut out| measure(&source, Some(&mut out)));
@@ -308,16 +308,16 @@ fn touch(file: &Path, at: SystemTime) -> io::Result<()> {
 /// Whether a restore was decided and cut short.
 #[must_use]
 pub fn is_unfinished(settings: &Settings) -> bool {
-    settings.database.join(DECIDED).exists()
+    settings.database.join(RESTORE_JOURNAL).exists()
 }
 
 /// Finishes a restore that was cut short after it was decided, and clears away one that was cut short before. The
 /// caller holds the locks of the shop's folders. Says whether there was one to finish.
 ///
 /// # Errors
-/// When a file cannot be used. Done again, it goes on.
-pub fn finish(settings: &Settings) -> Done<bool> {
-    let decided = settings.database.join(DECIDED);
+/// When a file cannot be used. BackupResult again, it goes on.
+pub fn finish(settings: &Settings) -> BackupResult<bool> {
+    let decided = settings.database.join(RESTORE_JOURNAL);
     let text = match fs::read(&decided) {
         Err(why) if why.kind() == io::ErrorKind::NotFound => {
             clean(settings)?;
@@ -351,12 +351,12 @@ pub fn finish(settings: &Settings) -> Done<bool> {
 }
 
 /// Removes what a restore leaves beside the shop's files when it is over.
-fn clean(settings: &Settings) -> Done<()> {
+fn clean(settings: &Settings) -> BackupResult<()> {
     for name in names() {
         let file = place(settings, &name);
         for ending in [".restore", ".restore-journal", ".before", ".before-wal", ".part"] {
             remove(&with_ending(&file, ending))?;
         }
     }
-    remove(&with_ending(&settings.database.join(DECIDED), ".part"))
+    remove(&with_ending(&settings.database.join(RESTORE_JOURNAL), ".part"))
 }

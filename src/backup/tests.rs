@@ -5,9 +5,9 @@ use tempfile::TempDir;
 use super::*;
 use crate::app::App;
 use crate::contract::notifications::GetStream;
-use crate::contract::stats::{AddServed, GetServed};
+use crate::contract::stats::{AddServedRequests, GetServedRequests};
 use crate::contract::users::{CreateUser, ListUsers};
-use crate::messaging::{Ctx, Role};
+use crate::messaging::{RequestContext, Role};
 use crate::types::Clock;
 
 fn now() -> Timestamp {
@@ -33,14 +33,15 @@ async fn register(app: &App, name: &str) {
         role: Role::Customer,
         created_at: None,
     };
-    app.clients.users.call(Ctx::domain("test"), request).await.unwrap();
+    app.clients.users.call(RequestContext::internal("test"), request).await.unwrap();
 }
 
 /// The names of all users, and under which epoch they are told things.
 async fn look(settings: &Settings) -> (Vec<String>, String) {
     let app = App::open(settings.clone(), Clock::system()).unwrap();
-    let users = app.clients.users.call(Ctx::domain("test"), ListUsers::default()).await.unwrap();
-    let stream = app.clients.notifications.call(Ctx::domain("test"), GetStream { user_id: None }).await.unwrap();
+    let users = app.clients.users.call(RequestContext::internal("test"), ListUsers::default()).await.unwrap();
+    let stream =
+        app.clients.notifications.call(RequestContext::internal("test"), GetStream { user_id: None }).await.unwrap();
     let report = crate::check::run(&app.clients).await.unwrap();
     assert_eq!(report.faults, []);
     close(app, settings).await;
@@ -103,7 +104,7 @@ async fn all_domains_are_copied_at_one_moment_while_they_are_written() {
         let mut n_users = 0;
         while !copying.is_finished() && n_users < 40 {
             register(&app, &format!("user{n}-{n_users}")).await;
-            app.clients.stats.call(Ctx::domain("test"), AddServed { count: 1 }).await.unwrap();
+            app.clients.stats.call(RequestContext::internal("test"), AddServedRequests { count: 1 }).await.unwrap();
             n_users += 1;
         }
         copying.join().unwrap().unwrap();
@@ -111,7 +112,7 @@ async fn all_domains_are_copied_at_one_moment_while_they_are_written() {
         restore(&other, &dir.path().join(format!("backup{n}")), false).unwrap();
         look(&other).await;
     }
-    app.clients.stats.call(Ctx::domain("test"), GetServed {}).await.unwrap();
+    app.clients.stats.call(RequestContext::internal("test"), GetServedRequests {}).await.unwrap();
     close(app, &shop).await;
 }
 
@@ -169,7 +170,7 @@ async fn a_restore_cut_short_anywhere_leaves_the_old_shop_or_is_finished() {
         register(&app, "eve").await;
         close(app, &cut).await;
         stage(&cut, &to, &manifest).unwrap();
-        write_whole(&cut.database.join(DECIDED), &json(&manifest).unwrap()).unwrap();
+        write_whole(&cut.database.join(RESTORE_JOURNAL), &json(&manifest).unwrap()).unwrap();
         for domain in &DOMAINS[..replaced] {
             let file = cut.database.join(database(domain));
             fs::rename(&file, with_ending(&file, ".before")).unwrap();

@@ -6,7 +6,7 @@ use super::*;
 use crate::app::App;
 use crate::contract::cart::{AddItem, Checkout};
 use crate::contract::catalog::{CreateProduct, NewProduct};
-use crate::contract::comments::RecordComment;
+use crate::contract::comments::ImportComment;
 use crate::contract::payments::{Invoice, PayInvoice, RefundInvoice, VoidInvoice};
 use crate::contract::users::{CreateUser, DeleteUser};
 use crate::messaging::IdempotencyKey;
@@ -20,12 +20,12 @@ struct Shop {
     dir: TempDir,
 }
 
-fn keyed(key: &str) -> Ctx {
-    Ctx::domain("test").with_key(IdempotencyKey::parse(key).unwrap())
+fn keyed(key: &str) -> RequestContext {
+    RequestContext::internal("test").with_key(IdempotencyKey::parse(key).unwrap())
 }
 
-fn plain() -> Ctx {
-    Ctx::domain("test")
+fn plain() -> RequestContext {
+    RequestContext::internal("test")
 }
 
 impl Shop {
@@ -94,7 +94,7 @@ impl Shop {
         shop.pay(&shop.order(gone, product).await).await;
         shop.app.clients.users.call(plain(), DeleteUser { user_id: gone }).await.unwrap();
         let author = shop.user("author").await;
-        let said = RecordComment {
+        let said = ImportComment {
             product_id: product,
             user_id: author,
             author: "A".into(),
@@ -114,7 +114,7 @@ impl Shop {
             .unwrap();
     }
 
-    async fn faults(&self) -> Vec<Fault> {
+    async fn faults(&self) -> Vec<Violation> {
         run(&self.app.clients).await.unwrap().faults
     }
 }

@@ -4,12 +4,12 @@ use std::path::Path;
 
 use super::configuration::Configuration;
 use super::open::{folders, lock, needs_shop};
-use super::{Failed, say};
+use super::{CliError, say};
 use crate::backup::{self, BackupError, Manifest};
 use crate::settings::Settings;
 use crate::types::Clock;
 
-impl From<BackupError> for Failed {
+impl From<BackupError> for CliError {
     fn from(error: BackupError) -> Self {
         match error {
             BackupError::Newer { .. } => Self::operation(error),
@@ -19,7 +19,7 @@ impl From<BackupError> for Failed {
 }
 
 /// Copies the shop into a folder.
-pub fn backup(configuration: &Configuration, settings: &Settings, to: &Path) -> Result<(), Failed> {
+pub fn backup(configuration: &Configuration, settings: &Settings, to: &Path) -> Result<(), CliError> {
     needs_shop(configuration, settings)?;
     folders(configuration, settings)?;
     let manifest = backup::take(settings, to, || Clock::system().now())?;
@@ -28,7 +28,7 @@ pub fn backup(configuration: &Configuration, settings: &Settings, to: &Path) -> 
 }
 
 /// Puts the shop of a backup in the place of the one that is there.
-pub fn restore(configuration: &Configuration, settings: &Settings, from: &Path, force: bool) -> Result<(), Failed> {
+pub fn restore(configuration: &Configuration, settings: &Settings, from: &Path, force: bool) -> Result<(), CliError> {
     folders(configuration, settings)?;
     let _held = lock(configuration, settings)?;
     let manifest = backup::restore(settings, from, force)?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::configuration::Configuration;
 use super::open::{app, folders, lock, needs_shop};
-use super::{Failed, say};
+use super::{CliError, say};
 use crate::app::App;
 use crate::check::{self, Report};
 use crate::settings::Settings;
@@ -15,14 +15,14 @@ use crate::types::Clock;
 const SETTLE_MAX: Duration = Duration::from_secs(60);
 
 /// Reads all books and says what is wrong.
-pub fn check(configuration: &Configuration, settings: Settings) -> Result<(), Failed> {
+pub fn check(configuration: &Configuration, settings: Settings) -> Result<(), CliError> {
     needs_shop(configuration, &settings)?;
     folders(configuration, &settings)?;
     // Held while nobody serves this shop; then what it left unfinished is finished here, as its next start would.
     let held = lock(configuration, &settings).ok();
-    let open = if held.is_some() { App::open } else { App::open_beside };
+    let open = if held.is_some() { App::open } else { App::open_for_command };
     let report = report(configuration, settings, open)?;
-    if report.faults.is_empty() { Ok(()) } else { Err(Failed::in_part()) }
+    if report.faults.is_empty() { Ok(()) } else { Err(CliError::in_part()) }
 }
 
 /// Reads all books of the shop that `open` opens, and tells what was found.
@@ -30,13 +30,13 @@ pub fn report(
     configuration: &Configuration,
     settings: Settings,
     open: fn(Settings, Clock) -> Result<App, OpenError>,
-) -> Result<Report, Failed> {
+) -> Result<Report, CliError> {
     let report = actix::System::new().block_on(async {
         let app = app(configuration, settings, open)?;
         // What does not settle in time is a fault, and is found as one.
         let _ = tokio::time::timeout(SETTLE_MAX, app.settle()).await;
         let report = check::run(&app.clients).await.map_err(|failure| {
-            Failed::start(format!("the books cannot be read: {failure}; the reason is in the log lines above"))
+            CliError::start(format!("the books cannot be read: {failure}; the reason is in the log lines above"))
         });
         app.close();
         report

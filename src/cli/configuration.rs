@@ -5,8 +5,8 @@ use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use super::{Common, Failed, ServeFlags, say};
-use crate::settings::{BadSetting, Layer, Origin, Settings, Values};
+use super::{CliError, Common, ServeFlags, say};
+use crate::settings::{Layer, Origin, SettingError, Settings, Values};
 
 /// The configuration file that is read when none is named.
 const FILE: &str = "mercat.toml";
@@ -24,7 +24,7 @@ pub struct Configuration {
 
 impl Configuration {
     /// Reads all layers.
-    pub fn load(common: &Common, serve: &ServeFlags) -> Result<Self, Failed> {
+    pub fn load(common: &Common, serve: &ServeFlags) -> Result<Self, CliError> {
         let mut layers = Vec::new();
         let file = common.config.as_deref().or_else(|| Some(Path::new(FILE)).filter(|file| file.exists()));
         if let Some(file) = file {
@@ -60,7 +60,7 @@ impl Configuration {
             flags.push(("grpc", grpc.clone(), "--grpc"));
         }
         if let Some(data) = &common.data {
-            let data = data.clone().into_string().map_err(|_| BadSetting {
+            let data = data.clone().into_string().map_err(|_| SettingError {
                 key: "data".to_owned(),
                 origin: Origin::Flag("--data".to_owned()),
                 reason: "is not UTF-8".to_owned(),
@@ -80,17 +80,17 @@ impl Configuration {
     }
 
     /// The typed settings, or which value cannot work.
-    pub fn settings(&self) -> Result<Settings, Failed> {
+    pub fn settings(&self) -> Result<Settings, CliError> {
         Ok(Settings::read(&self.values)?)
     }
 
     /// Says that the value of `key` cannot work.
-    pub fn complain(&self, key: &str, reason: impl Into<String>) -> Failed {
+    pub fn complain(&self, key: &str, reason: impl Into<String>) -> CliError {
         self.values.complain(key, reason.into()).into()
     }
 
     /// Prints all settings, also when one of them cannot work: then people look here.
-    pub fn show(&self) -> Result<(), Failed> {
+    pub fn show(&self) -> Result<(), CliError> {
         let rows: Vec<(&str, String, String)> =
             self.values.shown().map(|(key, value, origin)| (key, format!("{value:?}"), origin.to_string())).collect();
         let width = |column: fn(&(&str, String, String)) -> usize| rows.iter().map(column).max().unwrap_or(0);
@@ -103,22 +103,22 @@ impl Configuration {
 }
 
 /// The environment's variables that matter here. Others may be whatever they like.
-fn environment() -> Result<Vec<(String, String)>, Failed> {
+fn environment() -> Result<Vec<(String, String)>, CliError> {
     let mut variables = Vec::new();
     for (name, value) in std::env::vars_os() {
         let Some(name) = name.to_str().filter(|name| name.starts_with("MERCAT_") || *name == "RUST_LOG") else {
             continue;
         };
         let value = OsString::into_string(value)
-            .map_err(|_| Failed::start(format!("the environment variable {name} is not UTF-8; set it anew")))?;
+            .map_err(|_| CliError::start(format!("the environment variable {name} is not UTF-8; set it anew")))?;
         variables.push((name.to_owned(), value));
     }
     Ok(variables)
 }
 
 /// The variables of the file `.env`, where there is one.
-fn dot_env() -> Result<Vec<(String, String)>, Failed> {
-    let fail = |reason: String| Failed::start(format!("the file {DOT_ENV}: {reason}"));
+fn dot_env() -> Result<Vec<(String, String)>, CliError> {
+    let fail = |reason: String| CliError::start(format!("the file {DOT_ENV}: {reason}"));
     let variables = match dotenv::from_path_iter(DOT_ENV) {
         Ok(variables) => variables,
         Err(error) if error.not_found() => return Ok(Vec::new()),

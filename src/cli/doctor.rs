@@ -5,26 +5,26 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::open::why;
-use super::{Failed, say};
+use super::{CliError, say};
 use crate::app::{App, broker};
 use crate::domains::mailer;
-use crate::messaging::grpc::{Peer, Seen, Wire};
-use crate::settings::{Address, Events, Place, Settings};
+use crate::messaging::grpc::{AddressStatus, Peer, PeerConfig};
+use crate::settings::{Address, DomainLocation, EventTransport, Settings};
 use crate::types::Clock;
 
 /// How long a mail server may take to greet and to take our sign-in.
-const MAIL_WITHIN: Duration = Duration::from_secs(10);
+const MAIL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long another process may take to be found, connected and to say what it answers.
-const PEER_WITHIN: Duration = Duration::from_secs(6);
+const PEER_TIMEOUT: Duration = Duration::from_secs(6);
 /// How often it is looked whether it has.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// What was tried, and what came of it.
-struct Findings {
+struct DoctorReport {
     wrong: usize,
 }
 
-impl Findings {
+impl DoctorReport {
     fn note(&mut self, what: &str, found: Result<String, String>) {
         match found {
             Ok(fine) => say(&format!("ok     {what}: {fine}")),
@@ -37,16 +37,16 @@ impl Findings {
 }
 
 /// Tries everything. Changes nothing.
-pub fn doctor(settings: &Settings) -> Result<(), Failed> {
-    let mut findings = Findings { wrong: 0 };
+pub fn doctor(settings: &Settings) -> Result<(), CliError> {
+    let mut findings = DoctorReport { wrong: 0 };
     findings.note("data folder", data(settings));
     actix::System::new().block_on(async {
-        for domain in settings.domains.iter().filter(|domain| domain.place == Place::Local) {
+        for domain in settings.domains.iter().filter(|domain| domain.place == DomainLocation::Local) {
             findings.note(&format!("database of {}", domain.name), database(settings, domain.name));
         }
         let events = match &settings.events {
-            Events::Direct => Ok("direct: no broker is needed".to_owned()),
-            Events::RabbitMq(uri) => {
+            EventTransport::Direct => Ok("direct: no broker is needed".to_owned()),
+            EventTransport::RabbitMq(uri) => {
                 let broker = broker(uri, settings);
                 let probed = broker.probe().await;
                 probed.map(|()| format!("{} has what they need", broker.address())).map_err(|error| {
@@ -56,9 +56,11 @@ pub fn doctor(settings: &Settings) -> Result<(), Failed> {
         };
         findings.note("events", events);
         let mail = match &settings.mailer.smtp {
-            _ if settings.domain("mailer").place != Place::Local => Ok("the mailer is not in this process".to_owned()),
+            _ if settings.domain("mailer").place != DomainLocation::Local => {
+                Ok("the mailer is not in this process".to_owned())
+            }
             None => Ok("no mail server is set (mailer.smtp): mail is kept and shown, not sent".to_owned()),
-            Some(smtp) => mailer::try_server(smtp, MAIL_WITHIN).await.map(|()| "it greets us".to_owned()),
+            Some(smtp) => mailer::try_server(smtp, MAIL_TIMEOUT).await.map(|()| "it greets us".to_owned()),
         };
         findings.note("mail server", mail.map_err(|wrong| format!("{wrong}; look at mailer.smtp")));
         for (address, domains) in elsewhere(settings) {
@@ -67,7 +69,7 @@ pub fn doctor(settings: &Settings) -> Result<(), Failed> {
     });
     match findings.wrong {
         0 => Ok(()),
-        _ => Err(Failed::in_part()),
+        _ => Err(CliError::in_part()),
     }
 }
 
@@ -104,10 +106,10 @@ fn database(settings: &Settings, name: &'static str) -> Result<String, String> {
     alone.migrate = false;
     for domain in &mut alone.domains {
         if domain.name != name {
-            domain.place = Place::Off;
+            domain.place = DomainLocation::Off;
         }
     }
-    let app = App::open_beside(alone, Clock::system()).map_err(|error| error.to_string())?;
+    let app = App::open_for_command(alone, Clock::system()).map_err(|error| error.to_string())?;
     app.close();
     Ok(format!("{} can be read", file.display()))
 }
@@ -116,23 +118,23 @@ fn database(settings: &Settings, name: &'static str) -> Result<String, String> {
 fn elsewhere(settings: &Settings) -> BTreeMap<Address, Vec<&'static str>> {
     let mut places: BTreeMap<Address, Vec<&'static str>> = BTreeMap::new();
     for domain in &settings.domains {
-        if let Place::Remote(address) = &domain.place {
+        if let DomainLocation::Remote(address) = &domain.place {
             places.entry(address.clone()).or_default().push(domain.name);
         }
     }
     places
 }
 
-async fn remote(settings: &Settings, place: &Address, domains: &[&str], findings: &mut Findings) {
-    let peer = Peer::start(place.clone(), Wire::of(settings));
-    let end = tokio::time::Instant::now() + PEER_WITHIN;
+async fn remote(settings: &Settings, place: &Address, domains: &[&str], findings: &mut DoctorReport) {
+    let peer = Peer::start(place.clone(), PeerConfig::of(settings));
+    let end = tokio::time::Instant::now() + PEER_TIMEOUT;
     let seen = loop {
         let seen = peer.seen();
-        let undecided = seen.iter().any(|(_, seen, _)| *seen == Seen::Connecting);
+        let undecided = seen.iter().any(|(_, seen, _)| *seen == AddressStatus::Connecting);
         if (!seen.is_empty() && !undecided) || peer.unresolved().is_some() || tokio::time::Instant::now() >= end {
             break seen;
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     };
     let names = domains.join(", ");
     if let Some(wrong) = peer.unresolved() {
@@ -146,14 +148,14 @@ async fn remote(settings: &Settings, place: &Address, domains: &[&str], findings
     for (address, seen, connection) in seen {
         let Some(connection) = connection else {
             let wrong = match seen {
-                Seen::Down(wrong) => wrong.to_string(),
-                Seen::Connecting | Seen::Up => "it does not take the connection in time".to_owned(),
+                AddressStatus::Down(wrong) => wrong.to_string(),
+                AddressStatus::Connecting | AddressStatus::Up => "it does not take the connection in time".to_owned(),
             };
-            let way_out = format!(
+            let remedy = format!(
                 "start its process (mercat serve --domains {} --grpc ADDRESS:PORT), or look at the network between",
                 domains.join(",")
             );
-            findings.note(&at(domains, place, address), Err(format!("{wrong}; {way_out}")));
+            findings.note(&at(domains, place, address), Err(format!("{wrong}; {remedy}")));
             continue;
         };
         let said = connection.said();
@@ -181,7 +183,7 @@ fn at(domains: &[&str], place: &Address, address: SocketAddr) -> String {
     if place.to_string() == format!("http://{address}") { named } else { format!("{named} ({address})") }
 }
 
-fn state(health: crate::messaging::grpc::SaidHealth) -> String {
+fn state(health: crate::messaging::grpc::ReportedHealth) -> String {
     let state = serde_json::to_value(health.status).unwrap_or_default();
     format!("it says it is {}", state.as_str().unwrap_or("there"))
 }

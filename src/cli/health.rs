@@ -11,25 +11,25 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::open::why;
-use super::{Failed, say};
+use super::{CliError, say};
 use crate::settings::Settings;
 
 /// How long the process may take to answer.
-const WITHIN: Duration = Duration::from_secs(5);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of an answer that are read.
 const ANSWER_MAX: usize = 64 * 1024;
 const PATH: &str = "/readyz";
 
 /// Asks at `url`, or where the settings say that the process listens. Fails with code 1 when it is not ready.
-pub fn health(settings: &Settings, url: Option<&str>) -> Result<(), Failed> {
+pub fn health(settings: &Settings, url: Option<&str>) -> Result<(), CliError> {
     let url = match url {
         Some(url) => read(url),
         None => of(settings),
     };
-    let url = url.map_err(Failed::operation)?;
+    let url = url.map_err(CliError::operation)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failed::operation(format!("cannot ask: {}", why(&error))))?;
-    let asked = runtime.block_on(async { tokio::time::timeout(WITHIN, ask(&url)).await });
+    let runtime = runtime.map_err(|error| CliError::operation(format!("cannot ask: {}", why(&error))))?;
+    let asked = runtime.block_on(async { tokio::time::timeout(PROBE_TIMEOUT, ask(&url)).await });
     let wrong = match asked {
         Ok(Ok((StatusCode::OK, _))) => {
             say(&format!("ready: {url}"));
@@ -37,9 +37,9 @@ pub fn health(settings: &Settings, url: Option<&str>) -> Result<(), Failed> {
         }
         Ok(Ok((status, said))) => format!("answers {}{said}", status.as_u16()),
         Ok(Err(wrong)) => wrong,
-        Err(_) => format!("does not answer within {} s", WITHIN.as_secs()),
+        Err(_) => format!("does not answer within {} s", PROBE_TIMEOUT.as_secs()),
     };
-    Err(Failed::operation(format!("not ready: {url} {wrong}")))
+    Err(CliError::operation(format!("not ready: {url} {wrong}")))
 }
 
 /// The address to ask at, from a flag.

@@ -8,13 +8,13 @@ use serde_json::Map;
 
 use super::tell;
 use crate::messaging::trace;
-use crate::settings::Log;
+use crate::settings::LogSettings;
 
 /// What the trace that a line belongs to is called in it.
 const TRACE_ID: &str = "trace_id";
 
 /// Begins to log. Panics are logged too, as one line like everything else.
-pub fn start(settings: &Log) {
+pub fn start(settings: &LogSettings) {
     let mut builder = env_logger::Builder::new();
     // It tells of every worker it starts.
     builder.filter_module("actix_server", log::LevelFilter::Warn);

@@ -28,8 +28,8 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
-use crate::demo::Accounts;
-use crate::settings::{BadSetting, example};
+use crate::demo::ExistingAccounts;
+use crate::settings::{SettingError, example};
 use configuration::Configuration;
 
 /// A shop's whole backend in one binary: accounts, catalog, cart, payments, e-mail, statistics, live notifications.
@@ -79,7 +79,7 @@ struct ServeFlags {
     /// Where to listen; port 0 picks a free one [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<String>,
-    /// Which parts of the shop to run: gateway and domains, with commas between [default: all]
+    /// Selection parts of the shop to run: gateway and domains, with commas between [default: all]
     #[arg(long, value_name = "NAMES")]
     domains: Option<String>,
     /// Where other processes ask the domains of this one; port 0 picks a free one [default: nowhere]
@@ -154,7 +154,7 @@ Examples:
   MERCAT_PAYMENTS__PLACE=http://payments:50051 mercat doctor"
     )]
     Doctor,
-    /// Ask a running process whether it may get traffic
+    /// MoveArgs a running process whether it may get traffic
     #[command(
         after_help = "Asks /readyz where the settings say that the process listens, or at --url. For the health checks of
 containers and the like: one line, and nothing else is needed to ask with.
@@ -187,7 +187,7 @@ Examples:
     },
     /// Put the shop of a backup in the place of the one that is there
     #[command(
-        after_help = "Stop the shop first. The backup is verified before anything is replaced, and a crash in the middle
+        after_help = "ShutdownSignal the shop first. The backup is verified before anything is replaced, and a crash in the middle
 leaves the old shop or the new one, never half of each. A shop that has changed since the backup
 was taken is replaced only with --force, and what happened since is lost: orders, also their
 numbers, which will be given again. Live clients are told to read their notifications anew.
@@ -203,10 +203,10 @@ Examples:
         #[arg(long)]
         force: bool,
     },
-    /// Move a shop from files to PostgreSQL
+    /// TableCopyJob a shop from files to PostgreSQL
     #[command(
         name = "move-data",
-        after_help = "Stop the shop first. All databases are moved in one transaction: a move that is cut short has moved
+        after_help = "ShutdownSignal the shop first. All databases are moved in one transaction: a move that is cut short has moved
 nothing. The books are read on both sides, as `mercat check` does, and must say the same. The files
 stay as they were. The server must be reached without TLS; its schemas must be new or empty.
 
@@ -221,7 +221,7 @@ Example:
         #[arg(long)]
         to: String,
     },
-    /// Move a domain of a running shop to another process, or back, while it serves
+    /// TableCopyJob a domain of a running shop to another process, or back, while it serves
     #[command(
         name = "move",
         after_help = "The other process waits for it, with a data folder of its own:
@@ -238,8 +238,8 @@ Examples:
   mercat move payments --to http://127.0.0.1:50051 --email ada@example.com
   mercat move payments --to local --email ada@example.com --shop https://shop.example.com"
     )]
-    Move {
-        /// Which domain
+    TableCopyJob {
+        /// Selection domain
         domain: String,
         /// Where to: http://HOST:PORT, where the other process answers gRPC, or local
         #[arg(long)]
@@ -269,7 +269,7 @@ Examples:
   mercat completions bash > /etc/bash_completion.d/mercat
   mercat completions fish > ~/.config/fish/completions/mercat.fish")]
     Completions {
-        /// Which shell
+        /// Selection shell
         shell: clap_complete::Shell,
     },
 }
@@ -358,13 +358,13 @@ Example:
 
 /// How a command failed.
 #[derive(Debug)]
-struct Failed {
+struct CliError {
     code: u8,
     /// Nothing when all was said before.
     message: Option<String>,
 }
 
-impl Failed {
+impl CliError {
     /// It could not begin.
     fn start(message: impl fmt::Display) -> Self {
         Self { code: 2, message: Some(message.to_string()) }
@@ -381,8 +381,8 @@ impl Failed {
     }
 }
 
-impl From<BadSetting> for Failed {
-    fn from(bad: BadSetting) -> Self {
+impl From<SettingError> for CliError {
+    fn from(bad: SettingError) -> Self {
         Self::start(bad)
     }
 }
@@ -395,7 +395,7 @@ pub fn main() -> ExitCode {
     let result = Cli::try_parse().map_err(|error| usage(&error)).and_then(run);
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failed { code, message }) => {
+        Err(CliError { code, message }) => {
             if let Some(message) = message {
                 tell(&format!("error: {}", one_line(&message)));
             }
@@ -405,12 +405,12 @@ pub fn main() -> ExitCode {
 }
 
 /// What clap says: help and version on standard output and well, mistakes on standard error with code 2.
-fn usage(error: &clap::Error) -> Failed {
+fn usage(error: &clap::Error) -> CliError {
     let _ = error.print();
-    Failed { code: u8::try_from(error.exit_code()).unwrap_or(2), message: None }
+    CliError { code: u8::try_from(error.exit_code()).unwrap_or(2), message: None }
 }
 
-fn run(cli: Cli) -> Result<(), Failed> {
+fn run(cli: Cli) -> Result<(), CliError> {
     let Cli { common, serve, command } = cli;
     let command = match command {
         None => Command::Serve(serve),
@@ -423,7 +423,7 @@ fn run(cli: Cli) -> Result<(), Failed> {
             no_demo: flags.no_demo || serve.no_demo,
         }),
         Some(_) if serve != ServeFlags::default() => {
-            return Err(Failed::start(
+            return Err(CliError::start(
                 "--listen, --domains, --grpc, --standby and --no-demo belong to `mercat serve`; leave them out here",
             ));
         }
@@ -456,15 +456,15 @@ fn run(cli: Cli) -> Result<(), Failed> {
         Command::Import(ImportCommand::Products { file }) => products::import(&configuration, settings, &file),
         Command::Export(ExportCommand::Products { file }) => products::export(&configuration, settings, &file),
         Command::Seed(SeedCommand::Demo { reset_accounts }) => {
-            let accounts = if reset_accounts { Accounts::Reset } else { Accounts::Keep };
+            let accounts = if reset_accounts { ExistingAccounts::Reset } else { ExistingAccounts::Keep };
             seed::demo(&configuration, settings, accounts)
         }
         Command::Doctor => doctor::doctor(&settings),
         Command::Health { url } => health::health(&settings, url.as_deref()),
         Command::Check => check::check(&configuration, settings),
         Command::MoveData { from, to } => move_data::move_data(&configuration, settings, &from, &to),
-        Command::Move { domain, to, email, shop } => {
-            let ask = move_domain::Ask { domain, to, email, shop };
+        Command::TableCopyJob { domain, to, email, shop } => {
+            let ask = move_domain::MoveArgs { domain, to, email, shop };
             move_domain::move_domain(&configuration, &settings, ask)
         }
         Command::Backup { dir } => backup::backup(&configuration, &settings, &dir),

@@ -5,15 +5,15 @@ use std::path::PathBuf;
 use super::check;
 use super::configuration::Configuration;
 use super::open::{folders, hold_folder, needs_shop};
-use super::{Failed, say};
+use super::{CliError, say};
 use crate::app::App;
 use crate::domains::{cart, catalog, comments, mailer, notifications, payments, stats, users};
-use crate::settings::{Database, Place, Settings};
-use crate::store::{self, Migrations, Move};
+use crate::settings::{Database, DomainLocation, Settings};
+use crate::store::{self, Migrations, TableCopyJob};
 
 /// Moves a shop from files to a server, and reads all books on both sides.
-pub fn move_data(configuration: &Configuration, settings: Settings, from: &str, to: &str) -> Result<(), Failed> {
-    let wrong = |flag: &str, reason: &str| Failed::start(format!("{flag} {reason}"));
+pub fn move_data(configuration: &Configuration, settings: Settings, from: &str, to: &str) -> Result<(), CliError> {
+    let wrong = |flag: &str, reason: &str| CliError::start(format!("{flag} {reason}"));
     let Some(Database::Folder(folder)) = settings.database_at(from) else {
         return Err(wrong("--from", "must be sqlite:FOLDER, the folder of a shop that is not running"));
     };
@@ -31,18 +31,18 @@ pub fn move_data(configuration: &Configuration, settings: Settings, from: &str, 
     // As a whole, so that what the last run left on its way arrives first.
     let before = check::report(configuration, source, App::open)?;
     if !before.faults.is_empty() {
-        return Err(Failed::operation("the shop has faults; nothing was moved. Mend them first"));
+        return Err(CliError::operation("the shop has faults; nothing was moved. Mend them first"));
     }
     let moved = store::move_all(&moves(&folder), &server)
-        .map_err(|reason| Failed::operation(format!("nothing was moved: {}", server.mask(&reason))))?;
+        .map_err(|reason| CliError::operation(format!("nothing was moved: {}", server.mask(&reason))))?;
     let rows: u64 = moved.values().sum();
     for (table, count) in &moved {
         say(&format!("{count:>10} {table}"));
     }
     say("the books in the new place:");
-    let after = check::report(configuration, target, App::open_beside)?;
+    let after = check::report(configuration, target, App::open_for_command)?;
     if !after.faults.is_empty() || after.looked_at != before.looked_at {
-        return Err(Failed::operation(
+        return Err(CliError::operation(
             "the books in the new place are not those of the old one, which is untouched: do not use the new one, and report it as a bug",
         ));
     }
@@ -64,15 +64,15 @@ fn placed(settings: &Settings, at: impl Fn(&str) -> Database, data: &std::path::
         placed.data = data.to_owned();
     }
     for domain in &mut placed.domains {
-        domain.place = Place::Local;
+        domain.place = DomainLocation::Local;
         domain.database = at(domain.name);
     }
     placed
 }
 
-fn moves(folder: &std::path::Path) -> Vec<Move> {
+fn moves(folder: &std::path::Path) -> Vec<TableCopyJob> {
     let nothing: fn(&mut store::Conn) -> diesel::QueryResult<()> = |_| Ok(());
-    let one = |domain: &'static str, migrations: fn() -> Migrations, finish| Move {
+    let one = |domain: &'static str, migrations: fn() -> Migrations, finish| TableCopyJob {
         domain,
         from: PathBuf::from(folder).join(format!("{domain}.db")),
         migrations,
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
     use crate::check;
     use crate::contract::catalog::{CreateProduct, ListProducts, NewProduct, ProductQuery};
-    use crate::messaging::Ctx;
+    use crate::messaging::RequestContext;
     use crate::types::Clock;
 
     #[actix::test]
@@ -107,13 +107,15 @@ mod tests {
         };
         let files = placed(&settings, |_| Database::Folder(dir.path().to_owned()), dir.path());
         let app = App::open(files, Clock::system()).unwrap();
-        crate::demo::load(&app.clients, &Clock::system(), crate::demo::Accounts::Keep, &|_, _| {}).await.unwrap();
+        crate::demo::load(&app.clients, &Clock::system(), crate::demo::ExistingAccounts::Keep, &|_, _| {})
+            .await
+            .unwrap();
         let product: NewProduct = serde_json::from_value(serde_json::json!({
             "name": "Théière \"O'Hara\" 🫖", "sku": "odd-1", "description": "back\\slash, tab\tand {brace}",
             "price": 4_800, "currency": "EUR", "stock": 7,
         }))
         .unwrap();
-        let ctx = || Ctx::domain("test");
+        let ctx = || RequestContext::internal("test");
         app.clients.catalog.call(ctx(), CreateProduct { product }).await.unwrap();
         let query = || ProductQuery { q: Some("theiere har".into()), ..ProductQuery::default() };
         let list = async |app: &App, query| {

@@ -12,17 +12,17 @@ use serde_json::{Value, json};
 
 use super::admin::{ask, password};
 use super::configuration::Configuration;
-use super::{Failed, say};
+use super::{CliError, say};
 use crate::settings::Settings;
 
 /// How long the shop may take: a large database is copied while everybody waits.
-const PATIENCE: Duration = Duration::from_secs(630);
+const MOVE_TIMEOUT: Duration = Duration::from_secs(630);
 /// Bytes of an answer.
 const ANSWER_MAX: usize = 1 << 20;
 
 /// What was asked.
-pub struct Ask {
-    /// Which domain.
+pub struct MoveArgs {
+    /// Selection domain.
     pub domain: String,
     /// Where to.
     pub to: String,
@@ -33,7 +33,7 @@ pub struct Ask {
 }
 
 /// Asks the running shop, and says what came of it.
-pub fn move_domain(configuration: &Configuration, settings: &Settings, asked: Ask) -> Result<(), Failed> {
+pub fn move_domain(configuration: &Configuration, settings: &Settings, asked: MoveArgs) -> Result<(), CliError> {
     let password = password(configuration, ask)?;
     let shop = asked.shop.unwrap_or_else(|| format!("http://{}", settings.own_address()));
     let shop = shop.trim_end_matches('/');
@@ -58,8 +58,8 @@ pub fn move_domain(configuration: &Configuration, settings: &Settings, asked: As
     })
 }
 
-async fn post(url: &str, token: Option<&str>, body: &Value) -> Result<Value, Failed> {
-    let cannot = |why: String| Failed::operation(format!("{url} cannot be asked: {why}"));
+async fn post(url: &str, token: Option<&str>, body: &Value) -> Result<Value, CliError> {
+    let cannot = |why: String| CliError::operation(format!("{url} cannot be asked: {why}"));
     let https = hyper_rustls::HttpsConnectorBuilder::new()
         .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())
         .map_err(|error| cannot(error.to_string()))?
@@ -83,9 +83,9 @@ async fn post(url: &str, token: Option<&str>, body: &Value) -> Result<Value, Fai
             return Ok(answer);
         }
         let detail = answer["detail"].as_str().map_or_else(|| format!("it answered {status}"), str::to_owned);
-        Err(Failed::operation(detail))
+        Err(CliError::operation(detail))
     };
-    tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err(cannot("no answer in time".to_owned())))
+    tokio::time::timeout(MOVE_TIMEOUT, asked).await.unwrap_or_else(|_| Err(cannot("no answer in time".to_owned())))
 }
 
 /// What went wrong, without who noticed.

@@ -7,26 +7,26 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::configuration::Configuration;
-use super::{Failed, say};
+use super::{CliError, say};
 use crate::app::App;
 use crate::backup;
-use crate::messaging::Ctx;
-use crate::settings::{Database, Place, Postgres, Settings};
+use crate::messaging::RequestContext;
+use crate::settings::{Database, DomainLocation, Postgres, Settings};
 use crate::store::{self, OpenError};
 use crate::types::Clock;
 
 /// The file a running shop holds, so that a second one stays out.
 const LOCK: &str = "mercat.lock";
 /// How long a command waits for one answer. It may share the machine with a busy shop.
-const PATIENCE: Duration = Duration::from_secs(60);
+const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A request of the command line.
-pub fn ctx() -> Ctx {
-    Ctx::domain("cli").within(PATIENCE)
+pub fn ctx() -> RequestContext {
+    RequestContext::internal("cli").with_timeout(CALL_TIMEOUT)
 }
 
 /// Makes the folders that are missing.
-pub fn folders(configuration: &Configuration, settings: &Settings) -> Result<(), Failed> {
+pub fn folders(configuration: &Configuration, settings: &Settings) -> Result<(), CliError> {
     for (key, folder) in [("data", &settings.data), ("database", &settings.database)] {
         std::fs::create_dir_all(folder).map_err(|error| {
             configuration.complain(
@@ -43,7 +43,7 @@ pub fn folders(configuration: &Configuration, settings: &Settings) -> Result<(),
 }
 
 /// Finishes a restore that was cut short: until then the databases are of different moments.
-fn finish_restore(configuration: &Configuration, settings: &Settings) -> Result<(), Failed> {
+fn finish_restore(configuration: &Configuration, settings: &Settings) -> Result<(), CliError> {
     if !backup::is_unfinished(settings) {
         return Ok(());
     }
@@ -64,7 +64,7 @@ pub fn has_shop(settings: &Settings) -> bool {
 }
 
 /// Refuses when there is no shop yet, for commands that only read.
-pub fn needs_shop(configuration: &Configuration, settings: &Settings) -> Result<(), Failed> {
+pub fn needs_shop(configuration: &Configuration, settings: &Settings) -> Result<(), CliError> {
     if has_shop(settings) {
         return Ok(());
     }
@@ -78,7 +78,7 @@ pub fn needs_shop(configuration: &Configuration, settings: &Settings) -> Result<
 
 /// Holds the shop's folders for one process that wants them for itself. The system lets go of them when the process
 /// ends, however it ends.
-pub fn lock(configuration: &Configuration, settings: &Settings) -> Result<Vec<File>, Failed> {
+pub fn lock(configuration: &Configuration, settings: &Settings) -> Result<Vec<File>, CliError> {
     let lock = |(key, folder): (&'static str, &Path)| {
         lock_file(folder, LOCK, File::try_lock).map_err(|reason| configuration.complain(key, reason))
     };
@@ -87,8 +87,10 @@ pub fn lock(configuration: &Configuration, settings: &Settings) -> Result<Vec<Fi
 
 /// Holds what a process serves: a whole shop's folders for itself; a part's together with the processes of the other
 /// parts, and its own domains for itself.
-pub fn hold(configuration: &Configuration, settings: &Settings) -> Result<Vec<File>, Failed> {
-    let elsewhere = |place: &Place| matches!(place, Place::Remote(_) | Place::Elsewhere | Place::Standby);
+pub fn hold(configuration: &Configuration, settings: &Settings) -> Result<Vec<File>, CliError> {
+    let elsewhere = |place: &DomainLocation| {
+        matches!(place, DomainLocation::Remote(_) | DomainLocation::RemoteUnspecified | DomainLocation::Standby)
+    };
     if !settings.domains.iter().any(|domain| elsewhere(&domain.place)) {
         return lock(configuration, settings);
     }
@@ -97,7 +99,7 @@ pub fn hold(configuration: &Configuration, settings: &Settings) -> Result<Vec<Fi
         let file = lock_file(folder, LOCK, File::try_lock_shared);
         held.push(file.map_err(|reason| configuration.complain(key, reason))?);
     }
-    let mine = |place: &Place| matches!(place, Place::Local | Place::Standby);
+    let mine = |place: &DomainLocation| matches!(place, DomainLocation::Local | DomainLocation::Standby);
     for domain in settings.domains.iter().filter(|domain| mine(&domain.place)) {
         // On a server several processes of one domain work side by side.
         let Some(folder) = domain.database.folder() else { continue };
@@ -146,7 +148,7 @@ pub fn app(
     configuration: &Configuration,
     settings: Settings,
     open: fn(Settings, Clock) -> Result<App, OpenError>,
-) -> Result<App, Failed> {
+) -> Result<App, CliError> {
     let server = settings.domains.iter().any(|domain| domain.database.server().is_some());
     let key = if settings.database == settings.data && !server { "data" } else { "database" };
     open(settings, Clock::system()).map_err(|error| configuration.complain(key, error.to_string()))
@@ -159,23 +161,26 @@ pub fn with_shop<F, W>(
     mut settings: Settings,
     domains: &[&str],
     work: W,
-) -> Result<(), Failed>
+) -> Result<(), CliError>
 where
-    F: Future<Output = Result<(), Failed>>,
+    F: Future<Output = Result<(), CliError>>,
     W: FnOnce(&App) -> F,
 {
     folders(configuration, &settings)?;
     for domain in &mut settings.domains {
         if !domains.contains(&domain.name) {
-            domain.place = Place::Off;
-        } else if matches!(domain.place, Place::Off | Place::Elsewhere | Place::Standby) {
+            domain.place = DomainLocation::Off;
+        } else if matches!(
+            domain.place,
+            DomainLocation::Off | DomainLocation::RemoteUnspecified | DomainLocation::Standby
+        ) {
             return Err(
                 configuration.complain(&format!("{}.place", domain.name), "this command needs it; set it to local")
             );
         }
     }
     actix::System::new().block_on(async {
-        let app = app(configuration, settings, App::open_beside)?;
+        let app = app(configuration, settings, App::open_for_command)?;
         let done = work(&app).await;
         app.close();
         done
@@ -183,16 +188,21 @@ where
 }
 
 /// Brings all databases to this version.
-pub fn migrate(configuration: &Configuration, mut settings: Settings) -> Result<(), Failed> {
+pub fn migrate(configuration: &Configuration, mut settings: Settings) -> Result<(), CliError> {
     folders(configuration, &settings)?;
     settings.migrate = true;
     let server = settings.domains.iter().find_map(|domain| domain.database.server());
     let (folder, local): (_, Vec<&str>) = (
         server.map_or_else(|| settings.database.display().to_string(), Postgres::shown),
-        settings.domains.iter().filter(|domain| domain.place == Place::Local).map(|domain| domain.name).collect(),
+        settings
+            .domains
+            .iter()
+            .filter(|domain| domain.place == DomainLocation::Local)
+            .map(|domain| domain.name)
+            .collect(),
     );
     actix::System::new().block_on(async {
-        app(configuration, settings, App::open_beside)?.close();
+        app(configuration, settings, App::open_for_command)?.close();
         say(&format!("the databases in {folder} are of this version: {}", local.join(", ")));
         Ok(())
     })

@@ -10,10 +10,10 @@ use tokio::sync::mpsc;
 
 use super::configuration::Configuration;
 use super::open::{ctx, needs_shop, why, with_shop};
-use super::{Failed, logging, one_line, say, tell};
+use super::{CliError, logging, one_line, say, tell};
 use crate::contract::catalog::{CatalogError, ExportProducts, ImportOutcome, ImportProducts, NewProduct};
-use crate::domains::catalog::Catalog;
-use crate::domains::catalog::files::{self, Entry, FileError, Format, Writer};
+use crate::domains::catalog::CatalogActor;
+use crate::domains::catalog::files::{self, FileError, Format, ImportEntry, Writer};
 use crate::messaging::{Client, DomainError as _, ErrorKind};
 use crate::settings::Settings;
 
@@ -26,7 +26,7 @@ const BATCHES_AHEAD: usize = 2;
 /// Refused rows that are told one by one; the rest is counted.
 const TOLD_MAX: u64 = 1_000;
 /// How often a batch that met a busy shop is tried.
-const TRIES: u32 = 5;
+const ATTEMPTS: u32 = 5;
 
 /// What was read of a file at a time.
 #[derive(Default)]
@@ -45,23 +45,23 @@ impl Batch {
 
 /// What became of the rows.
 #[derive(Default)]
-struct Counts {
+struct ImportCounts {
     created: u64,
     updated: u64,
     refused: u64,
 }
 
-fn format(file: &Path) -> Result<Format, Failed> {
+fn format(file: &Path) -> Result<Format, CliError> {
     Format::of(file).ok_or_else(|| {
         let name = file.display();
-        Failed::start(format!("the file {name}: its name must end in .csv, .ndjson or .json, which tells what it is"))
+        CliError::start(format!("the file {name}: its name must end in .csv, .ndjson or .json, which tells what it is"))
     })
 }
 
 /// Puts the products of a file into the shop.
-pub fn import(configuration: &Configuration, settings: Settings, file: &Path) -> Result<(), Failed> {
+pub fn import(configuration: &Configuration, settings: Settings, file: &Path) -> Result<(), CliError> {
     let format = format(file)?;
-    let fail = |reason: &str| Failed::start(format!("the file {}: {reason}", file.display()));
+    let fail = |reason: &str| CliError::start(format!("the file {}: {reason}", file.display()));
     let input = File::open(file).map_err(|error| fail(&format!("cannot be read: {}", why(&error))))?;
     let about = input.metadata().map_err(|error| fail(&format!("cannot be read: {}", why(&error))))?;
     if about.is_dir() {
@@ -79,7 +79,7 @@ pub fn import(configuration: &Configuration, settings: Settings, file: &Path) ->
     with_shop(configuration, settings, &["catalog"], |app| {
         let catalog = app.clients.catalog.clone();
         async move {
-            let mut counts = Counts::default();
+            let mut counts = ImportCounts::default();
             while let Some(batch) = batches.recv().await {
                 let batch: Result<Batch, FileError> = batch;
                 match batch {
@@ -89,10 +89,10 @@ pub fn import(configuration: &Configuration, settings: Settings, file: &Path) ->
                         let nothing = counts.created + counts.updated + counts.refused == 0;
                         let message = format!("the file {name}: {error}");
                         if nothing {
-                            return Err(Failed::start(message));
+                            return Err(CliError::start(message));
                         }
                         say(&summary(&counts, &name));
-                        return Err(Failed::operation(message));
+                        return Err(CliError::operation(message));
                     }
                 }
             }
@@ -101,7 +101,7 @@ pub fn import(configuration: &Configuration, settings: Settings, file: &Path) ->
                 tell(&format!("and {} more rows were refused", counts.refused - TOLD_MAX));
             }
             say(&summary(&counts, &name));
-            if counts.refused == 0 { Ok(()) } else { Err(Failed::in_part()) }
+            if counts.refused == 0 { Ok(()) } else { Err(CliError::in_part()) }
         }
     })?;
     // It has ended: its channel is empty and closed.
@@ -126,12 +126,12 @@ fn read(
     let mut batch = Batch::default();
     for entry in rows {
         match entry {
-            Ok(Entry::Product { line, product }) => {
+            Ok(ImportEntry::Product { line, product }) => {
                 batch.bytes += weight(&product);
                 batch.rows.push((line, *product));
             }
-            Ok(Entry::Refused { line, reason }) => batch.refused.push((line, reason)),
-            Ok(Entry::Note(note)) => batch.notes.push(note),
+            Ok(ImportEntry::Refused { line, reason }) => batch.refused.push((line, reason)),
+            Ok(ImportEntry::Note(note)) => batch.notes.push(note),
             Err(error) => {
                 let _ = send.blocking_send(Ok(std::mem::take(&mut batch)));
                 let _ = send.blocking_send(Err(error));
@@ -154,12 +154,12 @@ fn weight(product: &NewProduct) -> usize {
 
 /// Gives a batch to the catalog and tells what was refused, in the order of the file.
 async fn put(
-    catalog: &Client<Catalog>,
+    catalog: &Client<CatalogActor>,
     batch: Batch,
-    counts: &mut Counts,
+    counts: &mut ImportCounts,
     bar: &ProgressBar,
     name: &str,
-) -> Result<(), Failed> {
+) -> Result<(), CliError> {
     let Batch { rows, mut refused, notes, .. } = batch;
     let (lines, rows): (Vec<u64>, Vec<NewProduct>) = rows.into_iter().unzip();
     if !rows.is_empty() {
@@ -167,7 +167,7 @@ async fn put(
             bar.finish_and_clear();
             say(&summary(counts, name));
             let line = lines.first().copied().unwrap_or(0);
-            Failed::operation(format!(
+            CliError::operation(format!(
                 "the import stopped before line {line}: {error}; what came before is in, and importing the file again \
                  does no harm"
             ))
@@ -197,11 +197,13 @@ async fn put(
 }
 
 /// A batch may be given twice: the second time its products are brought up to date to what they are.
-async fn hand_over(catalog: &Client<Catalog>, rows: Vec<NewProduct>) -> Result<Vec<ImportOutcome>, CatalogError> {
+async fn hand_over(catalog: &Client<CatalogActor>, rows: Vec<NewProduct>) -> Result<Vec<ImportOutcome>, CatalogError> {
     let mut tries = 1;
     loop {
         match catalog.call(ctx(), ImportProducts { rows: rows.clone() }).await {
-            Err(error) if tries < TRIES && matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Deadline) => {
+            Err(error)
+                if tries < ATTEMPTS && matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::DeadlineExceeded) =>
+            {
                 log::warn!("{error}; trying again");
                 tokio::time::sleep(Duration::from_millis(200) * tries).await;
                 tries += 1;
@@ -211,27 +213,27 @@ async fn hand_over(catalog: &Client<Catalog>, rows: Vec<NewProduct>) -> Result<V
     }
 }
 
-fn summary(counts: &Counts, name: &str) -> String {
-    let Counts { created, updated, refused } = counts;
+fn summary(counts: &ImportCounts, name: &str) -> String {
+    let ImportCounts { created, updated, refused } = counts;
     format!("{name}: {created} created, {updated} updated, {refused} refused")
 }
 
 /// Writes the products of the shop to a file.
-pub fn export(configuration: &Configuration, settings: Settings, file: &Path) -> Result<(), Failed> {
+pub fn export(configuration: &Configuration, settings: Settings, file: &Path) -> Result<(), CliError> {
     let format = format(file)?;
     needs_shop(configuration, &settings)?;
-    let target = Target::new(file)?;
+    let target = AtomicFile::new(file)?;
     with_shop(configuration, settings, &["catalog"], |app| {
         let catalog = app.clients.catalog.clone();
         async move {
             let bar = bar(0, "{spinner} {msg}");
             let fail = |error: std::io::Error| {
-                Failed::operation(format!("the file {} cannot be written: {}", target.file.display(), why(&error)))
+                CliError::operation(format!("the file {} cannot be written: {}", target.file.display(), why(&error)))
             };
             let mut writer = Writer::new(format, BufWriter::new(target.open().map_err(fail)?)).map_err(fail)?;
             let (mut after, mut count) = (None, 0_u64);
             loop {
-                let part = catalog.call(ctx(), ExportProducts { after }).await.map_err(Failed::operation)?;
+                let part = catalog.call(ctx(), ExportProducts { after }).await.map_err(CliError::operation)?;
                 for product in &part.rows {
                     writer.write(product).map_err(fail)?;
                     count += 1;
@@ -253,22 +255,22 @@ pub fn export(configuration: &Configuration, settings: Settings, file: &Path) ->
 }
 
 /// Where an export goes: beside its place first, so that a file that was there is replaced by a whole one or not at all.
-struct Target {
+struct AtomicFile {
     file: PathBuf,
     /// Nothing when it goes straight to something that is no plain file, such as a pipe.
     beside: Option<PathBuf>,
 }
 
-impl Target {
-    fn new(file: &Path) -> Result<Self, Failed> {
+impl AtomicFile {
+    fn new(file: &Path) -> Result<Self, CliError> {
         let special = std::fs::metadata(file).is_ok_and(|about| !about.is_file());
         let mut name = file.file_name().map(std::ffi::OsStr::to_owned).unwrap_or_default();
         name.push(".part");
         let beside = (!special).then(|| file.with_file_name(name));
         let target = Self { file: file.to_owned(), beside };
-        // Said at once rather than after everything was read.
+        // PeerInfo at once rather than after everything was read.
         target.open().map_err(|error| {
-            Failed::start(format!("the file {} cannot be written: {}", file.display(), why(&error)))
+            CliError::start(format!("the file {} cannot be written: {}", file.display(), why(&error)))
         })?;
         Ok(target)
     }
@@ -289,7 +291,7 @@ impl Target {
     }
 }
 
-impl Drop for Target {
+impl Drop for AtomicFile {
     fn drop(&mut self) {
         // What was left unfinished. After `done` there is none, and that is no error.
         if let Some(beside) = &self.beside {

@@ -3,8 +3,8 @@
 use super::configuration::Configuration;
 use super::open::with_shop;
 use super::products::bar;
-use super::{Failed, say, tell};
-use crate::demo::{self, Accounts, Loaded};
+use super::{CliError, say, tell};
+use crate::demo::{self, DemoSummary, ExistingAccounts};
 use crate::settings::Settings;
 use crate::types::Clock;
 
@@ -12,8 +12,8 @@ use crate::types::Clock;
 pub const DOMAINS: [&str; 4] = ["users", "catalog", "payments", "comments"];
 
 /// Loads the demo shop.
-pub fn demo(configuration: &Configuration, settings: Settings, accounts: Accounts) -> Result<(), Failed> {
-    if accounts == Accounts::Reset {
+pub fn demo(configuration: &Configuration, settings: Settings, accounts: ExistingAccounts) -> Result<(), CliError> {
+    if accounts == ExistingAccounts::Reset {
         end_with_parent();
     }
     with_shop(configuration, settings, &DOMAINS, move |app| {
@@ -26,9 +26,9 @@ pub fn demo(configuration: &Configuration, settings: Settings, accounts: Account
             };
             let loaded = demo::load(&clients, &Clock::system(), accounts, &step).await;
             bar.finish_and_clear();
-            let loaded = loaded.map_err(Failed::operation)?;
+            let loaded = loaded.map_err(CliError::operation)?;
             credentials(&loaded);
-            let Loaded { products, pictures, customers, orders, comments, .. } = loaded;
+            let DemoSummary { products, pictures, customers, orders, comments, .. } = loaded;
             say(&format!(
                 "the demo shop is in: {products} products, {pictures} new pictures, {customers} customers, {orders} new \
                  orders, {comments} new comments"
@@ -49,7 +49,7 @@ fn end_with_parent() {
 
 /// Tells how to sign in. To standard error like everything a shop says at its start, and never into the log, which is
 /// kept.
-fn credentials(loaded: &Loaded) {
+fn credentials(loaded: &DemoSummary) {
     match &loaded.admin_password {
         Some(password) => {
             tell(&format!("demo administrator: {} with the password {password}", demo::ADMIN));

@@ -12,27 +12,27 @@ use super::configuration::Configuration;
 use super::logging::announce;
 use super::open::{app, folders, has_shop, hold, why};
 use super::seed::DOMAINS;
-use super::{Failed, tell};
+use super::{CliError, tell};
 use crate::app::{App, unreachable};
 use crate::messaging::grpc;
-use crate::settings::{Place, Settings};
+use crate::settings::{DomainLocation, Settings};
 use crate::web;
 
 /// There while a demo shop is being loaded. Found at a start, it says that the load was cut short.
-const UNFINISHED: &str = "demo.unfinished";
+const DEMO_LOAD_MARKER: &str = "demo.unfinished";
 /// How often the loading of the demo shop is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// What a shell says of a program that Ctrl-C ended.
-const INTERRUPTED: i32 = 130;
+const SIGINT_EXIT_CODE: i32 = 130;
 
 /// Runs the shop until it is told to stop. `file` is the configuration file that was named, if one was.
-pub fn serve(configuration: &Configuration, settings: Settings, file: Option<&Path>) -> Result<(), Failed> {
+pub fn serve(configuration: &Configuration, settings: Settings, file: Option<&Path>) -> Result<(), CliError> {
     let begun = Instant::now();
     folders(configuration, &settings)?;
     let _held = hold(configuration, &settings)?;
     reachable(configuration, &settings)?;
-    let unfinished = settings.data.join(UNFINISHED);
-    let whole = settings.domains.iter().filter(|d| DOMAINS.contains(&d.name)).all(|d| d.place == Place::Local);
+    let unfinished = settings.data.join(DEMO_LOAD_MARKER);
+    let whole = settings.domains.iter().filter(|d| DOMAINS.contains(&d.name)).all(|d| d.place == DomainLocation::Local);
     let demo = settings.demo && whole && (unfinished.exists() || !has_shop(&settings));
     if !settings.demo {
         // Whoever says no to the demo does not want the rest of one either, at this start or the next.
@@ -45,7 +45,7 @@ pub fn serve(configuration: &Configuration, settings: Settings, file: Option<&Pa
         })?;
     }
     actix::System::new().block_on(async {
-        let mut stop = Stop::listen()?;
+        let mut stop = ShutdownSignal::listen()?;
         let json = settings.log.json;
         if demo && !load(&settings, file, &unfinished, &mut stop).await? {
             return Ok(());
@@ -56,7 +56,7 @@ pub fn serve(configuration: &Configuration, settings: Settings, file: Option<&Pa
             configuration.complain("grpc", cannot_listen(&error, settings.grpc.unwrap_or(settings.listen), "--grpc"))
         })?;
         if let Some(server) = &mut grpc {
-            web::grpc::add(&app, server.services()).map_err(Failed::start)?;
+            web::grpc::add(&app, server.services()).map_err(CliError::start)?;
         }
         let web = if settings.gateway || settings.listen_told {
             let server = web::start(&app).map_err(|error| {
@@ -68,11 +68,11 @@ pub fn serve(configuration: &Configuration, settings: Settings, file: Option<&Pa
         };
         log::debug!("ready after {} ms", begun.elapsed().as_millis());
         if let Some(server) = &grpc {
-            let named = |place: &Place| {
+            let named = |place: &DomainLocation| {
                 let names = settings.domains.iter().filter(|domain| domain.place == *place).map(|domain| domain.name);
                 names.collect::<Vec<_>>().join(", ")
             };
-            let (mut here, waiting) = (named(&Place::Local), named(&Place::Standby));
+            let (mut here, waiting) = (named(&DomainLocation::Local), named(&DomainLocation::Standby));
             if !waiting.is_empty() {
                 here = format!("{here}{}waiting for {waiting}", if here.is_empty() { "" } else { "; " });
             }
@@ -94,7 +94,7 @@ pub fn serve(configuration: &Configuration, settings: Settings, file: Option<&Pa
             let forced = actix::spawn(async move {
                 stop.wait().await;
                 tell("stopped at once");
-                std::process::exit(INTERRUPTED);
+                std::process::exit(SIGINT_EXIT_CODE);
             });
             if let Some(grpc) = handles.0 {
                 grpc.stop();
@@ -104,7 +104,7 @@ pub fn serve(configuration: &Configuration, settings: Settings, file: Option<&Pa
             }
             forced.abort();
         });
-        let failed = |what: &str| Failed::operation(format!("the {what} server failed"));
+        let failed = |what: &str| CliError::operation(format!("the {what} server failed"));
         let grpc = async {
             match grpc {
                 Some(server) => server.run().await.map_err(|error| {
@@ -132,7 +132,7 @@ pub fn serve(configuration: &Configuration, settings: Settings, file: Option<&Pa
 }
 
 /// Refuses a process in which a domain could ask nobody that it has to ask; says of the gateway what it would lack.
-fn reachable(configuration: &Configuration, settings: &Settings) -> Result<(), Failed> {
+fn reachable(configuration: &Configuration, settings: &Settings) -> Result<(), CliError> {
     if let Some((asking, asked)) = unreachable(settings).first() {
         let variable = format!("MERCAT_{}__PLACE", asked.to_uppercase());
         let reason = format!(
@@ -142,7 +142,7 @@ fn reachable(configuration: &Configuration, settings: &Settings) -> Result<(), F
         return Err(configuration.complain(&format!("{asked}.place"), reason));
     }
     if settings.gateway {
-        for domain in settings.domains.iter().filter(|domain| domain.place == Place::Elsewhere) {
+        for domain in settings.domains.iter().filter(|domain| domain.place == DomainLocation::RemoteUnspecified) {
             let name = domain.name;
             log::warn!(
                 "nobody said where {name} is (MERCAT_{}__PLACE=http://HOST:PORT); what needs it answers 503",
@@ -176,10 +176,15 @@ fn cannot_listen(error: &io::Error, address: SocketAddr, flag: &str) -> String {
 
 /// Loads the demo shop, by `mercat seed demo` in a process of its own: what decoding pictures and hashing passwords takes
 /// of memory is not kept by a shop that then idles. `false` when it was told to stop meanwhile; the next start goes on.
-async fn load(settings: &Settings, file: Option<&Path>, unfinished: &Path, stop: &mut Stop) -> Result<bool, Failed> {
+async fn load(
+    settings: &Settings,
+    file: Option<&Path>,
+    unfinished: &Path,
+    stop: &mut ShutdownSignal,
+) -> Result<bool, CliError> {
     log::info!("this shop is empty: loading the demo shop (without it: --no-demo)");
     let begun = Instant::now();
-    let fail = |error: std::io::Error| Failed::start(format!("the demo shop cannot be loaded: {}", why(&error)));
+    let fail = |error: std::io::Error| CliError::start(format!("the demo shop cannot be loaded: {}", why(&error)));
     let mut seed = Command::new(std::env::current_exe().map_err(fail)?);
     seed.args(["seed", "demo", "--reset-accounts", "--data"]).arg(&settings.data);
     // The end of its input tells it that this process is gone, however it went.
@@ -193,7 +198,7 @@ async fn load(settings: &Settings, file: Option<&Path>, unfinished: &Path, stop:
             break status;
         }
         tokio::select! {
-            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = tokio::time::sleep(POLL_INTERVAL) => {}
             _ = stop.wait() => {
                 let _ = seed.kill();
                 let _ = seed.wait();
@@ -203,24 +208,27 @@ async fn load(settings: &Settings, file: Option<&Path>, unfinished: &Path, stop:
     };
     if !ended.success() {
         // It has said what was wrong.
-        return Err(Failed { code: ended.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1), message: None });
+        return Err(CliError {
+            code: ended.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1),
+            message: None,
+        });
     }
     log::info!("the demo shop was loaded in {} ms", begun.elapsed().as_millis());
     // Only now: who never saw the password sees a new one at the next start.
     std::fs::remove_file(unfinished)
-        .map_err(|error| Failed::operation(format!("{} cannot be removed: {}", unfinished.display(), why(&error))))?;
+        .map_err(|error| CliError::operation(format!("{} cannot be removed: {}", unfinished.display(), why(&error))))?;
     Ok(true)
 }
 
 /// What tells the shop to stop.
-struct Stop {
+struct ShutdownSignal {
     terminate: Signal,
     interrupt: Signal,
 }
 
-impl Stop {
-    fn listen() -> Result<Self, Failed> {
-        let fail = |error| Failed::start(format!("signals cannot be heard: {}", why(&error)));
+impl ShutdownSignal {
+    fn listen() -> Result<Self, CliError> {
+        let fail = |error| CliError::start(format!("signals cannot be heard: {}", why(&error)));
         Ok(Self {
             terminate: signal(SignalKind::terminate()).map_err(fail)?,
             interrupt: signal(SignalKind::interrupt()).map_err(fail)?,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::contract::payments::Invoice;
-use crate::messaging::{DomainError, ErrorKind, Failure};
+use crate::messaging::{CommonError, DomainError, ErrorKind};
 use crate::types::{
     Amount, CartItemId, CheckoutId, Currency, FieldError, HoldId, InvoiceId, ProductId, Quantity, UserId,
 };
@@ -149,9 +149,9 @@ crate::events! {
 
 /// Tells facts about checkouts. For `mercat check`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct AuditCheckouts {
+pub struct ListCheckoutFacts {
     /// About which.
-    pub which: crate::store::Which<CheckoutId>,
+    pub which: crate::store::Selection<CheckoutId>,
 }
 
 /// What must agree with the books of others about a checkout.
@@ -169,8 +169,8 @@ pub struct CheckoutFacts {
     pub release_due: bool,
 }
 
-crate::requests! { crate::messaging::Failure;
-    "cart.AuditCheckouts": AuditCheckouts => Vec<CheckoutFacts>, retry, |_| Access::Domains;
+crate::requests! { crate::messaging::CommonError;
+    "cart.ListCheckoutFacts": ListCheckoutFacts => Vec<CheckoutFacts>, retry, |_| Access::Internal;
 }
 
 /// An error of the cart.
@@ -214,17 +214,17 @@ pub enum CartError {
     },
     /// The time in which the checkout could be finished is over.
     #[error("the reservation of this checkout is gone; check out again")]
-    CheckoutLapsed,
+    CheckoutExpired,
     /// There is no checkout to give up, or it is paid already.
     #[error("there is no checkout of this cart to cancel")]
     NoCheckout,
     /// What can happen to any request.
     #[error(transparent)]
     #[serde(untagged)]
-    Failure(#[from] Failure),
+    Common(#[from] CommonError),
 }
 
-crate::failures_become!(CartError);
+crate::impl_from_common_errors!(CartError);
 
 impl DomainError for CartError {
     fn kind(&self) -> ErrorKind {
@@ -235,15 +235,15 @@ impl DomainError for CartError {
             | Self::CartEmpty
             | Self::CartFull { .. }
             | Self::CheckoutInProgress { .. }
-            | Self::CheckoutLapsed
+            | Self::CheckoutExpired
             | Self::NoCheckout => ErrorKind::Conflict,
-            Self::Failure(failure) => failure.kind(),
+            Self::Common(failure) => failure.kind(),
         }
     }
 
     fn fields(&self) -> &[FieldError] {
         match self {
-            Self::Failure(failure) => failure.fields(),
+            Self::Common(failure) => failure.fields(),
             _ => &[],
         }
     }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::messaging::{DomainError, ErrorKind, Failure};
+use crate::messaging::{CommonError, DomainError, ErrorKind};
 use crate::types::{
     Amount, Currency, Cursor, FieldError, HoldId, ImageId, InvoiceId, PageRequest, ProductId, Quantity, Timestamp,
 };
@@ -437,7 +437,7 @@ pub struct ExportProducts {
 
 /// A part of an export.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Exported {
+pub struct ExportPage {
     /// The products, oldest first.
     pub rows: Vec<NewProduct>,
     /// After which to go on; `null` at the end.
@@ -468,7 +468,7 @@ pub struct HoldLine {
 
 /// Stock that is set aside, with the prices of that moment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Held {
+pub struct StockHold {
     /// The holder's name for it.
     pub hold: HoldId,
     /// The products as they are sold, one for each different product of the hold.
@@ -486,7 +486,7 @@ pub struct ReleaseHold {
 crate::requests! { CatalogError;
     "catalog.CreateProduct": CreateProduct => Product, once, |_| Access::Admin;
     "catalog.GetProduct": GetProduct => Product, retry, |_| Access::Anyone;
-    "catalog.GetOffers": GetOffers => Vec<Offer>, retry, |_| Access::Domains;
+    "catalog.GetOffers": GetOffers => Vec<Offer>, retry, |_| Access::Internal;
     "catalog.UpdateProduct": UpdateProduct => Product, retry, |_| Access::Admin;
     "catalog.ReplaceProduct": ReplaceProduct => Product, retry, |_| Access::Admin;
     "catalog.DeleteProduct": DeleteProduct => (), retry, |_| Access::Admin;
@@ -496,9 +496,9 @@ crate::requests! { CatalogError;
     "catalog.ListImages": ListImages => Vec<Image>, retry, |_| Access::Anyone;
     "catalog.GetImage": GetImage => ImageFile, retry, |_| Access::Anyone;
     "catalog.ImportProducts": ImportProducts => Vec<ImportOutcome>, retry, |_| Access::Admin;
-    "catalog.ExportProducts": ExportProducts => Exported, retry, |_| Access::Admin;
-    "catalog.HoldStock": HoldStock => Held, retry, |_| Access::Domains;
-    "catalog.ReleaseHold": ReleaseHold => (), retry, |_| Access::Domains;
+    "catalog.ExportProducts": ExportProducts => ExportPage, retry, |_| Access::Admin;
+    "catalog.HoldStock": HoldStock => StockHold, retry, |_| Access::Internal;
+    "catalog.ReleaseHold": ReleaseHold => (), retry, |_| Access::Internal;
 }
 
 /// A product is new or different: its text, price, stock, pictures, rating, or that it is gone.
@@ -586,9 +586,9 @@ mod base64_bytes {
 
 /// Tells facts about holds. For `mercat check`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct AuditHolds {
+pub struct ListHoldFacts {
     /// About which.
-    pub which: crate::store::Which<HoldId>,
+    pub which: crate::store::Selection<HoldId>,
 }
 
 /// What must agree with the books of others about a hold.
@@ -622,9 +622,9 @@ pub struct RatingFacts {
     pub count: i64,
 }
 
-crate::requests! { crate::messaging::Failure;
-    "catalog.AuditHolds": AuditHolds => Vec<HoldFacts>, retry, |_| Access::Domains;
-    "catalog.GetRatings": GetRatings => Vec<RatingFacts>, retry, |_| Access::Domains;
+crate::requests! { crate::messaging::CommonError;
+    "catalog.ListHoldFacts": ListHoldFacts => Vec<HoldFacts>, retry, |_| Access::Internal;
+    "catalog.GetRatings": GetRatings => Vec<RatingFacts>, retry, |_| Access::Internal;
 }
 
 /// An error of the catalog.
@@ -674,10 +674,10 @@ pub enum CatalogError {
     /// What can happen to any request.
     #[error(transparent)]
     #[serde(untagged)]
-    Failure(#[from] Failure),
+    Common(#[from] CommonError),
 }
 
-crate::failures_become!(CatalogError);
+crate::impl_from_common_errors!(CatalogError);
 
 impl DomainError for CatalogError {
     fn kind(&self) -> ErrorKind {
@@ -688,13 +688,13 @@ impl DomainError for CatalogError {
             }
             Self::UnsupportedImage { .. } => ErrorKind::UnsupportedMedia,
             Self::ImageTooLarge { .. } => ErrorKind::TooLarge,
-            Self::Failure(failure) => failure.kind(),
+            Self::Common(failure) => failure.kind(),
         }
     }
 
     fn fields(&self) -> &[FieldError] {
         match self {
-            Self::Failure(failure) => failure.fields(),
+            Self::Common(failure) => failure.fields(),
             _ => &[],
         }
     }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::messaging::{DomainError, ErrorKind, Failure};
+use crate::messaging::{CommonError, DomainError, ErrorKind};
 use crate::types::{CommentId, FieldError, Page, PageRequest, ProductId, Timestamp, UserId};
 
 /// A customer's rating of a product, with words.
@@ -57,7 +57,7 @@ pub struct DeleteComment {
 
 /// Writes a comment of the past; for the demo shop.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct RecordComment {
+pub struct ImportComment {
     /// Of what.
     pub product_id: ProductId,
     /// By whom.
@@ -76,7 +76,7 @@ crate::requests! { CommentsError;
     "comments.AddComment": AddComment => Comment, once, |_| Access::SignedIn;
     "comments.ListComments": ListComments => Page<Comment>, retry, |_| Access::Anyone;
     "comments.DeleteComment": DeleteComment => (), retry, |_| Access::SignedIn;
-    "comments.RecordComment": RecordComment => Comment, once, |_| Access::Domains;
+    "comments.ImportComment": ImportComment => Comment, once, |_| Access::Internal;
 }
 
 /// Somebody said what they think of a product.
@@ -104,13 +104,13 @@ crate::events! {
 
 /// Says how products are rated. For `mercat check`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct AuditRatings {
+pub struct ListRatingFacts {
     /// Which.
-    pub which: crate::store::Which<ProductId>,
+    pub which: crate::store::Selection<ProductId>,
 }
 
-crate::requests! { crate::messaging::Failure;
-    "comments.AuditRatings": AuditRatings => Vec<crate::contract::catalog::RatingFacts>, retry, |_| Access::Domains;
+crate::requests! { crate::messaging::CommonError;
+    "comments.ListRatingFacts": ListRatingFacts => Vec<crate::contract::catalog::RatingFacts>, retry, |_| Access::Internal;
 }
 
 /// An error of the comments.
@@ -129,23 +129,23 @@ pub enum CommentsError {
     /// What can happen to any request.
     #[error(transparent)]
     #[serde(untagged)]
-    Failure(#[from] Failure),
+    Common(#[from] CommonError),
 }
 
-crate::failures_become!(CommentsError);
+crate::impl_from_common_errors!(CommentsError);
 
 impl DomainError for CommentsError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::ProductNotFound | Self::CommentNotFound => ErrorKind::NotFound,
             Self::AlreadyCommented => ErrorKind::Conflict,
-            Self::Failure(failure) => failure.kind(),
+            Self::Common(failure) => failure.kind(),
         }
     }
 
     fn fields(&self) -> &[FieldError] {
         match self {
-            Self::Failure(failure) => failure.fields(),
+            Self::Common(failure) => failure.fields(),
             _ => &[],
         }
     }

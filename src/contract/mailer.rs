@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::messaging::{DomainError, ErrorKind, Failure};
+use crate::messaging::{CommonError, DomainError, ErrorKind};
 use crate::types::{EmailAddress, EmailId, FieldError, Page, PageRequest, Timestamp};
 
 /// A mail, from the moment it was accepted.
@@ -66,7 +66,7 @@ pub struct SendEmail {
 
 /// A mail is accepted: it survives a crash from now on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Accepted {
+pub struct AcceptedEmail {
     /// Which.
     pub id: EmailId,
     /// How it stands.
@@ -95,7 +95,7 @@ pub struct GetEmail {
 }
 
 crate::requests! { MailerError;
-    "mailer.SendEmail": SendEmail => Accepted, once, |_| Access::Admin;
+    "mailer.SendEmail": SendEmail => AcceptedEmail, once, |_| Access::Admin;
     "mailer.ListEmails": ListEmails => Page<Email>, retry, |_| Access::Admin;
     "mailer.GetEmail": GetEmail => Email, retry, |_| Access::Admin;
 }
@@ -137,14 +137,14 @@ crate::events! {
 
 /// Says which letters there are for invoices, at most 500. For `mercat check`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct AuditLetters {
+pub struct ListEmailFacts {
     /// Which.
     pub invoices: Vec<crate::types::InvoiceId>,
 }
 
 /// The letters for one invoice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LetterFacts {
+pub struct EmailFacts {
     /// Receipts, however they stand.
     pub receipts: i64,
     /// Letters about refunds, those that wait for an address included.
@@ -153,8 +153,8 @@ pub struct LetterFacts {
     pub waiting: i64,
 }
 
-crate::requests! { crate::messaging::Failure;
-    "mailer.AuditLetters": AuditLetters => Vec<LetterFacts>, retry, |_| Access::Domains;
+crate::requests! { crate::messaging::CommonError;
+    "mailer.ListEmailFacts": ListEmailFacts => Vec<EmailFacts>, retry, |_| Access::Internal;
 }
 
 /// An error of the mailer.
@@ -178,24 +178,24 @@ pub enum MailerError {
     /// What can happen to any request.
     #[error(transparent)]
     #[serde(untagged)]
-    Failure(#[from] Failure),
+    Common(#[from] CommonError),
 }
 
-crate::failures_become!(MailerError);
+crate::impl_from_common_errors!(MailerError);
 
 impl DomainError for MailerError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::EmailNotFound => ErrorKind::NotFound,
-            Self::RecipientLimit { .. } => ErrorKind::TooMany,
+            Self::RecipientLimit { .. } => ErrorKind::TooManyRequests,
             Self::UnknownRecipient => ErrorKind::Forbidden,
-            Self::Failure(failure) => failure.kind(),
+            Self::Common(failure) => failure.kind(),
         }
     }
 
     fn fields(&self) -> &[FieldError] {
         match self {
-            Self::Failure(failure) => failure.fields(),
+            Self::Common(failure) => failure.fields(),
             _ => &[],
         }
     }

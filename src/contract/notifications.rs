@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::messaging::{DomainError, ErrorKind, Failure};
+use crate::messaging::{CommonError, DomainError, ErrorKind};
 use crate::types::{Cursor, FieldError, NotificationId, PageRequest, Timestamp, UserId};
 
 /// One entry of a user's stream.
@@ -77,7 +77,7 @@ pub struct Stream {
 
 /// Reads what a listener missed. For the live sessions.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Catchup {
+pub struct ReadMissed {
     /// Whose stream.
     pub user_id: UserId,
     /// Under which history the listener counts.
@@ -88,7 +88,7 @@ pub struct Catchup {
 
 /// What a listener missed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Missed {
+pub struct MissedNotifications {
     /// Whether all of it can be told. If not, nothing is: the listener must read its list anew.
     pub recovered: bool,
     /// What was missed, in order, at most 200; ask again after the last for more.
@@ -100,20 +100,20 @@ pub struct Missed {
 crate::requests! { NotificationsError;
     "notifications.ListNotifications": ListNotifications => NotificationPage, retry, |_| Access::SignedIn;
     "notifications.MarkRead": MarkRead => (), retry, |_| Access::SignedIn;
-    "notifications.GetStream": GetStream => Stream, retry, |_| Access::Domains;
-    "notifications.Catchup": Catchup => Missed, retry, |_| Access::Domains;
+    "notifications.GetStream": GetStream => Stream, retry, |_| Access::Internal;
+    "notifications.ReadMissed": ReadMissed => MissedNotifications, retry, |_| Access::Internal;
 }
 
 /// Says how often users were told that these invoices are paid, at most 500. For `mercat check`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct AuditTold {
+pub struct AuditPaidNotifications {
     /// Whose stream, and which invoice.
     pub paid: Vec<(UserId, crate::types::InvoiceId)>,
 }
 
 /// What a stream says of one invoice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ToldFacts {
+pub struct NotificationFacts {
     /// How often it says that the invoice is paid.
     pub times: i64,
     /// The oldest that is kept, when older ones were dropped.
@@ -122,8 +122,8 @@ pub struct ToldFacts {
     pub erased: bool,
 }
 
-crate::requests! { crate::messaging::Failure;
-    "notifications.AuditTold": AuditTold => Vec<ToldFacts>, retry, |_| Access::Domains;
+crate::requests! { crate::messaging::CommonError;
+    "notifications.AuditPaidNotifications": AuditPaidNotifications => Vec<NotificationFacts>, retry, |_| Access::Internal;
 }
 
 /// An error of the notifications.
@@ -136,22 +136,22 @@ pub enum NotificationsError {
     /// What can happen to any request.
     #[error(transparent)]
     #[serde(untagged)]
-    Failure(#[from] Failure),
+    Common(#[from] CommonError),
 }
 
-crate::failures_become!(NotificationsError);
+crate::impl_from_common_errors!(NotificationsError);
 
 impl DomainError for NotificationsError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::NotificationNotFound => ErrorKind::NotFound,
-            Self::Failure(failure) => failure.kind(),
+            Self::Common(failure) => failure.kind(),
         }
     }
 
     fn fields(&self) -> &[FieldError] {
         match self {
-            Self::Failure(failure) => failure.fields(),
+            Self::Common(failure) => failure.fields(),
             _ => &[],
         }
     }

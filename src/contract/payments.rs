@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::messaging::{DomainError, ErrorKind, Failure};
+use crate::messaging::{CommonError, DomainError, ErrorKind};
 use crate::types::{
     Amount, CheckoutId, Currency, EmailAddress, FieldError, HoldId, InvoiceId, Page, PageRequest, ProductId, Quantity,
     Timestamp, UserId,
@@ -151,7 +151,7 @@ pub struct ReturnLine {
 /// Hands on what the payment provider told the shop by itself, as it came. Whether it is from the provider is shown by
 /// its signature, not by who hands it on.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct HearProvider {
+pub struct HandleProviderWebhook {
     /// The body, to the byte.
     pub body: String,
     /// The header that signs it.
@@ -168,7 +168,7 @@ pub struct VoidInvoice {
 /// Writes a paid or otherwise ended order of the past into the books; for the demo shop. It tells nobody by mail
 /// and touches no stock.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct RecordPastInvoice {
+pub struct ImportInvoice {
     /// Whose.
     pub user_id: UserId,
     /// What for.
@@ -187,9 +187,9 @@ crate::requests! { PaymentsError;
     "payments.ListInvoices": ListInvoices => Page<Invoice>, retry, |_| Access::SignedIn;
     "payments.PayInvoice": PayInvoice => Invoice, once, |_| Access::SignedIn;
     "payments.RefundInvoice": RefundInvoice => Invoice, once, |_| Access::Admin;
-    "payments.HearProvider": HearProvider => (), retry, |_| Access::Domains;
+    "payments.HandleProviderWebhook": HandleProviderWebhook => (), retry, |_| Access::Internal;
     "payments.VoidInvoice": VoidInvoice => Invoice, retry, |_| Access::Admin;
-    "payments.RecordPastInvoice": RecordPastInvoice => Invoice, once, |_| Access::Domains;
+    "payments.ImportInvoice": ImportInvoice => Invoice, once, |_| Access::Internal;
 }
 
 /// An invoice was made.
@@ -295,15 +295,15 @@ crate::events! {
 
 /// Tells facts about invoices. For `mercat check`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct AuditInvoices {
+pub struct ListInvoiceFacts {
     /// About which.
-    pub which: Invoices,
+    pub which: InvoiceSelection,
 }
 
 /// Which invoices facts are wanted of.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Invoices {
+pub enum InvoiceSelection {
     /// The next 500 in the order of their ids.
     After(Option<InvoiceId>),
     /// These, at most 500; those that do not exist are left out.
@@ -347,11 +347,11 @@ pub struct InvoiceFacts {
 
 /// Counts the paid invoices of each day of UTC. For `mercat check`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct CountPaid {}
+pub struct CountPaidByDay {}
 
-crate::requests! { crate::messaging::Failure;
-    "payments.AuditInvoices": AuditInvoices => Vec<InvoiceFacts>, retry, |_| Access::Domains;
-    "payments.CountPaid": CountPaid => Vec<(Timestamp, i64)>, retry, |_| Access::Domains;
+crate::requests! { crate::messaging::CommonError;
+    "payments.ListInvoiceFacts": ListInvoiceFacts => Vec<InvoiceFacts>, retry, |_| Access::Internal;
+    "payments.CountPaidByDay": CountPaidByDay => Vec<(Timestamp, i64)>, retry, |_| Access::Internal;
 }
 
 /// An error of payments.
@@ -412,10 +412,10 @@ pub enum PaymentsError {
     /// What can happen to any request.
     #[error(transparent)]
     #[serde(untagged)]
-    Failure(#[from] Failure),
+    Common(#[from] CommonError),
 }
 
-crate::failures_become!(PaymentsError);
+crate::impl_from_common_errors!(PaymentsError);
 
 impl DomainError for PaymentsError {
     fn kind(&self) -> ErrorKind {
@@ -432,13 +432,13 @@ impl DomainError for PaymentsError {
             | Self::NotOpen
             | Self::RefundTooLarge { .. } => ErrorKind::Conflict,
             Self::ProviderFailed => ErrorKind::Upstream,
-            Self::Failure(failure) => failure.kind(),
+            Self::Common(failure) => failure.kind(),
         }
     }
 
     fn fields(&self) -> &[FieldError] {
         match self {
-            Self::Failure(failure) => failure.fields(),
+            Self::Common(failure) => failure.fields(),
             _ => &[],
         }
     }

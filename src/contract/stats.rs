@@ -74,7 +74,7 @@ pub enum Bucket {
 
 /// Sums up what happened, for the plots.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Summarize {
+pub struct GetSummary {
     /// From this instant on; thirty days back when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Timestamp>,
@@ -98,16 +98,16 @@ pub struct Summary {
     /// Of all amounts: the shop's own. Sales in another one are counted as orders only.
     pub currency: Currency,
     /// All of it.
-    pub totals: Figures,
+    pub totals: Totals,
     /// Bucket for bucket, empty ones included, in time order.
-    pub buckets: Vec<BucketFigures>,
+    pub buckets: Vec<BucketTotals>,
     /// The ten products that brought most on the days of the buckets, refunds not taken off.
     pub top_products: Vec<TopProduct>,
 }
 
-/// Figures of a stretch of time.
+/// Totals of a stretch of time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct Figures {
+pub struct Totals {
     /// What was paid less what went back, in minor units.
     pub revenue: Amount,
     /// Paid invoices.
@@ -120,14 +120,14 @@ pub struct Figures {
     pub conversion: Option<f64>,
 }
 
-/// Figures of one bucket.
+/// Totals of one bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct BucketFigures {
+pub struct BucketTotals {
     /// When the bucket starts.
     pub start: Timestamp,
     /// Its figures.
     #[serde(flatten)]
-    pub figures: Figures,
+    pub figures: Totals,
 }
 
 /// What a product brought.
@@ -145,26 +145,26 @@ pub struct TopProduct {
 
 /// Adds to the count of requests served. For the gateway.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct AddServed {
+pub struct AddServedRequests {
     /// How many more.
     pub count: i64,
 }
 
 /// Reads how many requests were served since the shop was opened, as far as it was told.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct GetServed {}
+pub struct GetServedRequests {}
 
 crate::requests! { StatsError;
     "stats.LogAction": LogAction => (), once, |_| Access::Anyone;
     "stats.ListActions": ListActions => Page<Action>, retry, |_| Access::InternalNetwork;
-    "stats.Summarize": Summarize => Summary, retry, |_| Access::Admin;
-    "stats.AddServed": AddServed => i64, once, |_| Access::Domains;
-    "stats.GetServed": GetServed => i64, retry, |_| Access::Domains;
+    "stats.GetSummary": GetSummary => Summary, retry, |_| Access::Admin;
+    "stats.AddServedRequests": AddServedRequests => i64, once, |_| Access::Internal;
+    "stats.GetServedRequests": GetServedRequests => i64, retry, |_| Access::Internal;
 }
 
 /// Says how often the log has each of these orders as paid at its time, at most 500. For `mercat check`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct AuditOrders {
+pub struct ListOrderFacts {
     /// The invoice, and when it was paid.
     pub orders: Vec<(crate::types::InvoiceId, Timestamp)>,
 }
@@ -182,10 +182,10 @@ pub struct OrderFacts {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CountOrders {}
 
-crate::requests! { crate::messaging::Failure;
-    "stats.AuditOrders": AuditOrders => OrderFacts, retry, |_| Access::Domains;
-    "stats.CountOrders": CountOrders => Vec<(Timestamp, i64)>, retry, |_| Access::Domains;
+crate::requests! { crate::messaging::CommonError;
+    "stats.ListOrderFacts": ListOrderFacts => OrderFacts, retry, |_| Access::Internal;
+    "stats.CountOrders": CountOrders => Vec<(Timestamp, i64)>, retry, |_| Access::Internal;
 }
 
 /// An error of the statistics.
-pub type StatsError = crate::messaging::Failure;
+pub type StatsError = crate::messaging::CommonError;

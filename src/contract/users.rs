@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::messaging::{DomainError, ErrorKind, Failure, Identity, Role};
+use crate::messaging::{CommonError, DomainError, ErrorKind, Identity, Role};
 use crate::types::{ApiKeyId, EmailAddress, FieldError, Page, PageRequest, SessionId, Timestamp, UserId};
 
 /// A person with an account, or a nameless guest. Never carries a password or a token.
@@ -213,7 +213,7 @@ crate::requests! { UsersError;
     "users.CreateGuest": CreateGuest => SignedIn, once, |_| Access::Anyone;
     "users.SignIn": SignIn => SignedIn, once, |_| Access::Anyone;
     "users.SignOut": SignOut => (), retry, |_| Access::SignedIn;
-    "users.Authenticate": Authenticate => Authenticated, retry, |_| Access::Domains;
+    "users.Authenticate": Authenticate => Authenticated, retry, |_| Access::Internal;
     "users.GetUser": GetUser => User, retry, |this| Access::OwnerOrAdmin(this.user_id);
     "users.UpdateUser": UpdateUser => User, retry, |this| Access::OwnerOrAdmin(this.user_id);
     "users.DeleteUser": DeleteUser => (), retry, |this| Access::OwnerOrAdmin(this.user_id);
@@ -224,7 +224,7 @@ crate::requests! { UsersError;
     "users.ListApiKeys": ListApiKeys => Page<ApiKey>, retry, |_| Access::SignedIn;
     "users.CreateApiKey": CreateApiKey => NewApiKey, once, |_| Access::SignedIn;
     "users.DeleteApiKey": DeleteApiKey => (), retry, |_| Access::SignedIn;
-    "users.CreateUser": CreateUser => User, once, |_| Access::Domains;
+    "users.CreateUser": CreateUser => User, once, |_| Access::Internal;
 }
 
 /// An account was made, or a guest became one.
@@ -310,13 +310,13 @@ crate::events! {
 
 /// Says which of these users there are, at most 500. For `mercat check`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct WhoExists {
+pub struct FilterExistingUsers {
     /// Of whom.
     pub users: Vec<UserId>,
 }
 
-crate::requests! { crate::messaging::Failure;
-    "users.WhoExists": WhoExists => Vec<UserId>, retry, |_| Access::Domains;
+crate::requests! { crate::messaging::CommonError;
+    "users.FilterExistingUsers": FilterExistingUsers => Vec<UserId>, retry, |_| Access::Internal;
 }
 
 /// An error of the users domain.
@@ -350,10 +350,10 @@ pub enum UsersError {
     /// What can happen to any request.
     #[error(transparent)]
     #[serde(untagged)]
-    Failure(#[from] Failure),
+    Common(#[from] CommonError),
 }
 
-crate::failures_become!(UsersError);
+crate::impl_from_common_errors!(UsersError);
 
 impl DomainError for UsersError {
     fn kind(&self) -> ErrorKind {
@@ -362,13 +362,13 @@ impl DomainError for UsersError {
             Self::EmailTaken | Self::LastAdmin | Self::TooManyApiKeys => ErrorKind::Conflict,
             Self::BadCredentials | Self::InvalidToken => ErrorKind::Unauthenticated,
             Self::InvalidLink => ErrorKind::Invalid,
-            Self::Failure(failure) => failure.kind(),
+            Self::Common(failure) => failure.kind(),
         }
     }
 
     fn fields(&self) -> &[FieldError] {
         match self {
-            Self::Failure(failure) => failure.fields(),
+            Self::Common(failure) => failure.fields(),
             _ => &[],
         }
     }

@@ -15,10 +15,10 @@ use serde::Deserialize;
 
 use crate::app::Clients;
 use crate::contract::catalog::{AddImage, ImportOutcome, ImportProducts, ListImages, NewProduct};
-use crate::contract::comments::{CommentsError, RecordComment};
-use crate::contract::payments::{InvoiceLine, InvoiceStatus, ListInvoices, RecordPastInvoice};
+use crate::contract::comments::{CommentsError, ImportComment};
+use crate::contract::payments::{ImportInvoice, InvoiceLine, InvoiceStatus, ListInvoices};
 use crate::contract::users::{CreateUser, ListUsers, UpdateUser, User, UsersError};
-use crate::messaging::{Ctx, Role};
+use crate::messaging::{RequestContext, Role};
 use crate::types::{Clock, PageRequest, ProductId, Quantity, Timestamp, UserId};
 
 /// The demo administrator's address.
@@ -26,7 +26,7 @@ pub const ADMIN: &str = "admin@example.com";
 /// Pictures that are rendered at the same time. More than most machines have cores would only take memory.
 const RENDERED_AT_ONCE: usize = 4;
 /// How long one answer may take, on the slowest machine a demo is tried on.
-const PATIENCE: Duration = Duration::from_secs(120);
+const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -47,7 +47,7 @@ struct DemoProduct {
 struct People {
     customers: Vec<Customer>,
     orders: Vec<Order>,
-    comments: Vec<Said>,
+    comments: Vec<DemoComment>,
 }
 
 #[derive(Deserialize)]
@@ -71,7 +71,7 @@ struct Line {
 }
 
 #[derive(Deserialize)]
-struct Said {
+struct DemoComment {
     customer: String,
     sku: String,
     rating: i32,
@@ -80,7 +80,7 @@ struct Said {
 
 /// What happens to people of the demo who are there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Accounts {
+pub enum ExistingAccounts {
     /// They stay as they are: they may be somebody's own.
     Keep,
     /// They get a new password: they are of a load that was cut short before it told anybody the old one.
@@ -89,7 +89,7 @@ pub enum Accounts {
 
 /// What was loaded.
 #[derive(Debug)]
-pub struct Loaded {
+pub struct DemoSummary {
     /// All products of the demo.
     pub products: usize,
     /// Pictures that were not there before.
@@ -126,9 +126,9 @@ fn of<E: std::fmt::Display>(what: impl Into<String>) -> impl FnOnce(E) -> LoadEr
 pub async fn load(
     clients: &Clients,
     clock: &Clock,
-    accounts: Accounts,
+    accounts: ExistingAccounts,
     step: &dyn Fn(u64, u64),
-) -> Result<Loaded, LoadError> {
+) -> Result<DemoSummary, LoadError> {
     let goods: Vec<DemoProduct> =
         serde_json::from_str(include_str!("products.json")).map_err(of("the demo's products"))?;
     let people: People = serde_json::from_str(include_str!("people.json")).map_err(of("the demo's people"))?;
@@ -158,7 +158,7 @@ pub async fn load(
             Ok((admin.then_some(password), any_new.then_some(customer_password), orders, comments))
         })
         .await?;
-    Ok(Loaded {
+    Ok(DemoSummary {
         products: rows.len(),
         pictures,
         customers: people.customers.len(),
@@ -178,12 +178,12 @@ struct Loader<'a> {
     all: u64,
 }
 
-type Shelf<'a> = HashMap<&'a str, (ProductId, &'a NewProduct)>;
-type Who<'a> = HashMap<&'a str, (UserId, &'a str)>;
+type ProductsBySku<'a> = HashMap<&'a str, (ProductId, &'a NewProduct)>;
+type UsersByEmail<'a> = HashMap<&'a str, (UserId, &'a str)>;
 
 impl Loader<'_> {
-    fn ctx() -> Ctx {
-        Ctx::domain("demo").within(PATIENCE)
+    fn ctx() -> RequestContext {
+        RequestContext::internal("demo").with_timeout(CALL_TIMEOUT)
     }
 
     fn stepped(&self) {
@@ -206,7 +206,7 @@ impl Loader<'_> {
     }
 
     /// Adds the pictures that are missing: several products at once, the pictures of one in their order.
-    async fn pictures(&self, goods: &[DemoProduct], shelf: &Shelf<'_>) -> Result<u64, LoadError> {
+    async fn pictures(&self, goods: &[DemoProduct], shelf: &ProductsBySku<'_>) -> Result<u64, LoadError> {
         let jobs = goods.iter().filter_map(|goods| {
             let (product_id, _) = *shelf.get(goods.product.sku.as_str())?;
             Some(self.pictures_of(goods, product_id))
@@ -257,7 +257,7 @@ impl Loader<'_> {
     }
 
     /// Makes the administrator. Whether the password is theirs now.
-    async fn admin(&self, accounts: Accounts, password: &str) -> Result<bool, LoadError> {
+    async fn admin(&self, accounts: ExistingAccounts, password: &str) -> Result<bool, LoadError> {
         let created_at = self.now.minus(DAY * 45);
         let (_, new) = self.person(ADMIN, "Shop Admin", Role::Admin, created_at, accounts, password).await?;
         Ok(new)
@@ -269,9 +269,9 @@ impl Loader<'_> {
         &self,
         people: &'a People,
         times: &[Timestamp],
-        accounts: Accounts,
+        accounts: ExistingAccounts,
         password: &str,
-    ) -> Result<(Who<'a>, bool), LoadError> {
+    ) -> Result<(UsersByEmail<'a>, bool), LoadError> {
         let jobs = people.customers.iter().enumerate().map(|(at, customer)| async move {
             let first = people.orders.iter().zip(times).find(|(order, _)| order.customer == customer.email);
             let before = MINUTE * (9 + 6 * u32::try_from(at).unwrap_or(0));
@@ -293,7 +293,7 @@ impl Loader<'_> {
         name: &str,
         role: Role,
         created_at: Timestamp,
-        accounts: Accounts,
+        accounts: ExistingAccounts,
         password: &str,
     ) -> Result<(UserId, bool), LoadError> {
         let what = || format!("the account {email}");
@@ -314,7 +314,7 @@ impl Loader<'_> {
             Some(made) => made,
             None => {
                 let user = self.find(email).await?;
-                if accounts == Accounts::Reset {
+                if accounts == ExistingAccounts::Reset {
                     let request = UpdateUser {
                         user_id: user.id,
                         name: None,
@@ -325,7 +325,7 @@ impl Loader<'_> {
                     };
                     users.call(Self::ctx(), request).await.map_err(of(what()))?;
                 }
-                (user.id, accounts == Accounts::Reset)
+                (user.id, accounts == ExistingAccounts::Reset)
             }
         };
         self.stepped();
@@ -347,8 +347,8 @@ impl Loader<'_> {
         &self,
         orders: &[Order],
         times: &[Timestamp],
-        who: &Who<'_>,
-        shelf: &Shelf<'_>,
+        who: &UsersByEmail<'_>,
+        shelf: &ProductsBySku<'_>,
     ) -> Result<u64, LoadError> {
         let mut there: BTreeMap<UserId, usize> = BTreeMap::new();
         for (user_id, _) in who.values() {
@@ -381,7 +381,7 @@ impl Loader<'_> {
                 });
             }
             let currency = currency.ok_or_else(|| of(what())("has no lines"))?;
-            let request = RecordPastInvoice { user_id, lines, currency, status: order.outcome, at: *at };
+            let request = ImportInvoice { user_id, lines, currency, status: order.outcome, at: *at };
             self.clients.payments.call(Self::ctx(), request).await.map_err(of(what()))?;
             new += 1;
         }
@@ -393,8 +393,8 @@ impl Loader<'_> {
         &self,
         people: &People,
         times: &[Timestamp],
-        who: &Who<'_>,
-        shelf: &Shelf<'_>,
+        who: &UsersByEmail<'_>,
+        shelf: &ProductsBySku<'_>,
     ) -> Result<u64, LoadError> {
         let mut new = 0;
         for (n, said) in people.comments.iter().enumerate() {
@@ -410,7 +410,7 @@ impl Loader<'_> {
             let bought = bought.map_or(self.now.minus(DAY * (6 + n % 20)), |(_, time)| *time);
             let after = DAY * (2 + n % 4) + MINUTE * (n * 97 % 600);
             let at = bought.plus(after).min(self.now.minus(MINUTE * (15 + n * 13)));
-            let request = RecordComment {
+            let request = ImportComment {
                 product_id,
                 user_id,
                 author: author.to_owned(),
@@ -444,7 +444,7 @@ fn micros(duration: Duration) -> i64 {
 
 /// A random password of 80 bits, in letters and digits that nobody mistakes for others.
 fn password() -> Result<String, LoadError> {
-    const SIGNS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+    const PASSWORD_ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
     let mut random = [0_u8; 16];
     getrandom::fill(&mut random).map_err(of("a random password"))?;
     let mut text = String::with_capacity(19);
@@ -452,7 +452,7 @@ fn password() -> Result<String, LoadError> {
         if at % 4 == 0 && at > 0 {
             text.push('-');
         }
-        text.push(char::from(SIGNS[usize::from(byte % 32)]));
+        text.push(char::from(PASSWORD_ALPHABET[usize::from(byte % 32)]));
     }
     Ok(text)
 }

@@ -3,7 +3,7 @@
 //! acknowledgement after the effect is durable, the inbox in between: at least once on the way, once in effect.
 //!
 //! What outsiders may rely on (they may bind queues of their own): the exchange `mercat.events`, the routing key, which
-//! is the event's name, and the body, a [`Delivery`] as JSON. Every process declares the queues of all domains before
+//! is the event's name, and the body, a [`EventEnvelope`] as JSON. Every process declares the queues of all domains before
 //! it publishes, so that no event is lost because its hearer has not started yet.
 
 use std::collections::HashMap;
@@ -22,8 +22,8 @@ use lapin::uri::AMQPUri;
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind};
 use tokio::sync::oneshot;
 
-use super::{Deliver, Delivery, Subscriber};
-use crate::messaging::{Ctx, Failure};
+use super::{DeliverEvents, EventEnvelope, Subscriber};
+use crate::messaging::{CommonError, RequestContext};
 use crate::types::fresh;
 
 /// The name under which it is a subscriber of every outbox.
@@ -31,32 +31,32 @@ pub const BROKER: &str = "rabbitmq";
 /// Where all events go.
 const EXCHANGE: &str = "mercat.events";
 /// Where messages go that nobody can read, and the queue that keeps them for people to look at.
-const DEAD: &str = "mercat.dead";
+const DEAD_LETTER: &str = "mercat.dead";
 /// Messages that may be on their way to one domain at once, and told to it at once.
 const PREFETCH: u16 = 256;
 /// How often a message may come back before it counts as dead. Generous: each kill of the process is one.
 const DELIVERIES_MAX: i64 = 1_000;
 /// How long the broker may take for anything. A broker that is short of memory or disk stops answering publishers.
-const PATIENCE: Duration = Duration::from_secs(15);
+const BROKER_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a domain may take for a batch.
-const EFFECT: Duration = Duration::from_secs(30);
+const DELIVER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The first and the longest pause before something that failed is tried again.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 /// Persistent, as AMQP says it.
 const PERSISTENT: u8 = 2;
 /// The type of a message of ours that is no event: whoever sent it learns that everything before it was heard.
-const MARKER: &str = "mercat.marker";
+const BARRIER: &str = "mercat.marker";
 
 /// A domain, and the events it wants.
-pub type Wants = (&'static str, &'static [&'static str]);
+pub type Subscription = (&'static str, &'static [&'static str]);
 
 /// How RabbitMQ is reached from this process. Clones share it.
 #[derive(Clone)]
-pub struct Broker(Arc<Inner>);
+pub struct RabbitMq(Arc<Inner>);
 
 struct Inner {
     uri: AMQPUri,
-    domains: Vec<Wants>,
+    domains: Vec<Subscription>,
     /// One to publish on and one to hear on: a broker that is short of anything stops reading publishers.
     links: [tokio::sync::Mutex<Option<Connection>>; 2],
     /// Whether what events need was made, and nothing has gone wrong since: a broker that came back may have come back
@@ -68,7 +68,7 @@ struct Inner {
 }
 
 #[derive(Clone, Copy)]
-enum Way {
+enum ConnectionRole {
     Out = 0,
     In = 1,
 }
@@ -80,8 +80,8 @@ pub enum BrokerError {
     #[error("{0}")]
     Amqp(#[from] lapin::Error),
     /// It did not answer.
-    #[error("no answer within {} seconds", PATIENCE.as_secs())]
-    Silent,
+    #[error("no answer within {} seconds", BROKER_TIMEOUT.as_secs())]
+    Timeout,
     /// It did not take an event that somebody wants.
     #[error("an event was not taken")]
     Refused,
@@ -94,16 +94,16 @@ pub enum BrokerError {
 }
 
 /// The hearing of some domains' queues; ends when dropped.
-pub struct Hearing {
-    broker: Broker,
+pub struct Consumer {
+    broker: RabbitMq,
     domains: Vec<&'static str>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
-impl Broker {
+impl RabbitMq {
     /// A broker at `uri` that carries events to `domains`. It is reached when it is first needed.
     #[must_use]
-    pub fn new(uri: AMQPUri, domains: Vec<Wants>) -> Self {
+    pub fn new(uri: AMQPUri, domains: Vec<Subscription>) -> Self {
         Self(Arc::new(Inner {
             uri,
             domains,
@@ -129,7 +129,7 @@ impl Broker {
 
     /// Tries whether it can be reached and has what events need.
     pub async fn probe(&self) -> Result<(), BrokerError> {
-        self.channel(Way::Out).await.map(drop)
+        self.channel(ConnectionRole::Out).await.map(drop)
     }
 
     /// The broker as the one subscriber of a domain's outbox: what it is told is published, and it says yes when the
@@ -147,24 +147,24 @@ impl Broker {
                     broker.mistrust().await;
                 }
                 broker.note(&published);
-                published.map_err(|_| Failure::Unavailable)
+                published.map_err(|_| CommonError::Unavailable)
             })
         })
     }
 
     /// Starts to hear for domains of this process. Must be called on an actix system's thread.
     #[must_use]
-    pub fn hear(&self, domains: Vec<Subscriber>) -> Hearing {
+    pub fn hear(&self, domains: Vec<Subscriber>) -> Consumer {
         let names = domains.iter().map(Subscriber::name).collect();
         let tasks = domains.into_iter().map(|domain| actix::spawn(hear(self.clone(), domain))).collect();
-        Hearing { broker: self.clone(), domains: names, tasks }
+        Consumer { broker: self.clone(), domains: names, tasks }
     }
 
-    async fn publish(&self, open: &mut Option<Channel>, events: &[Delivery]) -> Result<(), BrokerError> {
+    async fn publish(&self, open: &mut Option<Channel>, events: &[EventEnvelope]) -> Result<(), BrokerError> {
         let channel = match open {
             Some(channel) if channel.status().connected() => channel,
             _ => {
-                let channel = self.channel(Way::Out).await?;
+                let channel = self.channel(ConnectionRole::Out).await?;
                 in_time(channel.confirm_select(ConfirmSelectOptions::default())).await?;
                 open.insert(channel)
             }
@@ -199,7 +199,7 @@ impl Broker {
 
     /// A channel on the connection of this way, which is opened again when it has broken, to a broker that has what
     /// events need.
-    async fn channel(&self, way: Way) -> Result<Channel, BrokerError> {
+    async fn channel(&self, way: ConnectionRole) -> Result<Channel, BrokerError> {
         let mut link = self.0.links[way as usize].lock().await;
         let channel = match link.as_ref().filter(|connection| connection.status().connected()) {
             Some(connection) => in_time(connection.create_channel()).await?,
@@ -225,20 +225,20 @@ impl Broker {
     /// Makes what events need, unless it is there: the exchange, a queue for each domain and one for the dead.
     async fn declare(&self, channel: &Channel) -> Result<(), BrokerError> {
         let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
-        for exchange in [EXCHANGE, DEAD] {
+        for exchange in [EXCHANGE, DEAD_LETTER] {
             in_time(channel.exchange_declare(exchange.into(), ExchangeKind::Topic, durable, FieldTable::default()))
                 .await?;
         }
         // All at once: one after the other they would be most of what a start waits for.
         let domains = self.0.domains.iter().map(async |(domain, wants)| {
             let mut arguments = quorum();
-            arguments.insert("x-dead-letter-exchange".into(), long(DEAD));
+            arguments.insert("x-dead-letter-exchange".into(), long(DEAD_LETTER));
             arguments.insert("x-delivery-limit".into(), DELIVERIES_MAX.into());
             // Several processes of one domain take turns, they do not share: events have their effects in order.
             arguments.insert("x-single-active-consumer".into(), true.into());
             self.queue(channel, &queue(domain), arguments, EXCHANGE, wants).await
         });
-        let dead = self.queue(channel, DEAD, quorum(), DEAD, &["#"]);
+        let dead = self.queue(channel, DEAD_LETTER, quorum(), DEAD_LETTER, &["#"]);
         try_join(dead, try_join_all(domains)).await.map(drop)
     }
 
@@ -276,21 +276,21 @@ impl Broker {
     }
 }
 
-impl Hearing {
+impl Consumer {
     /// Waits until everything that is in the domains' queues by now has had its effect.
     ///
     /// # Errors
     /// `Unavailable` when the broker cannot be reached, or another process hears for one of the domains.
-    pub async fn catch_up(&self) -> Result<(), Failure> {
+    pub async fn catch_up(&self) -> Result<(), CommonError> {
         let (mut ids, mut heard) = (Vec::new(), Vec::new());
         let marked = async {
-            let channel = self.broker.channel(Way::Out).await?;
+            let channel = self.broker.channel(ConnectionRole::Out).await?;
             for domain in &self.domains {
                 let (id, (hear, wait)) = (fresh().to_string(), oneshot::channel());
                 self.broker.markers().insert(id.clone(), hear);
                 ids.push(id.clone());
                 heard.push(wait);
-                let properties = BasicProperties::default().with_type(MARKER.into()).with_message_id(id.into());
+                let properties = BasicProperties::default().with_type(BARRIER.into()).with_message_id(id.into());
                 let (to, options) = (queue(domain).as_str().into(), BasicPublishOptions::default());
                 in_time(channel.basic_publish("".into(), to, options, &[], properties)).await?;
             }
@@ -298,16 +298,16 @@ impl Hearing {
         };
         let marked = marked.await;
         let all = match marked {
-            Ok(()) => tokio::time::timeout(EFFECT, try_join_all(heard)).await.is_ok_and(|all| all.is_ok()),
+            Ok(()) => tokio::time::timeout(DELIVER_TIMEOUT, try_join_all(heard)).await.is_ok_and(|all| all.is_ok()),
             Err(_) => false,
         };
         let mut waiting = self.broker.markers();
         ids.iter().for_each(|id| drop(waiting.remove(id)));
-        if all { Ok(()) } else { Err(Failure::Unavailable) }
+        if all { Ok(()) } else { Err(CommonError::Unavailable) }
     }
 }
 
-impl Drop for Hearing {
+impl Drop for Consumer {
     fn drop(&mut self) {
         for task in &self.tasks {
             task.abort();
@@ -330,31 +330,31 @@ fn quorum() -> FieldTable {
 }
 
 async fn in_time<T>(work: impl Future<Output = lapin::Result<T>>) -> Result<T, BrokerError> {
-    match tokio::time::timeout(PATIENCE, work).await {
+    match tokio::time::timeout(BROKER_TIMEOUT, work).await {
         Ok(done) => Ok(done?),
-        Err(_) => Err(BrokerError::Silent),
+        Err(_) => Err(BrokerError::Timeout),
     }
 }
 
 /// Hears for one domain, for ever.
-async fn hear(broker: Broker, domain: Subscriber) {
-    let mut pause = PAUSE.0;
+async fn hear(broker: RabbitMq, domain: Subscriber) {
+    let mut pause = BACKOFF.0;
     loop {
         let begun = tokio::time::Instant::now();
         let ended = hear_until_it_breaks(&broker, &domain).await.map(|never| match never {});
         broker.note(&ended);
         broker.mistrust().await;
         // What worked for a while starts over with a short pause.
-        if begun.elapsed() > PAUSE.1 {
-            pause = PAUSE.0;
+        if begun.elapsed() > BACKOFF.1 {
+            pause = BACKOFF.0;
         }
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(PAUSE.1);
+        pause = (pause * 2).min(BACKOFF.1);
     }
 }
 
-async fn hear_until_it_breaks(broker: &Broker, domain: &Subscriber) -> Result<std::convert::Infallible, BrokerError> {
-    let channel = broker.channel(Way::In).await?;
+async fn hear_until_it_breaks(broker: &RabbitMq, domain: &Subscriber) -> Result<std::convert::Infallible, BrokerError> {
+    let channel = broker.channel(ConnectionRole::In).await?;
     in_time(channel.basic_qos(PREFETCH, BasicQosOptions::default())).await?;
     let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
     let mut messages =
@@ -368,12 +368,12 @@ async fn hear_until_it_breaks(broker: &Broker, domain: &Subscriber) -> Result<st
         }
         let (mut events, mut markers, mut last) = (Vec::new(), Vec::new(), None);
         for message in &batch {
-            if message.properties.kind().as_ref().is_some_and(|kind| kind.as_str() == MARKER) {
+            if message.properties.kind().as_ref().is_some_and(|kind| kind.as_str() == BARRIER) {
                 markers.extend(message.properties.message_id().as_ref().map(ToString::to_string));
-            } else if let Ok(event) = serde_json::from_slice::<Delivery>(&message.data) {
+            } else if let Ok(event) = serde_json::from_slice::<EventEnvelope>(&message.data) {
                 events.push(event);
             } else {
-                log::error!("events: {} got a message that is no event; it lies in {DEAD}", domain.name());
+                log::error!("events: {} got a message that is no event; it lies in {DEAD_LETTER}", domain.name());
                 message.reject(BasicRejectOptions { requeue: false }).await?;
                 continue;
             }
@@ -394,16 +394,20 @@ async fn hear_until_it_breaks(broker: &Broker, domain: &Subscriber) -> Result<st
 
 /// Tells a domain until it says yes. The messages stay unacknowledged meanwhile: with a domain that is down nothing gets
 /// lost, and nothing goes round in circles.
-async fn tell(domain: &Subscriber, events: Vec<Delivery>) {
+async fn tell(domain: &Subscriber, events: Vec<EventEnvelope>) {
     if events.is_empty() {
         return;
     }
-    let mut pause = PAUSE.0;
-    while let Err(failure) =
-        domain.tell(Ctx::domain("rabbitmq").within(EFFECT), Deliver { events: events.clone() }).await
+    let mut pause = BACKOFF.0;
+    while let Err(failure) = domain
+        .tell(
+            RequestContext::internal("rabbitmq").with_timeout(DELIVER_TIMEOUT),
+            DeliverEvents { events: events.clone() },
+        )
+        .await
     {
         log::warn!("events: {} did not take what came from RabbitMQ: {failure}", domain.name());
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(PAUSE.1);
+        pause = (pause * 2).min(BACKOFF.1);
     }
 }

@@ -11,12 +11,12 @@ mod remote;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::messaging::Failure;
+use crate::messaging::CommonError;
 use crate::types::{EventId, Timestamp};
 
-pub use broker::{BROKER, Broker, BrokerError, Hearing, Wants};
+pub use broker::{BROKER, BrokerError, Consumer, RabbitMq, Subscription};
 pub use relay::{Relay, Subscriber};
-pub use remote::{Fetch, next};
+pub use remote::{EventPuller, next};
 
 /// Something that happened in a domain. Written in the transaction that made it happen, told after it is durable.
 pub trait Event: Serialize + DeserializeOwned + Send + 'static {
@@ -36,7 +36,7 @@ macro_rules! events {
 
 /// An event on its way.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Delivery {
+pub struct EventEnvelope {
     /// Unique for ever: by it a subscriber knows an event it has already seen.
     pub id: EventId,
     /// The event's name.
@@ -50,25 +50,25 @@ pub struct Delivery {
     pub trace: Option<String>,
 }
 
-impl Delivery {
+impl EventEnvelope {
     /// The event inside, if it is an `E`.
     ///
     /// # Errors
     /// When the name is that of an `E` and the data are not: the sender speaks another version.
-    pub fn open<E: Event>(&self) -> Result<Option<E>, serde_json::Error> {
+    pub fn decode<E: Event>(&self) -> Result<Option<E>, serde_json::Error> {
         if self.name == E::NAME { E::deserialize(&self.data).map(Some) } else { Ok(None) }
     }
 }
 
 /// Told to a subscriber: these happened, in this order. Told again until it is answered with yes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Deliver {
+pub struct DeliverEvents {
     /// What happened.
-    pub events: Vec<Delivery>,
+    pub events: Vec<EventEnvelope>,
 }
 
-crate::requests! { Failure;
-    "events.Deliver": Deliver => (), retry, |_| Access::Domains;
+crate::requests! { CommonError;
+    "events.DeliverEvents": DeliverEvents => (), retry, |_| Access::Internal;
 }
 
 #[cfg(test)]

@@ -7,20 +7,21 @@ use actix::{Actor, Context, Handler};
 use futures_util::future::LocalBoxFuture;
 use tokio::task::JoinHandle;
 
-use super::{Deliver, Delivery};
-use crate::messaging::{Client, Ctx, Envelope, Failure};
+use super::{DeliverEvents, EventEnvelope};
+use crate::messaging::{Client, CommonError, Envelope, RequestContext};
 use crate::store::Store;
 
 /// How many events are read and told at once.
 pub(super) const BATCH: i64 = 256;
 /// How long a relay sleeps at most when nobody wakes it: how news of another process on the same database are found.
-const NAP: Duration = Duration::from_millis(700);
+const POLL_INTERVAL: Duration = Duration::from_millis(700);
 /// How much longer the next subscriber's relay sleeps. All waking at once would want a thread each to read.
-const STAGGER: Duration = Duration::from_millis(37);
+const POLL_STAGGER: Duration = Duration::from_millis(37);
 /// The first and the longest pause before a subscriber that failed is tried again.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
-type Tell = Arc<dyn Fn(Ctx, Deliver) -> LocalBoxFuture<'static, Result<(), Failure>> + Send + Sync>;
+type DeliverFn =
+    Arc<dyn Fn(RequestContext, DeliverEvents) -> LocalBoxFuture<'static, Result<(), CommonError>> + Send + Sync>;
 
 /// Somebody who wants to hear of some events.
 #[derive(Clone)]
@@ -28,17 +29,17 @@ pub struct Subscriber {
     pub(super) name: &'static str,
     /// Everything, when none are named.
     wants: Option<&'static [&'static str]>,
-    tell: Tell,
+    tell: DeliverFn,
 }
 
 impl Subscriber {
     /// The domain behind `client`, which wants the events named in `wants`.
     pub fn new<A>(name: &'static str, wants: &'static [&'static str], client: &Client<A>) -> Self
     where
-        A: Actor<Context = Context<A>> + Handler<Envelope<Deliver>>,
+        A: Actor<Context = Context<A>> + Handler<Envelope<DeliverEvents>>,
     {
         let client = client.clone();
-        let tell: Tell = Arc::new(move |ctx, deliver| {
+        let tell: DeliverFn = Arc::new(move |ctx, deliver| {
             let client = client.clone();
             Box::pin(async move { client.call(ctx, deliver).await })
         });
@@ -48,18 +49,18 @@ impl Subscriber {
     /// Somebody who wants to hear of everything, and takes it by `tell`.
     pub fn of_everything(
         name: &'static str,
-        tell: impl Fn(Deliver) -> LocalBoxFuture<'static, Result<(), Failure>> + Send + Sync + 'static,
+        tell: impl Fn(DeliverEvents) -> LocalBoxFuture<'static, Result<(), CommonError>> + Send + Sync + 'static,
     ) -> Self {
         Self { name, wants: None, tell: Arc::new(move |_, deliver| tell(deliver)) }
     }
 
     /// Tells it. What it said yes to is durable there.
-    pub async fn tell(&self, ctx: Ctx, deliver: Deliver) -> Result<(), Failure> {
+    pub async fn tell(&self, ctx: RequestContext, deliver: DeliverEvents) -> Result<(), CommonError> {
         (self.tell)(ctx, deliver).await
     }
 
     /// Whether it wants to hear of this.
-    pub(super) fn wants(&self, event: &Delivery) -> bool {
+    pub(super) fn wants(&self, event: &EventEnvelope) -> bool {
         self.wants.is_none_or(|wants| wants.contains(&event.name.as_str()))
     }
 
@@ -88,7 +89,7 @@ impl Relay {
     /// Carries them to one more. Must be called on an actix system's thread.
     pub fn add(&self, to: Subscriber) {
         let mut carried = self.carried();
-        let (name, nap) = (to.name, NAP + STAGGER * u32::try_from(carried.len()).unwrap_or(0));
+        let (name, nap) = (to.name, POLL_INTERVAL + POLL_STAGGER * u32::try_from(carried.len()).unwrap_or(0));
         carried.push((name, actix::spawn(carry(self.source.clone(), to, nap))));
     }
 
@@ -129,34 +130,38 @@ impl Drop for Relay {
 }
 
 async fn carry(source: Store, to: Subscriber, nap: Duration) {
-    let mut pause = PAUSE.0;
+    let mut pause = BACKOFF.0;
     loop {
         // Asked for before the outbox is read: an event that is committed in between wakes us at once.
-        let news = source.outbox_news();
+        let news = source.outbox_changed();
         match carry_some(&source, &to).await {
-            Ok(true) => pause = PAUSE.0,
+            Ok(true) => pause = BACKOFF.0,
             Ok(false) => {
-                pause = PAUSE.0;
+                pause = BACKOFF.0;
                 let _ = tokio::time::timeout(nap, news).await;
             }
             Err(failure) => {
                 log::warn!("events: {} did not take {}'s events: {failure}", to.name, source.domain());
                 tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(PAUSE.1);
+                pause = (pause * 2).min(BACKOFF.1);
             }
         }
     }
 }
 
 /// Tells one batch; says whether there was any.
-async fn carry_some(source: &Store, to: &Subscriber) -> Result<bool, Failure> {
-    let rows = source.outbox_after(to.name, BATCH).await?;
+async fn carry_some(source: &Store, to: &Subscriber) -> Result<bool, CommonError> {
+    let rows = source.outbox_read_after(to.name, BATCH).await?;
     let Some((last, _)) = rows.last() else { return Ok(false) };
     let last = *last;
-    let events: Vec<Delivery> = rows.into_iter().map(|(_, event)| event).filter(|event| to.wants(event)).collect();
+    let events: Vec<EventEnvelope> = rows.into_iter().map(|(_, event)| event).filter(|event| to.wants(event)).collect();
     if !events.is_empty() {
-        to.tell(Ctx::domain(source.domain()).within(Duration::from_secs(30)), Deliver { events }).await?;
+        to.tell(
+            RequestContext::internal(source.domain()).with_timeout(Duration::from_secs(30)),
+            DeliverEvents { events },
+        )
+        .await?;
     }
-    source.outbox_told(to.name, last).await?;
+    source.outbox_advance_cursor(to.name, last).await?;
     Ok(true)
 }

@@ -7,23 +7,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Deliver, Delivery, Subscriber};
+use super::{DeliverEvents, EventEnvelope, Subscriber};
 use crate::messaging::grpc::proto::{EventsReply, EventsRequest};
-use crate::messaging::grpc::{NEWS_WITHIN, Peer, Trouble};
-use crate::messaging::{Ctx, Failure};
+use crate::messaging::grpc::{CallError, LONG_POLL_TIMEOUT, Peer};
+use crate::messaging::{CommonError, RequestContext};
 use crate::store::Store;
 
 /// How long a subscriber leaves a source alone that tells it by itself.
-const TOLD_BY_SOURCE: Duration = Duration::from_secs(15);
+const PUSHED_RECHECK: Duration = Duration::from_secs(15);
 /// The first and the longest pause after a source could not be asked.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// How long the store is waited for when nobody wakes it.
-const NAP: Duration = Duration::from_millis(700);
+const POLL_INTERVAL: Duration = Duration::from_millis(700);
 
 /// The fetching of one remote domain's events for one subscriber here. It stops when dropped.
-pub struct Fetch(tokio::task::JoinHandle<()>);
+pub struct EventPuller(tokio::task::JoinHandle<()>);
 
-impl Fetch {
+impl EventPuller {
     /// Starts to fetch the events of `source` at `peer` for `to`. Must be called on an actix system's thread.
     #[must_use]
     pub fn start(source: &'static str, peer: Arc<Peer>, to: Subscriber) -> Self {
@@ -31,27 +31,27 @@ impl Fetch {
     }
 }
 
-impl Drop for Fetch {
+impl Drop for EventPuller {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
 async fn fetch(source: &'static str, peer: Arc<Peer>, to: Subscriber) {
-    let (mut pause, mut told) = (PAUSE.0, 0);
+    let (mut pause, mut told) = (BACKOFF.0, 0);
     loop {
         let request = EventsRequest { source: source.to_owned(), subscriber: to.name.to_owned(), told };
         let done = match peer.events(request).await {
             Ok(reply) => take(source, &to, reply).await,
-            Err(Trouble::NotSent(why) | Trouble::Unknown(why) | Trouble::Refused(_, why)) => Err(why),
+            Err(CallError::NotSent(why) | CallError::Unknown(why) | CallError::Refused(_, why)) => Err(why),
         };
         match done {
-            Ok(Some(last)) => (told, pause) = (last, PAUSE.0),
-            Ok(None) => tokio::time::sleep(TOLD_BY_SOURCE).await,
+            Ok(Some(last)) => (told, pause) = (last, BACKOFF.0),
+            Ok(None) => tokio::time::sleep(PUSHED_RECHECK).await,
             Err(why) => {
                 log::debug!("events: {source}'s cannot be fetched for {}: {why}", to.name);
                 tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(PAUSE.1);
+                pause = (pause * 2).min(BACKOFF.1);
             }
         }
     }
@@ -65,12 +65,12 @@ async fn take(source: &'static str, to: &Subscriber, reply: EventsReply) -> Resu
     if reply.last == 0 {
         return Ok(Some(0));
     }
-    let mut events: Vec<Delivery> = serde_json::from_slice(&reply.events).map_err(|error| error.to_string())?;
+    let mut events: Vec<EventEnvelope> = serde_json::from_slice(&reply.events).map_err(|error| error.to_string())?;
     // The source may be of another version and know of other wishes.
     events.retain(|event| to.wants(event));
     if !events.is_empty() {
-        let ctx = Ctx::domain(source).within(Duration::from_secs(30));
-        to.tell(ctx, Deliver { events }).await.map_err(|failure| failure.to_string())?;
+        let ctx = RequestContext::internal(source).with_timeout(Duration::from_secs(30));
+        to.tell(ctx, DeliverEvents { events }).await.map_err(|failure| failure.to_string())?;
     }
     Ok(Some(reply.last))
 }
@@ -80,32 +80,37 @@ async fn take(source: &'static str, to: &Subscriber, reply: EventsReply) -> Resu
 ///
 /// # Errors
 /// When the database cannot be read or written.
-pub async fn next(source: Store, subscriber: &'static str, wants: &[&str], told: i64) -> Result<EventsReply, Failure> {
+pub async fn next(
+    source: Store,
+    subscriber: &'static str,
+    wants: &[&str],
+    told: i64,
+) -> Result<EventsReply, CommonError> {
     if told > 0 {
-        source.outbox_told(subscriber, told).await?;
+        source.outbox_advance_cursor(subscriber, told).await?;
     }
-    let end = tokio::time::Instant::now() + NEWS_WITHIN;
+    let end = tokio::time::Instant::now() + LONG_POLL_TIMEOUT;
     loop {
-        let news = source.outbox_news();
-        let rows = source.outbox_after(subscriber, super::relay::BATCH).await?;
+        let news = source.outbox_changed();
+        let rows = source.outbox_read_after(subscriber, super::relay::BATCH).await?;
         let Some((last, _)) = rows.last() else {
             if tokio::time::Instant::now() >= end {
                 return Ok(EventsReply::default());
             }
-            let _ = tokio::time::timeout(NAP, news).await;
+            let _ = tokio::time::timeout(POLL_INTERVAL, news).await;
             continue;
         };
         let last = *last;
-        let events: Vec<Delivery> =
+        let events: Vec<EventEnvelope> =
             rows.into_iter().map(|(_, event)| event).filter(|event| wants.contains(&event.name.as_str())).collect();
         if events.is_empty() {
             // Nothing of interest to it: passed over without a way across the wire.
-            source.outbox_told(subscriber, last).await?;
+            source.outbox_advance_cursor(subscriber, last).await?;
             continue;
         }
         let events = serde_json::to_vec(&events).map_err(|error| {
             log::error!("events of {} have no JSON form: {error}", source.domain());
-            Failure::Internal
+            CommonError::Internal
         })?;
         return Ok(EventsReply { events: events.into(), last, told_by_source: false });
     }

@@ -24,8 +24,8 @@ use crate::contract::cart::{AddItem, Checkout};
 use crate::contract::catalog::{CreateProduct, NewProduct};
 use crate::contract::payments::{Invoice, PayInvoice};
 use crate::contract::users::CreateUser;
-use crate::messaging::{Ctx, IdempotencyKey, Role};
-use crate::settings::{Events, Settings};
+use crate::messaging::{IdempotencyKey, RequestContext, Role};
+use crate::settings::{EventTransport, Settings};
 use crate::types::{Clock, ProductId};
 
 fn broker(host: &str) -> Option<String> {
@@ -60,7 +60,8 @@ impl Shop {
     async fn open(url: &str) -> Self {
         let _ = env_logger::builder().is_test(true).try_init();
         let dir = TempDir::new().unwrap();
-        let settings = Settings { events: Events::RabbitMq(url.parse().unwrap()), ..Settings::for_test(dir.path()) };
+        let settings =
+            Settings { events: EventTransport::RabbitMq(url.parse().unwrap()), ..Settings::for_test(dir.path()) };
         let app = App::open(settings, Clock::system()).unwrap();
         let product: NewProduct = serde_json::from_value(json!({
             "name": "Teapot", "sku": "teapot", "description": "Round", "price": 4_800, "currency": "EUR", "stock": 100,
@@ -101,8 +102,8 @@ impl Shop {
 /// The trace in which every order is paid.
 const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-fn plain() -> Ctx {
-    Ctx::domain("test")
+fn plain() -> RequestContext {
+    RequestContext::internal("test")
 }
 
 /// A way to the broker that can be cut.

@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
 use super::grpc::{Peer, Remote, RemoteAddress};
-use super::{Ctx, Envelope, Failure, Request, Vitals, hooks, trace};
+use super::{ActorHealth, CommonError, Envelope, Request, RequestContext, hooks, trace};
 use crate::types::{Clock, Timestamp};
 
 /// Asks one domain.
@@ -21,54 +21,54 @@ use crate::types::{Clock, Timestamp};
 /// at its new place, and who asks meanwhile waits.
 pub struct Client<A: Actor> {
     domain: &'static str,
-    seat: Arc<Seat<A>>,
+    seat: Arc<Target<A>>,
 }
 
 /// Where the domain is at present.
-struct Seat<A: Actor> {
-    side: RwLock<Arc<Side<A>>>,
+struct Target<A: Actor> {
+    side: RwLock<Arc<Backend<A>>>,
     /// Told when that changes.
     moved: watch::Sender<()>,
 }
 
 /// One place of the domain.
-struct Side<A: Actor> {
-    to: To<A>,
+struct Backend<A: Actor> {
+    to: BackendKind<A>,
     permits: Arc<Semaphore>,
     in_flight_max: usize,
 }
 
-impl<A: Actor> Side<A> {
-    fn new(to: To<A>, in_flight_max: usize) -> Arc<Self> {
+impl<A: Actor> Backend<A> {
+    fn new(to: BackendKind<A>, in_flight_max: usize) -> Arc<Self> {
         Arc::new(Self { to, permits: Arc::new(Semaphore::new(in_flight_max)), in_flight_max })
     }
 
     const fn is_here(&self) -> bool {
-        matches!(self.to, To::Local { .. })
+        matches!(self.to, BackendKind::Local { .. })
     }
 }
 
 /// Whose request something is logged of.
-struct Asked {
+struct LogFields {
     request_id: Arc<str>,
     trace: Option<Arc<str>>,
 }
 
-impl From<&Ctx> for Asked {
-    fn from(ctx: &Ctx) -> Self {
+impl From<&RequestContext> for LogFields {
+    fn from(ctx: &RequestContext) -> Self {
         Self { request_id: Arc::clone(&ctx.request_id), trace: ctx.trace.clone() }
     }
 }
 
 /// Leave to ask a domain at a place.
-struct Admitted<A: Actor> {
-    side: Arc<Side<A>>,
+struct CallPermit<A: Actor> {
+    side: Arc<Backend<A>>,
     _permit: OwnedSemaphorePermit,
 }
 
-enum To<A: Actor> {
+enum BackendKind<A: Actor> {
     /// In this process.
-    Local { address: Addr<A>, vitals: Arc<Vitals>, storage: Arc<Storage> },
+    Local { address: Addr<A>, vitals: Arc<ActorHealth>, storage: Arc<StorageHealth> },
     /// In another process.
     Remote(Remote),
     /// On its way from one to the other. The permits are for those who wait.
@@ -81,10 +81,10 @@ enum To<A: Actor> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Health {
     /// Its state.
-    pub status: HealthState,
+    pub status: HealthStatus,
     /// Where it runs: `local`, `off`, or the address of another process.
     pub place: Cow<'static, str>,
-    /// Since when it has been in this state, as far as this process has looked.
+    /// StatusTracker when it has been in this state, as far as this process has looked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
     /// How many requests it has in hand.
@@ -113,11 +113,11 @@ impl Health {
 
 /// Remembers since when a domain has been in its state. Somebody has to look now and then.
 #[derive(Debug, Default)]
-pub struct Since(Mutex<Option<(HealthState, Timestamp)>>);
+pub struct StatusTracker(Mutex<Option<(HealthStatus, Timestamp)>>);
 
-impl Since {
+impl StatusTracker {
     /// Notes the state of now; gives since when it has been so.
-    pub fn note(&self, state: HealthState, clock: &Clock) -> Timestamp {
+    pub fn note(&self, state: HealthStatus, clock: &Clock) -> Timestamp {
         let mut noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match *noted {
             Some((before, since)) if before == state => since,
@@ -132,14 +132,14 @@ impl Since {
 
 /// How a domain's database is, noted by whoever works on it.
 #[derive(Debug, Default)]
-pub struct Storage {
+pub struct StorageHealth {
     /// Whether the last try to write failed.
     pub read_only: AtomicBool,
     /// Whether the last try to read failed.
     pub unreadable: AtomicBool,
 }
 
-impl Storage {
+impl StorageHealth {
     /// Whether anything is wrong with it.
     #[must_use]
     pub fn is_in_trouble(&self) -> bool {
@@ -150,7 +150,7 @@ impl Storage {
 /// Whether a domain answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum HealthState {
+pub enum HealthStatus {
     /// It answers.
     Up,
     /// It answers, but is full or has lately been restarted.
@@ -167,13 +167,13 @@ impl<A: Actor> Clone for Client<A> {
     }
 }
 
-impl<A: Actor> Seat<A> {
-    fn side(&self) -> Arc<Side<A>> {
+impl<A: Actor> Target<A> {
+    fn side(&self) -> Arc<Backend<A>> {
         Arc::clone(&self.side.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Puts the domain there; gives where it was.
-    fn place(&self, side: Arc<Side<A>>) -> Arc<Side<A>> {
+    fn place(&self, side: Arc<Backend<A>>) -> Arc<Backend<A>> {
         let before = std::mem::replace(&mut *self.side.write().unwrap_or_else(PoisonError::into_inner), side);
         self.moved.send_replace(());
         before
@@ -182,8 +182,8 @@ impl<A: Actor> Seat<A> {
 
 /// A domain that nobody reaches for a while: new calls wait. Dropped, it is where it was before.
 pub struct Pause<A: Actor> {
-    seat: Arc<Seat<A>>,
-    before: Option<Arc<Side<A>>>,
+    seat: Arc<Target<A>>,
+    before: Option<Arc<Backend<A>>>,
 }
 
 impl<A: Actor> Pause<A> {
@@ -211,9 +211,9 @@ impl<A: Actor> Drop for Pause<A> {
 }
 
 impl<A: Actor<Context = Context<A>>> Client<A> {
-    fn new(domain: &'static str, to: To<A>, in_flight_max: usize) -> Self {
-        let side = RwLock::new(Side::new(to, in_flight_max));
-        Self { domain, seat: Arc::new(Seat { side, moved: watch::Sender::new(()) }) }
+    fn new(domain: &'static str, to: BackendKind<A>, in_flight_max: usize) -> Self {
+        let side = RwLock::new(Backend::new(to, in_flight_max));
+        Self { domain, seat: Arc::new(Target { side, moved: watch::Sender::new(()) }) }
     }
 
     /// A client of a domain in this process that may have `in_flight_max` requests in hand. `storage` says how the
@@ -222,31 +222,31 @@ impl<A: Actor<Context = Context<A>>> Client<A> {
     pub fn local(
         domain: &'static str,
         address: Addr<A>,
-        vitals: Arc<Vitals>,
+        vitals: Arc<ActorHealth>,
         in_flight_max: usize,
-        storage: Arc<Storage>,
+        storage: Arc<StorageHealth>,
     ) -> Self {
-        Self::new(domain, To::Local { address, vitals, storage }, in_flight_max)
+        Self::new(domain, BackendKind::Local { address, vitals, storage }, in_flight_max)
     }
 
     /// A client of a domain in another process, of which so many requests may be in hand.
     #[must_use]
     pub fn remote(domain: &'static str, remote: Remote, in_flight_max: usize) -> Self {
-        Self::new(domain, To::Remote(remote), in_flight_max)
+        Self::new(domain, BackendKind::Remote(remote), in_flight_max)
     }
 
     /// A client of a domain that is switched off: every call fails as unavailable.
     #[must_use]
     pub fn off(domain: &'static str) -> Self {
-        Self::new(domain, To::Off, 1)
+        Self::new(domain, BackendKind::Off, 1)
     }
 
     /// The other process the domain is in, if it is in one.
     #[must_use]
     pub fn elsewhere(&self) -> Option<Arc<Peer>> {
         match &self.seat.side().to {
-            To::Remote(remote) => Some(Arc::clone(remote.peer())),
-            To::Local { .. } | To::Moving | To::Off => None,
+            BackendKind::Remote(remote) => Some(Arc::clone(remote.peer())),
+            BackendKind::Local { .. } | BackendKind::Moving | BackendKind::Off => None,
         }
     }
 
@@ -259,7 +259,7 @@ impl<A: Actor<Context = Context<A>>> Client<A> {
     /// Lets no new call begin: whoever asks waits.
     #[must_use]
     pub fn pause(&self) -> Pause<A> {
-        let before = self.seat.place(Side::new(To::Moving, self.seat.side().in_flight_max));
+        let before = self.seat.place(Backend::new(BackendKind::Moving, self.seat.side().in_flight_max));
         Pause { seat: Arc::clone(&self.seat), before: Some(before) }
     }
 
@@ -273,7 +273,7 @@ impl<A: Actor<Context = Context<A>>> Client<A> {
     /// Besides the domain's own errors: `Overloaded` (certainly not done), `Unavailable`, `DeadlineExceeded` and
     /// `Internal` after a panic (nobody knows whether it was done; so it is not repeated here). A domain in another
     /// process is asked again where the contract allows it; see [`super::grpc`].
-    pub async fn call<R: Request>(&self, ctx: Ctx, request: R) -> Result<R::Reply, R::Error>
+    pub async fn call<R: Request>(&self, ctx: RequestContext, request: R) -> Result<R::Reply, R::Error>
     where
         A: Handler<Envelope<R>>,
     {
@@ -282,30 +282,37 @@ impl<A: Actor<Context = Context<A>>> Client<A> {
         watched.end(match self.admit(side, R::NAME, &ctx).await {
             Err(refused) => Err(refused.into()),
             Ok(admitted) => match &admitted.side.to {
-                To::Local { address, vitals, .. } => self.ask_here(address, vitals, ctx, request).await,
-                To::Remote(remote) => remote.call(ctx, request).await,
-                To::Moving | To::Off => Err(Failure::Unavailable.into()),
+                BackendKind::Local { address, vitals, .. } => self.ask_here(address, vitals, ctx, request).await,
+                BackendKind::Remote(remote) => remote.call(ctx, request).await,
+                BackendKind::Moving | BackendKind::Off => Err(CommonError::Unavailable.into()),
             },
         })
     }
 
     /// Where the domain is, with leave to ask it there; while it moves, waits. The same for every message: compiled
     /// once for each domain.
-    async fn admit(&self, mut side: Arc<Side<A>>, name: &str, ctx: &Ctx) -> Result<Admitted<A>, Failure> {
+    async fn admit(
+        &self,
+        mut side: Arc<Backend<A>>,
+        name: &str,
+        ctx: &RequestContext,
+    ) -> Result<CallPermit<A>, CommonError> {
         loop {
             let permit = Arc::clone(&side.permits).try_acquire_owned();
             match permit {
-                Ok(permit) if !matches!(side.to, To::Moving) => return Ok(Admitted { side, _permit: permit }),
+                Ok(permit) if !matches!(side.to, BackendKind::Moving) => {
+                    return Ok(CallPermit { side, _permit: permit });
+                }
                 // Certainly not done, unlike what is late at its place.
                 Ok(_waiting) if self.moved(&side, ctx.deadline).await => {}
                 Ok(_) => {
-                    return Err(self.refused(Failure::Overloaded, name, "waited in vain for its move", ctx.into()));
+                    return Err(self.refused(CommonError::Overloaded, name, "waited in vain for its move", ctx.into()));
                 }
                 // It may have moved between the two looks.
                 Err(_) if !self.is_at(&side) => {}
                 Err(_) => {
                     return Err(self.refused(
-                        Failure::Overloaded,
+                        CommonError::Overloaded,
                         name,
                         "refused, too many requests in hand",
                         ctx.into(),
@@ -316,12 +323,12 @@ impl<A: Actor<Context = Context<A>>> Client<A> {
         }
     }
 
-    fn is_at(&self, side: &Arc<Side<A>>) -> bool {
+    fn is_at(&self, side: &Arc<Backend<A>>) -> bool {
         Arc::ptr_eq(side, &self.seat.side())
     }
 
     /// Waits until the domain is no longer at this place; `false` when it still is at the deadline.
-    async fn moved(&self, side: &Arc<Side<A>>, deadline: Instant) -> bool {
+    async fn moved(&self, side: &Arc<Backend<A>>, deadline: Instant) -> bool {
         let mut moved = self.seat.moved.subscribe();
         while self.is_at(side) {
             if tokio::time::timeout_at(deadline, moved.changed()).await.is_err() {
@@ -332,8 +339,8 @@ impl<A: Actor<Context = Context<A>>> Client<A> {
     }
 
     /// Says why a request has no answer.
-    fn refused(&self, failure: Failure, name: &str, why: &str, of: Asked) -> Failure {
-        let level = if failure == Failure::Internal { log::Level::Error } else { log::Level::Warn };
+    fn refused(&self, failure: CommonError, name: &str, why: &str, of: LogFields) -> CommonError {
+        let level = if failure == CommonError::Internal { log::Level::Error } else { log::Level::Warn };
         trace::during(of.trace, || log::log!(level, "{}: {name} {why} [{}]", self.domain, of.request_id));
         failure
     }
@@ -342,25 +349,25 @@ impl<A: Actor<Context = Context<A>>> Client<A> {
     async fn ask_here<R: Request>(
         &self,
         address: &Addr<A>,
-        vitals: &Vitals,
-        ctx: Ctx,
+        vitals: &ActorHealth,
+        ctx: RequestContext,
         request: R,
     ) -> Result<R::Reply, R::Error>
     where
         A: Handler<Envelope<R>>,
     {
         if vitals.is_down() {
-            return Err(Failure::Unavailable.into());
+            return Err(CommonError::Unavailable.into());
         }
-        let (deadline, asked) = (ctx.deadline, Asked::from(&ctx));
+        let (deadline, asked) = (ctx.deadline, LogFields::from(&ctx));
         let failure = match tokio::time::timeout_at(deadline, hooks::carry(address, Envelope { ctx, request })).await {
             Ok(Ok(answer)) => return answer,
-            Ok(Err(MailboxError::Closed)) if vitals.is_down() => Failure::Unavailable,
+            Ok(Err(MailboxError::Closed)) if vitals.is_down() => CommonError::Unavailable,
             Ok(Err(MailboxError::Closed)) => {
-                self.refused(Failure::Internal, R::NAME, "was not answered, its handler panicked", asked)
+                self.refused(CommonError::Internal, R::NAME, "was not answered, its handler panicked", asked)
             }
             Ok(Err(MailboxError::Timeout)) | Err(_) => {
-                self.refused(Failure::DeadlineExceeded, R::NAME, "was not answered in time", asked)
+                self.refused(CommonError::DeadlineExceeded, R::NAME, "was not answered in time", asked)
             }
         };
         Err(failure.into())
@@ -383,16 +390,16 @@ impl<A: Actor<Context = Context<A>>> Client<A> {
             problem: None,
         };
         match &side.to {
-            To::Remote(remote) => remote.health(plain(HealthState::Down, ""), is_full),
-            To::Off => plain(HealthState::Off, "off"),
-            To::Moving => plain(HealthState::Degraded, "moving"),
-            To::Local { vitals, storage, .. } => {
+            BackendKind::Remote(remote) => remote.health(plain(HealthStatus::Down, ""), is_full),
+            BackendKind::Off => plain(HealthStatus::Off, "off"),
+            BackendKind::Moving => plain(HealthStatus::Degraded, "moving"),
+            BackendKind::Local { vitals, storage, .. } => {
                 let status = if vitals.is_down() {
-                    HealthState::Down
+                    HealthStatus::Down
                 } else if is_full || storage.is_in_trouble() {
-                    HealthState::Degraded
+                    HealthStatus::Degraded
                 } else {
-                    HealthState::Up
+                    HealthStatus::Up
                 };
                 Health {
                     restarts: vitals.restarts(),

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::types::{ApiKeyId, SessionId, UserId, fresh};
 
 /// How long a caller waits when nothing else was said.
-const PATIENCE: Duration = Duration::from_secs(10);
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a user may do in the shop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -110,15 +110,19 @@ pub struct IdempotencyKey(Arc<str>);
 /// What cannot be an idempotency key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be 1 to 255 printable ASCII characters, bare or in double quotes")]
-pub struct BadKey;
+pub struct InvalidIdempotencyKey;
 
 impl IdempotencyKey {
     /// Reads a key in either spelling: bare as Stripe's, or quoted as the IETF draft's. Both mean the same key.
-    pub fn parse(header: &str) -> Result<Self, BadKey> {
+    pub fn parse(header: &str) -> Result<Self, InvalidIdempotencyKey> {
         let text = header.trim();
         let bare = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text);
         let printable = bare.bytes().all(|b| (0x20..0x7f).contains(&b) && b != b'"');
-        if bare.is_empty() || bare.len() > 255 || !printable { Err(BadKey) } else { Ok(Self(bare.into())) }
+        if bare.is_empty() || bare.len() > 255 || !printable {
+            Err(InvalidIdempotencyKey)
+        } else {
+            Ok(Self(bare.into()))
+        }
     }
 
     /// The key of one step of the wish, for a call to another domain.
@@ -142,7 +146,7 @@ impl IdempotencyKey {
 
 /// The context of a request. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Ctx {
+pub struct RequestContext {
     /// Who asks.
     pub caller: Caller,
     /// The id under which all rooms log this request.
@@ -159,7 +163,7 @@ pub struct Ctx {
     replayed: Arc<AtomicBool>,
 }
 
-impl Ctx {
+impl RequestContext {
     /// A request of `caller`, with the usual patience and no key.
     #[must_use]
     pub fn new(caller: Caller, request_id: impl Into<Arc<str>>) -> Self {
@@ -167,7 +171,7 @@ impl Ctx {
             caller,
             request_id: request_id.into(),
             key: None,
-            deadline: Instant::now() + PATIENCE,
+            deadline: Instant::now() + DEFAULT_TIMEOUT,
             trace: None,
             #[cfg(feature = "test-hooks")]
             panic_at: None,
@@ -177,7 +181,7 @@ impl Ctx {
 
     /// A request of the shop itself, made by `domain` on its own account.
     #[must_use]
-    pub fn domain(domain: &str) -> Self {
+    pub fn internal(domain: &str) -> Self {
         Self::new(Caller::Domain(domain.into()), fresh().to_string())
     }
 
@@ -190,7 +194,7 @@ impl Ctx {
 
     /// The same context with so much patience from now on.
     #[must_use]
-    pub fn within(mut self, patience: Duration) -> Self {
+    pub fn with_timeout(mut self, patience: Duration) -> Self {
         self.deadline = Instant::now() + patience;
         self
     }
@@ -198,7 +202,7 @@ impl Ctx {
     /// The context in which `domain` asks another domain while it serves this request: its own trust, the
     /// caller's request id and deadline, and a key of its own, because the caller's key names the whole wish.
     #[must_use]
-    pub fn onward(&self, domain: &str, key: Option<IdempotencyKey>) -> Self {
+    pub fn for_downstream_call(&self, domain: &str, key: Option<IdempotencyKey>) -> Self {
         Self { caller: Caller::Domain(domain.into()), key, replayed: Arc::default(), ..self.clone() }
     }
 
@@ -223,7 +227,7 @@ impl Ctx {
 
     /// How long the caller still waits.
     #[must_use]
-    pub fn left(&self) -> Duration {
+    pub fn remaining(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now())
     }
 
@@ -248,7 +252,7 @@ mod tests {
         assert_eq!(IdempotencyKey::parse("\"abc\""), IdempotencyKey::parse("abc"));
         assert!(IdempotencyKey::parse(&"x".repeat(255)).is_ok());
         for bad in ["", "\"\"", "a\"b", "caf\u{e9}", &"x".repeat(256)] {
-            assert_eq!(IdempotencyKey::parse(bad), Err(BadKey), "{bad}");
+            assert_eq!(IdempotencyKey::parse(bad), Err(InvalidIdempotencyKey), "{bad}");
         }
     }
 }

@@ -21,7 +21,7 @@ pub enum ErrorKind {
     /// It does not fit what is. 409.
     Conflict,
     /// It is no longer as you believe. 412.
-    Precondition,
+    PreconditionFailed,
     /// Too much at once. 413.
     TooLarge,
     /// Of a kind we do not take. 415.
@@ -29,7 +29,7 @@ pub enum ErrorKind {
     /// Well-formed but wrong. 422.
     Invalid,
     /// Too often. 429.
-    TooMany,
+    TooManyRequests,
     /// Our fault. 500.
     Internal,
     /// The fault of somebody we asked. 502.
@@ -37,7 +37,7 @@ pub enum ErrorKind {
     /// Not now; try again. 503.
     Unavailable,
     /// No answer in time; the outcome is unknown. 504.
-    Deadline,
+    DeadlineExceeded,
 }
 
 /// An error of a domain, in its own words, that the edges can translate without knowing the domain.
@@ -45,7 +45,7 @@ pub enum ErrorKind {
 /// Its serde form has a field `code`: the stable word that programs rely on. Its `Display` is what people may
 /// read; causes for our log alone are fields with `#[serde(skip)]` that `Display` leaves out.
 pub trait DomainError:
-    Serialize + DeserializeOwned + std::error::Error + From<Failure> + Send + Sync + 'static
+    Serialize + DeserializeOwned + std::error::Error + From<CommonError> + Send + Sync + 'static
 {
     /// Of which kind it is.
     fn kind(&self) -> ErrorKind;
@@ -59,7 +59,7 @@ pub trait DomainError:
 /// What can go wrong with any request, whatever the domain. Each domain's error has this as its last variant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(tag = "code", rename_all = "snake_case")]
-pub enum Failure {
+pub enum CommonError {
     /// Only a user may ask this.
     #[error("sign in first: this needs a bearer token or the sign-in cookie")]
     Unauthenticated,
@@ -101,7 +101,7 @@ pub enum Failure {
     Internal,
 }
 
-impl Failure {
+impl CommonError {
     /// One wrong field.
     pub fn field(error: FieldError) -> Self {
         Self::ValidationFailed { errors: vec![error] }
@@ -113,7 +113,7 @@ fn sentence(errors: &[FieldError]) -> String {
     parts.join("; ")
 }
 
-impl DomainError for Failure {
+impl DomainError for CommonError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Unauthenticated => ErrorKind::Unauthenticated,
@@ -122,7 +122,7 @@ impl DomainError for Failure {
             Self::RequestInProgress => ErrorKind::Conflict,
             Self::IdempotencyKeyRequired => ErrorKind::Malformed,
             Self::Overloaded | Self::Unavailable | Self::StorageUnavailable => ErrorKind::Unavailable,
-            Self::DeadlineExceeded => ErrorKind::Deadline,
+            Self::DeadlineExceeded => ErrorKind::DeadlineExceeded,
             Self::Internal => ErrorKind::Internal,
         }
     }
@@ -135,20 +135,20 @@ impl DomainError for Failure {
     }
 }
 
-impl From<Vec<FieldError>> for Failure {
+impl From<Vec<FieldError>> for CommonError {
     fn from(errors: Vec<FieldError>) -> Self {
         Self::ValidationFailed { errors }
     }
 }
 
-impl From<FieldError> for Failure {
+impl From<FieldError> for CommonError {
     fn from(error: FieldError) -> Self {
         Self::field(error)
     }
 }
 
 /// The one place where a database's error becomes ours: the cause goes to the log, never to a caller.
-impl From<diesel::result::Error> for Failure {
+impl From<diesel::result::Error> for CommonError {
     fn from(error: diesel::result::Error) -> Self {
         use diesel::result::{DatabaseErrorKind, Error};
         let text = error.to_string();
@@ -189,21 +189,21 @@ impl From<diesel::result::Error> for Failure {
 
 /// Lets `?` lift a domain's usual sources of failure into its error.
 #[macro_export]
-macro_rules! failures_become {
+macro_rules! impl_from_common_errors {
     ($error:ident) => {
         impl From<diesel::result::Error> for $error {
             fn from(error: diesel::result::Error) -> Self {
-                Self::Failure(error.into())
+                Self::Common(error.into())
             }
         }
         impl From<Vec<$crate::types::FieldError>> for $error {
             fn from(errors: Vec<$crate::types::FieldError>) -> Self {
-                Self::Failure(errors.into())
+                Self::Common(errors.into())
             }
         }
         impl From<$crate::types::FieldError> for $error {
             fn from(error: $crate::types::FieldError) -> Self {
-                Self::Failure(error.into())
+                Self::Common(error.into())
             }
         }
     };

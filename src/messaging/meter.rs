@@ -5,7 +5,7 @@ use std::sync::{Mutex, Once, PoisonError};
 use std::time::Instant;
 
 use super::{DomainError, ErrorKind};
-use crate::meters::{Times, Timing};
+use crate::meters::{Histogram, HistogramSnapshot};
 
 /// The kinds of failure by the words that figures have for them, in the order of [`ErrorKind`].
 const KINDS: [(ErrorKind, &str); 16] = [
@@ -15,44 +15,44 @@ const KINDS: [(ErrorKind, &str); 16] = [
     (ErrorKind::Forbidden, "forbidden"),
     (ErrorKind::NotFound, "not_found"),
     (ErrorKind::Conflict, "conflict"),
-    (ErrorKind::Precondition, "precondition"),
+    (ErrorKind::PreconditionFailed, "precondition"),
     (ErrorKind::TooLarge, "too_large"),
     (ErrorKind::UnsupportedMedia, "unsupported_media"),
     (ErrorKind::Invalid, "invalid"),
-    (ErrorKind::TooMany, "too_many"),
+    (ErrorKind::TooManyRequests, "too_many"),
     (ErrorKind::Internal, "internal"),
     (ErrorKind::Upstream, "upstream"),
     (ErrorKind::Unavailable, "unavailable"),
-    (ErrorKind::Deadline, "deadline"),
+    (ErrorKind::DeadlineExceeded, "deadline"),
     // No kind of failure: whoever asked went away before there was an answer.
-    (ErrorKind::Deadline, ABANDONED),
+    (ErrorKind::DeadlineExceeded, CANCELLED),
 ];
-const ABANDONED: &str = "abandoned";
+const CANCELLED: &str = "abandoned";
 
 /// The messages that were asked at least once in this process.
-static ASKED: Mutex<Vec<&'static Meter>> = Mutex::new(Vec::new());
+static REGISTRY: Mutex<Vec<&'static RequestMetrics>> = Mutex::new(Vec::new());
 
 /// What is counted of one message. There is one for each in a process: [`crate::requests!`] makes it, so that no call
 /// has to look for it.
 #[derive(Debug)]
-pub struct Meter {
+pub struct RequestMetrics {
     name: &'static str,
     entered: Once,
-    local: Tally,
-    remote: Tally,
+    local: PlaceMetrics,
+    remote: PlaceMetrics,
 }
 
 /// What is counted of one message that goes to one kind of place.
 #[derive(Debug)]
-struct Tally {
+struct PlaceMetrics {
     in_flight: AtomicI64,
-    took: Timing,
+    took: Histogram,
     failed: [AtomicU64; KINDS.len()],
 }
 
 /// What was counted of one message so far.
 #[derive(Debug)]
-pub struct Counted {
+pub struct RequestMetricsSnapshot {
     /// Its name.
     pub name: &'static str,
     /// `local` for calls to a domain in this process, `remote` for those to one elsewhere.
@@ -60,58 +60,63 @@ pub struct Counted {
     /// How many are under way.
     pub in_flight: i64,
     /// How many ended, and how long they took.
-    pub took: Times,
+    pub took: HistogramSnapshot,
     /// How many of them failed, by kind.
     pub failed: Vec<(&'static str, u64)>,
 }
 
-impl Tally {
+impl PlaceMetrics {
     const fn new() -> Self {
-        Self { in_flight: AtomicI64::new(0), took: Timing::new(), failed: [const { AtomicU64::new(0) }; KINDS.len()] }
+        Self {
+            in_flight: AtomicI64::new(0),
+            took: Histogram::new(),
+            failed: [const { AtomicU64::new(0) }; KINDS.len()],
+        }
     }
 
-    fn read(&self, name: &'static str, place: &'static str) -> Option<Counted> {
+    fn read(&self, name: &'static str, place: &'static str) -> Option<RequestMetricsSnapshot> {
         let (in_flight, took) = (self.in_flight.load(Relaxed), self.took.read());
         let failed = KINDS.iter().zip(&self.failed).map(|((_, kind), count)| (*kind, count.load(Relaxed)));
         let failed = failed.filter(|(_, count)| *count > 0).collect();
-        (took.count > 0 || in_flight > 0).then_some(Counted { name, place, in_flight, took, failed })
+        (took.count > 0 || in_flight > 0).then_some(RequestMetricsSnapshot { name, place, in_flight, took, failed })
     }
 }
 
-impl Meter {
+impl RequestMetrics {
     /// The meter of the message with this name.
     #[must_use]
     pub const fn new(name: &'static str) -> Self {
-        Self { name, entered: Once::new(), local: Tally::new(), remote: Tally::new() }
+        Self { name, entered: Once::new(), local: PlaceMetrics::new(), remote: PlaceMetrics::new() }
     }
 
     /// Counts a call that begins now, to a domain in this process or elsewhere.
-    pub fn begin(&'static self, is_local: bool) -> Watched {
-        self.entered.call_once(|| ASKED.lock().unwrap_or_else(PoisonError::into_inner).push(self));
+    pub fn begin(&'static self, is_local: bool) -> CallTimer {
+        self.entered.call_once(|| REGISTRY.lock().unwrap_or_else(PoisonError::into_inner).push(self));
         let tally = if is_local { &self.local } else { &self.remote };
         tally.in_flight.fetch_add(1, Relaxed);
-        Watched { tally, began: Instant::now(), failed: Some(KINDS.len() - 1) }
+        CallTimer { tally, began: Instant::now(), failed: Some(KINDS.len() - 1) }
     }
 
     /// What was counted in this process so far, in the order of names. A message that nobody asked is not in it.
     #[must_use]
-    pub fn all() -> Vec<Counted> {
-        let mut asked = ASKED.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    pub fn all() -> Vec<RequestMetricsSnapshot> {
+        let mut asked = REGISTRY.lock().unwrap_or_else(PoisonError::into_inner).clone();
         asked.sort_unstable_by_key(|meter| meter.name);
-        let places = |meter: &Meter| [meter.local.read(meter.name, "local"), meter.remote.read(meter.name, "remote")];
+        let places =
+            |meter: &RequestMetrics| [meter.local.read(meter.name, "local"), meter.remote.read(meter.name, "remote")];
         asked.into_iter().flat_map(places).flatten().collect()
     }
 }
 
 /// A call under way. However it ends, also when nobody waits for it any more, it is counted once.
 #[derive(Debug)]
-pub struct Watched {
-    tally: &'static Tally,
+pub struct CallTimer {
+    tally: &'static PlaceMetrics,
     began: Instant,
     failed: Option<usize>,
 }
 
-impl Watched {
+impl CallTimer {
     /// The call ends with this answer.
     pub fn end<T, E: DomainError>(mut self, answer: Result<T, E>) -> Result<T, E> {
         self.failed = answer.as_ref().err().map(|error| error.kind() as usize);
@@ -119,7 +124,7 @@ impl Watched {
     }
 }
 
-impl Drop for Watched {
+impl Drop for CallTimer {
     fn drop(&mut self) {
         self.tally.in_flight.fetch_sub(1, Relaxed);
         self.tally.took.note(self.began.elapsed());
@@ -132,23 +137,24 @@ impl Drop for Watched {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::messaging::Failure;
+    use crate::messaging::CommonError;
 
     #[test]
     fn every_kind_has_its_word() {
         for (place, (kind, word)) in KINDS.into_iter().enumerate() {
-            assert!(kind as usize == place || word == ABANDONED, "{word}");
+            assert!(kind as usize == place || word == CANCELLED, "{word}");
         }
     }
 
     #[test]
     fn calls_are_counted_by_place_and_by_how_they_ended() {
-        static METER: Meter = Meter::new("meter.Test");
-        assert_eq!(METER.begin(true).end(Ok::<_, Failure>(1)), Ok(1));
-        assert!(METER.begin(true).end(Err::<(), _>(Failure::Overloaded)).is_err());
+        static METER: RequestMetrics = RequestMetrics::new("meter.Test");
+        assert_eq!(METER.begin(true).end(Ok::<_, CommonError>(1)), Ok(1));
+        assert!(METER.begin(true).end(Err::<(), _>(CommonError::Overloaded)).is_err());
         // Nobody waits for this one.
         drop(METER.begin(false));
-        let own: Vec<Counted> = Meter::all().into_iter().filter(|counted| counted.name == "meter.Test").collect();
+        let own: Vec<RequestMetricsSnapshot> =
+            RequestMetrics::all().into_iter().filter(|counted| counted.name == "meter.Test").collect();
         let told: Vec<_> = own.iter().map(|c| (c.place, c.took.count, c.in_flight, c.failed.clone())).collect();
         assert_eq!(told, [("local", 2, 0, vec![("unavailable", 1)]), ("remote", 1, 0, vec![("abandoned", 1)])]);
     }

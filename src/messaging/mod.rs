@@ -14,20 +14,20 @@ mod served;
 mod supervisor;
 pub mod trace;
 
-pub use client::{Client, Health, HealthState, Pause, Since, Storage};
-pub use ctx::{BadKey, Caller, Credential, Ctx, IdempotencyKey, Identity, Role};
-pub use failure::{DomainError, ErrorKind, Failure};
-pub use meter::{Counted, Meter};
-pub use request::{Access, Answer, Envelope, Request};
-pub use served::{Outcome, Route, Served, Table};
-pub use supervisor::{Supervisor, Vitals};
+pub use client::{Client, Health, HealthStatus, Pause, StatusTracker, StorageHealth};
+pub use ctx::{Caller, Credential, IdempotencyKey, Identity, InvalidIdempotencyKey, RequestContext, Role};
+pub use failure::{CommonError, DomainError, ErrorKind};
+pub use meter::{RequestMetrics, RequestMetricsSnapshot};
+pub use request::{Access, Envelope, HandlerFuture, Request};
+pub use served::{DispatchFn, DispatchTable, EncodedReply, RemoteCallable};
+pub use supervisor::{ActorHealth, Supervisor};
 
-/// What the macros of this room expand to; not for hands.
+/// What the macros of this state expand to; not for hands.
 #[doc(hidden)]
 pub mod hooks {
     use actix::{Actor, Addr, Context, Handler, MailboxError};
 
-    use super::{Ctx, Envelope, Request};
+    use super::{Envelope, Request, RequestContext};
 
     /// Brings a request to its actor and the answer back; in the laboratory, on a way where both can be lost.
     pub async fn carry<A, R>(
@@ -46,7 +46,7 @@ pub mod hooks {
     }
 
     /// Panics when a test asked for it in the context. Compiled to nothing outside tests.
-    pub fn before<R: Request>(ctx: &Ctx) {
+    pub fn before<R: Request>(ctx: &RequestContext) {
         #[cfg(feature = "test-hooks")]
         super::trace::during(ctx.trace.clone(), || {
             assert!(ctx.panic_at.as_deref() != Some(R::NAME), "a test asked {} to panic", R::NAME);
@@ -80,8 +80,8 @@ macro_rules! requests {
                 let $this = self;
                 $access
             }
-            fn meter() -> &'static $crate::messaging::Meter {
-                static METER: $crate::messaging::Meter = $crate::messaging::Meter::new($name);
+            fn meter() -> &'static $crate::messaging::RequestMetrics {
+                static METER: $crate::messaging::RequestMetrics = $crate::messaging::RequestMetrics::new($name);
                 &METER
             }
         }
@@ -89,24 +89,24 @@ macro_rules! requests {
 }
 
 /// Makes an actor answer requests: each goes, once its caller was found to be allowed, to an async function of
-/// the actor's shared state (its field `room`), the context and the request.
+/// the actor's shared state (its field `state`), the context and the request.
 ///
 /// ```ignore
-/// answers! { Catalog; GetProduct => get_product, CreateProduct => create_product }
+/// handlers! { Catalog; GetProduct => get_product, CreateProduct => create_product }
 /// ```
 ///
-/// The same list says what other processes can ask it ([`messaging::Served`]).
+/// The same list says what other processes can ask it ([`messaging::RemoteCallable`]).
 #[macro_export]
-macro_rules! answers {
+macro_rules! handlers {
     ($actor:ty; $($request:ty => $answer:path),+ $(,)?) => {
-        impl $crate::messaging::Served for $actor {
-            fn enter(table: &mut $crate::messaging::Table<Self>) {
+        impl $crate::messaging::RemoteCallable for $actor {
+            fn enter(table: &mut $crate::messaging::DispatchTable<Self>) {
                 $(table.add::<$request>();)+
             }
         }
         $(
         impl actix::Handler<$crate::messaging::Envelope<$request>> for $actor {
-            type Result = $crate::messaging::Answer<$request>;
+            type Result = $crate::messaging::HandlerFuture<$request>;
             fn handle(
                 &mut self,
                 envelope: $crate::messaging::Envelope<$request>,
@@ -116,11 +116,11 @@ macro_rules! answers {
                 let $crate::messaging::Envelope { ctx, request } = envelope;
                 $crate::messaging::hooks::before::<$request>(&ctx);
                 let (trace, allowed) = (ctx.trace.clone(), request.access().check(&ctx));
-                let room = std::sync::Arc::clone(&self.room);
+                let state = std::sync::Arc::clone(&self.state);
                 // What it logs says its trace, and what it emits carries it.
-                $crate::messaging::Answer::by($crate::messaging::trace::within(trace, async move {
+                $crate::messaging::HandlerFuture::by($crate::messaging::trace::within(trace, async move {
                     allowed?;
-                    $answer(room, ctx, request).await
+                    $answer(state, ctx, request).await
                 }))
             }
         }

@@ -6,21 +6,21 @@ use futures_util::future::LocalBoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Caller, Ctx, DomainError, Failure, Meter, Role};
+use super::{Caller, CommonError, DomainError, RequestContext, RequestMetrics, Role};
 use crate::types::UserId;
 
 /// What an actor's handler gives back: the work that ends in the answer. It is done as a task of its own, beside the
 /// actor, as with [`actix::ResponseFuture`]; but one type of task serves all messages.
-pub struct Answer<R: Request>(LocalBoxFuture<'static, Result<R::Reply, R::Error>>);
+pub struct HandlerFuture<R: Request>(LocalBoxFuture<'static, Result<R::Reply, R::Error>>);
 
-impl<R: Request> Answer<R> {
+impl<R: Request> HandlerFuture<R> {
     /// Answers with what this work comes to.
     pub fn by(work: impl Future<Output = Result<R::Reply, R::Error>> + 'static) -> Self {
         Self(Box::pin(work))
     }
 }
 
-impl<A: Actor, R: Request> MessageResponse<A, Envelope<R>> for Answer<R> {
+impl<A: Actor, R: Request> MessageResponse<A, Envelope<R>> for HandlerFuture<R> {
     fn handle(self, _: &mut A::Context, asker: Option<OneshotSender<Result<R::Reply, R::Error>>>) {
         let task: LocalBoxFuture<'static, ()> = Box::pin(async move {
             let answer = self.0.await;
@@ -51,7 +51,7 @@ pub trait Request: Serialize + DeserializeOwned + Send + 'static {
     fn access(&self) -> Access;
 
     /// What is counted of it in this process.
-    fn meter() -> &'static Meter;
+    fn meter() -> &'static RequestMetrics;
 }
 
 /// Who may ask a request. Another domain of the shop may ask everything.
@@ -70,12 +70,12 @@ pub enum Access {
     /// Whoever calls from the shop's own networks.
     InternalNetwork,
     /// Only other domains.
-    Domains,
+    Internal,
 }
 
 impl Access {
     /// Whether the caller in `ctx` may ask.
-    pub fn check(self, ctx: &Ctx) -> Result<(), Failure> {
+    pub fn check(self, ctx: &RequestContext) -> Result<(), CommonError> {
         let identity = match &ctx.caller {
             Caller::Domain(_) => return Ok(()),
             Caller::User { identity, .. } => Some(identity),
@@ -85,8 +85,8 @@ impl Access {
             matches!(ctx.caller, Caller::User { internal: true, .. } | Caller::Anyone { internal: true, .. });
         let allowed = match self {
             Self::Anyone => return Ok(()),
-            Self::InternalNetwork => return if internal { Ok(()) } else { Err(Failure::InternalOnly) },
-            Self::Domains => return Err(Failure::Forbidden),
+            Self::InternalNetwork => return if internal { Ok(()) } else { Err(CommonError::InternalOnly) },
+            Self::Internal => return Err(CommonError::Forbidden),
             Self::SignedIn => identity.is_some(),
             Self::Owner(user) => identity.is_some_and(|who| who.user_id == user),
             Self::OwnerOrAdmin(user) => identity.is_some_and(|who| who.user_id == user || who.role == Role::Admin),
@@ -94,8 +94,8 @@ impl Access {
         };
         match (allowed, identity) {
             (true, _) => Ok(()),
-            (false, None) => Err(Failure::Unauthenticated),
-            (false, Some(_)) => Err(Failure::Forbidden),
+            (false, None) => Err(CommonError::Unauthenticated),
+            (false, Some(_)) => Err(CommonError::Forbidden),
         }
     }
 }
@@ -104,7 +104,7 @@ impl Access {
 #[derive(Debug)]
 pub struct Envelope<R> {
     /// Who asks, until when, under which key.
-    pub ctx: Ctx,
+    pub ctx: RequestContext,
     /// What they ask.
     pub request: R,
 }

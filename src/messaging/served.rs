@@ -6,19 +6,19 @@ use std::sync::Arc;
 use actix::{Actor, Context, Handler};
 use futures_util::future::BoxFuture;
 
-use super::{Client, Ctx, Envelope, Request};
+use super::{Client, Envelope, Request, RequestContext};
 
-/// An actor that can list what it answers. [`crate::answers!`] makes it one.
-pub trait Served: Actor<Context = Context<Self>> {
+/// An actor that can list what it answers. [`crate::handlers!`] makes it one.
+pub trait RemoteCallable: Actor<Context = Context<Self>> {
     /// Enters every request it answers.
-    fn enter(table: &mut Table<Self>);
+    fn enter(table: &mut DispatchTable<Self>);
 
     /// The names of what it answers.
     fn names() -> Vec<&'static str>
     where
         Self: Sized,
     {
-        let mut table = Table::new(Client::off(""));
+        let mut table = DispatchTable::new(Client::off(""));
         Self::enter(&mut table);
         table.routes.into_keys().collect()
     }
@@ -26,34 +26,34 @@ pub trait Served: Actor<Context = Context<Self>> {
 
 /// What came of a request, as JSON.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum EncodedReply {
     /// The answer.
     Reply(Vec<u8>),
     /// The domain's error.
     Error(Vec<u8>),
     /// The request is not the JSON of this message.
-    Unreadable,
+    DecodeError,
     /// The answer has no JSON form. Logged where it happened.
-    Unwritable,
+    EncodeError,
 }
 
 /// Asks one message, read from JSON.
-pub type Route = Arc<dyn Fn(Ctx, &[u8]) -> BoxFuture<'static, Outcome> + Send + Sync>;
+pub type DispatchFn = Arc<dyn Fn(RequestContext, &[u8]) -> BoxFuture<'static, EncodedReply> + Send + Sync>;
 
 /// The messages of one domain by their names, each with the way to its actor.
-pub struct Table<A: Actor> {
+pub struct DispatchTable<A: Actor> {
     client: Client<A>,
-    routes: BTreeMap<&'static str, Route>,
+    routes: BTreeMap<&'static str, DispatchFn>,
 }
 
-impl<A: Served> Table<A> {
+impl<A: RemoteCallable> DispatchTable<A> {
     fn new(client: Client<A>) -> Self {
         Self { client, routes: BTreeMap::new() }
     }
 
     /// All ways to the domain behind `client`. They lead through the client, and so through its limits.
     #[must_use]
-    pub fn of(client: Client<A>) -> BTreeMap<&'static str, Route> {
+    pub fn of(client: Client<A>) -> BTreeMap<&'static str, DispatchFn> {
         let mut table = Self::new(client);
         A::enter(&mut table);
         table.routes
@@ -65,7 +65,7 @@ impl<A: Served> Table<A> {
         A: Handler<Envelope<R>>,
     {
         let client = self.client.clone();
-        let route: Route = Arc::new(move |ctx, body| {
+        let route: DispatchFn = Arc::new(move |ctx, body| {
             let request_id = Arc::clone(&ctx.request_id);
             let request = match serde_json::from_slice::<R>(body) {
                 Ok(request) => request,
@@ -74,8 +74,8 @@ impl<A: Served> Table<A> {
             let client = client.clone();
             Box::pin(async move {
                 let written = match client.call(ctx, request).await {
-                    Ok(reply) => serde_json::to_vec(&reply).map(Outcome::Reply),
-                    Err(error) => serde_json::to_vec(&error).map(Outcome::Error),
+                    Ok(reply) => serde_json::to_vec(&reply).map(EncodedReply::Reply),
+                    Err(error) => serde_json::to_vec(&error).map(EncodedReply::Error),
                 };
                 written.unwrap_or_else(|error| unwritable(R::NAME, &error, &request_id))
             })
@@ -84,12 +84,12 @@ impl<A: Served> Table<A> {
     }
 }
 
-fn unreadable(name: &str, error: &serde_json::Error, request_id: &str) -> Outcome {
+fn unreadable(name: &str, error: &serde_json::Error, request_id: &str) -> EncodedReply {
     log::warn!("{name} cannot be read: {error} [{request_id}]");
-    Outcome::Unreadable
+    EncodedReply::DecodeError
 }
 
-fn unwritable(name: &str, error: &serde_json::Error, request_id: &str) -> Outcome {
+fn unwritable(name: &str, error: &serde_json::Error, request_id: &str) -> EncodedReply {
     log::error!("the answer to {name} has no JSON form: {error} [{request_id}]");
-    Outcome::Unwritable
+    EncodedReply::EncodeError
 }

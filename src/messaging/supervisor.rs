@@ -17,19 +17,19 @@ use std::time::{Duration, Instant};
 use actix::dev::{ContextFut, channel};
 use actix::{Actor, Addr, ArbiterHandle, Context, Supervised};
 
-/// Deaths within [`WINDOW`] after which an actor stays down.
-const DEATHS_MAX: usize = 5;
+/// Deaths within [`PANIC_WINDOW`] after which an actor stays down.
+const PANICS_MAX: usize = 5;
 /// How far back deaths are counted.
-const WINDOW: Duration = Duration::from_secs(60);
+const PANIC_WINDOW: Duration = Duration::from_secs(60);
 
 /// How an actor fares, readable from any thread.
 #[derive(Debug, Default)]
-pub struct Vitals {
+pub struct ActorHealth {
     restarts: AtomicU64,
     down: AtomicBool,
 }
 
-impl Vitals {
+impl ActorHealth {
     /// How often the actor was restarted after a panic.
     #[must_use]
     pub fn restarts(&self) -> u64 {
@@ -47,7 +47,7 @@ impl Vitals {
 pub struct Supervisor<A: Actor<Context = Context<A>> + Supervised> {
     actor: ContextFut<A, Context<A>>,
     name: &'static str,
-    vitals: Arc<Vitals>,
+    vitals: Arc<ActorHealth>,
     deaths: VecDeque<Instant>,
 }
 
@@ -58,9 +58,9 @@ impl<A: Actor<Context = Context<A>> + Supervised> Supervisor<A> {
         name: &'static str,
         capacity: usize,
         make: impl FnOnce() -> A + Send + 'static,
-    ) -> (Addr<A>, Arc<Vitals>) {
+    ) -> (Addr<A>, Arc<ActorHealth>) {
         let (tx, rx) = channel::channel(capacity);
-        let vitals = Arc::new(Vitals::default());
+        let vitals = Arc::new(ActorHealth::default());
         let seen = Arc::clone(&vitals);
         arbiter.spawn_fn(move || {
             let actor = Context::with_receiver(rx).into_future(make());
@@ -73,11 +73,11 @@ impl<A: Actor<Context = Context<A>> + Supervised> Supervisor<A> {
     fn may_restart(&mut self) -> bool {
         let now = Instant::now();
         self.deaths.push_back(now);
-        while self.deaths.front().is_some_and(|death| now.duration_since(*death) > WINDOW) {
+        while self.deaths.front().is_some_and(|death| now.duration_since(*death) > PANIC_WINDOW) {
             self.deaths.pop_front();
         }
         self.vitals.restarts.fetch_add(1, Ordering::Relaxed);
-        self.deaths.len() < DEATHS_MAX
+        self.deaths.len() < PANICS_MAX
     }
 }
 
@@ -93,7 +93,7 @@ impl<A: Actor<Context = Context<A>> + Supervised> Future for Supervisor<A> {
                 Err(_) => {
                     log::error!("{}: a handler panicked; restarting the actor", self.name);
                     if !self.may_restart() || !self.actor.restart() {
-                        log::error!("{}: died {DEATHS_MAX} times within a minute; it stays down", self.name);
+                        log::error!("{}: died {PANICS_MAX} times within a minute; it stays down", self.name);
                         self.vitals.down.store(true, Ordering::Relaxed);
                         return Poll::Ready(());
                     }
@@ -108,16 +108,16 @@ mod tests {
     use super::*;
     use actix::{Handler, Message};
 
-    struct Fragile;
-    impl Actor for Fragile {
+    struct UnwindSafeFuture;
+    impl Actor for UnwindSafeFuture {
         type Context = Context<Self>;
     }
-    impl Supervised for Fragile {}
+    impl Supervised for UnwindSafeFuture {}
 
     #[derive(Message)]
     #[rtype(result = "u32")]
     struct Ask(u32);
-    impl Handler<Ask> for Fragile {
+    impl Handler<Ask> for UnwindSafeFuture {
         type Result = u32;
         fn handle(&mut self, Ask(n): Ask, _: &mut Context<Self>) -> u32 {
             assert!(n != 13, "unlucky");
@@ -127,7 +127,7 @@ mod tests {
 
     #[actix::test]
     async fn a_panic_costs_one_call_and_the_next_is_answered() {
-        let (actor, vitals) = Supervisor::start(&actix::Arbiter::current(), "fragile", 16, || Fragile);
+        let (actor, vitals) = Supervisor::start(&actix::Arbiter::current(), "fragile", 16, || UnwindSafeFuture);
         let answers = futures_util::future::join_all([1, 13, 2, 3].map(|n| actor.send(Ask(n)))).await;
         assert_eq!(answers.into_iter().map(Result::ok).collect::<Vec<_>>(), [Some(1), None, Some(2), Some(3)]);
         assert_eq!((vitals.restarts(), vitals.is_down()), (1, false));
@@ -135,8 +135,8 @@ mod tests {
 
     #[actix::test]
     async fn an_actor_that_dies_too_often_stays_down_and_says_so() {
-        let (actor, vitals) = Supervisor::start(&actix::Arbiter::current(), "fragile", 16, || Fragile);
-        for _ in 0..DEATHS_MAX {
+        let (actor, vitals) = Supervisor::start(&actix::Arbiter::current(), "fragile", 16, || UnwindSafeFuture);
+        for _ in 0..PANICS_MAX {
             assert!(actor.send(Ask(13)).await.is_err());
         }
         assert!(actor.send(Ask(1)).await.is_err());

@@ -40,7 +40,7 @@ impl fmt::Display for Origin {
 /// A setting that cannot work: one sentence with its name, where it came from and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("setting `{key}` ({origin}): {reason}")]
-pub struct BadSetting {
+pub struct SettingError {
     /// Which setting.
     pub key: String,
     /// Where its value came from.
@@ -70,11 +70,11 @@ impl Layer {
     pub fn environment(
         variables: impl IntoIterator<Item = (String, String)>,
         origin: impl Fn(String) -> Origin,
-    ) -> Result<Self, BadSetting> {
+    ) -> Result<Self, SettingError> {
         let mut values = Vec::new();
         for (variable, value) in variables {
             let Some(name) = variable.strip_prefix("MERCAT_") else { continue };
-            if spec::NOT_SETTINGS.contains(&variable.as_str()) {
+            if spec::IGNORED_VARIABLES.contains(&variable.as_str()) {
                 continue;
             }
             let key = name.to_lowercase().replace("__", ".");
@@ -85,21 +85,21 @@ impl Layer {
     }
 
     /// The values of a TOML file.
-    pub fn file(path: &Path) -> Result<Self, BadSetting> {
+    pub fn file(path: &Path) -> Result<Self, SettingError> {
         Self::toml(path, Origin::File(path.display().to_string()))
     }
 
     /// Where domains were moved while the shop ran: it outweighs what anybody said before.
-    pub fn moved(data: &Path) -> Result<Self, BadSetting> {
-        let file = data.join(super::PLACES);
+    pub fn moved(data: &Path) -> Result<Self, SettingError> {
+        let file = data.join(super::PLACES_FILE);
         if !file.exists() {
             return Ok(Self::default());
         }
         Self::toml(&file, Origin::Moved(file.display().to_string()))
     }
 
-    fn toml(path: &Path, origin: Origin) -> Result<Self, BadSetting> {
-        let fail = |reason: String| BadSetting { key: "config".to_owned(), origin: origin.clone(), reason };
+    fn toml(path: &Path, origin: Origin) -> Result<Self, SettingError> {
+        let fail = |reason: String| SettingError { key: "config".to_owned(), origin: origin.clone(), reason };
         let text = std::fs::read_to_string(path)
             .map_err(|e| fail(format!("cannot be read: {e}; name another with --config FILE")))?;
         let table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
@@ -117,7 +117,7 @@ fn flatten(
     table: &toml::Table,
     origin: &Origin,
     values: &mut Vec<(String, String, Origin)>,
-) -> Result<(), BadSetting> {
+) -> Result<(), SettingError> {
     for (name, value) in table {
         let key = format!("{prefix}{name}");
         match value {
@@ -141,7 +141,7 @@ fn flatten(
 }
 
 /// Refuses a key that is no setting, with the nearest one that is.
-fn known(key: &str, origin: &Origin) -> Result<(), BadSetting> {
+fn known(key: &str, origin: &Origin) -> Result<(), SettingError> {
     if SETTINGS.iter().any(|spec| spec.key == key) {
         return Ok(());
     }
@@ -150,7 +150,7 @@ fn known(key: &str, origin: &Origin) -> Result<(), BadSetting> {
         Some((far, near)) if far <= 3 => format!("; did you mean `{near}`?"),
         _ => "; `mercat config` lists all settings".to_owned(),
     };
-    Err(BadSetting { key: key.to_owned(), origin: origin.clone(), reason: format!("there is no such setting{hint}") })
+    Err(SettingError { key: key.to_owned(), origin: origin.clone(), reason: format!("there is no such setting{hint}") })
 }
 
 /// How many letters must be added, dropped or changed between two words (Levenshtein).
@@ -190,7 +190,7 @@ impl Values {
     }
 
     /// The value of `key` as `read` reads it.
-    pub(super) fn get<T>(&self, key: &str, read: impl FnOnce(&str) -> Result<T, String>) -> Result<T, BadSetting> {
+    pub(super) fn get<T>(&self, key: &str, read: impl FnOnce(&str) -> Result<T, String>) -> Result<T, SettingError> {
         let text = self.0.get(key).map_or("", |(text, _)| text.as_str());
         read(text.trim()).map_err(|reason| {
             let masked = database::masked(text);
@@ -224,9 +224,9 @@ impl Values {
 
     /// Says that the value of `key` cannot work.
     #[must_use]
-    pub fn complain(&self, key: &str, reason: String) -> BadSetting {
+    pub fn complain(&self, key: &str, reason: String) -> SettingError {
         let origin = self.0.get(key).map_or(Origin::Default, |(_, origin)| origin.clone());
-        BadSetting { key: key.to_owned(), origin, reason }
+        SettingError { key: key.to_owned(), origin, reason }
     }
 
     /// Every setting with its value (secrets masked) and origin, in the order of the table.

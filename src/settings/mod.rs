@@ -16,7 +16,7 @@ use std::time::Duration;
 use lapin::uri::{AMQPScheme, AMQPUri};
 
 pub use database::{Database, Postgres};
-pub use layers::{BadSetting, Layer, Origin, Values};
+pub use layers::{Layer, Origin, SettingError, Values};
 pub use spec::{SETTINGS, Spec, example};
 
 use crate::types::{Currency, EmailAddress, hex};
@@ -27,11 +27,11 @@ pub const DOMAINS: [&str; 8] = ["users", "catalog", "cart", "payments", "mailer"
 /// What the edge of the shop is called where parts of it are named.
 pub const GATEWAY: &str = "gateway";
 /// The file of the data folder that says where domains were moved while the shop ran.
-pub const PLACES: &str = "places.toml";
+pub const PLACES_FILE: &str = "places.toml";
 /// What a prefix of schemas may be.
-const PREFIX: &str = "must be small letters, digits and _, at most 40";
+const PREFIX_RULE: &str = "must be small letters, digits and _, at most 40";
 /// Where files may be.
-const ONE_FOLDER: &str =
+const ONE_FOLDER_RULE: &str =
     "must be postgres://...: databases that are files are all in one folder, which `database` or `data` names";
 
 /// The most webhook secrets that may hold at once.
@@ -51,7 +51,7 @@ pub struct Settings {
     /// Where other processes ask the domains of this one, if they may.
     pub grpc: Option<SocketAddr>,
     /// How the processes of the shop know each other.
-    pub peers: Peers,
+    pub peers: PeersSettings,
     /// The data folder.
     pub data: PathBuf,
     /// The folder of the databases that are files; the data folder when not said.
@@ -67,41 +67,41 @@ pub struct Settings {
     /// Whether a first start with an empty data folder loads the demo shop.
     pub demo: bool,
     /// The log.
-    pub log: Log,
+    pub log: LogSettings,
     /// The shop.
-    pub shop: Shop,
+    pub shop: ShopSettings,
     /// The databases' writers.
-    pub store: Store,
+    pub store: StoreSettings,
     /// The gateway.
-    pub http: Http,
+    pub http: HttpSettings,
     /// The users domain.
-    pub users: Users,
+    pub users: UsersSettings,
     /// The catalog.
-    pub catalog: Catalog,
-    /// Payments.
-    pub payments: Payments,
+    pub catalog: CatalogSettings,
+    /// PaymentsSettings.
+    pub payments: PaymentsSettings,
     /// The mailer.
-    pub mailer: Mailer,
+    pub mailer: MailerSettings,
     /// The statistics.
-    pub stats: Stats,
+    pub stats: StatsSettings,
     /// The notifications.
-    pub notifications: Notifications,
+    pub notifications: NotificationsSettings,
     /// How events travel between domains.
-    pub events: Events,
+    pub events: EventTransport,
     /// Where each domain is, in the order of [`DOMAINS`].
     pub domains: Vec<DomainSettings>,
 }
 
 /// How the processes of one shop know each other.
 #[derive(Debug, Clone, Default)]
-pub struct Peers {
+pub struct PeersSettings {
     /// What they all know and nobody else does.
     pub token: Option<String>,
 }
 
 /// How events travel between domains.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Events {
+pub enum EventTransport {
     /// From each outbox to its subscribers.
     Direct,
     /// Over RabbitMQ, which keeps them until they are heard.
@@ -110,7 +110,7 @@ pub enum Events {
 
 /// The log.
 #[derive(Debug, Clone)]
-pub struct Log {
+pub struct LogSettings {
     /// What is logged, as `env_logger` takes it.
     pub filter: String,
     /// Whether each line is a JSON object.
@@ -119,7 +119,7 @@ pub struct Log {
 
 /// The shop's own face.
 #[derive(Debug, Clone)]
-pub struct Shop {
+pub struct ShopSettings {
     /// What it is called.
     pub name: String,
     /// The currency of an empty cart and of the statistics.
@@ -128,7 +128,7 @@ pub struct Shop {
 
 /// The databases' writers.
 #[derive(Debug, Clone)]
-pub struct Store {
+pub struct StoreSettings {
     /// How many changes may share one commit.
     pub batch_max: usize,
     /// What stands before the names of schemas.
@@ -139,7 +139,7 @@ pub struct Store {
 
 /// The gateway.
 #[derive(Debug, Clone)]
-pub struct Http {
+pub struct HttpSettings {
     /// Bytes of a request's body, uploads of pictures apart.
     pub body_max: usize,
     /// How long a request may take before it is answered with 504.
@@ -158,7 +158,7 @@ pub struct Http {
 
 /// The users domain.
 #[derive(Debug, Clone)]
-pub struct Users {
+pub struct UsersSettings {
     /// How long a sign-in lasts.
     pub session: Duration,
     /// How many passwords are hashed at once.
@@ -167,7 +167,7 @@ pub struct Users {
 
 /// The catalog.
 #[derive(Debug, Clone)]
-pub struct Catalog {
+pub struct CatalogSettings {
     /// How many products are kept ready in memory.
     pub cache_max: usize,
     /// At how many pieces left staff are told.
@@ -178,20 +178,20 @@ pub struct Catalog {
     pub image_pixels_max: u64,
 }
 
-/// Payments.
+/// PaymentsSettings.
 #[derive(Debug, Clone)]
-pub struct Payments {
+pub struct PaymentsSettings {
     /// Who takes the money.
     pub provider: Provider,
     /// How Stripe is reached, for when it is Stripe.
-    pub stripe: Stripe,
+    pub stripe: StripeSettings,
     /// How long an invoice can be paid.
     pub invoice_lifetime: Duration,
 }
 
 /// How Stripe is reached.
 #[derive(Debug, Clone)]
-pub struct Stripe {
+pub struct StripeSettings {
     /// The base address of its interface, without a slash at its end.
     pub url: String,
     /// The key that the shop is known by there; empty when another provider takes the money.
@@ -211,7 +211,7 @@ pub enum Provider {
 
 /// The mailer.
 #[derive(Debug, Clone)]
-pub struct Mailer {
+pub struct MailerSettings {
     /// The mail server, as `smtp://` or `smtps://user:password@host:port`; without one mail is kept, not sent.
     pub smtp: Option<String>,
     /// Who mail comes from.
@@ -224,7 +224,7 @@ pub struct Mailer {
 
 /// The statistics.
 #[derive(Debug, Clone)]
-pub struct Stats {
+pub struct StatsSettings {
     /// Who may read the action log: networks as `10.0.0.0/8`.
     pub internal_networks: Vec<Network>,
     /// How many days actions are kept.
@@ -233,7 +233,7 @@ pub struct Stats {
 
 /// The notifications.
 #[derive(Debug, Clone)]
-pub struct Notifications {
+pub struct NotificationsSettings {
     /// How many entries of a user's stream are kept.
     pub keep: i64,
 }
@@ -244,7 +244,7 @@ pub struct DomainSettings {
     /// Which.
     pub name: &'static str,
     /// Where it is.
-    pub place: Place,
+    pub place: DomainLocation,
     /// Where its database is.
     pub database: Database,
     /// How many requests it may have in hand.
@@ -253,13 +253,13 @@ pub struct DomainSettings {
 
 /// Where a domain is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum DomainLocation {
     /// In this process.
     Local,
     /// In another process, behind gRPC.
     Remote(Address),
     /// In another process, nobody said which: this one was told which parts of the shop it runs, and this is none.
-    Elsewhere,
+    RemoteUnspecified,
     /// Not yet here: this process waits for it to be moved in.
     Standby,
     /// Nowhere.
@@ -281,7 +281,7 @@ impl fmt::Display for Address {
     }
 }
 
-impl FromStr for Place {
+impl FromStr for DomainLocation {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
@@ -319,14 +319,14 @@ impl FromStr for Address {
 
 /// Which parts of the shop a process runs.
 #[derive(Debug, Clone)]
-enum Parts {
+enum DomainSelection {
     /// Every domain whose place is `local`, and the gateway.
     All,
-    /// These domains alone, and the gateway if it is among them.
-    These { domains: Vec<&'static str>, gateway: bool },
+    /// Only domains alone, and the gateway if it is among them.
+    Only { domains: Vec<&'static str>, gateway: bool },
 }
 
-impl FromStr for Parts {
+impl FromStr for DomainSelection {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         if text.is_empty() {
@@ -343,7 +343,7 @@ impl FromStr for Parts {
                 }
             }
         }
-        Ok(Self::These { domains, gateway })
+        Ok(Self::Only { domains, gateway })
     }
 }
 
@@ -387,14 +387,14 @@ impl FromStr for Network {
 
 impl Settings {
     /// Makes settings of values, or says which value cannot work, where it came from and what would.
-    pub fn read(values: &Values) -> Result<Self, BadSetting> {
+    pub fn read(values: &Values) -> Result<Self, SettingError> {
         let data: PathBuf = values.get("data", |text| match text {
             "" => Err("must name a folder".to_owned()),
             folder => Ok(PathBuf::from(folder)),
         })?;
         let prefix = values.get("store.schema_prefix", |text| {
             let plain = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
-            if plain && text.len() <= 40 { Ok(text.to_owned()) } else { Err(PREFIX.to_owned()) }
+            if plain && text.len() <= 40 { Ok(text.to_owned()) } else { Err(PREFIX_RULE.to_owned()) }
         })?;
         let everywhere =
             values.get("database", |text| Database::read(text, &prefix, Database::Folder(data.clone())))?;
@@ -402,20 +402,20 @@ impl Settings {
         let seconds = |text: &str| number(text, 1, 86_400).map(Duration::from_secs);
         let production =
             values.get("environment", |text| choice(text, &[("development", false), ("production", true)]))?;
-        let parts: Parts = values.get("domains", str::parse)?;
+        let parts: DomainSelection = values.get("domains", str::parse)?;
         let standby = values.get("standby", boolean)?;
-        if standby && matches!(parts, Parts::All) {
+        if standby && matches!(parts, DomainSelection::All) {
             let reason = "needs the names of the domains that wait to be moved here: --domains NAMES".to_owned();
             return Err(values.complain("standby", reason));
         }
-        let gateway = matches!(parts, Parts::All | Parts::These { gateway: true, .. });
+        let gateway = matches!(parts, DomainSelection::All | DomainSelection::Only { gateway: true, .. });
         let settings = Self {
             listen: values.get("listen", |text| {
                 text.parse().map_err(|_| "must be an address and a port, such as 127.0.0.1:8080".to_owned())
             })?,
             listen_told: values.is_told("listen"),
             gateway,
-            partial: matches!(parts, Parts::These { .. }),
+            partial: matches!(parts, DomainSelection::Only { .. }),
             grpc: values.get("grpc", |text| match text {
                 "" => Ok(None),
                 address => address
@@ -423,7 +423,7 @@ impl Settings {
                     .map(Some)
                     .map_err(|_| "must be an address and a port, such as 127.0.0.1:50051".into()),
             })?,
-            peers: Peers {
+            peers: PeersSettings {
                 token: values.get("peers.token", |text| match text.len() {
                     0 => Ok(None),
                     16.. if text.bytes().all(|b| b.is_ascii_graphic()) => Ok(Some(text.to_owned())),
@@ -443,20 +443,20 @@ impl Settings {
                 _ => Err("must begin with http:// or https://".to_owned()),
             })?,
             demo: values.get("demo", boolean)?,
-            log: Log {
+            log: LogSettings {
                 filter: values.get("log", log_filter)?,
                 json: values.get("log_format", |text| choice(text, &[("text", false), ("json", true)]))?,
             },
-            shop: Shop {
+            shop: ShopSettings {
                 name: values.get("shop.name", |text| Ok(text.to_owned()))?,
                 currency: values.get("shop.currency", |text| text.parse().map_err(|e| format!("is {e}")))?,
             },
-            store: Store {
+            store: StoreSettings {
                 batch_max: values.get("store.batch_max", |text| number(text, 1, 4_096))?,
                 schema_prefix: prefix.clone(),
                 connections: values.get("store.connections", |text| number(text, 3, 1_000))?,
             },
-            http: Http {
+            http: HttpSettings {
                 body_max: values.get("http.body_max", |text| number(text, 1_024, 1 << 30))?,
                 request_timeout: values.get("http.request_timeout", seconds)?,
                 drain_timeout: values.get("http.drain_timeout", seconds)?,
@@ -466,23 +466,23 @@ impl Settings {
                 trust_proxy: values.get("http.trust_proxy", boolean)?,
                 limits: values.get("limits.enabled", boolean)?,
             },
-            users: Users {
+            users: UsersSettings {
                 session: values
                     .get("users.session_days", |text| number(text, 1, 3_650))
                     .map(|days: u64| Duration::from_secs(days * 86_400))?,
                 hashers: values.get("users.hashers", |text| number(text, 1, 64))?,
             },
-            catalog: Catalog {
+            catalog: CatalogSettings {
                 cache_max: values.get("catalog.cache_max", |text| number(text, 0, 10_000_000))?,
                 low_stock: values.get("catalog.low_stock", |text| number(text, 0, 1_000_000))?,
                 image_bytes_max: values.get("catalog.image_bytes_max", |text| number(text, 1_024, 1 << 30))?,
                 image_pixels_max: values.get("catalog.image_pixels_max", |text| number(text, 1_024, 1 << 32))?,
             },
-            payments: Payments {
+            payments: PaymentsSettings {
                 provider: values.get("payments.provider", |text| {
                     choice(text, &[("test", Provider::Test), ("stripe", Provider::Stripe)])
                 })?,
-                stripe: Stripe {
+                stripe: StripeSettings {
                     url: values.get("payments.stripe_url", stripe_url)?,
                     secret_key: values.get("payments.stripe_secret_key", stripe_key)?,
                     webhook_secrets: values.get("payments.stripe_webhook_secrets", webhook_secrets)?,
@@ -491,7 +491,7 @@ impl Settings {
                     .get("payments.invoice_minutes", |text| number(text, 1, 527_040))
                     .map(|minutes: u64| Duration::from_secs(minutes * 60))?,
             },
-            mailer: Mailer {
+            mailer: MailerSettings {
                 smtp: values.get("mailer.smtp", |text| {
                     let known = text.starts_with("smtp://") || text.starts_with("smtps://");
                     match text {
@@ -504,27 +504,31 @@ impl Settings {
                 known_recipients_only: values.get("mailer.known_recipients_only", boolean)?,
                 per_recipient_hour: values.get("mailer.per_recipient_hour", |text| number(text, 1, 1_000_000))?,
             },
-            stats: Stats {
+            stats: StatsSettings {
                 internal_networks: values
                     .get("stats.internal_networks", |text| text.split(',').map(|net| net.trim().parse()).collect())?,
                 keep_days: values.get("stats.keep_days", |text| number(text, 1, 36_500))?,
             },
-            notifications: Notifications {
+            notifications: NotificationsSettings {
                 keep: values.get("notifications.keep", |text| number(text, 10, 1_000_000))?,
             },
             domains: DOMAINS
                 .into_iter()
                 .map(|name| {
                     let key = format!("{name}.place");
-                    let told: Place = values.get(&key, str::parse)?;
+                    let told: DomainLocation = values.get(&key, str::parse)?;
                     let place = match &parts {
                         _ if values.is_moved(&key) => told,
-                        Parts::All => told,
-                        Parts::These { domains, .. } if domains.contains(&name) && standby => Place::Standby,
+                        DomainSelection::All => told,
+                        DomainSelection::Only { domains, .. } if domains.contains(&name) && standby => {
+                            DomainLocation::Standby
+                        }
                         // Named here, it is here: all processes may share the settings that say where each domain is.
-                        Parts::These { domains, .. } if domains.contains(&name) => Place::Local,
-                        Parts::These { .. } if told == Place::Local => Place::Elsewhere,
-                        Parts::These { .. } => told,
+                        DomainSelection::Only { domains, .. } if domains.contains(&name) => DomainLocation::Local,
+                        DomainSelection::Only { .. } if told == DomainLocation::Local => {
+                            DomainLocation::RemoteUnspecified
+                        }
+                        DomainSelection::Only { .. } => told,
                     };
                     Ok(DomainSettings {
                         name,
@@ -532,7 +536,7 @@ impl Settings {
                         database: values.get(&format!("{name}.database"), |text| {
                             let found = Database::read(text, &prefix, everywhere.clone())?;
                             let elsewhere = found.folder().is_some_and(|folder| folder != database);
-                            if elsewhere { Err(ONE_FOLDER.to_owned()) } else { Ok(found) }
+                            if elsewhere { Err(ONE_FOLDER_RULE.to_owned()) } else { Ok(found) }
                         })?,
                         in_flight_max: values
                             .get(&format!("{name}.in_flight_max"), |text| number(text, 1, 1_000_000))?,
@@ -550,7 +554,7 @@ impl Settings {
             ));
         }
         if settings.payments.provider == Provider::Stripe {
-            let Stripe { url, secret_key, .. } = &settings.payments.stripe;
+            let StripeSettings { url, secret_key, .. } = &settings.payments.stripe;
             if secret_key.is_empty() {
                 let reason = "must be set when payments.provider is stripe: the secret key (sk_...) of your account";
                 return Err(values.complain("payments.stripe_secret_key", reason.to_owned()));
@@ -690,14 +694,14 @@ fn boolean(text: &str) -> Result<bool, String> {
     choice(text, &[("true", true), ("false", false)])
 }
 
-fn events(text: &str) -> Result<Events, String> {
+fn events(text: &str) -> Result<EventTransport, String> {
     if text == "direct" {
-        return Ok(Events::Direct);
+        return Ok(EventTransport::Direct);
     }
     let wrong = || "must be direct, or amqp://USER:PASSWORD@HOST:PORT/VHOST for RabbitMQ".to_owned();
     let uri: AMQPUri = text.parse().map_err(|_| wrong())?;
     match uri.scheme {
-        AMQPScheme::AMQP => Ok(Events::RabbitMq(uri)),
+        AMQPScheme::AMQP => Ok(EventTransport::RabbitMq(uri)),
         AMQPScheme::AMQPS => Err(
             "cannot be amqps://: RabbitMQ's TLS is not built in; use amqp:// in a private network or through a tunnel"
                 .to_owned(),

@@ -27,7 +27,7 @@ impl Spec {
 }
 
 /// Variables that begin like a setting and are none.
-pub(super) const NOT_SETTINGS: [&str; 9] = [
+pub(super) const IGNORED_VARIABLES: [&str; 9] = [
     "MERCAT_ADMIN_PASSWORD",
     "MERCAT_TEST_DATABASE",
     "MERCAT_TEST_SMTP",

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn environment(pairs: &[(&str, &str)]) -> Result<Layer, BadSetting> {
+fn environment(pairs: &[(&str, &str)]) -> Result<Layer, SettingError> {
     let pairs = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
     Layer::environment(pairs, Origin::Environment)
 }
@@ -136,8 +136,8 @@ fn a_domain_that_is_named_is_here_and_the_others_are_where_their_places_say() {
     ]);
     let settings = Settings::read(&Values::of(vec![values.unwrap()])).unwrap();
     let place = |name: &str| settings.domain(name).place.clone();
-    assert_eq!(place("payments"), Place::Local);
-    assert_eq!(place("catalog"), Place::Remote(Address { host: "[::1]".to_owned(), port: 2 }));
-    assert_eq!((place("users"), place("stats")), (Place::Elsewhere, Place::Off));
+    assert_eq!(place("payments"), DomainLocation::Local);
+    assert_eq!(place("catalog"), DomainLocation::Remote(Address { host: "[::1]".to_owned(), port: 2 }));
+    assert_eq!((place("users"), place("stats")), (DomainLocation::RemoteUnspecified, DomainLocation::Off));
     assert!(settings.gateway && settings.partial && !settings.listen_told);
 }

@@ -11,11 +11,11 @@ use sha2::{Digest, Sha256};
 use super::query::*;
 use super::schema::idempotency;
 use super::{Conn, Prepare};
-use crate::messaging::{Ctx, Failure, IdempotencyKey, Request};
+use crate::messaging::{CommonError, IdempotencyKey, Request, RequestContext};
 use crate::types::Timestamp;
 
 /// How long an answer is kept.
-pub const ANSWERS_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+pub const RESPONSE_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// By what two requests under one key are told apart: a SHA-256 of the request's name and content.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,15 +23,15 @@ pub struct Fingerprint(Vec<u8>);
 
 impl Fingerprint {
     /// The fingerprint of a whole request.
-    pub fn of<R: Request>(request: &R) -> Result<Self, Failure> {
+    pub fn of<R: Request>(request: &R) -> Result<Self, CommonError> {
         Self::of_parts(R::NAME, request)
     }
 
     /// The fingerprint of what counts of a request.
-    pub fn of_parts(name: &str, content: &impl Serialize) -> Result<Self, Failure> {
+    pub fn of_parts(name: &str, content: &impl Serialize) -> Result<Self, CommonError> {
         let json = serde_json::to_vec(content).map_err(|error| {
             log::error!("{name} has no JSON form: {error}");
-            Failure::Internal
+            CommonError::Internal
         })?;
         Ok(Self(Sha256::new().chain_update(name).chain_update([0]).chain_update(json).finalize().to_vec()))
     }
@@ -49,10 +49,10 @@ impl Fingerprint {
     }
 }
 
-/// What somebody wants under an idempotency key. Work of several steps keeps it beside its state, so that whoever
+/// What somebody wants under an idempotency key. ErasedJob of several steps keeps it beside its state, so that whoever
 /// ends the work, after a crash too, can keep the answer in the transaction of its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wish {
+pub struct IdempotentRequest {
     /// Whose key it is.
     pub scope: String,
     /// The key.
@@ -61,16 +61,16 @@ pub struct Wish {
     pub fingerprint: Fingerprint,
 }
 
-impl Wish {
+impl IdempotentRequest {
     /// The wish of this request, when its caller gave it a key.
-    pub fn of<R: Request>(ctx: &Ctx, request: &R) -> Result<Option<Self>, Failure> {
+    pub fn of<R: Request>(ctx: &RequestContext, request: &R) -> Result<Option<Self>, CommonError> {
         let Some(key) = ctx.key.clone() else { return Ok(None) };
         Ok(Some(Self { scope: ctx.caller.scope(), key, fingerprint: Fingerprint::of(request)? }))
     }
 }
 
 /// The answer kept under the key, if there is one that is not too old and is of the same request.
-pub fn find<T: DeserializeOwned, E: From<Failure> + From<diesel::result::Error>>(
+pub fn find<T: DeserializeOwned, E: From<CommonError> + From<diesel::result::Error>>(
     conn: &mut Conn,
     scope: &str,
     key: &IdempotencyKey,
@@ -80,22 +80,22 @@ pub fn find<T: DeserializeOwned, E: From<Failure> + From<diesel::result::Error>>
     let kept: Option<(Vec<u8>, String)> = idempotency::table
         .filter(idempotency::scope.eq(scope))
         .filter(idempotency::key.eq(key.as_str()))
-        .filter(idempotency::created_at.gt(now.minus(ANSWERS_KEPT)))
+        .filter(idempotency::created_at.gt(now.minus(RESPONSE_TTL)))
         .select((idempotency::fingerprint, idempotency::reply))
         .first(conn)
         .optional()?;
     let Some((first, reply)) = kept else { return Ok(None) };
     if first != fingerprint.0 {
-        return Err(Failure::IdempotencyKeyReused.into());
+        return Err(CommonError::IdempotencyKeyReused.into());
     }
     serde_json::from_str(&reply).map(Some).map_err(|error| {
         log::error!("an answer kept under an idempotency key cannot be read: {error}");
-        Failure::Internal.into()
+        CommonError::Internal.into()
     })
 }
 
 /// Keeps an answer under its key, in the place of one that is too old.
-pub fn keep<T: Serialize, E: From<Failure> + From<diesel::result::Error>>(
+pub fn keep<T: Serialize, E: From<CommonError> + From<diesel::result::Error>>(
     conn: &mut Conn,
     scope: &str,
     key: &IdempotencyKey,
@@ -105,7 +105,7 @@ pub fn keep<T: Serialize, E: From<Failure> + From<diesel::result::Error>>(
 ) -> Result<(), E> {
     let reply = serde_json::to_string(answer).map_err(|error| {
         log::error!("an answer has no JSON form: {error}");
-        E::from(Failure::Internal)
+        E::from(CommonError::Internal)
     })?;
     diesel::insert_into(idempotency::table)
         .values((
@@ -129,5 +129,5 @@ pub fn keep<T: Serialize, E: From<Failure> + From<diesel::result::Error>>(
 
 /// Forgets answers that have served their time.
 pub fn forget_old(conn: &mut Conn, now: Timestamp) -> QueryResult<usize> {
-    diesel::delete(idempotency::table.filter(idempotency::created_at.le(now.minus(ANSWERS_KEPT)))).execute(conn)
+    diesel::delete(idempotency::table.filter(idempotency::created_at.le(now.minus(RESPONSE_TTL)))).execute(conn)
 }

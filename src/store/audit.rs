@@ -10,17 +10,17 @@ use serde::{Deserialize, Serialize};
 use super::query::*;
 use super::{Conn, Store};
 use crate::events::BROKER;
-use crate::messaging::Failure;
+use crate::messaging::CommonError;
 use crate::types::Timestamp;
 
 /// How many breaches of one rule are told one by one; the rest would say nothing new.
-const TOLD_MAX: usize = 50;
+const REPORTED_MAX: usize = 50;
 /// Where a file is broken or a promise is: there is no way to mend it by hand that is safe in general.
 pub const RESTORE: &str = "keep a copy of the folder, then restore the last backup with `mercat restore`";
 
 /// Something that must never be, found to be so.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fault {
+pub struct Violation {
     /// In whose books.
     pub domain: String,
     /// What is wrong.
@@ -28,23 +28,23 @@ pub struct Fault {
     /// With which: ids and figures.
     pub found: String,
     /// What to do.
-    pub way_out: String,
+    pub remedy: String,
 }
 
-impl std::fmt::Display for Fault {
+impl std::fmt::Display for Violation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}: {}; {}", self.domain, self.what, self.found, self.way_out)
+        write!(f, "{}: {}: {}; {}", self.domain, self.what, self.found, self.remedy)
     }
 }
 
 /// Something that must always hold, as a query for what breaks it: one text column named `found`. `{now}` in it is the
 /// present instant in microseconds.
 #[derive(Debug, Clone, Copy)]
-pub struct Rule {
+pub struct Invariant {
     /// What is wrong where the query finds something.
     pub what: &'static str,
     /// What to do then.
-    pub way_out: &'static str,
+    pub remedy: &'static str,
     /// The query.
     pub sql: Sql,
 }
@@ -53,9 +53,9 @@ pub struct Rule {
 #[derive(Debug, Clone, Copy)]
 pub enum Sql {
     /// The same words for either database.
-    Same(&'static str),
+    Shared(&'static str),
     /// Other words for each; where one is empty, there is no such rule.
-    Each {
+    PerBackend {
         /// For a file.
         sqlite: &'static str,
         /// For a server.
@@ -66,24 +66,24 @@ pub enum Sql {
 impl Sql {
     const fn of(self, postgres: bool) -> &'static str {
         match self {
-            Self::Same(sql) | Self::Each { sqlite: sql, .. } if !postgres => sql,
-            Self::Same(sql) | Self::Each { postgres: sql, .. } => sql,
+            Self::Shared(sql) | Self::PerBackend { sqlite: sql, .. } if !postgres => sql,
+            Self::Shared(sql) | Self::PerBackend { postgres: sql, .. } => sql,
         }
     }
 }
 
 /// What a domain's books are checked for.
 #[derive(Debug, Clone, Copy)]
-pub struct Books {
+pub struct Invariants {
     /// What must hold.
-    pub rules: &'static [Rule],
+    pub rules: &'static [Invariant],
     /// What is counted as looked at: the word people know it by, and its table.
     pub counted: &'static [(&'static str, &'static str)],
 }
 
 /// Asks a domain what is wrong with its own books. All is read of one moment.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Audit {
+pub struct CheckInvariants {
     /// Whether the books are looked at; otherwise only how far its events have come.
     pub deep: bool,
     /// Who hears of this domain's events.
@@ -92,11 +92,11 @@ pub struct Audit {
 
 /// What a domain found wrong with its own books.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Audited {
+pub struct InvariantReport {
     /// The time, as the domain sees it.
     pub now: Timestamp,
     /// What is wrong, at most fifty of a kind.
-    pub faults: Vec<Fault>,
+    pub faults: Vec<Violation>,
     /// How many of what were looked at.
     pub looked_at: BTreeMap<String, i64>,
     /// The last event there ever was; 0 before the first.
@@ -105,10 +105,10 @@ pub struct Audited {
     pub heard: BTreeMap<String, i64>,
 }
 
-/// Which of a domain's things facts are wanted of.
+/// Selection of a domain's things facts are wanted of.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Which<T> {
+pub enum Selection<T> {
     /// The next [`PAGE`] in the order of their ids.
     After(Option<T>),
     /// These, at most [`PAGE`]; those that do not exist are left out.
@@ -118,49 +118,49 @@ pub enum Which<T> {
 /// How many things facts are told of at once.
 pub const PAGE: usize = 500;
 
-crate::requests! { Failure;
-    "store.Audit": Audit => Audited, retry, |_| Access::Domains;
+crate::requests! { CommonError;
+    "store.CheckInvariants": CheckInvariants => InvariantReport, retry, |_| Access::Internal;
 }
 
 /// What every domain's database must be.
-const EVERYWHERE: &[Rule] = &[
-    Rule {
+const COMMON_INVARIANTS: &[Invariant] = &[
+    Invariant {
         what: "the database file is damaged",
-        way_out: RESTORE,
-        sql: Sql::Each {
+        remedy: RESTORE,
+        sql: Sql::PerBackend {
             sqlite: "SELECT integrity_check AS found FROM pragma_integrity_check WHERE integrity_check <> 'ok'",
             // The server looks after its own pages.
             postgres: "",
         },
     },
-    Rule {
+    Invariant {
         what: "a row refers to another that is not there",
-        way_out: RESTORE,
-        sql: Sql::Each {
+        remedy: RESTORE,
+        sql: Sql::PerBackend {
             sqlite: "SELECT \"table\" || ' row ' || COALESCE(rowid, '?') || ' to ' || parent AS found
                      FROM pragma_foreign_key_check",
             postgres: "",
         },
     },
-    Rule {
+    Invariant {
         what: "a subscriber has heard of events that never were",
-        way_out: "the databases are of different moments: restore all of them from one backup",
-        sql: Sql::Each {
+        remedy: "the databases are of different moments: restore all of them from one backup",
+        sql: Sql::PerBackend {
             sqlite: "SELECT subscriber || ' heard up to ' || seq AS found FROM outbox_cursor
                      WHERE seq > COALESCE((SELECT seq FROM sqlite_sequence WHERE name = 'outbox'), 0)",
             postgres: "SELECT subscriber || ' heard up to ' || seq AS found FROM outbox_cursor
                        WHERE seq > (SELECT last_value FROM outbox_seq)",
         },
     },
-    Rule {
+    Invariant {
         what: "an event had no effect and was set aside",
-        way_out: "see its reason, then mend by hand what it should have done, and report it as a bug",
-        sql: Sql::Same("SELECT name || ' ' || event_id || ': ' || reason AS found FROM dead_letter ORDER BY at"),
+        remedy: "see its reason, then mend by hand what it should have done, and report it as a bug",
+        sql: Sql::Shared("SELECT name || ' ' || event_id || ': ' || reason AS found FROM dead_letter ORDER BY at"),
     },
 ];
 
 #[derive(QueryableByName)]
-struct Found {
+struct ViolationRow {
     #[diesel(sql_type = Text)]
     found: String,
 }
@@ -173,7 +173,7 @@ struct Number {
 
 impl Store {
     /// Looks at the books as `audit` asks.
-    pub async fn audit(&self, audit: Audit, books: Books) -> Result<Audited, Failure> {
+    pub async fn audit(&self, audit: CheckInvariants, books: Invariants) -> Result<InvariantReport, CommonError> {
         let (domain, now) = (self.domain(), self.now());
         self.read(move |conn| {
             if conn.is_postgres() {
@@ -190,7 +190,13 @@ impl Store {
     }
 }
 
-fn look(conn: &mut Conn, domain: &str, now: Timestamp, audit: &Audit, books: Books) -> Result<Audited, Failure> {
+fn look(
+    conn: &mut Conn,
+    domain: &str,
+    now: Timestamp,
+    audit: &CheckInvariants,
+    books: Invariants,
+) -> Result<InvariantReport, CommonError> {
     let number = |conn: &mut Conn, sql: String| sql_query(sql).get_result::<Number>(conn).map(|row| row.n);
     let postgres = conn.is_postgres();
     let head = if postgres {
@@ -200,7 +206,8 @@ fn look(conn: &mut Conn, domain: &str, now: Timestamp, audit: &Audit, books: Boo
         "SELECT COALESCE(MAX(seq), 0) AS n FROM sqlite_sequence WHERE name = 'outbox'"
     };
     let head = number(conn, head.to_owned())?;
-    let mut audited = Audited { now, faults: Vec::new(), looked_at: BTreeMap::new(), head, heard: BTreeMap::new() };
+    let mut audited =
+        InvariantReport { now, faults: Vec::new(), looked_at: BTreeMap::new(), head, heard: BTreeMap::new() };
     for subscriber in &audit.subscribers {
         // What the broker has confirmed is on its way to all of them, each by its own queue: nobody here knows more.
         let heard = sql_query("SELECT COALESCE(MAX(seq), 0) AS n FROM outbox_cursor WHERE subscriber IN ($1, $2)")
@@ -216,24 +223,24 @@ fn look(conn: &mut Conn, domain: &str, now: Timestamp, audit: &Audit, books: Boo
         let count = number(conn, format!("SELECT COUNT(*) AS n FROM {table}"))?;
         audited.looked_at.insert((*word).to_owned(), count);
     }
-    for rule in EVERYWHERE.iter().chain(books.rules) {
+    for rule in COMMON_INVARIANTS.iter().chain(books.rules) {
         let sql = rule.sql.of(postgres);
         if sql.is_empty() {
             continue;
         }
-        let sql = format!("{} LIMIT {}", sql.replace("{now}", &now.micros().to_string()), TOLD_MAX + 1);
-        let mut found: Vec<Found> = sql_query(sql).load(conn).inspect_err(|_| {
+        let sql = format!("{} LIMIT {}", sql.replace("{now}", &now.micros().to_string()), REPORTED_MAX + 1);
+        let mut found: Vec<ViolationRow> = sql_query(sql).load(conn).inspect_err(|_| {
             log::error!("{domain}: it cannot be said whether {}", rule.what);
         })?;
-        if found.len() > TOLD_MAX {
-            found.truncate(TOLD_MAX);
-            found.push(Found { found: "and more".to_owned() });
+        if found.len() > REPORTED_MAX {
+            found.truncate(REPORTED_MAX);
+            found.push(ViolationRow { found: "and more".to_owned() });
         }
-        audited.faults.extend(found.into_iter().map(|Found { found }| Fault {
+        audited.faults.extend(found.into_iter().map(|ViolationRow { found }| Violation {
             domain: domain.to_owned(),
             what: rule.what.to_owned(),
             found,
-            way_out: rule.way_out.to_owned(),
+            remedy: rule.remedy.to_owned(),
         }));
     }
     Ok(audited)

@@ -1,6 +1,6 @@
 //! A connection to a domain's database, of either kind, and how the same query is asked on both.
 //!
-//! A query is one text of Rust for both kinds: [`Run`] sends it to whichever the connection is. The types stay those of
+//! A query is one text of Rust for both kinds: [`RunQuery`] sends it to whichever the connection is. The types stay those of
 //! the concrete connection, so statements are prepared once and kept, as if there were one kind only.
 
 use std::num::NonZeroU32;
@@ -68,12 +68,12 @@ impl Conn {
     /// [`Conn::transaction`] within another one, on a file: by statements that stay prepared, as diesel's do not. Should
     /// the job panic, what is around it undoes this too.
     fn savepoint<T, E: From<DbError>>(&mut self, job: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<T, E> {
-        Run::execute(Statement("SAVEPOINT part"), self)?;
+        RunQuery::execute(Statement("SAVEPOINT part"), self)?;
         let result = job(self);
         if result.is_err() {
-            Run::execute(Statement("ROLLBACK TO part"), self)?;
+            RunQuery::execute(Statement("ROLLBACK TO part"), self)?;
         }
-        Run::execute(Statement("RELEASE part"), self)?;
+        RunQuery::execute(Statement("RELEASE part"), self)?;
         result
     }
 
@@ -143,7 +143,7 @@ impl Conn {
 }
 
 /// Asks a query of a connection of either kind.
-pub trait Run: Sized {
+pub trait RunQuery: Sized {
     /// Runs it; says how many rows it concerned.
     fn execute(self, conn: &mut Conn) -> QueryResult<usize>
     where
@@ -182,7 +182,7 @@ pub trait Run: Sized {
 }
 
 // Not for everything: a `Vec` has a `first` of its own.
-impl<Q: RunQueryDsl<SqliteConnection>> Run for Q {}
+impl<Q: RunQueryDsl<SqliteConnection>> RunQuery for Q {}
 
 /// The columns of a struct, for a select that is the same on either kind.
 pub trait Columns: Selectable<Sqlite> {

@@ -11,11 +11,11 @@ use super::files::with_ending;
 use super::query::*;
 
 /// How often a copy that has begun is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(2);
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// A database and where its copy goes.
 #[derive(Debug, Clone)]
-pub struct Duplicate {
+pub struct BackupTarget {
     /// The database's file.
     pub from: PathBuf,
     /// The copy's file, which must not exist.
@@ -23,7 +23,7 @@ pub struct Duplicate {
 }
 
 #[derive(QueryableByName)]
-struct Word {
+struct PragmaRow {
     #[diesel(sql_type = Text)]
     word: String,
 }
@@ -42,7 +42,7 @@ fn open(file: &Path) -> Result<Conn, String> {
 ///
 /// # Errors
 /// Says which database cannot be read or which copy cannot be written, and why. What was copied is left behind.
-pub fn copy_all(copies: &[Duplicate]) -> Result<(), String> {
+pub fn copy_all(copies: &[BackupTarget]) -> Result<(), String> {
     let mut locks = Vec::with_capacity(copies.len());
     for copy in copies {
         // A connection would make the file that is missing.
@@ -70,7 +70,7 @@ pub fn copy_all(copies: &[Duplicate]) -> Result<(), String> {
     // A copy gets its first bytes after it began to read, so with bytes there it has begun.
     let has_begun = |to: &Path| std::fs::metadata(to).is_ok_and(|about| about.len() > 0);
     while !running.iter().all(|(to, thread)| thread.is_finished() || has_begun(to)) {
-        std::thread::sleep(LOOK_EVERY);
+        std::thread::sleep(POLL_INTERVAL);
     }
     drop(locks);
     // All are waited for, whatever the first of them says.
@@ -86,7 +86,7 @@ pub fn copy_all(copies: &[Duplicate]) -> Result<(), String> {
 /// # Errors
 /// Says what is wrong with it.
 pub fn verify(file: &Path) -> Result<(), String> {
-    let said: Vec<Word> = sql_query("SELECT quick_check AS word FROM pragma_quick_check")
+    let said: Vec<PragmaRow> = sql_query("SELECT quick_check AS word FROM pragma_quick_check")
         .load(&mut open(file)?)
         .map_err(|error| format!("{}: {error}", file.display()))?;
     match said.into_iter().map(|row| row.word).find(|word| word != "ok") {

@@ -1,4 +1,4 @@
-//! Files that are there whole or not at all, whenever the machine stops.
+//! SqliteManager that are there whole or not at all, whenever the machine stops.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};

@@ -32,30 +32,30 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::events::{Delivery, Event};
-use crate::messaging::{Ctx, DomainError, Failure, Request, Storage, trace};
+use crate::events::{Event, EventEnvelope};
+use crate::messaging::{CommonError, DomainError, Request, RequestContext, StorageHealth, trace};
 use crate::settings::Postgres;
 use crate::types::{Clock, Timestamp};
 
-pub use answers::{ANSWERS_KEPT, Fingerprint, Wish};
-pub use audit::{Audit, Audited, Books, Fault, PAGE, RESTORE, Rule, Sql, Which};
+pub use answers::{Fingerprint, IdempotentRequest, RESPONSE_TTL};
+pub use audit::{CheckInvariants, Invariant, InvariantReport, Invariants, PAGE, RESTORE, Selection, Sql, Violation};
 pub use conn::Conn;
-pub use copy::{Duplicate, change, copy_all, is_in_use, lone, verify};
+pub use copy::{BackupTarget, change, copy_all, is_in_use, lone, verify};
 pub use migrate::Migrations;
 #[cfg(test)]
 pub use plans::plans;
-pub use postgres::{Mark, server_has};
+pub use postgres::{AdvisoryMarker, server_has};
 pub use prepared::{Prepare, Prepared};
-pub use presence::Memory;
-pub use reader::ReaderThreads;
+pub use presence::CacheLease;
+pub use reader::PoolThreads;
 #[cfg(feature = "test-hooks")]
 pub(crate) use simulated::close_kept;
-pub use touch::Touch;
-pub use transfer::{Move, Moved, move_all};
-use work::{Query, Report, Work, is_of_database};
+pub use touch::LockSet;
+pub use transfer::{RowCounts, TableCopyJob, move_all};
+use work::{ErasedJob, ErasedQuery, ErasedResult, is_of_database};
 
 /// After how long work that another process began is no longer under way there.
-const LEFT_BEHIND: std::time::Duration = std::time::Duration::from_secs(60);
+const ORPHAN_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// Where a domain's database is and how it is used.
 #[derive(Debug, Clone)]
@@ -75,9 +75,9 @@ pub struct StoreConfig {
     /// How many readers there may be at once.
     pub readers_max: u32,
     /// Whether this process only looks in beside the shop that runs on the same database, or will.
-    pub beside: bool,
+    pub auxiliary: bool,
     /// Where the store notes how it is.
-    pub storage: Arc<Storage>,
+    pub storage: Arc<StorageHealth>,
 }
 
 impl StoreConfig {
@@ -91,7 +91,7 @@ impl StoreConfig {
             batch_max: 256,
             queue_max: 4_096,
             readers_max: 4,
-            beside: false,
+            auxiliary: false,
             storage: Arc::default(),
         }
     }
@@ -103,7 +103,7 @@ impl StoreConfig {
 pub struct OpenError {
     /// Whose database.
     pub domain: &'static str,
-    /// Which file; empty when it is not the database that is wrong.
+    /// Selection file; empty when it is not the database that is wrong.
     pub file: PathBuf,
     /// What is wrong.
     pub reason: String,
@@ -130,7 +130,7 @@ pub struct Store(Arc<Inner>);
 
 struct Inner {
     domain: &'static str,
-    beside: bool,
+    auxiliary: bool,
     clock: Clock,
     kind: Kind,
     news: Arc<tokio::sync::Notify>,
@@ -138,8 +138,8 @@ struct Inner {
 
 /// Where a domain's database is.
 enum Kind {
-    Sqlite { writer: writer::Writer, readers: reader::Readers },
-    Postgres(postgres::Server),
+    Sqlite { writer: writer::Writer, readers: reader::ReaderPool },
+    Postgres(postgres::PostgresStore),
 }
 
 /// A write transaction: a job's view of the database. All of it becomes durable together, or none.
@@ -159,20 +159,20 @@ impl Tx<'_> {
     }
 
     /// What was answered to this wish before, if anything; another request under its key is refused. For work of
-    /// several steps; a single write uses [`Store::write_once`].
-    pub fn recall<T, E>(&mut self, wish: &Wish) -> Result<Option<T>, E>
+    /// several steps; a single write uses [`Store::write_idempotent`].
+    pub fn find_response<T, E>(&mut self, wish: &IdempotentRequest) -> Result<Option<T>, E>
     where
         T: DeserializeOwned,
-        E: From<Failure> + From<diesel::result::Error>,
+        E: From<CommonError> + From<diesel::result::Error>,
     {
         answers::find(self.conn, &wish.scope, &wish.key, &wish.fingerprint, self.now)
     }
 
     /// Keeps the answer to this wish: from now on a repetition gets it.
-    pub fn keep<T, E>(&mut self, wish: &Wish, answer: &T) -> Result<(), E>
+    pub fn keep<T, E>(&mut self, wish: &IdempotentRequest, answer: &T) -> Result<(), E>
     where
         T: Serialize,
-        E: From<Failure> + From<diesel::result::Error>,
+        E: From<CommonError> + From<diesel::result::Error>,
     {
         answers::keep(self.conn, &wish.scope, &wish.key, &wish.fingerprint, answer, self.now)
     }
@@ -185,7 +185,7 @@ impl Store {
         config: &StoreConfig,
         migrations: Migrations,
         clock: &Clock,
-        threads: &ReaderThreads,
+        threads: &PoolThreads,
     ) -> Result<Self, OpenError> {
         if let Some(server) = &config.server {
             return Self::open_server(domain, config, server, migrations, clock, threads);
@@ -197,9 +197,9 @@ impl Store {
         let own_news = Arc::clone(&news);
         let writer = writer::Writer::start(domain, config, connection, clock.clone(), own_news);
         let writer = writer.map_err(fail)?;
-        let readers = reader::Readers::open(domain, config, threads).map_err(fail)?;
+        let readers = reader::ReaderPool::open(domain, config, threads).map_err(fail)?;
         let kind = Kind::Sqlite { writer, readers };
-        Ok(Self(Arc::new(Inner { domain, beside: config.beside, clock: clock.clone(), kind, news })))
+        Ok(Self(Arc::new(Inner { domain, auxiliary: config.auxiliary, clock: clock.clone(), kind, news })))
     }
 
     fn open_server(
@@ -208,7 +208,7 @@ impl Store {
         server: &Postgres,
         migrations: Migrations,
         clock: &Clock,
-        threads: &ReaderThreads,
+        threads: &PoolThreads,
     ) -> Result<Self, OpenError> {
         let schema = server.schema(domain);
         let fail = |reason: String| {
@@ -224,9 +224,10 @@ impl Store {
             .map_err(fail)?;
         let news = Arc::new(tokio::sync::Notify::new());
         let own_news = Arc::clone(&news);
-        let server = postgres::Server::open(domain, config, server, clock.clone(), own_news, threads).map_err(fail)?;
+        let server =
+            postgres::PostgresStore::open(domain, config, server, clock.clone(), own_news, threads).map_err(fail)?;
         let kind = Kind::Postgres(server);
-        Ok(Self(Arc::new(Inner { domain, beside: config.beside, clock: clock.clone(), kind, news })))
+        Ok(Self(Arc::new(Inner { domain, auxiliary: config.auxiliary, clock: clock.clone(), kind, news })))
     }
 
     /// Whose database this is.
@@ -238,8 +239,8 @@ impl Store {
     /// Whether another process runs the shop on this database, or will. Whoever looks for unfinished work, or works by
     /// a timer, leaves all of it to that one: two would ask after the same payment, or send the same mail.
     #[must_use]
-    pub fn is_beside(&self) -> bool {
-        self.0.beside
+    pub fn is_auxiliary(&self) -> bool {
+        self.0.auxiliary
     }
 
     /// The time, as the domain must see it.
@@ -256,35 +257,35 @@ impl Store {
 
     /// Says whether this process may believe what it remembers of the database: only while no other has it open.
     #[must_use]
-    pub fn memory(&self) -> Memory {
+    pub fn cache_lease(&self) -> CacheLease {
         match &self.0.kind {
-            Kind::Sqlite { .. } => Memory::default(),
-            Kind::Postgres(server) => server.presence().memory(),
+            Kind::Sqlite { .. } => CacheLease::default(),
+            Kind::Postgres(server) => server.presence().cache_lease(),
         }
     }
 
     /// Whether work that was begun and not ended is certainly nobody's: no other process has the database open.
     #[must_use]
-    pub fn is_alone(&self) -> bool {
+    pub fn is_sole_process(&self) -> bool {
         match &self.0.kind {
             Kind::Sqlite { .. } => true,
-            Kind::Postgres(server) => server.presence().is_alone(),
+            Kind::Postgres(server) => server.presence().is_sole_process(),
         }
     }
 
     /// Whether nobody works any more on what was begun then and has not ended, so that it may be taken up. Whoever is
     /// alone knows what it works on itself; else a minute must have passed, which is longer than any request may take.
     #[must_use]
-    pub fn is_left_behind(&self, begun: Timestamp) -> bool {
-        self.is_alone() || self.now().since(begun) > LEFT_BEHIND
+    pub fn is_orphaned(&self, begun: Timestamp) -> bool {
+        self.is_sole_process() || self.now().since(begun) > ORPHAN_TIMEOUT
     }
 
     /// Whether this process does what is done by a timer, of all that have the database open.
     #[must_use]
-    pub fn leads(&self) -> bool {
+    pub fn is_leader(&self) -> bool {
         match &self.0.kind {
-            Kind::Sqlite { .. } => !self.0.beside,
-            Kind::Postgres(server) => !self.0.beside && server.presence().leads(),
+            Kind::Sqlite { .. } => !self.0.auxiliary,
+            Kind::Postgres(server) => !self.0.auxiliary && server.presence().is_leader(),
         }
     }
 
@@ -297,26 +298,26 @@ impl Store {
         T: Send + 'static,
         E: DomainError + From<diesel::result::Error>,
     {
-        self.write_on(Touch::everything(), job).await
+        self.write_locked(LockSet::domain(), job).await
     }
 
     /// [`Store::write`] for a job that touches only this, so that on a server others may run beside it.
-    pub async fn write_on<T, E>(
+    pub async fn write_locked<T, E>(
         &self,
-        touch: Touch,
+        touch: LockSet,
         job: impl FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
     ) -> Result<T, E>
     where
         T: Send + 'static,
         E: DomainError + From<diesel::result::Error>,
     {
-        Report::open(self.work(touch, Box::new(|tx| Report::of(job(tx)))).await)
+        ErasedResult::open(self.work(touch, Box::new(|tx| ErasedResult::of(job(tx)))).await)
     }
 
-    async fn work(&self, touch: Touch, work: Work) -> Result<Report, Failure> {
+    async fn work(&self, touch: LockSet, work: ErasedJob) -> Result<ErasedResult, CommonError> {
         // It runs on another thread.
         let trace = trace::current();
-        let work: Work = Box::new(|tx| trace::during(trace, || work(tx)));
+        let work: ErasedJob = Box::new(|tx| trace::during(trace, || work(tx)));
         match &self.0.kind {
             Kind::Sqlite { writer, .. } => writer.run(work).await,
             Kind::Postgres(server) => server.write(touch, work).await,
@@ -328,9 +329,9 @@ impl Store {
     /// the job. Another request under the key is refused with `IdempotencyKeyReused`.
     ///
     /// What is kept lies in the database as JSON for 24 hours, so a job gives back no secret.
-    pub async fn write_once<R, T, E>(
+    pub async fn write_idempotent<R, T, E>(
         &self,
-        ctx: &Ctx,
+        ctx: &RequestContext,
         request: &R,
         job: impl FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
     ) -> Result<T, E>
@@ -339,14 +340,14 @@ impl Store {
         T: Serialize + DeserializeOwned + Send + 'static,
         E: DomainError + From<diesel::result::Error>,
     {
-        self.write_once_on(Touch::everything(), ctx, request, job).await
+        self.write_idempotent_locked(LockSet::domain(), ctx, request, job).await
     }
 
-    /// [`Store::write_once`] for a job that touches only this, so that on a server others may run beside it.
-    pub async fn write_once_on<R, T, E>(
+    /// [`Store::write_idempotent`] for a job that touches only this, so that on a server others may run beside it.
+    pub async fn write_idempotent_locked<R, T, E>(
         &self,
-        touch: Touch,
-        ctx: &Ctx,
+        touch: LockSet,
+        ctx: &RequestContext,
         request: &R,
         job: impl FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
     ) -> Result<T, E>
@@ -356,16 +357,16 @@ impl Store {
         E: DomainError + From<diesel::result::Error>,
     {
         if ctx.key.is_none() {
-            return self.write_on(touch, job).await;
+            return self.write_locked(touch, job).await;
         }
-        self.write_once_as(touch, ctx, Fingerprint::of(request)?, job).await
+        self.write_idempotent_as(touch, ctx, Fingerprint::of(request)?, job).await
     }
 
-    /// [`Store::write_once_on`] for a request whose fingerprint must leave something out, such as a password.
-    pub async fn write_once_as<T, E>(
+    /// [`Store::write_idempotent_locked`] for a request whose fingerprint must leave something out, such as a password.
+    pub async fn write_idempotent_as<T, E>(
         &self,
-        touch: Touch,
-        ctx: &Ctx,
+        touch: LockSet,
+        ctx: &RequestContext,
         fingerprint: Fingerprint,
         job: impl FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
     ) -> Result<T, E>
@@ -373,12 +374,12 @@ impl Store {
         T: Serialize + DeserializeOwned + Send + 'static,
         E: DomainError + From<diesel::result::Error>,
     {
-        let Some(key) = ctx.key.clone() else { return self.write_on(touch, job).await };
+        let Some(key) = ctx.key.clone() else { return self.write_locked(touch, job).await };
         let scope = ctx.caller.scope();
         // Whoever asks the same under the same key waits for the first, in whatever process.
         let touch = touch.and_answer(&scope, key.as_str());
         let (answer, replayed) = self
-            .write_on(touch, move |tx| {
+            .write_locked(touch, move |tx| {
                 if let Some(before) = answers::find::<T, E>(tx.conn, &scope, &key, &fingerprint, tx.now)? {
                     return Ok((before, true));
                 }
@@ -395,7 +396,7 @@ impl Store {
 
     /// What was given back before for this request under the key in `ctx`, if anything: for work that must look
     /// elsewhere before it writes, so that a repetition does not stumble over what has changed since.
-    pub async fn recall<R, T, E>(&self, ctx: &Ctx, request: &R) -> Result<Option<T>, E>
+    pub async fn find_response<R, T, E>(&self, ctx: &RequestContext, request: &R) -> Result<Option<T>, E>
     where
         R: Request,
         T: DeserializeOwned + Send + 'static,
@@ -410,21 +411,26 @@ impl Store {
         Ok(found)
     }
 
-    /// Does `work` that looks elsewhere before it ends in [`Store::write_once`]. A repetition gets what was given back
+    /// Does `work` that looks elsewhere before it ends in [`Store::write_idempotent`]. A repetition gets what was given back
     /// before; so it does when the first comes to its end while the repetition looks, and what that changed is what
     /// refuses it: the last piece is gone because it is in this very cart.
-    pub async fn once<R, T, E, F>(&self, ctx: &Ctx, request: &R, work: impl FnOnce() -> F) -> Result<T, E>
+    pub async fn run_idempotent<R, T, E, F>(
+        &self,
+        ctx: &RequestContext,
+        request: &R,
+        work: impl FnOnce() -> F,
+    ) -> Result<T, E>
     where
         R: Request,
         T: DeserializeOwned + Send + 'static,
         E: DomainError + From<diesel::result::Error>,
         F: Future<Output = Result<T, E>>,
     {
-        if let Some(before) = self.recall::<R, T, E>(ctx, request).await? {
+        if let Some(before) = self.find_response::<R, T, E>(ctx, request).await? {
             return Ok(before);
         }
         match work().await {
-            Err(refusal) => self.recall::<R, T, E>(ctx, request).await?.ok_or(refusal),
+            Err(refusal) => self.find_response::<R, T, E>(ctx, request).await?.ok_or(refusal),
             answer => answer,
         }
     }
@@ -435,12 +441,12 @@ impl Store {
         T: Send + 'static,
         E: DomainError,
     {
-        Report::open(self.query(Box::new(|conn| Report::of(query(conn)))).await)
+        ErasedResult::open(self.query(Box::new(|conn| ErasedResult::of(query(conn)))).await)
     }
 
-    async fn query(&self, query: Query) -> Result<Report, Failure> {
+    async fn query(&self, query: ErasedQuery) -> Result<ErasedResult, CommonError> {
         let trace = trace::current();
-        let query: Query = Box::new(|conn| trace::during(trace, || query(conn)));
+        let query: ErasedQuery = Box::new(|conn| trace::during(trace, || query(conn)));
         match &self.0.kind {
             Kind::Sqlite { readers, .. } => readers.run(query).await,
             Kind::Postgres(server) => server.read(query).await,
@@ -452,9 +458,9 @@ impl Store {
     /// reason, so that one bad event does not stop all that come after; a failing database fails the whole.
     pub async fn consume<E>(
         &self,
-        events: Vec<Delivery>,
-        effect: impl Fn(&mut Tx<'_>, &Delivery) -> Result<(), E> + Send + 'static,
-    ) -> Result<(), Failure>
+        events: Vec<EventEnvelope>,
+        effect: impl Fn(&mut Tx<'_>, &EventEnvelope) -> Result<(), E> + Send + 'static,
+    ) -> Result<(), CommonError>
     where
         E: DomainError + From<diesel::result::Error>,
     {
@@ -469,52 +475,59 @@ impl Store {
     }
 
     /// Resolves when something new is in the outbox after this call.
-    pub fn outbox_news(&self) -> impl Future<Output = ()> + 'static {
+    pub fn outbox_changed(&self) -> impl Future<Output = ()> + 'static {
         let mut news = Box::pin(Arc::clone(&self.0.news).notified_owned());
         news.as_mut().enable();
         news
     }
 
     /// The next events that `subscriber` has not heard of, with their sequence numbers.
-    pub async fn outbox_after(&self, subscriber: &'static str, limit: i64) -> Result<Vec<(i64, Delivery)>, Failure> {
+    pub async fn outbox_read_after(
+        &self,
+        subscriber: &'static str,
+        limit: i64,
+    ) -> Result<Vec<(i64, EventEnvelope)>, CommonError> {
         let (rows, unnumbered) = self
             .read(move |conn| {
                 let rows = outbox::after(conn, subscriber, limit)?;
                 let is_all = i64::try_from(rows.len()).is_ok_and(|n| n < limit);
                 let unnumbered = is_all && outbox::has_unnumbered(conn)?;
-                Ok::<_, Failure>((rows, unnumbered))
+                Ok::<_, CommonError>((rows, unnumbered))
             })
             .await?;
         if !unnumbered {
             return Ok(rows);
         }
-        self.write_on(Touch::only("outbox", ""), |tx| Ok::<_, Failure>(outbox::number(tx.conn)?)).await?;
+        self.write_locked(LockSet::key("outbox", ""), |tx| Ok::<_, CommonError>(outbox::number(tx.conn)?)).await?;
         self.read(move |conn| outbox::after(conn, subscriber, limit)).await
     }
 
     /// Notes that `subscriber` has heard of everything up to `seq`.
-    pub async fn outbox_told(&self, subscriber: &'static str, seq: i64) -> Result<(), Failure> {
-        self.write_on(Touch::nothing(), move |tx| outbox::told(tx.conn, subscriber, seq)).await
+    pub async fn outbox_advance_cursor(&self, subscriber: &'static str, seq: i64) -> Result<(), CommonError> {
+        self.write_locked(LockSet::none(), move |tx| outbox::told(tx.conn, subscriber, seq)).await
     }
 
     /// Whether all of `subscribers` have heard of everything.
-    pub async fn outbox_is_settled(&self, subscribers: Vec<&'static str>) -> Result<bool, Failure> {
-        self.outbox_settled_at(subscribers).await.map(|last| last.is_some())
+    pub async fn outbox_is_drained(&self, subscribers: Vec<&'static str>) -> Result<bool, CommonError> {
+        self.outbox_drained_at(subscribers).await.map(|last| last.is_some())
     }
 
     /// The number of the last event, if all of `subscribers` have heard of everything: as long as it stays the same,
     /// nothing has happened that they would hear of.
-    pub async fn outbox_settled_at(&self, subscribers: Vec<&'static str>) -> Result<Option<i64>, Failure> {
+    pub async fn outbox_drained_at(&self, subscribers: Vec<&'static str>) -> Result<Option<i64>, CommonError> {
         self.read(move |conn| outbox::settled_at(conn, &subscribers)).await
     }
 
     /// How many events each of `subscribers` has not heard of.
-    pub async fn outbox_backlog(&self, subscribers: Vec<&'static str>) -> Result<Vec<(&'static str, i64)>, Failure> {
+    pub async fn outbox_backlog(
+        &self,
+        subscribers: Vec<&'static str>,
+    ) -> Result<Vec<(&'static str, i64)>, CommonError> {
         self.read(move |conn| outbox::backlog(conn, &subscribers)).await
     }
 
     /// Forgets what has served its time: answers older than a day, events that all `subscribers` have long heard of.
-    pub async fn tidy(&self, subscribers: Vec<&'static str>) -> Result<(), Failure> {
+    pub async fn tidy(&self, subscribers: Vec<&'static str>) -> Result<(), CommonError> {
         self.write(move |tx| {
             answers::forget_old(tx.conn, tx.now)?;
             outbox::forget_old(tx.conn, &subscribers, tx.now)

@@ -1,5 +1,5 @@
 //! Events as rows: written in the transaction that made them happen (outbox), recorded in the transaction of their
-//! effect (inbox). Delivery is at least once, effects are once.
+//! effect (inbox). EventEnvelope is at least once, effects are once.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use diesel::upsert::excluded;
 use super::query::*;
 use super::schema::{dead_letter, inbox, outbox, outbox_cursor};
 use super::{Conn, Prepare, Tx, is_of_database};
-use crate::events::{Delivery, Event};
-use crate::messaging::{DomainError, Failure, trace};
+use crate::events::{Event, EventEnvelope};
+use crate::messaging::{CommonError, DomainError, trace};
 use crate::types::{EventId, Timestamp};
 
 /// How long an event that everybody has heard of stays readable.
-const OUTBOX_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+const OUTBOX_RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// How long a seen event is remembered. Longer than any is kept to be told again.
-const INBOX_KEPT: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+const INBOX_RETENTION: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 /// Writes an event.
 pub fn insert<E: Event>(conn: &mut Conn, now: Timestamp, event: &E) -> QueryResult<()> {
@@ -34,7 +34,7 @@ pub fn insert<E: Event>(conn: &mut Conn, now: Timestamp, event: &E) -> QueryResu
 }
 
 /// The next events after the subscriber's cursor.
-pub fn after(conn: &mut Conn, subscriber: &str, limit: i64) -> Result<Vec<(i64, Delivery)>, Failure> {
+pub fn after(conn: &mut Conn, subscriber: &str, limit: i64) -> Result<Vec<(i64, EventEnvelope)>, CommonError> {
     let told: Option<i64> = outbox_cursor::table
         .filter(outbox_cursor::subscriber.eq(subscriber))
         .select(outbox_cursor::seq)
@@ -46,9 +46,9 @@ pub fn after(conn: &mut Conn, subscriber: &str, limit: i64) -> Result<Vec<(i64, 
         .map(|(seq, id, name, at, data, trace)| {
             let data = serde_json::from_str(&data).map_err(|error| {
                 log::error!("event {id} in the outbox cannot be read: {error}");
-                Failure::Internal
+                CommonError::Internal
             })?;
-            Ok((seq, Delivery { id, name, at, data, trace }))
+            Ok((seq, EventEnvelope { id, name, at, data, trace }))
         })
         .collect()
 }
@@ -75,7 +75,7 @@ pub fn number(conn: &mut Conn) -> QueryResult<()> {
 }
 
 /// Moves the subscriber's cursor, never back: two processes may tell the same.
-pub fn told(conn: &mut Conn, subscriber: &str, seq: i64) -> Result<(), Failure> {
+pub fn told(conn: &mut Conn, subscriber: &str, seq: i64) -> Result<(), CommonError> {
     let moved = diesel::insert_into(outbox_cursor::table)
         .values((outbox_cursor::subscriber.eq(subscriber), outbox_cursor::seq.eq(seq)))
         .on_conflict(outbox_cursor::subscriber)
@@ -89,7 +89,7 @@ pub fn told(conn: &mut Conn, subscriber: &str, seq: i64) -> Result<(), Failure> 
 
 /// The last event, if no subscriber's cursor is behind it. Where nobody hears there is nothing to wait for, and on a
 /// server events have no number then, because nobody reads them.
-pub fn settled_at(conn: &mut Conn, subscribers: &[&str]) -> Result<Option<i64>, Failure> {
+pub fn settled_at(conn: &mut Conn, subscribers: &[&str]) -> Result<Option<i64>, CommonError> {
     if subscribers.is_empty() {
         return Ok(Some(0));
     }
@@ -98,7 +98,7 @@ pub fn settled_at(conn: &mut Conn, subscribers: &[&str]) -> Result<Option<i64>, 
 }
 
 /// How many events are ahead of each subscriber's cursor.
-pub fn backlog(conn: &mut Conn, subscribers: &[&'static str]) -> Result<Vec<(&'static str, i64)>, Failure> {
+pub fn backlog(conn: &mut Conn, subscribers: &[&'static str]) -> Result<Vec<(&'static str, i64)>, CommonError> {
     let last: Option<i64> = outbox::table.select(max(outbox::seq)).first(conn)?;
     let Some(last) = last else { return Ok(subscribers.iter().map(|name| (*name, 0)).collect()) };
     let cursors: Vec<(String, i64)> = outbox_cursor::table.load(conn)?;
@@ -122,9 +122,9 @@ fn slowest(conn: &mut Conn, subscribers: &[&str]) -> QueryResult<i64> {
 pub fn consume<E>(
     domain: &str,
     tx: &mut Tx<'_>,
-    event: &Delivery,
-    effect: &impl Fn(&mut Tx<'_>, &Delivery) -> Result<(), E>,
-) -> Result<(), Failure>
+    event: &EventEnvelope,
+    effect: &impl Fn(&mut Tx<'_>, &EventEnvelope) -> Result<(), E>,
+) -> Result<(), CommonError>
 where
     E: DomainError + From<diesel::result::Error>,
 {
@@ -150,7 +150,7 @@ where
     if let Err(reason) = outcome {
         if !can_save || is_of_database(&reason) {
             // The database's trouble, not the event's: it is told again when that is over.
-            return Err(Failure::StorageUnavailable);
+            return Err(CommonError::StorageUnavailable);
         }
         log::error!("{domain}: event {} {} has no effect and is set aside: {reason}", event.name, event.id);
         diesel::insert_into(dead_letter::table)
@@ -170,8 +170,8 @@ where
 }
 
 /// Forgets events that everybody has long heard of.
-pub fn forget_old(conn: &mut Conn, subscribers: &[&str], now: Timestamp) -> Result<(), Failure> {
-    let old = outbox::at.le(now.minus(OUTBOX_KEPT));
+pub fn forget_old(conn: &mut Conn, subscribers: &[&str], now: Timestamp) -> Result<(), CommonError> {
+    let old = outbox::at.le(now.minus(OUTBOX_RETENTION));
     if subscribers.is_empty() {
         // Those too that have no number.
         diesel::delete(outbox::table.filter(old)).execute(conn)?;
@@ -179,6 +179,6 @@ pub fn forget_old(conn: &mut Conn, subscribers: &[&str], now: Timestamp) -> Resu
         let heard = slowest(conn, subscribers)?;
         diesel::delete(outbox::table.filter(outbox::seq.le(heard)).filter(old)).execute(conn)?;
     }
-    diesel::delete(inbox::table.filter(inbox::at.le(now.minus(INBOX_KEPT)))).execute(conn)?;
+    diesel::delete(inbox::table.filter(inbox::at.le(now.minus(INBOX_RETENTION)))).execute(conn)?;
     Ok(())
 }

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 use diesel::QueryableByName;
 use diesel::connection::{InstrumentationEvent, get_default_instrumentation};
 
-use super::conn::Run as _;
+use super::conn::RunQuery as _;
 use super::{Conn, Store};
-use crate::messaging::Failure;
+use crate::messaging::CommonError;
 
 /// How the database finds what `work` asks for: the plan of each query it runs, as the query is really said.
 pub async fn plans(store: &Store, work: impl FnOnce(&mut Conn) + Send + 'static) -> Vec<(String, String)> {
@@ -33,7 +33,7 @@ pub async fn plans(store: &Store, work: impl FnOnce(&mut Conn) + Send + 'static)
             let steps: Vec<Plan> = diesel::sql_query(format!("EXPLAIN QUERY PLAN {text}")).load(&mut *tx.conn)?;
             plans.extend(steps.into_iter().map(|step| (text.to_owned(), step.detail)));
         }
-        Ok::<_, Failure>(plans)
+        Ok::<_, CommonError>(plans)
     });
     explained.await.unwrap()
 }

@@ -2,7 +2,7 @@
 //! is away.
 //!
 //! A write job is a transaction of its own on a connection of its own; the server shares one flush among those that end
-//! together. Jobs keep each other out by advisory locks as [`Touch`] says, in this process and in all others.
+//! together. Jobs keep each other out by advisory locks as [`LockSet`] says, in this process and in all others.
 //!
 //! **When the server is away** everybody is refused at once and told that nothing was done, except whoever was waiting
 //! for the end of a commit: that one is told that the outcome is unknown. The first job or query after it has come back
@@ -18,25 +18,26 @@ use diesel::{Connection as _, PgConnection};
 use r2d2::{ManageConnection, Pool, PooledConnection};
 use tokio::sync::{Notify, RwLock, Semaphore};
 
-use super::presence::Presence;
-use super::reader::{ReaderThreads, blocking};
-use super::work::{Query, Report, Work};
-use super::{Conn, StoreConfig, Touch, Tx, touch};
-use crate::messaging::{Failure, Storage};
+use super::presence::Membership;
+use super::reader::{PoolThreads, blocking};
+use super::work::{ErasedJob, ErasedQuery, ErasedResult};
+use super::{Conn, LockSet, StoreConfig, Tx, touch};
+use crate::messaging::{CommonError, StorageHealth};
 use crate::settings::Postgres;
 use crate::types::Clock;
 
 /// How long somebody waits for a connection.
-const PATIENCE: Duration = Duration::from_secs(3);
+const POOL_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long while it is known that there is none: who asks meanwhile hears no soon.
-const PATIENCE_IN_TROUBLE: Duration = Duration::from_millis(300);
+const DEGRADED_POOL_TIMEOUT: Duration = Duration::from_millis(300);
 /// After how long without use a connection is tried before somebody relies on it.
-const IDLE: Duration = Duration::from_secs(1);
+const IDLE_CHECK_AFTER: Duration = Duration::from_secs(1);
 /// What every connection is told: not to wait for ever for another's lock, and to notice a process that has vanished.
-const MANNERS: &str = "SET lock_timeout = '10s'; SET tcp_keepalives_idle = 15; SET tcp_keepalives_interval = 5;
+const SESSION_SETTINGS: &str =
+    "SET lock_timeout = '10s'; SET tcp_keepalives_idle = 15; SET tcp_keepalives_interval = 5;
     SET tcp_keepalives_count = 3; SET client_min_messages = 'warning'; SET idle_in_transaction_session_timeout = '60s'";
 /// What makes a connection a reader's: a transaction sees one moment, and changes nothing.
-const READER: &str = "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY";
+const READ_ONLY_SESSION: &str = "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY";
 
 /// Opens a connection to a domain's schema.
 pub fn connect(server: &Postgres, schema: &str) -> Result<Conn, String> {
@@ -44,7 +45,7 @@ pub fn connect(server: &Postgres, schema: &str) -> Result<Conn, String> {
         .map_err(|error| server.mask(&error.to_string()))?;
     diesel::connection::SimpleConnection::batch_execute(
         &mut conn,
-        &format!("SET search_path TO \"{schema}\"; {MANNERS}"),
+        &format!("SET search_path TO \"{schema}\"; {SESSION_SETTINGS}"),
     )
     .map_err(|error| error.to_string())?;
     Ok(Conn::Postgres(conn))
@@ -69,9 +70,9 @@ pub fn server_has(server: &Postgres, domain: &str) -> Result<bool, String> {
 
 /// Something that everybody on the same database sees, whatever its address is for them, and nobody elsewhere. It is
 /// gone when this is dropped.
-pub struct Mark(#[allow(dead_code, reason = "held for its lock")] PgConnection);
+pub struct AdvisoryMarker(#[allow(dead_code, reason = "held for its lock")] PgConnection);
 
-impl Mark {
+impl AdvisoryMarker {
     /// Sets one of this name.
     ///
     /// # Errors
@@ -127,7 +128,7 @@ pub fn alone<T>(conn: &mut Conn, schema: &str, work: impl FnOnce(&mut Conn) -> R
 }
 
 /// A connection in a pool.
-struct Kept {
+struct PooledConn {
     conn: Conn,
     used: Instant,
     /// It must not be used again.
@@ -143,29 +144,29 @@ struct Manager {
 /// Why a connection could not be had.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-struct NoConnection(String);
+struct ConnectError(String);
 
 impl ManageConnection for Manager {
-    type Connection = Kept;
-    type Error = NoConnection;
+    type Connection = PooledConn;
+    type Error = ConnectError;
 
-    fn connect(&self) -> Result<Kept, NoConnection> {
-        let mut conn = connect(&self.server, &self.schema).map_err(NoConnection)?;
+    fn connect(&self) -> Result<PooledConn, ConnectError> {
+        let mut conn = connect(&self.server, &self.schema).map_err(ConnectError)?;
         if self.readers {
-            conn.batch_execute(READER).map_err(|error| NoConnection(error.to_string()))?;
+            conn.batch_execute(READ_ONLY_SESSION).map_err(|error| ConnectError(error.to_string()))?;
         }
-        Ok(Kept { conn, used: Instant::now(), spoilt: false })
+        Ok(PooledConn { conn, used: Instant::now(), spoilt: false })
     }
 
-    fn is_valid(&self, kept: &mut Kept) -> Result<(), NoConnection> {
+    fn is_valid(&self, kept: &mut PooledConn) -> Result<(), ConnectError> {
         // In use all the time it needs no trial; after a rest the server may have gone and come back.
-        if kept.used.elapsed() < IDLE {
+        if kept.used.elapsed() < IDLE_CHECK_AFTER {
             return Ok(());
         }
-        kept.conn.batch_execute("SELECT 1").map_err(|error| NoConnection(error.to_string()))
+        kept.conn.batch_execute("SELECT 1").map_err(|error| ConnectError(error.to_string()))
     }
 
-    fn has_broken(&self, kept: &mut Kept) -> bool {
+    fn has_broken(&self, kept: &mut PooledConn) -> bool {
         kept.used = Instant::now();
         kept.spoilt || std::thread::panicking() || kept.conn.is_broken()
     }
@@ -173,32 +174,26 @@ impl ManageConnection for Manager {
 
 /// Says nothing: who needs the connection says what is wrong with it.
 #[derive(Debug)]
-struct Quiet;
+struct SilentErrorHandler;
 
-impl<E> r2d2::HandleError<E> for Quiet {
+impl<E> r2d2::HandleError<E> for SilentErrorHandler {
     fn handle_error(&self, _: E) {}
 }
 
-struct Side {
+struct ConnectionPool {
     pool: Pool<Manager>,
     permits: Arc<Semaphore>,
 }
 
-impl Side {
-    fn open(
-        server: &Postgres,
-        schema: &str,
-        readers: bool,
-        size: u32,
-        threads: &ReaderThreads,
-    ) -> Result<Self, String> {
+impl ConnectionPool {
+    fn open(server: &Postgres, schema: &str, readers: bool, size: u32, threads: &PoolThreads) -> Result<Self, String> {
         let manager = Manager { server: server.clone(), schema: schema.to_owned(), readers };
         let pool = Pool::builder()
             .max_size(size)
             .min_idle(Some(0))
             .test_on_check_out(true)
-            .connection_timeout(PATIENCE)
-            .error_handler(Box::new(Quiet))
+            .connection_timeout(POOL_TIMEOUT)
+            .error_handler(Box::new(SilentErrorHandler))
             .thread_pool(threads.pool())
             .build(manager)
             .map_err(|error| error.to_string())?;
@@ -207,47 +202,47 @@ impl Side {
 }
 
 /// A domain's schema, open.
-pub struct Server {
+pub struct PostgresStore {
     domain: &'static str,
     schema: String,
-    writers: Side,
-    readers: Side,
+    writers: ConnectionPool,
+    readers: ConnectionPool,
     /// Jobs that have the domain to themselves wait here for each other, without a connection each.
     door: Arc<RwLock<()>>,
     waiting: Arc<AtomicUsize>,
     queue_max: usize,
     clock: Clock,
     news: Arc<Notify>,
-    storage: Arc<Storage>,
-    presence: Presence,
+    storage: Arc<StorageHealth>,
+    presence: Membership,
 }
 
 /// One more in the queue, as long as it lives.
-struct Place(Arc<AtomicUsize>);
+struct QueueSlot(Arc<AtomicUsize>);
 
-impl Drop for Place {
+impl Drop for QueueSlot {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-impl Server {
+impl PostgresStore {
     pub fn open(
         domain: &'static str,
         config: &StoreConfig,
         server: &Postgres,
         clock: Clock,
         news: Arc<Notify>,
-        threads: &ReaderThreads,
+        threads: &PoolThreads,
     ) -> Result<Self, String> {
         let schema = server.schema(domain);
         let readers = (config.connections / 3).max(1);
         let writers = config.connections.saturating_sub(readers).saturating_sub(1).max(1);
         Ok(Self {
             domain,
-            writers: Side::open(server, &schema, false, writers, threads)?,
-            readers: Side::open(server, &schema, true, readers, threads)?,
-            presence: Presence::join(domain, server, &schema, !config.beside)?,
+            writers: ConnectionPool::open(server, &schema, false, writers, threads)?,
+            readers: ConnectionPool::open(server, &schema, true, readers, threads)?,
+            presence: Membership::join(domain, server, &schema, !config.auxiliary)?,
             schema,
             door: Arc::default(),
             waiting: Arc::default(),
@@ -259,7 +254,7 @@ impl Server {
     }
 
     /// Who else is there.
-    pub fn presence(&self) -> &Presence {
+    pub fn presence(&self) -> &Membership {
         &self.presence
     }
 
@@ -267,15 +262,15 @@ impl Server {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    pub async fn write(&self, touch: Touch, work: Work) -> Result<Report, Failure> {
+    pub async fn write(&self, touch: LockSet, work: ErasedJob) -> Result<ErasedResult, CommonError> {
         if !self.presence.is_present() {
             // Somebody else may believe to be alone.
             self.storage.read_only.store(true, Ordering::Relaxed);
-            return Err(Failure::StorageUnavailable);
+            return Err(CommonError::StorageUnavailable);
         }
-        let place = Place(Arc::clone(&self.waiting));
+        let place = QueueSlot(Arc::clone(&self.waiting));
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.queue_max {
-            return Err(Failure::Overloaded);
+            return Err(CommonError::Overloaded);
         }
         let door = Arc::clone(&self.door);
         let (alone, among) = if touch.is_everything() {
@@ -284,9 +279,9 @@ impl Server {
             (None, Some(door.read_owned().await))
         };
         let permits = Arc::clone(&self.writers.permits);
-        let permit = permits.acquire_owned().await.map_err(|_| Failure::Unavailable)?;
+        let permit = permits.acquire_owned().await.map_err(|_| CommonError::Unavailable)?;
         let (pool, clock, begin) = (self.writers.pool.clone(), self.clock.clone(), touch.begin(&self.schema));
-        let (news, trouble) = (Arc::clone(&self.news), Trouble::new(self.domain, &self.storage));
+        let (news, trouble) = (Arc::clone(&self.news), StorageStatus::new(self.domain, &self.storage));
         let done = blocking(move || {
             let _held = (place, alone, among, permit);
             let done = transact(&pool, trouble.patience(), &begin, &clock, work);
@@ -297,13 +292,13 @@ impl Server {
             }
             Ok(report)
         });
-        done.await.unwrap_or(Err(Failure::Internal))
+        done.await.unwrap_or(Err(CommonError::Internal))
     }
 
-    pub async fn read(&self, query: Query) -> Result<Report, Failure> {
+    pub async fn read(&self, query: ErasedQuery) -> Result<ErasedResult, CommonError> {
         let permits = Arc::clone(&self.readers.permits);
-        let permit = permits.acquire_owned().await.map_err(|_| Failure::Unavailable)?;
-        let (pool, trouble) = (self.readers.pool.clone(), Trouble::new(self.domain, &self.storage));
+        let permit = permits.acquire_owned().await.map_err(|_| CommonError::Unavailable)?;
+        let (pool, trouble) = (self.readers.pool.clone(), StorageStatus::new(self.domain, &self.storage));
         let done = blocking(move || {
             let _permit = permit;
             let report = match pool.get_timeout(trouble.patience()) {
@@ -313,31 +308,31 @@ impl Server {
             trouble.read(report.as_ref().map_or(true, |report| report.is_of_database));
             report
         });
-        done.await.unwrap_or(Err(Failure::Internal))
+        done.await.unwrap_or(Err(CommonError::Internal))
     }
 }
 
 /// Notes how the database is, and says so when that has changed.
-struct Trouble {
+struct StorageStatus {
     domain: &'static str,
-    storage: Arc<Storage>,
+    storage: Arc<StorageHealth>,
 }
 
-impl Trouble {
-    fn new(domain: &'static str, storage: &Arc<Storage>) -> Self {
+impl StorageStatus {
+    fn new(domain: &'static str, storage: &Arc<StorageHealth>) -> Self {
         Self { domain, storage: Arc::clone(storage) }
     }
 
     /// How long to wait for a connection: not long when it is known that there is none.
     fn patience(&self) -> Duration {
-        if self.storage.is_in_trouble() { PATIENCE_IN_TROUBLE } else { PATIENCE }
+        if self.storage.is_in_trouble() { DEGRADED_POOL_TIMEOUT } else { POOL_TIMEOUT }
     }
 
-    fn none(&self, error: &r2d2::Error) -> Failure {
+    fn none(&self, error: &r2d2::Error) -> CommonError {
         if !self.storage.is_in_trouble() {
             log::error!("database of {}: no connection: {error}", self.domain);
         }
-        Failure::StorageUnavailable
+        CommonError::StorageUnavailable
     }
 
     fn read(&self, failed: bool) {
@@ -366,18 +361,18 @@ impl Trouble {
 }
 
 /// Why a job has done nothing, or may have.
-struct Refused {
-    failure: Failure,
+struct WriteError {
+    failure: CommonError,
     /// Because of the server, not of the job.
     by_server: bool,
 }
 
-impl Refused {
+impl WriteError {
     fn by_job(error: DbError) -> Self {
         Self { failure: error.into(), by_server: false }
     }
 
-    const fn by_server(failure: Failure) -> Self {
+    const fn by_server(failure: CommonError) -> Self {
         Self { failure, by_server: true }
     }
 }
@@ -407,11 +402,11 @@ fn is_gone(error: &DbError) -> bool {
 
 /// A connection on which a transaction has begun. What fails before has done nothing, so a connection that the server
 /// has closed is replaced by another.
-fn begun(pool: &Pool<Manager>, patience: Duration, begin: &str) -> Result<PooledConnection<Manager>, Refused> {
+fn begun(pool: &Pool<Manager>, patience: Duration, begin: &str) -> Result<PooledConnection<Manager>, WriteError> {
     for _ in 0..=pool.max_size() {
         let mut kept = pool.get_timeout(patience).map_err(|error| {
             log::debug!("database: no writer: {error}");
-            Refused::by_server(Failure::StorageUnavailable)
+            WriteError::by_server(CommonError::StorageUnavailable)
         })?;
         match kept.conn.begin(begin) {
             Ok(()) => return Ok(kept),
@@ -419,12 +414,12 @@ fn begun(pool: &Pool<Manager>, patience: Duration, begin: &str) -> Result<Pooled
                 // The server may be within a transaction that this side knows nothing of.
                 kept.spoilt = true;
                 if !is_gone(&error) {
-                    return Err(Refused::by_job(error));
+                    return Err(WriteError::by_job(error));
                 }
             }
         }
     }
-    Err(Refused::by_server(Failure::StorageUnavailable))
+    Err(WriteError::by_server(CommonError::StorageUnavailable))
 }
 
 /// Runs a job in a transaction of its own; what it came to, and whether there is news.
@@ -433,8 +428,8 @@ fn transact(
     patience: Duration,
     begin: &str,
     clock: &Clock,
-    work: Work,
-) -> Result<(Report, bool), Refused> {
+    work: ErasedJob,
+) -> Result<(ErasedResult, bool), WriteError> {
     let mut kept = begun(pool, patience, begin)?;
     let kept = &mut *kept;
     let mut tx = Tx { conn: &mut kept.conn, now: clock.now(), has_news: false };
@@ -450,7 +445,7 @@ fn transact(
             }
             return refused.map(|report| (report, false)).map_err(|_| {
                 log::error!("database: a job panicked; its changes are undone");
-                Refused { failure: Failure::Internal, by_server: false }
+                WriteError { failure: CommonError::Internal, by_server: false }
             });
         }
     };
@@ -461,9 +456,9 @@ fn transact(
             if is_gone(&error) {
                 // It may have ended well without our hearing of it: nobody is told no.
                 log::error!("database: the connection broke during a commit; its outcome is unknown: {error}");
-                return Err(Refused::by_server(Failure::DeadlineExceeded));
+                return Err(WriteError::by_server(CommonError::DeadlineExceeded));
             }
-            Err(Refused::by_job(error))
+            Err(WriteError::by_job(error))
         }
     }
 }

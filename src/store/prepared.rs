@@ -7,7 +7,7 @@ use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::query_dsl::methods::LoadQuery;
 use diesel::sql_types::Integer;
 
-use super::conn::{Conn, Run};
+use super::conn::{Conn, RunQuery};
 
 /// For statements of which there are few texts, such as an update that always sets the same columns.
 pub trait Prepare: Sized {
@@ -54,7 +54,7 @@ impl<Q> Prepared<Q> {
     where
         Counted<Q>: LoadQuery<'q, SqliteConnection, i32> + LoadQuery<'q, PgConnection, i32>,
     {
-        Run::load::<i32>(Counted(self.0), conn).map(|rows| rows.len())
+        RunQuery::load::<i32>(Counted(self.0), conn).map(|rows| rows.len())
     }
 }
 

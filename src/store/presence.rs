@@ -23,32 +23,32 @@ use super::{Conn, postgres, touch};
 use crate::settings::Postgres;
 
 /// How often somebody who asks for room is looked for. Costs no question to the server.
-const LISTEN_EVERY: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// How often it is tried to be alone or to lead, and whether the connection still stands.
-const TRY_EVERY: Duration = Duration::from_secs(1);
+const ELECTION_INTERVAL: Duration = Duration::from_secs(1);
 /// How long whoever comes second waits for the first to step down.
 const STEP_DOWN_MAX: Duration = Duration::from_secs(15);
 /// How long a look into memory that began before may take to end.
-const GRACE: Duration = Duration::from_millis(20);
+const CACHE_READ_GRACE: Duration = Duration::from_millis(20);
 /// What a process may need of stack to ask a few questions.
 const STACK: usize = 512 * 1024;
 
 /// What is known of the others.
 #[derive(Debug, Default)]
-struct Known {
+struct MembershipState {
     /// Counts the times of being alone; even while it is not.
     alone: AtomicU64,
     leads: AtomicBool,
     present: AtomicBool,
 }
 
-impl Known {
-    fn is_alone(&self) -> bool {
+impl MembershipState {
+    fn is_sole_process(&self) -> bool {
         self.alone.load(Ordering::SeqCst) % 2 == 1
     }
 
     fn set_alone(&self, alone: bool) {
-        if self.is_alone() != alone {
+        if self.is_sole_process() != alone {
             self.alone.fetch_add(1, Ordering::SeqCst);
         }
     }
@@ -62,9 +62,9 @@ impl Known {
 
 /// Whether a process may believe what it remembers of a database. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct Memory(Option<Arc<Known>>);
+pub struct CacheLease(Option<Arc<MembershipState>>);
 
-impl Memory {
+impl CacheLease {
     /// What is remembered may be believed if it was remembered since this was last another number; nothing may be
     /// when there is none.
     #[must_use]
@@ -77,17 +77,17 @@ impl Memory {
 }
 
 /// A process among others on one schema.
-pub struct Presence {
-    known: Arc<Known>,
+pub struct Membership {
+    known: Arc<MembershipState>,
     stop: Option<mpsc::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
-impl Presence {
+impl Membership {
     /// Joins whoever is there, or is the first. One that may not lead does nothing by a timer. Blocks until nobody believes more than it may.
     pub fn join(domain: &str, server: &Postgres, schema: &str, may_lead: bool) -> Result<Self, String> {
-        let known = Arc::new(Known::default());
-        let mut watch = Watch {
+        let known = Arc::new(MembershipState::default());
+        let mut watch = MembershipThread {
             server: server.clone(),
             schema: schema.to_owned(),
             known: Arc::clone(&known),
@@ -105,15 +105,15 @@ impl Presence {
         Ok(Self { known, stop: Some(stop), thread: Some(thread) })
     }
 
-    pub fn memory(&self) -> Memory {
-        Memory(Some(Arc::clone(&self.known)))
+    pub fn cache_lease(&self) -> CacheLease {
+        CacheLease(Some(Arc::clone(&self.known)))
     }
 
-    pub fn is_alone(&self) -> bool {
-        self.known.is_alone()
+    pub fn is_sole_process(&self) -> bool {
+        self.known.is_sole_process()
     }
 
-    pub fn leads(&self) -> bool {
+    pub fn is_leader(&self) -> bool {
         self.known.leads.load(Ordering::SeqCst)
     }
 
@@ -122,7 +122,7 @@ impl Presence {
     }
 }
 
-impl Drop for Presence {
+impl Drop for Membership {
     fn drop(&mut self) {
         // Waited for, so that whoever opens the same schema next in this process finds the locks free.
         drop(self.stop.take());
@@ -132,10 +132,10 @@ impl Drop for Presence {
     }
 }
 
-struct Watch {
+struct MembershipThread {
     server: Postgres,
     schema: String,
-    known: Arc<Known>,
+    known: Arc<MembershipState>,
     conn: Option<PgConnection>,
     asked: Instant,
     /// Whether it would do what is done by a timer.
@@ -150,7 +150,7 @@ fn tell(conn: &mut PgConnection, sql: String) -> Result<(), String> {
     conn.batch_execute(&sql).map_err(|error| error.to_string())
 }
 
-impl Watch {
+impl MembershipThread {
     fn presence(&self) -> i64 {
         touch::number(&self.schema, "presence")
     }
@@ -193,7 +193,7 @@ impl Watch {
 
     /// Keeps its place until it is told to stop.
     fn keep(mut self, stopped: &mpsc::Receiver<()>) {
-        while stopped.recv_timeout(LISTEN_EVERY) == Err(RecvTimeoutError::Timeout) {
+        while stopped.recv_timeout(POLL_INTERVAL) == Err(RecvTimeoutError::Timeout) {
             if let Err(reason) = self.look() {
                 if self.known.present.load(Ordering::SeqCst) {
                     log::error!("database schema {}: it is not known who else is there: {reason}", self.schema);
@@ -208,9 +208,9 @@ impl Watch {
     fn look(&mut self) -> Result<(), String> {
         let (presence, lead) = (self.presence(), self.lead());
         let Some(conn) = self.conn.as_mut() else {
-            if self.asked.elapsed() >= TRY_EVERY {
+            if self.asked.elapsed() >= ELECTION_INTERVAL {
                 self.asked = Instant::now();
-                self.enter(TRY_EVERY)?;
+                self.enter(ELECTION_INTERVAL)?;
                 log::warn!("database schema {}: it is known again who else is there", self.schema);
             }
             return Ok(());
@@ -220,13 +220,13 @@ impl Watch {
             notification.map_err(|error| error.to_string())?;
             called = true;
         }
-        if called && self.known.is_alone() {
+        if called && self.known.is_sole_process() {
             self.known.set_alone(false);
-            std::thread::sleep(GRACE);
+            std::thread::sleep(CACHE_READ_GRACE);
             tell(conn, format!("SELECT pg_advisory_lock_shared({presence}); SELECT pg_advisory_unlock({presence})"))?;
             log::info!("database schema {}: another mercat is there; nothing is remembered any more", self.schema);
         }
-        if self.asked.elapsed() < TRY_EVERY {
+        if self.asked.elapsed() < ELECTION_INTERVAL {
             return Ok(());
         }
         self.asked = Instant::now();
@@ -234,7 +234,7 @@ impl Watch {
             let leads = ask(conn, format!("pg_try_advisory_lock({lead})"))?;
             self.known.leads.store(leads, Ordering::SeqCst);
         }
-        if self.known.is_alone() {
+        if self.known.is_sole_process() {
             // Whether the locks are still held is whether the connection still stands.
             return tell(conn, "SELECT 1".to_owned());
         }

@@ -8,4 +8,4 @@ pub use diesel::prelude::{
 };
 
 pub(crate) use super::conn::on;
-pub use super::conn::{Columns, Run};
+pub use super::conn::{Columns, RunQuery};

@@ -10,25 +10,25 @@ use r2d2::{ManageConnection, Pool};
 use scheduled_thread_pool::ScheduledThreadPool;
 use tokio::sync::Semaphore;
 
-use super::work::{Query, Report};
+use super::work::{ErasedQuery, ErasedResult};
 use super::{Conn, StoreConfig};
-use crate::messaging::{Failure, Storage};
+use crate::messaging::{CommonError, StorageHealth};
 
 /// How long a reader may take to open.
-const OPEN_PATIENCE: Duration = Duration::from_secs(3);
+const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The threads on which the pools of all domains open their connections: one set for the whole process, where each
 /// pool would otherwise keep three of its own.
 #[derive(Clone)]
-pub struct ReaderThreads(Arc<ScheduledThreadPool>);
+pub struct PoolThreads(Arc<ScheduledThreadPool>);
 
-impl Default for ReaderThreads {
+impl Default for PoolThreads {
     fn default() -> Self {
         Self(Arc::new(ScheduledThreadPool::builder().num_threads(1).thread_name_pattern("pool-{}").build()))
     }
 }
 
-impl ReaderThreads {
+impl PoolThreads {
     /// The threads themselves, for a pool.
     pub(super) fn pool(&self) -> Arc<ScheduledThreadPool> {
         Arc::clone(&self.0)
@@ -49,14 +49,14 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
     }
 }
 
-pub struct Readers {
+pub struct ReaderPool {
     /// None once it is closed.
-    pool: RwLock<Option<Pool<Files>>>,
+    pool: RwLock<Option<Pool<SqliteManager>>>,
     readers_max: u32,
     /// As many as there are connections: more waiting threads would not read faster.
     permits: Arc<Semaphore>,
     file: Arc<Path>,
-    storage: Arc<Storage>,
+    storage: Arc<StorageHealth>,
     #[cfg(feature = "test-hooks")]
     simulated: Option<super::simulated::Reader>,
 }
@@ -65,26 +65,26 @@ pub struct Readers {
 pub(super) const READ_ONLY: &str = "PRAGMA busy_timeout = 5000; PRAGMA query_only = ON; PRAGMA temp_store = MEMORY;";
 
 /// Opens readers of a database file.
-struct Files {
+struct SqliteManager {
     file: String,
 }
 
 /// Why a connection could not be had.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-struct NoConnection(String);
+struct ConnectError(String);
 
-impl ManageConnection for Files {
+impl ManageConnection for SqliteManager {
     type Connection = Conn;
-    type Error = NoConnection;
+    type Error = ConnectError;
 
-    fn connect(&self) -> Result<Conn, NoConnection> {
-        let mut conn = Conn::establish(&self.file).map_err(|error| NoConnection(error.to_string()))?;
-        conn.batch_execute(READ_ONLY).map_err(|error| NoConnection(error.to_string()))?;
+    fn connect(&self) -> Result<Conn, ConnectError> {
+        let mut conn = Conn::establish(&self.file).map_err(|error| ConnectError(error.to_string()))?;
+        conn.batch_execute(READ_ONLY).map_err(|error| ConnectError(error.to_string()))?;
         Ok(conn)
     }
 
-    fn is_valid(&self, _: &mut Conn) -> Result<(), NoConnection> {
+    fn is_valid(&self, _: &mut Conn) -> Result<(), ConnectError> {
         Ok(())
     }
 
@@ -93,13 +93,13 @@ impl ManageConnection for Files {
     }
 }
 
-impl Readers {
+impl ReaderPool {
     #[cfg_attr(
         not(feature = "test-hooks"),
         allow(unused_variables, reason = "only the laboratory asks whose they are")
     )]
-    pub fn open(domain: &'static str, config: &StoreConfig, threads: &ReaderThreads) -> Result<Self, String> {
-        let manager = Files { file: config.file.to_string_lossy().into_owned() };
+    pub fn open(domain: &'static str, config: &StoreConfig, threads: &PoolThreads) -> Result<Self, String> {
+        let manager = SqliteManager { file: config.file.to_string_lossy().into_owned() };
         let pool = Pool::builder()
             .max_size(config.readers_max)
             // None is opened before it is needed: a shop starts in a blink.
@@ -107,7 +107,7 @@ impl Readers {
             // The check is a query each time; a file does not hang up.
             .test_on_check_out(false)
             // A file that cannot be opened now is said so while somebody still listens.
-            .connection_timeout(OPEN_PATIENCE)
+            .connection_timeout(OPEN_TIMEOUT)
             .thread_pool(Arc::clone(&threads.0))
             .build(manager)
             .map_err(|e| e.to_string())?;
@@ -130,22 +130,22 @@ impl Readers {
         *self.pool.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    fn pool(&self) -> Result<Pool<Files>, Failure> {
-        self.pool.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or(Failure::Unavailable)
+    fn pool(&self) -> Result<Pool<SqliteManager>, CommonError> {
+        self.pool.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or(CommonError::Unavailable)
     }
 
-    pub async fn run(&self, query: Query) -> Result<Report, Failure> {
+    pub async fn run(&self, query: ErasedQuery) -> Result<ErasedResult, CommonError> {
         #[cfg(feature = "test-hooks")]
         if let Some(reader) = &self.simulated {
             return reader.run(query).await;
         }
-        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| Failure::Unavailable)?;
+        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| CommonError::Unavailable)?;
         let (pool, storage, file) = (self.pool()?, Arc::clone(&self.storage), Arc::clone(&self.file));
         let outcome = blocking(move || {
             let _permit = permit;
             let connected = pool.get().map_err(|error| {
                 log::error!("database: no reader: {error}");
-                Failure::StorageUnavailable
+                CommonError::StorageUnavailable
             });
             let report = connected.map(|mut conn| query(&mut conn));
             let failed = report.as_ref().map_or(true, |report| report.is_of_database);
@@ -159,6 +159,6 @@ impl Readers {
             }
             report
         });
-        outcome.await.unwrap_or(Err(Failure::Internal))
+        outcome.await.unwrap_or(Err(CommonError::Internal))
     }
 }

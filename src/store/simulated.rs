@@ -10,25 +10,25 @@ use diesel::sql_types::BigInt;
 use diesel::{QueryableByName, sql_query};
 use tokio::sync::mpsc;
 
-use super::conn::Run as _;
+use super::conn::RunQuery as _;
 use super::reader::READ_ONLY;
-use super::work::{Query, Report};
-use super::writer::{Desk, Job, connect};
+use super::work::{ErasedQuery, ErasedResult};
+use super::writer::{CommitLoop, Job, connect};
 use super::{Conn, Tx};
-use crate::messaging::Failure;
-use crate::simulation::{self, Fate, Step, World};
+use crate::messaging::CommonError;
+use crate::simulation::{self, FaultInjector, InjectedFault, InjectionPoint};
 
 /// A crash of a process loses nothing that the operating system has been given, so waiting for the disk would only cost
 /// time here. That the disk is waited for is `connect`'s business and is seen by who pulls plugs.
-const UNSYNCED: &str = "PRAGMA synchronous = OFF;";
+const NO_FSYNC: &str = "PRAGMA synchronous = OFF;";
 
 /// Two tables of a connection's own, the second of which may only say at the end of a transaction what the first has.
-const TRAP: &str = "CREATE TEMP TABLE IF NOT EXISTS lab_ground (id INTEGER PRIMARY KEY);
+const COMMIT_FAILURE_TRIGGER: &str = "CREATE TEMP TABLE IF NOT EXISTS lab_ground (id INTEGER PRIMARY KEY);
     CREATE TEMP TABLE IF NOT EXISTS lab_trap (id INTEGER REFERENCES lab_ground DEFERRABLE INITIALLY DEFERRED);";
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Use {
+pub enum ConnectionRole {
     /// The writer's.
     Write,
     /// A reader's.
@@ -38,33 +38,33 @@ pub enum Use {
 thread_local! {
     /// The connections of processes that have ended, for the next ones on the same files: to parse a schema and all
     /// statements anew is most of what a short life would cost. Nothing but parsed SQL outlives a process in them.
-    static KEPT: RefCell<HashMap<(PathBuf, Use), Conn>> = RefCell::default();
+    static CONNECTION_CACHE: RefCell<HashMap<(PathBuf, ConnectionRole), Conn>> = RefCell::default();
 }
 
 /// The connection to this file that a process before this one has left.
-pub fn kept(file: &Path, of: Use) -> Option<Conn> {
+pub fn kept(file: &Path, of: ConnectionRole) -> Option<Conn> {
     simulation::world()?;
-    KEPT.with(|kept| kept.borrow_mut().remove(&(file.to_owned(), of)))
+    CONNECTION_CACHE.with(|kept| kept.borrow_mut().remove(&(file.to_owned(), of)))
 }
 
 /// Closes all that were kept.
 pub fn close_kept() {
-    let _ = KEPT.try_with(|kept| kept.borrow_mut().clear());
+    let _ = CONNECTION_CACHE.try_with(|kept| kept.borrow_mut().clear());
 }
 
-fn keep(file: &Path, of: Use, conn: Option<Conn>) {
+fn keep(file: &Path, of: ConnectionRole, conn: Option<Conn>) {
     // A panic may have left anything open in it.
     if let Some(conn) = conn.filter(|_| !std::thread::panicking()) {
-        let _ = KEPT.try_with(|kept| kept.borrow_mut().insert((file.to_owned(), of), conn));
+        let _ = CONNECTION_CACHE.try_with(|kept| kept.borrow_mut().insert((file.to_owned(), of), conn));
     }
 }
 
 /// A desk whose connection outlives its process.
-struct Place(Desk);
+struct Place(CommitLoop);
 
 impl Drop for Place {
     fn drop(&mut self) {
-        keep(&self.0.file, Use::Write, self.0.conn.take());
+        keep(&self.0.file, ConnectionRole::Write, self.0.conn.take());
     }
 }
 
@@ -75,18 +75,23 @@ struct Pages {
 }
 
 /// The writer's life in the laboratory.
-pub async fn work(domain: &'static str, desk: Desk, mut jobs: mpsc::Receiver<Job>, world: Arc<dyn World>) {
+pub async fn work(
+    domain: &'static str,
+    desk: CommitLoop,
+    mut jobs: mpsc::Receiver<Job>,
+    world: Arc<dyn FaultInjector>,
+) {
     let mut place = Place(desk);
     let desk = &mut place.0;
     if let Some(conn) = desk.conn.as_mut() {
-        let _ = conn.batch_execute(UNSYNCED);
+        let _ = conn.batch_execute(NO_FSYNC);
     }
     while let Some(first) = jobs.recv().await {
-        let fate = simulation::meet(&world, Step::Commit(domain)).await;
+        let fate = simulation::meet(&world, InjectionPoint::Commit(domain)).await;
         // Gathered after the pause: what has come meanwhile shares the commit, as under load.
         let mut batch = desk.gather(first, &mut jobs);
         let (finished, mut outcome) = match fate {
-            Fate::Gone => {
+            InjectedFault::Unavailable => {
                 // What is as if the database could not be opened: no job begins.
                 desk.conn = None;
                 let whole = std::mem::replace(&mut desk.file, PathBuf::from("/nowhere/to/be/found.db"));
@@ -96,23 +101,23 @@ pub async fn work(domain: &'static str, desk: Desk, mut jobs: mpsc::Receiver<Job
             }
             _ => {
                 let _ = prepare(desk, fate);
-                if fate == Fate::Broken {
+                if fate == InjectedFault::CommitFails {
                     batch.push_front(trap());
                 }
                 let (finished, mut outcome) = desk.commit(batch);
-                if fate == Fate::Broken && outcome.is_err() {
-                    outcome = Err(Failure::StorageUnavailable);
+                if fate == InjectedFault::CommitFails && outcome.is_err() {
+                    outcome = Err(CommonError::StorageUnavailable);
                 }
-                if let Some(conn) = desk.conn.as_mut().filter(|_| fate != Fate::Go) {
+                if let Some(conn) = desk.conn.as_mut().filter(|_| fate != InjectedFault::None) {
                     let _ = conn.batch_execute("PRAGMA query_only = OFF; PRAGMA max_page_count = 1073741823;");
                 }
                 (finished, outcome)
             }
         };
         if outcome.is_ok() {
-            simulation::meet(&world, Step::Committed(domain)).await;
-            if fate == Fate::Doubtful {
-                outcome = Err(Failure::StorageUnavailable);
+            simulation::meet(&world, InjectionPoint::Committed(domain)).await;
+            if fate == InjectedFault::CommitUnknown {
+                outcome = Err(CommonError::StorageUnavailable);
                 desk.conn = None;
             }
         }
@@ -121,22 +126,22 @@ pub async fn work(domain: &'static str, desk: Desk, mut jobs: mpsc::Receiver<Job
 }
 
 /// Brings the connection into the state in which this batch finds it.
-fn prepare(desk: &mut Desk, fate: Fate) -> Result<(), String> {
+fn prepare(desk: &mut CommitLoop, fate: InjectedFault) -> Result<(), String> {
     let is_open = desk.conn.is_some();
     let conn = match desk.conn.as_mut() {
         Some(open) => open,
         None => desk.conn.insert(connect(&desk.file)?),
     };
     if !is_open {
-        conn.batch_execute(UNSYNCED).map_err(|e| e.to_string())?;
+        conn.batch_execute(NO_FSYNC).map_err(|e| e.to_string())?;
     }
     let wish = match fate {
-        Fate::Full => {
+        InjectedFault::DiskFull => {
             let pages: Pages = sql_query("PRAGMA page_count").get_result(conn).map_err(|e| e.to_string())?;
             format!("PRAGMA max_page_count = {};", pages.page_count)
         }
-        Fate::ReadOnly => "PRAGMA query_only = ON;".to_owned(),
-        Fate::Broken => TRAP.to_owned(),
+        InjectedFault::ReadOnly => "PRAGMA query_only = ON;".to_owned(),
+        InjectedFault::CommitFails => COMMIT_FAILURE_TRIGGER.to_owned(),
         _ => return Ok(()),
     };
     conn.batch_execute(&wish).map_err(|e| e.to_string())
@@ -146,7 +151,7 @@ fn prepare(desk: &mut Desk, fate: Fate) -> Result<(), String> {
 fn trap() -> Job {
     let set = |tx: &mut Tx<'_>| {
         let _ = tx.conn.batch_execute("INSERT INTO temp.lab_trap VALUES (1)");
-        Report::of(Ok::<_, Failure>(()))
+        ErasedResult::of(Ok::<_, CommonError>(()))
     };
     Job::new(Box::new(set)).0
 }
@@ -155,7 +160,7 @@ fn trap() -> Job {
 pub struct Reader {
     domain: &'static str,
     file: PathBuf,
-    world: Arc<dyn World>,
+    world: Arc<dyn FaultInjector>,
     conn: Arc<Mutex<Option<Conn>>>,
 }
 
@@ -165,23 +170,23 @@ impl Reader {
         Some(Self { domain, file: file.to_owned(), world, conn: Arc::default() })
     }
 
-    pub async fn run(&self, query: Query) -> Result<Report, Failure> {
-        if simulation::meet(&self.world, Step::Read(self.domain)).await == Fate::Gone {
-            return Err(Failure::StorageUnavailable);
+    pub async fn run(&self, query: ErasedQuery) -> Result<ErasedResult, CommonError> {
+        if simulation::meet(&self.world, InjectionPoint::Read(self.domain)).await == InjectedFault::Unavailable {
+            return Err(CommonError::StorageUnavailable);
         }
         let mut conn = self.conn.lock().unwrap_or_else(PoisonError::into_inner);
         if conn.is_none() {
             let open = || {
                 let mut conn = Conn::establish(&self.file.to_string_lossy()).map_err(|e| e.to_string())?;
-                conn.batch_execute(READ_ONLY).and_then(|()| conn.batch_execute(UNSYNCED)).map_err(|e| e.to_string())?;
+                conn.batch_execute(READ_ONLY).and_then(|()| conn.batch_execute(NO_FSYNC)).map_err(|e| e.to_string())?;
                 Ok::<_, String>(conn)
             };
-            let opened = kept(&self.file, Use::Read).map_or_else(open, Ok);
+            let opened = kept(&self.file, ConnectionRole::Read).map_or_else(open, Ok);
             *conn = opened.map_err(|reason| log::error!("database: no reader: {reason}")).ok();
         }
         match conn.as_mut() {
             Some(conn) => Ok(query(conn)),
-            None => Err(Failure::StorageUnavailable),
+            None => Err(CommonError::StorageUnavailable),
         }
     }
 }
@@ -189,6 +194,6 @@ impl Reader {
 impl Drop for Reader {
     fn drop(&mut self) {
         let conn = self.conn.lock().unwrap_or_else(PoisonError::into_inner).take();
-        keep(&self.file, Use::Read, conn);
+        keep(&self.file, ConnectionRole::Read, conn);
     }
 }

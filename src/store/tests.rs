@@ -21,7 +21,7 @@ const NO_MIGRATIONS: Migrations = Migrations {
 struct Put {
     name: String,
 }
-crate::requests! { Failure; "test.Put": Put => i64, once, |_| Access::Anyone; }
+crate::requests! { CommonError; "test.Put": Put => i64, once, |_| Access::Anyone; }
 
 #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 struct WasPut {
@@ -50,10 +50,10 @@ fn open() -> Shop {
 fn open_in(dir: &TempDir, clock: &Clock) -> Result<Store, OpenError> {
     let mut config = StoreConfig::new(dir.path().join("test.db"));
     config.server = crate::settings::Settings::test_database(dir.path()).server().cloned();
-    Store::open("test", &config, NO_MIGRATIONS, clock, &ReaderThreads::default())
+    Store::open("test", &config, NO_MIGRATIONS, clock, &PoolThreads::default())
 }
 
-fn put(tx: &mut Tx<'_>, name: &str) -> Result<i64, Failure> {
+fn put(tx: &mut Tx<'_>, name: &str) -> Result<i64, CommonError> {
     sql_query("INSERT INTO thing (name) VALUES ($1)").bind::<Text, _>(name).execute(tx.conn)?;
     tx.emit(&WasPut { name: name.to_owned() })?;
     Ok(count(tx.conn)?)
@@ -64,11 +64,11 @@ fn count(conn: &mut Conn) -> QueryResult<i64> {
 }
 
 async fn things(store: &Store) -> i64 {
-    store.read(|conn| Ok::<_, Failure>(count(conn)?)).await.unwrap()
+    store.read(|conn| Ok::<_, CommonError>(count(conn)?)).await.unwrap()
 }
 
-fn keyed(key: &str) -> Ctx {
-    Ctx::domain("test").with_key(IdempotencyKey::parse(key).unwrap())
+fn keyed(key: &str) -> RequestContext {
+    RequestContext::internal("test").with_key(IdempotencyKey::parse(key).unwrap())
 }
 
 #[actix::test]
@@ -79,15 +79,15 @@ async fn a_job_that_fails_or_panics_undoes_itself_and_nobody_else() {
             put(tx, &format!("{n}"))?;
             match n % 3 {
                 0 => Ok(n),
-                1 => Err(Failure::Forbidden),
+                1 => Err(CommonError::Forbidden),
                 // Deep in a transaction of its own, where the obvious way of catching it loses the whole batch.
-                _ => tx.conn.transaction::<i64, Failure>(|_| panic!("on purpose")),
+                _ => tx.conn.transaction::<i64, CommonError>(|_| panic!("on purpose")),
             }
         })
     });
     let answers = futures_util::future::join_all(jobs).await;
     assert_eq!(answers.iter().filter(|a| a.is_ok()).count(), 20);
-    assert_eq!(answers.iter().filter(|a| **a == Err(Failure::Internal)).count(), 20);
+    assert_eq!(answers.iter().filter(|a| **a == Err(CommonError::Internal)).count(), 20);
     // Asked of a fresh connection: what was answered with yes is really in the file, and nothing else.
     assert_eq!(things(&shop.store).await, 20);
     assert_eq!(things(&open_in(&shop.dir, &shop.clock).unwrap()).await, 20);
@@ -106,10 +106,10 @@ async fn a_hot_statement_is_parsed_once_a_connection() {
         });
         for seq in 1..4 {
             outbox::told(tx.conn, "somebody", seq)?;
-            tx.conn.transaction(|_| Ok::<_, Failure>(()))?;
+            tx.conn.transaction(|_| Ok::<_, CommonError>(()))?;
         }
         tx.conn.set_instrumentation(get_default_instrumentation());
-        Ok::<_, Failure>(kept.lock().unwrap().clone())
+        Ok::<_, CommonError>(kept.lock().unwrap().clone())
     });
     let kept = asked.await.unwrap();
     let times = |part: &str| kept.iter().filter(|sql| sql.contains(part)).count();
@@ -120,18 +120,18 @@ async fn a_hot_statement_is_parsed_once_a_connection() {
 #[actix::test]
 async fn a_key_runs_its_request_once_and_refuses_another() {
     let shop = open();
-    let ask = |ctx: Ctx, name: &'static str| {
+    let ask = |ctx: RequestContext, name: &'static str| {
         let store = shop.store.clone();
         async move {
             let request = Put { name: name.to_owned() };
-            let answer = store.write_once::<_, _, Failure>(&ctx, &request, move |tx| put(tx, name)).await;
+            let answer = store.write_idempotent::<_, _, CommonError>(&ctx, &request, move |tx| put(tx, name)).await;
             (answer, ctx.is_replayed())
         }
     };
     assert_eq!(ask(keyed("k"), "a").await, (Ok(1), false));
     assert_eq!(ask(keyed("k"), "a").await, (Ok(1), true));
-    assert_eq!(ask(keyed("k"), "b").await, (Err(Failure::IdempotencyKeyReused), false));
-    let stranger = Ctx::new(Caller::Anyone { address: "192.0.2.1".into(), internal: false }, "r")
+    assert_eq!(ask(keyed("k"), "b").await, (Err(CommonError::IdempotencyKeyReused), false));
+    let stranger = RequestContext::new(Caller::Anyone { address: "192.0.2.1".into(), internal: false }, "r")
         .with_key(IdempotencyKey::parse("k").unwrap());
     assert_eq!(ask(stranger, "a").await, (Ok(2), false));
     // Fifty at once under one key: one runs.
@@ -149,15 +149,19 @@ async fn p01_a_repetition_that_is_refused_by_what_the_first_did_gets_its_answer(
     let (shop, request) = (open(), Put { name: "the last piece".to_owned() });
     let (first, again) = (keyed("k"), keyed("k"));
     let looks_while_the_first_ends = || async {
-        let had = shop.store.write_once::<_, _, Failure>(&first, &request, |tx| put(tx, "the last piece")).await;
+        let had =
+            shop.store.write_idempotent::<_, _, CommonError>(&first, &request, |tx| put(tx, "the last piece")).await;
         assert_eq!(had, Ok(1));
-        Err(Failure::Forbidden)
+        Err(CommonError::Forbidden)
     };
-    assert_eq!(shop.store.once(&again, &request, looks_while_the_first_ends).await, Ok(1));
+    assert_eq!(shop.store.run_idempotent(&again, &request, looks_while_the_first_ends).await, Ok(1));
     assert!(again.is_replayed());
     // Who has no first is refused as ever.
-    let refused = shop.store.once::<_, i64, _, _>(&keyed("l"), &request, || async { Err(Failure::Forbidden) }).await;
-    assert_eq!(refused, Err(Failure::Forbidden));
+    let refused = shop
+        .store
+        .run_idempotent::<_, i64, _, _>(&keyed("l"), &request, || async { Err(CommonError::Forbidden) })
+        .await;
+    assert_eq!(refused, Err(CommonError::Forbidden));
 }
 
 #[actix::test]
@@ -166,13 +170,13 @@ async fn a_failed_request_leaves_its_key_free() {
     let request = Put { name: "a".to_owned() };
     let refused = shop
         .store
-        .write_once::<_, i64, Failure>(&keyed("k"), &request, |tx| {
+        .write_idempotent::<_, i64, CommonError>(&keyed("k"), &request, |tx| {
             put(tx, "a")?;
-            Err(Failure::Forbidden)
+            Err(CommonError::Forbidden)
         })
         .await;
-    assert_eq!(refused, Err(Failure::Forbidden));
-    assert_eq!(shop.store.write_once::<_, _, Failure>(&keyed("k"), &request, |tx| put(tx, "a")).await, Ok(1));
+    assert_eq!(refused, Err(CommonError::Forbidden));
+    assert_eq!(shop.store.write_idempotent::<_, _, CommonError>(&keyed("k"), &request, |tx| put(tx, "a")).await, Ok(1));
 }
 
 #[actix::test]
@@ -183,20 +187,20 @@ async fn an_event_is_told_only_if_its_change_is_durable_and_has_its_effect_once(
         .store
         .write(|tx| {
             put(tx, "undone")?;
-            Err::<(), _>(Failure::Forbidden)
+            Err::<(), _>(CommonError::Forbidden)
         })
         .await;
-    let told = shop.store.outbox_after("me", 10).await.unwrap();
-    let events: Vec<Delivery> = told.iter().map(|(_, event)| event.clone()).collect();
+    let told = shop.store.outbox_read_after("me", 10).await.unwrap();
+    let events: Vec<EventEnvelope> = told.iter().map(|(_, event)| event.clone()).collect();
     assert_eq!(events.len(), 1);
-    assert_eq!(events[0].open::<WasPut>().unwrap(), Some(WasPut { name: "kept".to_owned() }));
+    assert_eq!(events[0].decode::<WasPut>().unwrap(), Some(WasPut { name: "kept".to_owned() }));
     // Told three times, done once: as after crashes between telling and noting it.
     for _ in 0..3 {
         shop.store.consume(events.clone(), |tx, _| put(tx, "effect").map(drop)).await.unwrap();
     }
     assert_eq!(things(&shop.store).await, 2);
-    shop.store.outbox_told("me", told[0].0).await.unwrap();
-    let left = shop.store.outbox_after("me", 10).await.unwrap();
+    shop.store.outbox_advance_cursor("me", told[0].0).await.unwrap();
+    let left = shop.store.outbox_read_after("me", 10).await.unwrap();
     assert_eq!(left.len(), 1, "only the news of the effect itself");
 }
 
@@ -207,17 +211,17 @@ async fn an_event_says_in_which_trace_it_was_caused_and_so_does_what_its_effect_
     shop.store.write(|tx| put(tx, "outside")).await.unwrap();
     trace::within(trace::read(TRACE), shop.store.write(|tx| put(tx, "inside"))).await.unwrap();
     let traces = async |after: usize| -> Vec<Option<String>> {
-        let told = shop.store.outbox_after("me", 10).await.unwrap();
+        let told = shop.store.outbox_read_after("me", 10).await.unwrap();
         told.into_iter().skip(after).map(|(_, event)| event.trace).collect()
     };
     let caused = [None, Some(TRACE.to_owned())];
     assert_eq!(traces(0).await, caused);
-    let events = shop.store.outbox_after("me", 10).await.unwrap().into_iter().map(|(_, event)| event).collect();
+    let events = shop.store.outbox_read_after("me", 10).await.unwrap().into_iter().map(|(_, event)| event).collect();
     shop.store.consume(events, |tx, _| put(tx, "effect").map(drop)).await.unwrap();
     assert_eq!(traces(2).await, caused);
     // A reader knows it too, for what it logs.
     let seen =
-        trace::within(trace::read(TRACE), shop.store.read(|_| Ok::<_, Failure>(trace::current()))).await.unwrap();
+        trace::within(trace::read(TRACE), shop.store.read(|_| Ok::<_, CommonError>(trace::current()))).await.unwrap();
     assert_eq!(seen.as_deref(), Some(TRACE));
 }
 
@@ -227,11 +231,12 @@ async fn one_bad_event_is_set_aside_and_the_next_still_has_its_effect() {
     for name in ["good", "bad", "also good"] {
         shop.store.write(move |tx| put(tx, name)).await.unwrap();
     }
-    let events: Vec<Delivery> = shop.store.outbox_after("me", 10).await.unwrap().into_iter().map(|(_, e)| e).collect();
+    let events: Vec<EventEnvelope> =
+        shop.store.outbox_read_after("me", 10).await.unwrap().into_iter().map(|(_, e)| e).collect();
     shop.store
         .consume(events, |tx, event| {
             put(tx, "effect")?;
-            if event.data["name"] == "bad" { Err(Failure::Forbidden) } else { Ok(()) }
+            if event.data["name"] == "bad" { Err(CommonError::Forbidden) } else { Ok(()) }
         })
         .await
         .unwrap();
@@ -239,7 +244,7 @@ async fn one_bad_event_is_set_aside_and_the_next_still_has_its_effect() {
 }
 
 /// From this job on the database file may not grow.
-fn fill_the_disk(tx: &mut Tx<'_>) -> Result<(), Failure> {
+fn fill_the_disk(tx: &mut Tx<'_>) -> Result<(), CommonError> {
     #[derive(QueryableByName)]
     struct Pages {
         #[diesel(sql_type = BigInt)]
@@ -261,7 +266,7 @@ async fn on_a_full_disk_whoever_is_told_no_has_changed_nothing() {
     let sleep = shop.store.write(|tx| {
         fill_the_disk(tx)?;
         std::thread::sleep(std::time::Duration::from_millis(50));
-        Ok::<_, Failure>(0)
+        Ok::<_, CommonError>(0)
     });
     let jobs = (0..20).map(|n| {
         shop.store.write(move |tx| match n {
@@ -271,7 +276,7 @@ async fn on_a_full_disk_whoever_is_told_no_has_changed_nothing() {
         })
     });
     let (_, answers) = futures_util::future::join(sleep, futures_util::future::join_all(jobs)).await;
-    assert_eq!(answers[7], Err(Failure::StorageUnavailable));
+    assert_eq!(answers[7], Err(CommonError::StorageUnavailable));
     let done = i64::try_from(answers.iter().filter(|answer| answer.is_ok()).count()).unwrap();
     assert_eq!(things(&shop.store).await, 1 + done);
     // A new connection finds room again.
@@ -285,16 +290,17 @@ async fn an_event_that_meets_a_full_disk_is_not_set_aside_and_has_its_effect_lat
     }
     let shop = open();
     shop.store.write(|tx| put(tx, "happened")).await.unwrap();
-    let events: Vec<Delivery> = shop.store.outbox_after("me", 10).await.unwrap().into_iter().map(|(_, e)| e).collect();
-    let effect = |tx: &mut Tx<'_>, _: &Delivery| put(tx, &"x".repeat(100_000)).map(drop);
+    let events: Vec<EventEnvelope> =
+        shop.store.outbox_read_after("me", 10).await.unwrap().into_iter().map(|(_, e)| e).collect();
+    let effect = |tx: &mut Tx<'_>, _: &EventEnvelope| put(tx, &"x".repeat(100_000)).map(drop);
     shop.store.write(fill_the_disk).await.unwrap();
-    assert_eq!(shop.store.consume(events.clone(), effect).await, Err(Failure::StorageUnavailable));
+    assert_eq!(shop.store.consume(events.clone(), effect).await, Err(CommonError::StorageUnavailable));
     assert_eq!(things(&shop.store).await, 1);
     shop.store.consume(events, effect).await.unwrap();
     assert_eq!(things(&shop.store).await, 2);
     let aside = shop.store.read(|conn| {
         let found: Count = sql_query("SELECT count(*) AS n FROM dead_letter").get_result(conn)?;
-        Ok::<_, Failure>(found.n)
+        Ok::<_, CommonError>(found.n)
     });
     assert_eq!(aside.await, Ok(0));
 }
@@ -323,7 +329,7 @@ async fn a_transaction_that_the_database_undid_by_itself_is_told_to_everybody_in
         }
         let undo = shop.store.write(move |tx| {
             tx.conn.batch_execute("ROLLBACK")?;
-            if heard { Err(Failure::StorageUnavailable) } else { Ok(0) }
+            if heard { Err(CommonError::StorageUnavailable) } else { Ok(0) }
         });
         let (first, last) = (shop.store.write(|tx| put(tx, "first")), shop.store.write(|tx| put(tx, "last")));
         let all_wait = async {
@@ -347,15 +353,15 @@ async fn while_somebody_holds_the_file_writes_are_refused_and_reads_go_on_and_it
     }
     let (dir, clock) = (TempDir::new().unwrap(), Clock::system());
     let config = StoreConfig::new(dir.path().join("test.db"));
-    let store = Store::open("test", &config, NO_MIGRATIONS, &clock, &ReaderThreads::default()).unwrap();
+    let store = Store::open("test", &config, NO_MIGRATIONS, &clock, &PoolThreads::default()).unwrap();
     store.write(|tx| put(tx, "before")).await.unwrap();
     let in_trouble = || config.storage.read_only.load(std::sync::atomic::Ordering::Relaxed);
     let mut other = writer::connect(&config.file).unwrap();
     other.batch_execute("BEGIN IMMEDIATE").unwrap();
-    assert_eq!(store.write(|tx| put(tx, "refused")).await, Err(Failure::StorageUnavailable));
+    assert_eq!(store.write(|tx| put(tx, "refused")).await, Err(CommonError::StorageUnavailable));
     assert!(in_trouble());
     let begun = std::time::Instant::now();
-    assert_eq!(store.write(|tx| put(tx, "refused")).await, Err(Failure::StorageUnavailable));
+    assert_eq!(store.write(|tx| put(tx, "refused")).await, Err(CommonError::StorageUnavailable));
     assert!(
         begun.elapsed() < std::time::Duration::from_secs(5),
         "known trouble is told before the usual patience ends"
@@ -378,11 +384,11 @@ async fn events_that_nobody_hears_are_settled_and_forgotten_in_time() {
     let shop = open();
     let kept = async || {
         let rows = "SELECT count(*) AS n FROM outbox";
-        shop.store.read(move |conn| Ok::<_, Failure>(sql_query(rows).get_result::<Count>(conn)?.n)).await.unwrap()
+        shop.store.read(move |conn| Ok::<_, CommonError>(sql_query(rows).get_result::<Count>(conn)?.n)).await.unwrap()
     };
     shop.store.write(|tx| put(tx, "a")).await.unwrap();
-    assert!(!shop.store.outbox_is_settled(vec!["me"]).await.unwrap());
-    assert!(shop.store.outbox_is_settled(vec![]).await.unwrap());
+    assert!(!shop.store.outbox_is_drained(vec!["me"]).await.unwrap());
+    assert!(shop.store.outbox_is_drained(vec![]).await.unwrap());
     shop.store.tidy(vec![]).await.unwrap();
     assert_eq!(kept().await, 1);
     shop.clock.advance(std::time::Duration::from_secs(8 * 24 * 60 * 60));
@@ -396,21 +402,21 @@ async fn events_that_nobody_hears_are_settled_and_forgotten_in_time() {
 async fn what_the_broker_has_is_as_good_as_heard_for_whoever_waits_for_news() {
     let shop = open();
     shop.store.write(|tx| put(tx, "a")).await.unwrap();
-    let (last, _) = shop.store.outbox_after(BROKER, 10).await.unwrap()[0];
+    let (last, _) = shop.store.outbox_read_after(BROKER, 10).await.unwrap()[0];
     let heard = async || {
-        let audit = Audit { deep: false, subscribers: vec!["me".to_owned()] };
-        let audited = shop.store.audit(audit, Books { rules: &[], counted: &[] }).await.unwrap();
+        let audit = CheckInvariants { deep: false, subscribers: vec!["me".to_owned()] };
+        let audited = shop.store.audit(audit, Invariants { rules: &[], counted: &[] }).await.unwrap();
         (audited.head, audited.heard["me"])
     };
     assert_eq!(heard().await, (last, 0));
-    shop.store.outbox_told(BROKER, last).await.unwrap();
+    shop.store.outbox_advance_cursor(BROKER, last).await.unwrap();
     assert_eq!(heard().await, (last, last));
 }
 
 #[actix::test]
 async fn news_wakes_whoever_asked_before_it_was_made() {
     let shop = open();
-    let news = shop.store.outbox_news();
+    let news = shop.store.outbox_changed();
     shop.store.write(|tx| put(tx, "a")).await.unwrap();
     tokio::time::timeout(std::time::Duration::from_secs(5), news).await.expect("woken");
 }
@@ -441,7 +447,7 @@ async fn an_error_that_a_job_swallows_is_no_yes() {
         .write(|tx| {
             put(tx, "lost")?;
             let _ = sql_query("SELECT nothing FROM nowhere").execute(tx.conn);
-            Ok::<_, Failure>(())
+            Ok::<_, CommonError>(())
         })
         .await;
     assert_eq!(things(&shop.store).await, i64::from(answer.is_ok()));
@@ -460,13 +466,13 @@ async fn n02_no_event_is_passed_over_though_transactions_end_in_another_order() 
             let mut told = Vec::new();
             loop {
                 let ends = !begun.load(std::sync::atomic::Ordering::SeqCst);
-                let rows = store.outbox_after("me", 7).await.unwrap();
+                let rows = store.outbox_read_after("me", 7).await.unwrap();
                 if let Some((last, _)) = rows.last() {
-                    store.outbox_told("me", *last).await.unwrap();
+                    store.outbox_advance_cursor("me", *last).await.unwrap();
                 } else if ends {
                     return told;
                 }
-                told.extend(rows.into_iter().map(|(_, event)| event.open::<WasPut>().unwrap().unwrap().name));
+                told.extend(rows.into_iter().map(|(_, event)| event.decode::<WasPut>().unwrap().unwrap().name));
             }
         }
     });
@@ -477,9 +483,9 @@ async fn n02_no_event_is_passed_over_though_transactions_end_in_another_order() 
                 tx.emit(&WasPut { name: n.to_string() })?;
                 // The later it began, the sooner it ends.
                 std::thread::sleep(std::time::Duration::from_millis(7 - (n % 8) as u64));
-                Ok::<_, Failure>(())
+                Ok::<_, CommonError>(())
             };
-            store.write_on(Touch::nothing(), job).await.unwrap();
+            store.write_locked(LockSet::none(), job).await.unwrap();
         }
     };
     futures_util::future::join_all((0..2 * EACH).map(write)).await;
@@ -489,7 +495,7 @@ async fn n02_no_event_is_passed_over_though_transactions_end_in_another_order() 
     told.sort_unstable();
     told.dedup();
     assert_eq!(told.len(), 2 * EACH);
-    assert!(shop.store.outbox_is_settled(vec!["me"]).await.unwrap());
+    assert!(shop.store.outbox_is_drained(vec!["me"]).await.unwrap());
 }
 
 #[actix::test]
@@ -500,9 +506,9 @@ async fn jobs_that_touch_the_same_run_one_after_the_other_in_all_processes() {
     let count_up = |n: usize| {
         let store = if n.is_multiple_of(2) { shop.store.clone() } else { other.clone() };
         let touch = match n % 3 {
-            0 => Touch::everything(),
-            1 => Touch::only("thing", 1),
-            _ => Touch::only("other", n).and("thing", 1),
+            0 => LockSet::domain(),
+            1 => LockSet::key("thing", 1),
+            _ => LockSet::key("other", n).with("thing", 1),
         };
         async move {
             let job = move |tx: &mut Tx<'_>| {
@@ -510,7 +516,7 @@ async fn jobs_that_touch_the_same_run_one_after_the_other_in_all_processes() {
                 std::thread::sleep(std::time::Duration::from_millis(2));
                 put(tx, &before.to_string())
             };
-            store.write_on(touch, job).await.unwrap()
+            store.write_locked(touch, job).await.unwrap()
         }
     };
     let mut seen = futures_util::future::join_all((0..40).map(count_up)).await;
@@ -529,7 +535,7 @@ async fn when_the_server_drops_all_connections_nothing_answered_is_lost_and_the_
     }
     let kill = "SELECT CAST(COUNT(pg_terminate_backend(pid)) AS BIGINT) AS n FROM pg_stat_activity
                 WHERE pid <> pg_backend_pid() AND application_name = current_setting('application_name')";
-    let killed = shop.store.read(move |conn| Ok::<_, Failure>(sql_query(kill).get_result::<Count>(conn)?.n)).await;
+    let killed = shop.store.read(move |conn| Ok::<_, CommonError>(sql_query(kill).get_result::<Count>(conn)?.n)).await;
     assert!(killed.unwrap() >= 2, "a writer, and who tells others that we are there");
     let (mut done, begun) = (5, std::time::Instant::now());
     while done < 25 {
@@ -537,7 +543,7 @@ async fn when_the_server_drops_all_connections_nothing_answered_is_lost_and_the_
         match shop.store.write(|tx| put(tx, "more")).await {
             Ok(_) => done += 1,
             Err(refused) => {
-                assert_eq!(refused, Failure::StorageUnavailable);
+                assert_eq!(refused, CommonError::StorageUnavailable);
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }
         }

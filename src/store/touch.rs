@@ -11,35 +11,35 @@ use std::fmt::Display;
 
 use sha2::{Digest as _, Sha256};
 
-use super::Wish;
+use super::IdempotentRequest;
 
 /// What a write job touches.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Touch(Option<BTreeSet<String>>);
+pub struct LockSet(Option<BTreeSet<String>>);
 
-impl Touch {
+impl LockSet {
     /// Everything of the domain: nobody else writes meanwhile.
     #[must_use]
-    pub const fn everything() -> Self {
+    pub const fn domain() -> Self {
         Self(None)
     }
 
     /// Nothing that another job's decision could rest on: rows that are only added, single statements that are right
     /// by themselves.
     #[must_use]
-    pub const fn nothing() -> Self {
+    pub const fn none() -> Self {
         Self(Some(BTreeSet::new()))
     }
 
     /// Only the thing of this kind with this key, such as one user's cart.
     #[must_use]
-    pub fn only(kind: &str, key: impl Display) -> Self {
-        Self::nothing().and(kind, key)
+    pub fn key(kind: &str, key: impl Display) -> Self {
+        Self::none().with(kind, key)
     }
 
     /// And this thing too.
     #[must_use]
-    pub fn and(mut self, kind: &str, key: impl Display) -> Self {
+    pub fn with(mut self, kind: &str, key: impl Display) -> Self {
         if let Some(names) = &mut self.0 {
             names.insert(format!("{kind}\0{key}"));
         }
@@ -48,12 +48,12 @@ impl Touch {
 
     /// And what is wanted under this key: asked for twice at once, one waits for the other.
     #[must_use]
-    pub fn and_wish(self, wish: &Wish) -> Self {
+    pub fn and_wish(self, wish: &IdempotentRequest) -> Self {
         self.and_answer(&wish.scope, wish.key.as_str())
     }
 
     pub(super) fn and_answer(self, scope: &str, key: &str) -> Self {
-        self.and("answer", format_args!("{scope}\0{key}"))
+        self.with("answer", format_args!("{scope}\0{key}"))
     }
 
     /// Whether it is everything.
@@ -94,9 +94,9 @@ mod tests {
 
     #[test]
     fn locks_are_taken_in_one_order_whoever_names_them() {
-        let (a, b) = (Touch::only("product", 1).and("product", 2), Touch::only("product", 2).and("product", 1));
+        let (a, b) = (LockSet::key("product", 1).with("product", 2), LockSet::key("product", 2).with("product", 1));
         assert_eq!(a.begin("catalog"), b.begin("catalog"));
         assert_ne!(a.begin("catalog"), a.begin("cart"));
-        assert!(Touch::everything().and("product", 1).is_everything());
+        assert!(LockSet::domain().with("product", 1).is_everything());
     }
 }

@@ -23,8 +23,8 @@ const OWN: [&str; 2] = ["__diesel_schema_migrations", "leader"];
 const SEEDED: [&str; 2] = ["meta", "counter"];
 
 /// A domain's database and what makes the other of it.
-pub struct Move {
-    /// Which domain.
+pub struct TableCopyJob {
+    /// Selection domain.
     pub domain: &'static str,
     /// Its file.
     pub from: PathBuf,
@@ -53,7 +53,7 @@ struct Column {
 }
 
 #[derive(QueryableByName)]
-struct Pair {
+struct CopyPair {
     #[diesel(sql_type = Text)]
     child: String,
     #[diesel(sql_type = Text)]
@@ -61,13 +61,13 @@ struct Pair {
 }
 
 /// How many rows of which tables were moved, by domain and table.
-pub type Moved = BTreeMap<String, u64>;
+pub type RowCounts = BTreeMap<String, u64>;
 
 /// Moves them all, or none.
 ///
 /// # Errors
 /// Says what cannot be read or written; then the server has what it had.
-pub fn move_all(moves: &[Move], to: &Postgres) -> Result<Moved, String> {
+pub fn move_all(moves: &[TableCopyJob], to: &Postgres) -> Result<RowCounts, String> {
     for each in moves {
         let schema = to.schema(each.domain);
         let mut conn = postgres::connect(to, &schema)?;
@@ -75,8 +75,8 @@ pub fn move_all(moves: &[Move], to: &Postgres) -> Result<Moved, String> {
         postgres::alone(&mut conn, &schema, |conn| migrate::bring_up(conn, (each.migrations)(), true))?;
     }
     let mut conn = postgres::connect(to, "public")?;
-    let mut moved = Moved::new();
-    conn.transaction::<(), Stopped>(|conn| {
+    let mut moved = RowCounts::new();
+    conn.transaction::<(), CopyError>(|conn| {
         for each in moves {
             let schema = to.schema(each.domain);
             conn.batch_execute(&format!("SET LOCAL search_path TO \"{schema}\""))?;
@@ -87,23 +87,23 @@ pub fn move_all(moves: &[Move], to: &Postgres) -> Result<Moved, String> {
         }
         Ok(())
     })
-    .map_err(|Stopped(reason)| reason)?;
+    .map_err(|CopyError(reason)| reason)?;
     Ok(moved)
 }
 
 /// Why a move has ended early.
-struct Stopped(String);
+struct CopyError(String);
 
-impl From<diesel::result::Error> for Stopped {
+impl From<diesel::result::Error> for CopyError {
     fn from(error: diesel::result::Error) -> Self {
         Self(error.to_string())
     }
 }
 
-fn one(each: &Move, there: &mut PgConnection, schema: &str, moved: &mut Moved) -> Result<(), Stopped> {
+fn one(each: &TableCopyJob, there: &mut PgConnection, schema: &str, moved: &mut RowCounts) -> Result<(), CopyError> {
     let shown = each.from.display();
     let Conn::Sqlite(mut here) =
-        Conn::establish(&each.from.to_string_lossy()).map_err(|e| Stopped(format!("{shown}: {e}")))?
+        Conn::establish(&each.from.to_string_lossy()).map_err(|e| CopyError(format!("{shown}: {e}")))?
     else {
         return Ok(());
     };
@@ -126,7 +126,7 @@ fn one(each: &Move, there: &mut PgConnection, schema: &str, moved: &mut Moved) -
     for table in tables.keys() {
         let rows: Vec<Row> = sql_query(format!("SELECT '' AS row FROM \"{table}\" LIMIT 1")).load(there)?;
         if !rows.is_empty() && !SEEDED.contains(table) {
-            return Err(Stopped(format!(
+            return Err(CopyError(format!(
                 "the schema {schema} is not empty; move into an empty one, or empty it with DROP SCHEMA \"{schema}\" CASCADE"
             )));
         }
@@ -138,7 +138,7 @@ fn one(each: &Move, there: &mut PgConnection, schema: &str, moved: &mut Moved) -
         }
         let columns = tables.get(table).map(Vec::as_slice).unwrap_or_default();
         let count = copy(table, columns, &mut here, there)
-            .map_err(|error| Stopped(format!("{shown}: table {table}: {error}")))?;
+            .map_err(|error| CopyError(format!("{shown}: table {table}: {error}")))?;
         if count > 0 {
             moved.insert(format!("{}.{table}", each.domain), count);
         }
@@ -167,7 +167,7 @@ fn one(each: &Move, there: &mut PgConnection, schema: &str, moved: &mut Moved) -
 
 /// The tables so that none comes before one that it refers to.
 fn in_order<'a>(there: &mut PgConnection, schema: &str, tables: Vec<&'a str>) -> QueryResult<Vec<&'a str>> {
-    let pairs: Vec<Pair> = sql_query(
+    let pairs: Vec<CopyPair> = sql_query(
         "SELECT CAST(c.relname AS TEXT) AS child, CAST(p.relname AS TEXT) AS parent FROM pg_constraint k
          JOIN pg_class c ON c.oid = k.conrelid JOIN pg_class p ON p.oid = k.confrelid
          JOIN pg_namespace n ON n.oid = c.relnamespace WHERE k.contype = 'f' AND n.nspname = $1",

@@ -4,16 +4,16 @@
 use std::any::Any;
 
 use super::{Conn, Tx};
-use crate::messaging::{DomainError, ErrorKind, Failure};
+use crate::messaging::{CommonError, DomainError, ErrorKind};
 
 /// What is to be done in a write transaction.
-pub type Work = Box<dyn FnOnce(&mut Tx<'_>) -> Report + Send>;
+pub type ErasedJob = Box<dyn FnOnce(&mut Tx<'_>) -> ErasedResult + Send>;
 
 /// What is to be looked up.
-pub type Query = Box<dyn FnOnce(&mut Conn) -> Report + Send>;
+pub type ErasedQuery = Box<dyn FnOnce(&mut Conn) -> ErasedResult + Send>;
 
 /// What a job or a query came to.
-pub struct Report {
+pub struct ErasedResult {
     /// Its `Result`.
     result: Box<dyn Any + Send>,
     /// Whether it went well; else what it did is undone.
@@ -28,7 +28,7 @@ pub fn is_of_database(error: &impl DomainError) -> bool {
     error.kind() == ErrorKind::Unavailable
 }
 
-impl Report {
+impl ErasedResult {
     /// Takes the types away.
     pub fn of<T: Send + 'static, E: DomainError>(result: Result<T, E>) -> Self {
         let (is_ok, is_of_database) = (result.is_ok(), result.as_ref().is_err_and(is_of_database));
@@ -36,7 +36,7 @@ impl Report {
     }
 
     /// Gives them back to whoever asked.
-    pub fn open<T: 'static, E: DomainError>(report: Result<Self, Failure>) -> Result<T, E> {
-        report?.result.downcast().map_or_else(|_| Err(Failure::Internal.into()), |result| *result)
+    pub fn open<T: 'static, E: DomainError>(report: Result<Self, CommonError>) -> Result<T, E> {
+        report?.result.downcast().map_or_else(|_| Err(CommonError::Internal.into()), |result| *result)
     }
 }

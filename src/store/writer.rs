@@ -15,44 +15,44 @@ use std::time::{Duration, Instant};
 use diesel::result::Error as DbError;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
-use super::conn::Run as _;
+use super::conn::RunQuery as _;
 use super::prepared::Statement;
-use super::work::{Report, Work};
+use super::work::{ErasedJob, ErasedResult};
 use super::{Conn, StoreConfig, Tx};
-use crate::messaging::{Failure, Storage};
+use crate::messaging::{CommonError, StorageHealth};
 use crate::types::Clock;
 
 /// How long the writer waits for somebody else's write to end.
-const PATIENCE: Duration = Duration::from_secs(5);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long it waits while it is known that it cannot write: who asks meanwhile hears no soon.
-const PATIENCE_IN_TROUBLE: Duration = Duration::from_millis(250);
+const DEGRADED_BUSY_TIMEOUT: Duration = Duration::from_millis(250);
 /// How often it tries whether it can write again.
-const PROBE_EVERY: Duration = Duration::from_secs(1);
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long it sleeps between two looks into an empty queue while it cannot write.
-const NAP: Duration = Duration::from_millis(20);
+const IDLE_SLEEP: Duration = Duration::from_millis(20);
 
 /// What is to be done, and who waits for it.
 pub(super) struct Job {
-    work: Work,
-    asker: oneshot::Sender<Result<Report, Failure>>,
+    work: ErasedJob,
+    asker: oneshot::Sender<Result<ErasedResult, CommonError>>,
 }
 
 /// A job that was run, or refused and certainly not done.
-pub(super) struct Finished {
-    report: Result<Report, Failure>,
+pub(super) struct FinishedJob {
+    report: Result<ErasedResult, CommonError>,
     has_news: bool,
-    asker: oneshot::Sender<Result<Report, Failure>>,
+    asker: oneshot::Sender<Result<ErasedResult, CommonError>>,
 }
 
 impl Job {
-    pub(super) fn new(work: Work) -> (Self, oneshot::Receiver<Result<Report, Failure>>) {
+    pub(super) fn new(work: ErasedJob) -> (Self, oneshot::Receiver<Result<ErasedResult, CommonError>>) {
         let (asker, answered) = oneshot::channel();
         (Self { work, asker }, answered)
     }
 
     /// Runs it in its savepoint. Says whether the transaction around it is still there: a database that meets a full
     /// disk may undo all of it.
-    fn run(self, conn: &mut Conn, clock: &Clock) -> (Finished, bool) {
+    fn run(self, conn: &mut Conn, clock: &Clock) -> (FinishedJob, bool) {
         let Self { work, asker } = self;
         let mut has_news = false;
         let (report, is_whole) = savepoint(conn, |conn| {
@@ -61,17 +61,17 @@ impl Job {
             has_news = tx.has_news && report.is_ok;
             report
         });
-        (Finished { report, has_news, asker }, is_whole)
+        (FinishedJob { report, has_news, asker }, is_whole)
     }
 
-    fn refuse(self) -> Finished {
-        Finished { report: Err(Failure::StorageUnavailable), has_news: false, asker: self.asker }
+    fn refuse(self) -> FinishedJob {
+        FinishedJob { report: Err(CommonError::StorageUnavailable), has_news: false, asker: self.asker }
     }
 }
 
-impl Finished {
+impl FinishedJob {
     /// Hands the answer over, once it is known what became of the commit. Says whether there is news.
-    fn answer(self, committed: Result<(), Failure>) -> bool {
+    fn answer(self, committed: Result<(), CommonError>) -> bool {
         let has_news = self.has_news && committed.is_ok();
         // Nobody listens when the caller gave up; the change is durable all the same.
         let _ = self.asker.send(committed.and(self.report));
@@ -90,7 +90,7 @@ pub struct Writer {
 /// Opens a connection that may write.
 pub fn connect(file: &Path) -> Result<Conn, String> {
     #[cfg(feature = "test-hooks")]
-    if let Some(kept) = super::simulated::kept(file, super::simulated::Use::Write) {
+    if let Some(kept) = super::simulated::kept(file, super::simulated::ConnectionRole::Write) {
         return Ok(kept);
     }
     let mut conn = Conn::establish(&file.to_string_lossy()).map_err(|e| e.to_string())?;
@@ -114,8 +114,14 @@ impl Writer {
         let closing = Arc::new(AtomicBool::new(false));
         let (life, ended) = watch::channel(());
         let storage = Arc::clone(&config.storage);
-        let desk =
-            Desk { file: config.file.clone(), conn: Some(conn), batch_max: config.batch_max, clock, news, storage };
+        let desk = CommitLoop {
+            file: config.file.clone(),
+            conn: Some(conn),
+            batch_max: config.batch_max,
+            clock,
+            news,
+            storage,
+        };
         #[cfg(feature = "test-hooks")]
         if let Some(world) = crate::simulation::world() {
             actix::spawn(super::simulated::work(domain, desk, jobs, world));
@@ -136,18 +142,18 @@ impl Writer {
     pub async fn close(&self) {
         self.closing.store(true, Ordering::SeqCst);
         // Wakes it. What becomes of this one says nothing.
-        let _ = self.run(Box::new(|_| Report::of(Ok::<_, Failure>(())))).await;
+        let _ = self.run(Box::new(|_| ErasedResult::of(Ok::<_, CommonError>(())))).await;
         let mut ended = self.ended.clone();
         while ended.changed().await.is_ok() {}
     }
 
-    pub async fn run(&self, work: Work) -> Result<Report, Failure> {
+    pub async fn run(&self, work: ErasedJob) -> Result<ErasedResult, CommonError> {
         let (job, answered) = Job::new(work);
         self.queue.try_send(job).map_err(|refused| match refused {
-            mpsc::error::TrySendError::Full(_) => Failure::Overloaded,
-            mpsc::error::TrySendError::Closed(_) => Failure::Unavailable,
+            mpsc::error::TrySendError::Full(_) => CommonError::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => CommonError::Unavailable,
         })?;
-        answered.await.unwrap_or(Err(Failure::Internal))
+        answered.await.unwrap_or(Err(CommonError::Internal))
     }
 
     pub fn queue_depth(&self) -> usize {
@@ -156,11 +162,11 @@ impl Writer {
 }
 
 /// The writer's life: until every handle of the store is gone or it is closed, and the queue is empty.
-fn work(mut desk: Desk, mut jobs: mpsc::Receiver<Job>, is_last: &AtomicBool) {
+fn work(mut desk: CommitLoop, mut jobs: mpsc::Receiver<Job>, is_last: &AtomicBool) {
     while let Some(first) = desk.next(&mut jobs) {
         let batch = desk.gather(first, &mut jobs);
         let (mut finished, outcome) = desk.commit(batch);
-        if outcome == Err(Failure::StorageUnavailable) {
+        if outcome == Err(CommonError::StorageUnavailable) {
             // Who waits behind them would only wait to hear the same.
             finished.extend(std::iter::from_fn(|| jobs.try_recv().ok()).map(Job::refuse));
         }
@@ -172,17 +178,17 @@ fn work(mut desk: Desk, mut jobs: mpsc::Receiver<Job>, is_last: &AtomicBool) {
 }
 
 /// Where the writer works: its connection, and what it needs to open another one.
-pub(super) struct Desk {
+pub(super) struct CommitLoop {
     pub(super) file: PathBuf,
     pub(super) conn: Option<Conn>,
     batch_max: usize,
     clock: Clock,
     news: Arc<Notify>,
     /// Says whether the last try to write failed.
-    storage: Arc<Storage>,
+    storage: Arc<StorageHealth>,
 }
 
-impl Desk {
+impl CommitLoop {
     /// The next job. While nothing can be written, tries that too from time to time.
     fn next(&mut self, jobs: &mut mpsc::Receiver<Job>) -> Option<Job> {
         let mut tried = Instant::now();
@@ -190,10 +196,10 @@ impl Desk {
             match jobs.try_recv() {
                 Ok(job) => return Some(job),
                 Err(mpsc::error::TryRecvError::Disconnected) => return None,
-                Err(mpsc::error::TryRecvError::Empty) if tried.elapsed() >= PROBE_EVERY => {
+                Err(mpsc::error::TryRecvError::Empty) if tried.elapsed() >= PROBE_INTERVAL => {
                     let outcome = match self.connection() {
-                        Some(conn) => probe(conn).map_err(|_| Failure::StorageUnavailable),
-                        None => Err(Failure::StorageUnavailable),
+                        Some(conn) => probe(conn).map_err(|_| CommonError::StorageUnavailable),
+                        None => Err(CommonError::StorageUnavailable),
                     };
                     if outcome.is_err() {
                         self.conn = None;
@@ -201,7 +207,7 @@ impl Desk {
                     self.note(&outcome);
                     tried = Instant::now();
                 }
-                Err(mpsc::error::TryRecvError::Empty) => std::thread::sleep(NAP),
+                Err(mpsc::error::TryRecvError::Empty) => std::thread::sleep(IDLE_SLEEP),
             }
         }
         jobs.blocking_recv()
@@ -218,12 +224,12 @@ impl Desk {
     }
 
     /// Runs a batch and commits it; whoever asked is yet to be told.
-    pub(super) fn commit(&mut self, mut batch: VecDeque<Job>) -> (Vec<Finished>, Result<(), Failure>) {
+    pub(super) fn commit(&mut self, mut batch: VecDeque<Job>) -> (Vec<FinishedJob>, Result<(), CommonError>) {
         let mut finished = Vec::with_capacity(batch.len());
         let clock = self.clock.clone();
         let outcome = match self.connection() {
             Some(open) => commit(open, &mut batch, &clock, &mut finished),
-            None => Err(Failure::StorageUnavailable),
+            None => Err(CommonError::StorageUnavailable),
         };
         if outcome.is_err() {
             // Whatever state it is in, a fresh connection is in a known one.
@@ -236,7 +242,7 @@ impl Desk {
     }
 
     /// Tells whoever asked what has become of it.
-    pub(super) fn answer(&self, finished: Vec<Finished>, outcome: &Result<(), Failure>) {
+    pub(super) fn answer(&self, finished: Vec<FinishedJob>, outcome: &Result<(), CommonError>) {
         let mut any_news = false;
         for job in finished {
             any_news |= job.answer(outcome.clone());
@@ -251,7 +257,7 @@ impl Desk {
         if self.conn.is_none() {
             let in_trouble = self.storage.read_only.load(Ordering::Relaxed);
             let open = connect(&self.file).and_then(|mut conn| {
-                let patience = if in_trouble { PATIENCE_IN_TROUBLE } else { PATIENCE };
+                let patience = if in_trouble { DEGRADED_BUSY_TIMEOUT } else { BUSY_TIMEOUT };
                 wait_at_most(&mut conn, patience).map_err(|e| e.to_string())?;
                 Ok(conn)
             });
@@ -267,17 +273,17 @@ impl Desk {
     }
 
     /// Notes whether it can write, and says so when that has changed.
-    fn note(&mut self, outcome: &Result<(), Failure>) {
+    fn note(&mut self, outcome: &Result<(), CommonError>) {
         let (was, file) = (self.storage.read_only.load(Ordering::Relaxed), self.file.display());
         match outcome {
             Ok(()) if was => {
                 log::warn!("database {file}: can be written again");
                 self.storage.read_only.store(false, Ordering::Relaxed);
-                if self.conn.as_mut().is_some_and(|conn| wait_at_most(conn, PATIENCE).is_err()) {
+                if self.conn.as_mut().is_some_and(|conn| wait_at_most(conn, BUSY_TIMEOUT).is_err()) {
                     self.conn = None;
                 }
             }
-            Err(Failure::StorageUnavailable) if !was => {
+            Err(CommonError::StorageUnavailable) if !was => {
                 log::error!("database {file}: cannot be written; writes are refused until it can, reads go on");
                 self.storage.read_only.store(true, Ordering::Relaxed);
             }
@@ -300,8 +306,8 @@ fn commit(
     conn: &mut Conn,
     batch: &mut VecDeque<Job>,
     clock: &Clock,
-    finished: &mut Vec<Finished>,
-) -> Result<(), Failure> {
+    finished: &mut Vec<FinishedJob>,
+) -> Result<(), CommonError> {
     let mut is_whole = true;
     let outcome = conn.transaction_sql("BEGIN IMMEDIATE", |conn| {
         while let Some(job) = batch.pop_front() {
@@ -321,11 +327,11 @@ fn commit(
         (Ok(()), Ok(0)) => Ok(()),
         (Ok(()), _) => {
             log::error!("database: a transaction was left open after its commit; the batch counts as failed");
-            Err(Failure::Internal)
+            Err(CommonError::Internal)
         }
         (Err(_), _) if !is_whole => {
             log::error!("database: it undid a transaction by itself; everybody in it is told");
-            Err(Failure::StorageUnavailable)
+            Err(CommonError::StorageUnavailable)
         }
         (Err(error), _) => Err(error.into()),
     }
@@ -338,7 +344,10 @@ fn commit(
 /// The savepoint is not diesel's: that one is parsed anew each time, and `catch_unwind(|| conn.transaction(job))`
 /// would leave it on diesel's stack when the job panics, so that the outer commit only released a savepoint and
 /// answered yes while nothing was committed. What a job leaves on that stack is unwound by hand.
-fn savepoint(conn: &mut Conn, job: impl FnOnce(&mut Conn) -> Report) -> (Result<Report, Failure>, bool) {
+fn savepoint(
+    conn: &mut Conn,
+    job: impl FnOnce(&mut Conn) -> ErasedResult,
+) -> (Result<ErasedResult, CommonError>, bool) {
     let before = match conn.depth() {
         Ok(depth) => depth,
         Err(error) => return (Err(error.into()), false),
@@ -348,7 +357,7 @@ fn savepoint(conn: &mut Conn, job: impl FnOnce(&mut Conn) -> Report) -> (Result<
     }
     let report = catch_unwind(AssertUnwindSafe(|| job(conn))).map_err(|_| {
         log::error!("database: a job panicked; its changes are undone");
-        Failure::Internal
+        CommonError::Internal
     });
     let ended = unwind(conn, before).and_then(|()| {
         if !report.as_ref().is_ok_and(|report| report.is_ok) {
@@ -359,7 +368,7 @@ fn savepoint(conn: &mut Conn, job: impl FnOnce(&mut Conn) -> Report) -> (Result<
     match ended {
         Ok(()) => (report, true),
         // There is no such savepoint any more: it went with its transaction.
-        Err(_) => (Err(Failure::StorageUnavailable), false),
+        Err(_) => (Err(CommonError::StorageUnavailable), false),
     }
 }
 

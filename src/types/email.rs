@@ -22,7 +22,7 @@ pub struct EmailAddress(String);
 /// What is not an e-mail address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not an e-mail address, such as ada@example.com")]
-pub struct NotAnAddress;
+pub struct InvalidEmail;
 
 impl EmailAddress {
     /// The address as text.
@@ -33,24 +33,24 @@ impl EmailAddress {
 }
 
 impl FromStr for EmailAddress {
-    type Err = NotAnAddress;
-    fn from_str(text: &str) -> Result<Self, NotAnAddress> {
+    type Err = InvalidEmail;
+    fn from_str(text: &str) -> Result<Self, InvalidEmail> {
         let text = text.trim();
         let rules =
             email_address::Options::default().with_required_tld().without_domain_literal().without_display_text();
         let strange =
             |c: char| c.is_control() || c.is_whitespace() || matches!(c, '"' | '<' | '>' | ',' | ';' | ':' | '\\');
         if text.len() > 254 || text.contains(strange) {
-            return Err(NotAnAddress);
+            return Err(InvalidEmail);
         }
-        email_address::EmailAddress::parse_with_options(text, rules).map_err(|_| NotAnAddress)?;
+        email_address::EmailAddress::parse_with_options(text, rules).map_err(|_| InvalidEmail)?;
         Ok(Self(text.to_lowercase()))
     }
 }
 
 impl TryFrom<String> for EmailAddress {
-    type Error = NotAnAddress;
-    fn try_from(text: String) -> Result<Self, NotAnAddress> {
+    type Error = InvalidEmail;
+    fn try_from(text: String) -> Result<Self, InvalidEmail> {
         text.parse()
     }
 }

@@ -16,5 +16,5 @@ pub use email::EmailAddress;
 pub use id::*;
 pub use money::{Amount, Currency, Quantity};
 pub use page::{Cursor, Page, PageRequest};
-pub use text::{FieldError, Fields, hex, one_line};
+pub use text::{FieldError, Validator, hex, one_line};
 pub use timestamp::Timestamp;

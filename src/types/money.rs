@@ -26,7 +26,7 @@ pub struct Currency([u8; 3]);
 /// What is not a currency code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not an ISO 4217 currency code of three letters, such as EUR")]
-pub struct NotACurrency;
+pub struct InvalidCurrency;
 
 impl Currency {
     /// The euro, the default of a new shop.
@@ -81,10 +81,10 @@ impl Currency {
 }
 
 impl FromStr for Currency {
-    type Err = NotACurrency;
-    fn from_str(text: &str) -> Result<Self, NotACurrency> {
-        let letters: [u8; 3] = text.as_bytes().try_into().map_err(|_| NotACurrency)?;
-        if letters.iter().all(u8::is_ascii_uppercase) { Ok(Self(letters)) } else { Err(NotACurrency) }
+    type Err = InvalidCurrency;
+    fn from_str(text: &str) -> Result<Self, InvalidCurrency> {
+        let letters: [u8; 3] = text.as_bytes().try_into().map_err(|_| InvalidCurrency)?;
+        if letters.iter().all(u8::is_ascii_uppercase) { Ok(Self(letters)) } else { Err(InvalidCurrency) }
     }
 }
 

@@ -30,9 +30,9 @@ impl FieldError {
 
 /// Collects what is wrong with all fields of a request, so that a person hears it all at once.
 #[derive(Debug, Default)]
-pub struct Fields(Vec<FieldError>);
+pub struct Validator(Vec<FieldError>);
 
-impl Fields {
+impl Validator {
     /// Nothing wrong yet.
     #[must_use]
     pub fn new() -> Self {
@@ -68,7 +68,7 @@ impl Fields {
         }
     }
 
-    /// Like [`Fields::text`], on one line.
+    /// Like [`Validator::text`], on one line.
     pub fn line(&mut self, field: &'static str, text: &str, min: usize, max: usize) {
         self.text(field, text, min, max);
         if text.contains(['\n', '\r', '\t']) {

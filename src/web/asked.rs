@@ -1,4 +1,4 @@
-//! Who asks, and everything else that travels with a request: what the handlers start from.
+//! Principal asks, and everything else that travels with a request: what the handlers start from.
 //!
 //! It authenticates and no more. What a caller may do is decided at the message.
 
@@ -14,20 +14,20 @@ use actix_web::{FromRequest, HttpMessage, HttpRequest, HttpResponse, web};
 use futures_util::future::LocalBoxFuture;
 use serde::Serialize;
 
-use super::edge::{self, COOKIE, Trail};
-use super::gate::{Gate, Wish};
-use super::live::Who;
+use super::edge::{self, COOKIE, RequestMeta};
+use super::gate::{GatewayState, IdempotencyGuard};
+use super::live::Principal;
 use super::problem::Problem;
 use crate::app::Clients;
 use crate::contract::users::{Authenticate, Authenticated, SignedIn, UsersError};
-use crate::messaging::{Caller, Ctx, DomainError, Failure, IdempotencyKey, Identity, Request, Role};
+use crate::messaging::{Caller, CommonError, DomainError, IdempotencyKey, Identity, Request, RequestContext, Role};
 use crate::types::Cursor;
 
 /// The path under which the interface stands.
 pub const BASE: &str = "/api/v1";
 
 /// What a handler gives back.
-pub type Answer = Result<HttpResponse, Problem>;
+pub type ApiResult = Result<HttpResponse, Problem>;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -38,31 +38,31 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_TEST_PANIC: HeaderName = HeaderName::from_static("x-test-panic");
 
 /// A request whose caller is known.
-pub struct Asked {
-    gate: Arc<Gate>,
+pub struct ApiRequest {
+    gate: Arc<GatewayState>,
     request: HttpRequest,
-    trail: Rc<Trail>,
-    ctx: Ctx,
+    trail: Rc<RequestMeta>,
+    ctx: RequestContext,
     /// What the caller showed, when it was good.
-    shown: Option<Shown>,
+    shown: Option<PresentedToken>,
     /// Keeps a second request with the same key out while this one runs.
-    wish: Option<Wish>,
+    wish: Option<IdempotencyGuard>,
 }
 
 /// A request to a path that works without a caller too: sign-in, registration, mailed links.
 ///
 /// A cookie that is stale, or that comes without proof that a page of ours sent it, is not believed here, and
-/// the request goes on without it. Elsewhere such a write is refused.
-pub struct Open(pub Asked);
+/// the request goes on without it. RemoteUnspecified such a write is refused.
+pub struct PublicApiRequest(pub ApiRequest);
 
 /// A good token and how it came.
-struct Shown {
+struct PresentedToken {
     token: String,
     by_cookie: bool,
     who: Authenticated,
 }
 
-impl FromRequest for Asked {
+impl FromRequest for ApiRequest {
     type Error = Problem;
     type Future = LocalBoxFuture<'static, Result<Self, Problem>>;
 
@@ -72,23 +72,23 @@ impl FromRequest for Asked {
     }
 }
 
-impl FromRequest for Open {
+impl FromRequest for PublicApiRequest {
     type Error = Problem;
     type Future = LocalBoxFuture<'static, Result<Self, Problem>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let request = request.clone();
-        Box::pin(async move { Asked::of(request, true).await.map(Open) })
+        Box::pin(async move { ApiRequest::of(request, true).await.map(PublicApiRequest) })
     }
 }
 
-impl Asked {
+impl ApiRequest {
     async fn of(request: HttpRequest, open: bool) -> Result<Self, Problem> {
         let gate = gate(&request)?;
         let trail = trail(&request)?;
         let (address, internal) = network(&request, &gate);
         let stranger = Caller::Anyone { address: address.into(), internal };
-        let mut ctx = Ctx::new(stranger, Arc::clone(&trail.request_id));
+        let mut ctx = RequestContext::new(stranger, Arc::clone(&trail.request_id));
         ctx.deadline = (trail.began + gate.settings.http.request_timeout).into();
         ctx.trace.clone_from(&trail.trace);
         #[cfg(feature = "test-hooks")]
@@ -96,7 +96,7 @@ impl Asked {
             ctx.panic_at = Some(name.into());
         }
         let shown = authenticate(&request, &gate, &trail, &ctx, open).await?;
-        if let Some(Shown { who, .. }) = &shown {
+        if let Some(PresentedToken { who, .. }) = &shown {
             ctx.caller = Caller::User { identity: who.identity, internal };
         }
         let mut wish = None;
@@ -113,18 +113,18 @@ impl Asked {
     }
 
     /// What all requests share.
-    pub fn gate(&self) -> &Arc<Gate> {
+    pub fn gate(&self) -> &Arc<GatewayState> {
         &self.gate
     }
 
     /// The context to ask a domain in.
-    pub fn ctx(&self) -> Ctx {
+    pub fn ctx(&self) -> RequestContext {
         self.ctx.clone()
     }
 
     /// The context to ask a domain in after a body that took its own time to arrive.
-    pub fn ctx_from_now(&self) -> Ctx {
-        self.ctx.clone().within(self.gate.settings.http.request_timeout)
+    pub fn ctx_from_now(&self) -> RequestContext {
+        self.ctx.clone().with_timeout(self.gate.settings.http.request_timeout)
     }
 
     /// The request itself.
@@ -133,13 +133,13 @@ impl Asked {
     }
 
     /// The user who asks.
-    pub fn identity(&self) -> Result<Identity, Failure> {
-        self.ctx.identity().copied().ok_or(Failure::Unauthenticated)
+    pub fn identity(&self) -> Result<Identity, CommonError> {
+        self.ctx.identity().copied().ok_or(CommonError::Unauthenticated)
     }
 
     /// Whether the caller may ask `request`, or one with the same rights. It is the message that decides, as it does
     /// again when it is asked; a handler looks here before it reads a body.
-    pub fn may(&self, request: &impl Request) -> Result<(), Failure> {
+    pub fn may(&self, request: &impl Request) -> Result<(), CommonError> {
         request.access().check(&self.ctx)
     }
 
@@ -149,19 +149,19 @@ impl Asked {
     }
 
     /// 200 with a body.
-    pub fn ok(&self, body: &impl Serialize) -> Answer {
+    pub fn ok(&self, body: &impl Serialize) -> ApiResult {
         self.answer(StatusCode::OK, body)
     }
 
     /// 201 with a body, and where it now is.
-    pub fn created(&self, location: &str, body: &impl Serialize) -> Answer {
+    pub fn created(&self, location: &str, body: &impl Serialize) -> ApiResult {
         let mut answer = self.answer(StatusCode::CREATED, body)?;
         self.locate(&mut answer, location);
         Ok(answer)
     }
 
     /// 202 with a body.
-    pub fn accepted(&self, body: &impl Serialize) -> Answer {
+    pub fn accepted(&self, body: &impl Serialize) -> ApiResult {
         self.answer(StatusCode::ACCEPTED, body)
     }
 
@@ -171,14 +171,14 @@ impl Asked {
     }
 
     /// 204.
-    pub fn done(&self) -> Answer {
+    pub fn done(&self) -> ApiResult {
         let mut answer = HttpResponse::new(StatusCode::NO_CONTENT);
         self.mark(&mut answer);
         Ok(answer)
     }
 
     /// 200 with a page of a list, and a link to the next one.
-    pub fn page(&self, next: Option<&Cursor>, body: &impl Serialize) -> Answer {
+    pub fn page(&self, next: Option<&Cursor>, body: &impl Serialize) -> ApiResult {
         let mut answer = self.ok(body)?;
         if let Some(next) = next {
             set(&mut answer, header::LINK, &self.next_link(next));
@@ -202,10 +202,10 @@ impl Asked {
         link
     }
 
-    fn answer(&self, status: StatusCode, body: &impl Serialize) -> Answer {
+    fn answer(&self, status: StatusCode, body: &impl Serialize) -> ApiResult {
         let json = serde_json::to_vec(body).map_err(|error| {
             log::error!("an answer has no JSON form: {error} [{}]", self.trail.request_id);
-            Failure::Internal
+            CommonError::Internal
         })?;
         let mut answer =
             HttpResponse::build(status).insert_header((header::CONTENT_TYPE, "application/json")).body(json);
@@ -227,9 +227,9 @@ impl Asked {
         }
     }
 
-    /// Who listens, for a live session: it asks again by the token whether it still may.
-    pub fn who(&self) -> Option<Who> {
-        self.shown.as_ref().map(|shown| Who { authenticated: shown.who, token: shown.token.as_str().into() })
+    /// Principal listens, for a live session: it asks again by the token whether it still may.
+    pub fn who(&self) -> Option<Principal> {
+        self.shown.as_ref().map(|shown| Principal { authenticated: shown.who, token: shown.token.as_str().into() })
     }
 
     /// Signs the browser in: the cookie lasts as long as the sign-in.
@@ -241,8 +241,8 @@ impl Asked {
 
     /// After a guest has become a customer: the same sign-in goes on, and so does its cookie.
     pub fn keep_cookie(&self, answer: &mut HttpResponse) {
-        let guest = |shown: &&Shown| shown.who.identity.role == Role::Guest;
-        if let Some(Shown { token, who, .. }) = self.shown.as_ref().filter(guest)
+        let guest = |shown: &&PresentedToken| shown.who.identity.role == Role::Guest;
+        if let Some(PresentedToken { token, who, .. }) = self.shown.as_ref().filter(guest)
             && let Some(expires_at) = who.expires_at
         {
             let lasts = expires_at.since(self.gate.clock.now());
@@ -259,20 +259,20 @@ impl Asked {
 }
 
 /// What all requests share, from the application's data.
-pub fn gate(request: &HttpRequest) -> Result<Arc<Gate>, Failure> {
-    let gate = request.app_data::<web::Data<Gate>>().map(|data| Arc::clone(data));
+pub fn gate(request: &HttpRequest) -> Result<Arc<GatewayState>, CommonError> {
+    let gate = request.app_data::<web::Data<GatewayState>>().map(|data| Arc::clone(data));
     gate.ok_or_else(|| missing("the gate"))
 }
 
 /// What the edge noted of this request.
-pub fn trail(request: &HttpRequest) -> Result<Rc<Trail>, Failure> {
-    let trail = request.extensions().get::<Rc<Trail>>().map(Rc::clone);
+pub fn trail(request: &HttpRequest) -> Result<Rc<RequestMeta>, CommonError> {
+    let trail = request.extensions().get::<Rc<RequestMeta>>().map(Rc::clone);
     trail.ok_or_else(|| missing("the edge"))
 }
 
-fn missing(what: &str) -> Failure {
+fn missing(what: &str) -> CommonError {
     log::error!("a request came without {what}");
-    Failure::Internal
+    CommonError::Internal
 }
 
 /// Sets a header whose value is made of ids, cursors and our own words; one that cannot stand in a header is left out.
@@ -304,15 +304,15 @@ fn key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem> {
 /// Whose token came, if one did: a bearer token, or else the cookie.
 async fn authenticate(
     request: &HttpRequest,
-    gate: &Arc<Gate>,
-    trail: &Trail,
-    ctx: &Ctx,
+    gate: &Arc<GatewayState>,
+    trail: &RequestMeta,
+    ctx: &RequestContext,
     open: bool,
-) -> Result<Option<Shown>, Problem> {
+) -> Result<Option<PresentedToken>, Problem> {
     if let Some(value) = request.headers().get(header::AUTHORIZATION) {
         let token = value.to_str().ok().and_then(bearer).ok_or(UsersError::InvalidToken)?;
         let who = ask(gate, ctx, token).await?;
-        return Ok(Some(Shown { token: token.to_owned(), by_cookie: false, who }));
+        return Ok(Some(PresentedToken { token: token.to_owned(), by_cookie: false, who }));
     }
     let Some(token) = session(request.headers()) else { return Ok(None) };
     let who = match ask(gate, ctx, token).await {
@@ -328,12 +328,12 @@ async fn authenticate(
         // A guest's cart would be given away by not believing a guest's cookie in silence.
         return if open && who.identity.role != Role::Guest { Ok(None) } else { Err(csrf_refused()) };
     }
-    Ok(Some(Shown { token: token.to_owned(), by_cookie: true, who }))
+    Ok(Some(PresentedToken { token: token.to_owned(), by_cookie: true, who }))
 }
 
-async fn ask(gate: &Gate, ctx: &Ctx, token: &str) -> Result<Authenticated, UsersError> {
+async fn ask(gate: &GatewayState, ctx: &RequestContext, token: &str) -> Result<Authenticated, UsersError> {
     // A test's panic is meant for the message it names, which may be this one: the context goes on as it is.
-    gate.clients.users.call(ctx.onward("gateway", None), Authenticate { token: token.to_owned() }).await
+    gate.clients.users.call(ctx.for_downstream_call("gateway", None), Authenticate { token: token.to_owned() }).await
 }
 
 /// The token in an `Authorization` header.
@@ -376,12 +376,12 @@ fn csrf_refused() -> Problem {
 }
 
 /// Whether the caller is in one of the shop's own networks.
-pub fn is_internal(request: &HttpRequest, gate: &Gate) -> bool {
+pub fn is_internal(request: &HttpRequest, gate: &GatewayState) -> bool {
     network(request, gate).1
 }
 
 /// The caller's network address, and whether it is one of the shop's own.
-fn network(request: &HttpRequest, gate: &Gate) -> (String, bool) {
+fn network(request: &HttpRequest, gate: &GatewayState) -> (String, bool) {
     let peer = request.peer_addr().map(|address| address.ip().to_canonical());
     let forwarded = request.headers().get_all(X_FORWARDED_FOR).next_back();
     let address = match (forwarded, gate.settings.http.trust_proxy) {

@@ -1,34 +1,34 @@
 //! `/product`, `/products`.
 
-use super::asked::{Answer, Asked, BASE};
-use super::input::{Query, ReadOnly, Sent};
+use super::asked::{ApiRequest, ApiResult, BASE};
+use super::input::{Query, ServerSetFields, UnreadBody};
 use super::problem::Problem;
 use crate::contract::catalog::{
     CatalogError, CreateProduct, DeleteProduct, GetProduct, ListProducts, NewProduct, ProductPatch, ProductQuery,
     ReplaceProduct, UpdateProduct,
 };
-use crate::messaging::Failure;
+use crate::messaging::CommonError;
 use crate::types::ProductId;
 
 /// What a product carries that nobody can send.
 const SERVER_SET: &[&str] =
     &["id", "slug", "variants", "images", "rating", "review_count", "deleted", "created_at", "updated_at"];
 
-impl ReadOnly for NewProduct {
-    const FIELDS: &'static [&'static str] = SERVER_SET;
+impl ServerSetFields for NewProduct {
+    const NAMES: &'static [&'static str] = SERVER_SET;
 }
-impl ReadOnly for ProductPatch {
-    const FIELDS: &'static [&'static str] = SERVER_SET;
+impl ServerSetFields for ProductPatch {
+    const NAMES: &'static [&'static str] = SERVER_SET;
 }
 
 /// The product in the path.
-pub fn product_id(asked: &Asked) -> Result<ProductId, Problem> {
+pub fn product_id(asked: &ApiRequest) -> Result<ProductId, Problem> {
     asked.id("id", CatalogError::ProductNotFound)
 }
 
-/// Whether the caller may change a product. Asked before the body is read: who may not, hears that and not what is
+/// Whether the caller may change a product. ApiRequest before the body is read: who may not, hears that and not what is
 /// wrong with the body.
-fn may_change(asked: &Asked, product_id: ProductId) -> Result<(), Failure> {
+fn may_change(asked: &ApiRequest, product_id: ProductId) -> Result<(), CommonError> {
     asked.may(&UpdateProduct { product_id, patch: ProductPatch::default() })
 }
 
@@ -38,7 +38,7 @@ const fn no_product() -> ProductId {
 }
 
 /// POST `/product/`.
-pub async fn create(asked: Asked, sent: Sent) -> Answer {
+pub async fn create(asked: ApiRequest, sent: UnreadBody) -> ApiResult {
     may_change(&asked, no_product())?;
     let product: NewProduct = sent.json(&asked).await?;
     let product = asked.clients().catalog.call(asked.ctx(), CreateProduct { product }).await?;
@@ -46,13 +46,13 @@ pub async fn create(asked: Asked, sent: Sent) -> Answer {
 }
 
 /// GET `/product/{id}`.
-pub async fn get(asked: Asked) -> Answer {
+pub async fn get(asked: ApiRequest) -> ApiResult {
     let product_id = product_id(&asked)?;
     asked.ok(&asked.clients().catalog.call(asked.ctx(), GetProduct { product_id }).await?)
 }
 
 /// PUT `/product/{id}`.
-pub async fn replace(asked: Asked, sent: Sent) -> Answer {
+pub async fn replace(asked: ApiRequest, sent: UnreadBody) -> ApiResult {
     let product_id = product_id(&asked)?;
     may_change(&asked, product_id)?;
     let product: NewProduct = sent.json(&asked).await?;
@@ -60,7 +60,7 @@ pub async fn replace(asked: Asked, sent: Sent) -> Answer {
 }
 
 /// PATCH `/product/{id}`.
-pub async fn update(asked: Asked, sent: Sent) -> Answer {
+pub async fn update(asked: ApiRequest, sent: UnreadBody) -> ApiResult {
     let product_id = product_id(&asked)?;
     may_change(&asked, product_id)?;
     let patch: ProductPatch = sent.json(&asked).await?;
@@ -68,7 +68,7 @@ pub async fn update(asked: Asked, sent: Sent) -> Answer {
 }
 
 /// DELETE `/product/{id}`.
-pub async fn delete(asked: Asked) -> Answer {
+pub async fn delete(asked: ApiRequest) -> ApiResult {
     let product_id = product_id(&asked)?;
     asked.clients().catalog.call(asked.ctx(), DeleteProduct { product_id }).await?;
     asked.done()
@@ -82,7 +82,7 @@ enum Variants {
 }
 
 /// GET `/products/`.
-pub async fn list(asked: Asked) -> Answer {
+pub async fn list(asked: ApiRequest) -> ApiResult {
     let mut query = Query::of(asked.request());
     let request = ListProducts {
         query: ProductQuery {

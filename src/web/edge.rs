@@ -19,7 +19,7 @@ use actix_web::{Error, HttpMessage, HttpResponse};
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 
-use super::gate::Gate;
+use super::gate::GatewayState;
 use super::metrics;
 use super::problem::Problem;
 use crate::messaging::trace;
@@ -34,7 +34,7 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const REQUEST_ID_MAX: usize = 128;
 
 /// What the layers know of one request.
-pub struct Trail {
+pub struct RequestMeta {
     /// The id under which all rooms log it.
     pub request_id: Arc<str>,
     /// Where it stands in its caller's trace, if it says so in a form that can be handed on.
@@ -46,15 +46,15 @@ pub struct Trail {
 }
 
 /// Wraps the whole application.
-pub struct Edge(pub Arc<Gate>);
+pub struct RequestMiddleware(pub Arc<GatewayState>);
 
-/// [`Edge`] at work.
-pub struct EdgeService<S> {
-    gate: Arc<Gate>,
+/// [`RequestMiddleware`] at work.
+pub struct RequestMiddlewareService<S> {
+    gate: Arc<GatewayState>,
     inner: S,
 }
 
-impl<S> Transform<S, ServiceRequest> for Edge
+impl<S> Transform<S, ServiceRequest> for RequestMiddleware
 where
     S: Service<ServiceRequest, Response = ServiceResponse<BoxBody>, Error = Error>,
     S::Future: 'static,
@@ -62,15 +62,15 @@ where
     type Response = ServiceResponse<BoxBody>;
     type Error = Error;
     type InitError = ();
-    type Transform = EdgeService<S>;
+    type Transform = RequestMiddlewareService<S>;
     type Future = Ready<Result<Self::Transform, ()>>;
 
     fn new_transform(&self, inner: S) -> Self::Future {
-        ready(Ok(EdgeService { gate: Arc::clone(&self.0), inner }))
+        ready(Ok(RequestMiddlewareService { gate: Arc::clone(&self.0), inner }))
     }
 }
 
-impl<S> Service<ServiceRequest> for EdgeService<S>
+impl<S> Service<ServiceRequest> for RequestMiddlewareService<S>
 where
     S: Service<ServiceRequest, Response = ServiceResponse<BoxBody>, Error = Error>,
     S::Future: 'static,
@@ -82,7 +82,7 @@ where
     forward_ready!(inner);
 
     fn call(&self, mut request: ServiceRequest) -> Self::Future {
-        let trail = Rc::new(Trail {
+        let trail = Rc::new(RequestMeta {
             request_id: request_id(request.headers()),
             trace: trace(request.headers()),
             began: Instant::now(),
@@ -91,7 +91,7 @@ where
         trim_slash(&mut request);
         request.extensions_mut().insert(Rc::clone(&trail));
         let gate = Arc::clone(&self.gate);
-        let figures = metrics::UnderWay::begin(request.method());
+        let figures = metrics::InFlightRequest::begin(request.method());
         // A panic may come already here, before there is a future to poll.
         let inner = trace::during(trail.trace.clone(), || {
             std::panic::catch_unwind(AssertUnwindSafe(|| self.inner.call(request)))
@@ -133,7 +133,7 @@ where
 }
 
 /// Gives an error its form; any other answer stays as it is.
-fn formed(answer: ServiceResponse, trail: &Trail) -> ServiceResponse {
+fn formed(answer: ServiceResponse, trail: &RequestMeta) -> ServiceResponse {
     if answer.status().as_u16() < 400 {
         return answer;
     }
@@ -242,7 +242,7 @@ fn trim_slash(request: &mut ServiceRequest) {
 }
 
 /// The log line of a request. Not the query: it may hold a mailed token.
-fn note(answer: &ServiceResponse, trail: &Trail) {
+fn note(answer: &ServiceResponse, trail: &RequestMeta) {
     let status = answer.status().as_u16();
     let level = if status >= 500 { log::Level::Warn } else { log::Level::Debug };
     if log::log_enabled!(target: "mercat::access", level) {

@@ -30,7 +30,8 @@ use crate::messaging::grpc::proto::{
 };
 use crate::messaging::grpc::{DESCRIPTORS, patience};
 use crate::messaging::{
-    self, Caller, Client, Ctx, DomainError, Envelope, ErrorKind, Failure, HealthState, IdempotencyKey, trace,
+    self, Caller, Client, CommonError, DomainError, Envelope, ErrorKind, HealthStatus, IdempotencyKey, RequestContext,
+    trace,
 };
 use crate::settings::Settings;
 use crate::types::{PageRequest, fresh};
@@ -44,8 +45,8 @@ const TEXT_MAX: usize = 128;
 /// # Errors
 /// When the descriptions that were compiled in cannot be read.
 pub fn add(app: &App, to: &mut RoutesBuilder) -> Result<(), tonic_reflection::server::Error> {
-    let door = Arc::new(Door { clients: app.clients.clone(), settings: Arc::clone(app.settings()) });
-    let on = |health: messaging::Health| health.status != HealthState::Off;
+    let door = Arc::new(TypedServices { clients: app.clients.clone(), settings: Arc::clone(app.settings()) });
+    let on = |health: messaging::Health| health.status != HealthStatus::Off;
     let mut names = vec!["grpc.health.v1.Health", "mercat.v1.Domains"];
     if on(app.clients.users.health()) {
         to.add_service(UserServiceServer::from_arc(Arc::clone(&door)));
@@ -71,14 +72,14 @@ pub fn add(app: &App, to: &mut RoutesBuilder) -> Result<(), tonic_reflection::se
     Ok(())
 }
 
-struct Door {
+struct TypedServices {
     clients: Clients,
     settings: Arc<Settings>,
 }
 
-impl Door {
+impl TypedServices {
     /// The context of a call, its caller known.
-    async fn context(&self, metadata: &MetadataMap, extensions: &Extensions) -> Result<Ctx, Status> {
+    async fn context(&self, metadata: &MetadataMap, extensions: &Extensions) -> Result<RequestContext, Status> {
         let text = |name: &str| metadata.get(name).and_then(|value| value.to_str().ok());
         let short = |text: &&str| !text.is_empty() && text.len() <= TEXT_MAX;
         let address = extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
@@ -90,7 +91,7 @@ impl Door {
             internal,
         };
         let request_id = text("x-request-id").filter(short).map_or_else(|| fresh().to_string(), str::to_owned);
-        let mut ctx = Ctx::new(caller, request_id).within(patience(metadata));
+        let mut ctx = RequestContext::new(caller, request_id).with_timeout(patience(metadata));
         ctx.trace = text("traceparent").and_then(trace::read);
         if let Some(key) = text("idempotency-key") {
             ctx.key = Some(
@@ -101,7 +102,7 @@ impl Door {
         if let Some(authorization) = metadata.get("authorization") {
             let token = authorization.to_str().ok().and_then(super::asked::bearer);
             let token = token.ok_or_else(|| status(&UsersError::InvalidToken))?.to_owned();
-            let who = self.clients.users.call(ctx.onward("gateway", None), Authenticate { token }).await;
+            let who = self.clients.users.call(ctx.for_downstream_call("gateway", None), Authenticate { token }).await;
             let identity = who.map_err(|error| status(&error))?.identity;
             ctx.caller = Caller::User { identity, internal };
         }
@@ -136,11 +137,11 @@ fn status<E: DomainError>(error: &E) -> Status {
         ErrorKind::Unauthenticated => Code::Unauthenticated,
         ErrorKind::Forbidden => Code::PermissionDenied,
         ErrorKind::NotFound => Code::NotFound,
-        ErrorKind::PaymentRequired | ErrorKind::Conflict | ErrorKind::Precondition => Code::FailedPrecondition,
-        ErrorKind::TooMany => Code::ResourceExhausted,
+        ErrorKind::PaymentRequired | ErrorKind::Conflict | ErrorKind::PreconditionFailed => Code::FailedPrecondition,
+        ErrorKind::TooManyRequests => Code::ResourceExhausted,
         ErrorKind::Internal => Code::Internal,
         ErrorKind::Upstream | ErrorKind::Unavailable => Code::Unavailable,
-        ErrorKind::Deadline => Code::DeadlineExceeded,
+        ErrorKind::DeadlineExceeded => Code::DeadlineExceeded,
     };
     let mut metadata = MetadataMap::new();
     if let Ok(told) = serde_json::to_value(error) {
@@ -161,7 +162,7 @@ fn word(value: &impl Serialize) -> String {
 }
 
 #[tonic::async_trait]
-impl UserService for Door {
+impl UserService for TypedServices {
     async fn get_user(&self, asked: Request<GetUserRequest>) -> Result<Response<User>, Status> {
         let message = |asked: GetUserRequest| {
             let user_id = asked.user_id.parse().map_err(|_| UsersError::UserNotFound)?;
@@ -177,7 +178,7 @@ impl UserService for Door {
 }
 
 #[tonic::async_trait]
-impl CatalogService for Door {
+impl CatalogService for TypedServices {
     async fn get_product(&self, asked: Request<GetProductRequest>) -> Result<Response<Product>, Status> {
         let message = |asked: GetProductRequest| {
             let product_id = asked.product_id.parse().map_err(|_| catalog::CatalogError::ProductNotFound)?;
@@ -197,7 +198,7 @@ impl CatalogService for Door {
             let all_variants = asked.all_variants;
             let query = ProductQuery { q, category, tag, min_price, max_price, in_stock, sort, all_variants };
             let cursor = asked.cursor.map(|cursor| serde_json::from_value(cursor.into())).transpose();
-            let cursor = cursor.map_err(|_| Failure::Internal)?;
+            let cursor = cursor.map_err(|_| CommonError::Internal)?;
             Ok(ListProducts { query, page: PageRequest { limit: asked.limit, cursor } })
         };
         let ProductPage { items, next, facets } = self.ask(&self.clients.catalog, asked, message).await?;
@@ -210,7 +211,7 @@ impl CatalogService for Door {
 }
 
 #[tonic::async_trait]
-impl PaymentService for Door {
+impl PaymentService for TypedServices {
     async fn get_invoice(&self, asked: Request<GetInvoiceRequest>) -> Result<Response<Invoice>, Status> {
         let message = |asked: GetInvoiceRequest| {
             let invoice_id = asked.invoice_id.parse().map_err(|_| PaymentsError::InvoiceNotFound)?;

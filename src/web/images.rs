@@ -8,12 +8,12 @@ use actix_web::{HttpMessage, HttpResponse, web};
 use futures_util::StreamExt;
 use serde_json::json;
 
-use super::asked::{Answer, Asked};
+use super::asked::{ApiRequest, ApiResult};
 use super::catalog::product_id;
 use super::input::{Query, expect_length};
 use super::problem::Problem;
 use crate::contract::catalog::{AddImage, CatalogError, DeleteImage, GetImage, ListImages};
-use crate::messaging::Failure;
+use crate::messaging::CommonError;
 use crate::types::{FieldError, ImageId};
 
 /// Bytes of what a form may say beside its file.
@@ -23,19 +23,19 @@ const PARTS_MAX: usize = 16;
 /// Bytes that a form's own marks may take beside the file.
 const MARKS_MAX: usize = 65_536;
 
-fn image_id(asked: &Asked) -> Result<ImageId, Problem> {
+fn image_id(asked: &ApiRequest) -> Result<ImageId, Problem> {
     asked.id("image_id", CatalogError::ImageNotFound)
 }
 
 /// GET `/product/{id}/images/`.
-pub async fn list(asked: Asked) -> Answer {
+pub async fn list(asked: ApiRequest) -> ApiResult {
     let product_id = product_id(&asked)?;
     let images = asked.clients().catalog.call(asked.ctx(), ListImages { product_id }).await?;
     asked.ok(&json!({ "items": images, "next": null }))
 }
 
 /// POST `/product/{id}/images/`: a form (multipart) with `file`, and `alt` if wanted.
-pub async fn add(asked: Asked, payload: web::Payload) -> Answer {
+pub async fn add(asked: ApiRequest, payload: web::Payload) -> ApiResult {
     let product_id = product_id(&asked)?;
     // Whether the caller may is decided at the message, but nobody has to send ten megabytes to hear a no.
     asked.may(&AddImage { product_id, alt: String::new(), data: Vec::new() })?;
@@ -46,11 +46,14 @@ pub async fn add(asked: Asked, payload: web::Payload) -> Answer {
     expect_length(asked.request(), max + MARKS_MAX)?;
     let form = Multipart::new(asked.request().headers(), payload);
     // An upload takes the time its network needs, as long as it goes on; `read` watches that.
-    let Form { file, alt } = read(form, max, asked.gate().settings.http.request_timeout).await?;
+    let ImageForm { file, alt } = read(form, max, asked.gate().settings.http.request_timeout).await?;
     let Some(data) = file else {
-        return Err(
-            Failure::field(FieldError::new("file", "required", "must be given, as a part with the picture")).into()
-        );
+        return Err(CommonError::field(FieldError::new(
+            "file",
+            "required",
+            "must be given, as a part with the picture",
+        ))
+        .into());
     };
     let request = AddImage { product_id, alt: alt.unwrap_or_default(), data };
     let image = asked.clients().catalog.call(asked.ctx_from_now(), request).await?;
@@ -58,13 +61,13 @@ pub async fn add(asked: Asked, payload: web::Payload) -> Answer {
 }
 
 #[derive(Default)]
-struct Form {
+struct ImageForm {
     file: Option<Vec<u8>>,
     alt: Option<String>,
 }
 
-async fn read(mut form: Multipart, max: usize, patience: std::time::Duration) -> Result<Form, Problem> {
-    let mut read = Form::default();
+async fn read(mut form: Multipart, max: usize, patience: std::time::Duration) -> Result<ImageForm, Problem> {
+    let mut read = ImageForm::default();
     for _ in 0..PARTS_MAX {
         let next = tokio::time::timeout(patience, form.next()).await.map_err(|_| Problem::too_slow())?;
         let Some(part) = next else { return Ok(read) };
@@ -78,7 +81,7 @@ async fn read(mut form: Multipart, max: usize, patience: std::time::Duration) ->
             other => {
                 let name = other.unwrap_or_default().chars().take(100).collect::<String>();
                 let error = FieldError::new(name, "unknown_field", "is not a part of this form, or is given twice");
-                return Err(Failure::field(error).into());
+                return Err(CommonError::field(error).into());
             }
         }
     }
@@ -104,7 +107,7 @@ fn broken(error: &MultipartError) -> Problem {
 }
 
 /// GET `/product/{id}/images/{image_id}`, with `width` for a smaller one.
-pub async fn get(asked: Asked) -> Answer {
+pub async fn get(asked: ApiRequest) -> ApiResult {
     let (product_id, image_id) = (product_id(&asked)?, image_id(&asked)?);
     let mut query = Query::of(asked.request());
     let width: Option<u32> = query.number("width");
@@ -117,7 +120,7 @@ pub async fn get(asked: Asked) -> Answer {
 }
 
 /// DELETE `/product/{id}/images/{image_id}`.
-pub async fn delete(asked: Asked) -> Answer {
+pub async fn delete(asked: ApiRequest) -> ApiResult {
     let (product_id, image_id) = (product_id(&asked)?, image_id(&asked)?);
     asked.clients().catalog.call(asked.ctx(), DeleteImage { product_id, image_id }).await?;
     asked.done()
@@ -135,13 +138,13 @@ fn serve(asks: &HeaderMap, head: bool, tag: &str, content_type: &str, data: Byte
     answer.insert_header((header::CONTENT_TYPE, content_type));
     let same = asks.get(header::IF_RANGE).is_none_or(|wanted| wanted == tag);
     let range = asks.get(header::RANGE).filter(|_| same && !head).and_then(|range| range.to_str().ok());
-    match range.map_or(Wanted::All, |range| wanted(range, data.len())) {
-        Wanted::All => answer.body(data),
-        Wanted::Part { first, last } => {
+    match range.map_or(ByteRange::All, |range| wanted(range, data.len())) {
+        ByteRange::All => answer.body(data),
+        ByteRange::Part { first, last } => {
             answer.insert_header((header::CONTENT_RANGE, format!("bytes {first}-{last}/{}", data.len())));
             answer.status(StatusCode::PARTIAL_CONTENT).body(data.slice(first..=last))
         }
-        Wanted::Nothing => {
+        ByteRange::Nothing => {
             let problem = Problem::new(
                 StatusCode::RANGE_NOT_SATISFIABLE,
                 "range_not_satisfiable",
@@ -158,7 +161,7 @@ fn serve(asks: &HeaderMap, head: bool, tag: &str, content_type: &str, data: Byte
 
 /// What a `Range` header asks of a file (RFC 9110, 14).
 #[derive(Debug, PartialEq)]
-enum Wanted {
+enum ByteRange {
     /// All of it: also when several parts are asked for, or something we do not understand.
     All,
     /// The bytes from `first` to `last`, both included.
@@ -167,25 +170,25 @@ enum Wanted {
     Nothing,
 }
 
-fn wanted(range: &str, length: usize) -> Wanted {
+fn wanted(range: &str, length: usize) -> ByteRange {
     let Some((first, last)) = range.strip_prefix("bytes=").and_then(|range| range.split_once('-')) else {
-        return Wanted::All;
+        return ByteRange::All;
     };
     match (first.trim().parse::<usize>(), last.trim()) {
-        (Ok(first), "") if first < length => Wanted::Part { first, last: length - 1 },
+        (Ok(first), "") if first < length => ByteRange::Part { first, last: length - 1 },
         (Ok(first), last) => match last.parse::<usize>() {
-            Ok(last) if last < first => Wanted::All,
-            Ok(last) if first < length => Wanted::Part { first, last: last.min(length - 1) },
-            Err(_) if !last.is_empty() => Wanted::All,
-            _ => Wanted::Nothing,
+            Ok(last) if last < first => ByteRange::All,
+            Ok(last) if first < length => ByteRange::Part { first, last: last.min(length - 1) },
+            Err(_) if !last.is_empty() => ByteRange::All,
+            _ => ByteRange::Nothing,
         },
         (Err(_), last) if first.trim().is_empty() => match last.parse::<usize>() {
-            Ok(0) => Wanted::Nothing,
-            Ok(_) if length == 0 => Wanted::Nothing,
-            Ok(tail) => Wanted::Part { first: length.saturating_sub(tail), last: length - 1 },
-            Err(_) => Wanted::All,
+            Ok(0) => ByteRange::Nothing,
+            Ok(_) if length == 0 => ByteRange::Nothing,
+            Ok(tail) => ByteRange::Part { first: length.saturating_sub(tail), last: length - 1 },
+            Err(_) => ByteRange::All,
         },
-        (Err(_), _) => Wanted::All,
+        (Err(_), _) => ByteRange::All,
     }
 }
 
@@ -196,24 +199,24 @@ mod tests {
     #[test]
     fn ranges_are_read_as_the_rfc_has_them() {
         let cases = [
-            ("bytes=0-9", Wanted::Part { first: 0, last: 9 }),
-            ("bytes=90-", Wanted::Part { first: 90, last: 99 }),
-            ("bytes=90-200", Wanted::Part { first: 90, last: 99 }),
-            ("bytes=-10", Wanted::Part { first: 90, last: 99 }),
-            ("bytes=-200", Wanted::Part { first: 0, last: 99 }),
-            ("bytes=100-", Wanted::Nothing),
-            ("bytes=100-200", Wanted::Nothing),
-            ("bytes=-0", Wanted::Nothing),
-            ("bytes=9-0", Wanted::All),
-            ("bytes=0-1,5-6", Wanted::All),
-            ("bytes=a-b", Wanted::All),
-            ("bytes=-", Wanted::All),
-            ("lines=1-2", Wanted::All),
+            ("bytes=0-9", ByteRange::Part { first: 0, last: 9 }),
+            ("bytes=90-", ByteRange::Part { first: 90, last: 99 }),
+            ("bytes=90-200", ByteRange::Part { first: 90, last: 99 }),
+            ("bytes=-10", ByteRange::Part { first: 90, last: 99 }),
+            ("bytes=-200", ByteRange::Part { first: 0, last: 99 }),
+            ("bytes=100-", ByteRange::Nothing),
+            ("bytes=100-200", ByteRange::Nothing),
+            ("bytes=-0", ByteRange::Nothing),
+            ("bytes=9-0", ByteRange::All),
+            ("bytes=0-1,5-6", ByteRange::All),
+            ("bytes=a-b", ByteRange::All),
+            ("bytes=-", ByteRange::All),
+            ("lines=1-2", ByteRange::All),
         ];
         for (range, part) in cases {
             assert_eq!(wanted(range, 100), part, "{range}");
         }
-        assert_eq!(wanted("bytes=0-", 0), Wanted::Nothing);
-        assert_eq!(wanted("bytes=-5", 0), Wanted::Nothing);
+        assert_eq!(wanted("bytes=0-", 0), ByteRange::Nothing);
+        assert_eq!(wanted("bytes=-5", 0), ByteRange::Nothing);
     }
 }

@@ -12,25 +12,25 @@ use serde::de::value::StrDeserializer;
 use serde::de::{DeserializeOwned, IgnoredAny, IntoDeserializer};
 use serde_json::error::Category;
 
-use super::asked::Asked;
+use super::asked::ApiRequest;
 use super::problem::Problem;
-use crate::messaging::Failure;
+use crate::messaging::CommonError;
 use crate::types::{Cursor, FieldError, PageRequest, Timestamp};
 
 /// The most fields of one body that are named as unknown.
 const UNKNOWN_MAX: usize = 20;
 
 /// A body that has not been read yet: it is read once it is known that the caller may send it.
-pub struct Sent(Payload);
+pub struct UnreadBody(Payload);
 
 /// A resource that is read, changed and sent back carries fields that the server alone sets. They are passed over
 /// where any other unknown field is an error.
-pub trait ReadOnly {
+pub trait ServerSetFields {
     /// Their names.
-    const FIELDS: &'static [&'static str] = &[];
+    const NAMES: &'static [&'static str] = &[];
 }
 
-impl FromRequest for Sent {
+impl FromRequest for UnreadBody {
     type Error = Problem;
     type Future = Ready<Result<Self, Problem>>;
 
@@ -39,15 +39,18 @@ impl FromRequest for Sent {
     }
 }
 
-impl Sent {
+impl UnreadBody {
     /// Reads the body as JSON.
-    pub async fn json<T: DeserializeOwned + ReadOnly>(self, asked: &Asked) -> Result<T, Problem> {
+    pub async fn json<T: DeserializeOwned + ServerSetFields>(self, asked: &ApiRequest) -> Result<T, Problem> {
         expect_json(asked.request())?;
         read_json(&collect(asked, self.0, asked.gate().settings.http.body_max).await?)
     }
 
     /// Reads the body as JSON; none at all is one without fields.
-    pub async fn json_or_nothing<T: DeserializeOwned + ReadOnly + Default>(self, asked: &Asked) -> Result<T, Problem> {
+    pub async fn json_or_nothing<T: DeserializeOwned + ServerSetFields + Default>(
+        self,
+        asked: &ApiRequest,
+    ) -> Result<T, Problem> {
         let bytes = collect(asked, self.0, asked.gate().settings.http.body_max).await?;
         if bytes.is_empty() {
             return Ok(T::default());
@@ -57,7 +60,7 @@ impl Sent {
     }
 
     /// Reads the body as it came, to the byte, of whatever type; at most `max` bytes of it.
-    pub async fn text(self, asked: &Asked, max: usize) -> Result<String, Problem> {
+    pub async fn text(self, asked: &ApiRequest, max: usize) -> Result<String, Problem> {
         let bytes = collect(asked, self.0, max.min(asked.gate().settings.http.body_max)).await?;
         String::from_utf8(bytes.into()).map_err(|_| Problem::malformed("the body is not text"))
     }
@@ -72,7 +75,7 @@ fn expect_json(request: &HttpRequest) -> Result<(), Problem> {
 }
 
 /// Reads the whole body, never more than is allowed, and not for ever.
-async fn collect(asked: &Asked, mut payload: Payload, max: usize) -> Result<BytesMut, Problem> {
+async fn collect(asked: &ApiRequest, mut payload: Payload, max: usize) -> Result<BytesMut, Problem> {
     expect_length(asked.request(), max)?;
     let reading = async {
         let mut bytes = BytesMut::new();
@@ -98,12 +101,12 @@ pub fn expect_length(request: &HttpRequest, max: usize) -> Result<(), Problem> {
     }
 }
 
-fn read_json<T: DeserializeOwned + ReadOnly>(bytes: &[u8]) -> Result<T, Problem> {
+fn read_json<T: DeserializeOwned + ServerSetFields>(bytes: &[u8]) -> Result<T, Problem> {
     let object = bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
     if !object {
         // Serde would read a list as an object without names.
         return match serde_json::from_slice::<IgnoredAny>(bytes) {
-            Ok(_) => Err(Failure::field(FieldError::new("", "invalid_type", "must be a JSON object")).into()),
+            Ok(_) => Err(CommonError::field(FieldError::new("", "invalid_type", "must be a JSON object")).into()),
             Err(error) => Err(not_json(&error)),
         };
     }
@@ -111,15 +114,15 @@ fn read_json<T: DeserializeOwned + ReadOnly>(bytes: &[u8]) -> Result<T, Problem>
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let result = serde_ignored::deserialize(&mut json, |path| {
         let path = path.to_string();
-        if unknown.len() < UNKNOWN_MAX && !T::FIELDS.contains(&path.as_str()) {
+        if unknown.len() < UNKNOWN_MAX && !T::NAMES.contains(&path.as_str()) {
             unknown.push(FieldError::new(path, "unknown_field", "is not a field of this request"));
         }
     });
     match result.and_then(|value: T| json.end().map(|()| value)) {
         Ok(value) if unknown.is_empty() => Ok(value),
-        Ok(_) => Err(Failure::from(unknown).into()),
+        Ok(_) => Err(CommonError::from(unknown).into()),
         Err(error) => match error.classify() {
-            Category::Data => Err(Failure::field(wrong_field::<T>(bytes)).into()),
+            Category::Data => Err(CommonError::field(wrong_field::<T>(bytes)).into()),
             _ => Err(not_json(&error)),
         },
     }
@@ -249,7 +252,7 @@ impl Query {
     }
 
     /// All is well, or everything that is wrong.
-    pub fn done(self) -> Result<(), Failure> {
+    pub fn done(self) -> Result<(), CommonError> {
         if self.wrong.is_empty() { Ok(()) } else { Err(self.wrong.into()) }
     }
 }
@@ -284,8 +287,8 @@ mod tests {
         Red,
         Blue,
     }
-    impl ReadOnly for Thing {
-        const FIELDS: &'static [&'static str] = &["id"];
+    impl ServerSetFields for Thing {
+        const NAMES: &'static [&'static str] = &["id"];
     }
 
     const ID: &str = "018f3c5e-0000-7000-8000-000000000000";
@@ -338,7 +341,7 @@ mod tests {
         assert!(query.done().is_ok());
         let mut query = Query::of(&request("limit=-1&flag=yes&from=soon&id=7"));
         let _ = (query.page(), query.flag("flag"), query.time("from"), query.id::<ProductId>("id"));
-        let Err(Failure::ValidationFailed { errors }) = query.done() else { panic!() };
+        let Err(CommonError::ValidationFailed { errors }) = query.done() else { panic!() };
         assert_eq!(errors.iter().map(|e| e.field.as_ref()).collect::<Vec<_>>(), ["limit", "flag", "from", "id"]);
     }
 }

@@ -1,13 +1,13 @@
 //! `/send_email`, `/emails`.
 
-use super::asked::{Answer, Asked, BASE};
-use super::input::{Query, ReadOnly, Sent};
+use super::asked::{ApiRequest, ApiResult, BASE};
+use super::input::{Query, ServerSetFields, UnreadBody};
 use crate::contract::mailer::{GetEmail, ListEmails, MailerError, SendEmail};
 
-impl ReadOnly for SendEmail {}
+impl ServerSetFields for SendEmail {}
 
 /// POST `/send_email/`.
-pub async fn send(asked: Asked, sent: Sent) -> Answer {
+pub async fn send(asked: ApiRequest, sent: UnreadBody) -> ApiResult {
     asked.may(&ListEmails::default())?;
     let request: SendEmail = sent.json(&asked).await?;
     let accepted = asked.clients().mailer.call(asked.ctx(), request).await?;
@@ -17,13 +17,13 @@ pub async fn send(asked: Asked, sent: Sent) -> Answer {
 }
 
 /// GET `/emails/{id}`.
-pub async fn get(asked: Asked) -> Answer {
+pub async fn get(asked: ApiRequest) -> ApiResult {
     let email_id = asked.id("id", MailerError::EmailNotFound)?;
     asked.ok(&asked.clients().mailer.call(asked.ctx(), GetEmail { email_id }).await?)
 }
 
 /// GET `/emails/`.
-pub async fn list(asked: Asked) -> Answer {
+pub async fn list(asked: ApiRequest) -> ApiResult {
     let mut query = Query::of(asked.request());
     let request = ListEmails {
         status: query.word("status", "must be queued, sent, kept or failed"),

@@ -2,7 +2,7 @@
 //!
 //! A route is named by its pattern, never by a path: paths have ids in them, and each would be a series of its own.
 //! Every number is read, or asked for, when somebody looks; what is counted on the way is an atomic addition to a
-//! counter that was found when the routes were laid ([`Route`]) or is the message's own ([`Meter`]).
+//! counter that was found when the routes were laid ([`Route`]) or is the message's own ([`RequestMetrics`]).
 
 use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
@@ -19,34 +19,34 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::asked::is_internal;
-use super::gate::Gate;
+use super::gate::GatewayState;
 use super::problem::Problem;
-use crate::messaging::{Counted, Failure, Health, HealthState, Meter};
-use crate::meters::{Times, Timing};
-use crate::settings::Place;
+use crate::messaging::{CommonError, Health, HealthStatus, RequestMetrics, RequestMetricsSnapshot};
+use crate::meters::{Histogram, HistogramSnapshot};
+use crate::settings::DomainLocation;
 
 /// The form of what is answered. Everything that reads Prometheus' figures reads this one.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// How long a database may take to say what waits in it. One that does not is left out, and the rest is answered.
-const BACKLOG_WITHIN: Duration = Duration::from_secs(1);
+const BACKLOG_TIMEOUT: Duration = Duration::from_secs(1);
 /// The classes of statuses.
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 /// What is counted where a path, or a method at it, is none of ours.
-const OTHER: &str = "other";
+const UNMATCHED: &str = "other";
 
 /// All routes of this process. Their number is that of the patterns in `routes.rs`.
 static ROUTES: Mutex<Vec<Arc<Route>>> = Mutex::new(Vec::new());
 /// What has no route.
-static NO_ROUTE: LazyLock<Arc<Route>> = LazyLock::new(|| Route::of(OTHER, &[]));
+static NO_ROUTE: LazyLock<Arc<Route>> = LazyLock::new(|| Route::of(UNMATCHED, &[]));
 /// Requests under way.
 static IN_FLIGHT: AtomicI64 = AtomicI64::new(0);
 /// When the process began to serve.
-static BEGAN: LazyLock<f64> =
+static STARTED_AT: LazyLock<f64> =
     LazyLock::new(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
 
 /// Notes that the process begins to serve.
 pub fn begin() {
-    LazyLock::force(&BEGAN);
+    LazyLock::force(&STARTED_AT);
     LazyLock::force(&NO_ROUTE);
 }
 
@@ -55,13 +55,13 @@ pub fn begin() {
 pub struct Route {
     pattern: String,
     /// The methods it has, and last whatever else it was asked by.
-    methods: Vec<(&'static str, Figures)>,
+    methods: Vec<(&'static str, RouteMetrics)>,
 }
 
 #[derive(Debug, Default)]
-struct Figures {
+struct RouteMetrics {
     answers: [AtomicU64; CLASSES.len()],
-    took: Timing,
+    took: Histogram,
 }
 
 impl Route {
@@ -71,7 +71,7 @@ impl Route {
         if let Some(route) = routes.iter().find(|route| route.pattern == pattern) {
             return Arc::clone(route);
         }
-        let methods = methods.iter().chain(&[OTHER]).map(|method| (*method, Figures::default())).collect();
+        let methods = methods.iter().chain(&[UNMATCHED]).map(|method| (*method, RouteMetrics::default())).collect();
         let route = Arc::new(Self { pattern: pattern.to_owned(), methods });
         routes.push(Arc::clone(&route));
         route
@@ -89,9 +89,9 @@ impl Route {
 }
 
 /// A request under way. Dropped before it was answered, its caller is gone, and it counts as no answer.
-pub struct UnderWay(Method);
+pub struct InFlightRequest(Method);
 
-impl UnderWay {
+impl InFlightRequest {
     /// One more.
     pub fn begin(method: &Method) -> Self {
         IN_FLIGHT.fetch_add(1, Relaxed);
@@ -110,7 +110,7 @@ impl UnderWay {
     }
 }
 
-impl Drop for UnderWay {
+impl Drop for InFlightRequest {
     fn drop(&mut self) {
         IN_FLIGHT.fetch_sub(1, Relaxed);
     }
@@ -118,17 +118,17 @@ impl Drop for UnderWay {
 
 /// GET `/metrics`. For the shop's own networks, as the action log is: how much is sold, and which parts of the shop are
 /// ill, is nobody else's matter.
-pub async fn show(request: HttpRequest, gate: web::Data<Gate>) -> Result<HttpResponse, Problem> {
+pub async fn show(request: HttpRequest, gate: web::Data<GatewayState>) -> Result<HttpResponse, Problem> {
     if !is_internal(&request, &gate) {
-        return Err(Failure::InternalOnly.into());
+        return Err(CommonError::InternalOnly.into());
     }
-    let page = Page::of(&gate).await;
+    let page = Snapshot::of(&gate).await;
     let mut registry = Registry::default();
     registry.register_collector(Box::new(page));
     let mut body = String::new();
     text::encode_registry(&mut body, &registry).map_err(|error| {
         log::error!("the figures cannot be written: {error}");
-        Failure::Internal
+        CommonError::Internal
     })?;
     Ok(HttpResponse::Ok()
         .insert_header((header::CONTENT_TYPE, TEXT))
@@ -138,7 +138,7 @@ pub async fn show(request: HttpRequest, gate: web::Data<Gate>) -> Result<HttpRes
 
 /// What is not counted on the way, but asked for when somebody looks.
 #[derive(Debug)]
-struct Page {
+struct Snapshot {
     health: Vec<(&'static str, Health)>,
     /// Source, subscriber, and how many events it has not heard of.
     backlog: Vec<(&'static str, &'static str, i64)>,
@@ -148,17 +148,17 @@ struct Page {
     live: Option<i64>,
 }
 
-impl Page {
-    async fn of(gate: &Gate) -> Self {
+impl Snapshot {
+    async fn of(gate: &GatewayState) -> Self {
         let stores = gate.outboxes.kept();
         let writes = stores.iter().map(|(store, _)| (store.domain(), whole(store.queue_depth()))).collect();
         let backlog = join_all(stores.into_iter().map(async |(store, names)| {
-            let told = tokio::time::timeout(BACKLOG_WITHIN, store.outbox_backlog(names)).await;
+            let told = tokio::time::timeout(BACKLOG_TIMEOUT, store.outbox_backlog(names)).await;
             let told = told.ok().and_then(Result::ok).unwrap_or_default();
             told.into_iter().map(|(name, events)| (store.domain(), name, events)).collect::<Vec<_>>()
         }));
         let known = |name: &str, health: &Health| {
-            health.status != HealthState::Off && gate.settings.domain(name).place != Place::Elsewhere
+            health.status != HealthStatus::Off && gate.settings.domain(name).place != DomainLocation::RemoteUnspecified
         };
         Self {
             health: gate.clients.health().into_iter().filter(|(name, health)| known(name, health)).collect(),
@@ -176,7 +176,7 @@ fn whole(number: impl TryInto<i64>) -> i64 {
 /// Numbers and their labels.
 trait Write {
     fn number(&mut self, labels: &impl EncodeLabelSet, number: i64) -> fmt::Result;
-    fn times(&mut self, labels: &impl EncodeLabelSet, times: &Times) -> fmt::Result;
+    fn times(&mut self, labels: &impl EncodeLabelSet, times: &HistogramSnapshot) -> fmt::Result;
 }
 
 impl Write for MetricEncoder<'_> {
@@ -186,12 +186,12 @@ impl Write for MetricEncoder<'_> {
         self.encode_family(labels)?.encode_gauge(&number)
     }
 
-    fn times(&mut self, labels: &impl EncodeLabelSet, times: &Times) -> fmt::Result {
+    fn times(&mut self, labels: &impl EncodeLabelSet, times: &HistogramSnapshot) -> fmt::Result {
         self.encode_family(labels)?.encode_histogram::<NoLabelSet>(times.sum, times.count, &times.buckets, None)
     }
 }
 
-impl Collector for Page {
+impl Collector for Snapshot {
     fn encode(&self, mut to: DescriptorEncoder<'_>) -> fmt::Result {
         let to = &mut to;
         process(to)?;
@@ -222,9 +222,9 @@ fn histogram<'a>(
     to.encode_descriptor(name, help, None, MetricType::Histogram)
 }
 
-impl Page {
+impl Snapshot {
     fn domains(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let states = [(HealthState::Up, "up"), (HealthState::Degraded, "degraded"), (HealthState::Down, "down")];
+        let states = [(HealthStatus::Up, "up"), (HealthStatus::Degraded, "degraded"), (HealthStatus::Down, "down")];
         let mut written = gauge(to, "mercat_domain_state", "How each domain is: 1 for the state it is in.")?;
         for (domain, health) in &self.health {
             let place = if health.is_local() { "local" } else { "remote" };
@@ -260,8 +260,8 @@ impl Page {
 }
 
 fn messages(to: &mut DescriptorEncoder<'_>) -> fmt::Result {
-    let all = Meter::all();
-    let labels = |counted: &Counted| {
+    let all = RequestMetrics::all();
+    let labels = |counted: &RequestMetricsSnapshot| {
         let domain = counted.name.split('.').next().unwrap_or_default();
         [("domain", domain), ("message", counted.name), ("place", counted.place)]
     };
@@ -315,7 +315,7 @@ fn process(to: &mut DescriptorEncoder<'_>) -> fmt::Result {
     gauge(to, "mercat_build_info", "Which version runs.")?.number(&version, 1)?;
     // By the names that all programs have for them.
     gauge(to, "process_start_time_seconds", "When the process began to serve, in seconds since 1970.")?
-        .encode_gauge(&*BEGAN)?;
+        .encode_gauge(&*STARTED_AT)?;
     if let Some(bytes) = resident() {
         gauge(to, "process_resident_memory_bytes", "Resident memory.")?.encode_gauge(&bytes)?;
     }

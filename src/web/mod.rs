@@ -36,20 +36,20 @@ use std::time::Duration;
 use actix_web::{App as Site, HttpServer, web};
 
 use crate::app::App;
-use gate::Gate;
+use gate::GatewayState;
 
 /// How long a client may take for the head of a request, before it is answered with 408.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection may be idle.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// How long a closing connection is listened to.
-const GOODBYE: Duration = Duration::from_secs(2);
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How many connections one worker has at most; more wait to be accepted.
 const CONNECTIONS_MAX: usize = 25_000;
 /// How often the statistics are told how many requests were served.
-const COUNT_EVERY: Duration = Duration::from_secs(1);
+const COUNT_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a stop waits, once no connection is accepted any more, until those accepted last are in a worker's hands.
-const SETTLE: Duration = Duration::from_millis(50);
+const ACCEPT_GRACE: Duration = Duration::from_millis(50);
 
 /// The gateway, listening. It serves from the moment it is made.
 ///
@@ -66,7 +66,7 @@ pub struct Server {
 #[derive(Clone)]
 pub struct Handle {
     server: actix_web::dev::ServerHandle,
-    gate: Arc<Gate>,
+    gate: Arc<GatewayState>,
 }
 
 /// Binds the address in the settings of `app` and serves it: the whole gateway, or in a process that is to run without it
@@ -76,19 +76,19 @@ pub struct Handle {
 /// When the address cannot be bound.
 pub fn start(app: &App) -> io::Result<Server> {
     metrics::begin();
-    let gate = Gate::new(app);
+    let gate = GatewayState::new(app);
     let settings = Arc::clone(&gate.settings);
     let data = web::Data::from(Arc::clone(&gate));
     let edge = Arc::clone(&gate);
     let routes = if settings.gateway { routes::all } else { routes::bare };
     let mut server = HttpServer::new(move || {
-        Site::new().app_data(data.clone()).configure(routes).wrap(edge::Edge(Arc::clone(&edge)))
+        Site::new().app_data(data.clone()).configure(routes).wrap(edge::RequestMiddleware(Arc::clone(&edge)))
     })
     .on_connect(live::on_connect)
     .disable_signals()
     .keep_alive(KEEP_ALIVE)
-    .client_request_timeout(HEAD_TIMEOUT)
-    .client_disconnect_timeout(GOODBYE)
+    .client_request_timeout(HEADER_TIMEOUT)
+    .client_disconnect_timeout(DISCONNECT_TIMEOUT)
     .max_connections(CONNECTIONS_MAX)
     .shutdown_timeout(settings.http.drain_timeout.as_secs())
     .tcp_nodelay(true);
@@ -102,7 +102,7 @@ pub fn start(app: &App) -> io::Result<Server> {
     let counting = settings.gateway.then(|| {
         actix_web::rt::spawn(async move {
             loop {
-                tokio::time::sleep(COUNT_EVERY).await;
+                tokio::time::sleep(COUNT_INTERVAL).await;
                 gate.tell_served().await;
             }
         })
@@ -148,9 +148,9 @@ impl Handle {
         if graceful {
             // A worker that is told to stop drops what still waits in its queue, so nothing may wait there.
             self.server.pause().await;
-            tokio::time::sleep(SETTLE).await;
+            tokio::time::sleep(ACCEPT_GRACE).await;
             // A socket has no end of its own, and the server would wait for one.
-            self.gate.hub.close_all(GOODBYE).await;
+            self.gate.hub.close_all(DISCONNECT_TIMEOUT).await;
         }
         self.server.stop(graceful).await;
     }

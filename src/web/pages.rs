@@ -25,7 +25,7 @@ struct Assets;
 
 /// What a page may load and where it may be shown. Scripts and styles come from the shop alone, so text that got
 /// into a page as markup still runs nothing.
-const POLICY: &str = "default-src 'self'; img-src 'self' data:; style-src 'self'; script-src 'self'; \
+const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; img-src 'self' data:; style-src 'self'; script-src 'self'; \
      connect-src 'self' ws: wss:; frame-ancestors 'none'; base-uri 'none'; form-action 'self'";
 
 const CROSS_ORIGIN_OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
@@ -34,13 +34,13 @@ const CROSS_ORIGIN_OPENER_POLICY: HeaderName = HeaderName::from_static("cross-or
 const GZIP_MIN: usize = 1_024;
 
 /// What a browser sees at a path that is none.
-const MISSING: &str = "<!doctype html>\n<html lang=\"en\">\n<head><meta charset=\"utf-8\"><title>Not found</title>\
+const NOT_FOUND_HTML: &str = "<!doctype html>\n<html lang=\"en\">\n<head><meta charset=\"utf-8\"><title>Not found</title>\
     <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
     <link rel=\"stylesheet\" href=\"/static/css/base.css\"></head>\n<body><main class=\"page\">\
     <h1>There is nothing here</h1><p><a href=\"/\">Go to the shop</a></p></main></body>\n</html>\n";
 
 /// A file, ready to be sent.
-struct Ready {
+struct Asset {
     content_type: &'static str,
     plain: Bytes,
     tag: String,
@@ -48,7 +48,7 @@ struct Ready {
     gzip: Option<(Bytes, String)>,
 }
 
-static FILES: LazyLock<HashMap<String, Ready>> = LazyLock::new(|| {
+static FILES: LazyLock<HashMap<String, Asset>> = LazyLock::new(|| {
     let read = |path: std::borrow::Cow<'static, str>| {
         let file = <Assets as Embed>::get(&path)?;
         let plain = match file.data {
@@ -59,7 +59,7 @@ static FILES: LazyLock<HashMap<String, Ready>> = LazyLock::new(|| {
         let (content_type, packable) = media_type(&path);
         let gzip = (packable && plain.len() >= GZIP_MIN).then(|| pack(&plain)).flatten();
         let gzip = gzip.map(|bytes| (bytes, format!("\"{hash}-gz\"")));
-        Some((path.into_owned(), Ready { content_type, plain, tag: format!("\"{hash}\""), gzip }))
+        Some((path.into_owned(), Asset { content_type, plain, tag: format!("\"{hash}\""), gzip }))
     };
     <Assets as Embed>::iter().filter_map(read).collect()
 });
@@ -121,7 +121,7 @@ pub async fn missing(request: HttpRequest) -> Result<HttpResponse, Problem> {
     }
     let mut answer = HttpResponse::build(StatusCode::NOT_FOUND);
     answer.insert_header((header::CONTENT_TYPE, "text/html; charset=utf-8"));
-    let mut answer = answer.body(MISSING);
+    let mut answer = answer.body(NOT_FOUND_HTML);
     guard(answer.headers_mut());
     Ok(answer)
 }
@@ -132,7 +132,7 @@ fn page(request: &HttpRequest, name: &str) -> Result<HttpResponse, Problem> {
     Ok(answer)
 }
 
-fn send(request: &HttpRequest, file: &Ready) -> HttpResponse {
+fn send(request: &HttpRequest, file: &Asset) -> HttpResponse {
     let packed = file.gzip.as_ref().filter(|_| takes_gzip(request.headers()));
     let (bytes, tag) = packed.map_or((&file.plain, &file.tag), |(bytes, tag)| (bytes, tag));
     let mut answer = HttpResponse::Ok();
@@ -164,7 +164,7 @@ fn takes_gzip(asks: &HeaderMap) -> bool {
 /// The headers that keep a page to itself.
 fn guard(headers: &mut HeaderMap) {
     for (name, value) in [
-        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
         (header::X_FRAME_OPTIONS, "DENY"),
         (CROSS_ORIGIN_OPENER_POLICY, "same-origin"),
     ] {

@@ -2,12 +2,12 @@
 
 use serde::Deserialize;
 
-use super::asked::{Answer, Asked, BASE};
-use super::input::{Query, ReadOnly, Sent};
+use super::asked::{ApiRequest, ApiResult, BASE};
+use super::input::{Query, ServerSetFields, UnreadBody};
 use super::problem::Problem;
 use crate::contract::payments::{
-    CreateInvoice, GetInvoice, HearProvider, InvoiceLine, ListInvoices, PayInvoice, PaymentsError, RefundInvoice,
-    ReturnLine, VoidInvoice,
+    CreateInvoice, GetInvoice, HandleProviderWebhook, InvoiceLine, ListInvoices, PayInvoice, PaymentsError,
+    RefundInvoice, ReturnLine, VoidInvoice,
 };
 use crate::types::{Amount, Currency, EmailAddress, InvoiceId, Timestamp, UserId};
 
@@ -18,7 +18,7 @@ const SIGNATURE_MAX: usize = 4_096;
 
 /// A new invoice. What ties one to a checkout comes from the cart alone and has no field here.
 #[derive(Deserialize)]
-pub struct NewInvoice {
+pub struct CreateInvoiceBody {
     user_id: UserId,
     lines: Vec<InvoiceLine>,
     currency: Currency,
@@ -30,13 +30,13 @@ pub struct NewInvoice {
 
 /// What an invoice is paid with.
 #[derive(Deserialize)]
-pub struct Payment {
+pub struct PayBody {
     token: String,
 }
 
 /// How much goes back.
 #[derive(Default, Deserialize)]
-pub struct Refund {
+pub struct RefundBody {
     #[serde(default)]
     amount: Option<Amount>,
     #[serde(default)]
@@ -45,31 +45,31 @@ pub struct Refund {
     lines: Option<Vec<ReturnLine>>,
 }
 
-impl ReadOnly for NewInvoice {}
-impl ReadOnly for Payment {}
-impl ReadOnly for Refund {}
+impl ServerSetFields for CreateInvoiceBody {}
+impl ServerSetFields for PayBody {}
+impl ServerSetFields for RefundBody {}
 
-fn invoice_id(asked: &Asked) -> Result<InvoiceId, Problem> {
+fn invoice_id(asked: &ApiRequest) -> Result<InvoiceId, Problem> {
     asked.id("id", PaymentsError::InvoiceNotFound)
 }
 
 /// POST `/invoices`.
-pub async fn create(asked: Asked, sent: Sent) -> Answer {
+pub async fn create(asked: ApiRequest, sent: UnreadBody) -> ApiResult {
     asked.may(&VoidInvoice { invoice_id: InvoiceId::from_uuid(uuid::Uuid::nil()) })?;
-    let NewInvoice { user_id, lines, currency, email, expires_at } = sent.json(&asked).await?;
+    let CreateInvoiceBody { user_id, lines, currency, email, expires_at } = sent.json(&asked).await?;
     let request = CreateInvoice { user_id, lines, currency, email, hold: None, checkout: None, expires_at };
     let invoice = asked.clients().payments.call(asked.ctx(), request).await?;
     asked.created(&format!("{BASE}/invoices/{}", invoice.id), &invoice)
 }
 
 /// GET `/invoices/{id}`.
-pub async fn get(asked: Asked) -> Answer {
+pub async fn get(asked: ApiRequest) -> ApiResult {
     let invoice_id = invoice_id(&asked)?;
     asked.ok(&asked.clients().payments.call(asked.ctx(), GetInvoice { invoice_id }).await?)
 }
 
 /// GET `/invoices/`.
-pub async fn list(asked: Asked) -> Answer {
+pub async fn list(asked: ApiRequest) -> ApiResult {
     let mut query = Query::of(asked.request());
     let request = ListInvoices {
         user_id: query.id("user_id"),
@@ -82,35 +82,35 @@ pub async fn list(asked: Asked) -> Answer {
 }
 
 /// POST `/invoices/{id}/pay`.
-pub async fn pay(asked: Asked, sent: Sent) -> Answer {
+pub async fn pay(asked: ApiRequest, sent: UnreadBody) -> ApiResult {
     let invoice_id = invoice_id(&asked)?;
     asked.may(&GetInvoice { invoice_id })?;
-    let Payment { token } = sent.json(&asked).await?;
+    let PayBody { token } = sent.json(&asked).await?;
     asked.ok(&asked.clients().payments.call(asked.ctx(), PayInvoice { invoice_id, token }).await?)
 }
 
 /// POST `/invoices/{id}/refund`.
-pub async fn refund(asked: Asked, sent: Sent) -> Answer {
+pub async fn refund(asked: ApiRequest, sent: UnreadBody) -> ApiResult {
     let invoice_id = invoice_id(&asked)?;
     asked.may(&VoidInvoice { invoice_id })?;
-    let Refund { amount, restock, lines } = sent.json_or_nothing(&asked).await?;
+    let RefundBody { amount, restock, lines } = sent.json_or_nothing(&asked).await?;
     let request = RefundInvoice { invoice_id, amount, restock, lines };
     asked.ok(&asked.clients().payments.call(asked.ctx(), request).await?)
 }
 
 /// POST `/invoices/{id}/void`.
-pub async fn void(asked: Asked) -> Answer {
+pub async fn void(asked: ApiRequest) -> ApiResult {
     let invoice_id = invoice_id(&asked)?;
     asked.ok(&asked.clients().payments.call(asked.ctx(), VoidInvoice { invoice_id }).await?)
 }
 
 /// POST `/webhooks/stripe`. Nobody signs in here: whether it is from Stripe is shown by the signature, which payments
 /// looks at with the body as it came.
-pub async fn stripe(asked: Asked, sent: Sent) -> Answer {
+pub async fn stripe(asked: ApiRequest, sent: UnreadBody) -> ApiResult {
     let signature = asked.request().headers().get("stripe-signature").and_then(|value| value.to_str().ok());
     let signature = signature.filter(|text| text.len() <= SIGNATURE_MAX).unwrap_or_default().to_owned();
     let body = sent.text(&asked, NEWS_MAX).await?;
-    let ctx = asked.ctx().onward("gateway", None);
-    asked.clients().payments.call(ctx, HearProvider { body, signature }).await?;
+    let ctx = asked.ctx().for_downstream_call("gateway", None);
+    asked.clients().payments.call(ctx, HandleProviderWebhook { body, signature }).await?;
     asked.ok(&serde_json::json!({ "received": true }))
 }

@@ -12,7 +12,7 @@ use actix_web::http::header::{self, HeaderValue};
 use actix_web::{HttpResponse, ResponseError};
 use serde_json::{Map, Value, json};
 
-use crate::messaging::{DomainError, ErrorKind, Failure};
+use crate::messaging::{CommonError, DomainError, ErrorKind};
 use crate::types::FieldError;
 
 /// The media type of every error.
@@ -23,10 +23,10 @@ const RETRY_AFTER: u64 = 1;
 
 /// Something that went wrong, ready to be told. Boxed, because every answer has room for one.
 #[derive(Debug, Clone)]
-pub struct Problem(Box<Told>);
+pub struct Problem(Box<ProblemDetails>);
 
 #[derive(Debug, Clone)]
-struct Told {
+struct ProblemDetails {
     status: StatusCode,
     code: Cow<'static, str>,
     detail: Cow<'static, str>,
@@ -42,7 +42,7 @@ struct Told {
 impl Problem {
     /// A problem of the gateway's own.
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self(Box::new(Told {
+        Self(Box::new(ProblemDetails {
             status,
             code: Cow::Borrowed(code),
             detail: detail.into(),
@@ -92,7 +92,7 @@ impl Problem {
 
     /// A handler of the gateway panicked.
     pub fn panicked() -> Self {
-        Failure::Internal.into()
+        CommonError::Internal.into()
     }
 
     /// What a bare status of the framework says.
@@ -102,8 +102,8 @@ impl Problem {
             StatusCode::PAYLOAD_TOO_LARGE => {
                 Self::new(status, "body_too_large", "the body is larger than what is taken here")
             }
-            StatusCode::UNAUTHORIZED => Failure::Unauthenticated.into(),
-            status if status.is_server_error() => Failure::Internal.into(),
+            StatusCode::UNAUTHORIZED => CommonError::Unauthenticated.into(),
+            status if status.is_server_error() => CommonError::Internal.into(),
             status => Self::new(status, "bad_request", "the request cannot be read"),
         }
     }
@@ -201,7 +201,7 @@ impl<E: DomainError> From<E> for Problem {
             _ => Cow::Borrowed("internal"),
         };
         members.remove("errors");
-        Self(Box::new(Told {
+        Self(Box::new(ProblemDetails {
             status: status_of(error.kind()),
             code,
             detail: Cow::Owned(error.to_string()),
@@ -231,15 +231,15 @@ fn status_of(kind: ErrorKind) -> StatusCode {
         ErrorKind::Forbidden => StatusCode::FORBIDDEN,
         ErrorKind::NotFound => StatusCode::NOT_FOUND,
         ErrorKind::Conflict => StatusCode::CONFLICT,
-        ErrorKind::Precondition => StatusCode::PRECONDITION_FAILED,
+        ErrorKind::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
         ErrorKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         ErrorKind::UnsupportedMedia => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         ErrorKind::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
-        ErrorKind::TooMany => StatusCode::TOO_MANY_REQUESTS,
+        ErrorKind::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
         ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         ErrorKind::Upstream => StatusCode::BAD_GATEWAY,
         ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-        ErrorKind::Deadline => StatusCode::GATEWAY_TIMEOUT,
+        ErrorKind::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
     }
 }
 
@@ -286,12 +286,12 @@ mod tests {
             (head.status().as_u16(), head.headers().get(header::RETRY_AFTER).unwrap().to_str().ok()),
             (429, Some("90"))
         );
-        let (head, _) = shown(Failure::Overloaded.into()).await;
+        let (head, _) = shown(CommonError::Overloaded.into()).await;
         assert_eq!(
             (head.status().as_u16(), head.headers().get(header::RETRY_AFTER).unwrap().to_str().ok()),
             (503, Some("1"))
         );
-        let (head, _) = shown(Failure::Unauthenticated.into()).await;
+        let (head, _) = shown(CommonError::Unauthenticated.into()).await;
         assert_eq!(head.headers().get(header::WWW_AUTHENTICATE).unwrap(), "Bearer");
     }
 

@@ -32,7 +32,7 @@ const SHOP: [&str; 12] = [
 ];
 
 /// One path and what it does for each method. A method it has not is answered with those it has.
-struct At {
+struct ResourceBuilder {
     resource: Resource,
     /// As figures name it.
     pattern: String,
@@ -40,16 +40,16 @@ struct At {
 }
 
 /// A path of the interface.
-fn at(path: &str) -> At {
-    At { resource: web::resource(path), pattern: format!("{BASE}{path}"), methods: Vec::new() }
+fn at(path: &str) -> ResourceBuilder {
+    ResourceBuilder { resource: web::resource(path), pattern: format!("{BASE}{path}"), methods: Vec::new() }
 }
 
 /// A path beside the interface.
-fn beside(path: &str) -> At {
-    At { resource: web::resource(path), pattern: path.to_owned(), methods: Vec::new() }
+fn beside(path: &str) -> ResourceBuilder {
+    ResourceBuilder { resource: web::resource(path), pattern: path.to_owned(), methods: Vec::new() }
 }
 
-impl At {
+impl ResourceBuilder {
     fn on<F, Args>(mut self, names: &[&'static str], guard: impl Guard + 'static, handler: F) -> Self
     where
         F: Handler<Args>,
@@ -62,10 +62,10 @@ impl At {
     }
 }
 
-/// A function of [`At`] for each method.
+/// A function of [`ResourceBuilder`] for each method.
 macro_rules! methods {
     ($($name:ident [$($word:literal),+] $guard:expr;)+) => {
-        impl At {$(
+        impl ResourceBuilder {$(
             fn $name<F, Args>(self, handler: F) -> Self
             where
                 F: Handler<Args>,
@@ -86,7 +86,7 @@ methods! {
     delete ["DELETE"] guard::Delete();
 }
 
-impl HttpServiceFactory for At {
+impl HttpServiceFactory for ResourceBuilder {
     fn register(mut self, config: &mut actix_web::dev::AppService) {
         self.methods.push("OPTIONS");
         let allow: Arc<str> = self.methods.join(", ").into();

@@ -2,21 +2,21 @@
 
 use serde_json::json;
 
-use super::asked::{Answer, Asked, Open};
-use super::input::{Query, ReadOnly, Sent};
-use crate::contract::stats::{ListActions, LogAction, Summarize};
+use super::asked::{ApiRequest, ApiResult, PublicApiRequest};
+use super::input::{Query, ServerSetFields, UnreadBody};
+use crate::contract::stats::{GetSummary, ListActions, LogAction};
 
-impl ReadOnly for LogAction {}
+impl ServerSetFields for LogAction {}
 
 /// POST `/log`.
-pub async fn log(Open(asked): Open, sent: Sent) -> Answer {
+pub async fn log(PublicApiRequest(asked): PublicApiRequest, sent: UnreadBody) -> ApiResult {
     let request: LogAction = sent.json(&asked).await?;
     asked.clients().stats.call(asked.ctx(), request).await?;
     asked.accepted(&json!({ "status": "accepted" }))
 }
 
 /// GET `/log`.
-pub async fn actions(asked: Asked) -> Answer {
+pub async fn actions(asked: ApiRequest) -> ApiResult {
     let mut query = Query::of(asked.request());
     let request = ListActions {
         from: query.time("from"),
@@ -31,9 +31,9 @@ pub async fn actions(asked: Asked) -> Answer {
 }
 
 /// GET `/stats/summary`.
-pub async fn summary(asked: Asked) -> Answer {
+pub async fn summary(asked: ApiRequest) -> ApiResult {
     let mut query = Query::of(asked.request());
-    let request = Summarize {
+    let request = GetSummary {
         from: query.time("from"),
         to: query.time("to"),
         bucket: query.word("bucket", "must be hour, day, week or month").unwrap_or_default(),
@@ -43,7 +43,7 @@ pub async fn summary(asked: Asked) -> Answer {
 }
 
 /// GET `/counter`.
-pub async fn counter(asked: Asked) -> Answer {
+pub async fn counter(asked: ApiRequest) -> ApiResult {
     let count = asked.gate().served(asked.ctx()).await?;
     asked.ok(&json!({ "count": count }))
 }

@@ -194,7 +194,7 @@ struct Row {
 }
 
 fn number(conn: &mut mercat::store::Conn, sql: &str) -> i64 {
-    use mercat::store::query::Run as _;
+    use mercat::store::query::RunQuery as _;
     diesel::sql_query(sql).get_result::<Row>(conn).unwrap().n
 }
 

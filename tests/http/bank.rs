@@ -7,9 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use mercat::domains::payments::{About, Charge, Charged, Known, News, NotNews, PaymentProvider, Return, Returned};
+use mercat::domains::payments::{
+    Charge, ChargeOutcome, ChargeStatus, PaymentProvider, ProviderEvent, ProviderEventKind, RefundOutcome,
+    RefundRequest, WebhookError,
+};
 use mercat::settings::Settings;
-use mercat::simulation::{self, Fate, Step, World};
+use mercat::simulation::{self, FaultInjector, InjectedFault, InjectionPoint};
 use mercat::types::{Amount, Clock, Timestamp};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -137,19 +140,19 @@ impl Bank {
 }
 
 impl PaymentProvider for Bank {
-    fn capture(&self, charge: Charge) -> BoxFuture<'_, Charged> {
+    fn capture(&self, charge: Charge) -> BoxFuture<'_, ChargeOutcome> {
         Box::pin(async move {
             let key = charge.key;
             {
                 let mut books = self.books();
                 if books.line == Line::Broken {
-                    return Charged::Unknown;
+                    return ChargeOutcome::Unknown;
                 }
                 if charge.token == "tok_declined" {
-                    return Charged::Declined;
+                    return ChargeOutcome::Declined;
                 }
                 if books.never.contains(&key) {
-                    return Charged::Failed;
+                    return ChargeOutcome::Failed;
                 }
                 books.captures.entry(key.clone()).or_insert((charge.invoice.to_string(), charge.amount));
                 if std::mem::take(&mut books.holds_next) {
@@ -159,15 +162,15 @@ impl PaymentProvider for Bank {
             while self.books().held.contains(&key) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
-            if self.books().line == Line::NoAnswer { Charged::Unknown } else { Charged::Captured }
+            if self.books().line == Line::NoAnswer { ChargeOutcome::Unknown } else { ChargeOutcome::Captured }
         })
     }
 
-    fn refund(&self, back: Return) -> BoxFuture<'_, Returned> {
+    fn refund(&self, back: RefundRequest) -> BoxFuture<'_, RefundOutcome> {
         Box::pin(async move {
             let mut books = self.books();
             if books.line == Line::Broken {
-                return Returned::Unknown;
+                return RefundOutcome::Unknown;
             }
             if !books.refunds.contains_key(&back.key) {
                 let taken = books.captures.get(&back.charge).map_or(0, |(_, amount)| *amount);
@@ -175,55 +178,55 @@ impl PaymentProvider for Bank {
                     books.refunds.values().filter(|(of, _)| *of == back.charge).map(|(_, amount)| amount).sum();
                 // Whoever lets the shop ask for more than it took sees it in the balance.
                 if gone >= taken {
-                    return Returned::Failed;
+                    return RefundOutcome::Failed;
                 }
                 books.refunds.insert(back.key, (back.charge, back.amount));
             }
-            if books.line == Line::NoAnswer { Returned::Unknown } else { Returned::Done }
+            if books.line == Line::NoAnswer { RefundOutcome::Unknown } else { RefundOutcome::Done }
         })
     }
 
-    fn lookup(&self, key: String) -> BoxFuture<'_, Known> {
+    fn lookup(&self, key: String) -> BoxFuture<'_, ChargeStatus> {
         Box::pin(async move {
             let mut books = self.books();
             books.looked_up.push(key.clone());
             if books.line != Line::Good {
-                return Known::Unknown;
+                return ChargeStatus::Unknown;
             }
             if books.captures.contains_key(&key) {
-                return Known::Captured;
+                return ChargeStatus::Captured;
             }
             books.never.insert(key);
-            Known::Nothing
+            ChargeStatus::NotCharged
         })
     }
 
-    fn read_news(&self, body: &str, signature: &str, _: Timestamp) -> Result<News, NotNews> {
+    fn read_news(&self, body: &str, signature: &str, _: Timestamp) -> Result<ProviderEvent, WebhookError> {
         if signature != SEAL {
-            return Err(NotNews::NotSigned);
+            return Err(WebhookError::NotSigned);
         }
-        let news: Value = serde_json::from_str(body).map_err(|_| NotNews::Unreadable)?;
+        let news: Value = serde_json::from_str(body).map_err(|_| WebhookError::Unreadable)?;
         let text = |name: &str| news[name].as_str().unwrap_or_default().to_owned();
-        let about = About::Captured {
+        let about = ProviderEventKind::Captured {
             charge: text("charge"),
-            amount: news["amount"].as_i64().ok_or(NotNews::Unreadable)?,
-            currency: text("currency").parse().map_err(|_| NotNews::Unreadable)?,
+            amount: news["amount"].as_i64().ok_or(WebhookError::Unreadable)?,
+            currency: text("currency").parse().map_err(|_| WebhookError::Unreadable)?,
         };
-        Ok(News { id: text("id"), about })
+        Ok(ProviderEvent { id: text("id"), about })
     }
 }
 
-impl World for Bank {
-    fn meet(&self, step: Step) -> (Duration, Fate) {
+impl FaultInjector for Bank {
+    fn meet(&self, step: InjectionPoint) -> (Duration, InjectedFault) {
         let mut books = self.books();
-        if matches!(step, Step::Committed(_)) && !books.is_dead {
+        if matches!(step, InjectionPoint::Committed(_)) && !books.is_dead {
             books.steps += 1;
             if books.life.is_some_and(|life| books.steps >= life) {
                 books.is_dead = true;
                 self.1.notify_one();
             }
         }
-        (Duration::ZERO, Fate::Go)
+        (Duration::ZERO, InjectedFault::None)
     }
 
     fn is_stopped(&self) -> bool {

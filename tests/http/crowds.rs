@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 use mercat::contract::catalog::{CatalogError, HoldLine, HoldStock};
-use mercat::messaging::Ctx;
+use mercat::messaging::RequestContext;
 use mercat::types::HoldId;
 use serde_json::{Value, json};
 
@@ -102,7 +102,7 @@ async fn p07_two_lines_of_one_product_are_one_wish() {
     let hold = async |lines: Vec<HoldLine>| {
         let expires_at = shop.clock.now().plus(std::time::Duration::from_secs(600));
         let wish = HoldStock { hold: HoldId::new(), lines, expires_at };
-        shop.app().clients.catalog.call(Ctx::domain("test"), wish).await
+        shop.app().clients.catalog.call(RequestContext::internal("test"), wish).await
     };
     assert!(matches!(hold(vec![line, line]).await, Err(CatalogError::OutOfStock { left: 1, .. })));
     assert_eq!(shop.stock(&product).await, 1);

@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use mercat::app::App;
 use mercat::messaging::grpc;
-use mercat::settings::{Address, Database, Events, Place, Settings};
+use mercat::settings::{Address, Database, DomainLocation, EventTransport, Settings};
 use mercat::types::Clock;
 
 use crate::run::{broker, is_split, virtual_host};
@@ -68,9 +68,10 @@ fn apart(name: &str, of: &Settings, places: &[(&'static str, Address)]) -> Setti
         if let Database::Folder(folder) = &mut domain.database {
             folder.clone_from(&settings.data);
         }
-        if domain.place == Place::Local && domain.name != name {
+        if domain.place == DomainLocation::Local && domain.name != name {
             let known = places.iter().find(|(there, _)| *there == domain.name);
-            domain.place = known.map_or(Place::Elsewhere, |(_, address)| Place::Remote(address.clone()));
+            domain.place =
+                known.map_or(DomainLocation::RemoteUnspecified, |(_, address)| DomainLocation::Remote(address.clone()));
         }
     }
     settings
@@ -81,10 +82,10 @@ pub async fn open(mut settings: Settings, clock: &Clock) -> (App, Vec<Part>) {
     if !is_split() {
         return (App::open(settings, clock.clone()).unwrap(), Vec::new());
     }
-    let here = |name: &str| settings.domain(name).place == Place::Local;
+    let here = |name: &str| settings.domain(name).place == DomainLocation::Local;
     let names: Vec<&'static str> = ORDER.into_iter().filter(|name| here(name)).collect();
     if let Some(broker) = broker().filter(|_| !names.is_empty()) {
-        settings.events = Events::RabbitMq(virtual_host(&broker, &settings.data).await.parse().unwrap());
+        settings.events = EventTransport::RabbitMq(virtual_host(&broker, &settings.data).await.parse().unwrap());
     }
     let (mut parts, mut places) = (Vec::new(), Vec::new());
     for name in names {

@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use mercat::app::App;
 use mercat::check;
 use mercat::contract::users::CreateUser;
-use mercat::messaging::{Ctx, Role};
+use mercat::messaging::{RequestContext, Role};
 use mercat::settings::Settings;
 use mercat::types::Clock;
 use mercat::web::{self, Handle};
@@ -242,7 +242,7 @@ impl TestShop {
             role: Role::Admin,
             created_at: None,
         };
-        self.app().clients.users.call(Ctx::domain("test"), request).await.unwrap();
+        self.app().clients.users.call(RequestContext::internal("test"), request).await.unwrap();
         self.sign_in("admin@example.com").await
     }
 
@@ -288,7 +288,7 @@ impl Drop for TestShop {
 pub fn only(settings: &mut Settings, names: &[&str]) {
     for domain in &mut settings.domains {
         if !names.contains(&domain.name) {
-            domain.place = mercat::settings::Place::Off;
+            domain.place = mercat::settings::DomainLocation::Off;
         }
     }
 }

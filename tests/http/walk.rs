@@ -173,7 +173,7 @@ async fn served_requests_are_counted_across_restarts() {
     let mut shop = shop;
     shop.handle.stop(true).await;
     shop.ended.take().unwrap().await.unwrap().unwrap();
-    let ask = mercat::contract::stats::GetServed {};
-    let told = shop.app().clients.stats.call(mercat::messaging::Ctx::domain("test"), ask).await.unwrap();
+    let ask = mercat::contract::stats::GetServedRequests {};
+    let told = shop.app().clients.stats.call(mercat::messaging::RequestContext::internal("test"), ask).await.unwrap();
     assert_eq!(told, after + 1, "what was counted is told at the end");
 }

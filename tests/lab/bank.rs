@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use mercat::domains::payments::{Charge, Charged, Known, PaymentProvider, Return, Returned};
+use mercat::domains::payments::{Charge, ChargeOutcome, ChargeStatus, PaymentProvider, RefundOutcome, RefundRequest};
 use mercat::types::{Amount, InvoiceId, Timestamp};
 
 use super::dice::Dice;
-use super::world::World;
+use super::world::FaultInjector;
 
 /// What the bank has written under a key of the shop's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,13 +19,13 @@ pub enum Entry {
     /// Money given back of the capture under that key.
     Refund(String, Amount),
     /// Not taken, and never will be: with the answer that was given.
-    Refused(Charged),
+    Refused(ChargeOutcome),
 }
 
 /// What is on its way to the bank.
 enum Order {
     Charge(Charge),
-    Return(Return),
+    RefundRequest(RefundRequest),
 }
 
 /// The bank's books.
@@ -43,7 +43,7 @@ impl Order {
     fn key(&self) -> &str {
         match self {
             Self::Charge(charge) => &charge.key,
-            Self::Return(back) => &back.key,
+            Self::RefundRequest(back) => &back.key,
         }
     }
 }
@@ -56,7 +56,7 @@ impl Bank {
         {
             match self.on_its_way.swap_remove(next).2 {
                 Order::Charge(charge) => self.charge(charge),
-                Order::Return(back) => self.give_back(back),
+                Order::RefundRequest(back) => self.give_back(back),
             }
         }
     }
@@ -71,16 +71,16 @@ impl Bank {
             return;
         }
         let entry = match charge.token.as_str() {
-            "tok_declined" => Entry::Refused(Charged::Declined),
-            "tok_error" => Entry::Refused(Charged::Failed),
-            "tok_flaky" if self.flaky.insert(charge.invoice) => Entry::Refused(Charged::Failed),
+            "tok_declined" => Entry::Refused(ChargeOutcome::Declined),
+            "tok_error" => Entry::Refused(ChargeOutcome::Failed),
+            "tok_flaky" if self.flaky.insert(charge.invoice) => Entry::Refused(ChargeOutcome::Failed),
             "tok_ok" | "tok_slow" | "tok_flaky" => Entry::Capture(charge.invoice, charge.amount),
-            _ => Entry::Refused(Charged::UnknownToken),
+            _ => Entry::Refused(ChargeOutcome::UnknownToken),
         };
         self.books.insert(charge.key, entry);
     }
 
-    fn give_back(&mut self, back: Return) {
+    fn give_back(&mut self, back: RefundRequest) {
         if self.books.contains_key(&back.key) {
             return;
         }
@@ -97,16 +97,16 @@ impl Bank {
     }
 
     /// What the bank says of a charge; one that is still on its way is stopped, or nothing can be said.
-    fn known(&mut self, dice: &mut Dice, key: &str) -> Known {
+    fn known(&mut self, dice: &mut Dice, key: &str) -> ChargeStatus {
         if self.on_its_way.iter().any(|(_, _, order)| order.key() == key) {
             if dice.chance(500) {
-                return Known::Unknown;
+                return ChargeStatus::Unknown;
             }
             self.on_its_way.retain(|(_, _, order)| order.key() != key);
         }
-        match self.books.entry(key.to_owned()).or_insert(Entry::Refused(Charged::Failed)) {
-            Entry::Capture(..) => Known::Captured,
-            _ => Known::Nothing,
+        match self.books.entry(key.to_owned()).or_insert(Entry::Refused(ChargeOutcome::Failed)) {
+            Entry::Capture(..) => ChargeStatus::Captured,
+            _ => ChargeStatus::NotCharged,
         }
     }
 }
@@ -123,7 +123,7 @@ impl Entry {
 
 /// The shop's line to the bank.
 pub struct Teller {
-    world: World,
+    world: FaultInjector,
 }
 
 /// How a question fares.
@@ -135,7 +135,7 @@ struct Way {
 }
 
 impl Teller {
-    pub const fn new(world: World) -> Self {
+    pub const fn new(world: FaultInjector) -> Self {
         Self { world }
     }
 
@@ -185,7 +185,7 @@ impl Teller {
 }
 
 impl PaymentProvider for Teller {
-    fn capture(&self, charge: Charge) -> BoxFuture<'_, Charged> {
+    fn capture(&self, charge: Charge) -> BoxFuture<'_, ChargeOutcome> {
         Box::pin(async move {
             self.hang_if_dead().await;
             let (key, way) = (charge.key.clone(), self.way(charge.token == "tok_slow"));
@@ -198,14 +198,14 @@ impl PaymentProvider for Teller {
             }
             let heard = self.travel(way, || self.world.bank(|bank, _, _| bank.books.get(&key).cloned())).await;
             match heard.flatten() {
-                Some(Entry::Capture(..)) => Charged::Captured,
+                Some(Entry::Capture(..)) => ChargeOutcome::Captured,
                 Some(Entry::Refused(charged)) => charged,
-                Some(Entry::Refund(..)) | None => Charged::Unknown,
+                Some(Entry::Refund(..)) | None => ChargeOutcome::Unknown,
             }
         })
     }
 
-    fn refund(&self, back: Return) -> BoxFuture<'_, Returned> {
+    fn refund(&self, back: RefundRequest) -> BoxFuture<'_, RefundOutcome> {
         Box::pin(async move {
             self.hang_if_dead().await;
             let (key, way) = (back.key.clone(), self.way(false));
@@ -217,27 +217,27 @@ impl PaymentProvider for Teller {
                 && self.world.bank(|bank, _, _| bank.on_its_way.iter().all(|(_, _, order)| order.key() != key))
             {
                 // Never got as far as the books: certainly not done.
-                return Returned::Failed;
+                return RefundOutcome::Failed;
             }
             if let Some(there) = way.there {
-                self.world.bank(|bank, _, now| bank.send(now.plus(there), Order::Return(back)));
+                self.world.bank(|bank, _, now| bank.send(now.plus(there), Order::RefundRequest(back)));
             }
             let heard = self.travel(way, || self.world.bank(|bank, _, _| bank.books.get(&key).cloned())).await;
             match heard {
-                Some(Some(Entry::Refund(..))) => Returned::Done,
-                Some(_) => Returned::Failed,
-                None => Returned::Unknown,
+                Some(Some(Entry::Refund(..))) => RefundOutcome::Done,
+                Some(_) => RefundOutcome::Failed,
+                None => RefundOutcome::Unknown,
             }
         })
     }
 
-    fn lookup(&self, key: String) -> BoxFuture<'_, Known> {
+    fn lookup(&self, key: String) -> BoxFuture<'_, ChargeStatus> {
         Box::pin(async move {
             self.hang_if_dead().await;
             let way = self.way(false);
             let known = self.travel(way, || self.world.bank(|bank, dice, _| bank.known(dice, &key))).await;
             self.world.note(format_args!("lookup {key}: {known:?}"));
-            known.unwrap_or(Known::Unknown)
+            known.unwrap_or(ChargeStatus::Unknown)
         })
     }
 }

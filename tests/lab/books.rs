@@ -12,7 +12,7 @@ use mercat::types::{ProductId, Quantity};
 
 use super::bank::Entry;
 use super::buyers::{CartStep, People, Want};
-use super::world::World;
+use super::world::FaultInjector;
 
 /// The databases, and the short names they have here.
 const ROOMS: [(&str, &str); 7] = [
@@ -225,7 +225,7 @@ impl Books {
     }
 
     /// Compares all books with each other, with the provider's and with what people were told.
-    pub fn check(&mut self, people: &People, world: &World) -> Result<(), String> {
+    pub fn check(&mut self, people: &People, world: &FaultInjector) -> Result<(), String> {
         if let Some(wrong) = world.bank(|bank, _, _| bank.wrongs.first().cloned()) {
             return Err(format!("P13: the provider was asked for {wrong}"));
         }
@@ -249,7 +249,7 @@ impl Books {
     }
 
     /// Adds to the tally what this history had in it.
-    pub fn count(&mut self, world: &World) -> Result<(), String> {
+    pub fn count(&mut self, world: &FaultInjector) -> Result<(), String> {
         let paid = self.rows("SELECT id AS what FROM p.invoice WHERE status IN ('paid', 'refunded')")?.len() as u64;
         let refunds = self.rows("SELECT reason AS what FROM p.refund WHERE state = 'done'")?;
         let late = self.rows("SELECT DISTINCT ref AS what FROM c.stock_move WHERE reason = 'sold'")?.len() as u64;
@@ -265,7 +265,7 @@ impl Books {
     }
 
     /// Puts what the bank and the people know beside the shop's own books.
-    fn write_down(&mut self, people: &People, world: &World) -> Result<(), String> {
+    fn write_down(&mut self, people: &People, world: &FaultInjector) -> Result<(), String> {
         let mut sql = ["bank", "erased", "certain", "answered", "paid_by_another", "wanted"]
             .map(|table| format!("DELETE FROM temp.{table};"))
             .concat();

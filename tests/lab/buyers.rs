@@ -12,7 +12,7 @@ use mercat::contract::catalog::{ProductPatch, UpdateProduct};
 use mercat::contract::comments::{AddComment, DeleteComment};
 use mercat::contract::payments::{GetInvoice, PayInvoice, RefundInvoice, VoidInvoice};
 use mercat::contract::users::DeleteUser;
-use mercat::messaging::{Caller, Credential, Ctx, DomainError, ErrorKind, IdempotencyKey, Identity, Role};
+use mercat::messaging::{Caller, Credential, DomainError, ErrorKind, IdempotencyKey, Identity, RequestContext, Role};
 use mercat::types::{Amount, CartItemId, CommentId, InvoiceId, ProductId, Quantity, SessionId, UserId};
 use serde::Serialize;
 use serde_json::Value;
@@ -93,7 +93,7 @@ pub struct People {
     pub staff_pending: Vec<Ask>,
     pub products: Vec<ProductId>,
     pub totals: BTreeMap<InvoiceId, Amount>,
-    /// Invoices that are known to be paid.
+    /// InvoiceSelection that are known to be paid.
     pub paid: Vec<InvoiceId>,
     /// What was answered with yes, by key.
     pub answers: BTreeMap<String, (Ask, Value)>,
@@ -331,7 +331,7 @@ fn hear<T: Serialize, E: DomainError>(answer: Result<T, E>) -> Heard {
         Err(error) => {
             let code = serde_json::to_value(&error).unwrap()["code"].as_str().unwrap_or_default().to_owned();
             match error.kind() {
-                ErrorKind::Internal | ErrorKind::Unavailable | ErrorKind::Deadline => Heard::Unknown(code),
+                ErrorKind::Internal | ErrorKind::Unavailable | ErrorKind::DeadlineExceeded => Heard::Unknown(code),
                 _ if code == "request_in_progress" => Heard::Unknown(code),
                 _ => Heard::No(code),
             }
@@ -344,7 +344,8 @@ pub async fn ask(shop: &Shop, people: &Everybody, ask: &Ask) -> Heard {
     let caller = people.borrow().caller(ask.buyer, Some(&ask.want));
     let hurry = shop.world.is_troubled() && shop.world.dice(|dice| dice.chance(60));
     let patience = Duration::from_millis(if hurry { shop.world.dice(|dice| dice.between(5, 200)) } else { 10_000 });
-    let ctx = Ctx::new(caller, "lab").within(patience).with_key(IdempotencyKey::parse(&ask.key).unwrap());
+    let ctx =
+        RequestContext::new(caller, "lab").with_timeout(patience).with_key(IdempotencyKey::parse(&ask.key).unwrap());
     let user_id = ask.buyer.map(|n| people.borrow().buyers[n].user);
     let user = user_id.unwrap_or_else(|| people.borrow().staff);
     let clients = &shop.app.clients;
@@ -480,7 +481,7 @@ async fn read_what_was_written(shop: &Shop, people: &Everybody, n: usize) {
         _ => None,
     });
     let Some(invoice_id) = paid else { return };
-    let ctx = Ctx::new(people.borrow().caller(Some(n), None), "lab");
+    let ctx = RequestContext::new(people.borrow().caller(Some(n), None), "lab");
     let heard = hear(shop.app.clients.payments.call(ctx, GetInvoice { invoice_id }).await);
     let fits = match &heard {
         Heard::Yes(invoice) => matches!(invoice["status"].as_str(), Some("paid" | "refunded")),

@@ -13,7 +13,7 @@ use futures_util::future::{join_all, select};
 use mercat::app::App;
 use mercat::contract::catalog::{CreateProduct, NewProduct};
 use mercat::contract::users::CreateGuest;
-use mercat::messaging::{Caller, Ctx};
+use mercat::messaging::{Caller, RequestContext};
 use mercat::settings::Settings;
 use mercat::types::{Clock, Timestamp};
 use mercat::{check, simulation};
@@ -22,7 +22,7 @@ use tempfile::TempDir;
 use super::books::Books;
 use super::buyers::{self, Buyer, Everybody, People};
 use super::staff;
-use super::world::World;
+use super::world::FaultInjector;
 
 /// When every history begins.
 const BEGIN: Timestamp = Timestamp::from_micros(1_790_000_000_000_000);
@@ -45,7 +45,7 @@ impl Template {
             let mut conn = SqliteConnection::establish(&file.to_string_lossy()).unwrap();
             conn.batch_execute(SMALL_PAGES).unwrap();
         }
-        let world = World::new(0, false);
+        let world = FaultInjector::new(0, false);
         process(&world, dir.path(), BEGIN, async |_| ());
         // Closed, so that all is in the files themselves.
         simulation::close();
@@ -65,7 +65,7 @@ impl Template {
 /// A running shop.
 pub struct Shop {
     pub app: App,
-    pub world: World,
+    pub world: FaultInjector,
 }
 
 fn settings(dir: &Path) -> Settings {
@@ -77,7 +77,12 @@ fn settings(dir: &Path) -> Settings {
 
 /// A process from its begin at an instant to its end, however it ends: everything in it that still waits is dropped, as
 /// when it is killed. Gives what came of `life`, and when it was over.
-fn process<T>(world: &World, dir: &Path, at: Timestamp, life: impl AsyncFnOnce(Rc<Shop>) -> T) -> (T, Timestamp) {
+fn process<T>(
+    world: &FaultInjector,
+    dir: &Path,
+    at: Timestamp,
+    life: impl AsyncFnOnce(Rc<Shop>) -> T,
+) -> (T, Timestamp) {
     let paused = || tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let system = actix::System::with_tokio_rt(paused);
     simulation::enter(Some(Arc::new(world.clone())));
@@ -94,13 +99,13 @@ fn process<T>(world: &World, dir: &Path, at: Timestamp, life: impl AsyncFnOnce(R
 }
 
 pub struct History {
-    pub world: World,
+    pub world: FaultInjector,
     dir: TempDir,
 }
 
 impl History {
     pub fn new(template: &Template, seed: u64, told: bool) -> Self {
-        Self { world: World::new(seed, told), dir: template.copy() }
+        Self { world: FaultInjector::new(seed, told), dir: template.copy() }
     }
 
     /// Lives it to its end, or to the first promise that is broken.
@@ -168,7 +173,7 @@ async fn found(shop: &Shop) -> People {
     let (mut people, mut products) = (Vec::new(), Vec::new());
     for n in 0..buyers {
         let stranger = Caller::Anyone { address: format!("192.0.2.{n}").into(), internal: false };
-        let guest = clients.users.call(Ctx::new(stranger, "lab"), CreateGuest {}).await.unwrap();
+        let guest = clients.users.call(RequestContext::new(stranger, "lab"), CreateGuest {}).await.unwrap();
         people.push(Buyer::new(guest.user.id));
     }
     for n in 0..things {
@@ -187,7 +192,7 @@ async fn found(shop: &Shop) -> People {
             group: None,
             options: Default::default(),
         };
-        let made = clients.catalog.call(Ctx::domain("lab"), CreateProduct { product }).await.unwrap();
+        let made = clients.catalog.call(RequestContext::internal("lab"), CreateProduct { product }).await.unwrap();
         products.push(made.id);
     }
     People::new(people, products)
@@ -214,7 +219,7 @@ async fn trouble(shop: Rc<Shop>, people: &Everybody, is_first: bool) {
 
 /// Waits until nobody has anything left to do, and compares all books. What happens by the clock while the last news is
 /// heard, such as an invoice that runs out, is news of the next round.
-async fn agree(shop: &Shop, books: &mut Books, people: &RefCell<People>, world: &World) -> Result<(), String> {
+async fn agree(shop: &Shop, books: &mut Books, people: &RefCell<People>, world: &FaultInjector) -> Result<(), String> {
     let mut outcome = Ok(());
     for _ in 0..3 {
         rest(shop, books).await?;

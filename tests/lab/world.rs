@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mercat::domains::payments::PaymentProvider;
-use mercat::simulation::{self, Fate, Step};
+use mercat::simulation::{self, InjectedFault, InjectionPoint};
 use mercat::types::{Clock, Timestamp};
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -16,7 +16,7 @@ use super::dice::Dice;
 
 /// The world of one history. Clones share it; it outlives the processes in it.
 #[derive(Clone)]
-pub struct World(Arc<Inner>);
+pub struct FaultInjector(Arc<Inner>);
 
 struct Inner {
     state: Mutex<State>,
@@ -33,7 +33,7 @@ struct State {
     life: Option<u64>,
     troubled: bool,
     /// Disks in trouble, and for how many more commits.
-    disks: HashMap<&'static str, (Fate, u64)>,
+    disks: HashMap<&'static str, (InjectedFault, u64)>,
     bank: Bank,
     story: Option<Vec<String>>,
     tally: Tally,
@@ -121,7 +121,7 @@ impl fmt::Display for Tally {
     }
 }
 
-impl World {
+impl FaultInjector {
     pub fn new(seed: u64, told: bool) -> Self {
         let state = State {
             dice: Dice::new(seed),
@@ -233,9 +233,9 @@ impl State {
         }
     }
 
-    fn fate(&mut self, step: Step) -> Fate {
+    fn fate(&mut self, step: InjectionPoint) -> InjectedFault {
         let fate = match step {
-            Step::Commit(domain) => {
+            InjectionPoint::Commit(domain) => {
                 if let Some((fate, left)) = self.disks.get(domain).copied() {
                     if left > 1 {
                         self.disks.insert(domain, (fate, left - 1));
@@ -245,76 +245,76 @@ impl State {
                     fate
                 } else if self.dice.chance(25) {
                     let fates = [
-                        Fate::Full,
-                        Fate::Full,
-                        Fate::Full,
-                        Fate::ReadOnly,
-                        Fate::Gone,
-                        Fate::Broken,
-                        Fate::Broken,
-                        Fate::Doubtful,
+                        InjectedFault::DiskFull,
+                        InjectedFault::DiskFull,
+                        InjectedFault::DiskFull,
+                        InjectedFault::ReadOnly,
+                        InjectedFault::Unavailable,
+                        InjectedFault::CommitFails,
+                        InjectedFault::CommitFails,
+                        InjectedFault::CommitUnknown,
                     ];
-                    let fate = self.dice.pick(&fates).copied().unwrap_or(Fate::Go);
+                    let fate = self.dice.pick(&fates).copied().unwrap_or(InjectedFault::None);
                     if self.dice.chance(400) {
                         let more = self.dice.between(1, 6);
                         self.disks.insert(domain, (fate, more));
                     }
                     fate
                 } else {
-                    Fate::Go
+                    InjectedFault::None
                 }
             }
-            Step::Read(_) if self.dice.chance(3) => Fate::Gone,
-            Step::Request(..) if self.dice.chance(10) => Fate::Lost,
-            Step::Request(_, true) if self.dice.chance(20) => Fate::Twice,
-            Step::Answer(_) if self.dice.chance(15) => Fate::Lost,
-            _ => Fate::Go,
+            InjectionPoint::Read(_) if self.dice.chance(3) => InjectedFault::Unavailable,
+            InjectionPoint::Request(..) if self.dice.chance(10) => InjectedFault::MessageLost,
+            InjectionPoint::Request(_, true) if self.dice.chance(20) => InjectedFault::Duplicated,
+            InjectionPoint::Answer(_) if self.dice.chance(15) => InjectedFault::MessageLost,
+            _ => InjectedFault::None,
         };
         match fate {
-            Fate::Go => {}
-            Fate::Lost => self.tally.lost += 1,
-            Fate::Twice => self.tally.twice += 1,
-            Fate::Full => self.tally.full += 1,
-            Fate::Broken => self.tally.broken += 1,
-            Fate::Doubtful => self.tally.doubtful += 1,
-            Fate::ReadOnly | Fate::Gone => self.tally.disks += 1,
+            InjectedFault::None => {}
+            InjectedFault::MessageLost => self.tally.lost += 1,
+            InjectedFault::Duplicated => self.tally.twice += 1,
+            InjectedFault::DiskFull => self.tally.full += 1,
+            InjectedFault::CommitFails => self.tally.broken += 1,
+            InjectedFault::CommitUnknown => self.tally.doubtful += 1,
+            InjectedFault::ReadOnly | InjectedFault::Unavailable => self.tally.disks += 1,
         }
         fate
     }
 
-    fn pause(&mut self, step: Step) -> Duration {
+    fn pause(&mut self, step: InjectionPoint) -> Duration {
         let millis = match step {
-            Step::Committed(_) | Step::Read(_) => self.dice.below(3),
-            Step::Commit(_) if self.troubled && self.dice.chance(30) => self.dice.between(20, 900),
-            Step::Commit(_) => self.dice.below(6),
-            Step::Request(..) | Step::Answer(_) if self.troubled && self.dice.chance(15) => {
+            InjectionPoint::Committed(_) | InjectionPoint::Read(_) => self.dice.below(3),
+            InjectionPoint::Commit(_) if self.troubled && self.dice.chance(30) => self.dice.between(20, 900),
+            InjectionPoint::Commit(_) => self.dice.below(6),
+            InjectionPoint::Request(..) | InjectionPoint::Answer(_) if self.troubled && self.dice.chance(15) => {
                 self.dice.between(20, 2_500)
             }
-            Step::Request(..) | Step::Answer(_) => self.dice.below(4),
+            InjectionPoint::Request(..) | InjectionPoint::Answer(_) => self.dice.below(4),
         };
         Duration::from_millis(millis)
     }
 }
 
-impl simulation::World for World {
-    fn meet(&self, step: Step) -> (Duration, Fate) {
+impl simulation::FaultInjector for FaultInjector {
+    fn meet(&self, step: InjectionPoint) -> (Duration, InjectedFault) {
         let mut state = self.state();
         if state.stopped {
-            return (Duration::ZERO, Fate::Go);
+            return (Duration::ZERO, InjectedFault::None);
         }
         state.tally.steps += 1;
         // A death at a query is one before whatever comes next.
-        if let (Some(life), false) = (&mut state.life, matches!(step, Step::Read(_))) {
+        if let (Some(life), false) = (&mut state.life, matches!(step, InjectionPoint::Read(_))) {
             if *life == 0 {
                 state.note(format_args!("{step:?} is not got past"));
                 state.die();
                 self.0.died.notify_one();
-                return (Duration::ZERO, Fate::Go);
+                return (Duration::ZERO, InjectedFault::None);
             }
             *life -= 1;
         }
         let pause = state.pause(step);
-        let fate = if state.troubled { state.fate(step) } else { Fate::Go };
+        let fate = if state.troubled { state.fate(step) } else { InjectedFault::None };
         state.note(format_args!("{step:?} {pause:?} {fate:?}"));
         (pause, fate)
     }

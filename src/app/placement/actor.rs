@@ -9,83 +9,85 @@ use actix::{Actor, Context, Supervised};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::messages::{CloseDomain, GetReady, Handed, OpenDomain, ReadPart, Seal, TakePart};
+use super::messages::{
+    DatabaseManifest, DownloadChunk, FinishUpload, PrepareMove, StartDomain, StopDomain, UploadChunk,
+};
 use super::{IN_FLIGHT_MAX, MoveDomain, Moved, NAME, PlacementError, record};
-use crate::app::Live;
-use crate::app::joints::Joints;
-use crate::app::seat::{Paused, Seat};
+use crate::app::LiveBridge;
+use crate::app::joints::EventRouter;
+use crate::app::seat::{PausedDomain, RelocatableDomain};
 use crate::domains::users;
-use crate::ground::{Ground, to_its_end};
-use crate::messaging::grpc::{Peer, Peers, Remote, Seen, Wire};
-use crate::messaging::{Client, Ctx, Failure, Served as _};
-use crate::settings::{Address, DOMAINS, Place, Settings};
+use crate::ground::{DomainRuntime, spawn_detached};
+use crate::messaging::grpc::{AddressStatus, Peer, PeerConfig, PeerRegistry, Remote};
+use crate::messaging::{Client, CommonError, RemoteCallable as _, RequestContext};
+use crate::settings::{Address, DOMAINS, DomainLocation, Settings};
 use crate::store::files::{measure, remove, rename, sync_folder};
-use crate::store::{self, Mark};
+use crate::store::{self, AdvisoryMarker};
 use crate::types;
 
 /// How long calls under way may take to end. Who asks meanwhile waits as long.
-const DRAIN: Duration = Duration::from_secs(10);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the other process may take for one step.
-const STEP: Duration = Duration::from_secs(60);
+const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long another process may take to be found and connected.
-const CONNECT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// For how long the other process is asked to open what is its own by now, before the callers are sent there anyway.
-const INSIST: Duration = Duration::from_secs(20);
+const START_RETRY_FOR: Duration = Duration::from_secs(20);
 /// The pause before something is tried again.
-const AGAIN: Duration = Duration::from_millis(200);
+const RETRY_DELAY: Duration = Duration::from_millis(200);
 /// How often a process is told of its domain until it has heard.
-const REMIND_EVERY: Duration = Duration::from_secs(1);
+const NOTIFY_INTERVAL: Duration = Duration::from_secs(1);
 /// Bytes of a database that travel at once.
-const PART: usize = 4 << 20;
+const CHUNK_BYTES: usize = 4 << 20;
 /// Characters of the longest part that is taken.
-const PART_MAX: usize = PART / 3 * 4 + 8;
+const CHUNK_BASE64_MAX: usize = CHUNK_BYTES / 3 * 4 + 8;
 
 type Done<T> = Result<T, PlacementError>;
 
 /// What the answers share.
-pub struct Room {
-    ground: Arc<Ground>,
-    joints: Arc<Joints>,
-    seats: Vec<Box<dyn Seat>>,
-    peers: Mutex<Peers>,
-    wire: Wire,
-    live: Live,
+pub struct RelocationState {
+    ground: Arc<DomainRuntime>,
+    joints: Arc<EventRouter>,
+    seats: Vec<Box<dyn RelocatableDomain>>,
+    peers: Mutex<PeerRegistry>,
+    wire: PeerConfig,
+    live: LiveBridge,
     /// One move at a time.
     busy: tokio::sync::Mutex<()>,
 }
 
 /// The actor of placement.
 pub struct Placement {
-    pub(super) room: Arc<Room>,
+    pub(super) state: Arc<RelocationState>,
 }
 
 impl Actor for Placement {
     type Context = Context<Self>;
 
     fn started(&mut self, _: &mut Self::Context) {
-        actix::spawn(remind_all(Arc::clone(&self.room)));
+        actix::spawn(remind_all(Arc::clone(&self.state)));
     }
 }
 
 impl Supervised for Placement {}
 
-crate::answers! { Placement;
+crate::handlers! { Placement;
     MoveDomain => move_domain,
-    GetReady => get_ready,
-    TakePart => take_part,
-    Seal => seal,
-    OpenDomain => open_domain,
-    CloseDomain => close_domain,
-    ReadPart => read_part,
+    PrepareMove => get_ready,
+    UploadChunk => take_part,
+    FinishUpload => seal,
+    StartDomain => open_domain,
+    StopDomain => close_domain,
+    DownloadChunk => read_part,
 }
 
 /// Something that is only where our database or data folder is; gone when it is dropped.
-enum Sign {
+enum LocalityProbe {
     File(PathBuf),
-    Server(#[allow(dead_code, reason = "held for its drop")] Mark),
+    Server(#[allow(dead_code, reason = "held for its drop")] AdvisoryMarker),
 }
 
-impl Drop for Sign {
+impl Drop for LocalityProbe {
     fn drop(&mut self) {
         if let Self::File(file) = self {
             let _ = remove(file);
@@ -93,14 +95,14 @@ impl Drop for Sign {
     }
 }
 
-impl Room {
+impl RelocationState {
     pub fn new(
-        ground: Arc<Ground>,
-        joints: Arc<Joints>,
-        seats: Vec<Box<dyn Seat>>,
-        peers: Peers,
-        wire: Wire,
-        live: Live,
+        ground: Arc<DomainRuntime>,
+        joints: Arc<EventRouter>,
+        seats: Vec<Box<dyn RelocatableDomain>>,
+        peers: PeerRegistry,
+        wire: PeerConfig,
+        live: LiveBridge,
     ) -> Self {
         Self { ground, joints, seats, peers: Mutex::new(peers), wire, live, busy: tokio::sync::Mutex::default() }
     }
@@ -109,7 +111,7 @@ impl Room {
         &self.ground.settings
     }
 
-    fn seat(&self, domain: &str) -> Done<&dyn Seat> {
+    fn seat(&self, domain: &str) -> Done<&dyn RelocatableDomain> {
         if !DOMAINS.contains(&domain) {
             return Err(PlacementError::DomainNotFound);
         }
@@ -126,9 +128,9 @@ impl Room {
         loop {
             let (seen, unresolved) = (peer.seen(), peer.unresolved());
             let why = match (seen.as_slice(), unresolved) {
-                ([(_, Seen::Up, _)], _) => return Ok(peer),
+                ([(_, AddressStatus::Up, _)], _) => return Ok(peer),
                 ([], Some(why)) => why.to_string(),
-                ([(_, Seen::Down(why), _)], _) => why.to_string(),
+                ([(_, AddressStatus::Down(why), _)], _) => why.to_string(),
                 ([] | [_], _) => "it is still being connected".to_owned(),
                 (many, _) => {
                     return Err(PlacementError::because(format!(
@@ -137,10 +139,10 @@ impl Room {
                     )));
                 }
             };
-            if begun.elapsed() > CONNECT {
+            if begun.elapsed() > CONNECT_TIMEOUT {
                 return Err(PlacementError::because(format!("{address} cannot be asked: {why}")));
             }
-            tokio::time::sleep(AGAIN / 4).await;
+            tokio::time::sleep(RETRY_DELAY / 4).await;
         }
     }
 
@@ -150,21 +152,21 @@ impl Room {
     }
 
     /// Sets a sign by which another process finds out whether it shares our database or folder.
-    fn sign(&self, domain: &str, mark: &str) -> Done<Sign> {
+    fn sign(&self, domain: &str, mark: &str) -> Done<LocalityProbe> {
         let cannot = |why: String| PlacementError::because(format!("{domain} cannot be moved: {why}"));
         if let Some(server) = self.settings().domain(domain).database.server() {
-            return Mark::set(server, mark).map(Sign::Server).map_err(cannot);
+            return AdvisoryMarker::set(server, mark).map(LocalityProbe::Server).map_err(cannot);
         }
         let file = self.settings().data.join(mark);
         std::fs::write(&file, "").map_err(|why| cannot(format!("{}: {why}", file.display())))?;
-        Ok(Sign::File(file))
+        Ok(LocalityProbe::File(file))
     }
 
     /// Asks whether the other process is ready.
     async fn is_ready(&self, there: &Client<Placement>, domain: &str, give: bool) -> Done<()> {
         let mark = format!(".moving-{}", types::fresh());
         let _sign = self.sign(domain, &mark)?;
-        let request = GetReady {
+        let request = PrepareMove {
             domain: domain.to_owned(),
             give,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -184,7 +186,7 @@ impl Room {
     }
 
     /// Closes a domain that nobody reaches any more.
-    async fn close(&self, domain: &'static str, for_good: bool) -> Done<Handed> {
+    async fn close(&self, domain: &'static str, for_good: bool) -> Done<DatabaseManifest> {
         let store = self.joints.depart(domain, for_good);
         let ground = Arc::clone(&self.ground);
         blocking(move || {
@@ -199,25 +201,25 @@ impl Room {
     }
 
     /// What there is to hand over of a closed domain.
-    async fn hand(&self, domain: &str) -> Done<Handed> {
-        let Some(file) = record::file(self.settings(), domain) else { return Ok(Handed::default()) };
+    async fn hand(&self, domain: &str) -> Done<DatabaseManifest> {
+        let Some(file) = record::file(self.settings(), domain) else { return Ok(DatabaseManifest::default()) };
         blocking(move || {
             store::lone(&file)?;
             let (bytes, sha256) = measure(&file, None).map_err(|why| format!("{}: {why}", file.display()))?;
-            Ok(Handed { bytes, sha256 })
+            Ok(DatabaseManifest { bytes, sha256 })
         })
         .await
     }
 
     /// Opens a domain here.
-    fn open(&self, seat: &dyn Seat) -> Done<()> {
+    fn open(&self, seat: &dyn RelocatableDomain) -> Done<()> {
         let store = seat.open(&self.ground).map_err(|error| PlacementError::because(error.to_string()))?;
         self.joints.arrive(store);
         Ok(())
     }
 
     /// From now on a domain is asked at another process.
-    fn is_there(&self, seat: &dyn Seat, peer: &Arc<Peer>) {
+    fn is_there(&self, seat: &dyn RelocatableDomain, peer: &Arc<Peer>) {
         self.joints.is_there(seat.domain(), peer);
         if seat.domain() == "notifications" {
             self.live.show(peer);
@@ -226,24 +228,24 @@ impl Room {
     }
 
     /// Sends a domain's file.
-    async fn send(&self, there: &Client<Placement>, domain: &str, handed: &Handed) -> Done<()> {
+    async fn send(&self, there: &Client<Placement>, domain: &str, handed: &DatabaseManifest) -> Done<()> {
         let Some(file) = record::file(self.settings(), domain) else { return Ok(()) };
         let mut at = 0;
         while at < handed.bytes {
             let part = read_at(file.clone(), at).await?;
-            let request = TakePart { domain: domain.to_owned(), at, part: BASE64.encode(&part) };
+            let request = UploadChunk { domain: domain.to_owned(), at, part: BASE64.encode(&part) };
             there.call(step(), request).await?;
             at += part.len() as u64;
         }
-        there.call(step(), Seal { domain: domain.to_owned(), file: handed.clone() }).await
+        there.call(step(), FinishUpload { domain: domain.to_owned(), file: handed.clone() }).await
     }
 
     /// Fetches a domain's file, and keeps it beside its place.
-    async fn fetch(&self, there: &Client<Placement>, domain: &str, handed: &Handed) -> Done<()> {
+    async fn fetch(&self, there: &Client<Placement>, domain: &str, handed: &DatabaseManifest) -> Done<()> {
         let Some(file) = record::file(self.settings(), domain) else { return Ok(()) };
         let mut at = 0;
         while at < handed.bytes {
-            let part = there.call(step(), ReadPart { domain: domain.to_owned(), at }).await?;
+            let part = there.call(step(), DownloadChunk { domain: domain.to_owned(), at }).await?;
             let part =
                 BASE64.decode(part).map_err(|why| PlacementError::because(format!("what came is no part: {why}")))?;
             if part.is_empty() {
@@ -260,22 +262,22 @@ impl Room {
     async fn insist(&self, there: &Client<Placement>, domain: &str) -> Done<()> {
         let begun = Instant::now();
         loop {
-            match there.call(step(), OpenDomain { domain: domain.to_owned() }).await {
-                Err(PlacementError::Failure(failure)) if begun.elapsed() < INSIST => {
+            match there.call(step(), StartDomain { domain: domain.to_owned() }).await {
+                Err(PlacementError::Common(failure)) if begun.elapsed() < START_RETRY_FOR => {
                     log::warn!("{domain}: the process it was moved to does not answer yet: {failure}");
-                    tokio::time::sleep(AGAIN).await;
+                    tokio::time::sleep(RETRY_DELAY).await;
                 }
                 done => return done,
             }
         }
     }
 
-    fn record(&self, domain: &str, place: &Place) -> Done<()> {
+    fn record(&self, domain: &str, place: &DomainLocation) -> Done<()> {
         record::write(self.settings(), domain, place).map_err(PlacementError::because)
     }
 
     /// From here to another process.
-    async fn move_out(self: &Arc<Self>, seat: &dyn Seat, address: &Address) -> Done<Moved> {
+    async fn move_out(self: &Arc<Self>, seat: &dyn RelocatableDomain, address: &Address) -> Done<Moved> {
         let domain = seat.domain();
         let peer = self.peer(address).await?;
         let there = Self::there(&peer);
@@ -285,7 +287,7 @@ impl Room {
         let decided = async {
             let handed = self.close(domain, false).await?;
             self.send(&there, domain, &handed).await?;
-            self.record(domain, &Place::Remote(address.clone()))?;
+            self.record(domain, &DomainLocation::Remote(address.clone()))?;
             Ok(handed)
         };
         let handed = match decided.await {
@@ -294,7 +296,7 @@ impl Room {
         };
         match self.insist(&there, domain).await {
             Ok(()) => self.is_there(seat, &peer),
-            Err(refusal @ PlacementError::Failure(_)) => {
+            Err(refusal @ PlacementError::Common(_)) => {
                 self.is_there(seat, &peer);
                 actix::spawn(remind(Arc::clone(self), domain, address.clone()));
                 let reason =
@@ -302,7 +304,7 @@ impl Room {
                 return Err(PlacementError::because(reason));
             }
             Err(refusal) => {
-                self.record(domain, &Place::Local)?;
+                self.record(domain, &DomainLocation::Local)?;
                 return self.stays(seat, refusal);
             }
         }
@@ -310,13 +312,13 @@ impl Room {
     }
 
     /// A domain that could not be moved goes on here.
-    fn stays(&self, seat: &dyn Seat, refusal: PlacementError) -> Done<Moved> {
+    fn stays(&self, seat: &dyn RelocatableDomain, refusal: PlacementError) -> Done<Moved> {
         self.open(seat)?;
         Err(refusal)
     }
 
     /// From another process to here.
-    async fn move_in(&self, seat: &dyn Seat) -> Done<Moved> {
+    async fn move_in(&self, seat: &dyn RelocatableDomain) -> Done<Moved> {
         let domain = seat.domain();
         let address = match seat.elsewhere() {
             Some(peer) => peer.address().clone(),
@@ -328,12 +330,12 @@ impl Room {
         let (begun, mut paused) = (Instant::now(), seat.pause());
         drained(domain, &mut paused).await?;
         let opened = async {
-            let handed = there.call(step(), CloseDomain { domain: domain.to_owned() }).await?;
+            let handed = there.call(step(), StopDomain { domain: domain.to_owned() }).await?;
             self.fetch(&there, domain, &handed).await?;
-            self.record(domain, &Place::Local)?;
+            self.record(domain, &DomainLocation::Local)?;
             if let Err(refusal) = self.adopt(domain).and_then(|()| self.open(seat)) {
                 // Nothing was written here, so what is there is still the whole.
-                self.record(domain, &Place::Remote(address))?;
+                self.record(domain, &DomainLocation::Remote(address))?;
                 return Err(refusal);
             }
             Ok(handed)
@@ -356,8 +358,8 @@ impl Room {
     }
 }
 
-fn step() -> Ctx {
-    Ctx::domain(NAME).within(STEP)
+fn step() -> RequestContext {
+    RequestContext::internal(NAME).with_timeout(STEP_TIMEOUT)
 }
 
 fn moved(domain: &str, place: String, bytes: u64, begun: Instant) -> Moved {
@@ -366,11 +368,11 @@ fn moved(domain: &str, place: String, bytes: u64, begun: Instant) -> Moved {
     Moved { domain: domain.to_owned(), place, bytes, paused_ms }
 }
 
-async fn drained(domain: &str, paused: &mut Box<dyn Paused>) -> Done<()> {
-    if paused.drained(DRAIN).await {
+async fn drained(domain: &str, paused: &mut Box<dyn PausedDomain>) -> Done<()> {
+    if paused.drained(DRAIN_TIMEOUT).await {
         return Ok(());
     }
-    let seconds = DRAIN.as_secs();
+    let seconds = DRAIN_TIMEOUT.as_secs();
     Err(PlacementError::because(format!("{domain} has calls under way that did not end within {seconds} s; try again")))
 }
 
@@ -379,7 +381,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + 
         Ok(done) => done.map_err(PlacementError::because),
         Err(lost) => {
             log::error!("a step of a move was lost: {lost}");
-            Err(Failure::Internal.into())
+            Err(CommonError::Internal.into())
         }
     }
 }
@@ -390,7 +392,7 @@ async fn read_at(file: PathBuf, at: u64) -> Done<Vec<u8>> {
             let mut input = std::fs::File::open(&file)?;
             input.seek(SeekFrom::Start(at))?;
             let mut part = Vec::new();
-            input.take(PART as u64).read_to_end(&mut part)?;
+            input.take(CHUNK_BYTES as u64).read_to_end(&mut part)?;
             Ok::<_, std::io::Error>(part)
         };
         read().map_err(|why| format!("{}: {why}", file.display()))
@@ -419,7 +421,7 @@ async fn write_at(file: PathBuf, at: u64, part: Vec<u8>) -> Done<()> {
 }
 
 /// Makes sure that what has come is what was sent, and keeps it durably beside its place.
-async fn keep(file: PathBuf, handed: Handed) -> Done<()> {
+async fn keep(file: PathBuf, handed: DatabaseManifest) -> Done<()> {
     blocking(move || {
         let (draft, whole) = (record::arriving(&file), record::arrived(&file));
         let (bytes, sha256) = measure(&draft, None).map_err(|why| format!("{}: {why}", draft.display()))?;
@@ -436,31 +438,31 @@ async fn keep(file: PathBuf, handed: Handed) -> Done<()> {
     .await
 }
 
-async fn move_domain(room: Arc<Room>, _: Ctx, request: MoveDomain) -> Done<Moved> {
+async fn move_domain(state: Arc<RelocationState>, _: RequestContext, request: MoveDomain) -> Done<Moved> {
     let MoveDomain { domain, to } = request;
-    let seat = room.seat(&domain)?;
-    let place: Place = to.parse().map_err(|wrong| types::FieldError::new("to", "invalid", wrong))?;
+    let seat = state.seat(&domain)?;
+    let place: DomainLocation = to.parse().map_err(|wrong| types::FieldError::new("to", "invalid", wrong))?;
     match place {
-        Place::Local if seat.is_here() => return Ok(there_already(&domain, "local".to_owned())),
-        Place::Remote(address) if seat.elsewhere().is_some_and(|peer| *peer.address() == address) => {
+        DomainLocation::Local if seat.is_here() => return Ok(there_already(&domain, "local".to_owned())),
+        DomainLocation::Remote(address) if seat.elsewhere().is_some_and(|peer| *peer.address() == address) => {
             return Ok(there_already(&domain, address.to_string()));
         }
-        Place::Remote(_) if !seat.is_here() => {
+        DomainLocation::Remote(_) if !seat.is_here() => {
             return Err(PlacementError::because(format!("{domain} is not here; bring it here first, then move it on")));
         }
-        Place::Local | Place::Remote(_) => {}
-        Place::Elsewhere | Place::Standby | Place::Off => {
+        DomainLocation::Local | DomainLocation::Remote(_) => {}
+        DomainLocation::RemoteUnspecified | DomainLocation::Standby | DomainLocation::Off => {
             let wrong = "must be local, or where the other process answers gRPC: http://HOST:PORT".to_owned();
             return Err(types::FieldError::new("to", "invalid", wrong).into());
         }
     }
     // Whoever asked may go away; a move that has begun is brought to its end.
-    to_its_end(async move {
-        let Ok(_alone) = room.busy.try_lock() else { return Err(PlacementError::MoveInProgress) };
-        let seat = room.seat(&domain)?;
+    spawn_detached(async move {
+        let Ok(_alone) = state.busy.try_lock() else { return Err(PlacementError::MoveInProgress) };
+        let seat = state.seat(&domain)?;
         match place {
-            Place::Remote(address) => room.move_out(seat, &address).await,
-            _ => room.move_in(seat).await,
+            DomainLocation::Remote(address) => state.move_out(seat, &address).await,
+            _ => state.move_in(seat).await,
         }
     })
     .await
@@ -470,8 +472,8 @@ fn there_already(domain: &str, place: String) -> Moved {
     Moved { domain: domain.to_owned(), place, bytes: 0, paused_ms: 0 }
 }
 
-async fn get_ready(room: Arc<Room>, _: Ctx, request: GetReady) -> Done<()> {
-    let GetReady { domain, give, version, mark, schema, secret } = request;
+async fn get_ready(state: Arc<RelocationState>, _: RequestContext, request: PrepareMove) -> Done<()> {
+    let PrepareMove { domain, give, version, mark, schema, secret } = request;
     let no = |reason: String| Err(PlacementError::because(reason));
     let own = env!("CARGO_PKG_VERSION");
     if version != own {
@@ -479,9 +481,9 @@ async fn get_ready(room: Arc<Room>, _: Ctx, request: GetReady) -> Done<()> {
             "the other process is of version {own} and this one of {version}; bring both to one version"
         ));
     }
-    let settings = room.settings();
+    let settings = state.settings();
     let database = &settings.domain(&domain).database;
-    let seat = match room.seat(&domain) {
+    let seat = match state.seat(&domain) {
         Ok(seat) if give && seat.is_here() => seat,
         Ok(seat) if !give && !seat.is_here() && seat.elsewhere().is_none() => seat,
         Err(PlacementError::DomainNotFound) => return Err(PlacementError::DomainNotFound),
@@ -495,7 +497,7 @@ async fn get_ready(room: Arc<Room>, _: Ctx, request: GetReady) -> Done<()> {
             ));
         }
     };
-    if room.secret(seat.domain())? != secret {
+    if state.secret(seat.domain())? != secret {
         return no("the other process signs with another secret: set MERCAT_SECRET to the same in both".to_owned());
     }
     match (database.server().cloned(), schema) {
@@ -504,7 +506,7 @@ async fn get_ready(room: Arc<Room>, _: Ctx, request: GetReady) -> Done<()> {
         }
         (None, None) => Ok(()),
         (Some(server), Some(schema)) if server.schema(seat.domain()) == schema => {
-            let seen = blocking(move || Mark::is_seen(&server, &mark)).await?;
+            let seen = blocking(move || AdvisoryMarker::is_seen(&server, &mark)).await?;
             if seen { Ok(()) } else { no("the other process uses another PostgreSQL database".to_owned()) }
         }
         (Some(_), Some(schema)) => no(format!("the other process does not use the schema {schema}")),
@@ -515,18 +517,19 @@ async fn get_ready(room: Arc<Room>, _: Ctx, request: GetReady) -> Done<()> {
 }
 
 /// The file of a domain that waits here.
-fn waiting(room: &Room, domain: &str) -> Done<PathBuf> {
-    let seat = room.seat(domain)?;
+fn waiting(state: &RelocationState, domain: &str) -> Done<PathBuf> {
+    let seat = state.seat(domain)?;
     if seat.is_here() || seat.elsewhere().is_some() {
         return Err(PlacementError::because(format!("{domain} does not wait to be moved here")));
     }
-    record::file(room.settings(), domain)
+    record::file(state.settings(), domain)
         .ok_or_else(|| PlacementError::because(format!("{domain} is not in a file here")))
 }
 
-async fn take_part(room: Arc<Room>, _: Ctx, request: TakePart) -> Done<()> {
-    let file = waiting(&room, &request.domain)?;
-    let part = Some(request.part).filter(|part| part.len() <= PART_MAX).and_then(|part| BASE64.decode(part).ok());
+async fn take_part(state: Arc<RelocationState>, _: RequestContext, request: UploadChunk) -> Done<()> {
+    let file = waiting(&state, &request.domain)?;
+    let part =
+        Some(request.part).filter(|part| part.len() <= CHUNK_BASE64_MAX).and_then(|part| BASE64.decode(part).ok());
     let Some(part) = part else { return Err(PlacementError::because("this is no part of a database")) };
     if request.at == 0 {
         // What an earlier move left unopened was not decided, and never will be.
@@ -536,48 +539,48 @@ async fn take_part(room: Arc<Room>, _: Ctx, request: TakePart) -> Done<()> {
     write_at(record::arriving(&file), request.at, part).await
 }
 
-async fn seal(room: Arc<Room>, _: Ctx, request: Seal) -> Done<()> {
-    let file = waiting(&room, &request.domain)?;
+async fn seal(state: Arc<RelocationState>, _: RequestContext, request: FinishUpload) -> Done<()> {
+    let file = waiting(&state, &request.domain)?;
     let whole = record::arrived(&file);
     if !record::arriving(&file).exists() && whole.exists() {
         // Asked again, because the first answer was lost.
         let (bytes, sha256) = blocking(move || measure(&whole, None).map_err(|why| why.to_string())).await?;
-        if (Handed { bytes, sha256 }) == request.file {
+        if (DatabaseManifest { bytes, sha256 }) == request.file {
             return Ok(());
         }
     }
     keep(file, request.file).await
 }
 
-async fn open_domain(room: Arc<Room>, _: Ctx, request: OpenDomain) -> Done<()> {
-    let seat = room.seat(&request.domain)?;
+async fn open_domain(state: Arc<RelocationState>, _: RequestContext, request: StartDomain) -> Done<()> {
+    let seat = state.seat(&request.domain)?;
     if seat.is_here() {
         return Ok(());
     }
-    if let Some(file) = record::file(room.settings(), seat.domain()) {
+    if let Some(file) = record::file(state.settings(), seat.domain()) {
         if !file.exists() && !record::arrived(&file).exists() {
             return Err(PlacementError::because(format!("there is no database of {} in that process", seat.domain())));
         }
-        room.adopt(seat.domain())?;
+        state.adopt(seat.domain())?;
     }
-    room.open(seat)?;
-    room.record(seat.domain(), &Place::Local)?;
+    state.open(seat)?;
+    state.record(seat.domain(), &DomainLocation::Local)?;
     log::info!("{} was moved here", seat.domain());
     Ok(())
 }
 
-async fn close_domain(room: Arc<Room>, _: Ctx, request: CloseDomain) -> Done<Handed> {
-    let Ok(_alone) = room.busy.try_lock() else { return Err(PlacementError::MoveInProgress) };
-    let seat = room.seat(&request.domain)?;
+async fn close_domain(state: Arc<RelocationState>, _: RequestContext, request: StopDomain) -> Done<DatabaseManifest> {
+    let Ok(_alone) = state.busy.try_lock() else { return Err(PlacementError::MoveInProgress) };
+    let seat = state.seat(&request.domain)?;
     let domain = seat.domain();
     if !seat.is_here() {
-        return room.hand(domain).await;
+        return state.hand(domain).await;
     }
     let mut paused = seat.pause();
     drained(domain, &mut paused).await?;
-    let recorded = room.record(domain, &Place::Standby);
+    let recorded = state.record(domain, &DomainLocation::Standby);
     let closed = match recorded {
-        Ok(()) => room.close(domain, true).await,
+        Ok(()) => state.close(domain, true).await,
         Err(refusal) => Err(refusal),
     };
     match closed {
@@ -587,41 +590,45 @@ async fn close_domain(room: Arc<Room>, _: Ctx, request: CloseDomain) -> Done<Han
             Ok(handed)
         }
         Err(refusal) => {
-            room.open(seat)?;
-            room.record(domain, &Place::Local)?;
+            state.open(seat)?;
+            state.record(domain, &DomainLocation::Local)?;
             Err(refusal)
         }
     }
 }
 
-async fn read_part(room: Arc<Room>, _: Ctx, request: ReadPart) -> Done<String> {
-    let file = waiting(&room, &request.domain)?;
+async fn read_part(state: Arc<RelocationState>, _: RequestContext, request: DownloadChunk) -> Done<String> {
+    let file = waiting(&state, &request.domain)?;
     Ok(BASE64.encode(read_at(file, request.at).await?))
 }
 
 /// Tells every process of what was moved to it: a crash may have come between the decision and that word.
-async fn remind_all(room: Arc<Room>) {
-    let Ok(places) = record::read(room.settings()) else { return };
+async fn remind_all(state: Arc<RelocationState>) {
+    let Ok(places) = record::read(state.settings()) else { return };
     for (domain, place) in places {
-        if let (Place::Remote(address), Ok(seat)) = (place, room.seat(&domain)) {
-            actix::spawn(remind(Arc::clone(&room), seat.domain(), address));
+        if let (DomainLocation::Remote(address), Ok(seat)) = (place, state.seat(&domain)) {
+            actix::spawn(remind(Arc::clone(&state), seat.domain(), address));
         }
     }
 }
 
-async fn remind(room: Arc<Room>, domain: &'static str, address: Address) {
+async fn remind(state: Arc<RelocationState>, domain: &'static str, address: Address) {
     loop {
-        let said = match room.peer(&address).await {
-            Ok(peer) => Room::there(&peer).call(step(), OpenDomain { domain: domain.to_owned() }).await,
+        let said = match state.peer(&address).await {
+            Ok(peer) => RelocationState::there(&peer).call(step(), StartDomain { domain: domain.to_owned() }).await,
             Err(refusal) => Err(refusal),
         };
         // It may have been moved on meanwhile.
-        let still = room.seat(domain).ok().and_then(Seat::elsewhere).is_some_and(|peer| *peer.address() == address);
+        let still = state
+            .seat(domain)
+            .ok()
+            .and_then(RelocatableDomain::elsewhere)
+            .is_some_and(|peer| *peer.address() == address);
         match said {
             Ok(()) => return,
             Err(_) if !still => return,
             Err(failure) => log::warn!("{domain} was moved to {address}, which does not have it open: {failure}"),
         }
-        tokio::time::sleep(REMIND_EVERY).await;
+        tokio::time::sleep(NOTIFY_INTERVAL).await;
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::messaging::{DomainError, ErrorKind, Failure};
+use crate::messaging::{CommonError, DomainError, ErrorKind};
 use crate::types::FieldError;
 
 /// Why a domain was not moved. Unless it says otherwise, it is where it was and goes on there.
@@ -24,10 +24,10 @@ pub enum PlacementError {
     /// What can happen to any request.
     #[error(transparent)]
     #[serde(untagged)]
-    Failure(#[from] Failure),
+    Common(#[from] CommonError),
 }
 
-crate::failures_become!(PlacementError);
+crate::impl_from_common_errors!(PlacementError);
 
 impl PlacementError {
     /// Says what is in the way.
@@ -41,13 +41,13 @@ impl DomainError for PlacementError {
         match self {
             Self::DomainNotFound => ErrorKind::NotFound,
             Self::CannotMove { .. } | Self::MoveInProgress => ErrorKind::Conflict,
-            Self::Failure(failure) => failure.kind(),
+            Self::Common(failure) => failure.kind(),
         }
     }
 
     fn fields(&self) -> &[FieldError] {
         match self {
-            Self::Failure(failure) => failure.fields(),
+            Self::Common(failure) => failure.fields(),
             _ => &[],
         }
     }

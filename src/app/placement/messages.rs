@@ -29,7 +29,7 @@ pub struct Moved {
 
 /// Asks another process whether it could take a domain over, or give it away. Changes nothing.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct GetReady {
+pub struct PrepareMove {
     /// Which.
     pub domain: String,
     /// Whether it is to give it away, and not to take it.
@@ -46,7 +46,7 @@ pub struct GetReady {
 
 /// Takes a part of a domain's database.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct TakePart {
+pub struct UploadChunk {
     /// Which domain.
     pub domain: String,
     /// Where in the file it stands, in bytes. The one at 0 begins anew.
@@ -57,30 +57,30 @@ pub struct TakePart {
 
 /// Says that all parts were sent. What is there is kept, durably, until the domain is opened.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Seal {
+pub struct FinishUpload {
     /// Which domain.
     pub domain: String,
     /// What was sent.
-    pub file: Handed,
+    pub file: DatabaseManifest,
 }
 
 /// Opens a domain whose database is there: from now on it is this process's. One that is open stays so.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct OpenDomain {
+pub struct StartDomain {
     /// Which.
     pub domain: String,
 }
 
 /// Closes a domain, so that it can be opened elsewhere. One that is closed stays so.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct CloseDomain {
+pub struct StopDomain {
     /// Which.
     pub domain: String,
 }
 
 /// What is handed over of a domain's database.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Handed {
+pub struct DatabaseManifest {
     /// Bytes of its file; none when it is on a server.
     pub bytes: u64,
     /// SHA-256 of the file, in hex.
@@ -89,7 +89,7 @@ pub struct Handed {
 
 /// Reads a part of a closed domain's database.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ReadPart {
+pub struct DownloadChunk {
     /// Which domain.
     pub domain: String,
     /// From where in the file, in bytes.
@@ -98,10 +98,10 @@ pub struct ReadPart {
 
 crate::requests! { PlacementError;
     "placement.MoveDomain": MoveDomain => Moved, once, |_| Access::Admin;
-    "placement.GetReady": GetReady => (), retry, |_| Access::Domains;
-    "placement.TakePart": TakePart => (), retry, |_| Access::Domains;
-    "placement.Seal": Seal => (), retry, |_| Access::Domains;
-    "placement.OpenDomain": OpenDomain => (), retry, |_| Access::Domains;
-    "placement.CloseDomain": CloseDomain => Handed, retry, |_| Access::Domains;
-    "placement.ReadPart": ReadPart => String, retry, |_| Access::Domains;
+    "placement.PrepareMove": PrepareMove => (), retry, |_| Access::Internal;
+    "placement.UploadChunk": UploadChunk => (), retry, |_| Access::Internal;
+    "placement.FinishUpload": FinishUpload => (), retry, |_| Access::Internal;
+    "placement.StartDomain": StartDomain => (), retry, |_| Access::Internal;
+    "placement.StopDomain": StopDomain => DatabaseManifest, retry, |_| Access::Internal;
+    "placement.DownloadChunk": DownloadChunk => String, retry, |_| Access::Internal;
 }

@@ -23,13 +23,13 @@ mod record;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::Live;
-use super::joints::Joints;
-use super::seat::Seat;
-use crate::ground::Ground;
+use super::LiveBridge;
+use super::joints::EventRouter;
+use super::seat::RelocatableDomain;
+use crate::ground::DomainRuntime;
 use crate::messaging::Client;
-use crate::messaging::grpc::{Peers, Wire};
-use crate::settings::{PLACES, Place, Settings};
+use crate::messaging::grpc::{PeerConfig, PeerRegistry};
+use crate::settings::{DomainLocation, PLACES_FILE, Settings};
 use crate::store::OpenError;
 
 pub use actor::Placement;
@@ -42,12 +42,12 @@ pub const NAME: &str = "placement";
 const IN_FLIGHT_MAX: usize = 64;
 
 /// Where domains were moved before this start; what a crash cut short is finished.
-pub fn moved(settings: &Settings) -> Result<BTreeMap<String, Place>, OpenError> {
-    let fail = |reason| OpenError { domain: NAME, file: settings.data.join(PLACES), reason };
+pub fn moved(settings: &Settings) -> Result<BTreeMap<String, DomainLocation>, OpenError> {
+    let fail = |reason| OpenError { domain: NAME, file: settings.data.join(PLACES_FILE), reason };
     let places = record::read(settings).map_err(fail)?;
     for (domain, place) in &places {
-        if let Place::Remote(address) = place {
-            log::info!("{domain} was moved to {address} while the shop ran; {PLACES} in the data folder says so");
+        if let DomainLocation::Remote(address) = place {
+            log::info!("{domain} was moved to {address} while the shop ran; {PLACES_FILE} in the data folder says so");
         }
     }
     record::finish(settings, &places).map_err(fail)?;
@@ -56,12 +56,12 @@ pub fn moved(settings: &Settings) -> Result<BTreeMap<String, Place>, OpenError> 
 
 /// Opens the placement of this process.
 pub fn open(
-    ground: &Arc<Ground>,
-    joints: Arc<Joints>,
-    seats: Vec<Box<dyn Seat>>,
-    (peers, wire): (Peers, Wire),
-    live: Live,
+    ground: &Arc<DomainRuntime>,
+    joints: Arc<EventRouter>,
+    seats: Vec<Box<dyn RelocatableDomain>>,
+    (peers, wire): (PeerRegistry, PeerConfig),
+    live: LiveBridge,
 ) -> Client<Placement> {
-    let room = Arc::new(actor::Room::new(Arc::clone(ground), joints, seats, peers, wire, live));
-    ground.start_with(NAME, IN_FLIGHT_MAX, move || Placement { room })
+    let state = Arc::new(actor::RelocationState::new(Arc::clone(ground), joints, seats, peers, wire, live));
+    ground.start_with(NAME, IN_FLIGHT_MAX, move || Placement { state })
 }

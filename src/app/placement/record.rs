@@ -7,15 +7,15 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::settings::{DOMAINS, PLACES, Place, Settings};
+use crate::settings::{DOMAINS, DomainLocation, PLACES_FILE, Settings};
 use crate::store::files::{remove, rename, sync_folder, with_ending, write_whole};
 
 const HEAD: &str =
     "# Where domains were moved while the shop ran. Written by mercat; it outweighs every other setting.\n";
 
 /// Where domains were moved.
-pub fn read(settings: &Settings) -> Result<BTreeMap<String, Place>, String> {
-    let file = settings.data.join(PLACES);
+pub fn read(settings: &Settings) -> Result<BTreeMap<String, DomainLocation>, String> {
+    let file = settings.data.join(PLACES_FILE);
     let text = match std::fs::read_to_string(&file) {
         Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
         text => text.map_err(|why| format!("{}: {why}", file.display()))?,
@@ -26,19 +26,19 @@ pub fn read(settings: &Settings) -> Result<BTreeMap<String, Place>, String> {
 }
 
 /// Records durably where a domain is from now on.
-pub fn write(settings: &Settings, domain: &str, place: &Place) -> Result<(), String> {
+pub fn write(settings: &Settings, domain: &str, place: &DomainLocation) -> Result<(), String> {
     let mut places = read(settings)?;
     places.insert(domain.to_owned(), place.clone());
     let mut text = HEAD.to_owned();
     for (domain, place) in &places {
         let place = match place {
-            Place::Local => "local".to_owned(),
-            Place::Remote(address) => address.to_string(),
-            Place::Standby | Place::Elsewhere | Place::Off => "standby".to_owned(),
+            DomainLocation::Local => "local".to_owned(),
+            DomainLocation::Remote(address) => address.to_string(),
+            DomainLocation::Standby | DomainLocation::RemoteUnspecified | DomainLocation::Off => "standby".to_owned(),
         };
         text.push_str(&format!("\n[{domain}]\nplace = \"{place}\"\n"));
     }
-    let file = settings.data.join(PLACES);
+    let file = settings.data.join(PLACES_FILE);
     write_whole(&file, text.as_bytes()).map_err(|why| format!("{} cannot be written: {why}", file.display()))
 }
 
@@ -72,8 +72,8 @@ pub fn adopt(file: &Path) -> io::Result<()> {
 }
 
 /// Finishes what a crash cut short after it was decided.
-pub fn finish(settings: &Settings, places: &BTreeMap<String, Place>) -> Result<(), String> {
-    for (domain, _) in places.iter().filter(|(_, place)| **place == Place::Local) {
+pub fn finish(settings: &Settings, places: &BTreeMap<String, DomainLocation>) -> Result<(), String> {
+    for (domain, _) in places.iter().filter(|(_, place)| **place == DomainLocation::Local) {
         if let Some(file) = file(settings, domain) {
             adopt(&file).map_err(|why| format!("{}: {why}", file.display()))?;
         }
@@ -90,12 +90,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let settings = Settings::for_test(dir.path());
         assert!(read(&settings).unwrap().is_empty());
-        let there: Place = "http://payments:50051".parse().unwrap();
+        let there: DomainLocation = "http://payments:50051".parse().unwrap();
         write(&settings, "payments", &there).unwrap();
-        write(&settings, "mailer", &Place::Standby).unwrap();
-        write(&settings, "mailer", &Place::Local).unwrap();
+        write(&settings, "mailer", &DomainLocation::Standby).unwrap();
+        write(&settings, "mailer", &DomainLocation::Local).unwrap();
         let places = read(&settings).unwrap();
-        assert_eq!((places.len(), &places["payments"], &places["mailer"]), (2, &there, &Place::Local));
+        assert_eq!((places.len(), &places["payments"], &places["mailer"]), (2, &there, &DomainLocation::Local));
     }
 
     #[test]
@@ -106,10 +106,10 @@ mod tests {
         std::fs::write(&file, "old").unwrap();
         std::fs::write(with_ending(&file, "-wal"), "old journal").unwrap();
         std::fs::write(arrived(&file), "new").unwrap();
-        let standby = BTreeMap::from([("payments".to_owned(), Place::Standby)]);
+        let standby = BTreeMap::from([("payments".to_owned(), DomainLocation::Standby)]);
         finish(&settings, &standby).unwrap();
         assert_eq!(std::fs::read(&file).unwrap(), b"old");
-        let local = BTreeMap::from([("payments".to_owned(), Place::Local)]);
+        let local = BTreeMap::from([("payments".to_owned(), DomainLocation::Local)]);
         for _ in 0..2 {
             if super::file(&settings, "payments").is_some() {
                 finish(&settings, &local).unwrap();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use actix::{Actor, Context, Supervised};
 
-use super::checkout::{self, Room, from_catalog};
+use super::checkout::{self, CartState, from_catalog};
 use super::model::{self, CheckoutState, Line};
 use super::store::{self, ItemRow};
 use super::*;
@@ -14,31 +14,31 @@ use crate::contract::payments::{
     GetInvoice, Invoice, InvoiceExpired, InvoicePaid, InvoiceStatus, InvoiceVoided, PaymentsError, VoidInvoice,
 };
 use crate::contract::users::UserErased;
-use crate::events::{Deliver, Delivery};
-use crate::ground::{now_and_every, to_its_end};
-use crate::messaging::{Ctx, Failure, Role};
-use crate::store::{Audit, Audited, Conn, Touch, Tx};
-use crate::types::{CartItemId, CheckoutId, Fields, InvoiceId, ProductId, UserId};
+use crate::events::{DeliverEvents, EventEnvelope};
+use crate::ground::{spawn_detached, spawn_leader_interval};
+use crate::messaging::{CommonError, RequestContext, Role};
+use crate::store::{CheckInvariants, Conn, InvariantReport, LockSet, Tx};
+use crate::types::{CartItemId, CheckoutId, InvoiceId, ProductId, UserId, Validator};
 
 /// How often unfinished checkouts are looked for.
-const EVERY: Duration = Duration::from_secs(2);
+const RESUME_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The actor of this domain.
-pub struct Carts {
-    pub(super) room: Arc<Room>,
+pub struct CartActor {
+    pub(super) state: Arc<CartState>,
 }
 
-impl Actor for Carts {
+impl Actor for CartActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        now_and_every(ctx, &self.room.store, &self.room, EVERY, Room::look_around);
+        spawn_leader_interval(ctx, &self.state.store, &self.state, RESUME_INTERVAL, CartState::look_around);
     }
 }
 
-impl Supervised for Carts {}
+impl Supervised for CartActor {}
 
-crate::answers! { Carts;
+crate::handlers! { CartActor;
     AddItem => add_item,
     GetItem => get_item,
     SetQuantity => set_quantity,
@@ -46,25 +46,25 @@ crate::answers! { Carts;
     GetCart => get_cart,
     Checkout => check_out,
     CancelCheckout => cancel_checkout,
-    Deliver => deliver,
-    Audit => audit,
-    AuditCheckouts => audit_checkouts,
+    DeliverEvents => on_events,
+    CheckInvariants => audit,
+    ListCheckoutFacts => audit_checkouts,
 }
 
 /// What a change of one user's cart touches: its lines and its checkouts.
-pub fn of_cart(user: UserId) -> Touch {
-    Touch::only("cart", user)
+pub fn of_cart(user: UserId) -> LockSet {
+    LockSet::key("cart", user)
 }
 
 /// The products as they are sold this moment.
-async fn offers(room: &Room, ctx: &Ctx, product_ids: Vec<ProductId>) -> Result<Vec<Offer>, CartError> {
-    let onward = ctx.onward(room.store.domain(), None);
-    room.catalog.call(onward, GetOffers { product_ids }).await.map_err(from_catalog)
+async fn offers(state: &CartState, ctx: &RequestContext, product_ids: Vec<ProductId>) -> Result<Vec<Offer>, CartError> {
+    let onward = ctx.for_downstream_call(state.store.domain(), None);
+    state.catalog.call(onward, GetOffers { product_ids }).await.map_err(from_catalog)
 }
 
 /// The one product, if it can be bought.
-async fn offer(room: &Room, ctx: &Ctx, product: ProductId) -> Result<Offer, CartError> {
-    model::for_sale(offers(room, ctx, vec![product]).await?.into_iter().next())
+async fn offer(state: &CartState, ctx: &RequestContext, product: ProductId) -> Result<Offer, CartError> {
+    model::for_sale(offers(state, ctx, vec![product]).await?.into_iter().next())
 }
 
 /// Refuses when a checkout freezes the cart.
@@ -85,13 +85,18 @@ fn refuse_mixture(tx: &mut Tx<'_>, row: &ItemRow) -> Result<(), CartError> {
 
 /// Does `work`; and once more if only a checkout stood in its way whose invoice has meanwhile been paid or has ended,
 /// while the event that says so is still on its way. Who pays and shops on at once is not told that the checkout runs.
-async fn past_ended_checkout<T, F>(room: &Room, ctx: &Ctx, user: UserId, work: impl Fn() -> F) -> Result<T, CartError>
+async fn past_ended_checkout<T, F>(
+    state: &CartState,
+    ctx: &RequestContext,
+    user: UserId,
+    work: impl Fn() -> F,
+) -> Result<T, CartError>
 where
     F: Future<Output = Result<T, CartError>>,
 {
     match work().await {
         Err(CartError::CheckoutInProgress { invoice_id: Some(invoice_id) })
-            if ended_meanwhile(room, ctx, user, invoice_id).await? =>
+            if ended_meanwhile(state, ctx, user, invoice_id).await? =>
         {
             work().await
         }
@@ -100,36 +105,42 @@ where
 }
 
 /// Whether the checkout of the user's cart that waits for this invoice has ended; if so, the cart is free afterwards.
-async fn ended_meanwhile(room: &Room, ctx: &Ctx, user: UserId, invoice_id: InvoiceId) -> Result<bool, CartError> {
-    let onward = ctx.onward(room.store.domain(), None);
-    let state = match room.payments.call(onward, GetInvoice { invoice_id }).await.map(|invoice| invoice.status) {
+async fn ended_meanwhile(
+    state: &CartState,
+    ctx: &RequestContext,
+    user: UserId,
+    invoice_id: InvoiceId,
+) -> Result<bool, CartError> {
+    let onward = ctx.for_downstream_call(state.store.domain(), None);
+    let end_state = match state.payments.call(onward, GetInvoice { invoice_id }).await.map(|invoice| invoice.status) {
         Ok(InvoiceStatus::Paid | InvoiceStatus::Refunded) => CheckoutState::Paid,
         Ok(InvoiceStatus::Expired | InvoiceStatus::Void) => CheckoutState::Cancelled,
         // Not even payments can say: the checkout counts as running.
         Ok(InvoiceStatus::Open) | Err(_) => return Ok(false),
     };
-    let row = room.store.read(move |conn| Ok::<_, CartError>(store::alive(conn, user)?)).await?;
+    let row = state.store.read(move |conn| Ok::<_, CartError>(store::alive(conn, user)?)).await?;
     if let Some(row) = row.filter(|row| row.invoice_id == Some(invoice_id)) {
-        room.store.write_on(of_cart(user), move |tx| end(tx, row.id, state)).await?;
+        state.store.write_locked(of_cart(user), move |tx| end(tx, row.id, end_state)).await?;
     }
     Ok(true)
 }
 
-async fn add_item(room: Arc<Room>, ctx: Ctx, request: AddItem) -> Result<CartItem, CartError> {
+async fn add_item(state: Arc<CartState>, ctx: RequestContext, request: AddItem) -> Result<CartItem, CartError> {
     let user = request.user_id;
-    let mut fields = Fields::new();
+    let mut fields = Validator::new();
     fields.quantity("quantity", request.quantity);
     fields.done()?;
-    let put_in = || put_in(Arc::clone(&room), ctx.clone(), request.clone());
+    let put_in = || put_in(Arc::clone(&state), ctx.clone(), request.clone());
     // A repetition must not stumble over a price or a stock that has changed since.
-    room.store.once(&ctx, &request, || past_ended_checkout(&room, &ctx, user, put_in)).await
+    state.store.run_idempotent(&ctx, &request, || past_ended_checkout(&state, &ctx, user, put_in)).await
 }
 
-async fn put_in(room: Arc<Room>, ctx: Ctx, request: AddItem) -> Result<CartItem, CartError> {
-    let offer = offer(&room, &ctx, request.product_id).await?;
+async fn put_in(state: Arc<CartState>, ctx: RequestContext, request: AddItem) -> Result<CartItem, CartError> {
+    let offer = offer(&state, &ctx, request.product_id).await?;
     let (user, quantity) = (request.user_id, request.quantity);
-    room.store
-        .write_once_on(of_cart(user), &ctx, &request, move |tx| {
+    state
+        .store
+        .write_idempotent_locked(of_cart(user), &ctx, &request, move |tx| {
             refuse_frozen(tx.conn, user)?;
             let row = ItemRow {
                 id: CartItemId::new(),
@@ -161,41 +172,50 @@ async fn put_in(room: Arc<Room>, ctx: Ctx, request: AddItem) -> Result<CartItem,
         .await
 }
 
-async fn get_item(room: Arc<Room>, ctx: Ctx, request: GetItem) -> Result<CartItem, CartError> {
+async fn get_item(state: Arc<CartState>, ctx: RequestContext, request: GetItem) -> Result<CartItem, CartError> {
     let GetItem { user_id, item_id } = request;
-    let row = room
+    let row = state
         .store
         .read(move |conn| Ok::<_, CartError>(store::item(conn, user_id, item_id)?))
         .await?
         .ok_or(CartError::ItemNotFound)?;
-    let offers = offers(&room, &ctx, vec![row.product_id]).await?;
+    let offers = offers(&state, &ctx, vec![row.product_id]).await?;
     let currency = row.currency;
     Ok(model::today(row.into(), offers.first(), currency))
 }
 
-async fn set_quantity(room: Arc<Room>, ctx: Ctx, request: SetQuantity) -> Result<Option<CartItem>, CartError> {
+async fn set_quantity(
+    state: Arc<CartState>,
+    ctx: RequestContext,
+    request: SetQuantity,
+) -> Result<Option<CartItem>, CartError> {
     let user = request.user_id;
-    let mut fields = Fields::new();
+    let mut fields = Validator::new();
     fields.range("quantity", request.quantity, 0, model::QUANTITY_MAX);
     fields.done()?;
-    let change = || change(Arc::clone(&room), ctx.clone(), request.clone());
-    room.store.once(&ctx, &request, || past_ended_checkout(&room, &ctx, user, change)).await
+    let change = || change(Arc::clone(&state), ctx.clone(), request.clone());
+    state.store.run_idempotent(&ctx, &request, || past_ended_checkout(&state, &ctx, user, change)).await
 }
 
-async fn change(room: Arc<Room>, ctx: Ctx, request: SetQuantity) -> Result<Option<CartItem>, CartError> {
+async fn change(
+    state: Arc<CartState>,
+    ctx: RequestContext,
+    request: SetQuantity,
+) -> Result<Option<CartItem>, CartError> {
     let SetQuantity { user_id, item_id, quantity } = request;
     if quantity == 0 {
         let job = move |tx: &mut Tx<'_>| take_out(tx, user_id, item_id).map(|()| None);
-        return room.store.write_once_on(of_cart(user_id), &ctx, &request, job).await;
+        return state.store.write_idempotent_locked(of_cart(user_id), &ctx, &request, job).await;
     }
-    let row = room
+    let row = state
         .store
         .read(move |conn| Ok::<_, CartError>(store::item(conn, user_id, item_id)?))
         .await?
         .ok_or(CartError::ItemNotFound)?;
-    let offer = offer(&room, &ctx, row.product_id).await?;
-    room.store
-        .write_once_on(of_cart(user_id), &ctx, &request, move |tx| {
+    let offer = offer(&state, &ctx, row.product_id).await?;
+    state
+        .store
+        .write_idempotent_locked(of_cart(user_id), &ctx, &request, move |tx| {
             refuse_frozen(tx.conn, user_id)?;
             model::fits(quantity, &offer)?;
             let row = ItemRow {
@@ -222,26 +242,27 @@ fn take_out(tx: &mut Tx<'_>, user: crate::types::UserId, item: CartItemId) -> Re
     if store::remove(tx.conn, user, item)? { Ok(()) } else { Err(CartError::ItemNotFound) }
 }
 
-async fn remove_item(room: Arc<Room>, ctx: Ctx, request: RemoveItem) -> Result<(), CartError> {
+async fn remove_item(state: Arc<CartState>, ctx: RequestContext, request: RemoveItem) -> Result<(), CartError> {
     let RemoveItem { user_id, item_id } = request;
     let touch = of_cart(user_id);
-    let work = || room.store.write_once_on(touch.clone(), &ctx, &request, move |tx| take_out(tx, user_id, item_id));
-    past_ended_checkout(&room, &ctx, user_id, work).await
+    let work =
+        || state.store.write_idempotent_locked(touch.clone(), &ctx, &request, move |tx| take_out(tx, user_id, item_id));
+    past_ended_checkout(&state, &ctx, user_id, work).await
 }
 
-async fn get_cart(room: Arc<Room>, ctx: Ctx, request: GetCart) -> Result<Cart, CartError> {
-    let cart = look(&room, &ctx, &request).await?;
+async fn get_cart(state: Arc<CartState>, ctx: RequestContext, request: GetCart) -> Result<Cart, CartError> {
+    let cart = look(&state, &ctx, &request).await?;
     match cart.invoice_id {
-        Some(invoice_id) if ended_meanwhile(&room, &ctx, request.user_id, invoice_id).await? => {
-            look(&room, &ctx, &request).await
+        Some(invoice_id) if ended_meanwhile(&state, &ctx, request.user_id, invoice_id).await? => {
+            look(&state, &ctx, &request).await
         }
         _ => Ok(cart),
     }
 }
 
-async fn look(room: &Room, ctx: &Ctx, request: &GetCart) -> Result<Cart, CartError> {
+async fn look(state: &CartState, ctx: &RequestContext, request: &GetCart) -> Result<Cart, CartError> {
     let user = request.user_id;
-    let (rows, invoice_id) = room
+    let (rows, invoice_id) = state
         .store
         .read(move |conn| {
             let rows = store::items(conn, user)?;
@@ -249,9 +270,9 @@ async fn look(room: &Room, ctx: &Ctx, request: &GetCart) -> Result<Cart, CartErr
         })
         .await?;
     let Some(currency) = rows.first().map(|row| row.currency) else {
-        return Ok(Cart { items: Vec::new(), total: 0, currency: room.currency, count: 0, invoice_id });
+        return Ok(Cart { items: Vec::new(), total: 0, currency: state.currency, count: 0, invoice_id });
     };
-    let offers = offers(room, ctx, rows.iter().map(|row| row.product_id).collect()).await?;
+    let offers = offers(state, ctx, rows.iter().map(|row| row.product_id).collect()).await?;
     let items: Vec<CartItem> = rows
         .into_iter()
         .map(|row| {
@@ -263,54 +284,54 @@ async fn look(room: &Room, ctx: &Ctx, request: &GetCart) -> Result<Cart, CartErr
     Ok(Cart { items, total, currency, count, invoice_id })
 }
 
-async fn check_out(room: Arc<Room>, ctx: Ctx, request: Checkout) -> Result<Invoice, CartError> {
-    let mut fields = Fields::new();
+async fn check_out(state: Arc<CartState>, ctx: RequestContext, request: Checkout) -> Result<Invoice, CartError> {
+    let mut fields = Validator::new();
     let said = request.email.as_deref().map(str::trim).filter(|text| !text.is_empty());
     let email = said.and_then(|text| fields.email("email", text));
     if said.is_none() && ctx.identity().is_some_and(|who| who.role == Role::Guest) {
         fields.wrong("email", "required", "must say where the receipt goes, because a guest has no address");
     }
     fields.done()?;
-    to_its_end(async move {
+    spawn_detached(async move {
         let user = request.user_id;
-        let work = || Arc::clone(&room).check_out(ctx.clone(), request.clone(), email.clone());
-        past_ended_checkout(&room, &ctx, user, work).await
+        let work = || Arc::clone(&state).check_out(ctx.clone(), request.clone(), email.clone());
+        past_ended_checkout(&state, &ctx, user, work).await
     })
     .await
 }
 
-async fn cancel_checkout(room: Arc<Room>, ctx: Ctx, request: CancelCheckout) -> Result<(), CartError> {
-    to_its_end(async move {
-        let cancel = || cancel(Arc::clone(&room), ctx.clone(), request.clone());
-        room.store.once(&ctx, &request, cancel).await
+async fn cancel_checkout(state: Arc<CartState>, ctx: RequestContext, request: CancelCheckout) -> Result<(), CartError> {
+    spawn_detached(async move {
+        let cancel = || cancel(Arc::clone(&state), ctx.clone(), request.clone());
+        state.store.run_idempotent(&ctx, &request, cancel).await
     })
     .await
 }
 
-async fn cancel(room: Arc<Room>, ctx: Ctx, request: CancelCheckout) -> Result<(), CartError> {
+async fn cancel(state: Arc<CartState>, ctx: RequestContext, request: CancelCheckout) -> Result<(), CartError> {
     let user = request.user_id;
-    let row = room
+    let row = state
         .store
         .read(move |conn| Ok::<_, CartError>(store::alive(conn, user)?))
         .await?
         .ok_or(CartError::NoCheckout)?;
     let Some(invoice_id) = row.invoice_id else {
         // Nothing is owed yet. While somebody works on it, or an invoice may exist, nobody can say more.
-        return if room.abandon(&ctx, &row).await? {
-            room.store.write_once(&ctx, &request, |_| Ok::<_, CartError>(())).await
+        return if state.abandon(&ctx, &row).await? {
+            state.store.write_idempotent(&ctx, &request, |_| Ok::<_, CartError>(())).await
         } else {
             Err(CartError::CheckoutInProgress { invoice_id: None })
         };
     };
-    let onward = || ctx.onward(room.store.domain(), None);
-    match room.payments.call(onward(), VoidInvoice { invoice_id }).await {
+    let onward = || ctx.for_downstream_call(state.store.domain(), None);
+    match state.payments.call(onward(), VoidInvoice { invoice_id }).await {
         Ok(_) => {}
         Err(PaymentsError::PaymentInProgress) => {
             return Err(CartError::CheckoutInProgress { invoice_id: Some(invoice_id) });
         }
         Err(PaymentsError::NotOpen) => {
             let request = GetInvoice { invoice_id };
-            let invoice = room.payments.call(onward(), request).await.map_err(checkout::from_payments)?;
+            let invoice = state.payments.call(onward(), request).await.map_err(checkout::from_payments)?;
             if matches!(invoice.status, InvoiceStatus::Paid | InvoiceStatus::Refunded) {
                 return Err(CartError::NoCheckout);
             }
@@ -320,7 +341,7 @@ async fn cancel(room: Arc<Room>, ctx: Ctx, request: CancelCheckout) -> Result<()
     // The event says the same a moment later; the buyer who reads the cart now must see it already.
     let id = row.id;
     let job = move |tx: &mut Tx<'_>| end(tx, id, CheckoutState::Cancelled);
-    room.store.write_once_on(of_cart(user), &ctx, &request, job).await
+    state.store.write_idempotent_locked(of_cart(user), &ctx, &request, job).await
 }
 
 /// Ends a checkout, if it has not ended.
@@ -332,26 +353,26 @@ fn end(tx: &mut Tx<'_>, id: CheckoutId, state: CheckoutState) -> Result<(), Cart
     Ok(())
 }
 
-async fn deliver(room: Arc<Room>, _: Ctx, request: Deliver) -> Result<(), Failure> {
-    room.store.consume(request.events, hear).await
+async fn on_events(state: Arc<CartState>, _: RequestContext, request: DeliverEvents) -> Result<(), CommonError> {
+    state.store.consume(request.events, hear).await
 }
 
 /// The effect of one event.
-fn hear(tx: &mut Tx<'_>, event: &Delivery) -> Result<(), CartError> {
+fn hear(tx: &mut Tx<'_>, event: &EventEnvelope) -> Result<(), CartError> {
     let unreadable = |error: serde_json::Error| {
         log::error!("cart: event {} cannot be read: {error}", event.id);
-        CartError::from(Failure::Internal)
+        CartError::from(CommonError::Internal)
     };
-    if let Some(InvoicePaid { checkout: Some(id), .. }) = event.open().map_err(unreadable)? {
+    if let Some(InvoicePaid { checkout: Some(id), .. }) = event.decode().map_err(unreadable)? {
         end(tx, id, CheckoutState::Paid)?;
     }
-    if let Some(InvoiceExpired { checkout: Some(id), .. }) = event.open().map_err(unreadable)? {
+    if let Some(InvoiceExpired { checkout: Some(id), .. }) = event.decode().map_err(unreadable)? {
         end(tx, id, CheckoutState::Cancelled)?;
     }
-    if let Some(InvoiceVoided { checkout: Some(id), .. }) = event.open().map_err(unreadable)? {
+    if let Some(InvoiceVoided { checkout: Some(id), .. }) = event.decode().map_err(unreadable)? {
         end(tx, id, CheckoutState::Cancelled)?;
     }
-    if let Some(UserErased { user_id, .. }) = event.open().map_err(unreadable)? {
+    if let Some(UserErased { user_id, .. }) = event.decode().map_err(unreadable)? {
         // A checkout that has not got to an invoice ends here; one that may have goes its way without a name.
         if let Some(row) = store::alive(tx.conn, user_id)?
             && row.state()? == CheckoutState::Started
@@ -363,10 +384,18 @@ fn hear(tx: &mut Tx<'_>, event: &Delivery) -> Result<(), CartError> {
     Ok(())
 }
 
-async fn audit(room: Arc<Room>, _: Ctx, request: Audit) -> Result<Audited, Failure> {
-    room.store.audit(request, store::audit::BOOKS).await
+async fn audit(
+    state: Arc<CartState>,
+    _: RequestContext,
+    request: CheckInvariants,
+) -> Result<InvariantReport, CommonError> {
+    state.store.audit(request, store::audit::INVARIANTS).await
 }
 
-async fn audit_checkouts(room: Arc<Room>, _: Ctx, request: AuditCheckouts) -> Result<Vec<CheckoutFacts>, Failure> {
-    room.store.read(move |conn| Ok(store::audit::checkouts(conn, request.which)?)).await
+async fn audit_checkouts(
+    state: Arc<CartState>,
+    _: RequestContext,
+    request: ListCheckoutFacts,
+) -> Result<Vec<CheckoutFacts>, CommonError> {
+    state.store.read(move |conn| Ok(store::audit::checkouts(conn, request.which)?)).await
 }

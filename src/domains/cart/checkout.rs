@@ -14,31 +14,31 @@ use super::store::{self, CheckoutRow};
 use super::{CartError, Checkout};
 use crate::contract::catalog::{CatalogError, HoldStock, ReleaseHold};
 use crate::contract::payments::{CreateInvoice, Invoice, PaymentsError};
-use crate::domains::catalog::Catalog;
-use crate::domains::payments::Payments;
-use crate::ground::UnderWay;
-use crate::messaging::{Client, Ctx, Failure, IdempotencyKey};
-use crate::store::{ANSWERS_KEPT, Fingerprint, Store, Tx, Wish};
+use crate::domains::catalog::CatalogActor;
+use crate::domains::payments::PaymentsActor;
+use crate::ground::InFlightSet;
+use crate::messaging::{Client, CommonError, IdempotencyKey, RequestContext};
+use crate::store::{Fingerprint, IdempotentRequest, RESPONSE_TTL, Store, Tx};
 use crate::types::{CheckoutId, Currency, EmailAddress, HoldId};
 
 /// How much longer than its invoice the stock is held, so that one who pays in the last second gets the goods.
-const GRACE: Duration = Duration::from_secs(5 * 60);
+const HOLD_GRACE: Duration = Duration::from_secs(5 * 60);
 /// How long one step may wait for another domain. Not the caller's patience: the work goes on without them.
-const STEP: Duration = Duration::from_secs(10);
+const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many unfinished checkouts are looked at in one round.
 const RESUME_BATCH: i64 = 64;
 
 /// What the handlers of this domain share.
-pub struct Room {
+pub struct CartState {
     pub store: Store,
-    pub catalog: Client<Catalog>,
-    pub payments: Client<Payments>,
+    pub catalog: Client<CatalogActor>,
+    pub payments: Client<PaymentsActor>,
     /// Of an empty cart.
     pub currency: Currency,
     /// How long an invoice can be paid.
     pub lifetime: Duration,
     /// The checkouts whose work runs in this process.
-    pub under_way: UnderWay<CheckoutId>,
+    pub under_way: InFlightSet<CheckoutId>,
 }
 
 /// What can go wrong at the catalog, in the words of the cart.
@@ -46,11 +46,11 @@ pub fn from_catalog(error: CatalogError) -> CartError {
     match error {
         CatalogError::ProductNotFound => CartError::ProductNotFound,
         CatalogError::OutOfStock { product_id, left } => CartError::OutOfStock { product_id, left },
-        CatalogError::HoldGone => CartError::CheckoutLapsed,
-        CatalogError::Failure(failure) => CartError::Failure(failure),
+        CatalogError::HoldGone => CartError::CheckoutExpired,
+        CatalogError::Common(failure) => CartError::Common(failure),
         other => {
             log::error!("cart: the catalog said what it never says to a cart: {other}");
-            CartError::Failure(Failure::Internal)
+            CartError::Common(CommonError::Internal)
         }
     }
 }
@@ -58,10 +58,10 @@ pub fn from_catalog(error: CatalogError) -> CartError {
 /// What can go wrong at payments, in the words of the cart.
 pub fn from_payments(error: PaymentsError) -> CartError {
     match error {
-        PaymentsError::Failure(failure) => CartError::Failure(failure),
+        PaymentsError::Common(failure) => CartError::Common(failure),
         other => {
             log::error!("cart: payments said what they never say to a cart: {other}");
-            CartError::Failure(Failure::Internal)
+            CartError::Common(CommonError::Internal)
         }
     }
 }
@@ -70,16 +70,19 @@ pub fn from_payments(error: PaymentsError) -> CartError {
 /// load, time, the network and faults says no such thing.
 fn is_refusal(error: &CartError) -> bool {
     match error {
-        CartError::Failure(failure) => matches!(
+        CartError::Common(failure) => matches!(
             failure,
-            Failure::Unauthenticated | Failure::Forbidden | Failure::InternalOnly | Failure::ValidationFailed { .. }
+            CommonError::Unauthenticated
+                | CommonError::Forbidden
+                | CommonError::InternalOnly
+                | CommonError::ValidationFailed { .. }
         ),
         _ => true,
     }
 }
 
 /// How the first step of a checkout ended.
-enum Begun {
+enum BeginOutcome {
     /// It was answered before under the same key.
     Before(Box<Invoice>),
     /// The cart is frozen, or was and only the answer is to be found.
@@ -92,26 +95,26 @@ fn begin(
     id: CheckoutId,
     request: &Checkout,
     email: Option<EmailAddress>,
-    wish: &Wish,
+    wish: &IdempotentRequest,
     lifetime: Duration,
-) -> Result<Begun, CartError> {
-    if let Some(before) = tx.recall::<Invoice, CartError>(wish)? {
-        return Ok(Begun::Before(Box::new(before)));
+) -> Result<BeginOutcome, CartError> {
+    if let Some(before) = tx.find_response::<Invoice, CartError>(wish)? {
+        return Ok(BeginOutcome::Before(Box::new(before)));
     }
     if let Some(alive) = store::alive(tx.conn, request.user_id)? {
         let same_key = alive.scope == wish.scope && alive.key == wish.key.as_str();
         return Err(match (same_key, alive.state()?) {
-            (true, _) if alive.wish().fingerprint != wish.fingerprint => Failure::IdempotencyKeyReused.into(),
-            (true, CheckoutState::Started | CheckoutState::Held) => Failure::RequestInProgress.into(),
+            (true, _) if alive.wish().fingerprint != wish.fingerprint => CommonError::IdempotencyKeyReused.into(),
+            (true, CheckoutState::Started | CheckoutState::StockHold) => CommonError::RequestInProgress.into(),
             _ => CartError::CheckoutInProgress { invoice_id: alive.invoice_id },
         });
     }
-    if let Some(ended) = store::unanswered(tx.conn, wish, tx.now.minus(ANSWERS_KEPT))? {
+    if let Some(ended) = store::unanswered(tx.conn, wish, tx.now.minus(RESPONSE_TTL))? {
         if ended.wish().fingerprint != wish.fingerprint {
-            return Err(Failure::IdempotencyKeyReused.into());
+            return Err(CommonError::IdempotencyKeyReused.into());
         }
         // News of its invoice came before the answer that made it was kept. Asked again, it is that invoice and no other.
-        return Ok(Begun::Go(Box::new(ended)));
+        return Ok(BeginOutcome::Go(Box::new(ended)));
     }
     let lines: Vec<FrozenLine> = store::items(tx.conn, request.user_id)?
         .into_iter()
@@ -140,7 +143,7 @@ fn begin(
         ended_at: None,
     };
     store::insert_checkout(tx.conn, &row)?;
-    Ok(Begun::Go(Box::new(row)))
+    Ok(BeginOutcome::Go(Box::new(row)))
 }
 
 /// Brings a checkout into its next state, if it may go there; says whether it does. One that has been there, or
@@ -162,20 +165,20 @@ pub fn step(tx: &mut Tx<'_>, row: &mut CheckoutRow, next: CheckoutState) -> Resu
 fn current(tx: &mut Tx<'_>, id: CheckoutId) -> Result<CheckoutRow, CartError> {
     store::checkout(tx.conn, id)?.ok_or_else(|| {
         log::error!("cart: checkout {id} is gone");
-        Failure::Internal.into()
+        CommonError::Internal.into()
     })
 }
 
-impl Room {
+impl CartState {
     /// Turns a cart into an invoice.
     pub async fn check_out(
         self: Arc<Self>,
-        ctx: Ctx,
+        ctx: RequestContext,
         request: Checkout,
         email: Option<EmailAddress>,
     ) -> Result<Invoice, CartError> {
         let id = CheckoutId::new();
-        let wish = Wish {
+        let wish = IdempotentRequest {
             scope: ctx.caller.scope(),
             // A caller without a key gets one, so that the rest need not know the difference.
             key: ctx.key.clone().unwrap_or_else(|| IdempotencyKey::own(&format!("checkout/{id}"))),
@@ -185,17 +188,17 @@ impl Room {
         // Noted before the row can be seen: the timer must not take up what is about to begin.
         let _running = self.under_way.begin(id);
         let touch = of_cart(request.user_id).and_wish(&wish);
-        match self.store.write_on(touch, move |tx| begin(tx, id, &request, email, &wish, lifetime)).await? {
-            Begun::Before(invoice) => {
+        match self.store.write_locked(touch, move |tx| begin(tx, id, &request, email, &wish, lifetime)).await? {
+            BeginOutcome::Before(invoice) => {
                 ctx.mark_replayed();
                 Ok(*invoice)
             }
-            Begun::Go(row) => self.go_on(&ctx, *row).await,
+            BeginOutcome::Go(row) => self.go_on(&ctx, *row).await,
         }
     }
 
     /// Takes a checkout from where it stands to its end, as far as the others answer.
-    async fn go_on(&self, ctx: &Ctx, row: CheckoutRow) -> Result<Invoice, CartError> {
+    async fn go_on(&self, ctx: &RequestContext, row: CheckoutRow) -> Result<Invoice, CartError> {
         let id = row.id;
         let outcome = match row.state()? {
             CheckoutState::Started => match self.hold(ctx, row).await {
@@ -218,25 +221,25 @@ impl Room {
     }
 
     /// Sets the stock aside and keeps its prices.
-    async fn hold(&self, ctx: &Ctx, row: CheckoutRow) -> Result<CheckoutRow, CartError> {
+    async fn hold(&self, ctx: &RequestContext, row: CheckoutRow) -> Result<CheckoutRow, CartError> {
         if row.expires_at <= self.store.now() {
-            return Err(CartError::CheckoutLapsed);
+            return Err(CartError::CheckoutExpired);
         }
         let frozen = row.frozen()?;
         let request = HoldStock {
             hold: row.hold,
             lines: frozen.iter().copied().map(Into::into).collect(),
-            expires_at: row.expires_at.plus(GRACE),
+            expires_at: row.expires_at.plus(HOLD_GRACE),
         };
-        let held = self.catalog.call(self.onward(ctx), request).await.map_err(from_catalog)?;
+        let held = self.catalog.call(self.downstream_context(ctx), request).await.map_err(from_catalog)?;
         let (currency, lines) = model::invoice_lines(&frozen, &held.offers)?;
         let id = row.id;
         self.store
-            .write_on(of_cart(row.user_id), move |tx| {
+            .write_locked(of_cart(row.user_id), move |tx| {
                 let mut row = current(tx, id)?;
                 row.currency = Some(currency);
                 row.invoice_lines = Some(store::to_text(&lines)?);
-                if step(tx, &mut row, CheckoutState::Held)? {
+                if step(tx, &mut row, CheckoutState::StockHold)? {
                     Ok(row)
                 } else {
                     // Given up meanwhile by its buyer, who was told so.
@@ -247,7 +250,7 @@ impl Room {
     }
 
     /// Makes the invoice and keeps the answer, unless somebody else has kept it meanwhile: then it is theirs.
-    async fn invoice(&self, ctx: &Ctx, row: CheckoutRow) -> Result<Invoice, CartError> {
+    async fn invoice(&self, ctx: &RequestContext, row: CheckoutRow) -> Result<Invoice, CartError> {
         let (currency, lines) = row.priced()?;
         let request = CreateInvoice {
             user_id: row.user_id,
@@ -258,17 +261,17 @@ impl Room {
             checkout: Some(row.id),
             expires_at: Some(row.expires_at),
         };
-        let invoice = self.payments.call(self.onward(ctx), request).await.map_err(from_payments)?;
+        let invoice = self.payments.call(self.downstream_context(ctx), request).await.map_err(from_payments)?;
         let (id, answer) = (row.id, invoice);
-        let wish = Wish {
+        let wish = IdempotentRequest {
             scope: row.scope,
             key: IdempotencyKey::own(&row.key),
             fingerprint: Fingerprint::from_bytes(row.fingerprint),
         };
         self.store
-            .write_on(of_cart(row.user_id).and_wish(&wish), move |tx| {
+            .write_locked(of_cart(row.user_id).and_wish(&wish), move |tx| {
                 let mut row = current(tx, id)?;
-                if let Some(before) = tx.recall::<Invoice, CartError>(&wish)? {
+                if let Some(before) = tx.find_response::<Invoice, CartError>(&wish)? {
                     return Ok(before);
                 }
                 row.invoice_id = Some(answer.id);
@@ -281,7 +284,7 @@ impl Room {
     }
 
     /// Ends a checkout without an invoice. The cart is free at once, the stock as soon as the catalog hears of it.
-    async fn give_up(&self, ctx: &Ctx, id: CheckoutId) -> Result<(), CartError> {
+    async fn give_up(&self, ctx: &RequestContext, id: CheckoutId) -> Result<(), CartError> {
         let row = self
             .store
             .write(move |tx| {
@@ -299,17 +302,17 @@ impl Room {
     }
 
     /// Lets the stock of a failed checkout go.
-    async fn release(&self, ctx: &Ctx, row: CheckoutRow) -> Result<(), CartError> {
-        self.catalog.call(self.onward(ctx), ReleaseHold { hold: row.hold }).await.map_err(from_catalog)?;
+    async fn release(&self, ctx: &RequestContext, row: CheckoutRow) -> Result<(), CartError> {
+        self.catalog.call(self.downstream_context(ctx), ReleaseHold { hold: row.hold }).await.map_err(from_catalog)?;
         let touch = of_cart(row.user_id);
-        self.store.write_on(touch, move |tx| Ok::<_, CartError>(store::released(tx.conn, row.id)?)).await
+        self.store.write_locked(touch, move |tx| Ok::<_, CartError>(store::released(tx.conn, row.id)?)).await
     }
 
     /// Ends, at its buyer's wish, a checkout that has no invoice yet and on which nobody works; `false` when that
     /// cannot be said of it.
-    pub async fn abandon(&self, ctx: &Ctx, row: &CheckoutRow) -> Result<bool, CartError> {
+    pub async fn abandon(&self, ctx: &RequestContext, row: &CheckoutRow) -> Result<bool, CartError> {
         let Some(_running) = self.under_way.begin(row.id) else { return Ok(false) };
-        if !self.store.is_left_behind(row.created_at) {
+        if !self.store.is_orphaned(row.created_at) {
             // Another process may be working on it.
             return Ok(false);
         }
@@ -320,8 +323,8 @@ impl Room {
         Ok(true)
     }
 
-    fn onward(&self, ctx: &Ctx) -> Ctx {
-        ctx.onward(self.store.domain(), None).within(STEP)
+    fn downstream_context(&self, ctx: &RequestContext) -> RequestContext {
+        ctx.for_downstream_call(self.store.domain(), None).with_timeout(STEP_TIMEOUT)
     }
 
     /// One round of the timer: takes up checkouts that nobody works on.
@@ -334,12 +337,12 @@ impl Room {
                 return;
             }
         };
-        for row in rows.into_iter().filter(|row| self.store.is_left_behind(row.created_at)) {
+        for row in rows.into_iter().filter(|row| self.store.is_orphaned(row.created_at)) {
             let Some(running) = self.under_way.begin(row.id) else { continue };
-            let room = Arc::clone(&self);
+            let state = Arc::clone(&self);
             actix::spawn(async move {
                 let (_running, id) = (running, row.id);
-                if let Err(error) = room.take_up(id).await {
+                if let Err(error) = state.take_up(id).await {
                     log::warn!("cart: checkout {id} is still open: {error}");
                 }
             });
@@ -351,9 +354,9 @@ impl Room {
         let Some(row) = self.store.read(move |conn| Ok::<_, CartError>(store::checkout(conn, id)?)).await? else {
             return Ok(());
         };
-        let ctx = Ctx::domain(self.store.domain());
+        let ctx = RequestContext::internal(self.store.domain());
         match row.state()? {
-            CheckoutState::Started | CheckoutState::Held => self.go_on(&ctx, row).await.map(drop),
+            CheckoutState::Started | CheckoutState::StockHold => self.go_on(&ctx, row).await.map(drop),
             CheckoutState::Failed if row.release_due => self.release(&ctx, row).await,
             _ => Ok(()),
         }

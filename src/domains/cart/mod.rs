@@ -20,16 +20,16 @@ use std::sync::Arc;
 
 use diesel_migrations::embed_migrations;
 
-use crate::domains::catalog::Catalog;
-use crate::domains::payments::Payments;
-use crate::ground::{Ground, Opened};
+use crate::domains::catalog::CatalogActor;
+use crate::domains::payments::PaymentsActor;
+use crate::ground::{DomainRuntime, RunningDomain};
 use crate::messaging::Client;
 use crate::store::{Migrations, OpenError};
 
 use crate::contract::cart::*;
-pub use actor::Carts;
+pub use actor::CartActor;
 
-use checkout::Room;
+use checkout::CartState;
 
 /// The steps of this domain's database.
 pub const MIGRATIONS: Migrations = Migrations {
@@ -38,16 +38,20 @@ pub const MIGRATIONS: Migrations = Migrations {
 };
 
 /// The events of other domains that this one wants to hear of.
-pub const WANTS: &[&str] =
+pub const SUBSCRIPTIONS: &[&str] =
     &["payments.invoice_paid", "payments.invoice_expired", "payments.invoice_voided", "users.user_erased"];
 
 /// Opens the domain, which asks `catalog` and `payments`.
 ///
 /// # Errors
 /// When its database cannot be opened.
-pub fn open(ground: &Ground, catalog: Client<Catalog>, payments: Client<Payments>) -> Result<Opened<Carts>, OpenError> {
+pub fn open(
+    ground: &DomainRuntime,
+    catalog: Client<CatalogActor>,
+    payments: Client<PaymentsActor>,
+) -> Result<RunningDomain<CartActor>, OpenError> {
     let store = ground.store("cart", MIGRATIONS)?;
-    let room = Arc::new(Room {
+    let state = Arc::new(CartState {
         store: store.clone(),
         catalog,
         payments,
@@ -55,5 +59,5 @@ pub fn open(ground: &Ground, catalog: Client<Catalog>, payments: Client<Payments
         lifetime: ground.settings.payments.invoice_lifetime,
         under_way: Default::default(),
     });
-    Ok(Opened { client: ground.start("cart", move || Carts { room }), store })
+    Ok(RunningDomain { client: ground.start("cart", move || CartActor { state }), store })
 }

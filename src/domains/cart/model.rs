@@ -20,7 +20,7 @@ pub enum CheckoutState {
     /// The cart is frozen; nobody else was asked yet, or nobody knows what they did.
     Started,
     /// The stock is set aside.
-    Held,
+    StockHold,
     /// There is an invoice, and the buyer knows it.
     Invoiced,
     /// The invoice was paid: the goods have left the cart.
@@ -33,13 +33,14 @@ pub enum CheckoutState {
 
 impl CheckoutState {
     /// All there are.
-    pub const ALL: [Self; 6] = [Self::Started, Self::Held, Self::Invoiced, Self::Paid, Self::Cancelled, Self::Failed];
+    pub const ALL: [Self; 6] =
+        [Self::Started, Self::StockHold, Self::Invoiced, Self::Paid, Self::Cancelled, Self::Failed];
 
     /// The word for it, in columns.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Started => "started",
-            Self::Held => "held",
+            Self::StockHold => "held",
             Self::Invoiced => "invoiced",
             Self::Paid => "paid",
             Self::Cancelled => "cancelled",
@@ -57,15 +58,15 @@ impl CheckoutState {
     pub const fn may_become(self, next: Self) -> bool {
         matches!(
             (self, next),
-            (Self::Started, Self::Held | Self::Failed)
-                | (Self::Held, Self::Invoiced | Self::Paid | Self::Cancelled | Self::Failed)
+            (Self::Started, Self::StockHold | Self::Failed)
+                | (Self::StockHold, Self::Invoiced | Self::Paid | Self::Cancelled | Self::Failed)
                 | (Self::Invoiced, Self::Paid | Self::Cancelled)
         )
     }
 
     /// Whether the cart cannot be changed meanwhile.
     pub const fn freezes(self) -> bool {
-        matches!(self, Self::Started | Self::Held | Self::Invoiced)
+        matches!(self, Self::Started | Self::StockHold | Self::Invoiced)
     }
 }
 

@@ -12,7 +12,7 @@ use super::schema::{cart_item, checkout};
 use crate::contract::payments::InvoiceLine;
 use crate::messaging::IdempotencyKey;
 use crate::store::query::*;
-use crate::store::{Conn, Fingerprint, Prepare, Wish};
+use crate::store::{Conn, Fingerprint, IdempotentRequest, Prepare};
 use crate::types::{
     Amount, CartItemId, CheckoutId, Currency, EmailAddress, HoldId, InvoiceId, ProductId, Quantity, Timestamp, UserId,
 };
@@ -89,8 +89,8 @@ impl CheckoutRow {
     }
 
     /// What its caller wanted, under which key.
-    pub fn wish(&self) -> Wish {
-        Wish {
+    pub fn wish(&self) -> IdempotentRequest {
+        IdempotentRequest {
             scope: self.scope.clone(),
             key: IdempotencyKey::own(&self.key),
             fingerprint: Fingerprint::from_bytes(self.fingerprint.clone()),
@@ -209,7 +209,7 @@ pub fn frozen_by(conn: &mut Conn, user: UserId) -> QueryResult<Option<Option<Inv
 
 /// The last checkout begun under this wish's key since `since` that has an invoice or may have, and whose answer was not
 /// kept. The caller has looked for the answer before.
-pub fn unanswered(conn: &mut Conn, wish: &Wish, since: Timestamp) -> QueryResult<Option<CheckoutRow>> {
+pub fn unanswered(conn: &mut Conn, wish: &IdempotentRequest, since: Timestamp) -> QueryResult<Option<CheckoutRow>> {
     checkout::table
         .filter(checkout::scope.eq(&wish.scope))
         .filter(checkout::key.eq(wish.key.as_str()))

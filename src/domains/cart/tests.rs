@@ -17,30 +17,30 @@ use crate::contract::payments::{
 use crate::contract::users::UserErased;
 use crate::domains::catalog::{self};
 use crate::domains::payments::{self};
-use crate::events::{Deliver, Delivery, Event, Relay, Subscriber};
-use crate::ground::Ground;
-use crate::messaging::{Caller, Credential, Ctx, Failure, IdempotencyKey, Identity, Role};
+use crate::events::{DeliverEvents, Event, EventEnvelope, Relay, Subscriber};
+use crate::ground::DomainRuntime;
+use crate::messaging::{Caller, CommonError, Credential, IdempotencyKey, Identity, RequestContext, Role};
 use crate::settings::Settings;
 use crate::store::query::*;
 use crate::store::{Store, plans};
 use crate::types::{Amount, CartItemId, Clock, Currency, EventId, ProductId, Quantity, SessionId, UserId};
 
-/// Which neighbours answer.
+/// Selection neighbours answer.
 #[derive(Clone, Copy)]
-struct Open {
+struct Neighbours {
     catalog: bool,
     payments: bool,
 }
 
-const ALL: Open = Open { catalog: true, payments: true };
-const NO_CATALOG: Open = Open { catalog: false, payments: true };
-const NO_PAYMENTS: Open = Open { catalog: true, payments: false };
+const ALL: Neighbours = Neighbours { catalog: true, payments: true };
+const NO_CATALOG: Neighbours = Neighbours { catalog: false, payments: true };
+const NO_PAYMENTS: Neighbours = Neighbours { catalog: true, payments: false };
 
 struct Shop {
-    ground: Ground,
-    catalog: Client<Catalog>,
-    payments: Client<Payments>,
-    carts: Client<Carts>,
+    ground: DomainRuntime,
+    catalog: Client<CatalogActor>,
+    payments: Client<PaymentsActor>,
+    carts: Client<CartActor>,
     store: Store,
     relays: Vec<Relay>,
     clock: Clock,
@@ -48,12 +48,12 @@ struct Shop {
 }
 
 impl Shop {
-    fn open(open: Open) -> Self {
+    fn open(open: Neighbours) -> Self {
         Self::open_in(TempDir::new().unwrap(), Clock::system(), open)
     }
 
-    fn open_in(dir: TempDir, clock: Clock, open: Open) -> Self {
-        let ground = Ground::new(Settings::for_test(dir.path()), clock.clone());
+    fn open_in(dir: TempDir, clock: Clock, open: Neighbours) -> Self {
+        let ground = DomainRuntime::new(Settings::for_test(dir.path()), clock.clone());
         let (mut catalog, mut payments) = (Client::off("catalog"), Client::off("payments"));
         let (mut sold, mut paid) = (None, None);
         if open.catalog {
@@ -64,23 +64,23 @@ impl Shop {
             let opened = payments::open(&ground).unwrap();
             (payments, paid) = (opened.client, Some(opened.store));
         }
-        let Opened { client: carts, store } = super::open(&ground, catalog.clone(), payments.clone()).unwrap();
+        let RunningDomain { client: carts, store } = super::open(&ground, catalog.clone(), payments.clone()).unwrap();
         let mut relays = Vec::new();
         if let Some(paid) = paid {
-            let mut to = vec![Subscriber::new("cart", WANTS, &carts)];
+            let mut to = vec![Subscriber::new("cart", SUBSCRIPTIONS, &carts)];
             if open.catalog {
-                to.push(Subscriber::new("catalog", catalog::WANTS, &catalog));
+                to.push(Subscriber::new("catalog", catalog::SUBSCRIPTIONS, &catalog));
             }
             relays.push(Relay::start(paid, to));
         }
         if let Some(sold) = sold.filter(|_| open.payments) {
-            relays.push(Relay::start(sold, vec![Subscriber::new("payments", payments::WANTS, &payments)]));
+            relays.push(Relay::start(sold, vec![Subscriber::new("payments", payments::SUBSCRIPTIONS, &payments)]));
         }
         Self { ground, catalog, payments, carts, store, relays, clock, dir }
     }
 
     /// All tasks are lost; what was durable is found again, by these neighbours.
-    fn crash(self, open: Open) -> Self {
+    fn crash(self, open: Neighbours) -> Self {
         drop(self.relays);
         self.ground.stop();
         Self::open_in(self.dir, self.clock, open)
@@ -91,7 +91,7 @@ impl Shop {
         while quiet < 2 {
             let mut settled = true;
             for relay in &self.relays {
-                settled &= relay.source().outbox_is_settled(relay.subscribers()).await.unwrap();
+                settled &= relay.source().outbox_is_drained(relay.subscribers()).await.unwrap();
             }
             quiet = if settled { quiet + 1 } else { 0 };
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -117,16 +117,16 @@ impl Shop {
             group: None,
             options: std::collections::BTreeMap::new(),
         };
-        self.catalog.call(Ctx::domain("seed"), CreateProduct { product }).await.unwrap().id
+        self.catalog.call(RequestContext::internal("seed"), CreateProduct { product }).await.unwrap().id
     }
 
     async fn change(&self, product_id: ProductId, patch: ProductPatch) {
-        self.catalog.call(Ctx::domain("seed"), UpdateProduct { product_id, patch }).await.unwrap();
+        self.catalog.call(RequestContext::internal("seed"), UpdateProduct { product_id, patch }).await.unwrap();
     }
 
     async fn stock(&self, product: ProductId) -> Quantity {
         let request = crate::contract::catalog::GetOffers { product_ids: vec![product] };
-        self.catalog.call(Ctx::domain("test"), request).await.unwrap()[0].stock
+        self.catalog.call(RequestContext::internal("test"), request).await.unwrap()[0].stock
     }
 
     async fn add(&self, user: UserId, product_id: ProductId, quantity: Quantity) -> Result<CartItem, CartError> {
@@ -145,7 +145,7 @@ impl Shop {
         self.carts.call(customer(user), GetCart { user_id: user }).await.unwrap()
     }
 
-    async fn check_out(&self, ctx: Ctx, user: UserId) -> Result<Invoice, CartError> {
+    async fn check_out(&self, ctx: RequestContext, user: UserId) -> Result<Invoice, CartError> {
         self.carts.call(ctx, Checkout { user_id: user, email: None }).await
     }
 
@@ -159,7 +159,7 @@ impl Shop {
     }
 
     async fn invoices(&self) -> Vec<Invoice> {
-        self.payments.call(Ctx::domain("test"), ListInvoices::default()).await.unwrap().items
+        self.payments.call(RequestContext::internal("test"), ListInvoices::default()).await.unwrap().items
     }
 
     /// The only checkout of a user that there ever was.
@@ -168,7 +168,7 @@ impl Shop {
         self.store
             .read(move |conn| {
                 let rows = table::table.filter(table::user_id.eq(user));
-                Ok::<_, Failure>(rows.select(super::store::CheckoutRow::as_select()).get_result(conn)?)
+                Ok::<_, CommonError>(rows.select(super::store::CheckoutRow::as_select()).get_result(conn)?)
             })
             .await
             .unwrap()
@@ -188,19 +188,19 @@ impl Shop {
     }
 
     async fn heard<E: Event>(&self) -> Vec<E> {
-        let events = self.store.outbox_after("nobody", 10_000).await.unwrap();
-        events.iter().filter_map(|(_, event)| event.open::<E>().unwrap()).collect()
+        let events = self.store.outbox_read_after("nobody", 10_000).await.unwrap();
+        events.iter().filter_map(|(_, event)| event.decode::<E>().unwrap()).collect()
     }
 
     async fn tell<E: Event>(&self, event: &E) {
-        let event = Delivery {
+        let event = EventEnvelope {
             id: EventId::new(),
             name: E::NAME.to_owned(),
             at: self.clock.now(),
             data: serde_json::to_value(event).unwrap(),
             trace: None,
         };
-        self.carts.call(Ctx::domain("events"), Deliver { events: vec![event] }).await.unwrap();
+        self.carts.call(RequestContext::internal("events"), DeliverEvents { events: vec![event] }).await.unwrap();
     }
 
     /// A line that was put in when there was a catalog.
@@ -221,20 +221,20 @@ impl Shop {
 
     /// Everything that names the user's lines, for when there is no catalog to price them.
     async fn lines(&self, user: UserId) -> usize {
-        self.store.read(move |conn| Ok::<_, Failure>(super::store::items(conn, user)?.len())).await.unwrap()
+        self.store.read(move |conn| Ok::<_, CommonError>(super::store::items(conn, user)?.len())).await.unwrap()
     }
 }
 
-fn who(user_id: UserId, role: Role) -> Ctx {
+fn who(user_id: UserId, role: Role) -> RequestContext {
     let credential = Credential::Session(SessionId::new());
-    Ctx::new(Caller::User { identity: Identity { user_id, role, credential }, internal: false }, "test")
+    RequestContext::new(Caller::User { identity: Identity { user_id, role, credential }, internal: false }, "test")
 }
 
-fn customer(user: UserId) -> Ctx {
+fn customer(user: UserId) -> RequestContext {
     who(user, Role::Customer)
 }
 
-fn keyed(ctx: Ctx, key: &str) -> Ctx {
+fn keyed(ctx: RequestContext, key: &str) -> RequestContext {
     ctx.with_key(IdempotencyKey::parse(key).unwrap())
 }
 
@@ -261,16 +261,16 @@ async fn the_same_product_adds_up_and_what_cannot_be_bought_is_refused() {
     assert_eq!(shop.set(user, first.id, 6).await, Err(out));
     assert_eq!(shop.add(user, ProductId::new(), 1).await, Err(CartError::ProductNotFound));
     let gone = shop.product(1, 5).await;
-    shop.catalog.call(Ctx::domain("seed"), DeleteProduct { product_id: gone }).await.unwrap();
+    shop.catalog.call(RequestContext::internal("seed"), DeleteProduct { product_id: gone }).await.unwrap();
     assert_eq!(shop.add(user, gone, 1).await, Err(CartError::ProductNotFound));
     for quantity in [0, -1, 10_001] {
         let wrong = shop.add(user, tea, quantity).await.unwrap_err();
-        assert!(matches!(wrong, CartError::Failure(Failure::ValidationFailed { .. })), "{wrong:?}");
+        assert!(matches!(wrong, CartError::Common(CommonError::ValidationFailed { .. })), "{wrong:?}");
     }
     let plenty = shop.product(1, 1_000_000).await;
     shop.add(user, plenty, 10_000).await.unwrap();
     let wrong = shop.add(user, plenty, 1).await.unwrap_err();
-    assert!(matches!(wrong, CartError::Failure(Failure::ValidationFailed { .. })), "{wrong:?}");
+    assert!(matches!(wrong, CartError::Common(CommonError::ValidationFailed { .. })), "{wrong:?}");
     let cart = shop.cart(user).await;
     assert_eq!((cart.count, cart.total, cart.invoice_id), (10_005, 11_250, None));
 }
@@ -303,7 +303,7 @@ async fn p02_fifty_adds_with_one_key_are_one() {
     assert_eq!(shop.cart(user).await.count, 2);
     let other = AddItem { quantity: 1, ..request };
     let reused = shop.carts.call(keyed(customer(user), "k"), other).await;
-    assert_eq!(reused, Err(Failure::IdempotencyKeyReused.into()));
+    assert_eq!(reused, Err(CommonError::IdempotencyKeyReused.into()));
 }
 
 #[actix::test]
@@ -316,7 +316,7 @@ async fn a_cart_is_at_todays_price_and_says_what_changed() {
     }
     shop.change(products[0], price(11)).await;
     shop.change(products[1], stock(2)).await;
-    shop.catalog.call(Ctx::domain("seed"), DeleteProduct { product_id: products[2] }).await.unwrap();
+    shop.catalog.call(RequestContext::internal("seed"), DeleteProduct { product_id: products[2] }).await.unwrap();
     let cart = shop.cart(user).await;
     let changes: Vec<_> = cart.items.iter().map(|item| item.changed).collect();
     assert_eq!(changes, [Some(Change::Price), Some(Change::Stock), Some(Change::Unavailable), None]);
@@ -350,7 +350,7 @@ async fn nobody_reaches_into_anothers_cart() {
     let (shop, ada, bob) = (Shop::open(ALL), UserId::new(), UserId::new());
     let item = shop.add(ada, shop.product(1, 9).await, 1).await.unwrap().id;
     let foreign = shop.carts.call(customer(bob), GetCart { user_id: ada }).await;
-    assert_eq!(foreign, Err(Failure::Forbidden.into()));
+    assert_eq!(foreign, Err(CommonError::Forbidden.into()));
     assert_eq!(shop.set(bob, item, 5).await, Err(CartError::ItemNotFound));
     assert_eq!(shop.set(bob, item, 0).await, Err(CartError::ItemNotFound));
     assert_eq!(shop.remove(bob, item).await, Err(CartError::ItemNotFound));
@@ -373,7 +373,7 @@ async fn lines_are_taken_out_without_a_catalog() {
     }
     let cart = shop.cart(user).await;
     assert_eq!((cart.items.len(), cart.total, cart.currency), (0, 0, Currency::EUR));
-    assert_eq!(shop.add(user, ProductId::new(), 1).await, Err(Failure::Unavailable.into()));
+    assert_eq!(shop.add(user, ProductId::new(), 1).await, Err(CommonError::Unavailable.into()));
 }
 
 // From cart to invoice.
@@ -428,7 +428,7 @@ async fn p02_fifty_checkouts_make_one_invoice() {
         assert!(!made.is_empty() && made.iter().all(|invoice| *invoice == made[0]));
         assert!(one_key || made.len() == 1);
         for error in answers.iter().filter_map(|answer| answer.as_ref().err()) {
-            let waits = *error == Failure::RequestInProgress.into();
+            let waits = *error == CommonError::RequestInProgress.into();
             assert!(if one_key { waits } else { matches!(error, CartError::CheckoutInProgress { .. }) }, "{error:?}");
         }
         assert_eq!(shop.stock(tea).await, 8);
@@ -466,7 +466,7 @@ async fn a_checkout_with_a_line_that_is_gone_is_refused_whole() {
     let (tea, gone) = (shop.product(5, 10).await, shop.product(5, 10).await);
     shop.add(user, tea, 2).await.unwrap();
     let item = shop.add(user, gone, 2).await.unwrap().id;
-    shop.catalog.call(Ctx::domain("seed"), DeleteProduct { product_id: gone }).await.unwrap();
+    shop.catalog.call(RequestContext::internal("seed"), DeleteProduct { product_id: gone }).await.unwrap();
     assert_eq!(shop.check_out(customer(user), user).await, Err(CartError::ProductNotFound));
     assert_eq!(shop.stock(tea).await, 10);
     shop.remove(user, item).await.unwrap();
@@ -523,7 +523,7 @@ async fn a_guest_says_where_the_receipt_goes() {
         (Role::Guest, Some("ada"), "invalid_email"),
         (Role::Customer, Some("ada@"), "invalid_email"),
     ] {
-        let Err(CartError::Failure(Failure::ValidationFailed { errors })) = ask(role, email).await else {
+        let Err(CartError::Common(CommonError::ValidationFailed { errors })) = ask(role, email).await else {
             panic!("{email:?} was taken");
         };
         assert_eq!((errors.len(), &*errors[0].field, &*errors[0].code), (1, "email", code));
@@ -554,7 +554,8 @@ async fn p11_who_pays_when_the_goods_are_gone_gets_the_money_back() {
     };
     let (paid, other) = tokio::join!(paying, meanwhile);
     assert_eq!(paid.unwrap().status, InvoiceStatus::Paid);
-    let read = async |id| shop.payments.call(Ctx::domain("test"), GetInvoice { invoice_id: id }).await.unwrap();
+    let read =
+        async |id| shop.payments.call(RequestContext::internal("test"), GetInvoice { invoice_id: id }).await.unwrap();
     let begun = Instant::now();
     while read(invoice.id).await.status != InvoiceStatus::Refunded {
         assert!(begun.elapsed() < Duration::from_secs(10), "the money stayed");
@@ -573,21 +574,21 @@ async fn p03_a_checkout_that_waits_for_the_catalog_goes_on_when_it_is_back() {
         shop.add(user, tea, 4).await.unwrap();
         let shop = shop.crash(NO_CATALOG);
         let ctx = keyed(customer(user), "k");
-        assert_eq!(shop.check_out(ctx.clone(), user).await, Err(Failure::Unavailable.into()));
+        assert_eq!(shop.check_out(ctx.clone(), user).await, Err(CommonError::Unavailable.into()));
         // The outcome is unknown, so the same wish waits and the cart stays frozen.
-        assert_eq!(shop.check_out(ctx.clone(), user).await, Err(Failure::RequestInProgress.into()));
+        assert_eq!(shop.check_out(ctx.clone(), user).await, Err(CommonError::RequestInProgress.into()));
         let changed = Checkout { user_id: user, email: Some("ada@example.com".to_owned()) };
-        assert_eq!(shop.carts.call(ctx, changed).await, Err(Failure::IdempotencyKeyReused.into()));
+        assert_eq!(shop.carts.call(ctx, changed).await, Err(CommonError::IdempotencyKeyReused.into()));
         let busy = Err(CartError::CheckoutInProgress { invoice_id: None });
         assert_eq!(shop.check_out(keyed(customer(user), "l"), user).await, busy);
         let row = shop.checkout(user).await;
         if already_held {
             // As if the hold had been made and its answer lost.
-            let ground = Ground::new(Settings::for_test(shop.dir.path()), shop.clock.clone());
+            let ground = DomainRuntime::new(Settings::for_test(shop.dir.path()), shop.clock.clone());
             let catalog = catalog::open(&ground).unwrap().client;
             let lines = row.frozen().unwrap().into_iter().map(Into::into).collect();
             let request = HoldStock { hold: row.hold, lines, expires_at: row.expires_at };
-            catalog.call(Ctx::domain("cart"), request).await.unwrap();
+            catalog.call(RequestContext::internal("cart"), request).await.unwrap();
             ground.stop();
         }
         let shop = shop.crash(ALL);
@@ -607,14 +608,14 @@ async fn p03_a_checkout_that_waits_for_payments_goes_on_when_they_are_back() {
         let tea = shop.product(5, 10).await;
         shop.add(user, tea, 4).await.unwrap();
         let unknown = shop.check_out(keyed(customer(user), "k"), user).await;
-        assert_eq!(unknown, Err(Failure::Unavailable.into()));
+        assert_eq!(unknown, Err(CommonError::Unavailable.into()));
         // An invoice may exist, so the buyer cannot give up what nobody knows.
         assert_eq!(shop.cancel(user).await, Err(CartError::CheckoutInProgress { invoice_id: None }));
         let row = shop.checkout(user).await;
         assert_eq!((row.state.as_str(), shop.stock(tea).await), ("held", 6));
         if already_made {
             // As if the invoice had been made, paid even, and no answer had come.
-            let ground = Ground::new(Settings::for_test(shop.dir.path()), shop.clock.clone());
+            let ground = DomainRuntime::new(Settings::for_test(shop.dir.path()), shop.clock.clone());
             let payments = payments::open(&ground).unwrap().client;
             let (currency, lines) = row.priced().unwrap();
             let request = CreateInvoice {
@@ -626,7 +627,7 @@ async fn p03_a_checkout_that_waits_for_payments_goes_on_when_they_are_back() {
                 checkout: Some(row.id),
                 expires_at: Some(row.expires_at),
             };
-            let invoice = payments.call(Ctx::domain("cart"), request).await.unwrap();
+            let invoice = payments.call(RequestContext::internal("cart"), request).await.unwrap();
             let pay = PayInvoice { invoice_id: invoice.id, token: "tok_ok".to_owned() };
             payments.call(keyed(customer(user), "pay"), pay).await.unwrap();
             ground.stop();
@@ -650,7 +651,7 @@ async fn p03_a_checkout_that_waits_for_payments_goes_on_when_they_are_back() {
 
 #[actix::test]
 async fn a_checkout_whose_time_is_over_is_let_go_and_its_stock_too() {
-    // Held, and payments say that there is no invoice and will be none.
+    // StockHold, and payments say that there is no invoice and will be none.
     let (shop, user) = (Shop::open(NO_PAYMENTS), UserId::new());
     let tea = shop.product(5, 10).await;
     shop.add(user, tea, 4).await.unwrap();
@@ -667,7 +668,7 @@ async fn a_checkout_that_never_reached_the_catalog_can_be_given_up() {
     let (shop, ada, bob) = (Shop::open(NO_CATALOG), UserId::new(), UserId::new());
     for user in [ada, bob] {
         shop.had(user, 1).await;
-        assert_eq!(shop.check_out(customer(user), user).await, Err(Failure::Unavailable.into()));
+        assert_eq!(shop.check_out(customer(user), user).await, Err(CommonError::Unavailable.into()));
     }
     // One by its buyer's wish, one because its time is over.
     let begun = Instant::now();
@@ -694,14 +695,14 @@ async fn p01_a_checkout_whose_invoice_ended_before_its_answer_was_kept_is_still_
     shop.add(user, product, 2).await.unwrap();
     let ctx = || keyed(customer(user), "k");
     let first = shop.check_out(ctx(), user).await.unwrap();
-    shop.payments.call(Ctx::domain("test"), VoidInvoice { invoice_id: first.id }).await.unwrap();
+    shop.payments.call(RequestContext::internal("test"), VoidInvoice { invoice_id: first.id }).await.unwrap();
     shop.settle().await;
     shop.until(user, CheckoutState::Cancelled).await;
     // As a crash leaves it after the invoice was made: the news came, and the answer was never kept.
     let forget = |tx: &mut crate::store::Tx<'_>| {
         diesel::sql_query("DELETE FROM idempotency").execute(tx.conn)?;
         diesel::sql_query("UPDATE checkout SET invoice_id = NULL").execute(tx.conn)?;
-        Ok::<_, Failure>(())
+        Ok::<_, CommonError>(())
     };
     shop.store.write(forget).await.unwrap();
     for _ in 0..2 {

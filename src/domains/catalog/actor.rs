@@ -11,17 +11,17 @@ use tokio::sync::Semaphore;
 
 use super::cache::{Cache, Counts, PageKey};
 use super::pictures::{self, PictureError, Rendition};
-use super::store::{self as shelf, Hand, images, search, stock};
+use super::store::{self as shelf, WriteScope, images, search, stock};
 use super::*;
-use crate::events::{Deliver, Delivery, Event};
-use crate::ground::now_and_every;
-use crate::messaging::{Ctx, Failure, Request};
+use crate::events::{DeliverEvents, Event, EventEnvelope};
+use crate::ground::spawn_leader_interval;
+use crate::messaging::{CommonError, Request, RequestContext};
 use crate::settings;
-use crate::store::{Audit, Audited, Conn, Store, Touch, Tx};
-use crate::types::{Cursor, FieldError, Fields, HoldId, ProductId};
+use crate::store::{CheckInvariants, Conn, InvariantReport, LockSet, Store, Tx};
+use crate::types::{Cursor, FieldError, HoldId, ProductId, Validator};
 
 /// How often holds that ran out are looked for.
-const EXPIRE_EVERY: Duration = Duration::from_secs(2);
+const EXPIRE_INTERVAL: Duration = Duration::from_secs(2);
 /// How many pictures are made smaller at once: each takes a core and some ten megabytes.
 const RENDERS_MAX: usize = 2;
 /// The most products one question may name.
@@ -29,21 +29,21 @@ const IDS_MAX: usize = 1_000;
 /// The most rows of one import.
 const ROWS_MAX: usize = 1_000;
 /// From how many items on a list counts as large, and for how long its counts are then used again.
-const LARGE: (i64, Duration) = (2_000, Duration::from_secs(1));
+const LARGE_LIST: (i64, Duration) = (2_000, Duration::from_secs(1));
 
 /// What the handlers of this domain share.
-pub struct Room {
+pub struct CatalogState {
     pub(super) store: Store,
     pub(super) cache: Cache,
-    settings: settings::Catalog,
+    settings: settings::CatalogSettings,
     renders: Arc<Semaphore>,
     expiring: Arc<Semaphore>,
 }
 
-impl Room {
-    pub(super) fn new(store: Store, settings: &settings::Catalog) -> Self {
+impl CatalogState {
+    pub(super) fn new(store: Store, settings: &settings::CatalogSettings) -> Self {
         Self {
-            cache: Cache::new(settings.cache_max, store.memory()),
+            cache: Cache::new(settings.cache_max, store.cache_lease()),
             store,
             settings: settings.clone(),
             renders: Arc::new(Semaphore::new(RENDERS_MAX)),
@@ -51,37 +51,37 @@ impl Room {
         }
     }
 
-    fn hand(&self) -> Hand {
-        Hand { changes: self.cache.changes(), low_stock: self.settings.low_stock }
+    fn hand(&self) -> WriteScope {
+        WriteScope { changes: self.cache.changes(), low_stock: self.settings.low_stock }
     }
 
     /// Has a change made durably; what it touches is out of memory before anybody can hear of it.
     async fn change<T: Send + 'static>(
         &self,
-        job: impl FnOnce(&mut Tx<'_>, &Hand) -> Result<T, CatalogError> + Send + 'static,
+        job: impl FnOnce(&mut Tx<'_>, &WriteScope) -> Result<T, CatalogError> + Send + 'static,
     ) -> Result<T, CatalogError> {
-        self.change_on(Touch::everything(), job).await
+        self.change_on(LockSet::domain(), job).await
     }
 
-    /// Like [`Room::change`], for a job that touches only this.
+    /// Like [`CatalogState::change`], for a job that touches only this.
     async fn change_on<T: Send + 'static>(
         &self,
-        touch: Touch,
-        job: impl FnOnce(&mut Tx<'_>, &Hand) -> Result<T, CatalogError> + Send + 'static,
+        touch: LockSet,
+        job: impl FnOnce(&mut Tx<'_>, &WriteScope) -> Result<T, CatalogError> + Send + 'static,
     ) -> Result<T, CatalogError> {
         let hand = self.hand();
         let held = hand.clone();
-        let answer = self.store.write_on(touch, move |tx| job(tx, &held)).await?;
+        let answer = self.store.write_locked(touch, move |tx| job(tx, &held)).await?;
         hand.changes.committed();
         Ok(answer)
     }
 
-    /// Like [`Room::change`], and under a key once only.
+    /// Like [`CatalogState::change`], and under a key once only.
     async fn change_once<R: Request, T>(
         &self,
-        ctx: &Ctx,
+        ctx: &RequestContext,
         request: &R,
-        job: impl FnOnce(&mut Tx<'_>, &Hand) -> Result<T, CatalogError> + Send + 'static,
+        job: impl FnOnce(&mut Tx<'_>, &WriteScope) -> Result<T, CatalogError> + Send + 'static,
     ) -> Result<T, CatalogError>
     where
         T: Serialize + serde::de::DeserializeOwned + Send + 'static,
@@ -92,32 +92,32 @@ impl Room {
         }
         let hand = self.hand();
         let held = hand.clone();
-        let answer = self.store.write_once(ctx, request, move |tx| job(tx, &held)).await?;
+        let answer = self.store.write_idempotent(ctx, request, move |tx| job(tx, &held)).await?;
         hand.changes.committed();
         Ok(answer)
     }
 }
 
 /// The actor of this domain.
-pub struct Catalog {
-    pub(super) room: Arc<Room>,
+pub struct CatalogActor {
+    pub(super) state: Arc<CatalogState>,
 }
 
-impl Actor for Catalog {
+impl Actor for CatalogActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        now_and_every(ctx, &self.room.store, &self.room, EXPIRE_EVERY, expire);
+        spawn_leader_interval(ctx, &self.state.store, &self.state, EXPIRE_INTERVAL, expire);
     }
 }
 
-impl Supervised for Catalog {
+impl Supervised for CatalogActor {
     fn restarting(&mut self, _: &mut Self::Context) {
-        self.room.cache.clear();
+        self.state.cache.clear();
     }
 }
 
-crate::answers! { Catalog;
+crate::handlers! { CatalogActor;
     CreateProduct => create_product,
     GetProduct => get_product,
     GetOffers => get_offers,
@@ -133,115 +133,146 @@ crate::answers! { Catalog;
     ExportProducts => export_products,
     HoldStock => hold_stock,
     ReleaseHold => release_hold,
-    Deliver => deliver,
-    Audit => audit,
-    AuditHolds => audit_holds,
+    DeliverEvents => on_events,
+    CheckInvariants => audit,
+    ListHoldFacts => audit_holds,
     GetRatings => get_ratings,
 }
 
-async fn create_product(room: Arc<Room>, ctx: Ctx, request: CreateProduct) -> Result<Product, CatalogError> {
+async fn create_product(
+    state: Arc<CatalogState>,
+    ctx: RequestContext,
+    request: CreateProduct,
+) -> Result<Product, CatalogError> {
     let new = model::tidy(request.product.clone())?;
-    room.change_once(&ctx, &request, move |tx, hand| {
-        let id = shelf::create(tx, hand, new)?;
-        shelf::one(tx.conn, id)
-    })
-    .await
+    state
+        .change_once(&ctx, &request, move |tx, hand| {
+            let id = shelf::create(tx, hand, new)?;
+            shelf::one(tx.conn, id)
+        })
+        .await
 }
 
-async fn get_product(room: Arc<Room>, _: Ctx, request: GetProduct) -> Result<Product, CatalogError> {
-    if let Some(product) = room.cache.product(request.product_id) {
+async fn get_product(
+    state: Arc<CatalogState>,
+    _: RequestContext,
+    request: GetProduct,
+) -> Result<Product, CatalogError> {
+    if let Some(product) = state.cache.product(request.product_id) {
         return Ok(Product::clone(&product));
     }
-    let stamp = room.cache.stamp(request.product_id);
-    let product = Arc::new(room.store.read(move |conn| shelf::one(conn, request.product_id)).await?);
-    room.cache.keep(stamp, &product);
+    let stamp = state.cache.stamp(request.product_id);
+    let product = Arc::new(state.store.read(move |conn| shelf::one(conn, request.product_id)).await?);
+    state.cache.keep(stamp, &product);
     Ok(Arc::unwrap_or_clone(product))
 }
 
-async fn get_offers(room: Arc<Room>, _: Ctx, request: GetOffers) -> Result<Vec<Offer>, CatalogError> {
+async fn get_offers(
+    state: Arc<CatalogState>,
+    _: RequestContext,
+    request: GetOffers,
+) -> Result<Vec<Offer>, CatalogError> {
     if request.product_ids.len() > IDS_MAX {
         return Err(FieldError::new("product_ids", "too_many", format!("must be at most {IDS_MAX}")).into());
     }
     let mut wanted = request.product_ids;
     let mut seen = HashSet::with_capacity(wanted.len());
     wanted.retain(|id| seen.insert(*id));
-    let ready: Option<Vec<Arc<Product>>> = wanted.iter().map(|id| room.cache.product(*id)).collect();
+    let ready: Option<Vec<Arc<Product>>> = wanted.iter().map(|id| state.cache.product(*id)).collect();
     let products = match ready {
         Some(all) => all,
         None => {
-            let reader = Arc::clone(&room);
+            let reader = Arc::clone(&state);
             let read = move |conn: &mut Conn| {
                 let mut products = read_products(&reader, conn, &wanted)?;
                 Ok::<_, CatalogError>(wanted.iter().filter_map(|id| products.remove(id)).collect())
             };
-            room.store.read(read).await?
+            state.store.read(read).await?
         }
     };
     Ok(products.iter().map(|product| model::offer(product)).collect())
 }
 
-async fn update_product(room: Arc<Room>, ctx: Ctx, request: UpdateProduct) -> Result<Product, CatalogError> {
+async fn update_product(
+    state: Arc<CatalogState>,
+    ctx: RequestContext,
+    request: UpdateProduct,
+) -> Result<Product, CatalogError> {
     let UpdateProduct { product_id, patch } = request.clone();
-    room.change_once(&ctx, &request, move |tx, hand| {
-        shelf::update(tx, hand, product_id, patch)?;
-        shelf::one(tx.conn, product_id)
-    })
-    .await
+    state
+        .change_once(&ctx, &request, move |tx, hand| {
+            shelf::update(tx, hand, product_id, patch)?;
+            shelf::one(tx.conn, product_id)
+        })
+        .await
 }
 
-async fn replace_product(room: Arc<Room>, ctx: Ctx, request: ReplaceProduct) -> Result<Product, CatalogError> {
+async fn replace_product(
+    state: Arc<CatalogState>,
+    ctx: RequestContext,
+    request: ReplaceProduct,
+) -> Result<Product, CatalogError> {
     let product_id = request.product_id;
     let new = model::tidy(request.product.clone())?;
-    room.change_once(&ctx, &request, move |tx, hand| {
-        shelf::replace(tx, hand, product_id, new)?;
-        shelf::one(tx.conn, product_id)
-    })
-    .await
+    state
+        .change_once(&ctx, &request, move |tx, hand| {
+            shelf::replace(tx, hand, product_id, new)?;
+            shelf::one(tx.conn, product_id)
+        })
+        .await
 }
 
-async fn delete_product(room: Arc<Room>, ctx: Ctx, request: DeleteProduct) -> Result<(), CatalogError> {
+async fn delete_product(
+    state: Arc<CatalogState>,
+    ctx: RequestContext,
+    request: DeleteProduct,
+) -> Result<(), CatalogError> {
     let product_id = request.product_id;
-    room.change_once(&ctx, &request, move |tx, hand| shelf::delete(tx, hand, product_id)).await
+    state.change_once(&ctx, &request, move |tx, hand| shelf::delete(tx, hand, product_id)).await
 }
 
-async fn list_products(room: Arc<Room>, _: Ctx, request: ListProducts) -> Result<ProductPage, CatalogError> {
+async fn list_products(
+    state: Arc<CatalogState>,
+    _: RequestContext,
+    request: ListProducts,
+) -> Result<ProductPage, CatalogError> {
     let query = model::tidy_query(request.query)?;
     let limit = request.page.limit()?;
-    let after = search::Place::open(&request.page, &query)?;
+    let after = search::PageStart::open(&request.page, &query)?;
     let key: PageKey = (query, limit, request.page.cursor.map(|cursor| cursor.as_str().to_owned()));
-    if let Some(page) = room.cache.page(&key) {
+    if let Some(page) = state.cache.page(&key) {
         return Ok(page);
     }
-    let (query, reader, stamp) = (key.0.clone(), Arc::clone(&room), room.cache.list_stamp());
-    let (page, is_fresh) = room
+    let (query, reader, stamp) = (key.0.clone(), Arc::clone(&state), state.cache.list_stamp());
+    let (page, is_fresh) = state
         .store
         .read(move |conn| {
             let (items, next) = read_items(&reader, conn, &query, limit, after.as_ref())?;
-            let (facets, is_fresh) = Counting { room: &reader, conn, stamp, is_fresh: true }.facets(&query)?;
+            let (facets, is_fresh) = FacetQuery { state: &reader, conn, stamp, is_fresh: true }.facets(&query)?;
             Ok::<_, CatalogError>((ProductPage { items, next, facets: Arc::new(facets) }, is_fresh))
         })
         .await?;
     if is_fresh {
-        room.cache.keep_page(stamp, key, &page);
+        state.cache.keep_page(stamp, key, &page);
     }
     Ok(page)
 }
 
 /// These products, from memory or else from the database; unknown ones are left out.
 fn read_products(
-    room: &Room,
+    state: &CatalogState,
     conn: &mut Conn,
     ids: &[ProductId],
 ) -> Result<HashMap<ProductId, Arc<Product>>, CatalogError> {
     let mut products: HashMap<ProductId, Arc<Product>> =
-        ids.iter().filter_map(|id| Some((*id, room.cache.product(*id)?))).collect();
+        ids.iter().filter_map(|id| Some((*id, state.cache.product(*id)?))).collect();
     let missing: Vec<ProductId> = ids.iter().copied().filter(|id| !products.contains_key(id)).collect();
     // Before they are read, as the memory wants it.
-    let stamps: HashMap<ProductId, u64> = missing.iter().map(|id| (*id, room.cache.stamp(*id))).collect();
+    let stamps: HashMap<ProductId, u64> = missing.iter().map(|id| (*id, state.cache.stamp(*id))).collect();
     for product in shelf::load(conn, &missing)? {
         let product = Arc::new(product);
         if let Some(stamp) = stamps.get(&product.id) {
-            room.cache.keep(*stamp, &product);
+            state.cache.keep(*stamp, &product);
         }
         products.insert(product.id, product);
     }
@@ -249,22 +280,22 @@ fn read_products(
 }
 
 fn read_items(
-    room: &Room,
+    state: &CatalogState,
     conn: &mut Conn,
     query: &ProductQuery,
     limit: i64,
-    after: Option<&search::Place>,
+    after: Option<&search::PageStart>,
 ) -> Result<(Vec<Arc<Product>>, Option<Cursor>), CatalogError> {
     let (ids, next) = search::page(conn, query, limit, after)?;
-    let mut products = read_products(room, conn, &ids)?;
+    let mut products = read_products(state, conn, &ids)?;
     // One that was taken out since the list was read is no longer in it.
     let items = ids.iter().filter_map(|id| products.remove(id)).filter(|product| !product.deleted).collect();
     Ok((items, next))
 }
 
 /// The counting of one list.
-struct Counting<'a> {
-    room: &'a Room,
+struct FacetQuery<'a> {
+    state: &'a CatalogState,
     conn: &'a mut Conn,
     /// Taken before anything was read.
     stamp: u64,
@@ -272,7 +303,7 @@ struct Counting<'a> {
     is_fresh: bool,
 }
 
-impl Counting<'_> {
+impl FacetQuery<'_> {
     /// How the list is made up, each facet without its own filter; and whether that is as of the stamp.
     fn facets(mut self, query: &ProductQuery) -> Result<(Facets, bool), CatalogError> {
         let base = ProductQuery { sort: None, ..query.clone() };
@@ -297,14 +328,14 @@ impl Counting<'_> {
 
     /// What a list holds; of a large one, what it held up to a second ago, because counting it takes that much longer.
     fn counts(&mut self, query: &ProductQuery) -> Result<Arc<Facets>, CatalogError> {
-        let (cache, now) = (&self.room.cache, self.room.store.now());
-        if let Some(kept) = cache.counts(query).filter(|kept| kept.at <= now && now.since(kept.at) < LARGE.1) {
+        let (cache, now) = (&self.state.cache, self.state.store.now());
+        if let Some(kept) = cache.counts(query).filter(|kept| kept.at <= now && now.since(kept.at) < LARGE_LIST.1) {
             // A page with older counts is given but not kept: it would outlive their second.
             self.is_fresh &= kept.stamp == self.stamp;
             return Ok(kept.facets);
         }
         let facets = Arc::new(search::counts(self.conn, query)?);
-        if facets.total >= LARGE.0 && !search::is_whole(query) {
+        if facets.total >= LARGE_LIST.0 && !search::is_whole(query) {
             cache.keep_counts(query.clone(), Counts { at: now, stamp: self.stamp, facets: Arc::clone(&facets) });
         }
         Ok(facets)
@@ -323,130 +354,146 @@ crate::requests! { CatalogError;
     "catalog.AddImage": AddedImage => Image, once, |_| Access::Admin;
 }
 
-async fn add_image(room: Arc<Room>, ctx: Ctx, request: AddImage) -> Result<Image, CatalogError> {
+async fn add_image(state: Arc<CatalogState>, ctx: RequestContext, request: AddImage) -> Result<Image, CatalogError> {
     let AddImage { product_id, alt, data } = request;
     let alt = crate::types::one_line(&alt);
-    let mut fields = Fields::new();
+    let mut fields = Validator::new();
     fields.line("alt", &alt, 0, 500);
     fields.done()?;
     let too_large = CatalogError::ImageTooLarge {
-        max_bytes: u64::try_from(room.settings.image_bytes_max).unwrap_or(u64::MAX),
-        max_pixels: room.settings.image_pixels_max,
+        max_bytes: u64::try_from(state.settings.image_bytes_max).unwrap_or(u64::MAX),
+        max_pixels: state.settings.image_pixels_max,
     };
-    if data.len() > room.settings.image_bytes_max {
+    if data.len() > state.settings.image_bytes_max {
         return Err(too_large);
     }
-    let (digest, data) = heavy(&room, move || (Sha256::digest(&data).to_vec(), data)).await?;
+    let (digest, data) = heavy(&state, move || (Sha256::digest(&data).to_vec(), data)).await?;
     let request = AddedImage { product_id, alt: alt.clone(), digest };
     let add = || async {
-        room.store.read(move |conn| images::may_add(conn, product_id)).await?;
-        let (bytes_max, pixels_max) = (room.settings.image_bytes_max, room.settings.image_pixels_max);
-        let files: Vec<Rendition> = heavy(&room, move || pictures::render(&data, bytes_max, pixels_max))
+        state.store.read(move |conn| images::may_add(conn, product_id)).await?;
+        let (bytes_max, pixels_max) = (state.settings.image_bytes_max, state.settings.image_pixels_max);
+        let files: Vec<Rendition> = heavy(&state, move || pictures::render(&data, bytes_max, pixels_max))
             .await?
             .map_err(|error| match error {
                 PictureError::Unreadable(reason) => CatalogError::UnsupportedImage { reason },
                 PictureError::TooLarge => too_large,
             })?;
-        room.change_once(&ctx, &request, move |tx, hand| images::add(tx, hand, product_id, alt, &files)).await
+        state.change_once(&ctx, &request, move |tx, hand| images::add(tx, hand, product_id, alt, &files)).await
     };
-    room.store.once(&ctx, &request, add).await
+    state.store.run_idempotent(&ctx, &request, add).await
 }
 
 /// Does work that takes a core, off this thread and never too much at once.
-async fn heavy<T: Send + 'static>(room: &Room, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
-    let permit = Arc::clone(&room.renders).acquire_owned().await.map_err(|_| Failure::Unavailable)?;
+async fn heavy<T: Send + 'static>(
+    state: &CatalogState,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, CommonError> {
+    let permit = Arc::clone(&state.renders).acquire_owned().await.map_err(|_| CommonError::Unavailable)?;
     let done = tokio::task::spawn_blocking(move || {
         let _permit = permit;
         work()
     });
     done.await.map_err(|panicked| {
         log::error!("catalog: a picture made its reader panic: {panicked}");
-        Failure::Internal
+        CommonError::Internal
     })
 }
 
-async fn delete_image(room: Arc<Room>, ctx: Ctx, request: DeleteImage) -> Result<(), CatalogError> {
+async fn delete_image(state: Arc<CatalogState>, ctx: RequestContext, request: DeleteImage) -> Result<(), CatalogError> {
     let DeleteImage { product_id, image_id } = request;
-    room.change_once(&ctx, &request, move |tx, hand| images::delete(tx, hand, product_id, image_id)).await
+    state.change_once(&ctx, &request, move |tx, hand| images::delete(tx, hand, product_id, image_id)).await
 }
 
-async fn list_images(room: Arc<Room>, ctx: Ctx, request: ListImages) -> Result<Vec<Image>, CatalogError> {
-    Ok(get_product(room, ctx, GetProduct { product_id: request.product_id }).await?.images)
+async fn list_images(
+    state: Arc<CatalogState>,
+    ctx: RequestContext,
+    request: ListImages,
+) -> Result<Vec<Image>, CatalogError> {
+    Ok(get_product(state, ctx, GetProduct { product_id: request.product_id }).await?.images)
 }
 
-async fn get_image(room: Arc<Room>, _: Ctx, request: GetImage) -> Result<ImageFile, CatalogError> {
+async fn get_image(state: Arc<CatalogState>, _: RequestContext, request: GetImage) -> Result<ImageFile, CatalogError> {
     let GetImage { product_id, image_id, width } = request;
-    room.store.read(move |conn| images::file(conn, product_id, image_id, width)).await
+    state.store.read(move |conn| images::file(conn, product_id, image_id, width)).await
 }
 
 async fn import_products(
-    room: Arc<Room>,
-    ctx: Ctx,
+    state: Arc<CatalogState>,
+    ctx: RequestContext,
     request: ImportProducts,
 ) -> Result<Vec<ImportOutcome>, CatalogError> {
     if request.rows.len() > ROWS_MAX {
         return Err(FieldError::new("rows", "too_many", format!("must be at most {ROWS_MAX}")).into());
     }
     let rows = request.rows.clone();
-    room.change_once(&ctx, &request, move |tx, hand| rows.into_iter().map(|row| shelf::import(tx, hand, row)).collect())
+    state
+        .change_once(&ctx, &request, move |tx, hand| rows.into_iter().map(|row| shelf::import(tx, hand, row)).collect())
         .await
 }
 
-async fn export_products(room: Arc<Room>, _: Ctx, request: ExportProducts) -> Result<Exported, CatalogError> {
-    room.store.read(move |conn| shelf::export(conn, request.after)).await
+async fn export_products(
+    state: Arc<CatalogState>,
+    _: RequestContext,
+    request: ExportProducts,
+) -> Result<ExportPage, CatalogError> {
+    state.store.read(move |conn| shelf::export(conn, request.after)).await
 }
 
 /// The hold is its own key, and a better one than the caller's: under that a hold let go since would still look held.
-async fn hold_stock(room: Arc<Room>, _: Ctx, request: HoldStock) -> Result<Held, CatalogError> {
+async fn hold_stock(
+    state: Arc<CatalogState>,
+    _: RequestContext,
+    request: HoldStock,
+) -> Result<StockHold, CatalogError> {
     let lines = model::hold_lines(&request.lines)?;
     let HoldStock { hold, expires_at, .. } = request;
-    if room.store.is_concurrent() {
+    if state.store.is_concurrent() {
         // Where some of each is left, nothing but the products themselves changes, and other buyers need not wait.
-        let touch = lines.iter().fold(Touch::only("hold", hold), |touch, line| touch.and("product", line.product_id));
+        let touch = lines.iter().fold(LockSet::key("hold", hold), |touch, line| touch.with("product", line.product_id));
         let wanted = lines.clone();
-        let job = move |tx: &mut Tx<'_>, hand: &Hand| {
+        let job = move |tx: &mut Tx<'_>, hand: &WriteScope| {
             if stock::would_empty(tx.conn, &wanted)? {
                 return Ok(None);
             }
             stock::take_hold(tx, hand, hold, &wanted, expires_at).map(Some)
         };
-        if let Some(held) = room.change_on(touch, job).await? {
+        if let Some(held) = state.change_on(touch, job).await? {
             return Ok(held);
         }
     }
-    room.change(move |tx, hand| stock::take_hold(tx, hand, hold, &lines, expires_at)).await
+    state.change(move |tx, hand| stock::take_hold(tx, hand, hold, &lines, expires_at)).await
 }
 
-async fn release_hold(room: Arc<Room>, _: Ctx, request: ReleaseHold) -> Result<(), CatalogError> {
+async fn release_hold(state: Arc<CatalogState>, _: RequestContext, request: ReleaseHold) -> Result<(), CatalogError> {
     let hold = request.hold;
-    room.change(move |tx, hand| stock::release(tx, hand, hold)).await
+    state.change(move |tx, hand| stock::release(tx, hand, hold)).await
 }
 
-async fn deliver(room: Arc<Room>, _: Ctx, request: Deliver) -> Result<(), Failure> {
-    let (own, others): (Vec<Delivery>, Vec<Delivery>) =
+async fn on_events(state: Arc<CatalogState>, _: RequestContext, request: DeliverEvents) -> Result<(), CommonError> {
+    let (own, others): (Vec<EventEnvelope>, Vec<EventEnvelope>) =
         request.events.into_iter().partition(|event| event.name == ProductChanged::NAME);
-    drop_changed(&room, &own).await?;
+    drop_changed(&state, &own).await?;
     if others.is_empty() {
         return Ok(());
     }
-    let hand = room.hand();
+    let hand = state.hand();
     let held = hand.clone();
-    room.store.consume(others, move |tx, event| effect(tx, &held, event)).await?;
+    state.store.consume(others, move |tx, event| effect(tx, &held, event)).await?;
     hand.changes.committed();
     Ok(())
 }
 
 /// Drops from memory what another process has changed in this database.
-async fn drop_changed(room: &Room, events: &[Delivery]) -> Result<(), Failure> {
-    let changes = room.cache.changes();
+async fn drop_changed(state: &CatalogState, events: &[EventEnvelope]) -> Result<(), CommonError> {
+    let changes = state.cache.changes();
     for event in events {
         let Some(changed) = open::<ProductChanged>(event)? else { continue };
-        if room.cache.is_own(changed.product_id, changed.updated_at) {
+        if state.cache.is_own(changed.product_id, changed.updated_at) {
             continue;
         }
         changes.touch(changed.product_id, None);
         if let Some(group) = changed.group {
-            let siblings = room.store.read(move |conn| Ok::<_, Failure>(shelf::siblings(conn, &group)?)).await?;
+            let siblings = state.store.read(move |conn| Ok::<_, CommonError>(shelf::siblings(conn, &group)?)).await?;
             for id in siblings {
                 changes.touch(id, None);
             }
@@ -456,7 +503,7 @@ async fn drop_changed(room: &Room, events: &[Delivery]) -> Result<(), Failure> {
 }
 
 /// What the events of other domains mean for what is for sale.
-fn effect(tx: &mut Tx<'_>, hand: &Hand, event: &Delivery) -> Result<(), CatalogError> {
+fn effect(tx: &mut Tx<'_>, hand: &WriteScope, event: &EventEnvelope) -> Result<(), CatalogError> {
     if let Some(paid) = open::<InvoicePaid>(event)? {
         if let (Some(hold), false) = (paid.hold, paid.past) {
             stock::sell(tx, hand, hold, paid.invoice.id)?;
@@ -475,43 +522,55 @@ fn effect(tx: &mut Tx<'_>, hand: &Hand, event: &Delivery) -> Result<(), CatalogE
     Ok(())
 }
 
-fn release(tx: &mut Tx<'_>, hand: &Hand, hold: Option<HoldId>) -> Result<(), CatalogError> {
+fn release(tx: &mut Tx<'_>, hand: &WriteScope, hold: Option<HoldId>) -> Result<(), CatalogError> {
     hold.map_or(Ok(()), |hold| stock::release(tx, hand, hold))
 }
 
-fn open<E: Event>(event: &Delivery) -> Result<Option<E>, Failure> {
-    event.open().map_err(|error| {
+fn open<E: Event>(event: &EventEnvelope) -> Result<Option<E>, CommonError> {
+    event.decode().map_err(|error| {
         log::error!("catalog: event {} {} cannot be read: {error}", event.name, event.id);
-        Failure::Internal
+        CommonError::Internal
     })
 }
 
 /// Lets go the holds that have run out, a few a job, so that nobody waits long behind them.
-async fn expire(room: Arc<Room>) {
+async fn expire(state: Arc<CatalogState>) {
     // One at a time: a slow database must not gather a crowd of these.
-    let Ok(_permit) = room.expiring.try_acquire() else { return };
-    if let Err(error) = expire_all(&room).await {
+    let Ok(_permit) = state.expiring.try_acquire() else { return };
+    if let Err(error) = expire_all(&state).await {
         log::warn!("catalog: holds that ran out could not be let go, trying again soon: {error}");
     }
 }
 
-pub(super) async fn expire_all(room: &Room) -> Result<(), CatalogError> {
-    let now = room.store.now();
-    if !room.store.read(move |conn| Ok::<_, Failure>(stock::any_expired(conn, now)?)).await? {
+pub(super) async fn expire_all(state: &CatalogState) -> Result<(), CatalogError> {
+    let now = state.store.now();
+    if !state.store.read(move |conn| Ok::<_, CommonError>(stock::any_expired(conn, now)?)).await? {
         return Ok(());
     }
-    while room.change(stock::expire).await? {}
+    while state.change(stock::expire).await? {}
     Ok(())
 }
 
-async fn audit(room: Arc<Room>, _: Ctx, request: Audit) -> Result<Audited, Failure> {
-    room.store.audit(request, shelf::audit::BOOKS).await
+async fn audit(
+    state: Arc<CatalogState>,
+    _: RequestContext,
+    request: CheckInvariants,
+) -> Result<InvariantReport, CommonError> {
+    state.store.audit(request, shelf::audit::INVARIANTS).await
 }
 
-async fn audit_holds(room: Arc<Room>, _: Ctx, request: AuditHolds) -> Result<Vec<HoldFacts>, Failure> {
-    room.store.read(move |conn| Ok(shelf::audit::holds(conn, request.which)?)).await
+async fn audit_holds(
+    state: Arc<CatalogState>,
+    _: RequestContext,
+    request: ListHoldFacts,
+) -> Result<Vec<HoldFacts>, CommonError> {
+    state.store.read(move |conn| Ok(shelf::audit::holds(conn, request.which)?)).await
 }
 
-async fn get_ratings(room: Arc<Room>, _: Ctx, request: GetRatings) -> Result<Vec<RatingFacts>, Failure> {
-    room.store.read(move |conn| Ok(shelf::audit::ratings(conn, &request.products)?)).await
+async fn get_ratings(
+    state: Arc<CatalogState>,
+    _: RequestContext,
+    request: GetRatings,
+) -> Result<Vec<RatingFacts>, CommonError> {
+    state.store.read(move |conn| Ok(shelf::audit::ratings(conn, &request.products)?)).await
 }

@@ -1,6 +1,6 @@
 //! What the catalog keeps ready in memory, and the rule by which none of it is ever stale.
 //!
-//! A write job says which products it changes while it runs, through [`Changes`]. From that moment until its
+//! A write job says which products it changes while it runs, through [`Invalidation`]. From that moment until its
 //! outcome is known nothing of them is kept, so everybody reads the database: before the commit the old state,
 //! after it the new one, and never the old one again. A read that began earlier and ends later finds that the
 //! stamp it took has moved on, and keeps nothing either.
@@ -11,14 +11,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use quick_cache::sync::Cache as Ready;
 
 use super::{Facets, Product, ProductPage, ProductQuery};
-use crate::store::Memory;
+use crate::store::CacheLease;
 use crate::types::{ProductId, Timestamp};
 
 /// Pages of lists that are kept; each is twenty products or so, most of which are shared with the others.
 const PAGES_MAX: usize = 256;
 /// Counts of large lists that are kept.
 const COUNTS_MAX: usize = 256;
-/// Changes of this process that are remembered, so that their own event drops nothing a second time.
+/// Invalidation of this process that are remembered, so that their own event drops nothing a second time.
 const OWN_MAX: usize = 4_096;
 /// Stamps for products: more would only spare false alarms.
 const SHARDS: usize = 256;
@@ -32,13 +32,13 @@ pub struct Cache(Arc<Inner>);
 
 struct Inner {
     products: Ready<ProductId, Arc<Product>>,
-    shards: Vec<Mutex<Stamp>>,
-    lists: Mutex<Stamp>,
+    shards: Vec<Mutex<VersionStamp>>,
+    lists: Mutex<VersionStamp>,
     pages: Ready<PageKey, (u64, ProductPage)>,
     counts: Ready<ProductQuery, Counts>,
     own: Ready<ProductId, Timestamp>,
     /// Whether anything may be believed, and since when.
-    memory: Memory,
+    memory: CacheLease,
     era: AtomicU64,
 }
 
@@ -55,12 +55,12 @@ pub struct Counts {
 
 /// How often something changed, and how many changes of it are under way.
 #[derive(Default)]
-struct Stamp {
+struct VersionStamp {
     version: u64,
     under_way: usize,
 }
 
-impl Stamp {
+impl VersionStamp {
     fn begin(&mut self) {
         self.version += 1;
         self.under_way += 1;
@@ -73,13 +73,13 @@ impl Stamp {
 }
 
 /// A stamp is a number and a count: a panic elsewhere cannot leave it half written.
-fn lock(stamp: &Mutex<Stamp>) -> MutexGuard<'_, Stamp> {
+fn lock(stamp: &Mutex<VersionStamp>) -> MutexGuard<'_, VersionStamp> {
     stamp.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Cache {
     /// An empty memory for so many products, believed as long as `memory` says.
-    pub fn new(products_max: usize, memory: Memory) -> Self {
+    pub fn new(products_max: usize, memory: CacheLease) -> Self {
         Self(Arc::new(Inner {
             products: Ready::new(products_max),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
@@ -161,8 +161,12 @@ impl Cache {
     }
 
     /// For a write that is about to begin.
-    pub fn changes(&self) -> Changes {
-        Changes(Arc::new(Open { cache: self.clone(), touched: Mutex::default(), committed: AtomicBool::new(false) }))
+    pub fn changes(&self) -> Invalidation {
+        Invalidation(Arc::new(PendingInvalidation {
+            cache: self.clone(),
+            touched: Mutex::default(),
+            committed: AtomicBool::new(false),
+        }))
     }
 
     /// Forgets everything, as after a panic.
@@ -179,7 +183,7 @@ impl Cache {
 }
 
 impl Inner {
-    fn shard(&self, id: ProductId) -> &Mutex<Stamp> {
+    fn shard(&self, id: ProductId) -> &Mutex<VersionStamp> {
         // The last byte of an id is random.
         &self.shards[usize::from(id.uuid().as_bytes()[15]) % SHARDS]
     }
@@ -188,15 +192,15 @@ impl Inner {
 /// The changes of one write. The caller holds one clone until the outcome is known, its job another; when the last
 /// is dropped, readers may keep again what was touched.
 #[derive(Clone)]
-pub struct Changes(Arc<Open>);
+pub struct Invalidation(Arc<PendingInvalidation>);
 
-struct Open {
+struct PendingInvalidation {
     cache: Cache,
     touched: Mutex<Vec<(ProductId, Option<Timestamp>)>>,
     committed: AtomicBool,
 }
 
-impl Changes {
+impl Invalidation {
     /// Says that this write changes what is kept of a product; `updated_at` when the product itself becomes new.
     pub fn touch(&self, id: ProductId, updated_at: Option<Timestamp>) {
         let inner = &self.0.cache.0;
@@ -215,7 +219,7 @@ impl Changes {
     }
 }
 
-impl Drop for Open {
+impl Drop for PendingInvalidation {
     fn drop(&mut self) {
         let inner = &self.cache.0;
         let touched = self.touched.get_mut().unwrap_or_else(PoisonError::into_inner);

@@ -29,11 +29,11 @@ use diesel_migrations::embed_migrations;
 use crate::contract::comments::RatingChanged;
 use crate::contract::payments::{InvoiceExpired, InvoicePaid, InvoiceRefunded, InvoiceVoided};
 use crate::events::Event as _;
-use crate::ground::{Ground, Opened};
+use crate::ground::{DomainRuntime, RunningDomain};
 use crate::store::{Migrations, OpenError};
 
 use crate::contract::catalog::*;
-pub use actor::Catalog;
+pub use actor::CatalogActor;
 pub use store::index_anew;
 
 /// The tables of this domain.
@@ -44,7 +44,7 @@ pub const MIGRATIONS: Migrations = Migrations {
 
 /// The events that this domain wants to hear of. Its own are among them: another process may write to the same
 /// database.
-pub const WANTS: &[&str] = &[
+pub const SUBSCRIPTIONS: &[&str] = &[
     InvoicePaid::NAME,
     InvoiceExpired::NAME,
     InvoiceVoided::NAME,
@@ -54,8 +54,8 @@ pub const WANTS: &[&str] = &[
 ];
 
 /// Opens the domain.
-pub fn open(ground: &Ground) -> Result<Opened<Catalog>, OpenError> {
+pub fn open(ground: &DomainRuntime) -> Result<RunningDomain<CatalogActor>, OpenError> {
     let store = ground.store("catalog", MIGRATIONS)?;
-    let room = Arc::new(actor::Room::new(store.clone(), &ground.settings.catalog));
-    Ok(Opened { client: ground.start("catalog", move || Catalog { room }), store })
+    let state = Arc::new(actor::CatalogState::new(store.clone(), &ground.settings.catalog));
+    Ok(RunningDomain { client: ground.start("catalog", move || CatalogActor { state }), store })
 }

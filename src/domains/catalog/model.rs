@@ -8,7 +8,7 @@ use diesel::sql_types::Text;
 
 use super::{HoldLine, Image, NewProduct, Offer, Product, ProductPatch, ProductQuery, Sort};
 use crate::contract::payments::ReturnLine;
-use crate::types::{Amount, FieldError, Fields, ProductId, Quantity, one_line};
+use crate::types::{Amount, FieldError, ProductId, Quantity, Validator, one_line};
 
 /// The dearest thing there is, in minor units.
 const PRICE_MAX: Amount = 1_000_000_000_000;
@@ -43,7 +43,7 @@ pub fn tidy(product: NewProduct) -> Result<NewProduct, Vec<FieldError>> {
         options: trimmed(product.options),
         ..product
     };
-    let mut fields = Fields::new();
+    let mut fields = Validator::new();
     fields.line("name", &product.name, 1, 200);
     fields.line("sku", &product.sku, 1, 64);
     if product.sku.contains(char::is_whitespace) {
@@ -78,7 +78,7 @@ fn trimmed(facts: BTreeMap<String, String>) -> BTreeMap<String, String> {
     facts.into_iter().map(|(key, value)| (one_line(&key), value.trim().to_owned())).collect()
 }
 
-fn facts(fields: &mut Fields, field: &'static str, facts: &BTreeMap<String, String>, max: usize, min: usize) {
+fn facts(fields: &mut Validator, field: &'static str, facts: &BTreeMap<String, String>, max: usize, min: usize) {
     at_most(fields, field, facts.len(), max);
     for (key, value) in facts.iter().take(max) {
         if key.is_empty() || key.chars().count() > 50 {
@@ -89,14 +89,14 @@ fn facts(fields: &mut Fields, field: &'static str, facts: &BTreeMap<String, Stri
     }
 }
 
-fn at_most(fields: &mut Fields, field: &'static str, count: usize, max: usize) {
+fn at_most(fields: &mut Validator, field: &'static str, count: usize, max: usize) {
     if count > max {
         fields.wrong(field, "too_many", format!("must be at most {max}"));
     }
 }
 
-/// Like [`Fields::text`], for a field inside a field.
-fn nested(fields: &mut Fields, field: impl Fn() -> String, text: &str, min: usize, max: usize) {
+/// Like [`Validator::text`], for a field inside a field.
+fn nested(fields: &mut Validator, field: impl Fn() -> String, text: &str, min: usize, max: usize) {
     let length = text.chars().count();
     if length < min {
         fields.wrong(field(), "required", "must not be empty");
@@ -275,7 +275,7 @@ pub fn ts_vector(name: &str, labels: &str, description: &str) -> String {
 
 /// The query as lists and their memory know it: nothing blank in it, its order said; or all that is wrong with it.
 pub fn tidy_query(query: ProductQuery) -> Result<ProductQuery, Vec<FieldError>> {
-    let mut fields = Fields::new();
+    let mut fields = Validator::new();
     let filled = |text: Option<String>| text.map(|text| one_line(&text)).filter(|text| !text.is_empty());
     let (q, category, tag) = (filled(query.q), filled(query.category), filled(query.tag));
     for (field, value) in [("q", &q), ("category", &category), ("tag", &tag)] {
@@ -303,7 +303,7 @@ pub fn tidy_query(query: ProductQuery) -> Result<ProductQuery, Vec<FieldError>> 
 
 /// What a hold takes: one line a product, in the order of their ids, so that two askings of the same compare equal.
 pub fn hold_lines(lines: &[HoldLine]) -> Result<Vec<HoldLine>, Vec<FieldError>> {
-    let mut fields = Fields::new();
+    let mut fields = Validator::new();
     if lines.is_empty() || lines.len() > LINES_MAX {
         fields.wrong("lines", "out_of_range", format!("must be between 1 and {LINES_MAX}"));
     }
@@ -317,7 +317,7 @@ pub fn hold_lines(lines: &[HoldLine]) -> Result<Vec<HoldLine>, Vec<FieldError>> 
     Ok(sums.into_iter().map(|(product_id, quantity)| HoldLine { product_id, quantity }).collect())
 }
 
-/// Which pieces of a sold hold go back on the shelf, and whether none is out after that. `sold` has product, quantity
+/// Selection pieces of a sold hold go back on the shelf, and whether none is out after that. `sold` has product, quantity
 /// and how many came back before; of goods that were not sold, or of more than are still out, nothing comes back.
 pub fn coming_back(sold: &[(ProductId, Quantity, Quantity)], these: &[ReturnLine]) -> (Vec<HoldLine>, bool) {
     let mut back = Vec::new();
@@ -345,7 +345,7 @@ pub fn fell_low(before: Quantity, after: Quantity, mark: Quantity) -> bool {
 #[diesel(sql_type = Text)]
 pub enum HoldState {
     /// Set aside, not paid.
-    Held,
+    StockHold,
     /// Paid.
     Sold,
     /// Let go, by word or by time; what was taken is back on the shelf.
@@ -355,13 +355,13 @@ pub enum HoldState {
 }
 
 impl HoldState {
-    const ALL: [Self; 4] = [Self::Held, Self::Sold, Self::Released, Self::Returned];
+    const ALL: [Self; 4] = [Self::StockHold, Self::Sold, Self::Released, Self::Returned];
 
     /// Whether a hold that is in this state may come into that one.
     pub const fn may_become(self, next: Self) -> bool {
         matches!(
             (self, next),
-            (Self::Held, Self::Sold | Self::Released)
+            (Self::StockHold, Self::Sold | Self::Released)
                 // Paid too late, and the goods were still there.
                 | (Self::Released, Self::Sold)
                 | (Self::Sold, Self::Returned)
@@ -371,7 +371,7 @@ impl HoldState {
     /// The word for it in a column.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Held => "held",
+            Self::StockHold => "held",
             Self::Sold => "sold",
             Self::Released => "released",
             Self::Returned => "returned",
@@ -386,11 +386,11 @@ impl HoldState {
 
 /// Why a product's stock changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MoveReason {
+pub enum StockMoveReason {
     /// Staff, or an import, said how many there are.
     Set,
     /// Set aside for a checkout.
-    Held,
+    StockHold,
     /// A hold was let go.
     Released,
     /// A hold ran out.
@@ -401,12 +401,12 @@ pub enum MoveReason {
     Returned,
 }
 
-impl MoveReason {
+impl StockMoveReason {
     /// The word for it in a column.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Set => "set",
-            Self::Held => "held",
+            Self::StockHold => "held",
             Self::Released => "released",
             Self::Expired => "expired",
             Self::Sold => "sold",
@@ -422,8 +422,8 @@ mod tests {
 
     #[test]
     fn a_hold_goes_only_where_it_may() {
-        use HoldState::{Held, Released, Returned, Sold};
-        let allowed = [(Held, Sold), (Held, Released), (Released, Sold), (Sold, Returned)];
+        use HoldState::{Released, Returned, Sold, StockHold};
+        let allowed = [(StockHold, Sold), (StockHold, Released), (Released, Sold), (Sold, Returned)];
         for from in HoldState::ALL {
             assert_eq!(HoldState::parse(from.as_str()), Some(from));
             for to in HoldState::ALL {
@@ -456,12 +456,12 @@ mod tests {
             pieces in proptest::collection::vec(1..9_i64, 1..4),
             steps in proptest::collection::vec(step(), 0..20),
         ) {
-            use HoldState::{Held, Released, Returned, Sold};
+            use HoldState::{StockHold, Released, Returned, Sold};
             let products: Vec<ProductId> = (0..4).map(|_| ProductId::new()).collect();
             let mut lines: Vec<_> = pieces.iter().enumerate().map(|(n, count)| (products[n], *count, 0)).collect();
             let all: Quantity = pieces.iter().sum();
             // All were on the shelf and are set aside now.
-            let (mut state, mut shelf) = (Held, 0);
+            let (mut state, mut shelf) = (StockHold, 0);
             for step in steps {
                 let before = state;
                 match step {
@@ -496,7 +496,7 @@ mod tests {
                 let out: Quantity = lines.iter().map(|(_, quantity, returned)| quantity - returned).sum();
                 prop_assert!(lines.iter().all(|(_, quantity, returned)| (0..=*quantity).contains(returned)));
                 let with_buyers = if matches!(state, Sold | Returned) { out } else { 0 };
-                let aside = if state == Held { all } else { 0 };
+                let aside = if state == StockHold { all } else { 0 };
                 prop_assert_eq!(shelf + aside + with_buyers, all);
                 prop_assert_eq!(state == Returned, out == 0);
             }

@@ -58,7 +58,7 @@ pub fn render(data: &[u8], bytes_max: usize, pixels_max: u64) -> Result<Vec<Rend
     let mut picture = decode(data, pixels_max)?;
     let (width, height) = (picture.width(), picture.height());
     let largest = width.max(height).min(LARGEST);
-    // A size within a fifth of the largest would only take room.
+    // A size within a fifth of the largest would only take state.
     let smaller = SIZES.into_iter().filter(|size| size * 5 / 4 <= largest).rev();
     let mut renditions: Vec<Rendition> = Vec::with_capacity(SIZES.len() + 1);
     // Each size is made from the next larger one: a quarter of the work of making each from the original.

@@ -12,14 +12,14 @@ use super::store::search;
 use super::store::stock::misbooked;
 use super::*;
 use crate::contract::payments::{Invoice, InvoiceStatus};
-use crate::events::{Deliver, Delivery, Event, Relay, Subscriber};
-use crate::messaging::{Client, Ctx, Failure, IdempotencyKey, Request};
+use crate::events::{DeliverEvents, Event, EventEnvelope, Relay, Subscriber};
+use crate::messaging::{Client, CommonError, IdempotencyKey, Request, RequestContext};
 use crate::settings::Settings;
 use crate::store::Store;
 use crate::types::{Clock, Currency, EventId, HoldId, InvoiceId, PageRequest, ProductId, Timestamp, UserId};
 
 struct Shop {
-    client: Client<Catalog>,
+    client: Client<CatalogActor>,
     store: Store,
     clock: Clock,
     dir: Arc<TempDir>,
@@ -30,8 +30,8 @@ fn open() -> Shop {
 }
 
 fn open_in(dir: Arc<TempDir>, clock: Clock) -> Shop {
-    let ground = Ground::new(Settings::for_test(dir.path()), clock.clone());
-    let Opened { client, store } = super::open(&ground).unwrap();
+    let ground = DomainRuntime::new(Settings::for_test(dir.path()), clock.clone());
+    let RunningDomain { client, store } = super::open(&ground).unwrap();
     // Its threads end with the test's process.
     std::mem::forget(ground);
     Shop { client, store, clock, dir }
@@ -56,9 +56,9 @@ fn of(fields: Value) -> NewProduct {
 impl Shop {
     async fn ask<R: Request>(&self, request: R) -> Result<R::Reply, R::Error>
     where
-        Catalog: actix::Handler<crate::messaging::Envelope<R>>,
+        CatalogActor: actix::Handler<crate::messaging::Envelope<R>>,
     {
-        self.client.call(Ctx::domain("test").within(Duration::from_secs(60)), request).await
+        self.client.call(RequestContext::internal("test").with_timeout(Duration::from_secs(60)), request).await
     }
 
     async fn put(&self, product: NewProduct) -> Product {
@@ -88,14 +88,14 @@ impl Shop {
         self.list(query).await.items.iter().map(|product| product.sku.clone()).collect()
     }
 
-    async fn hold(&self, hold: HoldId, lines: &[(ProductId, i64)]) -> Result<Held, CatalogError> {
+    async fn hold(&self, hold: HoldId, lines: &[(ProductId, i64)]) -> Result<StockHold, CatalogError> {
         let lines = lines.iter().map(|&(product_id, quantity)| HoldLine { product_id, quantity }).collect();
         let expires_at = self.clock.now().plus(Duration::from_secs(600));
         self.ask(HoldStock { hold, lines, expires_at }).await
     }
 
     async fn tell<E: Event>(&self, event: &E) {
-        let event = Delivery {
+        let event = EventEnvelope {
             id: EventId::new(),
             name: E::NAME.to_owned(),
             at: self.clock.now(),
@@ -103,8 +103,8 @@ impl Shop {
             trace: None,
         };
         // Twice: what is delivered at least once must have its effect once.
-        self.ask(Deliver { events: vec![event.clone()] }).await.unwrap();
-        self.ask(Deliver { events: vec![event] }).await.unwrap();
+        self.ask(DeliverEvents { events: vec![event.clone()] }).await.unwrap();
+        self.ask(DeliverEvents { events: vec![event] }).await.unwrap();
     }
 
     async fn pay(&self, hold: HoldId) {
@@ -119,9 +119,9 @@ impl Shop {
 
     /// The events since the last call, by name, and what they say.
     async fn news(&self) -> Vec<(String, Value)> {
-        let events = self.store.outbox_after("probe", 1_000).await.unwrap();
+        let events = self.store.outbox_read_after("probe", 1_000).await.unwrap();
         if let Some((last, _)) = events.last() {
-            self.store.outbox_told("probe", *last).await.unwrap();
+            self.store.outbox_advance_cursor("probe", *last).await.unwrap();
         }
         events.into_iter().map(|(_, event)| (event.name, event.data)).collect()
     }
@@ -131,7 +131,7 @@ impl Shop {
     }
 
     async fn assert_booked(&self) {
-        let wrong = self.store.read(|conn| Ok::<_, Failure>(misbooked(conn)?)).await.unwrap();
+        let wrong = self.store.read(|conn| Ok::<_, CommonError>(misbooked(conn)?)).await.unwrap();
         assert_eq!(wrong, [], "the stock of these is not the sum of its moves");
     }
 
@@ -167,7 +167,7 @@ fn invoice() -> Invoice {
 
 fn wrong_fields<T: std::fmt::Debug>(answer: Result<T, CatalogError>) -> Vec<String> {
     match answer {
-        Err(CatalogError::Failure(Failure::ValidationFailed { errors })) => {
+        Err(CatalogError::Common(CommonError::ValidationFailed { errors })) => {
             errors.into_iter().map(|error| error.field.into_owned()).collect()
         }
         other => panic!("not refused for its fields: {other:?}"),
@@ -265,13 +265,13 @@ async fn a_deleted_product_is_out_of_the_shop_but_still_shown() {
 #[actix::test]
 async fn a_repeated_request_under_a_key_is_answered_as_the_first_was() {
     let shop = open();
-    let ctx = || Ctx::domain("test").with_key(IdempotencyKey::own("k"));
+    let ctx = || RequestContext::internal("test").with_key(IdempotencyKey::own("k"));
     let first = shop.client.call(ctx(), CreateProduct { product: new("A") }).await.unwrap();
     let again = ctx();
     let second = shop.client.call(again.clone(), CreateProduct { product: new("A") }).await.unwrap();
     assert_eq!((second, again.is_replayed()), (first, true));
     let other = shop.client.call(ctx(), CreateProduct { product: new("B") }).await;
-    assert_eq!(other.unwrap_err(), CatalogError::Failure(Failure::IdempotencyKeyReused));
+    assert_eq!(other.unwrap_err(), CatalogError::Common(CommonError::IdempotencyKeyReused));
     assert_eq!(shop.names_of_news().await, ["product_changed"]);
 }
 
@@ -750,7 +750,7 @@ async fn what_another_process_changes_is_seen_within_moments() {
     let there = open_in(Arc::clone(&here.dir), here.clock.clone());
     let product = here.put(of(json!({ "group": "g" }))).await;
     let sibling = here.put(of(json!({ "sku": "U", "group": "g" }))).await;
-    let _relay = Relay::start(here.store.clone(), vec![Subscriber::new("catalog", WANTS, &here.client)]);
+    let _relay = Relay::start(here.store.clone(), vec![Subscriber::new("catalog", SUBSCRIPTIONS, &here.client)]);
     here.list(json!({})).await;
     assert_eq!((here.get(product.id).await.price, here.get(sibling.id).await.price), (1000, 1000));
     there.patch(product.id, json!({ "price": 7 })).await.unwrap();
@@ -837,7 +837,9 @@ async fn pictures_are_kept_in_several_sizes_and_shown_with_their_product() {
     let shop = open();
     let product = shop.put(of(json!({ "name": "Teapot" }))).await;
     let add = |alt: &str, data: Vec<u8>| AddImage { product_id: product.id, alt: alt.to_owned(), data };
-    let ctx = || Ctx::domain("test").within(Duration::from_secs(60)).with_key(IdempotencyKey::own("upload"));
+    let ctx = || {
+        RequestContext::internal("test").with_timeout(Duration::from_secs(60)).with_key(IdempotencyKey::own("upload"))
+    };
     let (file, again) = (picture(900, 600), ctx());
     let first = shop.client.call(ctx(), add("", file.clone())).await.unwrap();
     assert_eq!(shop.client.call(again.clone(), add("", file.clone())).await.unwrap(), first);
@@ -892,8 +894,8 @@ async fn memory_of_any_size_serves_the_same() {
     let dir = Arc::new(TempDir::new().unwrap());
     let mut settings = Settings::for_test(dir.path());
     settings.catalog.cache_max = 0;
-    let ground = Ground::new(settings, Clock::system());
-    let Opened { client, store } = super::open(&ground).unwrap();
+    let ground = DomainRuntime::new(settings, Clock::system());
+    let RunningDomain { client, store } = super::open(&ground).unwrap();
     let shop = Shop { client, store, clock: ground.clock.clone(), dir };
     let product = shop.put(new("A")).await;
     assert_eq!(shop.get(product.id).await, product);
@@ -927,7 +929,7 @@ async fn a_page_of_a_list_walks_its_index_and_sorts_nothing() {
                     let query = query.clone();
                     move |conn| {
                         let (_, next) = search::page(conn, &query, 1, None)?;
-                        let place = search::Place::open(&PageRequest { limit: None, cursor: next }, &query)?;
+                        let place = search::PageStart::open(&PageRequest { limit: None, cursor: next }, &query)?;
                         Ok::<_, CatalogError>((search::plan(conn, &query, None)?, place))
                     }
                 })
@@ -936,7 +938,7 @@ async fn a_page_of_a_list_walks_its_index_and_sorts_nothing() {
             assert!(place.is_some());
             let next = shop
                 .store
-                .read(move |conn| Ok::<_, Failure>(search::plan(conn, &query, place.as_ref())?))
+                .read(move |conn| Ok::<_, CommonError>(search::plan(conn, &query, place.as_ref())?))
                 .await
                 .unwrap();
             for plan in [&first, &next] {

@@ -4,74 +4,84 @@ use std::sync::Arc;
 
 use actix::{Actor, Context, Supervised};
 
-use super::store::{self, Person};
+use super::store::{self, AuthorStatus};
 use super::{
-    AddComment, AuditRatings, Comment, CommentAdded, CommentsError, DeleteComment, ListComments, RatingChanged,
-    RecordComment, model,
+    AddComment, Comment, CommentAdded, CommentsError, DeleteComment, ImportComment, ListComments, ListRatingFacts,
+    RatingChanged, model,
 };
 use crate::contract::catalog::{CatalogError, GetProduct, RatingFacts};
 use crate::contract::users::{UserChanged, UserErased, UserRegistered};
-use crate::domains::catalog::Catalog;
-use crate::events::{Deliver, Delivery};
-use crate::messaging::{Client, Ctx, Failure, Identity, Role};
-use crate::store::{Audit, Audited, Store, Tx};
+use crate::domains::catalog::CatalogActor;
+use crate::events::{DeliverEvents, EventEnvelope};
+use crate::messaging::{Client, CommonError, Identity, RequestContext, Role};
+use crate::store::{CheckInvariants, InvariantReport, Store, Tx};
 use crate::types::{CommentId, Page};
 
 /// What the answers share.
-pub struct Room {
+pub struct CommentsState {
     pub(super) store: Store,
-    pub(super) catalog: Client<Catalog>,
+    pub(super) catalog: Client<CatalogActor>,
 }
 
 /// The actor of this domain. It holds nothing that a restart could lose.
-pub struct Comments {
-    pub(super) room: Arc<Room>,
+pub struct CommentsActor {
+    pub(super) state: Arc<CommentsState>,
 }
 
-impl Actor for Comments {
+impl Actor for CommentsActor {
     type Context = Context<Self>;
 }
 
-impl Supervised for Comments {}
+impl Supervised for CommentsActor {}
 
-crate::answers! { Comments;
+crate::handlers! { CommentsActor;
     AddComment => add_comment,
     ListComments => list_comments,
     DeleteComment => delete_comment,
-    RecordComment => record_comment,
-    Deliver => deliver,
-    Audit => audit,
-    AuditRatings => audit_ratings,
+    ImportComment => record_comment,
+    DeliverEvents => on_events,
+    CheckInvariants => audit,
+    ListRatingFacts => audit_ratings,
 }
 
-async fn add_comment(room: Arc<Room>, ctx: Ctx, request: AddComment) -> Result<Comment, CommentsError> {
-    let Some(identity) = ctx.identity().copied() else { return Err(Failure::Unauthenticated.into()) };
+async fn add_comment(
+    state: Arc<CommentsState>,
+    ctx: RequestContext,
+    request: AddComment,
+) -> Result<Comment, CommentsError> {
+    let Some(identity) = ctx.identity().copied() else { return Err(CommonError::Unauthenticated.into()) };
     if identity.role == Role::Guest {
-        return Err(Failure::Forbidden.into());
+        return Err(CommonError::Forbidden.into());
     }
     model::check(request.rating, &request.text)?;
-    room.store.once(&ctx, &request, || record(&room, &ctx, identity, &request)).await
+    state.store.run_idempotent(&ctx, &request, || record(&state, &ctx, identity, &request)).await
 }
 
-async fn record(room: &Room, ctx: &Ctx, identity: Identity, request: &AddComment) -> Result<Comment, CommentsError> {
+async fn record(
+    state: &CommentsState,
+    ctx: &RequestContext,
+    identity: Identity,
+    request: &AddComment,
+) -> Result<Comment, CommentsError> {
     let product = request.product_id;
-    match room.catalog.call(ctx.onward("comments", None), GetProduct { product_id: product }).await {
+    match state.catalog.call(ctx.for_downstream_call("comments", None), GetProduct { product_id: product }).await {
         Ok(found) if !found.deleted => {}
         Ok(_) | Err(CatalogError::ProductNotFound) => return Err(CommentsError::ProductNotFound),
-        Err(CatalogError::Failure(failure)) => return Err(failure.into()),
+        Err(CatalogError::Common(failure)) => return Err(failure.into()),
         Err(error) => {
             log::error!("comments: the catalog answered a question for a product with: {error}");
-            return Err(Failure::Internal.into());
+            return Err(CommonError::Internal.into());
         }
     }
     let (rating, text) = (request.rating, request.text.trim().to_owned());
-    room.store
-        .write_once(ctx, request, move |tx| {
+    state
+        .store
+        .write_idempotent(ctx, request, move |tx| {
             let author = match store::person(tx.conn, identity.user_id)? {
-                Person::Named(name) => name,
-                Person::Unknown => model::author(None),
+                AuthorStatus::Named(name) => name,
+                AuthorStatus::Unknown => model::author(None),
                 // Erased while this request was on its way: it must not leave a trace of them.
-                Person::Gone => return Err(Failure::Unauthenticated.into()),
+                AuthorStatus::Gone => return Err(CommonError::Unauthenticated.into()),
             };
             let comment = Comment {
                 id: CommentId::new(),
@@ -89,11 +99,16 @@ async fn record(room: &Room, ctx: &Ctx, identity: Identity, request: &AddComment
         .await
 }
 
-async fn record_comment(room: Arc<Room>, ctx: Ctx, request: RecordComment) -> Result<Comment, CommentsError> {
+async fn record_comment(
+    state: Arc<CommentsState>,
+    ctx: RequestContext,
+    request: ImportComment,
+) -> Result<Comment, CommentsError> {
     model::check(request.rating, &request.text)?;
     let past = request.clone();
-    room.store
-        .write_once(&ctx, &request, move |tx| {
+    state
+        .store
+        .write_idempotent(&ctx, &request, move |tx| {
             let comment = Comment {
                 id: CommentId::new(),
                 product_id: past.product_id,
@@ -109,20 +124,29 @@ async fn record_comment(room: Arc<Room>, ctx: Ctx, request: RecordComment) -> Re
         .await
 }
 
-async fn list_comments(room: Arc<Room>, _: Ctx, request: ListComments) -> Result<Page<Comment>, CommentsError> {
+async fn list_comments(
+    state: Arc<CommentsState>,
+    _: RequestContext,
+    request: ListComments,
+) -> Result<Page<Comment>, CommentsError> {
     let (limit, after) = (request.page.limit()?, request.page.after()?);
-    let rows = room
+    let rows = state
         .store
         .read(move |conn| Ok::<_, CommentsError>(store::list(conn, request.product_id, after, limit + 1)?))
         .await?;
     Ok(Page::cut(rows, limit, |comment| (comment.created_at, comment.id)))
 }
 
-async fn delete_comment(room: Arc<Room>, ctx: Ctx, request: DeleteComment) -> Result<(), CommentsError> {
+async fn delete_comment(
+    state: Arc<CommentsState>,
+    ctx: RequestContext,
+    request: DeleteComment,
+) -> Result<(), CommentsError> {
     let (staff, caller) = (ctx.is_staff(), ctx.identity().map(|identity| identity.user_id));
     let DeleteComment { product_id, comment_id } = request.clone();
-    room.store
-        .write_once(&ctx, &request, move |tx| {
+    state
+        .store
+        .write_idempotent(&ctx, &request, move |tx| {
             let comment = store::find(tx.conn, product_id, comment_id)?
                 .filter(|comment| staff || (caller.is_some() && comment.user_id == caller))
                 .ok_or(CommentsError::CommentNotFound)?;
@@ -132,8 +156,8 @@ async fn delete_comment(room: Arc<Room>, ctx: Ctx, request: DeleteComment) -> Re
         .await
 }
 
-async fn deliver(room: Arc<Room>, _: Ctx, request: Deliver) -> Result<(), Failure> {
-    room.store.consume(request.events, learn).await
+async fn on_events(state: Arc<CommentsState>, _: RequestContext, request: DeliverEvents) -> Result<(), CommonError> {
+    state.store.consume(request.events, learn).await
 }
 
 /// Writes a comment and counts its rating.
@@ -151,25 +175,33 @@ fn rate(tx: &mut Tx<'_>, comment: &Comment, sign: i64) -> Result<(), CommentsErr
 }
 
 /// Keeps the names of people as the users domain tells them.
-fn learn(tx: &mut Tx<'_>, event: &Delivery) -> Result<(), Failure> {
+fn learn(tx: &mut Tx<'_>, event: &EventEnvelope) -> Result<(), CommonError> {
     let unreadable = |error: serde_json::Error| {
         log::error!("comments: {} {} cannot be read: {error}", event.name, event.id);
-        Failure::Internal
+        CommonError::Internal
     };
-    if let Some(UserRegistered { user_id, name, .. }) = event.open().map_err(unreadable)? {
+    if let Some(UserRegistered { user_id, name, .. }) = event.decode().map_err(unreadable)? {
         store::name_person(tx.conn, user_id, &model::author(Some(&name)))?;
-    } else if let Some(UserChanged { user_id, name, .. }) = event.open().map_err(unreadable)? {
+    } else if let Some(UserChanged { user_id, name, .. }) = event.decode().map_err(unreadable)? {
         store::name_person(tx.conn, user_id, &model::author(Some(&name)))?;
-    } else if let Some(UserErased { user_id, .. }) = event.open().map_err(unreadable)? {
+    } else if let Some(UserErased { user_id, .. }) = event.decode().map_err(unreadable)? {
         store::erase_person(tx.conn, user_id)?;
     }
     Ok(())
 }
 
-async fn audit(room: Arc<Room>, _: Ctx, request: Audit) -> Result<Audited, Failure> {
-    room.store.audit(request, store::audit::BOOKS).await
+async fn audit(
+    state: Arc<CommentsState>,
+    _: RequestContext,
+    request: CheckInvariants,
+) -> Result<InvariantReport, CommonError> {
+    state.store.audit(request, store::audit::INVARIANTS).await
 }
 
-async fn audit_ratings(room: Arc<Room>, _: Ctx, request: AuditRatings) -> Result<Vec<RatingFacts>, Failure> {
-    room.store.read(move |conn| Ok(store::audit::ratings(conn, request.which)?)).await
+async fn audit_ratings(
+    state: Arc<CommentsState>,
+    _: RequestContext,
+    request: ListRatingFacts,
+) -> Result<Vec<RatingFacts>, CommonError> {
+    state.store.read(move |conn| Ok(store::audit::ratings(conn, request.which)?)).await
 }

@@ -14,12 +14,12 @@ use std::sync::Arc;
 
 use diesel_migrations::embed_migrations;
 
-use crate::ground::{Ground, Opened};
+use crate::ground::{DomainRuntime, RunningDomain};
 use crate::messaging::Client;
 use crate::store::{Migrations, OpenError};
 
 use crate::contract::comments::*;
-pub use actor::Comments;
+pub use actor::CommentsActor;
 
 /// The steps of this domain's database.
 pub const MIGRATIONS: Migrations = Migrations {
@@ -28,14 +28,17 @@ pub const MIGRATIONS: Migrations = Migrations {
 };
 
 /// The events of other domains that this one wants to hear of.
-pub const WANTS: &[&str] = &["users.user_registered", "users.user_changed", "users.user_erased"];
+pub const SUBSCRIPTIONS: &[&str] = &["users.user_registered", "users.user_changed", "users.user_erased"];
 
 /// Opens the domain.
-pub fn open(ground: &Ground, catalog: Client<crate::domains::catalog::Catalog>) -> Result<Opened<Comments>, OpenError> {
+pub fn open(
+    ground: &DomainRuntime,
+    catalog: Client<crate::domains::catalog::CatalogActor>,
+) -> Result<RunningDomain<CommentsActor>, OpenError> {
     let store = ground.store("comments", MIGRATIONS)?;
-    let room = Arc::new(actor::Room { store: store.clone(), catalog });
-    let client = ground.start("comments", move || Comments { room });
-    Ok(Opened { client, store })
+    let state = Arc::new(actor::CommentsState { store: store.clone(), catalog });
+    let client = ground.start("comments", move || CommentsActor { state });
+    Ok(RunningDomain { client, store })
 }
 
 #[cfg(test)]

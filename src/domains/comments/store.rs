@@ -3,7 +3,7 @@
 pub mod audit;
 
 use super::Comment;
-use super::model::FORMER;
+use super::model::DELETED_AUTHOR;
 use super::schema::{comment, person, rating};
 use crate::store::query::*;
 use crate::store::{Conn, Prepare};
@@ -44,7 +44,7 @@ impl From<&Comment> for Row {
 }
 
 /// What is known of a person.
-pub enum Person {
+pub enum AuthorStatus {
     /// Nothing yet.
     Unknown,
     /// What they are called.
@@ -54,18 +54,18 @@ pub enum Person {
 }
 
 /// Who a user is.
-pub fn person(conn: &mut Conn, user: UserId) -> QueryResult<Person> {
+pub fn person(conn: &mut Conn, user: UserId) -> QueryResult<AuthorStatus> {
     let found: Option<Option<String>> = person::table.find(user).select(person::name).first(conn).optional()?;
     Ok(match found {
-        None => Person::Unknown,
-        Some(Some(name)) => Person::Named(name),
-        Some(None) => Person::Gone,
+        None => AuthorStatus::Unknown,
+        Some(Some(name)) => AuthorStatus::Named(name),
+        Some(None) => AuthorStatus::Gone,
     })
 }
 
 /// Notes what a person is called, on what they have said too. Someone who is gone stays gone.
 pub fn name_person(conn: &mut Conn, user: UserId, name: &str) -> QueryResult<()> {
-    if matches!(person(conn, user)?, Person::Gone) {
+    if matches!(person(conn, user)?, AuthorStatus::Gone) {
         return Ok(());
     }
     put_person(conn, user, Some(name))?;
@@ -86,7 +86,7 @@ fn put_person(conn: &mut Conn, user: UserId, name: Option<&str>) -> QueryResult<
 pub fn erase_person(conn: &mut Conn, user: UserId) -> QueryResult<()> {
     put_person(conn, user, None)?;
     diesel::update(comment::table.filter(comment::user_id.eq(user)))
-        .set((comment::user_id.eq(None::<UserId>), comment::author.eq(FORMER)))
+        .set((comment::user_id.eq(None::<UserId>), comment::author.eq(DELETED_AUTHOR)))
         .execute(conn)?;
     Ok(())
 }

@@ -6,17 +6,17 @@ use tempfile::TempDir;
 use super::*;
 use crate::contract::catalog::{CreateProduct, DeleteProduct};
 use crate::contract::users::{UserChanged, UserErased};
-use crate::domains::catalog::{self, Catalog};
-use crate::events::{Deliver, Delivery, Event};
-use crate::messaging::{Caller, Credential, Ctx, Failure, IdempotencyKey, Identity, Role};
+use crate::domains::catalog::{self, CatalogActor};
+use crate::events::{DeliverEvents, Event, EventEnvelope};
+use crate::messaging::{Caller, CommonError, Credential, IdempotencyKey, Identity, RequestContext, Role};
 use crate::settings::Settings;
 use crate::types::{Clock, EventId, Page, PageRequest, ProductId, SessionId, Timestamp, UserId};
 
 struct Shop {
-    client: Client<Comments>,
-    catalog: Client<Catalog>,
+    client: Client<CommentsActor>,
+    catalog: Client<CatalogActor>,
     store: crate::store::Store,
-    _ground: Ground,
+    _ground: DomainRuntime,
     _dir: TempDir,
 }
 
@@ -25,49 +25,54 @@ fn shop() -> Shop {
     shop_with(|_| Client::off("catalog"))
 }
 
-fn shop_with(catalog: impl FnOnce(&Ground) -> Client<Catalog>) -> Shop {
+fn shop_with(catalog: impl FnOnce(&DomainRuntime) -> Client<CatalogActor>) -> Shop {
     let dir = TempDir::new().unwrap();
-    let ground = Ground::new(Settings::for_test(dir.path()), Clock::system());
+    let ground = DomainRuntime::new(Settings::for_test(dir.path()), Clock::system());
     let catalog = catalog(&ground);
-    let Opened { client, store } = open(&ground, catalog.clone()).unwrap();
+    let RunningDomain { client, store } = open(&ground, catalog.clone()).unwrap();
     Shop { client, catalog, store, _ground: ground, _dir: dir }
 }
 
-fn as_user(user_id: UserId, role: Role) -> Ctx {
+fn as_user(user_id: UserId, role: Role) -> RequestContext {
     let identity = Identity { user_id, role, credential: Credential::Session(SessionId::new()) };
-    Ctx::new(Caller::User { identity, internal: false }, "test")
+    RequestContext::new(Caller::User { identity, internal: false }, "test")
 }
 
 impl Shop {
     async fn record(&self, product: ProductId, user: UserId, rating: i32, at: i64) -> Result<Comment, CommentsError> {
         let at = Timestamp::from_micros(at);
         let (author, text) = ("Ada Lovelace".to_owned(), " Good. ".to_owned());
-        let request = RecordComment { product_id: product, user_id: user, author, rating, text, at };
-        self.client.call(Ctx::domain("test"), request).await
+        let request = ImportComment { product_id: product, user_id: user, author, rating, text, at };
+        self.client.call(RequestContext::internal("test"), request).await
     }
 
     async fn list(&self, product_id: ProductId, page: PageRequest) -> Page<Comment> {
-        let anyone = Ctx::new(Caller::Anyone { address: "192.0.2.1".into(), internal: false }, "test");
+        let anyone = RequestContext::new(Caller::Anyone { address: "192.0.2.1".into(), internal: false }, "test");
         self.client.call(anyone, ListComments { product_id, page }).await.unwrap()
     }
 
     async fn hear<E: Event>(&self, event: &E) {
         let data = serde_json::to_value(event).unwrap();
-        let delivery =
-            Delivery { id: EventId::new(), name: E::NAME.to_owned(), at: Timestamp::from_micros(0), data, trace: None };
-        self.client.call(Ctx::domain("users"), Deliver { events: vec![delivery] }).await.unwrap();
+        let delivery = EventEnvelope {
+            id: EventId::new(),
+            name: E::NAME.to_owned(),
+            at: Timestamp::from_micros(0),
+            data,
+            trace: None,
+        };
+        self.client.call(RequestContext::internal("users"), DeliverEvents { events: vec![delivery] }).await.unwrap();
     }
 
     async fn product(&self, name: &str) -> ProductId {
         let product = json!({ "name": name, "sku": name, "price": 1, "currency": "EUR", "stock": 1 });
         let create = CreateProduct { product: serde_json::from_value(product).unwrap() };
-        self.catalog.call(Ctx::domain("test"), create).await.unwrap().id
+        self.catalog.call(RequestContext::internal("test"), create).await.unwrap().id
     }
 
     /// The ratings that were told, as (sum, count).
     async fn ratings(&self) -> Vec<(i64, i64)> {
-        let told = self.store.outbox_after("test", 100).await.unwrap();
-        told.iter().filter_map(|(_, e)| e.open::<RatingChanged>().unwrap()).map(|r| (r.sum, r.count)).collect()
+        let told = self.store.outbox_read_after("test", 100).await.unwrap();
+        told.iter().filter_map(|(_, e)| e.decode::<RatingChanged>().unwrap()).map(|r| (r.sum, r.count)).collect()
     }
 }
 
@@ -150,13 +155,13 @@ async fn what_cannot_be_is_refused_before_the_catalog_is_asked() {
     let (shop, product_id) = (shop(), ProductId::new());
     let add = |rating, text: &str| AddComment { product_id, rating, text: text.to_owned() };
     let ask = |role, request| shop.client.call(as_user(UserId::new(), role), request);
-    assert_eq!(ask(Role::Guest, add(5, "")).await, Err(Failure::Forbidden.into()));
+    assert_eq!(ask(Role::Guest, add(5, "")).await, Err(CommonError::Forbidden.into()));
     for (rating, text) in [(0, ""), (6, ""), (5, "x".repeat(5_001).as_str()), (5, "bell \u{7}")] {
         let refused = ask(Role::Customer, add(rating, text)).await;
-        assert!(matches!(refused, Err(CommentsError::Failure(Failure::ValidationFailed { .. }))), "{rating} {text}");
+        assert!(matches!(refused, Err(CommentsError::Common(CommonError::ValidationFailed { .. }))), "{rating} {text}");
     }
     // All is well but the catalog, and then nothing is written.
-    assert_eq!(ask(Role::Customer, add(5, "")).await, Err(Failure::Unavailable.into()));
+    assert_eq!(ask(Role::Customer, add(5, "")).await, Err(CommonError::Unavailable.into()));
     assert!(shop.ratings().await.is_empty());
 }
 
@@ -172,16 +177,16 @@ async fn a_customer_comments_on_what_there_is_and_a_retry_hears_the_first_answer
     let first = shop.client.call(keyed.clone(), add(tea)).await.unwrap();
     assert_eq!((first.author.as_str(), first.text.as_str(), first.rating), ("Customer", "Fine.", 4));
     assert_eq!(shop.client.call(ada, add(tea)).await, Err(CommentsError::AlreadyCommented));
-    let told = shop.store.outbox_after("test", 100).await.unwrap();
+    let told = shop.store.outbox_read_after("test", 100).await.unwrap();
     let told: Vec<Comment> =
-        told.iter().filter_map(|(_, e)| e.open::<CommentAdded>().unwrap()).map(|added| added.comment).collect();
+        told.iter().filter_map(|(_, e)| e.decode::<CommentAdded>().unwrap()).map(|added| added.comment).collect();
     assert_eq!((told, shop.ratings().await), (vec![first.clone()], vec![(4, 1)]));
     // Known by their name from now on, here too.
     let (user_id, name) = (first.user_id.unwrap(), "Ada".to_owned());
     shop.hear(&UserChanged { user_id, email: None, name, role: Role::Customer }).await;
     assert_eq!(shop.list(tea, PageRequest::default()).await.items[0].author, "Ada");
     // Gone from the shop: nothing more is said of it, but a repetition is answered as it was.
-    shop.catalog.call(Ctx::domain("test"), DeleteProduct { product_id: tea }).await.unwrap();
+    shop.catalog.call(RequestContext::internal("test"), DeleteProduct { product_id: tea }).await.unwrap();
     let late = shop.client.call(as_user(UserId::new(), Role::Customer), add(tea)).await;
     assert_eq!(late, Err(CommentsError::ProductNotFound));
     assert_eq!(shop.client.call(keyed.clone(), add(tea)).await, Ok(first));
@@ -191,5 +196,5 @@ async fn a_customer_comments_on_what_there_is_and_a_retry_hears_the_first_answer
     shop.hear(&UserErased { user_id: gone, email: None }).await;
     let cup = shop.product("Cup").await;
     let refused = shop.client.call(as_user(gone, Role::Customer), add(cup)).await;
-    assert_eq!(refused, Err(Failure::Unauthenticated.into()));
+    assert_eq!(refused, Err(CommonError::Unauthenticated.into()));
 }

@@ -5,62 +5,66 @@ use std::time::Duration;
 
 use actix::{Actor, Context, Supervised};
 
-use super::model::{self, Checked, Letter, MESSAGE};
-use super::queue::{Draft, Room, changed, link};
+use super::model::{self, EmailContent, MESSAGE, ValidatedEmail};
+use super::queue::{MailerState, NewOutgoing, changed, link};
 use super::store::{self, Recipient};
 use super::*;
 use crate::contract::payments::{Invoice, InvoicePaid, InvoiceRefunded, LATE_PAYMENT};
 use crate::contract::users::{
     EmailVerificationRequested, PasswordResetRequested, UserChanged, UserErased, UserRegistered,
 };
-use crate::events::{Deliver, Delivery, Event};
-use crate::ground::{now_and_every, now_and_every_anywhere};
-use crate::messaging::{Ctx, Failure};
-use crate::store::{Audit, Audited, Tx};
-use crate::types::{EmailAddress, Fields, Page, UserId};
+use crate::events::{DeliverEvents, Event, EventEnvelope};
+use crate::ground::{spawn_interval, spawn_leader_interval};
+use crate::messaging::{CommonError, RequestContext};
+use crate::store::{CheckInvariants, InvariantReport, Tx};
+use crate::types::{EmailAddress, Page, UserId, Validator};
 
 /// How often the queue is looked at when nobody wakes it.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// How often letters without an addressee are forgotten.
-const PURGE_EVERY: Duration = Duration::from_secs(3_600);
+const PURGE_INTERVAL: Duration = Duration::from_secs(3_600);
 /// Over which time a recipient's limit is counted.
 const LIMIT_WINDOW: Duration = Duration::from_secs(3_600);
 
 /// The actor of this domain.
-pub struct Mailer {
-    pub(super) room: Arc<Room>,
+pub struct MailerActor {
+    pub(super) state: Arc<MailerState>,
 }
 
-impl Actor for Mailer {
+impl Actor for MailerActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        now_and_every_anywhere(ctx, &self.room.store, &self.room, LOOK_EVERY, |room| async move { room.wake() });
-        now_and_every(ctx, &self.room.store, &self.room, PURGE_EVERY, |room| async move {
-            if let Err(failure) = room.purge().await {
+        spawn_interval(ctx, &self.state.store, &self.state, POLL_INTERVAL, |state| async move { state.wake() });
+        spawn_leader_interval(ctx, &self.state.store, &self.state, PURGE_INTERVAL, |state| async move {
+            if let Err(failure) = state.purge().await {
                 log::warn!("mailer: old letters could not be forgotten: {failure}");
             }
         });
     }
 }
 
-impl Supervised for Mailer {}
+impl Supervised for MailerActor {}
 
-crate::answers! { Mailer;
+crate::handlers! { MailerActor;
     SendEmail => send_email,
     ListEmails => list_emails,
     GetEmail => get_email,
-    Deliver => deliver,
-    Audit => audit,
-    AuditLetters => audit_letters,
+    DeliverEvents => on_events,
+    CheckInvariants => audit,
+    ListEmailFacts => audit_letters,
 }
 
-async fn send_email(room: Arc<Room>, ctx: Ctx, request: SendEmail) -> Result<Accepted, MailerError> {
-    let Checked { to, subject, text, html } = model::check(&request)?;
-    let own = Arc::clone(&room);
-    let accepted = room
+async fn send_email(
+    state: Arc<MailerState>,
+    ctx: RequestContext,
+    request: SendEmail,
+) -> Result<AcceptedEmail, MailerError> {
+    let ValidatedEmail { to, subject, text, html } = model::check(&request)?;
+    let own = Arc::clone(&state);
+    let accepted = state
         .store
-        .write_once(&ctx, &request, move |tx| {
+        .write_idempotent(&ctx, &request, move |tx| {
             let rules = &own.settings.mailer;
             let user_id = store::recipient_at(tx.conn, &to)?;
             if rules.known_recipients_only && user_id.is_none() {
@@ -71,48 +75,52 @@ async fn send_email(room: Arc<Room>, ctx: Ctx, request: SendEmail) -> Result<Acc
                 let left = oldest.plus(LIMIT_WINDOW).since(tx.now);
                 return Err(MailerError::RecipientLimit { max, retry_after: left.as_secs() + 1 });
             }
-            let draft = Draft { to, user_id, subject, template: MESSAGE, reference: None, text, html };
-            let (id, status) = own.accept(tx, draft)?.ok_or(Failure::Internal)?;
-            Ok(Accepted { id, status })
+            let draft = NewOutgoing { to, user_id, subject, template: MESSAGE, reference: None, text, html };
+            let (id, status) = own.accept(tx, draft)?.ok_or(CommonError::Internal)?;
+            Ok(AcceptedEmail { id, status })
         })
         .await?;
-    room.wake();
+    state.wake();
     Ok(accepted)
 }
 
-async fn list_emails(room: Arc<Room>, _: Ctx, request: ListEmails) -> Result<Page<Email>, MailerError> {
-    let mut fields = Fields::new();
+async fn list_emails(
+    state: Arc<MailerState>,
+    _: RequestContext,
+    request: ListEmails,
+) -> Result<Page<Email>, MailerError> {
+    let mut fields = Validator::new();
     let to = request.to.as_deref().and_then(|to| fields.email("to", to));
     let limit = fields.keep(request.page.limit()).unwrap_or_default();
     let before = fields.keep(request.page.after()).flatten();
     fields.done()?;
-    let rows = room.store.read(move |conn| store::list(conn, request.status, to, before, limit + 1)).await?;
+    let rows = state.store.read(move |conn| store::list(conn, request.status, to, before, limit + 1)).await?;
     Ok(Page::cut(rows, limit, |mail| (mail.created_at, mail.id)))
 }
 
-async fn get_email(room: Arc<Room>, _: Ctx, request: GetEmail) -> Result<Email, MailerError> {
-    let found = room.store.read(move |conn| store::find(conn, request.email_id)).await?;
+async fn get_email(state: Arc<MailerState>, _: RequestContext, request: GetEmail) -> Result<Email, MailerError> {
+    let found = state.store.read(move |conn| store::find(conn, request.email_id)).await?;
     found.ok_or(MailerError::EmailNotFound)
 }
 
-async fn deliver(room: Arc<Room>, _: Ctx, request: Deliver) -> Result<(), Failure> {
-    let own = Arc::clone(&room);
-    room.store.consume(request.events, move |tx, event| effect(&own, tx, event)).await?;
-    room.wake();
+async fn on_events(state: Arc<MailerState>, _: RequestContext, request: DeliverEvents) -> Result<(), CommonError> {
+    let own = Arc::clone(&state);
+    state.store.consume(request.events, move |tx, event| effect(&own, tx, event)).await?;
+    state.wake();
     Ok(())
 }
 
 /// What an event changes in who can be written to, and what it has the shop write.
-fn effect(room: &Room, tx: &mut Tx<'_>, event: &Delivery) -> Result<(), MailerError> {
+fn effect(state: &MailerState, tx: &mut Tx<'_>, event: &EventEnvelope) -> Result<(), MailerError> {
     if let Some(UserRegistered { user_id, email, name, created_at, .. }) = open(event)? {
         let who = Recipient { user_id, email, name };
-        meet(room, tx, &who)?;
+        meet(state, tx, &who)?;
         if model::is_welcome(created_at, event.at) {
-            room.post(tx, &who, &Letter::Welcome, &user_id.to_string())?;
+            state.post(tx, &who, &EmailContent::Welcome, &user_id.to_string())?;
         }
     } else if let Some(UserChanged { user_id, email, name, .. }) = open(event)? {
         match email {
-            Some(email) => meet(room, tx, &Recipient { user_id, email, name })?,
+            Some(email) => meet(state, tx, &Recipient { user_id, email, name })?,
             None => store::forget_recipient(tx.conn, user_id)?,
         }
     } else if let Some(UserErased { user_id, email }) = open(event)? {
@@ -120,14 +128,14 @@ fn effect(room: &Room, tx: &mut Tx<'_>, event: &Delivery) -> Result<(), MailerEr
         let addresses: Vec<EmailAddress> = email.into_iter().chain(known).collect();
         erase(tx, user_id, &addresses)?;
     } else if let Some(EmailVerificationRequested { user_id, email, name, token }) = open(event)? {
-        let letter = Letter::Verify { link: link(room, "verify", &token) };
-        room.post(tx, &Recipient { user_id, email, name }, &letter, &event.id.to_string())?;
+        let letter = EmailContent::Verify { link: link(state, "verify", &token) };
+        state.post(tx, &Recipient { user_id, email, name }, &letter, &event.id.to_string())?;
     } else if let Some(PasswordResetRequested { user_id, email, name, token }) = open(event)? {
-        let letter = Letter::Reset { link: link(room, "reset", &token) };
-        room.post(tx, &Recipient { user_id, email, name }, &letter, &event.id.to_string())?;
+        let letter = EmailContent::Reset { link: link(state, "reset", &token) };
+        state.post(tx, &Recipient { user_id, email, name }, &letter, &event.id.to_string())?;
     } else if let Some(InvoicePaid { invoice, past: false, .. }) = open(event)? {
-        let letter = Letter::receipt(&invoice, invoice.paid_at.unwrap_or(event.at));
-        bill(room, tx, &invoice, &letter, &invoice.id.to_string())?;
+        let letter = EmailContent::receipt(&invoice, invoice.paid_at.unwrap_or(event.at));
+        bill(state, tx, &invoice, &letter, &invoice.id.to_string())?;
     } else if let Some(InvoiceRefunded { invoice, amount, reason, past: false, .. }) = open(event)? {
         // Money can go back in parts, each with a letter of its own: how much it was in all tells them apart.
         // Money that no invoice could take is none of that sum.
@@ -135,22 +143,28 @@ fn effect(room: &Room, tx: &mut Tx<'_>, event: &Delivery) -> Result<(), MailerEr
             LATE_PAYMENT => format!("{}:{}", invoice.id, event.id),
             _ => format!("{}:{}", invoice.id, invoice.refunded),
         };
-        bill(room, tx, &invoice, &Letter::refund(&invoice, amount, &reason), &reference)?;
+        bill(state, tx, &invoice, &EmailContent::refund(&invoice, amount, &reason), &reference)?;
     }
     Ok(())
 }
 
 /// Notes where a user can be written to, and writes what waited for it.
-fn meet(room: &Room, tx: &mut Tx<'_>, who: &Recipient) -> Result<(), MailerError> {
+fn meet(state: &MailerState, tx: &mut Tx<'_>, who: &Recipient) -> Result<(), MailerError> {
     store::put_recipient(tx.conn, who)?;
     for (reference, letter) in store::take_waiting(tx.conn, who.user_id)? {
-        room.post(tx, who, &letter, &reference)?;
+        state.post(tx, who, &letter, &reference)?;
     }
     Ok(())
 }
 
 /// Writes to whoever an invoice concerns: to the address it names, else to the user's own; without any the letter waits.
-fn bill(room: &Room, tx: &mut Tx<'_>, invoice: &Invoice, letter: &Letter, reference: &str) -> Result<(), MailerError> {
+fn bill(
+    state: &MailerState,
+    tx: &mut Tx<'_>,
+    invoice: &Invoice,
+    letter: &EmailContent,
+    reference: &str,
+) -> Result<(), MailerError> {
     let user_id: UserId = invoice.user_id;
     let known = store::recipient(tx.conn, user_id)?;
     let name = known.as_ref().map(|who| who.name.clone()).unwrap_or_default();
@@ -159,7 +173,7 @@ fn bill(room: &Room, tx: &mut Tx<'_>, invoice: &Invoice, letter: &Letter, refere
         None => known,
     };
     match &who {
-        Some(who) => room.post(tx, who, letter, reference)?,
+        Some(who) => state.post(tx, who, letter, reference)?,
         None => store::wait(tx.conn, user_id, letter, reference, tx.now)?,
     }
     // The invoice's news was on its way while its buyer was erased: the books keep the letter, without a name.
@@ -178,17 +192,25 @@ fn erase(tx: &mut Tx<'_>, user: UserId, addresses: &[EmailAddress]) -> Result<()
 }
 
 /// The event inside, if it is an `E`; one of another shape is set aside by the store, with what was wrong in the log.
-fn open<E: Event>(event: &Delivery) -> Result<Option<E>, MailerError> {
-    event.open().map_err(|error| {
+fn open<E: Event>(event: &EventEnvelope) -> Result<Option<E>, MailerError> {
+    event.decode().map_err(|error| {
         log::error!("mailer: event {} {} is not understood: {error}", event.name, event.id);
-        Failure::Internal.into()
+        CommonError::Internal.into()
     })
 }
 
-async fn audit(room: Arc<Room>, _: Ctx, request: Audit) -> Result<Audited, Failure> {
-    room.store.audit(request, store::audit::BOOKS).await
+async fn audit(
+    state: Arc<MailerState>,
+    _: RequestContext,
+    request: CheckInvariants,
+) -> Result<InvariantReport, CommonError> {
+    state.store.audit(request, store::audit::INVARIANTS).await
 }
 
-async fn audit_letters(room: Arc<Room>, _: Ctx, request: AuditLetters) -> Result<Vec<LetterFacts>, Failure> {
-    room.store.read(move |conn| Ok(store::audit::letters(conn, &request.invoices)?)).await
+async fn audit_letters(
+    state: Arc<MailerState>,
+    _: RequestContext,
+    request: ListEmailFacts,
+) -> Result<Vec<EmailFacts>, CommonError> {
+    state.store.read(move |conn| Ok(store::audit::letters(conn, &request.invoices)?)).await
 }

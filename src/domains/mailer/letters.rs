@@ -7,7 +7,7 @@ use minijinja::value::Serde;
 use minijinja::{Environment, UndefinedBehavior, Value};
 use serde::Serialize;
 
-use super::model::Letter;
+use super::model::EmailContent;
 use crate::settings::Settings;
 use crate::types::one_line;
 
@@ -32,7 +32,7 @@ const TEMPLATES: [(&str, &str); 10] = templates![
 ];
 
 /// Writes letters.
-pub struct Letters {
+pub struct TemplateRenderer {
     templates: Environment<'static>,
     shop: String,
     url: String,
@@ -40,7 +40,7 @@ pub struct Letters {
 
 /// A letter ready to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Written {
+pub struct RenderedEmail {
     /// Its subject.
     pub subject: String,
     /// Its plain text.
@@ -51,16 +51,16 @@ pub struct Written {
 
 /// What a template can speak of.
 #[derive(Serialize)]
-struct Facts<'a> {
+struct TemplateContext<'a> {
     shop: &'a str,
     url: &'a str,
     name: &'a str,
     subject: &'a str,
     #[serde(flatten)]
-    letter: &'a Letter,
+    letter: &'a EmailContent,
 }
 
-impl Letters {
+impl TemplateRenderer {
     /// The letters of this shop.
     pub fn new(settings: &Settings) -> Result<Self, minijinja::Error> {
         let mut templates = Environment::new();
@@ -79,33 +79,33 @@ impl Letters {
     }
 
     /// Writes a letter to somebody called `name`, or to somebody nameless.
-    pub fn write(&self, letter: &Letter, name: &str) -> Result<Written, minijinja::Error> {
+    pub fn write(&self, letter: &EmailContent, name: &str) -> Result<RenderedEmail, minijinja::Error> {
         let subject = letter.subject(&self.shop);
         let name = one_line(name);
-        let facts = Facts { shop: &self.shop, url: &self.url, name: &name, subject: &subject, letter };
+        let facts = TemplateContext { shop: &self.shop, url: &self.url, name: &name, subject: &subject, letter };
         let facts = Value::from(Serde(&facts));
         let render = |ending: &str| {
             self.templates.get_template(&format!("{}.{ending}", letter.template()))?.render(facts.clone())
         };
-        Ok(Written { text: render("txt")?, html: render("html")?, subject })
+        Ok(RenderedEmail { text: render("txt")?, html: render("html")?, subject })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domains::mailer::model::LetterLine;
+    use crate::domains::mailer::model::ReceiptLine;
 
-    fn letters() -> Letters {
+    fn letters() -> TemplateRenderer {
         let mut settings = Settings::for_test(std::path::Path::new("."));
         settings.shop.name = "Tea & Co".to_owned();
         settings.public_url = Some("https://tea.example".to_owned());
-        Letters::new(&settings).unwrap()
+        TemplateRenderer::new(&settings).unwrap()
     }
 
     #[test]
     fn every_letter_can_be_written_and_what_people_typed_is_escaped_in_html_alone() {
-        let line = LetterLine {
+        let line = ReceiptLine {
             description: "<b>Cup</b>".to_owned(),
             quantity: 2,
             unit_price: "4.50 EUR".to_owned(),
@@ -113,11 +113,11 @@ mod tests {
         };
         let number = "INV-000007".to_owned();
         let cases = [
-            (Letter::Welcome, "https://tea.example/"),
-            (Letter::Verify { link: "https://tea.example/verify?token=t".to_owned() }, "verify?token=t"),
-            (Letter::Reset { link: "https://tea.example/reset?token=t".to_owned() }, "reset?token=t"),
+            (EmailContent::Welcome, "https://tea.example/"),
+            (EmailContent::Verify { link: "https://tea.example/verify?token=t".to_owned() }, "verify?token=t"),
+            (EmailContent::Reset { link: "https://tea.example/reset?token=t".to_owned() }, "reset?token=t"),
             (
-                Letter::Receipt {
+                EmailContent::Receipt {
                     number: number.clone(),
                     date: "2026-03-01".to_owned(),
                     lines: vec![line],
@@ -126,11 +126,17 @@ mod tests {
                 "2 x <b>Cup</b>\n    4.50 EUR each, 9.00 EUR\n\nTotal: 9.00 EUR",
             ),
             (
-                Letter::Refund { number, amount: "9.00 EUR".to_owned(), all: true, out_of_stock: true, late: false },
+                EmailContent::Refund {
+                    number,
+                    amount: "9.00 EUR".to_owned(),
+                    all: true,
+                    out_of_stock: true,
+                    late: false,
+                },
                 "sold out",
             ),
             (
-                Letter::Refund {
+                EmailContent::Refund {
                     number: "INV-000008".to_owned(),
                     amount: "9.00 EUR".to_owned(),
                     all: true,
@@ -141,7 +147,7 @@ mod tests {
             ),
         ];
         for (letter, part) in cases {
-            let Written { subject, text, html } = letters().write(&letter, "Ada <script>\r\nBcc: x@y.z").unwrap();
+            let RenderedEmail { subject, text, html } = letters().write(&letter, "Ada <script>\r\nBcc: x@y.z").unwrap();
             assert!(subject.contains("Tea & Co") && !subject.contains('\n'), "{subject}");
             assert!(text.contains("Hello Ada <script> Bcc: x@y.z,") && text.contains(part), "{text}");
             assert!(html.contains("Ada &lt;script&gt;") && html.contains("Tea &amp; Co"), "{html}");

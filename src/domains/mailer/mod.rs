@@ -6,7 +6,7 @@
 //! [`EmailChanged`] with every change of a mail's status, [`EmailFailed`] when one is given up.
 //! While this domain is down: everything else works; the events wait, and the mails go out when it is back.
 //!
-//! **Accepted is committed.** A mail is answered for when its row is durable. Without a mail server it is `kept` for
+//! **AcceptedEmail is committed.** A mail is answered for when its row is durable. Without a mail server it is `kept` for
 //! the back office to read, and stays so if a server is named later: nobody wants last month's reset link. What was
 //! queued when the server's name is taken away stays queued until there is one again.
 //!
@@ -37,15 +37,15 @@ mod tests;
 use std::sync::Arc;
 
 use crate::events::Event;
-use crate::ground::{Ground, Opened};
+use crate::ground::{DomainRuntime, RunningDomain};
 use crate::store::OpenError;
 
 use crate::contract::mailer::*;
-pub use actor::Mailer;
+pub use actor::MailerActor;
 pub use store::MIGRATIONS;
 
 /// The events of other domains that this one wants to hear of.
-pub const WANTS: &[&str] = &[
+pub const SUBSCRIPTIONS: &[&str] = &[
     crate::contract::users::UserRegistered::NAME,
     crate::contract::users::UserChanged::NAME,
     crate::contract::users::UserErased::NAME,
@@ -56,7 +56,7 @@ pub const WANTS: &[&str] = &[
 ];
 
 /// Opens the domain. Refuses a mail server that cannot be meant.
-pub fn open(ground: &Ground) -> Result<Opened<Mailer>, OpenError> {
+pub fn open(ground: &DomainRuntime) -> Result<RunningDomain<MailerActor>, OpenError> {
     let (opened, _) = open_with_room(ground)?;
     Ok(opened)
 }
@@ -69,17 +69,17 @@ pub async fn try_server(smtp: &str, limit: std::time::Duration) -> Result<(), St
     smtp::Smtp::parse(smtp)?.greet(limit).await
 }
 
-/// Opens the domain; the room is for tests that run the queue by hand.
-fn open_with_room(ground: &Ground) -> Result<(Opened<Mailer>, Arc<queue::Room>), OpenError> {
+/// Opens the domain; the state is for tests that run the queue by hand.
+fn open_with_room(ground: &DomainRuntime) -> Result<(RunningDomain<MailerActor>, Arc<queue::MailerState>), OpenError> {
     let settings = &ground.settings;
     let smtp = settings.mailer.smtp.as_deref().map(smtp::Smtp::parse).transpose();
     let smtp = smtp.map_err(|reason| OpenError::setting("mailer", "mailer.smtp", &reason))?;
     let sender = smtp::Sender::new(&settings.shop.name, &settings.mailer.from)
         .map_err(|reason| OpenError::setting("mailer", "mailer.from", &reason))?;
-    let letters = letters::Letters::new(settings)
+    let letters = letters::TemplateRenderer::new(settings)
         .map_err(|error| OpenError::setting("mailer", "shop.name", &format!("the letters are broken: {error}")))?;
     let store = ground.store("mailer", MIGRATIONS)?;
-    let room = Arc::new(queue::Room::new(store.clone(), Arc::clone(settings), letters, sender, smtp));
-    let own = Arc::clone(&room);
-    Ok((Opened { client: ground.start("mailer", move || Mailer { room: own }), store }, room))
+    let state = Arc::new(queue::MailerState::new(store.clone(), Arc::clone(settings), letters, sender, smtp));
+    let own = Arc::clone(&state);
+    Ok((RunningDomain { client: ground.start("mailer", move || MailerActor { state: own }), store }, state))
 }

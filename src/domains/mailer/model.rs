@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{EmailStatus, SendEmail};
 use crate::contract::payments::{Invoice, LATE_PAYMENT};
-use crate::types::{EmailAddress, EmailId, FieldError, Fields, Timestamp, one_line};
+use crate::types::{EmailAddress, EmailId, FieldError, Timestamp, Validator, one_line};
 
 /// How often a mail is tried at most.
 const ATTEMPTS_MAX: i32 = 6;
 /// How long to wait after the first failed try, the second, and so on: a server that restarts is back in seconds, one
 /// that greylists in minutes, one that is repaired in hours.
-const PAUSES: [Duration; 5] = [
+const RETRY_DELAYS: [Duration; 5] = [
     Duration::from_secs(10),
     Duration::from_secs(60),
     Duration::from_secs(5 * 60),
@@ -20,7 +20,7 @@ const PAUSES: [Duration; 5] = [
     Duration::from_secs(2 * 60 * 60),
 ];
 /// Characters of a mail server's words that are kept.
-const WORDS_MAX: usize = 500;
+const SERVER_MESSAGE_MAX: usize = 500;
 /// The template of a mail that a person wrote.
 pub const MESSAGE: &str = "message";
 /// What is said of a mail that was still to be sent when its recipient's account was erased.
@@ -63,7 +63,7 @@ impl EmailStatus {
 
 /// What came of a try to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum SendOutcome {
     /// The mail server took it.
     Sent,
     /// It will never take it.
@@ -74,7 +74,7 @@ pub enum Outcome {
 
 /// How a mail stands after a try.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
+pub struct DeliveryState {
     /// How it stands.
     pub status: EmailStatus,
     /// How often it was tried.
@@ -87,19 +87,19 @@ pub struct Standing {
     pub next_attempt_at: Option<Timestamp>,
 }
 
-impl Standing {
+impl DeliveryState {
     /// How a mail that was tried `before` times stands after one more try.
     #[must_use]
-    pub fn after(id: EmailId, before: i32, outcome: Outcome, now: Timestamp) -> Self {
+    pub fn after(id: EmailId, before: i32, outcome: SendOutcome, now: Timestamp) -> Self {
         let attempts = before.saturating_add(1);
         let stand = |status, last_error: Option<String>, sent_at, next_attempt_at| {
-            let last_error = last_error.map(|words| one_line(&words).chars().take(WORDS_MAX).collect());
+            let last_error = last_error.map(|words| one_line(&words).chars().take(SERVER_MESSAGE_MAX).collect());
             Self { status, attempts, last_error, sent_at, next_attempt_at }
         };
         match outcome {
-            Outcome::Sent => stand(EmailStatus::Sent, None, Some(now), None),
-            Outcome::Refused(words) => stand(EmailStatus::Failed, Some(words), None, None),
-            Outcome::NotNow(words) => match pause(id, attempts) {
+            SendOutcome::Sent => stand(EmailStatus::Sent, None, Some(now), None),
+            SendOutcome::Refused(words) => stand(EmailStatus::Failed, Some(words), None, None),
+            SendOutcome::NotNow(words) => match pause(id, attempts) {
                 Some(pause) => stand(EmailStatus::Queued, Some(words), None, Some(now.plus(pause))),
                 None => stand(EmailStatus::Failed, Some(words), None, None),
             },
@@ -113,7 +113,7 @@ fn pause(id: EmailId, attempts: i32) -> Option<Duration> {
     if attempts >= ATTEMPTS_MAX {
         return None;
     }
-    let pause = PAUSES.get(usize::try_from(attempts).ok()?.checked_sub(1)?)?;
+    let pause = RETRY_DELAYS.get(usize::try_from(attempts).ok()?.checked_sub(1)?)?;
     let [.., luck] = *id.uuid().as_bytes();
     Some(*pause + *pause * u32::from(luck) / 2_560)
 }
@@ -126,7 +126,7 @@ pub fn is_welcome(created_at: Timestamp, told_at: Timestamp) -> bool {
 
 /// A mail from outside, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Checked {
+pub struct ValidatedEmail {
     /// Where to.
     pub to: EmailAddress,
     /// Its subject.
@@ -138,8 +138,8 @@ pub struct Checked {
 }
 
 /// Checks a mail from outside. What passes can be put into a message, so that nothing accepted fails for its form.
-pub fn check(request: &SendEmail) -> Result<Checked, Vec<FieldError>> {
-    let mut fields = Fields::new();
+pub fn check(request: &SendEmail) -> Result<ValidatedEmail, Vec<FieldError>> {
+    let mut fields = Validator::new();
     let to = fields.email("to", &request.to);
     if to.as_ref().is_some_and(|to| to.as_str().parse::<lettre::Address>().is_err()) {
         fields.wrong("to", "invalid_email", "is not an address that mail can be sent to");
@@ -155,13 +155,13 @@ pub fn check(request: &SendEmail) -> Result<Checked, Vec<FieldError>> {
     let html = request.html.clone().filter(|html| !html.trim().is_empty());
     let subject = request.subject.trim().to_owned();
     match to {
-        Some(to) => Ok(Checked { to, subject, text: request.text.clone(), html }),
+        Some(to) => Ok(ValidatedEmail { to, subject, text: request.text.clone(), html }),
         None => Err(vec![FieldError::new("to", "invalid_email", "is not an e-mail address")]),
     }
 }
 
 /// White space around a text is not counted by its check, but it is kept and sent, so it has the same limit.
-fn within(fields: &mut Fields, field: &'static str, text: &str, max: usize) {
+fn within(fields: &mut Validator, field: &'static str, text: &str, max: usize) {
     if text.trim().chars().count() <= max && text.chars().count() > max {
         fields.wrong(field, "too_long", format!("must have at most {max} characters"));
     }
@@ -170,7 +170,7 @@ fn within(fields: &mut Fields, field: &'static str, text: &str, max: usize) {
 /// A letter that the shop writes by itself, with all it says: what waits for an address is kept in this form.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "template", rename_all = "snake_case")]
-pub enum Letter {
+pub enum EmailContent {
     /// To a new account.
     Welcome,
     /// To show that an address is one's own.
@@ -190,7 +190,7 @@ pub enum Letter {
         /// The day it was paid, in UTC.
         date: String,
         /// What for.
-        lines: Vec<LetterLine>,
+        lines: Vec<ReceiptLine>,
         /// What all lines come to.
         total: String,
     },
@@ -212,7 +212,7 @@ pub enum Letter {
 
 /// A line of a receipt, its amounts as people read them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LetterLine {
+pub struct ReceiptLine {
     /// What for.
     pub description: String,
     /// How many.
@@ -223,11 +223,11 @@ pub struct LetterLine {
     pub total: String,
 }
 
-impl Letter {
+impl EmailContent {
     /// The receipt of a paid invoice.
     #[must_use]
     pub fn receipt(invoice: &Invoice, paid_at: Timestamp) -> Self {
-        let line = |line: &crate::contract::payments::InvoiceLine| LetterLine {
+        let line = |line: &crate::contract::payments::InvoiceLine| ReceiptLine {
             description: line.description.clone(),
             quantity: line.quantity,
             unit_price: invoice.currency.format(line.unit_price),
@@ -303,7 +303,7 @@ mod tests {
         let waits = [10, 60, 300, 1_800, 7_200].map(Some).into_iter().chain([None]);
         for (before, wait) in waits.enumerate() {
             let before = i32::try_from(before).unwrap();
-            let after = Standing::after(id, before, Outcome::NotNow("busy".to_owned()), now);
+            let after = DeliveryState::after(id, before, SendOutcome::NotNow("busy".to_owned()), now);
             assert_eq!(after.attempts, before + 1);
             match wait {
                 Some(seconds) => {
@@ -319,10 +319,10 @@ mod tests {
 
     #[test]
     fn a_refusal_ends_it_and_long_words_are_cut() {
-        let refused = Outcome::Refused("no\r\n".repeat(1_000));
-        let after = Standing::after(EmailId::new(), 0, refused, Timestamp::from_micros(0));
+        let refused = SendOutcome::Refused("no\r\n".repeat(1_000));
+        let after = DeliveryState::after(EmailId::new(), 0, refused, Timestamp::from_micros(0));
         assert_eq!((after.status, after.attempts, after.next_attempt_at), (EmailStatus::Failed, 1, None));
-        assert_eq!(after.last_error.unwrap().len(), WORDS_MAX);
+        assert_eq!(after.last_error.unwrap().len(), SERVER_MESSAGE_MAX);
     }
 
     #[test]

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use super::letters::Letters;
-use super::model::{self, Letter, Outcome, Standing};
-use super::smtp::{Line, Post, Sender, Smtp};
+use super::letters::TemplateRenderer;
+use super::model::{self, DeliveryState, EmailContent, SendOutcome};
+use super::smtp::{OutgoingMessage, Sender, Smtp, SmtpConnection};
 use super::store::{self, NewEmail, Recipient};
 use super::{Email, EmailChanged, EmailFailed, EmailStatus, MailerError};
-use crate::messaging::Failure;
+use crate::messaging::CommonError;
 use crate::settings::Settings;
 use crate::store::{Store, Tx};
 use crate::types::{EmailAddress, EmailId, UserId};
@@ -18,26 +18,27 @@ use crate::types::{EmailAddress, EmailId, UserId};
 /// How many mails are on their way at once.
 const WORKERS: u32 = 4;
 /// How long one mail may take.
-const SEND_LIMIT: Duration = Duration::from_secs(30);
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a claimed mail is its worker's own: longer than a send can take, and how long a mail waits whose worker died.
-const CLAIM: Duration = Duration::from_secs(40);
+const CLAIM_TIMEOUT: Duration = Duration::from_secs(40);
 /// How long to wait before what came of a send is written down again, when the database would not.
-const RECORD_PAUSES: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(2)];
+const RECORD_RETRY_DELAYS: [Duration; 3] =
+    [Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(2)];
 /// How long a letter waits for an address.
-const WAITING_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+const PENDING_RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// What the actor's handlers and the workers share.
-pub struct Room {
+pub struct MailerState {
     pub(super) store: Store,
     pub(super) settings: Arc<Settings>,
-    pub(super) letters: Letters,
+    pub(super) letters: TemplateRenderer,
     sender: Sender,
     smtp: Option<Smtp>,
     workers: Arc<Semaphore>,
 }
 
 /// A mail about to be accepted.
-pub(super) struct Draft {
+pub(super) struct NewOutgoing {
     pub to: EmailAddress,
     pub user_id: Option<UserId>,
     pub subject: String,
@@ -48,11 +49,11 @@ pub(super) struct Draft {
     pub html: Option<String>,
 }
 
-impl Room {
+impl MailerState {
     pub(super) fn new(
         store: Store,
         settings: Arc<Settings>,
-        letters: Letters,
+        letters: TemplateRenderer,
         sender: Sender,
         smtp: Option<Smtp>,
     ) -> Self {
@@ -63,7 +64,7 @@ impl Room {
     pub(super) fn accept(
         &self,
         tx: &mut Tx<'_>,
-        draft: Draft,
+        draft: NewOutgoing,
     ) -> Result<Option<(EmailId, EmailStatus)>, diesel::result::Error> {
         let status = if self.smtp.is_some() { EmailStatus::Queued } else { EmailStatus::Kept };
         let mail = NewEmail {
@@ -93,14 +94,14 @@ impl Room {
         &self,
         tx: &mut Tx<'_>,
         who: &Recipient,
-        letter: &Letter,
+        letter: &EmailContent,
         reference: &str,
     ) -> Result<(), MailerError> {
         let written = self.letters.write(letter, &who.name).map_err(|error| {
             log::error!("mailer: the letter {} cannot be written: {error}", letter.template());
-            Failure::Internal
+            CommonError::Internal
         })?;
-        let draft = Draft {
+        let draft = NewOutgoing {
             to: who.email.clone(),
             user_id: Some(who.user_id),
             subject: written.subject,
@@ -120,9 +121,9 @@ impl Room {
             return;
         }
         let Ok(permit) = Arc::clone(&self.workers).try_acquire_owned() else { return };
-        let room = Arc::clone(self);
+        let state = Arc::clone(self);
         actix::spawn(async move {
-            if let Err(failure) = room.work().await {
+            if let Err(failure) = state.work().await {
                 log::warn!("mailer: the queue cannot be worked at: {failure}");
             }
             drop(permit);
@@ -130,19 +131,19 @@ impl Room {
     }
 
     /// One worker's turn: until nothing is due.
-    async fn work(self: &Arc<Self>) -> Result<(), Failure> {
+    async fn work(self: &Arc<Self>) -> Result<(), CommonError> {
         let Some(smtp) = &self.smtp else { return Ok(()) };
         let now = self.store.now();
         // Looked at first without writing: this is asked every second of a shop that may send nothing all day.
-        if !self.store.read(move |conn| Ok::<_, Failure>(store::is_due(conn, now)?)).await? {
+        if !self.store.read(move |conn| Ok::<_, CommonError>(store::is_due(conn, now)?)).await? {
             return Ok(());
         }
-        let mut line: Option<Line> = None;
-        let claim = |tx: &mut Tx<'_>| Ok::<_, Failure>(store::claim(tx.conn, tx.now, tx.now.plus(CLAIM))?);
+        let mut line: Option<SmtpConnection> = None;
+        let claim = |tx: &mut Tx<'_>| Ok::<_, CommonError>(store::claim(tx.conn, tx.now, tx.now.plus(CLAIM_TIMEOUT))?);
         while let Some(post) = self.store.write(claim).await? {
             // Where one was due there may be more, and another worker need not wait for this one.
             self.wake();
-            self.deliver(smtp, &mut line, post).await?;
+            self.send_email(smtp, &mut line, post).await?;
         }
         if let Some(line) = line {
             line.close().await;
@@ -151,19 +152,24 @@ impl Room {
     }
 
     /// Sends one mail and writes down what came of it.
-    async fn deliver(&self, smtp: &Smtp, line: &mut Option<Line>, post: Post) -> Result<(), Failure> {
+    async fn send_email(
+        &self,
+        smtp: &Smtp,
+        line: &mut Option<SmtpConnection>,
+        post: OutgoingMessage,
+    ) -> Result<(), CommonError> {
         let id = post.id;
         let outcome = match self.sender.message(post) {
-            Ok(message) => smtp.send(line, &message, SEND_LIMIT).await,
-            Err(reason) => Outcome::Refused(reason),
+            Ok(message) => smtp.send(line, &message, SEND_TIMEOUT).await,
+            Err(reason) => SendOutcome::Refused(reason),
         };
         match &outcome {
-            Outcome::Sent => log::debug!("mailer: {id} is sent"),
+            SendOutcome::Sent => log::debug!("mailer: {id} is sent"),
             // The server's words are for the back office: they often repeat the address, which is not for the log.
-            Outcome::Refused(_) => log::warn!("mailer: {id} was refused"),
-            Outcome::NotNow(_) => log::info!("mailer: {id} could not be sent this time"),
+            SendOutcome::Refused(_) => log::warn!("mailer: {id} was refused"),
+            SendOutcome::NotNow(_) => log::info!("mailer: {id} could not be sent this time"),
         }
-        let mut pauses = RECORD_PAUSES.into_iter();
+        let mut pauses = RECORD_RETRY_DELAYS.into_iter();
         loop {
             let outcome = outcome.clone();
             let failure = match self.store.write(move |tx| record(tx, id, outcome)).await {
@@ -177,10 +183,10 @@ impl Room {
     }
 
     /// Forgets letters whose addressee has not turned up.
-    pub(super) async fn purge(&self) -> Result<(), Failure> {
+    pub(super) async fn purge(&self) -> Result<(), CommonError> {
         let forgotten = self
             .store
-            .write(|tx| Ok::<_, Failure>(store::forget_waiting(tx.conn, tx.now.minus(WAITING_KEPT))?))
+            .write(|tx| Ok::<_, CommonError>(store::forget_waiting(tx.conn, tx.now.minus(PENDING_RETENTION))?))
             .await?;
         if forgotten > 0 {
             log::warn!("mailer: {forgotten} letters had nobody to go to within seven days and are forgotten");
@@ -194,7 +200,8 @@ impl Room {
         loop {
             drop(self.workers.acquire_many(WORKERS).await);
             let now = self.store.now();
-            if self.smtp.is_none() || !self.store.read(move |c| Ok::<_, Failure>(store::is_due(c, now)?)).await.unwrap()
+            if self.smtp.is_none()
+                || !self.store.read(move |c| Ok::<_, CommonError>(store::is_due(c, now)?)).await.unwrap()
             {
                 return;
             }
@@ -205,9 +212,9 @@ impl Room {
 }
 
 /// Writes down what came of a try, and tells of it. A mail that was erased meanwhile stays as it is.
-fn record(tx: &mut Tx<'_>, id: EmailId, outcome: Outcome) -> Result<(), Failure> {
+fn record(tx: &mut Tx<'_>, id: EmailId, outcome: SendOutcome) -> Result<(), CommonError> {
     let Some(mail) = store::find(tx.conn, id)?.filter(|mail| mail.status.is_open()) else { return Ok(()) };
-    let standing = Standing::after(id, mail.attempts, outcome, tx.now);
+    let standing = DeliveryState::after(id, mail.attempts, outcome, tx.now);
     store::stand(tx.conn, id, &standing)?;
     if standing.status == mail.status {
         return Ok(());
@@ -229,6 +236,6 @@ pub(super) fn changed(mail: &Email) -> EmailChanged {
 }
 
 /// A link of this shop's that carries a token.
-pub(super) fn link(room: &Room, page: &str, token: &str) -> String {
-    model::link(room.letters.url(), page, token)
+pub(super) fn link(state: &MailerState, page: &str, token: &str) -> String {
+    model::link(state.letters.url(), page, token)
 }

@@ -14,14 +14,14 @@ use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters, TlsPar
 use lettre::transport::smtp::extension::ClientId;
 use lettre::{Address, Message};
 
-use super::model::Outcome;
+use super::model::SendOutcome;
 use crate::types::{EmailAddress, EmailId, Timestamp, one_line};
 
 /// How long a polite goodbye may take.
-const GOODBYE: Duration = Duration::from_secs(2);
+const QUIT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Refusals that speak of our sign-in and not of the mail (RFC 4954): they pass when somebody mends the settings.
-const NOT_THE_MAIL: [u16; 4] = [530, 534, 535, 538];
+const AUTH_REJECTION_CODES: [u16; 4] = [530, 534, 535, 538];
 
 /// The mail server.
 pub struct Smtp {
@@ -110,7 +110,7 @@ impl Smtp {
     pub async fn greet(&self, limit: Duration) -> Result<(), String> {
         match tokio::time::timeout(limit, self.connect()).await {
             Ok(Ok(connection)) => {
-                Line { connection, sent: 0 }.close().await;
+                SmtpConnection { connection, sent: 0 }.close().await;
                 Ok(())
             }
             Ok(Err(error)) => Err(error.to_string()),
@@ -120,14 +120,14 @@ impl Smtp {
 
     /// Sends a message within `limit` over the connection in `line`, or over a new one, which it leaves there. After
     /// any trouble there is none, and its socket is closed: a late answer has nowhere to go.
-    pub async fn send(&self, line: &mut Option<Line>, message: &Message, limit: Duration) -> Outcome {
+    pub async fn send(&self, line: &mut Option<SmtpConnection>, message: &Message, limit: Duration) -> SendOutcome {
         let open = line.take().filter(|line| line.sent < LINE_MAX);
         let bytes = message.formatted();
         let dialogue = async {
             let mut line = match open {
                 Some(line) => line,
                 // Whatever goes wrong before the mail is mentioned is not the mail's fault.
-                None => Line { connection: self.connect().await.map_err(not_now)?, sent: 0 },
+                None => SmtpConnection { connection: self.connect().await.map_err(not_now)?, sent: 0 },
             };
             line.connection.send(message.envelope(), &bytes).await.map_err(judge)?;
             line.sent += 1;
@@ -136,10 +136,10 @@ impl Smtp {
         match tokio::time::timeout(limit, dialogue).await {
             Ok(Ok(open)) => {
                 *line = Some(open);
-                Outcome::Sent
+                SendOutcome::Sent
             }
             Ok(Err(outcome)) => outcome,
-            Err(_) => Outcome::NotNow(format!("the mail server did not answer within {} seconds", limit.as_secs())),
+            Err(_) => SendOutcome::NotNow(format!("the mail server did not answer within {} seconds", limit.as_secs())),
         }
     }
 }
@@ -148,28 +148,28 @@ impl Smtp {
 const LINE_MAX: u32 = 50;
 
 /// An open connection of one worker.
-pub struct Line {
+pub struct SmtpConnection {
     connection: AsyncSmtpConnection,
     sent: u32,
 }
 
-impl Line {
+impl SmtpConnection {
     /// Says goodbye.
     pub async fn close(mut self) {
-        let _ = tokio::time::timeout(GOODBYE, self.connection.quit()).await;
+        let _ = tokio::time::timeout(QUIT_TIMEOUT, self.connection.quit()).await;
     }
 }
 
-fn not_now(error: SmtpError) -> Outcome {
-    Outcome::NotNow(error.to_string())
+fn not_now(error: SmtpError) -> SendOutcome {
+    SendOutcome::NotNow(error.to_string())
 }
 
 /// Whether the mail itself was refused, or it may be taken another time.
-fn judge(error: SmtpError) -> Outcome {
-    let sign_in = error.status().is_some_and(|code| NOT_THE_MAIL.contains(&code.into()));
+fn judge(error: SmtpError) -> SendOutcome {
+    let sign_in = error.status().is_some_and(|code| AUTH_REJECTION_CODES.contains(&code.into()));
     // What the client itself refuses at this point is an address that the server has no way to take.
     let refused = (error.is_permanent() && !sign_in) || error.is_client();
-    if refused { Outcome::Refused(error.to_string()) } else { not_now(error) }
+    if refused { SendOutcome::Refused(error.to_string()) } else { not_now(error) }
 }
 
 fn host_and_port(place: &str) -> Result<(String, Option<u16>), String> {
@@ -227,8 +227,8 @@ pub struct Sender {
 
 /// A mail as a message needs it.
 #[derive(Debug, Clone)]
-pub struct Post {
-    /// Which.
+pub struct OutgoingMessage {
+    /// Selection.
     pub id: EmailId,
     /// Where to.
     pub to: EmailAddress,
@@ -252,7 +252,7 @@ impl Sender {
 
     /// Makes the message. Made again from the same mail it has the same `Message-ID` and date. All headers are
     /// written by the builder, which encodes what could end one and begin another.
-    pub fn message(&self, post: Post) -> Result<Message, String> {
+    pub fn message(&self, post: OutgoingMessage) -> Result<Message, String> {
         let to: Address = post.to.as_str().parse().map_err(|_| "the address cannot be written into a mail")?;
         let envelope = Envelope::new(Some(self.mailbox.email.clone()), vec![to.clone()]).map_err(|e| e.to_string())?;
         let micros = u64::try_from(post.created_at.micros()).unwrap_or(0);
@@ -317,7 +317,7 @@ mod tests {
     fn a_message_cannot_be_given_headers_by_its_content() {
         let sender = Sender::new("Caf\u{e9}\r\nBcc: x@example.com", &"shop@example.com".parse().unwrap()).unwrap();
         let id = EmailId::new();
-        let post = Post {
+        let post = OutgoingMessage {
             id,
             to: "ada@example.com".parse().unwrap(),
             subject: "Hi\r\nBcc: x@example.com\r\n\r\nboo \u{e9}".to_owned(),

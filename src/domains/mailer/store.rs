@@ -4,11 +4,11 @@ pub mod audit;
 
 use diesel_migrations::embed_migrations;
 
-use super::model::{ERASED_SUBJECT, Letter, MESSAGE, RECIPIENT_GONE, Standing, nobody};
+use super::model::{DeliveryState, ERASED_SUBJECT, EmailContent, MESSAGE, RECIPIENT_GONE, nobody};
 use super::schema::{email, erased, recipient, waiting};
-use super::smtp::Post;
+use super::smtp::OutgoingMessage;
 use super::{Email, EmailStatus};
-use crate::messaging::Failure;
+use crate::messaging::CommonError;
 use crate::store::query::*;
 use crate::store::{Conn, Migrations, Prepare};
 use crate::types::{EmailAddress, EmailId, Timestamp, UserId};
@@ -23,7 +23,7 @@ pub const MIGRATIONS: Migrations = Migrations {
 #[derive(Debug, Insertable)]
 #[diesel(table_name = email)]
 pub struct NewEmail {
-    /// Which.
+    /// Selection.
     pub id: EmailId,
     /// Where to.
     pub recipient: EmailAddress,
@@ -71,10 +71,10 @@ struct Head {
 }
 
 impl Head {
-    fn with(self, text: Option<String>, html: Option<String>) -> Result<Email, Failure> {
+    fn with(self, text: Option<String>, html: Option<String>) -> Result<Email, CommonError> {
         let status = EmailStatus::parse(&self.status).ok_or_else(|| {
             log::error!("mailer: e-mail {} has the unknown status {}", self.id, self.status);
-            Failure::Internal
+            CommonError::Internal
         })?;
         let Self { id, recipient: to, subject, template, attempts, last_error, created_at, sent_at, .. } = self;
         let next_attempt_at = self.next_attempt_at;
@@ -102,7 +102,7 @@ pub fn list(
     to: Option<EmailAddress>,
     before: Option<(Timestamp, EmailId)>,
     limit: i64,
-) -> Result<Vec<Email>, Failure> {
+) -> Result<Vec<Email>, CommonError> {
     let heads: Vec<Head> = on!(conn, c => {
         let mut query = email::table.select(Head::as_select()).into_boxed();
         if let Some(status) = status {
@@ -122,7 +122,7 @@ pub fn list(
 }
 
 /// A mail with its content.
-pub fn find(conn: &mut Conn, id: EmailId) -> Result<Option<Email>, Failure> {
+pub fn find(conn: &mut Conn, id: EmailId) -> Result<Option<Email>, CommonError> {
     let row: Option<(Head, Option<String>, Option<String>)> =
         email::table.find(id).select((Head::as_select(), email::text, email::html)).first(conn).optional()?;
     row.map(|(head, text, html)| head.with(text, html)).transpose()
@@ -152,7 +152,7 @@ pub fn is_due(conn: &mut Conn, now: Timestamp) -> QueryResult<bool> {
 }
 
 /// Takes the mail that has waited longest: nobody else gets it before `until`.
-pub fn claim(conn: &mut Conn, now: Timestamp, until: Timestamp) -> QueryResult<Option<Post>> {
+pub fn claim(conn: &mut Conn, now: Timestamp, until: Timestamp) -> QueryResult<Option<OutgoingMessage>> {
     type Row = (EmailId, EmailAddress, String, Option<String>, Option<String>, Timestamp);
     let row: Option<Row> = email::table
         .filter(email::next_attempt_at.le(now))
@@ -163,11 +163,11 @@ pub fn claim(conn: &mut Conn, now: Timestamp, until: Timestamp) -> QueryResult<O
         .optional()?;
     let Some((id, to, subject, text, html, created_at)) = row else { return Ok(None) };
     diesel::update(email::table.find(id)).set(email::next_attempt_at.eq(until)).prepared().execute(conn)?;
-    Ok(Some(Post { id, to, subject, text: text.unwrap_or_default(), html, created_at }))
+    Ok(Some(OutgoingMessage { id, to, subject, text: text.unwrap_or_default(), html, created_at }))
 }
 
 /// Writes down how a mail stands.
-pub fn stand(conn: &mut Conn, id: EmailId, standing: &Standing) -> QueryResult<()> {
+pub fn stand(conn: &mut Conn, id: EmailId, standing: &DeliveryState) -> QueryResult<()> {
     diesel::update(email::table.find(id))
         .set((
             email::status.eq(standing.status.as_str()),
@@ -220,7 +220,7 @@ pub fn recipient_at(conn: &mut Conn, address: &EmailAddress) -> QueryResult<Opti
 }
 
 /// Lets a letter wait until the user's address is known.
-pub fn wait(conn: &mut Conn, user: UserId, letter: &Letter, reference: &str, now: Timestamp) -> QueryResult<()> {
+pub fn wait(conn: &mut Conn, user: UserId, letter: &EmailContent, reference: &str, now: Timestamp) -> QueryResult<()> {
     let text = serde_json::to_string(letter).map_err(|e| diesel::result::Error::SerializationError(Box::new(e)))?;
     diesel::insert_into(waiting::table)
         .values((
@@ -236,7 +236,7 @@ pub fn wait(conn: &mut Conn, user: UserId, letter: &Letter, reference: &str, now
 }
 
 /// Takes the letters that wait for the user's address, in the order of their occasions.
-pub fn take_waiting(conn: &mut Conn, user: UserId) -> QueryResult<Vec<(String, Letter)>> {
+pub fn take_waiting(conn: &mut Conn, user: UserId) -> QueryResult<Vec<(String, EmailContent)>> {
     let rows: Vec<(String, String)> = waiting::table
         .filter(waiting::user_id.eq(user))
         .order((waiting::created_at, waiting::reference))
@@ -263,7 +263,7 @@ pub fn is_erased(conn: &mut Conn, user: UserId) -> QueryResult<bool> {
 
 /// Erases a person who had these addresses: of mails to them there stay id, kind, status and times. Gives the mails
 /// that were still to be sent and no longer are.
-pub fn erase(conn: &mut Conn, user: UserId, addresses: &[EmailAddress]) -> Result<Vec<Email>, Failure> {
+pub fn erase(conn: &mut Conn, user: UserId, addresses: &[EmailAddress]) -> Result<Vec<Email>, CommonError> {
     diesel::insert_into(erased::table).values(erased::user_id.eq(user)).on_conflict_do_nothing().execute(conn)?;
     forget_recipient(conn, user)?;
     diesel::delete(waiting::table.filter(waiting::user_id.eq(user))).execute(conn)?;

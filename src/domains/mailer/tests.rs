@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::queue::Room;
+use super::queue::MailerState;
 use super::*;
 use crate::contract::payments::{Invoice, InvoiceLine, InvoicePaid, InvoiceRefunded, InvoiceStatus};
 use crate::contract::users::{
     EmailVerificationRequested, PasswordResetRequested, UserChanged, UserErased, UserRegistered,
 };
-use crate::events::{Deliver, Delivery};
-use crate::messaging::{Caller, Client, Credential, Ctx, Failure, IdempotencyKey, Identity, Role};
+use crate::events::{DeliverEvents, EventEnvelope};
+use crate::messaging::{Caller, Client, CommonError, Credential, IdempotencyKey, Identity, RequestContext, Role};
 use crate::settings::Settings;
 use crate::store::Store;
 use crate::store::query::*;
@@ -26,8 +26,8 @@ use crate::types::{
 };
 
 struct Shop {
-    mailer: Client<Mailer>,
-    room: Arc<Room>,
+    mailer: Client<MailerActor>,
+    state: Arc<MailerState>,
     store: Store,
     clock: Clock,
     dir: TempDir,
@@ -42,8 +42,8 @@ fn open_in(dir: TempDir, clock: Clock, change: impl FnOnce(&mut Settings)) -> Sh
     settings.public_url = Some("https://tea.example".to_owned());
     settings.shop.name = "Tea & Co".to_owned();
     change(&mut settings);
-    let (opened, room) = open_with_room(&Ground::new(settings, clock.clone())).unwrap();
-    Shop { mailer: opened.client, store: opened.store, room, clock, dir }
+    let (opened, state) = open_with_room(&DomainRuntime::new(settings, clock.clone())).unwrap();
+    Shop { mailer: opened.client, store: opened.store, state, clock, dir }
 }
 
 /// A shop that sends through the mail server at `smtp`.
@@ -51,17 +51,17 @@ fn shop_with(smtp: &str) -> Shop {
     open_shop(|settings| settings.mailer.smtp = Some(smtp.to_owned()))
 }
 
-fn staff() -> Ctx {
-    Ctx::domain("test")
+fn staff() -> RequestContext {
+    RequestContext::internal("test")
 }
 
 fn mail(to: &str) -> SendEmail {
     SendEmail { to: to.to_owned(), subject: "Caf\u{e9}".to_owned(), text: "Hello\n.\nYou".to_owned(), html: None }
 }
 
-fn news<E: Event>(shop: &Shop, event: &E) -> Delivery {
+fn news<E: Event>(shop: &Shop, event: &E) -> EventEnvelope {
     let data = serde_json::to_value(event).unwrap();
-    Delivery { id: EventId::new(), name: E::NAME.to_owned(), at: shop.clock.now(), data, trace: None }
+    EventEnvelope { id: EventId::new(), name: E::NAME.to_owned(), at: shop.clock.now(), data, trace: None }
 }
 
 impl Shop {
@@ -85,15 +85,15 @@ impl Shop {
         all
     }
 
-    async fn tell(&self, events: Vec<Delivery>) {
-        self.mailer.call(staff(), Deliver { events }).await.unwrap();
+    async fn tell(&self, events: Vec<EventEnvelope>) {
+        self.mailer.call(staff(), DeliverEvents { events }).await.unwrap();
     }
 
     /// What the mailer announced: for each mail's change its status, for each given up its reason.
     async fn announced(&self, id: EmailId) -> (Vec<EmailStatus>, Vec<String>) {
         let (mut statuses, mut reasons) = (Vec::new(), Vec::new());
-        for (_, event) in self.store.outbox_after("test", 1_000).await.unwrap() {
-            match (event.open::<EmailChanged>().unwrap(), event.open::<EmailFailed>().unwrap()) {
+        for (_, event) in self.store.outbox_read_after("test", 1_000).await.unwrap() {
+            match (event.decode::<EmailChanged>().unwrap(), event.decode::<EmailFailed>().unwrap()) {
                 (Some(changed), _) if changed.email_id == id => statuses.push(changed.status),
                 (_, Some(failed)) if failed.email_id == id => reasons.push(failed.reason),
                 _ => {}
@@ -104,19 +104,19 @@ impl Shop {
 
     async fn round_after(&self, seconds: u64) {
         self.clock.advance(Duration::from_secs(seconds));
-        self.room.round().await;
+        self.state.round().await;
     }
 
-    fn registered(&self, user_id: UserId, email: &str) -> Delivery {
+    fn registered(&self, user_id: UserId, email: &str) -> EventEnvelope {
         let (email, name, created_at) = (email.parse().unwrap(), "Ada".to_owned(), self.clock.now());
         news(self, &UserRegistered { user_id, email, name, role: Role::Customer, created_at })
     }
 
-    fn paid(&self, invoice: &Invoice, past: bool) -> Delivery {
+    fn paid(&self, invoice: &Invoice, past: bool) -> EventEnvelope {
         news(self, &InvoicePaid { invoice: invoice.clone(), hold: None, checkout: None, past })
     }
 
-    fn refunded(&self, invoice: &Invoice, amount: Amount, refunded: Amount) -> Delivery {
+    fn refunded(&self, invoice: &Invoice, amount: Amount, refunded: Amount) -> EventEnvelope {
         let invoice = Invoice { refunded, ..invoice.clone() };
         let (restock, hold, reason) = (false, None, "requested".to_owned());
         news(self, &InvoiceRefunded { invoice, amount, restock, lines: Vec::new(), hold, reason, past: false })
@@ -241,7 +241,7 @@ fn header<'a>(content: &'a str, name: &str) -> &'a str {
 async fn without_a_mail_server_mail_is_kept_to_be_read() {
     let shop = open_shop(|_| ());
     let accepted = shop.mailer.call(staff(), SendEmail { html: Some("<b>Hi</b>".into()), ..mail("Ada@example.com") });
-    let Accepted { id, status } = accepted.await.unwrap();
+    let AcceptedEmail { id, status } = accepted.await.unwrap();
     assert_eq!(status, EmailStatus::Kept);
     shop.round_after(3_600).await;
     let whole = shop.get(id).await;
@@ -273,7 +273,7 @@ async fn what_cannot_be_a_mail_is_refused_by_its_field() {
     ];
     for (field, code, request) in cases {
         let refused = shop.mailer.call(staff(), request).await;
-        let Err(MailerError::Failure(Failure::ValidationFailed { errors })) = refused else {
+        let Err(MailerError::Common(CommonError::ValidationFailed { errors })) = refused else {
             panic!("a bad {field} was taken: {refused:?}")
         };
         let FieldError { field: got, code: word, .. } = &errors[0];
@@ -288,14 +288,14 @@ async fn what_cannot_be_a_mail_is_refused_by_its_field() {
 async fn only_staff_sends_and_reads_mail() {
     let shop = open_shop(|_| ());
     let identity = |role| Identity { user_id: UserId::new(), role, credential: Credential::ApiKey(ApiKeyId::new()) };
-    let as_user = |role| Ctx::new(Caller::User { identity: identity(role), internal: true }, "r");
-    let denied = || Err(MailerError::Failure(Failure::Forbidden));
+    let as_user = |role| RequestContext::new(Caller::User { identity: identity(role), internal: true }, "r");
+    let denied = || Err(MailerError::Common(CommonError::Forbidden));
     let customer = || as_user(Role::Customer);
     assert_eq!(shop.mailer.call(customer(), mail("ada@example.com")).await, denied());
-    assert_eq!(shop.mailer.call(customer(), ListEmails::default()).await, Err(Failure::Forbidden.into()));
+    assert_eq!(shop.mailer.call(customer(), ListEmails::default()).await, Err(CommonError::Forbidden.into()));
     assert_eq!(
         shop.mailer.call(customer(), GetEmail { email_id: EmailId::new() }).await,
-        Err(Failure::Forbidden.into())
+        Err(CommonError::Forbidden.into())
     );
     assert!(shop.mailer.call(as_user(Role::Admin), mail("ada@example.com")).await.is_ok());
 }
@@ -342,7 +342,7 @@ async fn the_same_wish_under_one_key_is_one_mail() {
     assert!(many.iter().all(|answer| answer == &many[0]));
     assert_eq!(shop.list().await.len(), 1);
     let other = shop.mailer.call(keyed(), mail("bob@example.com")).await;
-    assert_eq!(other, Err(MailerError::Failure(Failure::IdempotencyKeyReused)));
+    assert_eq!(other, Err(MailerError::Common(CommonError::IdempotencyKeyReused)));
 }
 
 #[actix::test]
@@ -421,7 +421,7 @@ async fn a_receipt_goes_where_the_invoice_says_or_waits_for_the_address() {
     let bob = UserId::new();
     shop.tell(vec![shop.paid(&invoice(bob, None), false)]).await;
     shop.clock.advance(Duration::from_secs(7 * 86_400 + 1));
-    shop.room.purge().await.unwrap();
+    shop.state.purge().await.unwrap();
     shop.tell(vec![shop.registered(bob, "bob@example.com")]).await;
     assert_eq!(shop.letters().await[4..], pairs(&[("welcome", "bob@example.com")]));
 }
@@ -432,12 +432,12 @@ async fn an_erased_person_leaves_no_address_and_no_words_and_gets_nothing_more()
     let shop = shop_with(&format!("smtp://127.0.0.1:{port}"));
     let (ada, bob) = (UserId::new(), UserId::new());
     shop.tell(vec![shop.registered(ada, "ada@example.com"), shop.registered(bob, "bob@example.com")]).await;
-    shop.room.round().await;
+    shop.state.round().await;
     // One to an address she had for an invoice, one that is still to be sent, one to another person.
     shop.tell(vec![shop.paid(&invoice(ada, Some("later-ada@example.com")), false)]).await;
-    shop.room.round().await;
+    shop.state.round().await;
     shop.send("bob@example.com").await;
-    shop.room.round().await;
+    shop.state.round().await;
     let queued = shop.list().await.into_iter().find(|mail| mail.status == EmailStatus::Queued).unwrap();
     let erased = UserErased { user_id: ada, email: Some("ada@example.com".parse().unwrap()) };
     shop.tell(vec![news(&shop, &erased)]).await;
@@ -494,7 +494,7 @@ async fn a_mail_is_sent_refused_at_once_or_tried_again() {
         shop.send("refuse@example.com").await,
         shop.send("later@example.com").await,
     );
-    shop.room.round().await;
+    shop.state.round().await;
     let mail = shop.get(fine).await;
     assert_eq!((mail.status, mail.attempts, mail.last_error, mail.next_attempt_at), (EmailStatus::Sent, 1, None, None));
     assert!(mail.sent_at.is_some());
@@ -522,7 +522,7 @@ async fn a_mail_whose_yes_was_lost_is_sent_again_as_the_same_mail() {
     let (server, port) = Server::open(0);
     let shop = shop_with(&format!("smtp://127.0.0.1:{port}"));
     let id = shop.send("lost@example.com").await;
-    shop.room.round().await;
+    shop.state.round().await;
     assert_eq!((shop.get(id).await.status, server.taken().len()), (EmailStatus::Queued, 1));
     shop.round_after(12).await;
     assert_eq!(shop.get(id).await.status, EmailStatus::Sent);
@@ -541,16 +541,16 @@ async fn a_mail_whose_worker_died_is_sent_when_its_claim_runs_out() {
     let claim = move |tx: &mut crate::store::Tx<'_>| {
         let queued = (schema::email::status.eq("queued"), schema::email::next_attempt_at.eq(now));
         diesel::update(schema::email::table.find(id)).set(queued).execute(tx.conn)?;
-        Ok::<_, Failure>(store::claim(tx.conn, tx.now, until)?.map(|post| post.id))
+        Ok::<_, CommonError>(store::claim(tx.conn, tx.now, until)?.map(|post| post.id))
     };
     assert_eq!(shop.store.write(claim).await, Ok(Some(id)));
     assert_eq!(
-        shop.store.write(move |tx| Ok::<_, Failure>(store::claim(tx.conn, tx.now, until)?.is_some())).await,
+        shop.store.write(move |tx| Ok::<_, CommonError>(store::claim(tx.conn, tx.now, until)?.is_some())).await,
         Ok(false)
     );
     let Shop { dir, clock, .. } = shop;
     let shop = open_in(dir, clock, sends);
-    shop.room.round().await;
+    shop.state.round().await;
     assert_eq!(server.taken().len(), 0);
     shop.round_after(41).await;
     assert_eq!((shop.get(id).await.status, server.taken().len()), (EmailStatus::Sent, 1));
@@ -561,7 +561,7 @@ async fn a_closed_port_costs_no_mail() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let shop = shop_with(&format!("smtp://127.0.0.1:{port}"));
     let id = shop.send("ada@example.com").await;
-    shop.room.round().await;
+    shop.state.round().await;
     let mail = shop.get(id).await;
     assert_eq!((mail.status, mail.attempts), (EmailStatus::Queued, 1));
     assert!(mail.last_error.is_some() && mail.next_attempt_at.is_some_and(|at| at > shop.clock.now()));
@@ -577,7 +577,7 @@ async fn after_six_tries_a_mail_is_given_up_and_told_once() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let shop = shop_with(&format!("smtp://127.0.0.1:{port}"));
     let id = shop.send("ada@example.com").await;
-    shop.room.round().await;
+    shop.state.round().await;
     for (tries, wait) in [(1, 10), (2, 60), (3, 300), (4, 1_800), (5, 7_200)] {
         let mail = shop.get(id).await;
         assert_eq!((mail.status, mail.attempts), (EmailStatus::Queued, tries));
@@ -598,7 +598,7 @@ async fn many_mails_go_over_a_few_connections() {
     for n in 0..24 {
         shop.send(&format!("slow{n}@example.com")).await;
     }
-    shop.room.round().await;
+    shop.state.round().await;
     let taken: HashSet<String> = server.taken().into_iter().map(|(to, _)| to).collect();
     assert_eq!((taken.len(), server.taken().len()), (24, 24));
     let (most, visits) = (server.most_guests.load(Ordering::SeqCst), server.visits.load(Ordering::SeqCst));
@@ -612,15 +612,17 @@ async fn after_a_time_limit_the_next_mail_does_not_hear_the_answer_to_the_last()
     let sender = smtp::Sender::new("Tea", &"shop@example.com".parse().unwrap()).unwrap();
     let message = |to: &str| {
         let (id, to, created_at) = (EmailId::new(), to.parse().unwrap(), Clock::system().now());
-        sender.message(smtp::Post { id, to, subject: "s".into(), text: "t".into(), html: None, created_at }).unwrap()
+        sender
+            .message(smtp::OutgoingMessage { id, to, subject: "s".into(), text: "t".into(), html: None, created_at })
+            .unwrap()
     };
     let (mut line, limit) = (None, Duration::from_millis(300));
-    assert_eq!(smtp.send(&mut line, &message("ada@example.com"), limit).await, model::Outcome::Sent);
+    assert_eq!(smtp.send(&mut line, &message("ada@example.com"), limit).await, model::SendOutcome::Sent);
     assert!(line.is_some());
     let late = smtp.send(&mut line, &message("mute@example.com"), limit).await;
-    assert!(matches!(late, model::Outcome::NotNow(_)) && line.is_none(), "{late:?}");
+    assert!(matches!(late, model::SendOutcome::NotNow(_)) && line.is_none(), "{late:?}");
     let refused = smtp.send(&mut line, &message("refuse@example.com"), limit).await;
-    assert!(matches!(refused, model::Outcome::Refused(_)), "{refused:?}");
+    assert!(matches!(refused, model::SendOutcome::Refused(_)), "{refused:?}");
     assert_eq!(server.taken().len(), 1);
 }
 
@@ -629,7 +631,7 @@ async fn a_mail_server_that_cannot_be_meant_stops_the_start_without_showing_the_
     let dir = TempDir::new().unwrap();
     let mut settings = Settings::for_test(dir.path());
     settings.mailer.smtp = Some("smtp://ada:hunter2@mail.example.com:port".to_owned());
-    let refused = open(&Ground::new(settings, Clock::system())).map(drop).unwrap_err().to_string();
+    let refused = open(&DomainRuntime::new(settings, Clock::system())).map(drop).unwrap_err().to_string();
     assert!(refused.contains("mailer.smtp") && refused.contains("port") && !refused.contains("hunter2"), "{refused}");
     assert!(!refused.contains("database"), "{refused}");
 }
@@ -653,7 +655,7 @@ async fn a_real_mail_server_takes_refuses_and_delays() {
     for n in 0..20 {
         plain.push(shop.send(&format!("m{n}-{run}@example.com")).await);
     }
-    shop.room.round().await;
+    shop.state.round().await;
     assert_eq!(shop.get(fine).await.status, EmailStatus::Sent);
     for id in plain {
         assert_eq!(shop.get(id).await.status, EmailStatus::Sent);

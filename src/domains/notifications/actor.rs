@@ -4,57 +4,57 @@ use std::sync::Arc;
 
 use actix::{Actor, Context, Supervised};
 
-use super::outlet::{Batch, Outlet};
+use super::outlet::{OrderedPublisher, PendingPushes};
 use super::{
-    AuditTold, Catchup, GetStream, ListNotifications, MarkRead, Missed, NotificationPage, NotificationsError, Push,
-    Stream, ToldFacts, model, store,
+    AuditPaidNotifications, GetStream, ListNotifications, MarkRead, MissedNotifications, NotificationFacts,
+    NotificationPage, NotificationsError, Push, ReadMissed, Stream, model, store,
 };
-use crate::events::{Deliver, Delivery};
-use crate::messaging::{Ctx, Failure};
-use crate::store::{Audit, Audited, Store, Tx};
+use crate::events::{DeliverEvents, EventEnvelope};
+use crate::messaging::{CommonError, RequestContext};
+use crate::store::{CheckInvariants, InvariantReport, Store, Tx};
 use crate::types::{Page, UserId};
 
 /// What the answers share.
-pub struct Room {
+pub struct NotificationsState {
     pub(super) store: Store,
-    pub(super) outlet: Arc<Outlet>,
+    pub(super) outlet: Arc<OrderedPublisher>,
     /// How many entries of a user's stream are kept.
     pub(super) keep: i64,
 }
 
 /// The actor of this domain. It holds nothing that a restart could lose.
-pub struct Notifications {
-    pub(super) room: Arc<Room>,
+pub struct NotificationsActor {
+    pub(super) state: Arc<NotificationsState>,
 }
 
-impl Actor for Notifications {
+impl Actor for NotificationsActor {
     type Context = Context<Self>;
 }
 
-impl Supervised for Notifications {}
+impl Supervised for NotificationsActor {}
 
-crate::answers! { Notifications;
+crate::handlers! { NotificationsActor;
     ListNotifications => list_notifications,
     MarkRead => mark_read,
     GetStream => get_stream,
-    Catchup => catchup,
-    Deliver => deliver,
-    Audit => audit,
-    AuditTold => audit_told,
+    ReadMissed => catchup,
+    DeliverEvents => on_events,
+    CheckInvariants => audit,
+    AuditPaidNotifications => audit_told,
 }
 
-fn caller(ctx: &Ctx) -> Result<UserId, Failure> {
-    ctx.identity().map(|identity| identity.user_id).ok_or(Failure::Unauthenticated)
+fn caller(ctx: &RequestContext) -> Result<UserId, CommonError> {
+    ctx.identity().map(|identity| identity.user_id).ok_or(CommonError::Unauthenticated)
 }
 
 async fn list_notifications(
-    room: Arc<Room>,
-    ctx: Ctx,
+    state: Arc<NotificationsState>,
+    ctx: RequestContext,
     request: ListNotifications,
 ) -> Result<NotificationPage, NotificationsError> {
     let (user, limit) = (caller(&ctx)?, request.page.limit()?);
     let (after, before) = (request.after.unwrap_or(0), request.page.after()?);
-    let (rows, Stream { epoch, seq }, unread) = room
+    let (rows, Stream { epoch, seq }, unread) = state
         .store
         .read(move |conn| Ok::<_, NotificationsError>(store::list(conn, user, after, before, limit + 1)?))
         .await?;
@@ -62,37 +62,54 @@ async fn list_notifications(
     Ok(NotificationPage { items, next, epoch, seq, unread })
 }
 
-async fn mark_read(room: Arc<Room>, ctx: Ctx, request: MarkRead) -> Result<(), NotificationsError> {
+async fn mark_read(
+    state: Arc<NotificationsState>,
+    ctx: RequestContext,
+    request: MarkRead,
+) -> Result<(), NotificationsError> {
     let (user, id) = (caller(&ctx)?, request.notification_id);
-    room.store
-        .write_once(&ctx, &request, move |tx| match store::mark_read(tx.conn, user, id)? {
+    state
+        .store
+        .write_idempotent(&ctx, &request, move |tx| match store::mark_read(tx.conn, user, id)? {
             true => Ok(()),
             false => Err(NotificationsError::NotificationNotFound),
         })
         .await
 }
 
-async fn get_stream(room: Arc<Room>, _: Ctx, request: GetStream) -> Result<Stream, NotificationsError> {
-    room.store.read(move |conn| Ok(store::stream(conn, request.user_id)?)).await
+async fn get_stream(
+    state: Arc<NotificationsState>,
+    _: RequestContext,
+    request: GetStream,
+) -> Result<Stream, NotificationsError> {
+    state.store.read(move |conn| Ok(store::stream(conn, request.user_id)?)).await
 }
 
-async fn catchup(room: Arc<Room>, _: Ctx, request: Catchup) -> Result<Missed, NotificationsError> {
-    room.store.read(move |conn| Ok(store::missed(conn, request.user_id, &request.epoch, request.after)?)).await
+async fn catchup(
+    state: Arc<NotificationsState>,
+    _: RequestContext,
+    request: ReadMissed,
+) -> Result<MissedNotifications, NotificationsError> {
+    state.store.read(move |conn| Ok(store::missed(conn, request.user_id, &request.epoch, request.after)?)).await
 }
 
-async fn deliver(room: Arc<Room>, _: Ctx, request: Deliver) -> Result<(), Failure> {
-    let (batch, keep) = (room.outlet.batch(), room.keep);
+async fn on_events(
+    state: Arc<NotificationsState>,
+    _: RequestContext,
+    request: DeliverEvents,
+) -> Result<(), CommonError> {
+    let (batch, keep) = (state.outlet.batch(), state.keep);
     let pushes = Arc::clone(&batch);
-    room.store.consume(request.events, move |tx, event| effect(tx, event, keep, &pushes)).await?;
+    state.store.consume(request.events, move |tx, event| effect(tx, event, keep, &pushes)).await?;
     batch.durable();
     Ok(())
 }
 
 /// Writes what an event means into the stream it concerns, and lays aside what goes out once that is durable.
-fn effect(tx: &mut Tx<'_>, event: &Delivery, keep: i64, pushes: &Batch) -> Result<(), Failure> {
+fn effect(tx: &mut Tx<'_>, event: &EventEnvelope, keep: i64, pushes: &PendingPushes) -> Result<(), CommonError> {
     let meaning = model::meaning(event).map_err(|error| {
         log::error!("notifications: {} {} cannot be read: {error}", event.name, event.id);
-        Failure::Internal
+        CommonError::Internal
     })?;
     if let Some(user) = meaning.erased {
         store::erase(tx.conn, user)?;
@@ -107,10 +124,18 @@ fn effect(tx: &mut Tx<'_>, event: &Delivery, keep: i64, pushes: &Batch) -> Resul
     Ok(())
 }
 
-async fn audit(room: Arc<Room>, _: Ctx, request: Audit) -> Result<Audited, Failure> {
-    room.store.audit(request, store::audit::BOOKS).await
+async fn audit(
+    state: Arc<NotificationsState>,
+    _: RequestContext,
+    request: CheckInvariants,
+) -> Result<InvariantReport, CommonError> {
+    state.store.audit(request, store::audit::INVARIANTS).await
 }
 
-async fn audit_told(room: Arc<Room>, _: Ctx, request: AuditTold) -> Result<Vec<ToldFacts>, Failure> {
-    room.store.read(move |conn| Ok(store::audit::told(conn, &request.paid)?)).await
+async fn audit_told(
+    state: Arc<NotificationsState>,
+    _: RequestContext,
+    request: AuditPaidNotifications,
+) -> Result<Vec<NotificationFacts>, CommonError> {
+    state.store.read(move |conn| Ok(store::audit::told(conn, &request.paid)?)).await
 }

@@ -10,7 +10,7 @@ use super::Notification;
 use crate::types::{SessionId, UserId};
 
 /// How many pushes a listener may lag behind before it is told that it missed some.
-const LAG_MAX: usize = 4_096;
+const BROADCAST_BUFFER: usize = 4_096;
 
 /// Something to be shown at once.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,11 +36,11 @@ pub enum Push {
     AccessChanged {
         /// Whose.
         user_id: UserId,
-        /// Which sign-in; all of the user's when absent.
+        /// Selection sign-in; all of the user's when absent.
         session_id: Option<SessionId>,
     },
     /// Some of the above may have been lost on the way from another process: whoever listens reads back what is theirs.
-    Lost,
+    Resync,
 }
 
 /// Carries pushes from the one domain that makes them to all who show them.
@@ -49,7 +49,7 @@ pub struct Feed(broadcast::Sender<Arc<Push>>);
 
 impl Default for Feed {
     fn default() -> Self {
-        Self(broadcast::Sender::new(LAG_MAX))
+        Self(broadcast::Sender::new(BROADCAST_BUFFER))
     }
 }
 

@@ -17,11 +17,11 @@ use std::sync::Arc;
 
 use diesel_migrations::embed_migrations;
 
-use crate::ground::{Ground, Opened};
+use crate::ground::{DomainRuntime, RunningDomain};
 use crate::store::{Migrations, OpenError};
 
 use crate::contract::notifications::*;
-pub use actor::Notifications;
+pub use actor::NotificationsActor;
 pub use feed::{Feed, Push};
 
 /// The steps of this domain's database.
@@ -31,7 +31,7 @@ pub const MIGRATIONS: Migrations = Migrations {
 };
 
 /// The events of other domains that this one wants to hear of.
-pub const WANTS: &[&str] = &[
+pub const SUBSCRIPTIONS: &[&str] = &[
     "users.user_registered",
     "users.user_erased",
     "users.access_changed",
@@ -51,18 +51,18 @@ pub const WANTS: &[&str] = &[
 ];
 
 /// Opens the domain; what it tells goes out live on `feed`.
-pub fn open(ground: &Ground, feed: Feed) -> Result<Opened<Notifications>, OpenError> {
+pub fn open(ground: &DomainRuntime, feed: Feed) -> Result<RunningDomain<NotificationsActor>, OpenError> {
     let store = ground.store("notifications", MIGRATIONS)?;
-    if !store.is_alone() && !store.is_beside() {
+    if !store.is_sole_process() && !store.is_auxiliary() {
         log::warn!(
             "notifications: another mercat has them open too; what happens live is shown only by the process that \
              hears of it first, and read back by the others when a listener comes again: run them in one process"
         );
     }
-    let (outlet, keep) = (Arc::new(outlet::Outlet::new(feed)), ground.settings.notifications.keep);
-    let room = Arc::new(actor::Room { store: store.clone(), outlet, keep });
-    let client = ground.start("notifications", move || Notifications { room });
-    Ok(Opened { client, store })
+    let (outlet, keep) = (Arc::new(outlet::OrderedPublisher::new(feed)), ground.settings.notifications.keep);
+    let state = Arc::new(actor::NotificationsState { store: store.clone(), outlet, keep });
+    let client = ground.start("notifications", move || NotificationsActor { state });
+    Ok(RunningDomain { client, store })
 }
 
 /// Gives the history in a database that nobody has open another name: it is not the one that listeners know, because

@@ -15,7 +15,7 @@ use crate::contract::payments::{
     PaymentFailed,
 };
 use crate::contract::users::{AccessChanged, UserErased, UserRegistered};
-use crate::events::{Delivery, Event};
+use crate::events::{Event, EventEnvelope};
 use crate::types::{Timestamp, UserId};
 
 /// The topic of everything for sale.
@@ -29,7 +29,7 @@ const EMAILS: &str = "emails";
 
 /// What a user is told.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Telling {
+pub struct NewNotification {
     /// A stable word for programs.
     pub kind: &'static str,
     /// In a few words.
@@ -42,18 +42,18 @@ pub struct Telling {
 
 /// What an event is to this domain.
 #[derive(Debug, Default, PartialEq)]
-pub struct Meaning {
+pub struct EventProjection {
     /// Who is told what, for good.
-    pub told: Option<(UserId, Telling)>,
+    pub told: Option<(UserId, NewNotification)>,
     /// Whose stream goes.
     pub erased: Option<UserId>,
     /// What goes out live.
     pub live: Vec<Push>,
 }
 
-impl Meaning {
+impl EventProjection {
     fn tell(mut self, user: UserId, kind: &'static str, title: String, body: String, data: Value) -> Self {
-        self.told = Some((user, Telling { kind, title, body, data }));
+        self.told = Some((user, NewNotification { kind, title, body, data }));
         self
     }
 
@@ -77,16 +77,16 @@ impl Meaning {
 ///
 /// # Errors
 /// When the event's name is known and its data are not.
-pub fn meaning(event: &Delivery) -> Result<Meaning, serde_json::Error> {
-    macro_rules! first_of {
+pub fn meaning(event: &EventEnvelope) -> Result<EventProjection, serde_json::Error> {
+    macro_rules! match_event {
         ($($event:ty => $meaning:path,)+) => {
             match event.name.as_str() {
-                $(<$event as Event>::NAME => event.open::<$event>()?.map($meaning).transpose(),)+
-                _ => return Ok(Meaning::default()),
+                $(<$event as Event>::NAME => event.decode::<$event>()?.map($meaning).transpose(),)+
+                _ => return Ok(EventProjection::default()),
             }
         };
     }
-    let meaning = first_of! {
+    let meaning = match_event! {
         UserRegistered => registered,
         UserErased => erased,
         AccessChanged => access_changed,
@@ -107,7 +107,7 @@ pub fn meaning(event: &Delivery) -> Result<Meaning, serde_json::Error> {
     Ok(meaning?.unwrap_or_default())
 }
 
-type Means = Result<Meaning, serde_json::Error>;
+type ProjectionResult = Result<EventProjection, serde_json::Error>;
 
 fn value(event: &impl Serialize) -> Result<Value, serde_json::Error> {
     serde_json::to_value(event)
@@ -130,45 +130,47 @@ fn minute(at: Timestamp) -> String {
     at.to_utc().format(format).unwrap_or_else(|_| at.to_string())
 }
 
-fn registered(event: UserRegistered) -> Means {
+fn registered(event: UserRegistered) -> ProjectionResult {
     let body = "Your account is ready. What happens with your orders is told here.".to_owned();
     let title = if event.name.is_empty() { "Welcome!".to_owned() } else { format!("Welcome, {}!", event.name) };
     let data = json!({ "user_id": event.user_id });
-    Ok(Meaning::default().tell(event.user_id, "user_registered", title, body, data).figures_changed("user_registered"))
+    Ok(EventProjection::default()
+        .tell(event.user_id, "user_registered", title, body, data)
+        .figures_changed("user_registered"))
 }
 
-fn erased(event: UserErased) -> Means {
+fn erased(event: UserErased) -> ProjectionResult {
     let gone = Push::AccessChanged { user_id: event.user_id, session_id: None };
-    Ok(Meaning { erased: Some(event.user_id), live: vec![gone], told: None })
+    Ok(EventProjection { erased: Some(event.user_id), live: vec![gone], told: None })
 }
 
-fn access_changed(event: AccessChanged) -> Means {
+fn access_changed(event: AccessChanged) -> ProjectionResult {
     let changed = Push::AccessChanged { user_id: event.user_id, session_id: event.session_id };
-    Ok(Meaning { live: vec![changed], ..Meaning::default() })
+    Ok(EventProjection { live: vec![changed], ..EventProjection::default() })
 }
 
-fn created(InvoiceCreated { invoice }: InvoiceCreated) -> Means {
+fn created(InvoiceCreated { invoice }: InvoiceCreated) -> ProjectionResult {
     let (kind, total) = ("invoice_created", invoice.currency.format(invoice.total));
     let mut data = brief(&invoice)?;
     data["expires_at"] = value(&invoice.expires_at)?;
     let title = format!("Invoice {} is ready", invoice.number);
     let body = format!("{total} is to be paid by {}.", minute(invoice.expires_at));
-    Ok(Meaning::default().tell(invoice.user_id, kind, title, body, data).order(kind, &value(&invoice)?))
+    Ok(EventProjection::default().tell(invoice.user_id, kind, title, body, data).order(kind, &value(&invoice)?))
 }
 
-fn paid(InvoicePaid { invoice, past, .. }: InvoicePaid) -> Means {
+fn paid(InvoicePaid { invoice, past, .. }: InvoicePaid) -> ProjectionResult {
     if past {
-        return Ok(Meaning::default());
+        return Ok(EventProjection::default());
     }
     let (kind, total) = ("invoice_paid", invoice.currency.format(invoice.total));
     let mut data = brief(&invoice)?;
     data["paid_at"] = value(&invoice.paid_at)?;
     let title = "Thank you for your order".to_owned();
     let body = format!("We received {total} for invoice {}.", invoice.number);
-    Ok(Meaning::default().tell(invoice.user_id, kind, title, body, data).order(kind, &value(&invoice)?))
+    Ok(EventProjection::default().tell(invoice.user_id, kind, title, body, data).order(kind, &value(&invoice)?))
 }
 
-fn failed(event: PaymentFailed) -> Means {
+fn failed(event: PaymentFailed) -> ProjectionResult {
     let kind = "payment_failed";
     let why = match event.reason.as_str() {
         "card_declined" => "The card was declined",
@@ -181,27 +183,27 @@ fn failed(event: PaymentFailed) -> Means {
     let seen = json!({
         "id": event.invoice_id, "number": event.number, "user_id": event.user_id, "status": "open", "reason": event.reason
     });
-    Ok(Meaning::default().tell(event.user_id, kind, title, body, data).order(kind, &seen))
+    Ok(EventProjection::default().tell(event.user_id, kind, title, body, data).order(kind, &seen))
 }
 
-fn expired(event: InvoiceExpired) -> Means {
+fn expired(event: InvoiceExpired) -> ProjectionResult {
     let kind = "invoice_expired";
     let title = format!("Invoice {} has expired", event.number);
     let body = "It was not paid in time, so nothing was bought. You can order again whenever you like.".to_owned();
     let data = json!({ "invoice_id": event.invoice_id, "number": event.number });
     let seen = json!({ "id": event.invoice_id, "number": event.number, "user_id": event.user_id, "status": "expired" });
-    Ok(Meaning::default().tell(event.user_id, kind, title, body, data).order(kind, &seen))
+    Ok(EventProjection::default().tell(event.user_id, kind, title, body, data).order(kind, &seen))
 }
 
 /// Staff see it; the buyer or the staff member who did it knows already.
-fn voided(event: InvoiceVoided) -> Means {
+fn voided(event: InvoiceVoided) -> ProjectionResult {
     let seen = json!({ "id": event.invoice_id, "number": event.number, "user_id": event.user_id, "status": "void" });
-    Ok(Meaning::default().order("invoice_voided", &seen))
+    Ok(EventProjection::default().order("invoice_voided", &seen))
 }
 
-fn refunded(event: InvoiceRefunded) -> Means {
+fn refunded(event: InvoiceRefunded) -> ProjectionResult {
     if event.past {
-        return Ok(Meaning::default());
+        return Ok(EventProjection::default());
     }
     let (kind, invoice) = ("invoice_refunded", &event.invoice);
     let amount = invoice.currency.format(event.amount);
@@ -222,35 +224,35 @@ fn refunded(event: InvoiceRefunded) -> Means {
         ),
         _ => format!("We are sending {amount} of invoice {} back.", invoice.number),
     };
-    Ok(Meaning::default().tell(invoice.user_id, kind, title, body, data).order(kind, &value(invoice)?))
+    Ok(EventProjection::default().tell(invoice.user_id, kind, title, body, data).order(kind, &value(invoice)?))
 }
 
-fn product_changed(event: ProductChanged) -> Means {
+fn product_changed(event: ProductChanged) -> ProjectionResult {
     let (kind, data) = ("product_changed", value(&event)?);
-    Ok(Meaning::default().show(format!("product:{}", event.product_id), kind, &data).show(CATALOG, kind, &data))
+    Ok(EventProjection::default().show(format!("product:{}", event.product_id), kind, &data).show(CATALOG, kind, &data))
 }
 
-fn back_in_stock(event: BackInStock) -> Means {
+fn back_in_stock(event: BackInStock) -> ProjectionResult {
     let (kind, data) = ("back_in_stock", value(&event)?);
-    Ok(Meaning::default().show(format!("product:{}", event.product_id), kind, &data).show(CATALOG, kind, &data))
+    Ok(EventProjection::default().show(format!("product:{}", event.product_id), kind, &data).show(CATALOG, kind, &data))
 }
 
-fn low_stock(event: LowStock) -> Means {
-    Ok(Meaning::default().show(STATS, "low_stock", &value(&event)?))
+fn low_stock(event: LowStock) -> ProjectionResult {
+    Ok(EventProjection::default().show(STATS, "low_stock", &value(&event)?))
 }
 
-fn comment_added(CommentAdded { comment }: CommentAdded) -> Means {
-    Ok(Meaning::default().show(format!("comments:{}", comment.product_id), "comment_added", &value(&comment)?))
+fn comment_added(CommentAdded { comment }: CommentAdded) -> ProjectionResult {
+    Ok(EventProjection::default().show(format!("comments:{}", comment.product_id), "comment_added", &value(&comment)?))
 }
 
-fn cart_started(_: CartStarted) -> Means {
-    Ok(Meaning::default().figures_changed("cart_started"))
+fn cart_started(_: CartStarted) -> ProjectionResult {
+    Ok(EventProjection::default().figures_changed("cart_started"))
 }
 
-fn email_changed(event: EmailChanged) -> Means {
-    Ok(Meaning::default().show(EMAILS, "email_changed", &value(&event)?))
+fn email_changed(event: EmailChanged) -> ProjectionResult {
+    Ok(EventProjection::default().show(EMAILS, "email_changed", &value(&event)?))
 }
 
-fn email_failed(event: EmailFailed) -> Means {
-    Ok(Meaning::default().show(EMAILS, "email_failed", &value(&event)?))
+fn email_failed(event: EmailFailed) -> ProjectionResult {
+    Ok(EventProjection::default().show(EMAILS, "email_failed", &value(&event)?))
 }

@@ -10,33 +10,33 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::{Feed, Push};
 
 /// The one door through which all pushes go.
-pub struct Outlet {
+pub struct OrderedPublisher {
     feed: Feed,
-    line: Mutex<Line>,
+    line: Mutex<Queue>,
 }
 
 #[derive(Default)]
-struct Line {
+struct Queue {
     /// The number of the first place in `places`.
     first: u64,
-    places: VecDeque<Place>,
+    places: VecDeque<Slot>,
 }
 
-enum Place {
+enum Slot {
     /// Its commit is not known yet.
     Open,
     /// Durable: these may go.
     Durable(Vec<Push>),
 }
 
-/// The pushes of one job. Dropped without [`Batch::durable`], they are as if they had never been.
-pub struct Batch {
-    outlet: Arc<Outlet>,
-    content: Mutex<Content>,
+/// The pushes of one job. Dropped without [`PendingPushes::durable`], they are as if they had never been.
+pub struct PendingPushes {
+    outlet: Arc<OrderedPublisher>,
+    content: Mutex<PendingState>,
 }
 
 #[derive(Default)]
-struct Content {
+struct PendingState {
     number: Option<u64>,
     pushes: Vec<Push>,
 }
@@ -45,20 +45,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Outlet {
+impl OrderedPublisher {
     /// The door to `feed`.
     pub fn new(feed: Feed) -> Self {
         Self { feed, line: Mutex::default() }
     }
 
     /// The pushes of a job that is about to be asked for.
-    pub fn batch(self: &Arc<Self>) -> Arc<Batch> {
-        Arc::new(Batch { outlet: Arc::clone(self), content: Mutex::default() })
+    pub fn batch(self: &Arc<Self>) -> Arc<PendingPushes> {
+        Arc::new(PendingPushes { outlet: Arc::clone(self), content: Mutex::default() })
     }
 
     fn draw(&self) -> u64 {
         let mut line = lock(&self.line);
-        line.places.push_back(Place::Open);
+        line.places.push_back(Slot::Open);
         line.first + line.places.len() as u64 - 1
     }
 
@@ -66,10 +66,10 @@ impl Outlet {
         let mut line = lock(&self.line);
         let index = usize::try_from(number.saturating_sub(line.first)).unwrap_or(usize::MAX);
         if let Some(place) = line.places.get_mut(index) {
-            *place = Place::Durable(pushes);
+            *place = Slot::Durable(pushes);
         }
         // Sent while the line is held: that is what keeps the order. Sending never waits.
-        while let Some(Place::Durable(pushes)) = line.places.front_mut() {
+        while let Some(Slot::Durable(pushes)) = line.places.front_mut() {
             for push in pushes.drain(..) {
                 self.feed.send(push);
             }
@@ -79,7 +79,7 @@ impl Outlet {
     }
 }
 
-impl Batch {
+impl PendingPushes {
     /// Adds pushes; to be called inside the job alone, because the first call draws the place in the line.
     pub fn add(&self, pushes: impl IntoIterator<Item = Push>) {
         let mut content = lock(&self.content);
@@ -95,14 +95,14 @@ impl Batch {
     }
 
     fn settle(&self, keep: bool) {
-        let Content { number, pushes } = std::mem::take(&mut *lock(&self.content));
+        let PendingState { number, pushes } = std::mem::take(&mut *lock(&self.content));
         if let Some(number) = number {
             self.outlet.settle(number, if keep { pushes } else { Vec::new() });
         }
     }
 }
 
-impl Drop for Batch {
+impl Drop for PendingPushes {
     fn drop(&mut self) {
         self.settle(false);
     }
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn whoever_wakes_first_the_order_is_that_of_the_jobs_and_undone_ones_are_never_seen() {
         let feed = Feed::default();
-        let (mut listener, outlet) = (feed.listen(), Arc::new(Outlet::new(feed)));
+        let (mut listener, outlet) = (feed.listen(), Arc::new(OrderedPublisher::new(feed)));
         let [first, undone, empty, last] = [(); 4].map(|()| outlet.batch());
         first.add([push("1"), push("2")]);
         undone.add([push("never")]);

@@ -2,9 +2,9 @@
 
 pub mod audit;
 
-use super::model::Telling;
+use super::model::NewNotification;
 use super::schema::{meta, notification, stream};
-use super::{Missed, Notification, Stream};
+use super::{MissedNotifications, Notification, Stream};
 use crate::store::query::*;
 use crate::store::{Conn, Prepare};
 use crate::types::{NotificationId, Timestamp, UserId};
@@ -75,7 +75,7 @@ pub fn stream(conn: &mut Conn, user: Option<UserId>) -> QueryResult<Stream> {
 pub fn append(
     conn: &mut Conn,
     user: UserId,
-    telling: Telling,
+    telling: NewNotification,
     keep: i64,
     now: Timestamp,
 ) -> QueryResult<Option<Notification>> {
@@ -148,10 +148,10 @@ pub fn list(
 }
 
 /// What a user was told after `after`, in order, if all of it is still kept and of this history.
-pub fn missed(conn: &mut Conn, user: UserId, of_epoch: &str, after: i64) -> QueryResult<Missed> {
+pub fn missed(conn: &mut Conn, user: UserId, of_epoch: &str, after: i64) -> QueryResult<MissedNotifications> {
     conn.transaction(|conn| {
         let stream = Stream { epoch: epoch(conn)?, seq: seq(conn, user)? };
-        let lost = |stream| Missed { recovered: false, notifications: Vec::new(), stream };
+        let lost = |stream| MissedNotifications { recovered: false, notifications: Vec::new(), stream };
         if of_epoch != stream.epoch || !(0..=stream.seq).contains(&after) {
             return Ok(lost(stream));
         }
@@ -167,7 +167,11 @@ pub fn missed(conn: &mut Conn, user: UserId, of_epoch: &str, after: i64) -> Quer
         if first != after + 1 {
             return Ok(lost(stream));
         }
-        Ok(Missed { recovered: true, notifications: rows.into_iter().map(Notification::from).collect(), stream })
+        Ok(MissedNotifications {
+            recovered: true,
+            notifications: rows.into_iter().map(Notification::from).collect(),
+            stream,
+        })
     })
 }
 

@@ -9,28 +9,28 @@ use tokio::sync::broadcast::Receiver;
 use super::*;
 use crate::contract::payments::{Invoice, InvoiceCreated, InvoicePaid, InvoiceStatus};
 use crate::contract::users::{AccessChanged, UserErased, UserRegistered};
-use crate::events::{Deliver, Delivery, Event};
-use crate::messaging::{Caller, Client, Credential, Ctx, Identity, Role};
+use crate::events::{DeliverEvents, Event, EventEnvelope};
+use crate::messaging::{Caller, Client, Credential, Identity, RequestContext, Role};
 use crate::settings::Settings;
 use crate::types::{Clock, Currency, EventId, InvoiceId, NotificationId, PageRequest, SessionId, Timestamp, UserId};
 
 struct Shop {
-    client: Client<Notifications>,
+    client: Client<NotificationsActor>,
     feed: Feed,
-    _ground: Ground,
+    _ground: DomainRuntime,
 }
 
 fn open_in(dir: &TempDir, keep: i64) -> Shop {
     let mut settings = Settings::for_test(dir.path());
     settings.notifications.keep = keep;
-    let (ground, feed) = (Ground::new(settings, Clock::system()), Feed::default());
-    let Opened { client, .. } = open(&ground, feed.clone()).unwrap();
+    let (ground, feed) = (DomainRuntime::new(settings, Clock::system()), Feed::default());
+    let RunningDomain { client, .. } = open(&ground, feed.clone()).unwrap();
     Shop { client, feed, _ground: ground }
 }
 
-fn event<E: Event>(event: &E) -> Delivery {
+fn event<E: Event>(event: &E) -> EventEnvelope {
     let data = serde_json::to_value(event).unwrap();
-    Delivery { id: EventId::new(), name: E::NAME.to_owned(), at: Timestamp::from_micros(0), data, trace: None }
+    EventEnvelope { id: EventId::new(), name: E::NAME.to_owned(), at: Timestamp::from_micros(0), data, trace: None }
 }
 
 fn invoice(user: UserId, number: i64) -> Invoice {
@@ -51,33 +51,33 @@ fn invoice(user: UserId, number: i64) -> Invoice {
     }
 }
 
-fn created(user: UserId, number: i64) -> Delivery {
+fn created(user: UserId, number: i64) -> EventEnvelope {
     event(&InvoiceCreated { invoice: invoice(user, number) })
 }
 
-fn registered(user: UserId) -> Delivery {
+fn registered(user: UserId) -> EventEnvelope {
     let (email, name) = ("ada@example.com".parse().unwrap(), "Ada".to_owned());
     event(&UserRegistered { user_id: user, email, name, role: Role::Customer, created_at: Timestamp::from_micros(0) })
 }
 
-fn of(user: UserId) -> Ctx {
+fn of(user: UserId) -> RequestContext {
     let credential = Credential::Session(SessionId::new());
     let identity = Identity { user_id: user, role: Role::Customer, credential };
-    Ctx::new(Caller::User { identity, internal: false }, "test")
+    RequestContext::new(Caller::User { identity, internal: false }, "test")
 }
 
 impl Shop {
-    async fn tell(&self, events: Vec<Delivery>) {
-        self.client.call(Ctx::domain("test"), Deliver { events }).await.unwrap();
+    async fn tell(&self, events: Vec<EventEnvelope>) {
+        self.client.call(RequestContext::internal("test"), DeliverEvents { events }).await.unwrap();
     }
 
     async fn list(&self, user: UserId) -> NotificationPage {
         self.client.call(of(user), ListNotifications::default()).await.unwrap()
     }
 
-    async fn missed(&self, user_id: UserId, epoch: &str, after: i64) -> Missed {
-        let request = Catchup { user_id, epoch: epoch.to_owned(), after };
-        self.client.call(Ctx::domain("test"), request).await.unwrap()
+    async fn missed(&self, user_id: UserId, epoch: &str, after: i64) -> MissedNotifications {
+        let request = ReadMissed { user_id, epoch: epoch.to_owned(), after };
+        self.client.call(RequestContext::internal("test"), request).await.unwrap()
     }
 }
 
@@ -93,12 +93,12 @@ fn seqs(notifications: &[Notification]) -> Vec<i64> {
 async fn a_stream_counts_without_gaps_whoever_delivers_and_however_often() {
     let dir = TempDir::new().unwrap();
     let (shop, ada, bob) = (open_in(&dir, 1_000), UserId::new(), UserId::new());
-    let batches: Vec<Vec<Delivery>> =
+    let batches: Vec<Vec<EventEnvelope>> =
         (0..20).map(|n| (0..10).map(|m| created(if m % 2 == 0 { ada } else { bob }, n * 10 + m)).collect()).collect();
     // Two relays at once, and each batch three times over, as after crashes between effect and note.
     for _ in 0..3 {
         let (one, other) = batches.split_at(10);
-        let carry = |some: Vec<Vec<Delivery>>| async {
+        let carry = |some: Vec<Vec<EventEnvelope>>| async {
             for batch in some {
                 shop.tell(batch).await;
             }

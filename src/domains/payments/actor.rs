@@ -5,50 +5,50 @@ use std::time::Duration;
 
 use actix::{Actor, Context, Supervised};
 
-use super::processing::{self, Back, Begun, Room};
+use super::processing::{self, BeginOutcome, PaymentsState, RefundParams};
 use super::store::{self, InvoiceRow};
 use super::*;
 use crate::contract::catalog::SaleRefused;
 use crate::contract::users::UserErased;
-use crate::events::{Deliver, Delivery, Event};
-use crate::ground::{now_and_every, to_its_end};
-use crate::messaging::{Ctx, Failure};
-use crate::store::{Audit, Audited, Touch, Tx};
-use crate::types::{Amount, FieldError, Fields, InvoiceId, Page, PaymentId, Timestamp};
+use crate::events::{DeliverEvents, Event, EventEnvelope};
+use crate::ground::{spawn_detached, spawn_leader_interval};
+use crate::messaging::{CommonError, RequestContext};
+use crate::store::{CheckInvariants, InvariantReport, LockSet, Tx};
+use crate::types::{Amount, FieldError, InvoiceId, Page, PaymentId, Timestamp, Validator};
 
 /// How often overdue invoices and unfinished payments are looked for.
-const EVERY: Duration = Duration::from_secs(1);
+const RECONCILE_INTERVAL: Duration = Duration::from_secs(1);
 /// The longest payment token, in characters.
 const TOKEN_MAX: usize = 500;
 
 /// The actor of this domain.
-pub struct Payments {
-    pub(super) room: Arc<Room>,
+pub struct PaymentsActor {
+    pub(super) state: Arc<PaymentsState>,
 }
 
-impl Actor for Payments {
+impl Actor for PaymentsActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        now_and_every(ctx, &self.room.store, &self.room, EVERY, Room::look_around);
+        spawn_leader_interval(ctx, &self.state.store, &self.state, RECONCILE_INTERVAL, PaymentsState::look_around);
     }
 }
 
-impl Supervised for Payments {}
+impl Supervised for PaymentsActor {}
 
-crate::answers! { Payments;
+crate::handlers! { PaymentsActor;
     CreateInvoice => create_invoice,
     GetInvoice => get_invoice,
     ListInvoices => list_invoices,
     PayInvoice => pay_invoice,
     RefundInvoice => refund_invoice,
     VoidInvoice => void_invoice,
-    HearProvider => hear_provider,
-    RecordPastInvoice => record_past_invoice,
-    Deliver => deliver,
-    Audit => audit,
-    AuditInvoices => audit_invoices,
-    CountPaid => count_paid,
+    HandleProviderWebhook => hear_provider,
+    ImportInvoice => record_past_invoice,
+    DeliverEvents => on_events,
+    CheckInvariants => audit,
+    ListInvoiceFacts => audit_invoices,
+    CountPaidByDay => count_paid,
 }
 
 /// A new open invoice with the next number.
@@ -74,13 +74,18 @@ fn new_invoice(tx: &mut Tx<'_>, new: &CreateInvoice, total: Amount) -> Result<In
     })
 }
 
-async fn create_invoice(room: Arc<Room>, ctx: Ctx, request: CreateInvoice) -> Result<Invoice, PaymentsError> {
+async fn create_invoice(
+    state: Arc<PaymentsState>,
+    ctx: RequestContext,
+    request: CreateInvoice,
+) -> Result<Invoice, PaymentsError> {
     let total = model::check(&request.lines)?;
-    let (new, lifetime) = (request.clone(), room.lifetime);
+    let (new, lifetime) = (request.clone(), state.lifetime);
     // Beside the numbers, whose row is held by whoever draws one, an invoice of its own.
-    let touch = request.checkout.map_or_else(Touch::nothing, |checkout| Touch::only("checkout", checkout));
-    room.store
-        .write_once_on(touch, &ctx, &request, move |tx| {
+    let touch = request.checkout.map_or_else(LockSet::none, |checkout| LockSet::key("checkout", checkout));
+    state
+        .store
+        .write_idempotent_locked(touch, &ctx, &request, move |tx| {
             // Before all else: the invoice of a checkout is the same when its time has run out meanwhile.
             if let Some(checkout) = new.checkout
                 && let Some(row) = store::invoice_of_checkout(tx.conn, checkout)?
@@ -100,8 +105,12 @@ async fn create_invoice(room: Arc<Room>, ctx: Ctx, request: CreateInvoice) -> Re
         .await
 }
 
-async fn get_invoice(room: Arc<Room>, ctx: Ctx, request: GetInvoice) -> Result<Invoice, PaymentsError> {
-    let row = room
+async fn get_invoice(
+    state: Arc<PaymentsState>,
+    ctx: RequestContext,
+    request: GetInvoice,
+) -> Result<Invoice, PaymentsError> {
+    let row = state
         .store
         .read(move |conn| Ok::<_, PaymentsError>(store::invoice(conn, request.invoice_id)?))
         .await?
@@ -110,22 +119,26 @@ async fn get_invoice(room: Arc<Room>, ctx: Ctx, request: GetInvoice) -> Result<I
     Ok(row.to_invoice()?)
 }
 
-async fn list_invoices(room: Arc<Room>, ctx: Ctx, request: ListInvoices) -> Result<Page<Invoice>, PaymentsError> {
+async fn list_invoices(
+    state: Arc<PaymentsState>,
+    ctx: RequestContext,
+    request: ListInvoices,
+) -> Result<Page<Invoice>, PaymentsError> {
     let user = match (ctx.is_staff(), ctx.identity()) {
         (true, _) => request.user_id,
-        (false, None) => return Err(Failure::Unauthenticated.into()),
+        (false, None) => return Err(CommonError::Unauthenticated.into()),
         (false, Some(who)) if request.user_id.is_some_and(|user| user != who.user_id) => {
-            return Err(Failure::Forbidden.into());
+            return Err(CommonError::Forbidden.into());
         }
         (false, Some(who)) => Some(who.user_id),
     };
-    let mut fields = Fields::new();
+    let mut fields = Validator::new();
     let limit = fields.keep(request.page.limit());
     let after = fields.keep(request.page.after::<(i64, InvoiceId)>());
     fields.done()?;
     let limit = limit.unwrap_or_default();
     let after = after.flatten().map(|(at, id)| (Timestamp::from_micros(at), id));
-    let rows = room
+    let rows = state
         .store
         .read(move |conn| {
             let rows = store::list(conn, user, request.status, after, limit + 1)?;
@@ -135,28 +148,41 @@ async fn list_invoices(room: Arc<Room>, ctx: Ctx, request: ListInvoices) -> Resu
     Ok(Page::cut(rows, limit, |invoice| (invoice.created_at.micros(), invoice.id)))
 }
 
-async fn pay_invoice(room: Arc<Room>, ctx: Ctx, request: PayInvoice) -> Result<Invoice, PaymentsError> {
+async fn pay_invoice(
+    state: Arc<PaymentsState>,
+    ctx: RequestContext,
+    request: PayInvoice,
+) -> Result<Invoice, PaymentsError> {
     let wish = processing::required_wish(&ctx, &request)?;
-    let mut fields = Fields::new();
+    let mut fields = Validator::new();
     fields.line("token", &request.token, 1, TOKEN_MAX);
     fields.done()?;
-    to_its_end(async move { room.pay(ctx, request, wish).await }).await
+    spawn_detached(async move { state.pay(ctx, request, wish).await }).await
 }
 
-async fn refund_invoice(room: Arc<Room>, ctx: Ctx, request: RefundInvoice) -> Result<Invoice, PaymentsError> {
+async fn refund_invoice(
+    state: Arc<PaymentsState>,
+    ctx: RequestContext,
+    request: RefundInvoice,
+) -> Result<Invoice, PaymentsError> {
     let wish = processing::required_wish(&ctx, &request)?;
-    let mut fields = Fields::new();
+    let mut fields = Validator::new();
     if let Some(amount) = request.amount {
         fields.range("amount", amount, 1, Amount::MAX);
     }
     fields.done()?;
-    to_its_end(async move { room.refund(ctx, request, wish).await }).await
+    spawn_detached(async move { state.refund(ctx, request, wish).await }).await
 }
 
-async fn void_invoice(room: Arc<Room>, ctx: Ctx, request: VoidInvoice) -> Result<Invoice, PaymentsError> {
+async fn void_invoice(
+    state: Arc<PaymentsState>,
+    ctx: RequestContext,
+    request: VoidInvoice,
+) -> Result<Invoice, PaymentsError> {
     let id = request.invoice_id;
-    room.store
-        .write_once(&ctx, &request, move |tx| {
+    state
+        .store
+        .write_idempotent(&ctx, &request, move |tx| {
             let mut row = store::invoice(tx.conn, id)?.ok_or(PaymentsError::InvoiceNotFound)?;
             let Some(void) = row.standing()?.void()? else { return Ok(row.to_invoice()?) };
             row.stand(void, None);
@@ -173,11 +199,19 @@ async fn void_invoice(room: Arc<Room>, ctx: Ctx, request: VoidInvoice) -> Result
         .await
 }
 
-async fn hear_provider(room: Arc<Room>, ctx: Ctx, request: HearProvider) -> Result<(), PaymentsError> {
-    room.hear(ctx, request).await
+async fn hear_provider(
+    state: Arc<PaymentsState>,
+    ctx: RequestContext,
+    request: HandleProviderWebhook,
+) -> Result<(), PaymentsError> {
+    state.hear(ctx, request).await
 }
 
-async fn record_past_invoice(room: Arc<Room>, ctx: Ctx, request: RecordPastInvoice) -> Result<Invoice, PaymentsError> {
+async fn record_past_invoice(
+    state: Arc<PaymentsState>,
+    ctx: RequestContext,
+    request: ImportInvoice,
+) -> Result<Invoice, PaymentsError> {
     let total = model::check(&request.lines)?;
     let paid = match request.status {
         InvoiceStatus::Paid | InvoiceStatus::Refunded => true,
@@ -186,9 +220,10 @@ async fn record_past_invoice(room: Arc<Room>, ctx: Ctx, request: RecordPastInvoi
             return Err(FieldError::new("status", "invalid", "must be paid, refunded, expired or open").into());
         }
     };
-    let (past, lifetime) = (request.clone(), room.lifetime);
-    room.store
-        .write_once(&ctx, &request, move |tx| {
+    let (past, lifetime) = (request.clone(), state.lifetime);
+    state
+        .store
+        .write_idempotent(&ctx, &request, move |tx| {
             let new = CreateInvoice {
                 user_id: past.user_id,
                 lines: past.lines,
@@ -230,47 +265,62 @@ async fn record_past_invoice(room: Arc<Room>, ctx: Ctx, request: RecordPastInvoi
         .await
 }
 
-async fn deliver(room: Arc<Room>, _: Ctx, request: Deliver) -> Result<(), Failure> {
+async fn on_events(state: Arc<PaymentsState>, _: RequestContext, request: DeliverEvents) -> Result<(), CommonError> {
     let refused = request.events.iter().any(|event| event.name == SaleRefused::NAME);
-    room.store.consume(request.events, hear).await?;
+    state.store.consume(request.events, hear).await?;
     if refused {
         // The reservation of the refund is durable now; the provider is asked by whoever takes it up.
-        actix::spawn(room.look_around());
+        actix::spawn(state.look_around());
     }
     Ok(())
 }
 
 /// The effect of one event.
-fn hear(tx: &mut Tx<'_>, event: &Delivery) -> Result<(), PaymentsError> {
+fn hear(tx: &mut Tx<'_>, event: &EventEnvelope) -> Result<(), PaymentsError> {
     let unreadable = |error: serde_json::Error| {
         log::error!("payments: event {} cannot be read: {error}", event.id);
-        PaymentsError::from(Failure::Internal)
+        PaymentsError::from(CommonError::Internal)
     };
-    if let Some(SaleRefused { invoice_id, .. }) = event.open().map_err(unreadable)? {
-        let back = Back { invoice: invoice_id, amount: None, restock: false, lines: None, reason: OUT_OF_STOCK };
+    if let Some(SaleRefused { invoice_id, .. }) = event.decode().map_err(unreadable)? {
+        let back =
+            RefundParams { invoice: invoice_id, amount: None, restock: false, lines: None, reason: OUT_OF_STOCK };
         match processing::begin_refund(tx, PaymentId::new(), &back, None) {
             // Somebody was quicker and gave it all back.
-            Ok(Begun::Go(_) | Begun::Before(_) | Begun::Refused(_)) | Err(PaymentsError::RefundTooLarge { .. }) => {}
+            Ok(BeginOutcome::Go(_) | BeginOutcome::Before(_) | BeginOutcome::Refused(_))
+            | Err(PaymentsError::RefundTooLarge { .. }) => {}
             Err(error) => return Err(error),
         }
     }
-    if let Some(UserErased { user_id, .. }) = event.open().map_err(unreadable)? {
+    if let Some(UserErased { user_id, .. }) = event.decode().map_err(unreadable)? {
         store::forget_email(tx.conn, user_id)?;
     }
     Ok(())
 }
 
-async fn audit(room: Arc<Room>, _: Ctx, request: Audit) -> Result<Audited, Failure> {
-    room.store.audit(request, store::audit::BOOKS).await
+async fn audit(
+    state: Arc<PaymentsState>,
+    _: RequestContext,
+    request: CheckInvariants,
+) -> Result<InvariantReport, CommonError> {
+    state.store.audit(request, store::audit::INVARIANTS).await
 }
 
-async fn audit_invoices(room: Arc<Room>, _: Ctx, request: AuditInvoices) -> Result<Vec<InvoiceFacts>, Failure> {
+async fn audit_invoices(
+    state: Arc<PaymentsState>,
+    _: RequestContext,
+    request: ListInvoiceFacts,
+) -> Result<Vec<InvoiceFacts>, CommonError> {
     // One transaction, so that an invoice and its refunds are of one moment.
-    room.store
-        .read(move |conn| conn.transaction(|conn| Ok::<_, Failure>(store::audit::invoices(conn, request.which)?)))
+    state
+        .store
+        .read(move |conn| conn.transaction(|conn| Ok::<_, CommonError>(store::audit::invoices(conn, request.which)?)))
         .await
 }
 
-async fn count_paid(room: Arc<Room>, _: Ctx, _: CountPaid) -> Result<Vec<(Timestamp, i64)>, Failure> {
-    room.store.read(|conn| Ok(store::audit::paid_by_day(conn)?)).await
+async fn count_paid(
+    state: Arc<PaymentsState>,
+    _: RequestContext,
+    _: CountPaidByDay,
+) -> Result<Vec<(Timestamp, i64)>, CommonError> {
+    state.store.read(|conn| Ok(store::audit::paid_by_day(conn)?)).await
 }

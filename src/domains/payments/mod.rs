@@ -24,18 +24,21 @@ use std::sync::Arc;
 
 use diesel_migrations::embed_migrations;
 
-use crate::ground::{Ground, Opened};
+use crate::ground::{DomainRuntime, RunningDomain};
 use crate::settings::Provider;
 use crate::store::{Migrations, OpenError, Store};
 
 use crate::contract::payments::*;
-pub use actor::Payments;
+pub use actor::PaymentsActor;
 
 /// For tests, which have providers of their own.
 #[cfg(feature = "test-hooks")]
-pub use provider::{About, Charge, Charged, Known, News, NotNews, PaymentProvider, Return, Returned};
+pub use provider::{
+    Charge, ChargeOutcome, ChargeStatus, PaymentProvider, ProviderEvent, ProviderEventKind, RefundOutcome,
+    RefundRequest, WebhookError,
+};
 
-use processing::Room;
+use processing::PaymentsState;
 #[cfg(not(feature = "test-hooks"))]
 use provider::PaymentProvider;
 use provider::TestProvider;
@@ -48,13 +51,13 @@ pub const MIGRATIONS: Migrations = Migrations {
 };
 
 /// The events of other domains that this one wants to hear of.
-pub const WANTS: &[&str] = &["catalog.sale_refused", "users.user_erased"];
+pub const SUBSCRIPTIONS: &[&str] = &["catalog.sale_refused", "users.user_erased"];
 
 /// Opens the domain.
 ///
 /// # Errors
 /// When its database cannot be opened, or the provider's settings cannot be used.
-pub fn open(ground: &Ground) -> Result<Opened<Payments>, OpenError> {
+pub fn open(ground: &DomainRuntime) -> Result<RunningDomain<PaymentsActor>, OpenError> {
     #[cfg(feature = "test-hooks")]
     if let Some(world) = crate::simulation::world() {
         return open_with(ground, |_| Ok(world.provider()));
@@ -71,11 +74,11 @@ pub fn open(ground: &Ground) -> Result<Opened<Payments>, OpenError> {
 
 /// Opens the domain with a provider of one's own.
 fn open_with(
-    ground: &Ground,
+    ground: &DomainRuntime,
     provider: impl FnOnce(Store) -> Result<Box<dyn PaymentProvider>, OpenError>,
-) -> Result<Opened<Payments>, OpenError> {
+) -> Result<RunningDomain<PaymentsActor>, OpenError> {
     let store = ground.store("payments", MIGRATIONS)?;
     let lifetime = ground.settings.payments.invoice_lifetime;
-    let room = Arc::new(Room::new(store.clone(), provider(store.clone())?, lifetime));
-    Ok(Opened { client: ground.start("payments", move || Payments { room }), store })
+    let state = Arc::new(PaymentsState::new(store.clone(), provider(store.clone())?, lifetime));
+    Ok(RunningDomain { client: ground.start("payments", move || PaymentsActor { state }), store })
 }

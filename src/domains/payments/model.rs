@@ -1,7 +1,7 @@
 //! The rules of money, pure: which state may follow which, what lines come to, what may still go back.
 
 use super::{InvoiceLine, InvoiceStatus, PaymentsError, ReturnLine};
-use crate::types::{Amount, FieldError, Fields, ProductId, Quantity};
+use crate::types::{Amount, FieldError, ProductId, Quantity, Validator};
 
 /// The most lines of an invoice.
 const LINES_MAX: usize = 1_000;
@@ -42,7 +42,7 @@ impl InvoiceStatus {
 /// How an invoice stands with its money. Each step takes one and gives the next, or says why there is none; nothing
 /// else in this domain changes these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
+pub struct InvoiceLedger {
     /// How it stands.
     pub status: InvoiceStatus,
     /// What it is over.
@@ -55,7 +55,7 @@ pub struct Standing {
     pub paying: bool,
 }
 
-impl Standing {
+impl InvoiceLedger {
     /// A new invoice.
     #[cfg(test)]
     pub const fn new(total: Amount) -> Self {
@@ -229,7 +229,7 @@ pub fn total(lines: &[InvoiceLine]) -> Result<Amount, FieldError> {
 
 /// The total of lines that are all as they must be, or everything that is wrong with them.
 pub fn check(lines: &[InvoiceLine]) -> Result<Amount, Vec<FieldError>> {
-    let mut fields = Fields::new();
+    let mut fields = Validator::new();
     match lines.len() {
         0 => fields.wrong("lines", "required", "must have at least one line"),
         1..=LINES_MAX => {}
@@ -282,7 +282,7 @@ pub fn price_of_return(
     returned: &[ReturnLine],
     wanted: &[ReturnLine],
 ) -> Result<Amount, Vec<FieldError>> {
-    let mut fields = Fields::new();
+    let mut fields = Validator::new();
     match wanted.len() {
         0 => fields.wrong("lines", "required", "must have at least one line, or be left out"),
         1..=LINES_MAX => {}
@@ -359,7 +359,7 @@ mod tests {
             total in prop_oneof![Just(0), 1..1500_i64],
             steps in proptest::collection::vec(step(), 0..60),
         ) {
-            let mut now = Standing::new(total);
+            let mut now = InvoiceLedger::new(total);
             // What is known from outside: how much was taken and went back, and which refunds are under way.
             let (mut taken, mut back, mut reserved) = (0, 0, Vec::<Amount>::new());
             for step in steps {

@@ -13,46 +13,49 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
 use super::model::{self, PaymentState, RefundState};
-use super::provider::{About, Charge, Charged, Known, News, NotNews, PaymentProvider, Return, Returned};
-use super::store::{self, InvoiceRow, PaymentRow, RefundRow, StrayRow};
-use super::{
-    HearProvider, Invoice, InvoiceExpired, InvoicePaid, InvoiceRefunded, InvoiceStatus, LATE_PAYMENT, OUT_OF_STOCK,
-    PayInvoice, PaymentFailed, PaymentsError, REQUESTED, RefundInvoice, ReturnLine,
+use super::provider::{
+    Charge, ChargeOutcome, ChargeStatus, PaymentProvider, ProviderEvent, ProviderEventKind, RefundOutcome,
+    RefundRequest, WebhookError,
 };
-use crate::ground::UnderWay;
-use crate::messaging::{Caller, Ctx, Failure};
-use crate::store::{Store, Touch, Tx, Wish};
+use super::store::{self, InvoiceRow, PaymentRow, RefundRow, UnappliedPaymentRow};
+use super::{
+    HandleProviderWebhook, Invoice, InvoiceExpired, InvoicePaid, InvoiceRefunded, InvoiceStatus, LATE_PAYMENT,
+    OUT_OF_STOCK, PayInvoice, PaymentFailed, PaymentsError, REQUESTED, RefundInvoice, ReturnLine,
+};
+use crate::ground::InFlightSet;
+use crate::messaging::{Caller, CommonError, RequestContext};
+use crate::store::{IdempotentRequest, LockSet, Store, Tx};
 use crate::types::{FieldError, InvoiceId, PaymentId, UserId};
 
 /// How long the provider may take before its answer counts as lost.
-const PROVIDER_PATIENCE: Duration = Duration::from_secs(30);
+const PROVIDER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How many invoices run out in one transaction.
 const EXPIRE_BATCH: i64 = 100;
 /// How many unfinished tries are looked at in one round.
 const RECONCILE_BATCH: i64 = 256;
 /// The first pause before the provider is asked again about a try, doubled each time, and the longest.
-const SOON: Duration = Duration::from_secs(1);
-const RARELY: Duration = Duration::from_secs(300);
+const RECONCILE_DELAY_MIN: Duration = Duration::from_secs(1);
+const RECONCILE_DELAY_MAX: Duration = Duration::from_secs(300);
 
 /// What the handlers of this domain share.
-pub struct Room {
+pub struct PaymentsState {
     pub store: Store,
     pub lifetime: Duration,
     provider: Box<dyn PaymentProvider>,
     /// The tries, of both kinds, whose work runs in this process.
-    under_way: UnderWay<PaymentId>,
-    /// Held while a round of the timer runs: a slow one is not overtaken.
+    under_way: InFlightSet<PaymentId>,
+    /// StockHold while a round of the timer runs: a slow one is not overtaken.
     round: Mutex<()>,
     /// The tries that the provider was asked about in vain.
-    put_off: PutOff,
+    put_off: RetrySchedule,
 }
 
 /// When to ask again about what the provider could not say: ever more rarely, so that one that is down, or a refund
 /// that takes days, is not asked every second. Holds no more than the tries of one round.
 #[derive(Default)]
-struct PutOff(std::sync::Mutex<HashMap<PaymentId, (u32, Instant)>>);
+struct RetrySchedule(std::sync::Mutex<HashMap<PaymentId, (u32, Instant)>>);
 
-impl PutOff {
+impl RetrySchedule {
     fn all(&self) -> std::sync::MutexGuard<'_, HashMap<PaymentId, (u32, Instant)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -66,7 +69,10 @@ impl PutOff {
     fn again(&self, id: PaymentId) {
         let mut all = self.all();
         let times = all.get(&id).map_or(0, |(times, _)| *times);
-        all.insert(id, (times + 1, Instant::now() + (SOON * 2_u32.saturating_pow(times)).min(RARELY)));
+        all.insert(
+            id,
+            (times + 1, Instant::now() + (RECONCILE_DELAY_MIN * 2_u32.saturating_pow(times)).min(RECONCILE_DELAY_MAX)),
+        );
     }
 
     /// Something is known to have changed.
@@ -81,7 +87,7 @@ impl PutOff {
 }
 
 /// How the first step of a try ended. All three are commits.
-pub enum Begun<T> {
+pub enum BeginOutcome<T> {
     /// It was answered before under the same key.
     Before(Invoice),
     /// It cannot be, and the transaction says so to others too.
@@ -91,38 +97,41 @@ pub enum Begun<T> {
 }
 
 /// Who must own an invoice for the caller to pay it: nobody in particular when another domain asks.
-fn payer(ctx: &Ctx) -> Result<Option<UserId>, Failure> {
+fn payer(ctx: &RequestContext) -> Result<Option<UserId>, CommonError> {
     match &ctx.caller {
         Caller::Domain(_) => Ok(None),
         Caller::User { identity, .. } => Ok(Some(identity.user_id)),
-        Caller::Anyone { .. } => Err(Failure::Unauthenticated),
+        Caller::Anyone { .. } => Err(CommonError::Unauthenticated),
     }
 }
 
 /// The wish of a request that must have a key unless a domain asks.
-pub fn required_wish<R: crate::messaging::Request>(ctx: &Ctx, request: &R) -> Result<Option<Wish>, Failure> {
-    match Wish::of(ctx, request)? {
-        None if !matches!(ctx.caller, Caller::Domain(_)) => Err(Failure::IdempotencyKeyRequired),
+pub fn required_wish<R: crate::messaging::Request>(
+    ctx: &RequestContext,
+    request: &R,
+) -> Result<Option<IdempotentRequest>, CommonError> {
+    match IdempotentRequest::of(ctx, request)? {
+        None if !matches!(ctx.caller, Caller::Domain(_)) => Err(CommonError::IdempotencyKeyRequired),
         wish => Ok(wish),
     }
 }
 
 /// What a step with one invoice touches: it, its payments and refunds, and what is wanted under the key.
-pub fn of_invoice(invoice: InvoiceId, wish: Option<&Wish>) -> Touch {
-    let touch = Touch::only("invoice", invoice);
+pub fn of_invoice(invoice: InvoiceId, wish: Option<&IdempotentRequest>) -> LockSet {
+    let touch = LockSet::key("invoice", invoice);
     wish.map_or(touch.clone(), |wish| touch.and_wish(wish))
 }
 
 /// Refuses when work runs under the wish's key; gives back what was answered under it before.
-fn answered(tx: &mut Tx<'_>, wish: Option<&Wish>) -> Result<Option<Invoice>, PaymentsError> {
+fn answered(tx: &mut Tx<'_>, wish: Option<&IdempotentRequest>) -> Result<Option<Invoice>, PaymentsError> {
     let Some(wish) = wish else { return Ok(None) };
-    if let Some(before) = tx.recall::<Invoice, PaymentsError>(wish)? {
+    if let Some(before) = tx.find_response::<Invoice, PaymentsError>(wish)? {
         return Ok(Some(before));
     }
     match store::under_way(tx.conn, wish)? {
         None => Ok(None),
-        Some(running) if running == wish.fingerprint => Err(Failure::RequestInProgress.into()),
-        Some(_) => Err(Failure::IdempotencyKeyReused.into()),
+        Some(running) if running == wish.fingerprint => Err(CommonError::RequestInProgress.into()),
+        Some(_) => Err(CommonError::IdempotencyKeyReused.into()),
     }
 }
 
@@ -146,10 +155,10 @@ fn begin_payment(
     id: PaymentId,
     invoice: InvoiceId,
     payer: Option<UserId>,
-    wish: Option<&Wish>,
-) -> Result<Begun<PaymentRow>, PaymentsError> {
+    wish: Option<&IdempotentRequest>,
+) -> Result<BeginOutcome<PaymentRow>, PaymentsError> {
     if let Some(before) = answered(tx, wish)? {
-        return Ok(Begun::Before(before));
+        return Ok(BeginOutcome::Before(before));
     }
     let mut row = store::invoice(tx.conn, invoice)?
         .filter(|row| payer.is_none_or(|payer| payer == row.user_id))
@@ -157,7 +166,7 @@ fn begin_payment(
     let paying = row.standing()?.begin_payment()?;
     if row.expires_at <= tx.now {
         expire(tx, &mut row)?;
-        return Ok(Begun::Refused(PaymentsError::InvoiceExpired));
+        return Ok(BeginOutcome::Refused(PaymentsError::InvoiceExpired));
     }
     let (scope, key, fingerprint) = store::to_columns(wish);
     let payment = PaymentRow {
@@ -176,17 +185,17 @@ fn begin_payment(
     store::insert_payment(tx.conn, &payment)?;
     row.stand(paying, Some(id));
     store::save(tx.conn, &row)?;
-    Ok(Begun::Go(payment))
+    Ok(BeginOutcome::Go(payment))
 }
 
 /// Why money was not taken: what the caller hears, and the stable word of the event and the row.
-type NotTaken = (PaymentsError, &'static str);
+type ChargeFailure = (PaymentsError, &'static str);
 
 /// Ends a try to take money. What the caller hears is inside, because a refusal is a commit too.
 fn end_payment(
     tx: &mut Tx<'_>,
     id: PaymentId,
-    taken: Result<(), NotTaken>,
+    taken: Result<(), ChargeFailure>,
 ) -> Result<Result<Invoice, PaymentsError>, PaymentsError> {
     match taken {
         Ok(()) => captured(tx, id),
@@ -198,7 +207,7 @@ fn end_payment(
 fn current(tx: &mut Tx<'_>, id: PaymentId) -> Result<(PaymentRow, InvoiceRow), PaymentsError> {
     let gone = |what: &str| {
         log::error!("payments: the {what} of try {id} is gone");
-        PaymentsError::from(Failure::Internal)
+        PaymentsError::from(CommonError::Internal)
     };
     let payment = store::payment(tx.conn, id)?.ok_or_else(|| gone("row"))?;
     let row = store::invoice(tx.conn, payment.invoice_id)?.ok_or_else(|| gone("invoice"))?;
@@ -209,7 +218,7 @@ fn current(tx: &mut Tx<'_>, id: PaymentId) -> Result<(PaymentRow, InvoiceRow), P
 fn fail(
     tx: &mut Tx<'_>,
     id: PaymentId,
-    (error, word): NotTaken,
+    (error, word): ChargeFailure,
 ) -> Result<Result<Invoice, PaymentsError>, PaymentsError> {
     let (_, mut row) = current(tx, id)?;
     let states = (PaymentState::Processing, PaymentState::Failed);
@@ -242,7 +251,7 @@ fn captured(tx: &mut Tx<'_>, id: PaymentId) -> Result<Result<Invoice, PaymentsEr
         PaymentState::Failed => row.standing()?.capture_late(),
     };
     let Some(paid) = paid else {
-        let stray = StrayRow {
+        let stray = UnappliedPaymentRow {
             payment_id: id,
             invoice_id: row.id,
             refund_key: PaymentId::new(),
@@ -269,7 +278,7 @@ fn captured(tx: &mut Tx<'_>, id: PaymentId) -> Result<Result<Invoice, PaymentsEr
 }
 
 /// Money that no invoice could take went back: its owner is told.
-fn end_stray(tx: &mut Tx<'_>, stray: &StrayRow) -> Result<(), PaymentsError> {
+fn end_stray(tx: &mut Tx<'_>, stray: &UnappliedPaymentRow) -> Result<(), PaymentsError> {
     if !store::end_stray(tx.conn, stray.payment_id, tx.now)? {
         return Ok(());
     }
@@ -287,12 +296,12 @@ fn end_stray(tx: &mut Tx<'_>, stray: &StrayRow) -> Result<(), PaymentsError> {
 }
 
 /// The effect of a piece of the provider's news, once. Says whether there is money to send back.
-fn hear(tx: &mut Tx<'_>, news: &News) -> Result<bool, PaymentsError> {
+fn hear(tx: &mut Tx<'_>, news: &ProviderEvent) -> Result<bool, PaymentsError> {
     if !store::first_news(tx.conn, &news.id, tx.now)? {
         return Ok(false);
     }
     match &news.about {
-        About::Captured { charge, amount, currency } => {
+        ProviderEventKind::Captured { charge, amount, currency } => {
             let Ok(id) = charge.parse::<PaymentId>() else { return Ok(false) };
             // Another shop may share the account.
             let Some(payment) = store::payment(tx.conn, id)? else { return Ok(false) };
@@ -305,7 +314,7 @@ fn hear(tx: &mut Tx<'_>, news: &News) -> Result<bool, PaymentsError> {
             }
             Ok(captured(tx, id)?.is_err())
         }
-        About::Returned { back } => {
+        ProviderEventKind::RefundOutcome { back } => {
             let Ok(id) = back.parse::<PaymentId>() else { return Ok(false) };
             if let Some(refund) = store::refund(tx.conn, id)? {
                 let _ = end_refund(tx, &refund, Ok(()))?;
@@ -314,12 +323,12 @@ fn hear(tx: &mut Tx<'_>, news: &News) -> Result<bool, PaymentsError> {
             }
             Ok(false)
         }
-        About::Changed { .. } | About::Nothing => Ok(false),
+        ProviderEventKind::Changed { .. } | ProviderEventKind::Irrelevant => Ok(false),
     }
 }
 
 /// What is to go back.
-pub struct Back {
+pub struct RefundParams {
     pub invoice: InvoiceId,
     pub amount: Option<i64>,
     pub restock: bool,
@@ -331,11 +340,11 @@ pub struct Back {
 pub fn begin_refund(
     tx: &mut Tx<'_>,
     id: PaymentId,
-    back: &Back,
-    wish: Option<&Wish>,
-) -> Result<Begun<RefundRow>, PaymentsError> {
+    back: &RefundParams,
+    wish: Option<&IdempotentRequest>,
+) -> Result<BeginOutcome<RefundRow>, PaymentsError> {
     if let Some(before) = answered(tx, wish)? {
-        return Ok(Begun::Before(before));
+        return Ok(BeginOutcome::Before(before));
     }
     let mut row = store::invoice(tx.conn, back.invoice)?.ok_or(PaymentsError::InvoiceNotFound)?;
     let standing = row.standing()?;
@@ -379,7 +388,7 @@ pub fn begin_refund(
     store::insert_refund(tx.conn, &refund)?;
     row.stand(reserved, row.processing);
     store::save(tx.conn, &row)?;
-    Ok(Begun::Go(refund))
+    Ok(BeginOutcome::Go(refund))
 }
 
 /// Ends a try to give money back.
@@ -418,29 +427,34 @@ fn end_refund(
     Ok(Ok(invoice))
 }
 
-impl Room {
+impl PaymentsState {
     pub fn new(store: Store, provider: Box<dyn PaymentProvider>, lifetime: Duration) -> Self {
-        let (under_way, round, put_off) = (UnderWay::default(), Mutex::default(), PutOff::default());
+        let (under_way, round, put_off) = (InFlightSet::default(), Mutex::default(), RetrySchedule::default());
         Self { store, lifetime, provider, under_way, round, put_off }
     }
 
     /// Takes the money for an invoice.
-    pub async fn pay(&self, ctx: Ctx, request: PayInvoice, wish: Option<Wish>) -> Result<Invoice, PaymentsError> {
+    pub async fn pay(
+        &self,
+        ctx: RequestContext,
+        request: PayInvoice,
+        wish: Option<IdempotentRequest>,
+    ) -> Result<Invoice, PaymentsError> {
         let (id, invoice, payer) = (PaymentId::new(), request.invoice_id, payer(&ctx)?);
         // Noted before the row can be seen: the timer must not take a try for an orphan that is about to begin.
         let _running = self.under_way.begin(id);
         let touch = of_invoice(invoice, wish.as_ref());
         let payment = match self
             .store
-            .write_on(touch.clone(), move |tx| begin_payment(tx, id, invoice, payer, wish.as_ref()))
+            .write_locked(touch.clone(), move |tx| begin_payment(tx, id, invoice, payer, wish.as_ref()))
             .await?
         {
-            Begun::Before(invoice) => {
+            BeginOutcome::Before(invoice) => {
                 ctx.mark_replayed();
                 return Ok(invoice);
             }
-            Begun::Refused(error) => return Err(error),
-            Begun::Go(payment) => payment,
+            BeginOutcome::Refused(error) => return Err(error),
+            BeginOutcome::Go(payment) => payment,
         };
         let charge = Charge {
             key: payment.id.to_string(),
@@ -449,25 +463,30 @@ impl Room {
             currency: payment.currency,
             token: request.token,
         };
-        let taken = match timeout(PROVIDER_PATIENCE, self.provider.capture(charge)).await {
-            Ok(Charged::Captured) => Ok(()),
-            Ok(Charged::Declined) => Err((PaymentsError::CardDeclined, "card_declined")),
-            Ok(Charged::NeedsBuyer) => Err((PaymentsError::AuthenticationRequired, "authentication_required")),
-            Ok(Charged::AmountRefused) => Err((PaymentsError::AmountRefused, "amount_refused")),
-            Ok(Charged::UnknownToken) => Err((PaymentsError::UnknownToken, "unknown_token")),
-            Ok(Charged::Failed) => Err((PaymentsError::ProviderFailed, "provider_failed")),
-            Ok(Charged::Unknown) | Err(_) => {
+        let taken = match timeout(PROVIDER_TIMEOUT, self.provider.capture(charge)).await {
+            Ok(ChargeOutcome::Captured) => Ok(()),
+            Ok(ChargeOutcome::Declined) => Err((PaymentsError::CardDeclined, "card_declined")),
+            Ok(ChargeOutcome::NeedsBuyer) => Err((PaymentsError::AuthenticationRequired, "authentication_required")),
+            Ok(ChargeOutcome::AmountRefused) => Err((PaymentsError::AmountRefused, "amount_refused")),
+            Ok(ChargeOutcome::UnknownToken) => Err((PaymentsError::UnknownToken, "unknown_token")),
+            Ok(ChargeOutcome::Failed) => Err((PaymentsError::ProviderFailed, "provider_failed")),
+            Ok(ChargeOutcome::Unknown) | Err(_) => {
                 log::warn!("payments: no word from the provider of {}; it will be asked [{}]", id, ctx.request_id);
-                return Err(Failure::DeadlineExceeded.into());
+                return Err(CommonError::DeadlineExceeded.into());
             }
         };
-        self.store.write_on(touch, move |tx| end_payment(tx, id, taken)).await?
+        self.store.write_locked(touch, move |tx| end_payment(tx, id, taken)).await?
     }
 
     /// Gives money of an invoice back.
-    pub async fn refund(&self, ctx: Ctx, request: RefundInvoice, wish: Option<Wish>) -> Result<Invoice, PaymentsError> {
+    pub async fn refund(
+        &self,
+        ctx: RequestContext,
+        request: RefundInvoice,
+        wish: Option<IdempotentRequest>,
+    ) -> Result<Invoice, PaymentsError> {
         let id = PaymentId::new();
-        let back = Back {
+        let back = RefundParams {
             invoice: request.invoice_id,
             amount: request.amount,
             restock: request.restock,
@@ -476,13 +495,13 @@ impl Room {
         };
         let _running = self.under_way.begin(id);
         let touch = of_invoice(back.invoice, wish.as_ref());
-        match self.store.write_on(touch, move |tx| begin_refund(tx, id, &back, wish.as_ref())).await? {
-            Begun::Before(invoice) => {
+        match self.store.write_locked(touch, move |tx| begin_refund(tx, id, &back, wish.as_ref())).await? {
+            BeginOutcome::Before(invoice) => {
                 ctx.mark_replayed();
                 Ok(invoice)
             }
-            Begun::Refused(error) => Err(error),
-            Begun::Go(refund) => self.carry_refund(refund).await,
+            BeginOutcome::Refused(error) => Err(error),
+            BeginOutcome::Go(refund) => self.carry_refund(refund).await,
         }
     }
 
@@ -498,27 +517,27 @@ impl Room {
             .await?;
         let returned = match (past, charge) {
             // An order of the past was never charged here, so nothing but the books changes.
-            ((true, _), _) => Returned::Done,
+            ((true, _), _) => RefundOutcome::Done,
             ((false, currency), Some(charge)) => {
                 let (key, charge) = (refund.id.to_string(), charge.to_string());
-                let back = Return { key, charge, amount: refund.amount, currency };
-                timeout(PROVIDER_PATIENCE, self.provider.refund(back)).await.unwrap_or(Returned::Unknown)
+                let back = RefundRequest { key, charge, amount: refund.amount, currency };
+                timeout(PROVIDER_TIMEOUT, self.provider.refund(back)).await.unwrap_or(RefundOutcome::Unknown)
             }
-            ((false, _), None) => Returned::Failed,
+            ((false, _), None) => RefundOutcome::Failed,
         };
         match returned {
-            Returned::Unknown => {
+            RefundOutcome::Unknown => {
                 log::warn!("payments: no word from the provider of refund {}; it will be asked again", refund.id);
-                Err(Failure::DeadlineExceeded.into())
+                Err(CommonError::DeadlineExceeded.into())
             }
             // Nobody asked for this one, so nobody would ask again: the shop itself does, until it is done.
-            Returned::Failed | Returned::AmountRefused if refund.reason == OUT_OF_STOCK => {
+            RefundOutcome::Failed | RefundOutcome::AmountRefused if refund.reason == OUT_OF_STOCK => {
                 log::error!("payments: the provider refused refund {}, which is owed; asking again", refund.id);
                 Err(PaymentsError::ProviderFailed)
             }
-            Returned::Done => self.end_refund(refund, Ok(())).await,
-            Returned::Failed => self.end_refund(refund, Err(PaymentsError::ProviderFailed)).await,
-            Returned::AmountRefused => self.end_refund(refund, Err(PaymentsError::AmountRefused)).await,
+            RefundOutcome::Done => self.end_refund(refund, Ok(())).await,
+            RefundOutcome::Failed => self.end_refund(refund, Err(PaymentsError::ProviderFailed)).await,
+            RefundOutcome::AmountRefused => self.end_refund(refund, Err(PaymentsError::AmountRefused)).await,
         }
     }
 
@@ -528,11 +547,11 @@ impl Room {
 
     /// Asks the provider what became of a try that nobody works on any more; says whether it is known now.
     async fn look_up(&self, payment: PaymentRow) -> Result<bool, PaymentsError> {
-        let known = timeout(PROVIDER_PATIENCE, self.provider.lookup(payment.id.to_string())).await;
-        let taken = match known.unwrap_or(Known::Unknown) {
-            Known::Captured => Ok(()),
-            Known::Nothing => Err((PaymentsError::ProviderFailed, "not_captured")),
-            Known::Unknown => return Ok(false),
+        let known = timeout(PROVIDER_TIMEOUT, self.provider.lookup(payment.id.to_string())).await;
+        let taken = match known.unwrap_or(ChargeStatus::Unknown) {
+            ChargeStatus::Captured => Ok(()),
+            ChargeStatus::NotCharged => Err((PaymentsError::ProviderFailed, "not_captured")),
+            ChargeStatus::Unknown => return Ok(false),
         };
         // Its caller is gone: the outcome is told by its event.
         let _ = self.store.write(move |tx| end_payment(tx, payment.id, taken)).await?;
@@ -540,15 +559,15 @@ impl Room {
     }
 
     /// Sends money back that no invoice could take; says whether it went.
-    async fn carry_stray(&self, stray: StrayRow) -> Result<bool, PaymentsError> {
-        let back = Return {
+    async fn carry_stray(&self, stray: UnappliedPaymentRow) -> Result<bool, PaymentsError> {
+        let back = RefundRequest {
             key: stray.refund_key.to_string(),
             charge: stray.payment_id.to_string(),
             amount: stray.amount,
             currency: stray.currency,
         };
-        let returned = timeout(PROVIDER_PATIENCE, self.provider.refund(back)).await.unwrap_or(Returned::Unknown);
-        if returned != Returned::Done {
+        let returned = timeout(PROVIDER_TIMEOUT, self.provider.refund(back)).await.unwrap_or(RefundOutcome::Unknown);
+        if returned != RefundOutcome::Done {
             log::error!("payments: {} is owed back and the provider says {returned:?}; asking again", stray.payment_id);
             return Ok(false);
         }
@@ -557,25 +576,31 @@ impl Room {
     }
 
     /// Takes in what the provider told by itself.
-    pub async fn hear(self: Arc<Self>, ctx: Ctx, request: HearProvider) -> Result<(), PaymentsError> {
+    pub async fn hear(
+        self: Arc<Self>,
+        ctx: RequestContext,
+        request: HandleProviderWebhook,
+    ) -> Result<(), PaymentsError> {
         let news = self.provider.read_news(&request.body, &request.signature, self.store.now());
         let news = news.map_err(|not| {
             log::warn!("payments: news of the provider is refused: {not:?} [{}]", ctx.request_id);
             match not {
-                NotNews::NeverTells => PaymentsError::NoWebhooks,
-                NotNews::NotSigned => PaymentsError::BadSignature,
-                NotNews::Unreadable => PaymentsError::UnreadableNews,
+                WebhookError::WebhooksUnsupported => PaymentsError::NoWebhooks,
+                WebhookError::NotSigned => PaymentsError::BadSignature,
+                WebhookError::Unreadable => PaymentsError::UnreadableNews,
             }
         })?;
         let look = match &news.about {
-            About::Nothing => return Ok(()),
-            About::Changed { key } => {
+            ProviderEventKind::Irrelevant => return Ok(()),
+            ProviderEventKind::Changed { key } => {
                 if let Ok(id) = key.parse() {
                     self.put_off.now(id);
                 }
                 true
             }
-            About::Captured { .. } | About::Returned { .. } => self.store.write(move |tx| hear(tx, &news)).await?,
+            ProviderEventKind::Captured { .. } | ProviderEventKind::RefundOutcome { .. } => {
+                self.store.write(move |tx| hear(tx, &news)).await?
+            }
         };
         if look {
             actix::spawn(self.look_around());
@@ -587,7 +612,7 @@ impl Room {
     pub async fn look_around(self: Arc<Self>) {
         let Ok(_round) = self.round.try_lock() else { return };
         // Asked for outside the timer too: where another process leads, that one finds the work in its next round.
-        if !self.store.leads() {
+        if !self.store.is_leader() {
             return;
         }
         if let Err(error) = self.expire_overdue().await {
@@ -627,15 +652,15 @@ impl Room {
         all.extend(refunds.iter().map(|refund| refund.id));
         all.extend(strays.iter().map(|stray| stray.refund_key));
         self.put_off.keep(&all);
-        for payment in payments.into_iter().filter(|payment| self.store.is_left_behind(payment.created_at)) {
-            self.work_on(payment.id, move |room| async move { room.look_up(payment).await });
+        for payment in payments.into_iter().filter(|payment| self.store.is_orphaned(payment.created_at)) {
+            self.work_on(payment.id, move |state| async move { state.look_up(payment).await });
         }
-        for refund in refunds.into_iter().filter(|refund| self.store.is_left_behind(refund.created_at)) {
+        for refund in refunds.into_iter().filter(|refund| self.store.is_orphaned(refund.created_at)) {
             let id = refund.id;
-            self.work_on(id, move |room| async move { room.carry_refund(refund).await.map(|_| true) });
+            self.work_on(id, move |state| async move { state.carry_refund(refund).await.map(|_| true) });
         }
-        for stray in strays.into_iter().filter(|stray| self.store.is_left_behind(stray.created_at)) {
-            self.work_on(stray.refund_key, move |room| async move { room.carry_stray(stray).await });
+        for stray in strays.into_iter().filter(|stray| self.store.is_orphaned(stray.created_at)) {
+            self.work_on(stray.refund_key, move |state| async move { state.carry_stray(stray).await });
         }
         Ok(())
     }
@@ -650,15 +675,15 @@ impl Room {
             return;
         }
         let Some(running) = self.under_way.begin(id) else { return };
-        let (room, work) = (Arc::clone(self), work(Arc::clone(self)));
+        let (state, work) = (Arc::clone(self), work(Arc::clone(self)));
         actix::spawn(async move {
             let _running = running;
             match work.await {
                 Ok(true) => {}
-                Ok(false) => room.put_off.again(id),
+                Ok(false) => state.put_off.again(id),
                 Err(error) => {
                     log::warn!("payments: {id} is still open: {error}");
-                    room.put_off.again(id);
+                    state.put_off.again(id);
                 }
             }
         });

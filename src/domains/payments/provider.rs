@@ -9,8 +9,8 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use super::store;
-use crate::messaging::Failure;
-use crate::store::{Store, Touch};
+use crate::messaging::CommonError;
+use crate::store::{LockSet, Store};
 use crate::types::{Amount, Currency, InvoiceId, Timestamp};
 
 /// How long `tok_slow` takes.
@@ -33,7 +33,7 @@ pub struct Charge {
 
 /// Money to be given back.
 #[derive(Debug, Clone)]
-pub struct Return {
+pub struct RefundRequest {
     /// Our name for this try, never used for another.
     pub key: String,
     /// The key of the charge it comes from.
@@ -46,7 +46,7 @@ pub struct Return {
 
 /// What became of a charge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Charged {
+pub enum ChargeOutcome {
     /// The money is ours.
     Captured,
     /// The card's bank says no. Certainly not done.
@@ -65,7 +65,7 @@ pub enum Charged {
 
 /// What became of a return.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Returned {
+pub enum RefundOutcome {
     /// The money went back.
     Done,
     /// Certainly not done.
@@ -78,27 +78,27 @@ pub enum Returned {
 
 /// What the provider knows of a charge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Known {
+pub enum ChargeStatus {
     /// The money is ours.
     Captured,
     /// It was not taken, and under this key never will be.
-    Nothing,
+    NotCharged,
     /// No answer came: ask again later.
     Unknown,
 }
 
 /// What a provider told the shop by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct News {
+pub struct ProviderEvent {
     /// Its name for this piece of news; told twice, it is one.
     pub id: String,
     /// What it says.
-    pub about: About,
+    pub about: ProviderEventKind,
 }
 
 /// What a piece of news says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum About {
+pub enum ProviderEventKind {
     /// The money of the charge under this key is ours.
     Captured {
         /// The key of the charge.
@@ -109,7 +109,7 @@ pub enum About {
         currency: Currency,
     },
     /// The money of the return under this key went back.
-    Returned {
+    RefundOutcome {
         /// The key of the return.
         back: String,
     },
@@ -118,15 +118,15 @@ pub enum About {
         /// The key.
         key: String,
     },
-    /// Nothing that concerns the shop.
-    Nothing,
+    /// An event that does not concern the shop.
+    Irrelevant,
 }
 
 /// Why news is not believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NotNews {
+pub enum WebhookError {
     /// This provider tells nothing by itself.
-    NeverTells,
+    WebhooksUnsupported,
     /// It is not signed by the provider, or too long ago.
     NotSigned,
     /// It is signed and cannot be read.
@@ -139,18 +139,18 @@ pub enum NotNews {
 /// first. Each ends in its own time limit with `Unknown` rather than never.
 pub trait PaymentProvider: Send + Sync + 'static {
     /// Takes money.
-    fn capture(&self, charge: Charge) -> BoxFuture<'_, Charged>;
+    fn capture(&self, charge: Charge) -> BoxFuture<'_, ChargeOutcome>;
 
     /// Gives money back.
-    fn refund(&self, back: Return) -> BoxFuture<'_, Returned>;
+    fn refund(&self, back: RefundRequest) -> BoxFuture<'_, RefundOutcome>;
 
-    /// Says what became of the charge under this key. `Known::Nothing` is a promise that it will not be done later
+    /// Says what became of the charge under this key. `ChargeStatus::NotCharged` is a promise that it will not be done later
     /// either: a provider whose request may still be on its way cancels it first, or answers `Unknown`.
-    fn lookup(&self, key: String) -> BoxFuture<'_, Known>;
+    fn lookup(&self, key: String) -> BoxFuture<'_, ChargeStatus>;
 
     /// Reads what the provider told by itself, as it came, if its signature shows that it did.
-    fn read_news(&self, _body: &str, _signature: &str, _now: Timestamp) -> Result<News, NotNews> {
-        Err(NotNews::NeverTells)
+    fn read_news(&self, _body: &str, _signature: &str, _now: Timestamp) -> Result<ProviderEvent, WebhookError> {
+        Err(WebhookError::WebhooksUnsupported)
     }
 }
 
@@ -165,30 +165,30 @@ impl TestProvider {
         Self { store }
     }
 
-    async fn take(&self, charge: Charge) -> Charged {
-        let touch = Touch::only("book", &charge.key);
+    async fn take(&self, charge: Charge) -> ChargeOutcome {
+        let touch = LockSet::key("book", &charge.key);
         match self
             .store
-            .write_on(touch, move |tx| Ok::<_, Failure>(store::book_capture(tx.conn, &charge, tx.now)?))
+            .write_locked(touch, move |tx| Ok::<_, CommonError>(store::book_capture(tx.conn, &charge, tx.now)?))
             .await
         {
-            Ok(true) => Charged::Captured,
-            Ok(false) => Charged::Failed,
+            Ok(true) => ChargeOutcome::Captured,
+            Ok(false) => ChargeOutcome::Failed,
             Err(failure) => {
                 log::warn!("payments: the test provider's book cannot be written: {failure}");
-                Charged::Unknown
+                ChargeOutcome::Unknown
             }
         }
     }
 }
 
 impl PaymentProvider for TestProvider {
-    fn capture(&self, charge: Charge) -> BoxFuture<'_, Charged> {
+    fn capture(&self, charge: Charge) -> BoxFuture<'_, ChargeOutcome> {
         Box::pin(async move {
             match charge.token.as_str() {
                 "tok_ok" => self.take(charge).await,
-                "tok_declined" => Charged::Declined,
-                "tok_error" => Charged::Failed,
+                "tok_declined" => ChargeOutcome::Declined,
+                "tok_error" => ChargeOutcome::Failed,
                 "tok_slow" => {
                     // The money moves in the middle, so that a crash may fall on either side of it.
                     tokio::time::sleep(SLOW / 2).await;
@@ -199,34 +199,35 @@ impl PaymentProvider for TestProvider {
                 "tok_flaky" => {
                     // Once for each invoice, not for each key: a repetition is a new try with a new key.
                     let invoice = charge.invoice;
-                    let failed =
-                        self.store.write(move |tx| Ok::<_, Failure>(store::book_failure(tx.conn, invoice, tx.now)?));
+                    let failed = self
+                        .store
+                        .write(move |tx| Ok::<_, CommonError>(store::book_failure(tx.conn, invoice, tx.now)?));
                     match failed.await {
-                        Ok(true) | Err(_) => Charged::Failed,
+                        Ok(true) | Err(_) => ChargeOutcome::Failed,
                         Ok(false) => self.take(charge).await,
                     }
                 }
-                _ => Charged::UnknownToken,
+                _ => ChargeOutcome::UnknownToken,
             }
         })
     }
 
-    fn refund(&self, back: Return) -> BoxFuture<'_, Returned> {
+    fn refund(&self, back: RefundRequest) -> BoxFuture<'_, RefundOutcome> {
         Box::pin(async move {
-            match self.store.write(move |tx| Ok::<_, Failure>(store::book_refund(tx.conn, &back, tx.now)?)).await {
-                Ok(true) => Returned::Done,
-                Ok(false) => Returned::Failed,
-                Err(_) => Returned::Unknown,
+            match self.store.write(move |tx| Ok::<_, CommonError>(store::book_refund(tx.conn, &back, tx.now)?)).await {
+                Ok(true) => RefundOutcome::Done,
+                Ok(false) => RefundOutcome::Failed,
+                Err(_) => RefundOutcome::Unknown,
             }
         })
     }
 
-    fn lookup(&self, key: String) -> BoxFuture<'_, Known> {
+    fn lookup(&self, key: String) -> BoxFuture<'_, ChargeStatus> {
         Box::pin(async move {
-            match self.store.write(move |tx| Ok::<_, Failure>(store::book_settle(tx.conn, &key, tx.now)?)).await {
-                Ok(true) => Known::Captured,
-                Ok(false) => Known::Nothing,
-                Err(_) => Known::Unknown,
+            match self.store.write(move |tx| Ok::<_, CommonError>(store::book_settle(tx.conn, &key, tx.now)?)).await {
+                Ok(true) => ChargeStatus::Captured,
+                Ok(false) => ChargeStatus::NotCharged,
+                Err(_) => ChargeStatus::Unknown,
             }
         })
     }

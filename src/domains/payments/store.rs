@@ -4,19 +4,19 @@ pub mod audit;
 
 use std::time::Duration;
 
-use super::model::{self, PaymentState, RefundState, Standing};
-use super::provider::{Charge, Return};
+use super::model::{self, InvoiceLedger, PaymentState, RefundState};
+use super::provider::{Charge, RefundRequest};
 use super::schema::{
     counter, invoice, payment, provider_news, refund, stray, stripe_charge, stripe_return, test_provider_book as book,
 };
 use super::{Invoice, InvoiceLine, InvoiceStatus, ReturnLine};
 use crate::messaging::IdempotencyKey;
 use crate::store::query::*;
-use crate::store::{Conn, Fingerprint, Prepare, Wish};
+use crate::store::{Conn, Fingerprint, IdempotentRequest, Prepare};
 use crate::types::{Amount, CheckoutId, Currency, EmailAddress, HoldId, InvoiceId, PaymentId, Timestamp, UserId};
 
 /// How long it is remembered what the provider told. Stripe tells a thing again for three days.
-const NEWS_KEPT: Duration = Duration::from_secs(30 * 86_400);
+const PROVIDER_EVENT_RETENTION: Duration = Duration::from_secs(30 * 86_400);
 
 /// An invoice as it is kept.
 #[derive(Debug, Clone, Queryable, Selectable, Insertable)]
@@ -72,8 +72,8 @@ impl InvoiceRow {
     }
 
     /// How it stands with its money.
-    pub fn standing(&self) -> QueryResult<Standing> {
-        Ok(Standing {
+    pub fn standing(&self) -> QueryResult<InvoiceLedger> {
+        Ok(InvoiceLedger {
             status: self.status()?,
             total: self.total,
             refunded: self.refunded,
@@ -83,7 +83,7 @@ impl InvoiceRow {
     }
 
     /// The invoice as it stands after a step; `payment` is the try under way, if one is.
-    pub fn stand(&mut self, now: Standing, payment: Option<PaymentId>) {
+    pub fn stand(&mut self, now: InvoiceLedger, payment: Option<PaymentId>) {
         now.status.as_str().clone_into(&mut self.status);
         self.refunded = now.refunded;
         self.refunding = now.refunding;
@@ -143,7 +143,7 @@ impl RefundRow {
 /// Money that is to go back because no invoice could take it.
 #[derive(Debug, Clone, Queryable, Selectable, Insertable)]
 #[diesel(table_name = stray)]
-pub struct StrayRow {
+pub struct UnappliedPaymentRow {
     pub payment_id: PaymentId,
     pub invoice_id: InvoiceId,
     pub refund_key: PaymentId,
@@ -154,10 +154,10 @@ pub struct StrayRow {
 }
 
 /// The columns of a wish.
-pub type WishColumns = (Option<String>, Option<String>, Option<Vec<u8>>);
+pub type IdempotencyColumns = (Option<String>, Option<String>, Option<Vec<u8>>);
 
 /// A wish as columns.
-pub fn to_columns(wish: Option<&Wish>) -> WishColumns {
+pub fn to_columns(wish: Option<&IdempotentRequest>) -> IdempotencyColumns {
     wish.map_or((None, None, None), |wish| {
         let fingerprint = wish.fingerprint.as_bytes().to_vec();
         (Some(wish.scope.clone()), Some(wish.key.as_str().to_owned()), Some(fingerprint))
@@ -165,9 +165,9 @@ pub fn to_columns(wish: Option<&Wish>) -> WishColumns {
 }
 
 /// A wish from its columns.
-pub fn from_columns(columns: WishColumns) -> Option<Wish> {
+pub fn from_columns(columns: IdempotencyColumns) -> Option<IdempotentRequest> {
     let (Some(scope), Some(key), Some(fingerprint)) = columns else { return None };
-    Some(Wish { scope, key: IdempotencyKey::own(&key), fingerprint: Fingerprint::from_bytes(fingerprint) })
+    Some(IdempotentRequest { scope, key: IdempotencyKey::own(&key), fingerprint: Fingerprint::from_bytes(fingerprint) })
 }
 
 fn unreadable(what: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> diesel::result::Error {
@@ -268,7 +268,7 @@ pub fn forget_email(conn: &mut Conn, user: UserId) -> QueryResult<()> {
 }
 
 /// The fingerprint of the work that runs under this wish's key, if any does.
-pub fn under_way(conn: &mut Conn, wish: &Wish) -> QueryResult<Option<Fingerprint>> {
+pub fn under_way(conn: &mut Conn, wish: &IdempotentRequest) -> QueryResult<Option<Fingerprint>> {
     let paying: Option<Option<Vec<u8>>> = payment::table
         .filter(payment::scope.eq(&wish.scope))
         .filter(payment::key.eq(wish.key.as_str()))
@@ -396,23 +396,23 @@ pub fn processing_refunds(conn: &mut Conn, limit: i64) -> QueryResult<Vec<Refund
 }
 
 /// Notes money that no invoice could take; says whether it is new.
-pub fn insert_stray(conn: &mut Conn, row: &StrayRow) -> QueryResult<bool> {
+pub fn insert_stray(conn: &mut Conn, row: &UnappliedPaymentRow) -> QueryResult<bool> {
     Ok(diesel::insert_into(stray::table).values(row).on_conflict_do_nothing().execute(conn)? == 1)
 }
 
 /// Money that has not gone back yet.
-pub fn strays(conn: &mut Conn, limit: i64) -> QueryResult<Vec<StrayRow>> {
+pub fn strays(conn: &mut Conn, limit: i64) -> QueryResult<Vec<UnappliedPaymentRow>> {
     stray::table
         .filter(stray::ended_at.is_null())
         .order(stray::created_at)
         .limit(limit)
-        .select(StrayRow::as_select())
+        .select(UnappliedPaymentRow::as_select())
         .load(conn)
 }
 
 /// The money that goes back under this key.
-pub fn stray_by_key(conn: &mut Conn, key: PaymentId) -> QueryResult<Option<StrayRow>> {
-    stray::table.filter(stray::refund_key.eq(key)).select(StrayRow::as_select()).first(conn).optional()
+pub fn stray_by_key(conn: &mut Conn, key: PaymentId) -> QueryResult<Option<UnappliedPaymentRow>> {
+    stray::table.filter(stray::refund_key.eq(key)).select(UnappliedPaymentRow::as_select()).first(conn).optional()
 }
 
 /// Notes that it went back; says whether it had not before.
@@ -426,7 +426,8 @@ pub fn end_stray(conn: &mut Conn, id: PaymentId, now: Timestamp) -> QueryResult<
 
 /// Notes a piece of the provider's news; says whether it is new. What is old enough is forgotten.
 pub fn first_news(conn: &mut Conn, id: &str, now: Timestamp) -> QueryResult<bool> {
-    diesel::delete(provider_news::table.filter(provider_news::at.lt(now.minus(NEWS_KEPT)))).execute(conn)?;
+    diesel::delete(provider_news::table.filter(provider_news::at.lt(now.minus(PROVIDER_EVENT_RETENTION))))
+        .execute(conn)?;
     let values = (provider_news::id.eq(id), provider_news::at.eq(now));
     Ok(diesel::insert_into(provider_news::table).values(values).on_conflict_do_nothing().execute(conn)? == 1)
 }
@@ -451,7 +452,7 @@ pub fn settle_charge(conn: &mut Conn, key: &str, now: Timestamp) -> QueryResult<
 
 /// What is known of a return that Stripe is about to be asked for.
 #[derive(Debug, Clone)]
-pub struct Asked {
+pub struct StripeRefundState {
     /// Stripe's name for the charge it comes from.
     pub intent: String,
     /// Whether it was never asked for in this turn.
@@ -463,7 +464,7 @@ pub struct Asked {
 }
 
 /// Notes that Stripe is about to be asked for a return; nothing when it never took the charge.
-pub fn begin_return(conn: &mut Conn, back: &Return, now: Timestamp) -> QueryResult<Option<Asked>> {
+pub fn begin_return(conn: &mut Conn, back: &RefundRequest, now: Timestamp) -> QueryResult<Option<StripeRefundState>> {
     let Some(intent) = charge_name(conn, &back.charge)?.flatten() else { return Ok(None) };
     let values = (stripe_return::key.eq(&back.key), stripe_return::at.eq(now));
     let first = diesel::insert_into(stripe_return::table).values(values).on_conflict_do_nothing().execute(conn)? == 1;
@@ -471,7 +472,7 @@ pub fn begin_return(conn: &mut Conn, back: &Return, now: Timestamp) -> QueryResu
         .find(&back.key)
         .select((stripe_return::turn, stripe_return::refund))
         .first::<(i64, Option<String>)>(conn)?;
-    Ok(Some(Asked { intent, first, turn, refund }))
+    Ok(Some(StripeRefundState { intent, first, turn, refund }))
 }
 
 /// Keeps Stripe's name for a return that is on its way.
@@ -518,7 +519,7 @@ fn book_entry(
     Ok(())
 }
 
-/// Books a capture, once; `false` when the key was declared void before.
+/// Invariants a capture, once; `false` when the key was declared void before.
 pub fn book_capture(conn: &mut Conn, charge: &Charge, now: Timestamp) -> QueryResult<bool> {
     if let Some(kind) = book_kind(conn, &charge.key)? {
         return Ok(kind == CAPTURE);
@@ -528,8 +529,8 @@ pub fn book_capture(conn: &mut Conn, charge: &Charge, now: Timestamp) -> QueryRe
     Ok(true)
 }
 
-/// Books a refund, once; `false` when there is no such capture or less is left of it.
-pub fn book_refund(conn: &mut Conn, back: &Return, now: Timestamp) -> QueryResult<bool> {
+/// Invariants a refund, once; `false` when there is no such capture or less is left of it.
+pub fn book_refund(conn: &mut Conn, back: &RefundRequest, now: Timestamp) -> QueryResult<bool> {
     if let Some(kind) = book_kind(conn, &back.key)? {
         return Ok(kind == REFUND);
     }
@@ -560,7 +561,7 @@ pub fn book_settle(conn: &mut Conn, key: &str, now: Timestamp) -> QueryResult<bo
     }
 }
 
-/// Books the one failure that an invoice is to meet; `false` when it has met it.
+/// Invariants the one failure that an invoice is to meet; `false` when it has met it.
 pub fn book_failure(conn: &mut Conn, about: InvoiceId, now: Timestamp) -> QueryResult<bool> {
     let key = format!("flaky/{about}");
     if book_kind(conn, &key)?.is_some() {

@@ -10,15 +10,15 @@ use futures_util::future::{BoxFuture, join_all, pending};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::provider::{Charge, Charged, Known, Return, Returned};
+use super::provider::{Charge, ChargeOutcome, ChargeStatus, RefundOutcome, RefundRequest};
 use super::*;
 use crate::contract::catalog::SaleRefused;
 use crate::contract::users::UserErased;
-use crate::events::{Deliver, Delivery, Event};
-use crate::messaging::{Caller, Client, Credential, Ctx, Failure, IdempotencyKey, Identity, Role};
+use crate::events::{DeliverEvents, Event, EventEnvelope};
+use crate::messaging::{Caller, Client, CommonError, Credential, IdempotencyKey, Identity, RequestContext, Role};
 use crate::settings::Settings;
 use crate::store::query::*;
-use crate::store::{Wish, plans};
+use crate::store::{IdempotentRequest, plans};
 use crate::types::{
     Amount, CheckoutId, Clock, Currency, EmailAddress, EventId, HoldId, InvoiceId, PageRequest, SessionId, Timestamp,
     UserId,
@@ -26,7 +26,7 @@ use crate::types::{
 
 /// What the provider does wrong, until told otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Trouble {
+enum ProviderFault {
     Nothing,
     /// Hears nothing and says nothing.
     SilentBefore,
@@ -40,57 +40,57 @@ enum Trouble {
     NoRefunds,
 }
 
-struct Odd {
+struct FaultyProvider {
     inner: TestProvider,
-    trouble: Arc<Mutex<Trouble>>,
+    trouble: Arc<Mutex<ProviderFault>>,
 }
 
-impl Odd {
+impl FaultyProvider {
     async fn meet<T>(&self, work: BoxFuture<'_, T>, unknown: T) -> T {
         let trouble = *self.trouble.lock().unwrap();
         match trouble {
-            Trouble::Nothing | Trouble::NoRefunds => work.await,
-            Trouble::SilentBefore => pending().await,
-            Trouble::SilentAfter => {
+            ProviderFault::Nothing | ProviderFault::NoRefunds => work.await,
+            ProviderFault::SilentBefore => pending().await,
+            ProviderFault::SilentAfter => {
                 work.await;
                 pending().await
             }
-            Trouble::AnswerLost => {
+            ProviderFault::AnswerLost => {
                 work.await;
                 unknown
             }
-            Trouble::RequestLost => unknown,
+            ProviderFault::RequestLost => unknown,
         }
     }
 }
 
-impl PaymentProvider for Odd {
-    fn capture(&self, charge: Charge) -> BoxFuture<'_, Charged> {
-        Box::pin(self.meet(self.inner.capture(charge), Charged::Unknown))
+impl PaymentProvider for FaultyProvider {
+    fn capture(&self, charge: Charge) -> BoxFuture<'_, ChargeOutcome> {
+        Box::pin(self.meet(self.inner.capture(charge), ChargeOutcome::Unknown))
     }
 
-    fn refund(&self, back: Return) -> BoxFuture<'_, Returned> {
-        if *self.trouble.lock().unwrap() == Trouble::NoRefunds {
-            return Box::pin(async { Returned::Failed });
+    fn refund(&self, back: RefundRequest) -> BoxFuture<'_, RefundOutcome> {
+        if *self.trouble.lock().unwrap() == ProviderFault::NoRefunds {
+            return Box::pin(async { RefundOutcome::Failed });
         }
-        Box::pin(self.meet(self.inner.refund(back), Returned::Unknown))
+        Box::pin(self.meet(self.inner.refund(back), RefundOutcome::Unknown))
     }
 
-    fn lookup(&self, key: String) -> BoxFuture<'_, Known> {
-        if *self.trouble.lock().unwrap() == Trouble::Nothing {
+    fn lookup(&self, key: String) -> BoxFuture<'_, ChargeStatus> {
+        if *self.trouble.lock().unwrap() == ProviderFault::Nothing {
             self.inner.lookup(key)
         } else {
-            Box::pin(async { Known::Unknown })
+            Box::pin(async { ChargeStatus::Unknown })
         }
     }
 }
 
 pub(super) struct Shop {
-    ground: Ground,
-    pub(super) payments: Client<Payments>,
+    ground: DomainRuntime,
+    pub(super) payments: Client<PaymentsActor>,
     pub(super) store: Store,
     pub(super) clock: Clock,
-    trouble: Arc<Mutex<Trouble>>,
+    trouble: Arc<Mutex<ProviderFault>>,
     pub(super) dir: TempDir,
 }
 
@@ -106,17 +106,18 @@ impl Shop {
     }
 
     fn open_in(dir: TempDir, clock: Clock) -> Self {
-        let trouble = Arc::new(Mutex::new(Trouble::Nothing));
+        let trouble = Arc::new(Mutex::new(ProviderFault::Nothing));
         let told = Arc::clone(&trouble);
-        let shop = Self::with(dir, clock, |store| Box::new(Odd { inner: TestProvider::new(store), trouble: told }));
+        let shop =
+            Self::with(dir, clock, |store| Box::new(FaultyProvider { inner: TestProvider::new(store), trouble: told }));
         Self { trouble, ..shop }
     }
 
     /// A shop whose money somebody else takes.
     pub(super) fn with(dir: TempDir, clock: Clock, who: impl FnOnce(Store) -> Box<dyn PaymentProvider>) -> Self {
-        let ground = Ground::new(Settings::for_test(dir.path()), clock.clone());
-        let Opened { client, store } = open_with(&ground, |store| Ok(who(store))).unwrap();
-        Self { ground, payments: client, store, clock, trouble: Arc::new(Mutex::new(Trouble::Nothing)), dir }
+        let ground = DomainRuntime::new(Settings::for_test(dir.path()), clock.clone());
+        let RunningDomain { client, store } = open_with(&ground, |store| Ok(who(store))).unwrap();
+        Self { ground, payments: client, store, clock, trouble: Arc::new(Mutex::new(ProviderFault::Nothing)), dir }
     }
 
     /// All tasks are lost; what was durable is found again.
@@ -131,15 +132,20 @@ impl Shop {
         (self.dir, self.clock)
     }
 
-    fn trouble(&self, trouble: Trouble) {
+    fn trouble(&self, trouble: ProviderFault) {
         *self.trouble.lock().unwrap() = trouble;
     }
 
     pub(super) async fn invoice(&self, user: UserId, unit_price: Amount) -> Invoice {
-        self.payments.call(Ctx::domain("cart"), new(user, unit_price)).await.unwrap()
+        self.payments.call(RequestContext::internal("cart"), new(user, unit_price)).await.unwrap()
     }
 
-    pub(super) async fn pay(&self, ctx: &Ctx, invoice: InvoiceId, token: &str) -> Result<Invoice, PaymentsError> {
+    pub(super) async fn pay(
+        &self,
+        ctx: &RequestContext,
+        invoice: InvoiceId,
+        token: &str,
+    ) -> Result<Invoice, PaymentsError> {
         self.payments.call(ctx.clone(), PayInvoice { invoice_id: invoice, token: token.to_owned() }).await
     }
 
@@ -163,7 +169,7 @@ impl Shop {
 
     async fn number(&self, query: &'static str) -> i64 {
         self.store
-            .read(move |conn| Ok::<_, Failure>(diesel::sql_query(query).get_result::<Number>(conn)?.n))
+            .read(move |conn| Ok::<_, CommonError>(diesel::sql_query(query).get_result::<Number>(conn)?.n))
             .await
             .unwrap()
     }
@@ -182,19 +188,19 @@ impl Shop {
     }
 
     pub(super) async fn heard<E: Event>(&self) -> Vec<E> {
-        let events = self.store.outbox_after("nobody", 10_000).await.unwrap();
-        events.iter().filter_map(|(_, event)| event.open::<E>().unwrap()).collect()
+        let events = self.store.outbox_read_after("nobody", 10_000).await.unwrap();
+        events.iter().filter_map(|(_, event)| event.decode::<E>().unwrap()).collect()
     }
 
     async fn tell<E: Event>(&self, event: &E) {
-        let event = Delivery {
+        let event = EventEnvelope {
             id: EventId::new(),
             name: E::NAME.to_owned(),
             at: self.clock.now(),
             data: serde_json::to_value(event).unwrap(),
             trace: None,
         };
-        self.payments.call(Ctx::domain("events"), Deliver { events: vec![event] }).await.unwrap();
+        self.payments.call(RequestContext::internal("events"), DeliverEvents { events: vec![event] }).await.unwrap();
     }
 
     /// Waits until the invoice is as wished.
@@ -227,20 +233,20 @@ pub(super) fn new(user: UserId, unit_price: Amount) -> CreateInvoice {
     }
 }
 
-fn who(user_id: UserId, role: Role) -> Ctx {
+fn who(user_id: UserId, role: Role) -> RequestContext {
     let credential = Credential::Session(SessionId::new());
-    Ctx::new(Caller::User { identity: Identity { user_id, role, credential }, internal: false }, "test")
+    RequestContext::new(Caller::User { identity: Identity { user_id, role, credential }, internal: false }, "test")
 }
 
-pub(super) fn customer(user: UserId) -> Ctx {
+pub(super) fn customer(user: UserId) -> RequestContext {
     who(user, Role::Customer)
 }
 
-pub(super) fn admin() -> Ctx {
+pub(super) fn admin() -> RequestContext {
     who(UserId::new(), Role::Admin)
 }
 
-pub(super) fn keyed(ctx: Ctx, key: &str) -> Ctx {
+pub(super) fn keyed(ctx: RequestContext, key: &str) -> RequestContext {
     ctx.with_key(IdempotencyKey::parse(key).unwrap())
 }
 
@@ -259,7 +265,7 @@ async fn p02_fifty_pays_with_one_key_take_the_money_once() {
     for (answer, _) in &answers {
         match answer {
             Ok(paid) => assert_eq!(Ok(paid), first[0].0.as_ref()),
-            Err(error) => assert_eq!(*error, Failure::RequestInProgress.into()),
+            Err(error) => assert_eq!(*error, CommonError::RequestInProgress.into()),
         }
     }
     assert_eq!((shop.captures().await, shop.heard::<InvoicePaid>().await.len()), (1, 1));
@@ -279,7 +285,7 @@ async fn p01_after_its_end_a_key_gives_the_first_answer_and_refuses_another_requ
     assert!(ctx.is_replayed());
     for (invoice, token) in [(invoice.id, "tok_declined"), (other.id, "tok_ok")] {
         let reused = shop.pay(&keyed(customer(user), "k"), invoice, token).await;
-        assert_eq!(reused, Err(Failure::IdempotencyKeyReused.into()));
+        assert_eq!(reused, Err(CommonError::IdempotencyKeyReused.into()));
     }
     assert_eq!(shop.captures().await, 1);
 }
@@ -288,7 +294,7 @@ async fn p01_after_its_end_a_key_gives_the_first_answer_and_refuses_another_requ
 async fn fifty_pays_with_a_key_each_take_the_money_once() {
     let (shop, user) = (Shop::open(), UserId::new());
     let invoice = shop.invoice(user, 999).await;
-    let contexts: Vec<Ctx> = (0..50).map(|n| keyed(customer(user), &format!("k{n}"))).collect();
+    let contexts: Vec<RequestContext> = (0..50).map(|n| keyed(customer(user), &format!("k{n}"))).collect();
     let answers = join_all(contexts.iter().map(|ctx| shop.pay(ctx, invoice.id, "tok_ok"))).await;
     assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 1);
     let refused = [PaymentsError::PaymentInProgress, PaymentsError::AlreadyPaid];
@@ -300,11 +306,11 @@ async fn fifty_pays_with_a_key_each_take_the_money_once() {
 async fn p05_money_moves_under_a_key_only_unless_a_domain_asks() {
     let (shop, user) = (Shop::open(), UserId::new());
     let invoice = shop.invoice(user, 999).await;
-    let without = Err(Failure::IdempotencyKeyRequired.into());
+    let without = Err(CommonError::IdempotencyKeyRequired.into());
     assert_eq!(shop.pay(&customer(user), invoice.id, "tok_ok").await, without);
     let refund = RefundInvoice { invoice_id: invoice.id, amount: None, restock: false, lines: None };
     assert_eq!(shop.payments.call(admin(), refund).await, without);
-    assert!(shop.pay(&Ctx::domain("cart"), invoice.id, "tok_ok").await.is_ok());
+    assert!(shop.pay(&RequestContext::internal("cart"), invoice.id, "tok_ok").await.is_ok());
 }
 
 #[actix::test]
@@ -350,9 +356,9 @@ async fn only_the_owner_pays_and_strangers_learn_nothing() {
         let refused = shop.pay(&keyed(stranger, "k"), invoice.id, "tok_ok").await;
         assert_eq!(refused, Err(PaymentsError::InvoiceNotFound));
     }
-    let nobody = Ctx::new(Caller::Anyone { address: "192.0.2.1".into(), internal: true }, "test");
+    let nobody = RequestContext::new(Caller::Anyone { address: "192.0.2.1".into(), internal: true }, "test");
     let refused = shop.pay(&keyed(nobody, "k"), invoice.id, "tok_ok").await;
-    assert_eq!(refused, Err(Failure::Unauthenticated.into()));
+    assert_eq!(refused, Err(CommonError::Unauthenticated.into()));
     let get = |ctx| shop.payments.call(ctx, GetInvoice { invoice_id: invoice.id });
     assert_eq!(get(customer(UserId::new())).await, Err(PaymentsError::InvoiceNotFound));
     assert_eq!(get(customer(user)).await.unwrap(), invoice);
@@ -383,9 +389,9 @@ async fn an_invoice_says_why_it_cannot_be_paid() {
 async fn an_invoice_runs_out_by_itself_but_not_while_it_is_being_paid() {
     let (shop, user) = (Shop::open(), UserId::new());
     let (idle, busy) = (shop.invoice(user, 1).await, shop.invoice(user, 2).await);
-    shop.trouble(Trouble::RequestLost);
+    shop.trouble(ProviderFault::RequestLost);
     let unknown = shop.pay(&keyed(customer(user), "k"), busy.id, "tok_ok").await;
-    assert_eq!(unknown, Err(Failure::DeadlineExceeded.into()));
+    assert_eq!(unknown, Err(CommonError::DeadlineExceeded.into()));
     shop.clock.advance(Duration::from_secs(3600));
     shop.until(idle.id, |invoice| invoice.status == InvoiceStatus::Expired).await;
     let now = shop.get(busy.id).await;
@@ -393,12 +399,12 @@ async fn an_invoice_runs_out_by_itself_but_not_while_it_is_being_paid() {
     assert_eq!(shop.void(busy.id).await, Err(PaymentsError::PaymentInProgress));
     // While nobody knows, the same wish waits and another is refused.
     let same = shop.pay(&keyed(customer(user), "k"), busy.id, "tok_ok").await;
-    assert_eq!(same, Err(Failure::RequestInProgress.into()));
+    assert_eq!(same, Err(CommonError::RequestInProgress.into()));
     let changed = shop.pay(&keyed(customer(user), "k"), busy.id, "tok_slow").await;
-    assert_eq!(changed, Err(Failure::IdempotencyKeyReused.into()));
+    assert_eq!(changed, Err(CommonError::IdempotencyKeyReused.into()));
     let other = shop.pay(&keyed(customer(user), "l"), busy.id, "tok_ok").await;
     assert_eq!(other, Err(PaymentsError::PaymentInProgress));
-    shop.trouble(Trouble::Nothing);
+    shop.trouble(ProviderFault::Nothing);
     shop.until(busy.id, |invoice| invoice.status == InvoiceStatus::Expired).await;
     assert_eq!((shop.captures().await, shop.heard::<PaymentFailed>().await.len()), (0, 1));
 }
@@ -407,10 +413,10 @@ async fn an_invoice_runs_out_by_itself_but_not_while_it_is_being_paid() {
 async fn p12_an_answer_that_was_lost_is_asked_for_and_nothing_is_charged_twice() {
     let (shop, user) = (Shop::open(), UserId::new());
     let invoice = shop.invoice(user, 999).await;
-    shop.trouble(Trouble::AnswerLost);
+    shop.trouble(ProviderFault::AnswerLost);
     let ctx = keyed(customer(user), "k");
-    assert_eq!(shop.pay(&ctx, invoice.id, "tok_ok").await, Err(Failure::DeadlineExceeded.into()));
-    shop.trouble(Trouble::Nothing);
+    assert_eq!(shop.pay(&ctx, invoice.id, "tok_ok").await, Err(CommonError::DeadlineExceeded.into()));
+    shop.trouble(ProviderFault::Nothing);
     let paid = shop.until(invoice.id, |invoice| invoice.status == InvoiceStatus::Paid).await;
     assert_eq!(shop.pay(&ctx, invoice.id, "tok_ok").await, Ok(paid));
     assert!(ctx.is_replayed());
@@ -419,12 +425,12 @@ async fn p12_an_answer_that_was_lost_is_asked_for_and_nothing_is_charged_twice()
 
 #[actix::test]
 async fn p03_a_crash_while_the_provider_is_asked_leaves_one_capture_or_none() {
-    for (trouble, captured) in [(Trouble::SilentBefore, false), (Trouble::SilentAfter, true)] {
+    for (trouble, captured) in [(ProviderFault::SilentBefore, false), (ProviderFault::SilentAfter, true)] {
         let (shop, user) = (Shop::open(), UserId::new());
         let invoice = shop.invoice(user, 999).await;
         shop.trouble(trouble);
-        let ctx = keyed(customer(user), "k").within(Duration::from_millis(200));
-        assert_eq!(shop.pay(&ctx, invoice.id, "tok_ok").await, Err(Failure::DeadlineExceeded.into()));
+        let ctx = keyed(customer(user), "k").with_timeout(Duration::from_millis(200));
+        assert_eq!(shop.pay(&ctx, invoice.id, "tok_ok").await, Err(CommonError::DeadlineExceeded.into()));
         let shop = shop.crash();
         let found = shop.until(invoice.id, |invoice| !invoice.processing).await;
         assert_eq!(found.status == InvoiceStatus::Paid, captured);
@@ -447,8 +453,8 @@ async fn a_try_that_was_given_up_is_never_charged_later() {
         currency: Currency::EUR,
         token: "tok_ok".to_owned(),
     };
-    assert_eq!(provider.lookup("late".to_owned()).await, Known::Nothing);
-    assert_eq!(provider.capture(charge).await, Charged::Failed);
+    assert_eq!(provider.lookup("late".to_owned()).await, ChargeStatus::NotCharged);
+    assert_eq!(provider.capture(charge).await, ChargeOutcome::Failed);
     assert_eq!(shop.captures().await, 0);
 }
 
@@ -479,7 +485,7 @@ async fn p13_refunds_that_race_never_exceed_what_was_taken() {
     // Goods go back on the shelf with all that is left, not with a part of it.
     let part = RefundInvoice { invoice_id: invoice.id, amount: Some(50), restock: true, lines: None };
     let refused = shop.payments.call(keyed(admin(), "p"), part).await.unwrap_err();
-    assert!(matches!(refused, PaymentsError::Failure(Failure::ValidationFailed { .. })));
+    assert!(matches!(refused, PaymentsError::Common(CommonError::ValidationFailed { .. })));
     let rest = RefundInvoice { invoice_id: invoice.id, amount: None, restock: true, lines: None };
     let refunded = shop.payments.call(keyed(admin(), "all"), rest).await.unwrap();
     assert_eq!((refunded.status, refunded.refunded, shop.returned().await), (InvoiceStatus::Refunded, 1000, 1000));
@@ -503,7 +509,7 @@ async fn fifty_refunds_with_one_key_give_back_once() {
         assert!(
             answer
                 .as_ref()
-                .map_or_else(|error| *error == Failure::RequestInProgress.into(), |invoice| invoice.refunded == 10)
+                .map_or_else(|error| *error == CommonError::RequestInProgress.into(), |invoice| invoice.refunded == 10)
         );
     }
     assert_eq!((shop.get(invoice.id).await.refunded, shop.returned().await), (10, 10));
@@ -511,16 +517,16 @@ async fn fifty_refunds_with_one_key_give_back_once() {
 
 #[actix::test]
 async fn a_refund_survives_a_crash_and_is_done_once() {
-    for trouble in [Trouble::SilentBefore, Trouble::SilentAfter] {
+    for trouble in [ProviderFault::SilentBefore, ProviderFault::SilentAfter] {
         let (shop, user) = (Shop::open(), UserId::new());
         let invoice = shop.invoice(user, 1000).await;
         shop.pay(&keyed(customer(user), "k"), invoice.id, "tok_ok").await.unwrap();
         shop.trouble(trouble);
         let request = RefundInvoice { invoice_id: invoice.id, amount: Some(600), restock: false, lines: None };
         let staff = admin();
-        let ctx = keyed(staff.clone(), "r").within(Duration::from_millis(200));
+        let ctx = keyed(staff.clone(), "r").with_timeout(Duration::from_millis(200));
         let unknown = shop.payments.call(ctx, request.clone()).await;
-        assert_eq!(unknown, Err(Failure::DeadlineExceeded.into()));
+        assert_eq!(unknown, Err(CommonError::DeadlineExceeded.into()));
         // What is reserved cannot be given back a second time, whatever the provider will say.
         let too_large = shop.refund("s", invoice.id, Some(401)).await;
         assert_eq!(too_large, Err(PaymentsError::RefundTooLarge { left: 400 }));
@@ -538,9 +544,9 @@ async fn a_refund_that_the_provider_refuses_gives_its_reservation_back() {
     let (shop, user) = (Shop::open(), UserId::new());
     let invoice = shop.invoice(user, 1000).await;
     shop.pay(&keyed(customer(user), "k"), invoice.id, "tok_ok").await.unwrap();
-    shop.trouble(Trouble::NoRefunds);
+    shop.trouble(ProviderFault::NoRefunds);
     assert_eq!(shop.refund("r", invoice.id, None).await, Err(PaymentsError::ProviderFailed));
-    shop.trouble(Trouble::Nothing);
+    shop.trouble(ProviderFault::Nothing);
     assert_eq!(shop.refund("r", invoice.id, None).await.unwrap().status, InvoiceStatus::Refunded);
 }
 
@@ -548,14 +554,14 @@ async fn a_refund_that_the_provider_refuses_gives_its_reservation_back() {
 async fn p11_the_money_of_a_sale_that_cannot_be_kept_goes_back_by_itself() {
     let (shop, user, hold) = (Shop::open(), UserId::new(), HoldId::new());
     let request = CreateInvoice { hold: Some(hold), ..new(user, 1000) };
-    let invoice = shop.payments.call(Ctx::domain("cart"), request).await.unwrap();
+    let invoice = shop.payments.call(RequestContext::internal("cart"), request).await.unwrap();
     shop.pay(&keyed(customer(user), "k"), invoice.id, "tok_ok").await.unwrap();
     // It is owed, so a provider that says no at first is asked until it says yes.
-    shop.trouble(Trouble::NoRefunds);
+    shop.trouble(ProviderFault::NoRefunds);
     shop.tell(&SaleRefused { invoice_id: invoice.id, hold }).await;
     shop.tell(&SaleRefused { invoice_id: invoice.id, hold }).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
-    shop.trouble(Trouble::Nothing);
+    shop.trouble(ProviderFault::Nothing);
     shop.until(invoice.id, |invoice| invoice.status == InvoiceStatus::Refunded).await;
     let told = shop.heard::<InvoiceRefunded>().await;
     assert_eq!(told.len(), 1);
@@ -586,12 +592,12 @@ async fn p13_invoice_numbers_have_no_gap_when_some_are_not_made() {
                 // Takes a number and then fails, as a crash or a full disk would.
                 let lost = store.write(|tx| {
                     super::store::next_number(tx.conn)?;
-                    Err::<(), _>(PaymentsError::from(Failure::StorageUnavailable))
+                    Err::<(), _>(PaymentsError::from(CommonError::StorageUnavailable))
                 });
                 assert!(lost.await.is_err());
                 return None;
             }
-            Some(payments.call(Ctx::domain("cart"), new(user, n)).await.unwrap().number)
+            Some(payments.call(RequestContext::internal("cart"), new(user, n)).await.unwrap().number)
         }
     }))
     .await;
@@ -604,23 +610,24 @@ async fn p13_invoice_numbers_have_no_gap_when_some_are_not_made() {
 async fn one_checkout_has_one_invoice_however_often_it_is_asked_for() {
     let (shop, user) = (Shop::open(), UserId::new());
     let request = CreateInvoice { checkout: Some(CheckoutId::new()), ..new(user, 5) };
-    let calls = (0..20).map(|_| shop.payments.call(Ctx::domain("cart"), request.clone()));
+    let calls = (0..20).map(|_| shop.payments.call(RequestContext::internal("cart"), request.clone()));
     let made: BTreeSet<InvoiceId> = join_all(calls).await.into_iter().map(|invoice| invoice.unwrap().id).collect();
     assert_eq!((made.len(), shop.heard::<InvoiceCreated>().await.len()), (1, 1));
     // Asked again when its time is over, it is still that one.
     shop.clock.advance(Duration::from_secs(3600));
     let late = CreateInvoice { expires_at: Some(Timestamp::from_micros(0)), ..request };
-    let found = shop.payments.call(Ctx::domain("cart"), late).await.unwrap();
+    let found = shop.payments.call(RequestContext::internal("cart"), late).await.unwrap();
     assert!(made.contains(&found.id));
 }
 
 #[actix::test]
 async fn lines_that_cannot_be_are_named_and_the_rest_add_up_exactly() {
     let (shop, user) = (Shop::open(), UserId::new());
-    let ask =
-        |lines: Vec<InvoiceLine>| shop.payments.call(Ctx::domain("cart"), CreateInvoice { lines, ..new(user, 0) });
+    let ask = |lines: Vec<InvoiceLine>| {
+        shop.payments.call(RequestContext::internal("cart"), CreateInvoice { lines, ..new(user, 0) })
+    };
     let wrong = async |lines| match ask(lines).await {
-        Err(PaymentsError::Failure(Failure::ValidationFailed { errors })) => {
+        Err(PaymentsError::Common(CommonError::ValidationFailed { errors })) => {
             errors.into_iter().map(|error| (error.field.into_owned(), error.code.into_owned())).collect::<Vec<_>>()
         }
         other => panic!("{other:?}"),
@@ -635,7 +642,7 @@ async fn lines_that_cannot_be_are_named_and_the_rest_add_up_exactly() {
     assert_eq!(wrong(vec![nameless]).await, named("lines.0.description", "required"));
     assert_eq!(ask(vec![line(3, 333), line(2, 1)]).await.unwrap().total, 1001);
     let past = CreateInvoice { expires_at: Some(Timestamp::from_micros(0)), ..new(user, 1) };
-    assert!(shop.payments.call(Ctx::domain("cart"), past).await.is_err());
+    assert!(shop.payments.call(RequestContext::internal("cart"), past).await.is_err());
 }
 
 #[actix::test]
@@ -645,7 +652,7 @@ async fn a_list_shows_ones_own_newest_first_and_loses_nothing_between_pages() {
         shop.invoice(ada, n).await;
         shop.invoice(bob, n).await;
     }
-    let list = async |ctx: Ctx, user_id, status, limit| {
+    let list = async |ctx: RequestContext, user_id, status, limit| {
         let mut page = PageRequest { limit: Some(limit), cursor: None };
         let mut found = Vec::new();
         loop {
@@ -665,7 +672,7 @@ async fn a_list_shows_ones_own_newest_first_and_loses_nothing_between_pages() {
     shop.void(own[2].id).await.unwrap();
     assert_eq!(list(customer(ada), Some(ada), Some(InvoiceStatus::Void), 2).await.len(), 1);
     let foreign = ListInvoices { user_id: Some(bob), ..ListInvoices::default() };
-    assert_eq!(shop.payments.call(customer(ada), foreign).await, Err(Failure::Forbidden.into()));
+    assert_eq!(shop.payments.call(customer(ada), foreign).await, Err(CommonError::Forbidden.into()));
 }
 
 #[actix::test]
@@ -673,9 +680,8 @@ async fn an_order_of_the_past_is_in_the_books_and_told_for_the_statistics_alone(
     let (shop, user) = (Shop::open(), UserId::new());
     let at = Timestamp::parse("2026-01-31T12:00:00Z").unwrap();
     let record = async |status| {
-        let request =
-            RecordPastInvoice { user_id: user, lines: vec![line(2, 50)], currency: Currency::EUR, status, at };
-        shop.payments.call(Ctx::domain("seed"), request).await
+        let request = ImportInvoice { user_id: user, lines: vec![line(2, 50)], currency: Currency::EUR, status, at };
+        shop.payments.call(RequestContext::internal("seed"), request).await
     };
     let paid = record(InvoiceStatus::Paid).await.unwrap();
     assert_eq!((paid.number.as_str(), paid.created_at, paid.paid_at), ("INV-000001", at, Some(at)));
@@ -701,7 +707,7 @@ async fn an_erased_person_leaves_invoices_without_an_address() {
     let mut made = Vec::new();
     for user in [ada, bob] {
         let request = CreateInvoice { email: Some(email.clone()), ..new(user, 1) };
-        made.push(shop.payments.call(Ctx::domain("cart"), request).await.unwrap());
+        made.push(shop.payments.call(RequestContext::internal("cart"), request).await.unwrap());
     }
     shop.tell(&UserErased { user_id: ada, email: Some(email.clone()) }).await;
     assert_eq!(shop.get(made[0].id).await, Invoice { email: None, ..made[0].clone() });
@@ -716,7 +722,7 @@ async fn no_search_grows_with_the_number_of_invoices() {
     use super::store;
     let (shop, user) = (Shop::open(), UserId::new());
     let id = shop.invoice(user, 5).await.id;
-    let wish = Wish::of(&keyed(customer(user), "k"), &GetInvoice { invoice_id: id }).unwrap().unwrap();
+    let wish = IdempotentRequest::of(&keyed(customer(user), "k"), &GetInvoice { invoice_id: id }).unwrap().unwrap();
     let found = plans(&shop.store, move |conn| {
         let now = Timestamp::from_micros(1);
         store::overdue(conn, now, 1).unwrap();

@@ -7,7 +7,7 @@
 //! While this domain is down: the shop sells as ever; the events wait in the outboxes of those who sent them, and
 //! each is counted in its own hour when it arrives, once.
 //!
-//! Figures are kept for ever; actions for `stats.keep_days`. When a user is erased, their actions stay as counts of
+//! Totals are kept for ever; actions for `stats.keep_days`. When a user is erased, their actions stay as counts of
 //! what was done, without who and without data.
 
 mod actor;
@@ -20,15 +20,15 @@ mod tests;
 use std::sync::Arc;
 
 use crate::events::Event;
-use crate::ground::{Ground, Opened};
+use crate::ground::{DomainRuntime, RunningDomain};
 use crate::store::OpenError;
 
 use crate::contract::stats::*;
-pub use actor::Stats;
+pub use actor::StatsActor;
 pub use store::MIGRATIONS;
 
 /// The events of other domains that this one wants to hear of.
-pub const WANTS: &[&str] = &[
+pub const SUBSCRIPTIONS: &[&str] = &[
     crate::contract::users::UserRegistered::NAME,
     crate::contract::users::UserErased::NAME,
     crate::contract::cart::CartStarted::NAME,
@@ -37,8 +37,8 @@ pub const WANTS: &[&str] = &[
 ];
 
 /// Opens the domain.
-pub fn open(ground: &Ground) -> Result<Opened<Stats>, OpenError> {
+pub fn open(ground: &DomainRuntime) -> Result<RunningDomain<StatsActor>, OpenError> {
     let store = ground.store("stats", MIGRATIONS)?;
-    let room = Arc::new(actor::Room { store: store.clone(), settings: Arc::clone(&ground.settings) });
-    Ok(Opened { client: ground.start("stats", move || Stats { room }), store })
+    let state = Arc::new(actor::StatsState { store: store.clone(), settings: Arc::clone(&ground.settings) });
+    Ok(RunningDomain { client: ground.start("stats", move || StatsActor { state }), store })
 }

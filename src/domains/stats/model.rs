@@ -2,10 +2,10 @@
 
 use time::{Date, Month};
 
-use super::{Bucket, Figures, LogAction};
+use super::{Bucket, LogAction, Totals};
 use crate::contract::payments::Invoice;
-use crate::messaging::{Ctx, Failure};
-use crate::types::{Amount, Currency, FieldError, Fields, ProductId, Quantity, Timestamp, UserId};
+use crate::messaging::{CommonError, RequestContext};
+use crate::types::{Amount, Currency, FieldError, ProductId, Quantity, Timestamp, UserId, Validator};
 
 /// The most buckets one summary has: three years of days, six weeks of hours.
 pub const BUCKETS_MAX: usize = 1_100;
@@ -70,14 +70,14 @@ fn midnight(date: Date) -> Timestamp {
 
 /// The buckets of a summary.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Span {
+pub struct BucketRange {
     /// Where each starts, in time order; at least one.
     pub starts: Vec<Timestamp>,
     /// Where the last one ends.
     pub end: Timestamp,
 }
 
-impl Span {
+impl BucketRange {
     /// The buckets that hold every instant from `from` to before `to`.
     pub fn of(bucket: Bucket, from: Timestamp, to: Timestamp) -> Result<Self, FieldError> {
         if from >= to {
@@ -107,8 +107,8 @@ impl Span {
 
     /// Adds each tally to the bucket it falls in.
     #[must_use]
-    pub fn fill(&self, tallies: &[(Timestamp, Tally)]) -> Vec<Tally> {
-        let mut filled = vec![Tally::default(); self.starts.len()];
+    pub fn fill(&self, tallies: &[(Timestamp, Counters)]) -> Vec<Counters> {
+        let mut filled = vec![Counters::default(); self.starts.len()];
         for (at, tally) in tallies {
             let before = self.starts.partition_point(|start| start <= at);
             if let Some(bucket) = before.checked_sub(1).and_then(|index| filled.get_mut(index)) {
@@ -121,7 +121,7 @@ impl Span {
 
 /// What is counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct Counters {
     /// What was paid less what went back, in minor units of the shop's currency.
     pub revenue: Amount,
     /// Paid invoices.
@@ -132,7 +132,7 @@ pub struct Tally {
     pub carts: i64,
 }
 
-impl Tally {
+impl Counters {
     /// Adds another.
     pub fn add(&mut self, other: &Self) {
         self.revenue = self.revenue.saturating_add(other.revenue);
@@ -144,16 +144,16 @@ impl Tally {
     /// The same as it is answered. There can be more orders than carts in a stretch of time, because a cart begun
     /// before it may be paid in it; more than every cart is not said.
     #[must_use]
-    pub fn figures(&self) -> Figures {
+    pub fn figures(&self) -> Totals {
         let conversion = (self.carts > 0).then(|| (self.orders as f64 / self.carts as f64).min(1.0));
         let Self { revenue, orders, sign_ups, carts } = *self;
-        Figures { revenue, orders, sign_ups, carts, conversion }
+        Totals { revenue, orders, sign_ups, carts, conversion }
     }
 }
 
 /// What was sold of one product.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sale {
+pub struct ProductSale {
     /// Of what.
     pub product_id: ProductId,
     /// What it was called on the invoice.
@@ -167,11 +167,11 @@ pub struct Sale {
 /// What an invoice sold of each product. A line whose amount does not fit in an integer is no sale payments would
 /// have made, so it is left out rather than counted wrong.
 #[must_use]
-pub fn sales(invoice: &Invoice) -> Vec<Sale> {
+pub fn sales(invoice: &Invoice) -> Vec<ProductSale> {
     let sale = |line: &crate::contract::payments::InvoiceLine| {
         let revenue = line.quantity.checked_mul(line.unit_price)?;
         let name = line.description.clone();
-        Some(Sale { product_id: line.product_id?, name, quantity: line.quantity, revenue })
+        Some(ProductSale { product_id: line.product_id?, name, quantity: line.quantity, revenue })
     };
     invoice.lines.iter().filter_map(sale).collect()
 }
@@ -183,17 +183,17 @@ pub fn revenue(amount: Amount, currency: Currency, shop: Currency) -> Amount {
 }
 
 /// Whose action it is: the caller's own, unless staff or another domain says whose.
-pub fn doer(ctx: &Ctx, named: Option<UserId>) -> Result<Option<UserId>, Failure> {
+pub fn doer(ctx: &RequestContext, named: Option<UserId>) -> Result<Option<UserId>, CommonError> {
     let own = ctx.identity().map(|identity| identity.user_id);
     if named.is_some() && named != own && !ctx.is_staff() {
-        return Err(Failure::Forbidden);
+        return Err(CommonError::Forbidden);
     }
     Ok(named.or(own))
 }
 
 /// Checks an action from outside; gives its data as JSON text.
-pub fn check(request: &LogAction) -> Result<Option<String>, Failure> {
-    let mut fields = Fields::new();
+pub fn check(request: &LogAction) -> Result<Option<String>, CommonError> {
+    let mut fields = Validator::new();
     let word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | ':');
     if request.action.is_empty() {
         fields.wrong("action", "required", "must not be empty");
@@ -243,9 +243,9 @@ mod tests {
     #[test]
     fn the_end_of_the_calendar_is_an_error_and_no_endless_loop() {
         for bucket in [Bucket::Hour, Bucket::Day, Bucket::Week, Bucket::Month] {
-            assert!(Span::of(bucket, at("0000-01-01"), at("9999-12-31")).is_err());
+            assert!(BucketRange::of(bucket, at("0000-01-01"), at("9999-12-31")).is_err());
         }
-        assert!(Span::of(Bucket::Month, at("9999-12-01"), at("9999-12-31T23:59:59Z")).is_err());
+        assert!(BucketRange::of(Bucket::Month, at("9999-12-01"), at("9999-12-31T23:59:59Z")).is_err());
     }
 
     #[test]

@@ -8,10 +8,10 @@ use diesel::sql_types::{BigInt, Text};
 use diesel::upsert::excluded;
 use diesel_migrations::embed_migrations;
 
-use super::model::{Sale, Tally, day_of, hour_of};
+use super::model::{Counters, ProductSale, day_of, hour_of};
 use super::schema::{action, counter, daily, erased, hourly, product_name, product_sales};
 use super::{Action, Bucket, TopProduct};
-use crate::messaging::Failure;
+use crate::messaging::CommonError;
 use crate::store::query::*;
 use crate::store::{Conn, Migrations, Prepare};
 use crate::types::{ActionId, Amount, ProductId, Quantity, Timestamp, UserId};
@@ -31,7 +31,7 @@ const SERVED: &str = "served";
 pub struct NewAction {
     /// When.
     pub at: Timestamp,
-    /// Which.
+    /// Selection.
     pub id: ActionId,
     /// Who, if known.
     pub user_id: Option<UserId>,
@@ -71,7 +71,7 @@ pub struct Filter {
 }
 
 /// The next lines of the log in time order.
-pub fn actions(conn: &mut Conn, filter: &Filter, limit: i64) -> Result<Vec<Action>, Failure> {
+pub fn actions(conn: &mut Conn, filter: &Filter, limit: i64) -> Result<Vec<Action>, CommonError> {
     type Row = (Timestamp, ActionId, Option<UserId>, String, Option<String>, Option<String>);
     let rows: Vec<Row> = on!(conn, c => {
         let mut query = action::table.into_boxed();
@@ -97,7 +97,7 @@ pub fn actions(conn: &mut Conn, filter: &Filter, limit: i64) -> Result<Vec<Actio
         .map(|(at, id, user_id, action, subject, data)| {
             let data = data.map(|data| serde_json::from_str(&data)).transpose().map_err(|error| {
                 log::error!("the data of action {id} cannot be read: {error}");
-                Failure::Internal
+                CommonError::Internal
             })?;
             Ok(Action { id, at, user_id, action, subject, data })
         })
@@ -127,7 +127,7 @@ pub fn erase_user(conn: &mut Conn, user: UserId) -> QueryResult<()> {
 }
 
 /// Counts something in its hour and its day.
-pub fn count(conn: &mut Conn, at: Timestamp, tally: &Tally) -> QueryResult<()> {
+pub fn count(conn: &mut Conn, at: Timestamp, tally: &Counters) -> QueryResult<()> {
     macro_rules! add_to {
         ($table:ident, $start:expr) => {
             diesel::insert_into($table::table)
@@ -156,7 +156,7 @@ pub fn count(conn: &mut Conn, at: Timestamp, tally: &Tally) -> QueryResult<()> {
 }
 
 /// Counts what was sold of products on the day of `at`.
-pub fn count_sales(conn: &mut Conn, at: Timestamp, sales: &[Sale]) -> QueryResult<()> {
+pub fn count_sales(conn: &mut Conn, at: Timestamp, sales: &[ProductSale]) -> QueryResult<()> {
     for sale in sales {
         diesel::insert_into(product_sales::table)
             .values((
@@ -201,13 +201,13 @@ pub fn tallies(
     bucket: Bucket,
     from: Timestamp,
     to: Timestamp,
-) -> QueryResult<Vec<(Timestamp, Tally)>> {
+) -> QueryResult<Vec<(Timestamp, Counters)>> {
     type Row = (Timestamp, Amount, i64, i64, i64);
     let rows: Vec<Row> = match bucket {
         Bucket::Hour => hourly::table.filter(hourly::start.ge(from)).filter(hourly::start.lt(to)).load(conn)?,
         _ => daily::table.filter(daily::start.ge(from)).filter(daily::start.lt(to)).load(conn)?,
     };
-    let tally = |(at, revenue, orders, sign_ups, carts)| (at, Tally { revenue, orders, sign_ups, carts });
+    let tally = |(at, revenue, orders, sign_ups, carts)| (at, Counters { revenue, orders, sign_ups, carts });
     Ok(rows.into_iter().map(tally).collect())
 }
 

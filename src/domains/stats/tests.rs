@@ -9,13 +9,13 @@ use super::*;
 use crate::contract::cart::CartStarted;
 use crate::contract::payments::{Invoice, InvoiceLine, InvoicePaid, InvoiceRefunded, InvoiceStatus};
 use crate::contract::users::{UserErased, UserRegistered};
-use crate::events::{Deliver, Delivery};
-use crate::messaging::{Caller, Client, Credential, Ctx, Failure, IdempotencyKey, Identity, Role};
+use crate::events::{DeliverEvents, EventEnvelope};
+use crate::messaging::{Caller, Client, CommonError, Credential, IdempotencyKey, Identity, RequestContext, Role};
 use crate::settings::Settings;
 use crate::types::{Amount, ApiKeyId, Clock, Currency, EventId, InvoiceId, PageRequest, ProductId, Timestamp, UserId};
 
 struct Shop {
-    stats: Client<Stats>,
+    stats: Client<StatsActor>,
     clock: Clock,
     settings: Settings,
     dir: TempDir,
@@ -24,7 +24,7 @@ struct Shop {
 fn open_shop() -> Shop {
     let dir = TempDir::new().unwrap();
     let (settings, clock) = (Settings::for_test(dir.path()), Clock::system());
-    let stats = open(&Ground::new(settings.clone(), clock.clone())).unwrap().client;
+    let stats = open(&DomainRuntime::new(settings.clone(), clock.clone())).unwrap().client;
     Shop { stats, clock, settings, dir }
 }
 
@@ -32,25 +32,25 @@ fn at(text: &str) -> Timestamp {
     Timestamp::parse(text).unwrap()
 }
 
-fn staff() -> Ctx {
-    Ctx::domain("test")
+fn staff() -> RequestContext {
+    RequestContext::internal("test")
 }
 
-fn user(user_id: UserId, role: Role) -> Ctx {
+fn user(user_id: UserId, role: Role) -> RequestContext {
     let identity = Identity { user_id, role, credential: Credential::ApiKey(ApiKeyId::new()) };
-    Ctx::new(Caller::User { identity, internal: false }, "r")
+    RequestContext::new(Caller::User { identity, internal: false }, "r")
 }
 
-fn anyone(internal: bool) -> Ctx {
-    Ctx::new(Caller::Anyone { address: "192.0.2.1".into(), internal }, "r")
+fn anyone(internal: bool) -> RequestContext {
+    RequestContext::new(Caller::Anyone { address: "192.0.2.1".into(), internal }, "r")
 }
 
-fn news<E: Event>(when: Timestamp, event: &E) -> Delivery {
+fn news<E: Event>(when: Timestamp, event: &E) -> EventEnvelope {
     let data = serde_json::to_value(event).unwrap();
-    Delivery { id: EventId::new(), name: E::NAME.to_owned(), at: when, data, trace: None }
+    EventEnvelope { id: EventId::new(), name: E::NAME.to_owned(), at: when, data, trace: None }
 }
 
-fn registered(when: &str, role: Role) -> Delivery {
+fn registered(when: &str, role: Role) -> EventEnvelope {
     let event = UserRegistered {
         user_id: UserId::new(),
         email: "ada@example.com".parse().unwrap(),
@@ -83,26 +83,26 @@ fn invoice(when: &str, currency: &str, lines: Vec<InvoiceLine>) -> Invoice {
     }
 }
 
-fn paid(invoice: &Invoice) -> Delivery {
+fn paid(invoice: &Invoice) -> EventEnvelope {
     // Told long after it was paid: it still belongs to its own day.
     news(at("2026-06-01"), &InvoicePaid { invoice: invoice.clone(), hold: None, checkout: None, past: false })
 }
 
-fn refunded(when: &str, invoice: &Invoice, amount: Amount, past: bool) -> Delivery {
+fn refunded(when: &str, invoice: &Invoice, amount: Amount, past: bool) -> EventEnvelope {
     let (invoice, reason) = (invoice.clone(), "requested".to_owned());
     news(at(when), &InvoiceRefunded { invoice, amount, restock: false, lines: Vec::new(), hold: None, reason, past })
 }
 
 impl Shop {
-    async fn tell(&self, events: Vec<Delivery>) {
-        self.stats.call(staff(), Deliver { events }).await.unwrap();
+    async fn tell(&self, events: Vec<EventEnvelope>) {
+        self.stats.call(staff(), DeliverEvents { events }).await.unwrap();
     }
 
-    async fn summary(&self, from: &str, to: &str, bucket: Bucket) -> Result<Summary, Failure> {
-        self.stats.call(staff(), Summarize { from: Some(at(from)), to: Some(at(to)), bucket }).await
+    async fn summary(&self, from: &str, to: &str, bucket: Bucket) -> Result<Summary, CommonError> {
+        self.stats.call(staff(), GetSummary { from: Some(at(from)), to: Some(at(to)), bucket }).await
     }
 
-    async fn log(&self, ctx: Ctx, user_id: Option<UserId>, action: &str) -> Result<(), Failure> {
+    async fn log(&self, ctx: RequestContext, user_id: Option<UserId>, action: &str) -> Result<(), CommonError> {
         let action = action.to_owned();
         self.stats.call(ctx, LogAction { user_id, action, subject: None, data: None }).await
     }
@@ -115,7 +115,7 @@ impl Shop {
 /// The starts of the buckets that are not empty, with revenue, orders, sign-ups and carts.
 fn filled(summary: &Summary) -> Vec<(Timestamp, i64, i64, i64, i64)> {
     let some = summary.buckets.iter().map(|b| {
-        let Figures { revenue, orders, sign_ups, carts, .. } = b.figures;
+        let Totals { revenue, orders, sign_ups, carts, .. } = b.figures;
         (b.start, revenue, orders, sign_ups, carts)
     });
     some.filter(|(_, r, o, s, c)| (*r, *o, *s, *c) != (0, 0, 0, 0)).collect()
@@ -188,7 +188,7 @@ async fn a_refund_of_the_past_is_taken_off_the_day_of_the_sale() {
     shop.tell(vec![paid(&old), refunded("2026-06-01", &old, 500, true)]).await;
     let days = shop.summary("2025-05-05", "2025-05-06", Bucket::Day).await.unwrap();
     assert_eq!(filled(&days), [(at("2025-05-05"), 0, 1, 0, 0)]);
-    assert_eq!(shop.summary("2026-06-01", "2026-06-02", Bucket::Day).await.unwrap().totals, Figures::default());
+    assert_eq!(shop.summary("2026-06-01", "2026-06-02", Bucket::Day).await.unwrap().totals, Totals::default());
 }
 
 #[actix::test]
@@ -216,9 +216,9 @@ async fn the_top_products_are_the_ten_that_brought_most() {
 #[actix::test]
 async fn an_empty_shop_has_empty_buckets_for_the_last_thirty_days() {
     let shop = open_shop();
-    let summary = shop.stats.call(staff(), Summarize::default()).await.unwrap();
+    let summary = shop.stats.call(staff(), GetSummary::default()).await.unwrap();
     assert_eq!(summary.buckets.len(), 31);
-    assert_eq!((summary.totals, summary.top_products.len()), (Figures::default(), 0));
+    assert_eq!((summary.totals, summary.top_products.len()), (Totals::default(), 0));
     let today = summary.buckets.last().unwrap().start;
     assert!(today <= shop.clock.now() && shop.clock.now() < today.plus(Duration::from_secs(86_400)));
 }
@@ -234,14 +234,14 @@ async fn a_span_that_cannot_be_is_refused_by_its_field() {
         ("0001-01-01", "9999-12-31", Bucket::Month, "bucket"),
     ];
     for (from, to, bucket, field) in cases {
-        let Err(Failure::ValidationFailed { errors }) = shop.summary(from, to, bucket).await else {
+        let Err(CommonError::ValidationFailed { errors }) = shop.summary(from, to, bucket).await else {
             panic!("{from} {to} was taken")
         };
         assert_eq!(errors[0].field, field, "{from} {to} {bucket:?}");
     }
     assert_eq!(shop.summary("2026-01-01", "2026-02-15", Bucket::Hour).await.unwrap().buckets.len(), 45 * 24);
-    let refused = shop.stats.call(user(UserId::new(), Role::Customer), Summarize::default()).await;
-    assert_eq!(refused, Err(Failure::Forbidden));
+    let refused = shop.stats.call(user(UserId::new(), Role::Customer), GetSummary::default()).await;
+    assert_eq!(refused, Err(CommonError::Forbidden));
 }
 
 #[actix::test]
@@ -253,8 +253,8 @@ async fn only_staff_may_say_that_somebody_else_did_something() {
     shop.log(user(ada, Role::Admin), Some(bob), "called").await.unwrap();
     shop.log(staff(), Some(bob), "called").await.unwrap();
     shop.log(anyone(true), None, "page:viewed").await.unwrap();
-    assert_eq!(shop.log(user(ada, Role::Customer), Some(bob), "x").await, Err(Failure::Forbidden));
-    assert_eq!(shop.log(anyone(true), Some(bob), "x").await, Err(Failure::Forbidden));
+    assert_eq!(shop.log(user(ada, Role::Customer), Some(bob), "x").await, Err(CommonError::Forbidden));
+    assert_eq!(shop.log(anyone(true), Some(bob), "x").await, Err(CommonError::Forbidden));
     let whose: Vec<_> = shop.actions(ListActions::default()).await.into_iter().map(|a| a.user_id).collect();
     assert_eq!(whose, [Some(ada), Some(ada), Some(bob), Some(bob), None]);
 }
@@ -272,7 +272,7 @@ async fn an_action_that_is_too_much_is_refused_by_its_field() {
         ("data", LogAction { data: Some(json!("d".repeat(4_095))), ..fine.clone() }),
     ];
     for (field, action) in cases {
-        let Err(Failure::ValidationFailed { errors }) = shop.stats.call(staff(), action).await else {
+        let Err(CommonError::ValidationFailed { errors }) = shop.stats.call(staff(), action).await else {
             panic!("a bad {field} was taken")
         };
         assert_eq!(errors[0].field, field);
@@ -316,7 +316,7 @@ async fn the_log_is_read_in_time_order_by_pages_and_filters() {
         2
     );
     for outsider in [anyone(false), user(ada, Role::Admin)] {
-        assert_eq!(shop.stats.call(outsider, ListActions::default()).await, Err(Failure::InternalOnly));
+        assert_eq!(shop.stats.call(outsider, ListActions::default()).await, Err(CommonError::InternalOnly));
     }
 }
 
@@ -361,36 +361,36 @@ async fn old_actions_are_forgotten_and_the_figures_stay() {
     let dir = TempDir::new().unwrap();
     let (mut settings, clock) = (Settings::for_test(dir.path()), Clock::system());
     settings.stats.keep_days = 2;
-    let ground = Ground::new(settings, clock.clone());
+    let ground = DomainRuntime::new(settings, clock.clone());
     let store = ground.store("stats", store::MIGRATIONS).unwrap();
-    let room = Arc::new(actor::Room { store, settings: Arc::clone(&ground.settings) });
-    let own = Arc::clone(&room);
-    let stats = ground.start("stats", move || Stats { room: own });
+    let state = Arc::new(actor::StatsState { store, settings: Arc::clone(&ground.settings) });
+    let own = Arc::clone(&state);
+    let stats = ground.start("stats", move || StatsActor { state: own });
     let log = async |action: &str| {
         let action = LogAction { user_id: None, action: action.into(), subject: None, data: None };
         stats.call(staff(), action).await.unwrap();
     };
-    stats.call(staff(), Deliver { events: vec![registered("2020-01-01", Role::Customer)] }).await.unwrap();
+    stats.call(staff(), DeliverEvents { events: vec![registered("2020-01-01", Role::Customer)] }).await.unwrap();
     log("old").await;
     clock.advance(Duration::from_secs(2 * 86_400 + 1));
     log("new").await;
-    room.purge().await.unwrap();
+    state.purge().await.unwrap();
     let left = stats.call(staff(), ListActions::default()).await.unwrap().items;
     assert_eq!(left.iter().map(|a| a.action.as_str()).collect::<Vec<_>>(), ["new"]);
-    let year = Summarize { from: Some(at("2020-01-01")), to: Some(at("2020-12-31")), bucket: Bucket::Month };
+    let year = GetSummary { from: Some(at("2020-01-01")), to: Some(at("2020-12-31")), bucket: Bucket::Month };
     assert_eq!(stats.call(staff(), year).await.unwrap().totals.sign_ups, 1);
 }
 
 #[actix::test]
 async fn the_count_of_requests_survives_a_restart() {
     let shop = open_shop();
-    assert_eq!(shop.stats.call(staff(), GetServed {}).await, Ok(0));
-    assert_eq!(shop.stats.call(staff(), AddServed { count: 5 }).await, Ok(5));
-    assert_eq!(shop.stats.call(staff(), AddServed { count: 7 }).await, Ok(12));
-    assert!(shop.stats.call(staff(), AddServed { count: -1 }).await.is_err());
-    assert_eq!(shop.stats.call(anyone(true), AddServed { count: 1 }).await, Err(Failure::Forbidden));
-    let again = open(&Ground::new(shop.settings.clone(), Clock::system())).unwrap().client;
-    assert_eq!(again.call(staff(), GetServed {}).await, Ok(12));
+    assert_eq!(shop.stats.call(staff(), GetServedRequests {}).await, Ok(0));
+    assert_eq!(shop.stats.call(staff(), AddServedRequests { count: 5 }).await, Ok(5));
+    assert_eq!(shop.stats.call(staff(), AddServedRequests { count: 7 }).await, Ok(12));
+    assert!(shop.stats.call(staff(), AddServedRequests { count: -1 }).await.is_err());
+    assert_eq!(shop.stats.call(anyone(true), AddServedRequests { count: 1 }).await, Err(CommonError::Forbidden));
+    let again = open(&DomainRuntime::new(shop.settings.clone(), Clock::system())).unwrap().client;
+    assert_eq!(again.call(staff(), GetServedRequests {}).await, Ok(12));
     drop(shop.dir);
 }
 

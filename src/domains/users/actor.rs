@@ -7,60 +7,60 @@ use actix::{Actor, Context, Supervised};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::known::{Known, Uses};
-use super::model::{self, Link};
-use super::passwords::{Passwords, Turn};
+use super::known::{KeyUsage, TokenCache};
+use super::model::{self, EmailLinkKind};
+use super::passwords::{HashPermit, Passwords};
 use super::store::{self, Account};
 use super::tokens::{Purpose, Tokens};
 use super::*;
-use crate::events::Deliver;
-use crate::ground::{now_and_every, now_and_every_anywhere};
-use crate::messaging::{Credential, Ctx, Failure, Identity, Request, Role};
+use crate::events::DeliverEvents;
+use crate::ground::{spawn_interval, spawn_leader_interval};
+use crate::messaging::{CommonError, Credential, Identity, Request, RequestContext, Role};
 use crate::settings;
-use crate::store::{Audit, Audited, Conn, Store, Touch, Tx};
-use crate::types::{ApiKeyId, EmailAddress, FieldError, Fields, Page, SessionId, Timestamp, UserId, fresh};
+use crate::store::{CheckInvariants, Conn, InvariantReport, LockSet, Store, Tx};
+use crate::types::{ApiKeyId, EmailAddress, FieldError, Page, SessionId, Timestamp, UserId, Validator, fresh};
 
 /// How often the uses of API keys are written.
-const WRITE_USES_EVERY: Duration = Duration::from_secs(30);
-/// Uses written in one transaction.
-const USES_BATCH: usize = 500;
+const KEY_USE_FLUSH_INTERVAL: Duration = Duration::from_secs(30);
+/// KeyUsage written in one transaction.
+const KEY_USE_BATCH: usize = 500;
 /// How often sessions and links that have ended are deleted.
-const PURGE_EVERY: Duration = Duration::from_secs(600);
+const PURGE_INTERVAL: Duration = Duration::from_secs(600);
 /// How many of each go in one transaction, and how many transactions one purge takes at most.
 const PURGE_BATCH: i64 = 500;
 const PURGE_ROUNDS: usize = 1_000;
 
 /// What all handlers share.
-pub struct Room {
+pub struct UsersState {
     pub(super) store: Store,
-    pub(super) uses: Uses,
+    pub(super) uses: KeyUsage,
     tokens: Tokens,
     passwords: Passwords,
-    pub(super) known: Known,
+    pub(super) known: TokenCache,
     /// How long a sign-in lasts.
     session: Duration,
 }
 
-impl Room {
-    pub fn new(store: Store, secret: &[u8], settings: &settings::Users) -> Self {
+impl UsersState {
+    pub fn new(store: Store, secret: &[u8], settings: &settings::UsersSettings) -> Self {
         Self {
-            uses: Uses::default(),
+            uses: KeyUsage::default(),
             tokens: Tokens::new(secret),
             passwords: Passwords::new(settings.hashers),
-            known: Known::new(store.memory()),
+            known: TokenCache::new(store.cache_lease()),
             store,
             session: settings.session,
         }
     }
 
     /// The sign-in as its holder sees it.
-    fn signed_in(&self, begun: Begun) -> SignedIn {
+    fn signed_in(&self, begun: SessionRecord) -> SignedIn {
         let token = self.tokens.show(Purpose::Session, begun.session_id.uuid());
         SignedIn { token, expires_at: begun.expires_at, user: begun.user }
     }
 
     /// The key as its owner sees it.
-    fn api_key(&self, key: store::Key) -> ApiKey {
+    fn api_key(&self, key: store::ApiKeyRow) -> ApiKey {
         let last_used_at = self.uses.unwritten(key.id).max(key.last_used_at);
         let prefix = self.tokens.beginning(key.id);
         ApiKey { id: key.id, name: key.name, prefix, created_at: key.created_at, last_used_at }
@@ -68,38 +68,44 @@ impl Room {
 
     /// Whether the password of a repeated request is the one it came with first, which is the account's. It cannot be
     /// part of the request's fingerprint: a fast hash of a password must not lie in the database.
-    async fn check_repeated(&self, ctx: &Ctx, turn: &Turn<'_>, user: UserId, password: &str) -> Result<(), UsersError> {
+    async fn check_repeated(
+        &self,
+        ctx: &RequestContext,
+        turn: &HashPermit<'_>,
+        user: UserId,
+        password: &str,
+    ) -> Result<(), UsersError> {
         let account = self.store.read(move |conn| Ok::<_, UsersError>(store::by_id(conn, user)?)).await?;
         let hash = account.and_then(|account| account.password_hash);
         if turn.verify(ctx, password, hash.as_deref()).await? {
             Ok(())
         } else {
-            Err(Failure::IdempotencyKeyReused.into())
+            Err(CommonError::IdempotencyKeyReused.into())
         }
     }
 }
 
 /// The actor of this domain.
-pub struct Users {
-    pub(super) room: Arc<Room>,
+pub struct UsersActor {
+    pub(super) state: Arc<UsersState>,
 }
 
-impl Actor for Users {
+impl Actor for UsersActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        now_and_every(ctx, &self.room.store, &self.room, PURGE_EVERY, purge);
-        now_and_every_anywhere(ctx, &self.room.store, &self.room, WRITE_USES_EVERY, write_uses);
+        spawn_leader_interval(ctx, &self.state.store, &self.state, PURGE_INTERVAL, purge);
+        spawn_interval(ctx, &self.state.store, &self.state, KEY_USE_FLUSH_INTERVAL, write_uses);
     }
 }
 
-impl Supervised for Users {
+impl Supervised for UsersActor {
     fn restarting(&mut self, _: &mut Self::Context) {
-        self.room.known.forget_all();
+        self.state.known.forget_all();
     }
 }
 
-crate::answers! { Users;
+crate::handlers! { UsersActor;
     Register => register,
     CreateGuest => create_guest,
     SignIn => sign_in,
@@ -116,14 +122,14 @@ crate::answers! { Users;
     CreateApiKey => create_api_key,
     DeleteApiKey => delete_api_key,
     CreateUser => create_user,
-    Deliver => deliver,
-    Audit => audit,
-    WhoExists => who_exists,
+    DeliverEvents => on_events,
+    CheckInvariants => audit,
+    FilterExistingUsers => who_exists,
 }
 
 /// A session that was begun: what is kept of it under an idempotency key, so ids and no token.
 #[derive(Serialize, Deserialize)]
-struct Begun {
+struct SessionRecord {
     session_id: SessionId,
     expires_at: Timestamp,
     user: User,
@@ -133,25 +139,25 @@ struct Begun {
 }
 
 /// The same request without the mark of being replayed, for a look that may still end in a refusal.
-fn aside(ctx: &Ctx) -> Ctx {
-    let mut aside = Ctx::new(ctx.caller.clone(), Arc::clone(&ctx.request_id));
+fn aside(ctx: &RequestContext) -> RequestContext {
+    let mut aside = RequestContext::new(ctx.caller.clone(), Arc::clone(&ctx.request_id));
     aside.key.clone_from(&ctx.key);
     aside.deadline = ctx.deadline;
     aside
 }
 
 /// The user who asks, where only users may.
-fn asker(ctx: &Ctx) -> Result<Identity, Failure> {
-    ctx.identity().copied().ok_or(Failure::Unauthenticated)
+fn asker(ctx: &RequestContext) -> Result<Identity, CommonError> {
+    ctx.identity().copied().ok_or(CommonError::Unauthenticated)
 }
 
-fn begin_session(tx: &mut Tx<'_>, account: &Account, lifetime: Duration) -> Result<Begun, UsersError> {
+fn begin_session(tx: &mut Tx<'_>, account: &Account, lifetime: Duration) -> Result<SessionRecord, UsersError> {
     let (session_id, expires_at) = (SessionId::new(), tx.now.plus(lifetime));
     let ended = store::begin_session(tx.conn, session_id, account.id, tx.now, expires_at)?;
     for session in &ended {
         tx.emit(&AccessChanged { user_id: account.id, session_id: Some(*session) })?;
     }
-    Ok(Begun { session_id, expires_at, user: account.user(), ended })
+    Ok(SessionRecord { session_id, expires_at, user: account.user(), ended })
 }
 
 fn announce_registered(tx: &mut Tx<'_>, account: &Account, email: &EmailAddress) -> Result<(), UsersError> {
@@ -168,22 +174,22 @@ fn announce_registered(tx: &mut Tx<'_>, account: &Account, email: &EmailAddress)
 /// Has a mail sent that proves the address.
 fn ask_to_verify(tx: &mut Tx<'_>, tokens: &Tokens, account: &Account, email: &EmailAddress) -> Result<(), UsersError> {
     let id = fresh();
-    store::insert_link(tx.conn, id, Link::Verify, account.id, email, tx.now)?;
+    store::insert_link(tx.conn, id, EmailLinkKind::Verify, account.id, email, tx.now)?;
     tx.emit(&EmailVerificationRequested {
         user_id: account.id,
         email: email.clone(),
         name: account.name.clone(),
-        token: tokens.show(Purpose::Link(Link::Verify), id),
+        token: tokens.show(Purpose::EmailLink(EmailLinkKind::Verify), id),
     })?;
     Ok(())
 }
 
-async fn register(room: Arc<Room>, ctx: Ctx, request: Register) -> Result<User, UsersError> {
+async fn register(state: Arc<UsersState>, ctx: RequestContext, request: Register) -> Result<User, UsersError> {
     let (email, name) = model::newcomer(&request.email, &request.password, &request.name)?;
     let bare = Register { email: email.to_string(), password: String::new(), name: name.clone() };
     let guest = ctx.identity().filter(|who| who.role == Role::Guest).map(|who| who.user_id);
-    let desk = Arc::clone(&room);
-    let user = enrol(&room, &ctx, bare, &request.password, move |tx, hash| {
+    let desk = Arc::clone(&state);
+    let user = enrol(&state, &ctx, bare, &request.password, move |tx, hash| {
         let now = tx.now;
         let guest = match guest {
             // Its token outlived it.
@@ -215,19 +221,19 @@ async fn register(room: Arc<Room>, ctx: Ctx, request: Register) -> Result<User, 
     })
     .await;
     if let Some(guest) = guest {
-        room.known.forget_user(guest);
+        state.known.forget_user(guest);
     }
     user
 }
 
-async fn create_user(room: Arc<Room>, ctx: Ctx, request: CreateUser) -> Result<User, UsersError> {
+async fn create_user(state: Arc<UsersState>, ctx: RequestContext, request: CreateUser) -> Result<User, UsersError> {
     let (email, name) = model::newcomer(&request.email, &request.password, &request.name)?;
     if request.role == Role::Guest {
         return Err(FieldError::new("role", "invalid", "must be customer or admin").into());
     }
     let (role, created_at) = (request.role, request.created_at);
     let bare = CreateUser { email: email.to_string(), password: String::new(), name: name.clone(), role, created_at };
-    enrol(&room, &ctx, bare, &request.password, move |tx, hash| {
+    enrol(&state, &ctx, bare, &request.password, move |tx, hash| {
         let account = Account {
             id: UserId::new(),
             email: Some(email.clone()),
@@ -247,33 +253,37 @@ async fn create_user(room: Arc<Room>, ctx: Ctx, request: CreateUser) -> Result<U
 
 /// Makes an account by `job`, which gets the password's hash, once: `bare` is the request without its password.
 async fn enrol<R: Request>(
-    room: &Room,
-    ctx: &Ctx,
+    state: &UsersState,
+    ctx: &RequestContext,
     bare: R,
     password: &str,
     job: impl FnOnce(&mut Tx<'_>, String) -> Result<User, UsersError> + Send + 'static,
 ) -> Result<User, UsersError> {
-    let turn = room.passwords.enter()?;
+    let turn = state.passwords.enter()?;
     let aside = aside(ctx);
-    let user = match room.store.recall::<_, User, UsersError>(&aside, &bare).await? {
+    let user = match state.store.find_response::<_, User, UsersError>(&aside, &bare).await? {
         Some(user) => user,
         None => {
             let hash = turn.hash(ctx, password).await?;
-            room.store.write_once(&aside, &bare, move |tx| job(tx, hash)).await?
+            state.store.write_idempotent(&aside, &bare, move |tx| job(tx, hash)).await?
         }
     };
     if aside.is_replayed() {
-        room.check_repeated(ctx, &turn, user.id, password).await?;
+        state.check_repeated(ctx, &turn, user.id, password).await?;
         ctx.mark_replayed();
     }
     Ok(user)
 }
 
-async fn create_guest(room: Arc<Room>, ctx: Ctx, request: CreateGuest) -> Result<SignedIn, UsersError> {
-    let lifetime = room.session;
-    let begun = room
+async fn create_guest(
+    state: Arc<UsersState>,
+    ctx: RequestContext,
+    request: CreateGuest,
+) -> Result<SignedIn, UsersError> {
+    let lifetime = state.session;
+    let begun = state
         .store
-        .write_once_on(Touch::nothing(), &ctx, &request, move |tx| {
+        .write_idempotent_locked(LockSet::none(), &ctx, &request, move |tx| {
             let guest = Account {
                 id: UserId::new(),
                 email: None,
@@ -288,16 +298,16 @@ async fn create_guest(room: Arc<Room>, ctx: Ctx, request: CreateGuest) -> Result
             begin_session(tx, &guest, lifetime)
         })
         .await?;
-    Ok(room.signed_in(begun))
+    Ok(state.signed_in(begun))
 }
 
-async fn sign_in(room: Arc<Room>, ctx: Ctx, request: SignIn) -> Result<SignedIn, UsersError> {
-    let turn = room.passwords.enter()?;
+async fn sign_in(state: Arc<UsersState>, ctx: RequestContext, request: SignIn) -> Result<SignedIn, UsersError> {
+    let turn = state.passwords.enter()?;
     // What cannot be an address is an unknown one; what is too long for a password is a wrong one.
     let email: Option<EmailAddress> = request.email.parse().ok();
     let password = if request.password.chars().count() > *model::PASSWORD.end() { "" } else { &request.password };
     let account = match email.clone() {
-        Some(email) => room.store.read(move |conn| Ok::<_, UsersError>(store::by_email(conn, &email)?)).await?,
+        Some(email) => state.store.read(move |conn| Ok::<_, UsersError>(store::by_email(conn, &email)?)).await?,
         None => None,
     };
     let hash = account.as_ref().and_then(|account| account.password_hash.clone());
@@ -306,11 +316,11 @@ async fn sign_in(room: Arc<Room>, ctx: Ctx, request: SignIn) -> Result<SignedIn,
     let (Some(account), Some(email), true) = (account, email, is_right) else {
         return Err(UsersError::BadCredentials);
     };
-    let (user_id, lifetime) = (account.id, room.session);
+    let (user_id, lifetime) = (account.id, state.session);
     let bare = SignIn { email: email.to_string(), password: String::new() };
-    let begun = room
+    let begun = state
         .store
-        .write_once_on(Touch::only("user", user_id), &ctx, &bare, move |tx| {
+        .write_idempotent_locked(LockSet::key("user", user_id), &ctx, &bare, move |tx| {
             // The password may have changed since it was looked at: then this sign-in comes too late.
             let account = store::by_id(tx.conn, user_id)?
                 .filter(|account| account.password_hash == hash)
@@ -319,47 +329,51 @@ async fn sign_in(room: Arc<Room>, ctx: Ctx, request: SignIn) -> Result<SignedIn,
         })
         .await?;
     for session in &begun.ended {
-        room.known.forget(&Credential::Session(*session));
+        state.known.forget(&Credential::Session(*session));
     }
-    Ok(room.signed_in(begun))
+    Ok(state.signed_in(begun))
 }
 
-async fn sign_out(room: Arc<Room>, ctx: Ctx, request: SignOut) -> Result<(), UsersError> {
+async fn sign_out(state: Arc<UsersState>, ctx: RequestContext, request: SignOut) -> Result<(), UsersError> {
     let who = asker(&ctx)?;
     let Credential::Session(session_id) = who.credential else {
         // A key is no sign-in; its owner deletes it.
-        return Err(Failure::Forbidden.into());
+        return Err(CommonError::Forbidden.into());
     };
-    let done = room
+    let done = state
         .store
-        .write_once(&ctx, &request, move |tx| {
+        .write_idempotent(&ctx, &request, move |tx| {
             if store::end_session(tx.conn, session_id)? {
                 tx.emit(&AccessChanged { user_id: who.user_id, session_id: Some(session_id) })?;
             }
             Ok(())
         })
         .await;
-    room.known.forget(&who.credential);
+    state.known.forget(&who.credential);
     done
 }
 
-async fn authenticate(room: Arc<Room>, _: Ctx, request: Authenticate) -> Result<Authenticated, UsersError> {
-    let credential = room.tokens.credential(&request.token).ok_or(UsersError::InvalidToken)?;
-    let answer = match room.known.get(&credential) {
+async fn authenticate(
+    state: Arc<UsersState>,
+    _: RequestContext,
+    request: Authenticate,
+) -> Result<Authenticated, UsersError> {
+    let credential = state.tokens.credential(&request.token).ok_or(UsersError::InvalidToken)?;
+    let answer = match state.known.get(&credential) {
         Some(answer) => answer,
-        None => look_up(&room, credential).await?,
+        None => look_up(&state, credential).await?,
     };
-    let now = room.store.now();
+    let now = state.store.now();
     let found = answer.filter(|found| found.expires_at.is_none_or(|end| end > now)).ok_or(UsersError::InvalidToken)?;
     if let Credential::ApiKey(key) = credential {
-        room.uses.note(key, now);
+        state.uses.note(key, now);
     }
     Ok(found)
 }
 
-async fn look_up(room: &Room, credential: Credential) -> Result<Option<Authenticated>, UsersError> {
-    let mark = room.known.mark();
-    let answer = room
+async fn look_up(state: &UsersState, credential: Credential) -> Result<Option<Authenticated>, UsersError> {
+    let mark = state.known.mark();
+    let answer = state
         .store
         .read(move |conn| {
             let holder = match credential {
@@ -375,12 +389,12 @@ async fn look_up(room: &Room, credential: Credential) -> Result<Option<Authentic
             Ok::<_, UsersError>(holder.map(known))
         })
         .await?;
-    room.known.learn(mark, credential, answer);
+    state.known.learn(mark, credential, answer);
     Ok(answer)
 }
 
-async fn get_user(room: Arc<Room>, _: Ctx, request: GetUser) -> Result<User, UsersError> {
-    let found = room.store.read(move |conn| Ok::<_, UsersError>(store::by_id(conn, request.user_id)?)).await?;
+async fn get_user(state: Arc<UsersState>, _: RequestContext, request: GetUser) -> Result<User, UsersError> {
+    let found = state.store.read(move |conn| Ok::<_, UsersError>(store::by_id(conn, request.user_id)?)).await?;
     found.map(|account| account.user()).ok_or(UsersError::UserNotFound)
 }
 
@@ -395,7 +409,7 @@ fn wrong_password_so_far(is_given: bool) -> UsersError {
 }
 
 /// An update as the write needs it.
-struct Change {
+struct UserUpdate {
     user_id: UserId,
     name: Option<String>,
     email: Option<EmailAddress>,
@@ -414,8 +428,8 @@ struct Change {
     keeps: Option<SessionId>,
 }
 
-async fn update_user(room: Arc<Room>, ctx: Ctx, request: UpdateUser) -> Result<User, UsersError> {
-    let mut fields = Fields::new();
+async fn update_user(state: Arc<UsersState>, ctx: RequestContext, request: UpdateUser) -> Result<User, UsersError> {
+    let mut fields = Validator::new();
     let name = request.name.as_ref().map(|name| model::name(&mut fields, name));
     let email = request.email.as_ref().and_then(|email| fields.email("email", email));
     if let Some(password) = &request.password {
@@ -432,7 +446,7 @@ async fn update_user(room: Arc<Room>, ctx: Ctx, request: UpdateUser) -> Result<U
         role: request.role,
     };
     let own = ctx.identity().filter(|who| who.user_id == user_id);
-    let mut change = Change {
+    let mut change = UserUpdate {
         user_id,
         name,
         email,
@@ -452,15 +466,15 @@ async fn update_user(room: Arc<Room>, ctx: Ctx, request: UpdateUser) -> Result<U
     let changes_access = request.password.is_some() || request.role.is_some();
     let turn = match (&request.password, current) {
         (None, None) => None,
-        _ => Some(room.passwords.enter()?),
+        _ => Some(state.passwords.enter()?),
     };
     let aside = aside(&ctx);
-    let mut user = room.store.recall::<_, User, UsersError>(&aside, &bare).await?;
+    let mut user = state.store.find_response::<_, User, UsersError>(&aside, &bare).await?;
     if let (None, Some(turn)) = (&user, &turn) {
-        match prove(&room, &ctx, turn, user_id, current).await {
+        match prove(&state, &ctx, turn, user_id, current).await {
             Ok(proven) => change.proven = proven,
             // Perhaps it was, until the same request, sent twice, changed it a moment ago.
-            Err(error) => match room.store.recall::<_, User, UsersError>(&aside, &bare).await? {
+            Err(error) => match state.store.find_response::<_, User, UsersError>(&aside, &bare).await? {
                 Some(before) => user = Some(before),
                 None => return Err(error),
             },
@@ -472,17 +486,17 @@ async fn update_user(room: Arc<Room>, ctx: Ctx, request: UpdateUser) -> Result<U
     let user = match user {
         Some(user) => user,
         None => {
-            let desk = Arc::clone(&room);
-            let done = room.store.write_once(&aside, &bare, move |tx| apply(tx, &desk.tokens, change)).await;
+            let desk = Arc::clone(&state);
+            let done = state.store.write_idempotent(&aside, &bare, move |tx| apply(tx, &desk.tokens, change)).await;
             if changes_access {
-                room.known.forget_user(user_id);
+                state.known.forget_user(user_id);
             }
             done?
         }
     };
     if aside.is_replayed() {
         if let (Some(turn), Some(password)) = (&turn, &request.password) {
-            room.check_repeated(&ctx, turn, user_id, password).await?;
+            state.check_repeated(&ctx, turn, user_id, password).await?;
         }
         ctx.mark_replayed();
     }
@@ -491,20 +505,20 @@ async fn update_user(room: Arc<Room>, ctx: Ctx, request: UpdateUser) -> Result<U
 
 /// The hash that the password so far fits, when one is given.
 async fn prove(
-    room: &Room,
-    ctx: &Ctx,
-    turn: &Turn<'_>,
+    state: &UsersState,
+    ctx: &RequestContext,
+    turn: &HashPermit<'_>,
     user_id: UserId,
     current: Option<&str>,
 ) -> Result<Option<String>, UsersError> {
     let Some(current) = current else { return Ok(None) };
-    let account = room.store.read(move |conn| Ok::<_, UsersError>(store::by_id(conn, user_id)?)).await?;
+    let account = state.store.read(move |conn| Ok::<_, UsersError>(store::by_id(conn, user_id)?)).await?;
     let hash = account.ok_or(UsersError::UserNotFound)?.password_hash;
     if turn.verify(ctx, current, hash.as_deref()).await? { Ok(hash) } else { Err(wrong_password_so_far(true)) }
 }
 
 /// Writes an update, or says why it cannot be.
-fn apply(tx: &mut Tx<'_>, tokens: &Tokens, change: Change) -> Result<User, UsersError> {
+fn apply(tx: &mut Tx<'_>, tokens: &Tokens, change: UserUpdate) -> Result<User, UsersError> {
     let before = store::by_id(tx.conn, change.user_id)?.ok_or(UsersError::UserNotFound)?;
     let mut after = before.clone();
     if let Some(name) = change.name {
@@ -516,7 +530,7 @@ fn apply(tx: &mut Tx<'_>, tokens: &Tokens, change: Change) -> Result<User, Users
     }
     if let Some(role) = change.role.filter(|role| *role != before.role) {
         if !change.by_staff {
-            return Err(Failure::Forbidden.into());
+            return Err(CommonError::Forbidden.into());
         }
         model::check_role(before.role, role)?;
         if before.role == Role::Admin && !store::has_another_admin(tx.conn, before.id)? {
@@ -552,7 +566,7 @@ fn apply(tx: &mut Tx<'_>, tokens: &Tokens, change: Change) -> Result<User, Users
     }
     if new_email.is_some() || has_new_password {
         // Whoever reads the old mailbox, or asked before, must not be let in by it.
-        store::use_links(tx.conn, after.id, Link::Reset, tx.now)?;
+        store::use_links(tx.conn, after.id, EmailLinkKind::Reset, tx.now)?;
     }
     if has_new_password {
         store::end_sessions(tx.conn, after.id, change.keeps)?;
@@ -563,11 +577,11 @@ fn apply(tx: &mut Tx<'_>, tokens: &Tokens, change: Change) -> Result<User, Users
     Ok(after.user())
 }
 
-async fn delete_user(room: Arc<Room>, ctx: Ctx, request: DeleteUser) -> Result<(), UsersError> {
+async fn delete_user(state: Arc<UsersState>, ctx: RequestContext, request: DeleteUser) -> Result<(), UsersError> {
     let user_id = request.user_id;
-    let done = room
+    let done = state
         .store
-        .write_once(&ctx, &request, move |tx| {
+        .write_idempotent(&ctx, &request, move |tx| {
             let account = store::by_id(tx.conn, user_id)?.ok_or(UsersError::UserNotFound)?;
             if account.role == Role::Admin && !store::has_another_admin(tx.conn, user_id)? {
                 return Err(UsersError::LastAdmin);
@@ -579,34 +593,39 @@ async fn delete_user(room: Arc<Room>, ctx: Ctx, request: DeleteUser) -> Result<(
             Ok(())
         })
         .await;
-    room.known.forget_user(user_id);
+    state.known.forget_user(user_id);
     done
 }
 
-async fn list_users(room: Arc<Room>, _: Ctx, request: ListUsers) -> Result<Page<User>, UsersError> {
+async fn list_users(state: Arc<UsersState>, _: RequestContext, request: ListUsers) -> Result<Page<User>, UsersError> {
     let (limit, after) = (request.page.limit()?, request.page.after::<(i64, UserId)>()?);
     let pattern = request.q.as_deref().map(model::pattern).transpose()?.flatten();
-    let rows = room
+    let rows = state
         .store
         .read(move |conn| Ok::<_, UsersError>(store::list(conn, pattern.as_deref(), after, limit + 1)?))
         .await?;
     Ok(Page::cut(rows, limit, |row| (row.created_at.micros(), row.id)).map(|row| row.user()))
 }
 
-async fn forgot_password(room: Arc<Room>, ctx: Ctx, request: ForgotPassword) -> Result<(), UsersError> {
+async fn forgot_password(
+    state: Arc<UsersState>,
+    ctx: RequestContext,
+    request: ForgotPassword,
+) -> Result<(), UsersError> {
     // What cannot be an address is an unknown one, and about those nothing is said.
     let Ok(email) = request.email.parse::<EmailAddress>() else { return Ok(()) };
-    let desk = Arc::clone(&room);
-    room.store
-        .write_once(&ctx, &request, move |tx| {
+    let desk = Arc::clone(&state);
+    state
+        .store
+        .write_idempotent(&ctx, &request, move |tx| {
             let Some(account) = store::by_email(tx.conn, &email)? else { return Ok(()) };
-            let since = tx.now.minus(Link::Reset.lifetime());
-            if store::count_links(tx.conn, account.id, Link::Reset, since)? >= model::RESETS_MAX {
+            let since = tx.now.minus(EmailLinkKind::Reset.lifetime());
+            if store::count_links(tx.conn, account.id, EmailLinkKind::Reset, since)? >= model::RESETS_MAX {
                 return Ok(());
             }
             let id = fresh();
-            store::insert_link(tx.conn, id, Link::Reset, account.id, &email, tx.now)?;
-            let token = desk.tokens.show(Purpose::Link(Link::Reset), id);
+            store::insert_link(tx.conn, id, EmailLinkKind::Reset, account.id, &email, tx.now)?;
+            let token = desk.tokens.show(Purpose::EmailLink(EmailLinkKind::Reset), id);
             tx.emit(&PasswordResetRequested { user_id: account.id, email, name: account.name, token })?;
             Ok(())
         })
@@ -614,34 +633,35 @@ async fn forgot_password(room: Arc<Room>, ctx: Ctx, request: ForgotPassword) -> 
 }
 
 /// The account that a link still opens: unused, not too old, and mailed to the address the account has.
-fn opened_by(conn: &mut Conn, id: Uuid, purpose: Link, now: Timestamp) -> Result<Account, UsersError> {
+fn opened_by(conn: &mut Conn, id: Uuid, purpose: EmailLinkKind, now: Timestamp) -> Result<Account, UsersError> {
     let link = store::find_link(conn, id, purpose)?.ok_or(UsersError::InvalidLink)?;
     let account = store::by_id(conn, link.user_id)?.ok_or(UsersError::InvalidLink)?;
     let is_good = link.used_at.is_none() && link.expires_at > now && account.email.as_ref() == Some(&link.email);
     if is_good { Ok(account) } else { Err(UsersError::InvalidLink) }
 }
 
-async fn reset_password(room: Arc<Room>, ctx: Ctx, request: ResetPassword) -> Result<(), UsersError> {
-    let mut fields = Fields::new();
+async fn reset_password(state: Arc<UsersState>, ctx: RequestContext, request: ResetPassword) -> Result<(), UsersError> {
+    let mut fields = Validator::new();
     model::check_password(&mut fields, "password", &request.password);
     fields.done()?;
-    let purpose = Link::Reset;
-    let id = room.tokens.read(Purpose::Link(purpose), &request.token).ok_or(UsersError::InvalidLink)?;
+    let purpose = EmailLinkKind::Reset;
+    let id = state.tokens.read(Purpose::EmailLink(purpose), &request.token).ok_or(UsersError::InvalidLink)?;
     let bare = ResetPassword { token: id.to_string(), password: String::new() };
-    let turn = room.passwords.enter()?;
+    let turn = state.passwords.enter()?;
     let aside = aside(&ctx);
-    let user_id = match room.store.recall::<_, UserId, UsersError>(&aside, &bare).await? {
+    let user_id = match state.store.find_response::<_, UserId, UsersError>(&aside, &bare).await? {
         Some(user_id) => user_id,
         None => {
-            let now = room.store.now();
+            let now = state.store.now();
             // Without a key a spent link costs no hashing; with one, the same request may just have spent it, and the
             // write below knows.
             if ctx.key.is_none() {
-                room.store.read(move |conn| opened_by(conn, id, purpose, now).map(drop)).await?;
+                state.store.read(move |conn| opened_by(conn, id, purpose, now).map(drop)).await?;
             }
             let hash = turn.hash(&ctx, &request.password).await?;
-            room.store
-                .write_once(&aside, &bare, move |tx| {
+            state
+                .store
+                .write_idempotent(&aside, &bare, move |tx| {
                     let mut account = opened_by(tx.conn, id, purpose, tx.now)?;
                     account.password_hash = Some(hash);
                     account.updated_at = tx.now;
@@ -655,19 +675,20 @@ async fn reset_password(room: Arc<Room>, ctx: Ctx, request: ResetPassword) -> Re
         }
     };
     if aside.is_replayed() {
-        room.check_repeated(&ctx, &turn, user_id, &request.password).await?;
+        state.check_repeated(&ctx, &turn, user_id, &request.password).await?;
         ctx.mark_replayed();
     }
-    room.known.forget_user(user_id);
+    state.known.forget_user(user_id);
     Ok(())
 }
 
-async fn verify_email(room: Arc<Room>, ctx: Ctx, request: VerifyEmail) -> Result<(), UsersError> {
-    let purpose = Link::Verify;
-    let id = room.tokens.read(Purpose::Link(purpose), &request.token).ok_or(UsersError::InvalidLink)?;
+async fn verify_email(state: Arc<UsersState>, ctx: RequestContext, request: VerifyEmail) -> Result<(), UsersError> {
+    let purpose = EmailLinkKind::Verify;
+    let id = state.tokens.read(Purpose::EmailLink(purpose), &request.token).ok_or(UsersError::InvalidLink)?;
     let bare = VerifyEmail { token: id.to_string() };
-    room.store
-        .write_once(&ctx, &bare, move |tx| {
+    state
+        .store
+        .write_idempotent(&ctx, &bare, move |tx| {
             let mailed = store::find_link(tx.conn, id, purpose)?.filter(|mailed| mailed.used_at.is_some());
             if let Some(mailed) = mailed {
                 // Clicked twice, or fetched by a mail scanner first: said again, done once.
@@ -685,25 +706,33 @@ async fn verify_email(room: Arc<Room>, ctx: Ctx, request: VerifyEmail) -> Result
         .await
 }
 
-async fn list_api_keys(room: Arc<Room>, ctx: Ctx, _: ListApiKeys) -> Result<Page<ApiKey>, UsersError> {
+async fn list_api_keys(
+    state: Arc<UsersState>,
+    ctx: RequestContext,
+    _: ListApiKeys,
+) -> Result<Page<ApiKey>, UsersError> {
     let user_id = asker(&ctx)?.user_id;
-    let keys = room.store.read(move |conn| Ok::<_, UsersError>(store::keys(conn, user_id)?)).await?;
-    Ok(Page { items: keys.into_iter().map(|key| room.api_key(key)).collect(), next: None })
+    let keys = state.store.read(move |conn| Ok::<_, UsersError>(store::keys(conn, user_id)?)).await?;
+    Ok(Page { items: keys.into_iter().map(|key| state.api_key(key)).collect(), next: None })
 }
 
-async fn create_api_key(room: Arc<Room>, ctx: Ctx, request: CreateApiKey) -> Result<NewApiKey, UsersError> {
+async fn create_api_key(
+    state: Arc<UsersState>,
+    ctx: RequestContext,
+    request: CreateApiKey,
+) -> Result<NewApiKey, UsersError> {
     let who = asker(&ctx)?;
     if who.role == Role::Guest {
         // A guest ends with its session; a key would not.
-        return Err(Failure::Forbidden.into());
+        return Err(CommonError::Forbidden.into());
     }
-    let mut fields = Fields::new();
+    let mut fields = Validator::new();
     let name = model::name(&mut fields, &request.name);
     fields.done()?;
     let bare = CreateApiKey { name: name.clone() };
-    let (id, created_at) = room
+    let (id, created_at) = state
         .store
-        .write_once(&ctx, &bare, move |tx| {
+        .write_idempotent(&ctx, &bare, move |tx| {
             store::by_id(tx.conn, who.user_id)?.ok_or(UsersError::InvalidToken)?;
             if store::count_keys(tx.conn, who.user_id)? >= model::KEYS_MAX {
                 return Err(UsersError::TooManyApiKeys);
@@ -713,16 +742,16 @@ async fn create_api_key(room: Arc<Room>, ctx: Ctx, request: CreateApiKey) -> Res
             Ok((id, tx.now))
         })
         .await?;
-    let token = room.tokens.show(Purpose::ApiKey, id.uuid());
-    let prefix = room.tokens.beginning(id);
+    let token = state.tokens.show(Purpose::ApiKey, id.uuid());
+    let prefix = state.tokens.beginning(id);
     Ok(NewApiKey { api_key: ApiKey { id, name: bare.name, prefix, created_at, last_used_at: None }, token })
 }
 
-async fn delete_api_key(room: Arc<Room>, ctx: Ctx, request: DeleteApiKey) -> Result<(), UsersError> {
+async fn delete_api_key(state: Arc<UsersState>, ctx: RequestContext, request: DeleteApiKey) -> Result<(), UsersError> {
     let (user_id, id) = (asker(&ctx)?.user_id, request.api_key_id);
-    let done = room
+    let done = state
         .store
-        .write_once(&ctx, &request, move |tx| {
+        .write_idempotent(&ctx, &request, move |tx| {
             if !store::delete_key(tx.conn, id, user_id)? {
                 return Err(UsersError::ApiKeyNotFound);
             }
@@ -731,39 +760,39 @@ async fn delete_api_key(room: Arc<Room>, ctx: Ctx, request: DeleteApiKey) -> Res
             Ok(())
         })
         .await;
-    room.known.forget(&Credential::ApiKey(id));
+    state.known.forget(&Credential::ApiKey(id));
     done
 }
 
 /// This domain wants no events, so none comes.
-async fn deliver(_: Arc<Room>, _: Ctx, _: Deliver) -> Result<(), Failure> {
+async fn on_events(_: Arc<UsersState>, _: RequestContext, _: DeliverEvents) -> Result<(), CommonError> {
     Ok(())
 }
 
 /// Writes when API keys were last used.
-pub async fn write_uses(room: Arc<Room>) {
-    for batch in room.uses.all().chunks(USES_BATCH) {
+pub async fn write_uses(state: Arc<UsersState>) {
+    for batch in state.uses.all().chunks(KEY_USE_BATCH) {
         let uses = batch.to_vec();
-        let written = room
+        let written = state
             .store
             .write(move |tx| {
                 for (key, at) in uses {
                     store::key_was_used(tx.conn, key, at)?;
                 }
-                Ok::<_, Failure>(())
+                Ok::<_, CommonError>(())
             })
             .await;
         match written {
-            Ok(()) => room.uses.written(batch),
+            Ok(()) => state.uses.written(batch),
             Err(failure) => return log::warn!("users: the use of API keys is not written yet: {failure}"),
         }
     }
 }
 
 /// Deletes sessions and links that have ended, a few at a time, so that nobody waits for it.
-pub async fn purge(room: Arc<Room>) {
+pub async fn purge(state: Arc<UsersState>) {
     for _ in 0..PURGE_ROUNDS {
-        match room.store.write(|tx| Ok::<_, Failure>(store::purge(tx.conn, tx.now, PURGE_BATCH)?)).await {
+        match state.store.write(|tx| Ok::<_, CommonError>(store::purge(tx.conn, tx.now, PURGE_BATCH)?)).await {
             Ok(0) => return,
             Ok(_) => {}
             Err(failure) => return log::warn!("users: what has ended is not deleted yet: {failure}"),
@@ -771,10 +800,18 @@ pub async fn purge(room: Arc<Room>) {
     }
 }
 
-async fn audit(room: Arc<Room>, _: Ctx, request: Audit) -> Result<Audited, Failure> {
-    room.store.audit(request, store::audit::BOOKS).await
+async fn audit(
+    state: Arc<UsersState>,
+    _: RequestContext,
+    request: CheckInvariants,
+) -> Result<InvariantReport, CommonError> {
+    state.store.audit(request, store::audit::INVARIANTS).await
 }
 
-async fn who_exists(room: Arc<Room>, _: Ctx, request: WhoExists) -> Result<Vec<UserId>, Failure> {
-    room.store.read(move |conn| Ok(store::audit::existing(conn, &request.users)?)).await
+async fn who_exists(
+    state: Arc<UsersState>,
+    _: RequestContext,
+    request: FilterExistingUsers,
+) -> Result<Vec<UserId>, CommonError> {
+    state.store.read(move |conn| Ok(store::audit::existing(conn, &request.users)?)).await
 }

@@ -8,33 +8,33 @@ use quick_cache::sync::Cache;
 
 use super::Authenticated;
 use crate::messaging::Credential;
-use crate::store::Memory;
+use crate::store::CacheLease;
 use crate::types::{ApiKeyId, Timestamp, UserId};
 
 /// Tokens remembered at once, about 150 bytes each.
-const KNOWN_MAX: usize = 16_384;
+const CACHED_TOKENS_MAX: usize = 16_384;
 /// Keys whose use is not written yet. Past it the use of further keys goes unnoted until the next writing.
-const USES_MAX: usize = 10_000;
+const PENDING_USES_MAX: usize = 10_000;
 const MINUTE_MICROS: i64 = 60_000_000;
 
 /// Whose tokens are, as the database said; `None` for one that has ended, because no ended one ever comes back.
-pub struct Known {
+pub struct TokenCache {
     answers: Cache<Credential, Option<Authenticated>>,
     /// Counts what was forgotten, so that an answer read before a change is not remembered after it.
     changes: AtomicU64,
     /// Whether anything may be believed, and since when.
-    memory: Memory,
+    memory: CacheLease,
     era: AtomicU64,
 }
 
-/// When a question to the database began. See [`Known::learn`].
+/// When a question to the database began. See [`TokenCache::learn`].
 #[derive(Clone, Copy)]
-pub struct Mark(u64);
+pub struct CacheStamp(u64);
 
-impl Known {
-    pub fn new(memory: Memory) -> Self {
+impl TokenCache {
+    pub fn new(memory: CacheLease) -> Self {
         let era = AtomicU64::new(memory.era().unwrap_or(0));
-        Self { answers: Cache::new(KNOWN_MAX), changes: AtomicU64::new(0), memory, era }
+        Self { answers: Cache::new(CACHED_TOKENS_MAX), changes: AtomicU64::new(0), memory, era }
     }
 
     /// Whether what is known may be believed: not while another process can end a session behind our back.
@@ -52,13 +52,13 @@ impl Known {
     }
 
     /// To be taken before the database is asked.
-    pub fn mark(&self) -> Mark {
-        Mark(self.changes.load(Ordering::SeqCst))
+    pub fn mark(&self) -> CacheStamp {
+        CacheStamp(self.changes.load(Ordering::SeqCst))
     }
 
     /// Remembers what the database said, unless something was forgotten since `mark`: then it may have said what no
     /// longer holds. Looked at after remembering, because forgetting counts before it removes.
-    pub fn learn(&self, mark: Mark, credential: Credential, answer: Option<Authenticated>) {
+    pub fn learn(&self, mark: CacheStamp, credential: Credential, answer: Option<Authenticated>) {
         if !self.holds() {
             return;
         }
@@ -88,14 +88,14 @@ impl Known {
 
 /// When keys were last used, to the minute, until it is written: one write a while, never one a request.
 #[derive(Default)]
-pub struct Uses(Mutex<HashMap<ApiKeyId, Timestamp>>);
+pub struct KeyUsage(Mutex<HashMap<ApiKeyId, Timestamp>>);
 
-impl Uses {
+impl KeyUsage {
     /// A key was used.
     pub fn note(&self, key: ApiKeyId, now: Timestamp) {
         let minute = Timestamp::from_micros(now.micros() - now.micros().rem_euclid(MINUTE_MICROS));
         let mut uses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if uses.len() < USES_MAX || uses.contains_key(&key) {
+        if uses.len() < PENDING_USES_MAX || uses.contains_key(&key) {
             let last = uses.entry(key).or_insert(minute);
             *last = minute.max(*last);
         }
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn an_answer_read_before_a_change_is_not_remembered_after_it() {
-        let (known, user) = (Known::new(Memory::default()), UserId::new());
+        let (known, user) = (TokenCache::new(CacheLease::default()), UserId::new());
         let credential = Credential::Session(SessionId::new());
         let identity = Identity { user_id: user, role: Role::Admin, credential };
         let answer = Some(Authenticated { identity, expires_at: None });
@@ -148,12 +148,12 @@ mod tests {
 
     #[test]
     fn memory_is_bounded() {
-        let (known, uses) = (Known::new(Memory::default()), Uses::default());
-        for _ in 0..2 * KNOWN_MAX {
+        let (known, uses) = (TokenCache::new(CacheLease::default()), KeyUsage::default());
+        for _ in 0..2 * CACHED_TOKENS_MAX {
             known.learn(known.mark(), Credential::Session(SessionId::new()), None);
             uses.note(ApiKeyId::new(), Timestamp::from_micros(0));
         }
-        assert!(known.answers.len() <= KNOWN_MAX);
-        assert_eq!(uses.all().len(), USES_MAX);
+        assert!(known.answers.len() <= CACHED_TOKENS_MAX);
+        assert_eq!(uses.all().len(), PENDING_USES_MAX);
     }
 }

@@ -25,18 +25,18 @@ use std::sync::Arc;
 
 use diesel_migrations::embed_migrations;
 
-use crate::ground::{Ground, Opened};
+use crate::ground::{DomainRuntime, RunningDomain};
 use crate::store::{Migrations, OpenError};
 
 use crate::contract::users::*;
-use actor::Room;
-pub use actor::Users;
+pub use actor::UsersActor;
+use actor::UsersState;
 /// The file of the data folder with the secret that signs tokens; a backup has it too.
 pub use secret::FILE as SECRET_FILE;
 pub use secret::mark as secret_mark;
 
 /// The events of other domains that this one wants to hear of.
-pub const WANTS: &[&str] = &[];
+pub const SUBSCRIPTIONS: &[&str] = &[];
 
 /// The steps that bring this domain's database to this version.
 pub const MIGRATIONS: Migrations = Migrations {
@@ -48,20 +48,20 @@ pub const MIGRATIONS: Migrations = Migrations {
 ///
 /// # Errors
 /// When the database or the secret that signs tokens cannot be had.
-pub fn open(ground: &Ground) -> Result<Opened<Users>, OpenError> {
-    let room = open_room(ground)?;
-    let store = room.store.clone();
-    Ok(Opened { client: ground.start("users", move || Users { room }), store })
+pub fn open(ground: &DomainRuntime) -> Result<RunningDomain<UsersActor>, OpenError> {
+    let state = open_room(ground)?;
+    let store = state.store.clone();
+    Ok(RunningDomain { client: ground.start("users", move || UsersActor { state }), store })
 }
 
-fn open_room(ground: &Ground) -> Result<Arc<Room>, OpenError> {
-    let secret = secret::load(&ground.settings).map_err(|secret::NoSecret { file, reason }| OpenError {
+fn open_room(ground: &DomainRuntime) -> Result<Arc<UsersState>, OpenError> {
+    let secret = secret::load(&ground.settings).map_err(|secret::SecretError { file, reason }| OpenError {
         domain: "users",
         file,
         reason,
     })?;
     let store = ground.store("users", MIGRATIONS)?;
-    Ok(Arc::new(Room::new(store, &secret, &ground.settings.users)))
+    Ok(Arc::new(UsersState::new(store, &secret, &ground.settings.users)))
 }
 
 #[cfg(test)]

@@ -3,31 +3,31 @@
 use std::time::Duration;
 
 use crate::messaging::Role;
-use crate::types::{EmailAddress, FieldError, Fields, one_line};
+use crate::types::{EmailAddress, FieldError, Validator, one_line};
 
 /// How long a password must and may be, in characters. The upper end keeps hashing cheap to ask for.
 pub const PASSWORD: std::ops::RangeInclusive<usize> = 8..=200;
 /// The longest name of a person or a key, in characters.
 const NAME_MAX: usize = 100;
 /// The longest text to search for, in characters.
-const SOUGHT_MAX: usize = 100;
+const SEARCH_TEXT_MAX: usize = 100;
 /// API keys one user may have.
 pub const KEYS_MAX: i64 = 50;
 /// Sign-ins one user may have at once; one more ends the oldest.
 pub const SESSIONS_MAX: i64 = 1_000;
-/// Mails to set the password anew that one account may cause within [`Link::Reset`]'s lifetime, which is an hour.
+/// Mails to set the password anew that one account may cause within [`EmailLinkKind::Reset`]'s lifetime, which is an hour.
 pub const RESETS_MAX: i64 = 3;
 
 /// What a mailed link is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Link {
+pub enum EmailLinkKind {
     /// Setting the password anew.
     Reset,
     /// Showing that an address is one's own.
     Verify,
 }
 
-impl Link {
+impl EmailLinkKind {
     /// The word for it in a column.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -47,7 +47,7 @@ impl Link {
 }
 
 /// Checks a new password. It is taken as it is, white space and all: what people type is theirs to choose.
-pub fn check_password(fields: &mut Fields, field: &'static str, password: &str) {
+pub fn check_password(fields: &mut Validator, field: &'static str, password: &str) {
     let length = password.chars().count();
     if length < *PASSWORD.start() {
         fields.wrong(field, "too_short", format!("must have at least {} characters", PASSWORD.start()));
@@ -57,14 +57,14 @@ pub fn check_password(fields: &mut Fields, field: &'static str, password: &str) 
 }
 
 /// A name as it is kept, or why it cannot be.
-pub fn name(fields: &mut Fields, name: &str) -> String {
+pub fn name(fields: &mut Validator, name: &str) -> String {
     fields.line("name", name, 1, NAME_MAX);
     one_line(name)
 }
 
 /// The address and name of a new account, or all that is wrong with them and the password.
 pub fn newcomer(email: &str, password: &str, name: &str) -> Result<(EmailAddress, String), Vec<FieldError>> {
-    let mut fields = Fields::new();
+    let mut fields = Validator::new();
     let email = fields.email("email", email);
     check_password(&mut fields, "password", password);
     let name = self::name(&mut fields, name);
@@ -76,8 +76,8 @@ pub fn newcomer(email: &str, password: &str, name: &str) -> Result<(EmailAddress
 /// What a search looks for, in the form of the column it looks at: a pattern of `LIKE` with `\` as its escape.
 pub fn pattern(q: &str) -> Result<Option<String>, FieldError> {
     let sought = one_line(q).to_lowercase();
-    if sought.chars().count() > SOUGHT_MAX {
-        return Err(FieldError::new("q", "too_long", format!("must have at most {SOUGHT_MAX} characters")));
+    if sought.chars().count() > SEARCH_TEXT_MAX {
+        return Err(FieldError::new("q", "too_long", format!("must have at most {SEARCH_TEXT_MAX} characters")));
     }
     if sought.is_empty() {
         return Ok(None);

@@ -6,7 +6,7 @@ use argon2::password_hash::{self, PasswordHasher, PasswordVerifier};
 use argon2::{Argon2, Params};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::messaging::{Ctx, Failure};
+use crate::messaging::{CommonError, RequestContext};
 
 /// How many may wait for each hasher: about a second of work. Whoever would wait longer is better told so at once.
 const WAITING_MAX: usize = 32;
@@ -23,7 +23,7 @@ pub struct Passwords {
 }
 
 /// A place among those who hash or wait to. Free again when dropped.
-pub struct Turn<'a> {
+pub struct HashPermit<'a> {
     passwords: &'a Passwords,
     _place: OwnedSemaphorePermit,
 }
@@ -40,21 +40,21 @@ impl Passwords {
     }
 
     /// A place, or `Overloaded`. Taken before anything else is done for the caller, so that a flood costs nothing.
-    pub fn enter(&self) -> Result<Turn<'_>, Failure> {
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Failure::Overloaded)?;
-        Ok(Turn { passwords: self, _place: place })
+    pub fn enter(&self) -> Result<HashPermit<'_>, CommonError> {
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| CommonError::Overloaded)?;
+        Ok(HashPermit { passwords: self, _place: place })
     }
 }
 
-impl Turn<'_> {
+impl HashPermit<'_> {
     /// The hash of a password, as a PHC string with a salt of its own.
-    pub async fn hash(&self, ctx: &Ctx, password: &str) -> Result<String, Failure> {
+    pub async fn hash(&self, ctx: &RequestContext, password: &str) -> Result<String, CommonError> {
         let password = password.to_owned();
         self.work(ctx, move |argon2| Ok(argon2.hash_password(password.as_bytes())?.to_string())).await
     }
 
     /// Whether this is the password of that hash. Without a hash it is not, and takes as long.
-    pub async fn verify(&self, ctx: &Ctx, password: &str, hash: Option<&str>) -> Result<bool, Failure> {
+    pub async fn verify(&self, ctx: &RequestContext, password: &str, hash: Option<&str>) -> Result<bool, CommonError> {
         let (password, known) = (password.to_owned(), hash.is_some());
         let hash: Arc<str> = hash.map_or_else(|| Arc::clone(&self.passwords.decoy), Arc::from);
         self.work(ctx, move |argon2| match argon2.verify_password(password.as_bytes(), &*hash) {
@@ -67,17 +67,17 @@ impl Turn<'_> {
 
     async fn work<T: Send + 'static>(
         &self,
-        ctx: &Ctx,
+        ctx: &RequestContext,
         work: impl FnOnce(&Argon2<'static>) -> password_hash::Result<T> + Send + 'static,
-    ) -> Result<T, Failure> {
-        let slot = Arc::clone(&self.passwords.slots).acquire_owned().await.map_err(|_| Failure::Unavailable)?;
-        if ctx.left().is_zero() {
+    ) -> Result<T, CommonError> {
+        let slot = Arc::clone(&self.passwords.slots).acquire_owned().await.map_err(|_| CommonError::Unavailable)?;
+        if ctx.remaining().is_zero() {
             // The caller has gone; nothing was done.
-            return Err(Failure::DeadlineExceeded);
+            return Err(CommonError::DeadlineExceeded);
         }
         let argon2 = self.passwords.argon2.clone();
         let outcome = tokio::task::spawn_blocking(move || {
-            // Held by the work, not by who waits for it: a slot is a core and its memory.
+            // StockHold by the work, not by who waits for it: a slot is a core and its memory.
             let _slot = slot;
             work(&argon2)
         })
@@ -86,11 +86,11 @@ impl Turn<'_> {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(error)) => {
                 log::error!("users: a password could not be hashed: {error}");
-                Err(Failure::Internal)
+                Err(CommonError::Internal)
             }
             Err(panicked) => {
                 log::error!("users: hashing a password panicked: {panicked}");
-                Err(Failure::Internal)
+                Err(CommonError::Internal)
             }
         }
     }
@@ -103,7 +103,7 @@ mod tests {
     #[actix::test]
     async fn the_decoy_costs_what_a_hash_costs_and_fits_no_password() {
         let passwords = Passwords::new(1);
-        let (ctx, turn) = (Ctx::domain("test"), passwords.enter().unwrap());
+        let (ctx, turn) = (RequestContext::internal("test"), passwords.enter().unwrap());
         let hash = turn.hash(&ctx, "correct horse").await.unwrap();
         let cost = |hash: &str| hash.split('$').take(4).map(str::to_owned).collect::<Vec<_>>();
         assert_eq!(cost(&hash), cost(&passwords.decoy));
@@ -117,11 +117,11 @@ mod tests {
     async fn only_so_many_wait_and_places_come_back() {
         let passwords = Passwords::new(1);
         let turns: Vec<_> = (0..=WAITING_MAX).map(|_| passwords.enter().unwrap()).collect();
-        assert_eq!(passwords.enter().map(drop), Err(Failure::Overloaded));
+        assert_eq!(passwords.enter().map(drop), Err(CommonError::Overloaded));
         drop(turns);
         assert!(passwords.enter().is_ok());
-        let gone = Ctx::domain("test").within(std::time::Duration::ZERO);
+        let gone = RequestContext::internal("test").with_timeout(std::time::Duration::ZERO);
         let late = passwords.enter().unwrap().hash(&gone, "password").await;
-        assert_eq!(late, Err(Failure::DeadlineExceeded));
+        assert_eq!(late, Err(CommonError::DeadlineExceeded));
     }
 }

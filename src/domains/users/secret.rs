@@ -16,14 +16,14 @@ pub const FILE: &str = "secret.key";
 const DIGITS: usize = 64;
 
 /// Why there is no secret: which file, and what is wrong with it.
-pub struct NoSecret {
+pub struct SecretError {
     pub file: PathBuf,
     pub reason: String,
 }
 
 /// The secret of this shop. The digits of the file are used as text, so that they can be moved into the setting
 /// `secret` and everybody stays signed in.
-pub fn load(settings: &Settings) -> Result<Vec<u8>, NoSecret> {
+pub fn load(settings: &Settings) -> Result<Vec<u8>, SecretError> {
     if let Some(secret) = &settings.secret {
         return Ok(secret.as_bytes().to_vec());
     }
@@ -32,7 +32,7 @@ pub fn load(settings: &Settings) -> Result<Vec<u8>, NoSecret> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => make(&file).and_then(|()| read(&file)),
         other => other,
     }
-    .map_err(|error| NoSecret { reason: format!("the secret that signs tokens: {error}"), file })
+    .map_err(|error| SecretError { reason: format!("the secret that signs tokens: {error}"), file })
 }
 
 /// By what two processes know that they sign with the same secret. It says nothing about the secret itself.
@@ -40,7 +40,7 @@ pub fn load(settings: &Settings) -> Result<Vec<u8>, NoSecret> {
 /// # Errors
 /// Says why there is none.
 pub fn mark(settings: &Settings) -> Result<String, String> {
-    let secret = load(settings).map_err(|NoSecret { file, reason }| format!("{}: {reason}", file.display()))?;
+    let secret = load(settings).map_err(|SecretError { file, reason }| format!("{}: {reason}", file.display()))?;
     let hash = Sha256::new().chain_update("mercat: the same secret").chain_update(secret).finalize();
     Ok(hex(&hash))
 }

@@ -9,7 +9,7 @@ use diesel::result::{DatabaseErrorKind, Error as DbError};
 use diesel::sql_types::{Bool, Text};
 use uuid::Uuid;
 
-use super::model::{self, Link, SESSIONS_MAX};
+use super::model::{self, EmailLinkKind, SESSIONS_MAX};
 use super::schema::{account, api_key, link, session};
 use super::{User, UsersError};
 use crate::messaging::Role;
@@ -19,9 +19,9 @@ use crate::types::{ApiKeyId, EmailAddress, SessionId, Timestamp, UserId};
 
 /// A role's word in a column.
 #[derive(FromSqlRow)]
-pub struct Word(Role);
+pub struct RoleColumn(Role);
 
-impl<B: Backend> FromSql<Text, B> for Word
+impl<B: Backend> FromSql<Text, B> for RoleColumn
 where
     String: FromSql<Text, B>,
 {
@@ -31,8 +31,8 @@ where
     }
 }
 
-impl From<Word> for Role {
-    fn from(Word(role): Word) -> Self {
+impl From<RoleColumn> for Role {
+    fn from(RoleColumn(role): RoleColumn) -> Self {
         role
     }
 }
@@ -44,7 +44,7 @@ pub struct Account {
     pub id: UserId,
     pub email: Option<EmailAddress>,
     pub name: String,
-    #[diesel(deserialize_as = Word)]
+    #[diesel(deserialize_as = RoleColumn)]
     pub role: Role,
     pub email_verified: bool,
     pub password_hash: Option<String>,
@@ -193,19 +193,19 @@ pub fn end_sessions(conn: &mut Conn, user: UserId, except: Option<SessionId>) ->
 
 /// Whose a session is, and when it ends.
 pub fn holder_of_session(conn: &mut Conn, id: SessionId) -> QueryResult<Option<(UserId, Role, Timestamp)>> {
-    let row: Option<(UserId, Word, Timestamp)> = session::table
+    let row: Option<(UserId, RoleColumn, Timestamp)> = session::table
         .find(id)
         .inner_join(account::table)
         .select((account::id, account::role, session::expires_at))
         .first(conn)
         .optional()?;
-    Ok(row.map(|(user, Word(role), end)| (user, role, end)))
+    Ok(row.map(|(user, RoleColumn(role), end)| (user, role, end)))
 }
 
 /// A key as it is kept.
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = api_key)]
-pub struct Key {
+pub struct ApiKeyRow {
     pub id: ApiKeyId,
     pub name: String,
     pub created_at: Timestamp,
@@ -214,13 +214,13 @@ pub struct Key {
 
 /// Whose a key is.
 pub fn holder_of_key(conn: &mut Conn, id: ApiKeyId) -> QueryResult<Option<(UserId, Role)>> {
-    let row: Option<(UserId, Word)> = api_key::table
+    let row: Option<(UserId, RoleColumn)> = api_key::table
         .find(id)
         .inner_join(account::table)
         .select((account::id, account::role))
         .first(conn)
         .optional()?;
-    Ok(row.map(|(user, Word(role))| (user, role)))
+    Ok(row.map(|(user, RoleColumn(role))| (user, role)))
 }
 
 pub fn count_keys(conn: &mut Conn, user: UserId) -> QueryResult<i64> {
@@ -234,12 +234,12 @@ pub fn insert_key(conn: &mut Conn, id: ApiKeyId, user: UserId, name: &str, now: 
 }
 
 /// A user's keys, newest first.
-pub fn keys(conn: &mut Conn, user: UserId) -> QueryResult<Vec<Key>> {
+pub fn keys(conn: &mut Conn, user: UserId) -> QueryResult<Vec<ApiKeyRow>> {
     api_key::table
         .filter(api_key::user_id.eq(user))
         .order(api_key::id.desc())
         .limit(model::KEYS_MAX)
-        .select(Key::as_select())
+        .select(ApiKeyRow::as_select())
         .load(conn)
 }
 
@@ -257,7 +257,7 @@ pub fn key_was_used(conn: &mut Conn, id: ApiKeyId, at: Timestamp) -> QueryResult
 /// A mailed link as it is kept.
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = link)]
-pub struct Mailed {
+pub struct EmailLinkRow {
     pub user_id: UserId,
     pub email: EmailAddress,
     pub expires_at: Timestamp,
@@ -268,7 +268,7 @@ pub struct Mailed {
 pub fn insert_link(
     conn: &mut Conn,
     id: Uuid,
-    purpose: Link,
+    purpose: EmailLinkKind,
     user: UserId,
     email: &EmailAddress,
     now: Timestamp,
@@ -285,22 +285,22 @@ pub fn insert_link(
         .execute(conn)
 }
 
-pub fn find_link(conn: &mut Conn, id: Uuid, purpose: Link) -> QueryResult<Option<Mailed>> {
+pub fn find_link(conn: &mut Conn, id: Uuid, purpose: EmailLinkKind) -> QueryResult<Option<EmailLinkRow>> {
     link::table
         .find(id.to_string())
         .filter(link::purpose.eq(purpose.as_str()))
-        .select(Mailed::as_select())
+        .select(EmailLinkRow::as_select())
         .first(conn)
         .optional()
 }
 
-/// Uses a link up.
+/// KeyUsage a link up.
 pub fn use_link(conn: &mut Conn, id: Uuid, now: Timestamp) -> QueryResult<usize> {
     diesel::update(link::table.find(id.to_string())).set(link::used_at.eq(now)).execute(conn)
 }
 
-/// Uses up all links of a user for a purpose.
-pub fn use_links(conn: &mut Conn, user: UserId, purpose: Link, now: Timestamp) -> QueryResult<usize> {
+/// KeyUsage up all links of a user for a purpose.
+pub fn use_links(conn: &mut Conn, user: UserId, purpose: EmailLinkKind, now: Timestamp) -> QueryResult<usize> {
     let open = link::table
         .filter(link::user_id.eq(user))
         .filter(link::purpose.eq(purpose.as_str()))
@@ -309,7 +309,7 @@ pub fn use_links(conn: &mut Conn, user: UserId, purpose: Link, now: Timestamp) -
 }
 
 /// How many links for a purpose a user was mailed since then.
-pub fn count_links(conn: &mut Conn, user: UserId, purpose: Link, since: Timestamp) -> QueryResult<i64> {
+pub fn count_links(conn: &mut Conn, user: UserId, purpose: EmailLinkKind, since: Timestamp) -> QueryResult<i64> {
     link::table
         .filter(link::user_id.eq(user))
         .filter(link::purpose.eq(purpose.as_str()))

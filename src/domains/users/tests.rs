@@ -8,8 +8,8 @@ use tempfile::TempDir;
 
 use super::actor::{purge, write_uses};
 use super::*;
-use crate::events::{Delivery, Event};
-use crate::messaging::{Caller, Client, Credential, Ctx, Failure, IdempotencyKey, Role};
+use crate::events::{Event, EventEnvelope};
+use crate::messaging::{Caller, Client, CommonError, Credential, IdempotencyKey, RequestContext, Role};
 use crate::settings::Settings;
 use crate::store::Store;
 use crate::types::{Clock, EmailAddress, Page, PageRequest, SessionId, Timestamp, UserId};
@@ -19,16 +19,16 @@ const DAY: Duration = Duration::from_secs(86_400);
 const PASSWORD: &str = "correct horse battery";
 
 /// The domain, open on a folder of its own.
-struct House {
-    users: Client<Users>,
-    room: Arc<Room>,
+struct TestUsers {
+    users: Client<UsersActor>,
+    state: Arc<UsersState>,
     store: Store,
     clock: Clock,
-    ground: Ground,
+    ground: DomainRuntime,
     dir: TempDir,
 }
 
-impl House {
+impl TestUsers {
     fn open() -> Self {
         Self::open_in(TempDir::new().unwrap(), Clock::system(), |_| {})
     }
@@ -40,17 +40,17 @@ impl House {
     fn open_in(dir: TempDir, clock: Clock, change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = Settings::for_test(dir.path());
         change(&mut settings);
-        let ground = Ground::new(settings, clock.clone());
-        let room = open_room(&ground).unwrap();
-        let actor = Arc::clone(&room);
-        let users = ground.start("users", move || Users { room: actor });
-        Self { users, store: room.store.clone(), room, clock, ground, dir }
+        let ground = DomainRuntime::new(settings, clock.clone());
+        let state = open_room(&ground).unwrap();
+        let actor = Arc::clone(&state);
+        let users = ground.start("users", move || UsersActor { state: actor });
+        Self { users, store: state.store.clone(), state, clock, ground, dir }
     }
 
     /// Closes the domain and opens it again on the same folder, as after a restart.
     fn restart(self) -> Self {
-        let Self { users, room, store, clock, ground, dir } = self;
-        drop((users, room, store));
+        let Self { users, state, store, clock, ground, dir } = self;
+        drop((users, state, store));
         ground.stop();
         Self::open_in(dir, clock, |_| {})
     }
@@ -78,7 +78,7 @@ impl House {
             role: Role::Admin,
             created_at: None,
         };
-        self.users.call(Ctx::domain("cli"), request).await.unwrap()
+        self.users.call(RequestContext::internal("cli"), request).await.unwrap()
     }
 
     async fn guest(&self) -> SignedIn {
@@ -86,25 +86,30 @@ impl House {
     }
 
     async fn whose(&self, token: &str) -> Result<Authenticated, UsersError> {
-        self.users.call(Ctx::domain("web"), Authenticate { token: token.to_owned() }).await
+        self.users.call(RequestContext::internal("web"), Authenticate { token: token.to_owned() }).await
     }
 
     /// The context of whoever shows this token, as the gateway makes it.
-    async fn as_holder(&self, token: &str) -> Ctx {
+    async fn as_holder(&self, token: &str) -> RequestContext {
         let identity = self.whose(token).await.unwrap().identity;
-        Ctx::new(Caller::User { identity, internal: false }, "test")
+        RequestContext::new(Caller::User { identity, internal: false }, "test")
     }
 
-    async fn api_key(&self, ctx: &Ctx, name: &str) -> NewApiKey {
+    async fn api_key(&self, ctx: &RequestContext, name: &str) -> NewApiKey {
         self.users.call(ctx.clone(), CreateApiKey { name: name.to_owned() }).await.unwrap()
     }
 
-    async fn update(&self, ctx: Ctx, id: UserId, change: impl FnOnce(&mut UpdateUser)) -> Result<User, UsersError> {
+    async fn update(
+        &self,
+        ctx: RequestContext,
+        id: UserId,
+        change: impl FnOnce(&mut UpdateUser),
+    ) -> Result<User, UsersError> {
         self.users.call(ctx, updating(id, change)).await
     }
 
     async fn get(&self, id: UserId) -> Result<User, UsersError> {
-        self.users.call(Ctx::domain("cart"), GetUser { user_id: id }).await
+        self.users.call(RequestContext::internal("cart"), GetUser { user_id: id }).await
     }
 
     async fn forgot(&self, email: &str) {
@@ -122,24 +127,25 @@ impl House {
 
     /// All events of a kind so far, oldest first.
     async fn told<E: Event>(&self) -> Vec<E> {
-        let all: Vec<(i64, Delivery)> = self.store.outbox_after("test", 1_000).await.unwrap();
-        all.iter().filter_map(|(_, event)| event.open().unwrap()).collect()
+        let all: Vec<(i64, EventEnvelope)> = self.store.outbox_read_after("test", 1_000).await.unwrap();
+        all.iter().filter_map(|(_, event)| event.decode().unwrap()).collect()
     }
 
     /// The names of events that a piece of work tells.
     async fn news_of<T>(&self, work: impl Future<Output = T>) -> (T, Vec<String>) {
-        let before = self.store.outbox_after("test", 1_000).await.unwrap().len();
+        let before = self.store.outbox_read_after("test", 1_000).await.unwrap().len();
         let done = work.await;
-        let all = self.store.outbox_after("test", 1_000).await.unwrap();
+        let all = self.store.outbox_read_after("test", 1_000).await.unwrap();
         (done, all.into_iter().skip(before).map(|(_, event)| event.name).collect())
     }
 }
 
-fn anyone() -> Ctx {
-    Ctx::new(Caller::Anyone { address: "192.0.2.1".into(), internal: false }, "test").within(Duration::from_secs(60))
+fn anyone() -> RequestContext {
+    RequestContext::new(Caller::Anyone { address: "192.0.2.1".into(), internal: false }, "test")
+        .with_timeout(Duration::from_secs(60))
 }
 
-fn keyed(ctx: Ctx, key: &str) -> Ctx {
+fn keyed(ctx: RequestContext, key: &str) -> RequestContext {
     ctx.with_key(IdempotencyKey::parse(key).unwrap())
 }
 
@@ -157,7 +163,7 @@ fn updating(user_id: UserId, change: impl FnOnce(&mut UpdateUser)) -> UpdateUser
 /// The fields that a refusal names.
 fn wrong_fields<T: std::fmt::Debug>(refused: Result<T, UsersError>) -> Vec<(String, String)> {
     match refused.unwrap_err() {
-        UsersError::Failure(Failure::ValidationFailed { errors }) => {
+        UsersError::Common(CommonError::ValidationFailed { errors }) => {
             errors.into_iter().map(|e| (e.field.into_owned(), e.code.into_owned())).collect()
         }
         other => panic!("{other:?}"),
@@ -172,7 +178,7 @@ fn is_wrong<T: std::fmt::Debug>(refused: Result<T, UsersError>, field: &str, cod
 
 #[actix::test]
 async fn who_registers_can_sign_in_whatever_the_case_of_the_address() {
-    let house = House::open();
+    let house = TestUsers::open();
     let (user, news) = house.news_of(house.register(" Ada@Example.COM ")).await;
     assert_eq!(user.email.as_ref().unwrap().as_str(), "ada@example.com");
     assert_eq!((user.role, user.email_verified, &*user.name), (Role::Customer, false, "Ada Lovelace"));
@@ -187,7 +193,7 @@ async fn who_registers_can_sign_in_whatever_the_case_of_the_address() {
 
 #[actix::test]
 async fn twenty_who_register_one_address_at_once_make_one_account() {
-    let house = House::open();
+    let house = TestUsers::open();
     let spellings = (0..20).map(|n| if n % 2 == 0 { "ada@example.com" } else { "ADA@example.com" });
     let answers = join_all(spellings.map(|email| house.users.call(anyone(), registration(email)))).await;
     assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 1);
@@ -197,7 +203,7 @@ async fn twenty_who_register_one_address_at_once_make_one_account() {
 
 #[actix::test]
 async fn a_repeated_registration_under_one_key_answers_the_same_and_another_is_refused() {
-    let house = House::open();
+    let house = TestUsers::open();
     let at_once =
         join_all((0..10).map(|_| house.users.call(keyed(anyone(), "k"), registration("ada@example.com")))).await;
     let first = at_once[0].clone().unwrap();
@@ -205,7 +211,7 @@ async fn a_repeated_registration_under_one_key_answers_the_same_and_another_is_r
     let again = keyed(anyone(), "k");
     assert_eq!(house.users.call(again.clone(), registration("ada@example.com")).await, Ok(first));
     assert!(again.is_replayed());
-    let reused = Err(UsersError::Failure(Failure::IdempotencyKeyReused));
+    let reused = Err(UsersError::Common(CommonError::IdempotencyKeyReused));
     let other_password = Register { password: "another password".to_owned(), ..registration("ada@example.com") };
     for other in [registration("eve@example.com"), other_password] {
         let ctx = keyed(anyone(), "k");
@@ -218,7 +224,7 @@ async fn a_repeated_registration_under_one_key_answers_the_same_and_another_is_r
 
 #[actix::test]
 async fn a_guest_who_registers_stays_the_same_user_with_the_same_token() {
-    let house = House::open();
+    let house = TestUsers::open();
     let guest = house.guest().await;
     assert_eq!((guest.user.role, &guest.user.email, &*guest.user.name), (Role::Guest, &None, ""));
     let ctx = keyed(house.as_holder(&guest.token).await, "k");
@@ -246,7 +252,7 @@ async fn a_guest_who_registers_stays_the_same_user_with_the_same_token() {
 
 #[actix::test]
 async fn a_repeated_wish_for_a_guest_shows_the_same_token() {
-    let house = House::open();
+    let house = TestUsers::open();
     let ask = || house.users.call(keyed(anyone(), "k"), CreateGuest {});
     let (one, two) = (ask().await.unwrap(), ask().await.unwrap());
     assert_eq!(one, two);
@@ -256,7 +262,7 @@ async fn a_repeated_wish_for_a_guest_shows_the_same_token() {
 
 #[actix::test]
 async fn what_is_wrong_with_a_registration_is_said_of_every_field() {
-    let house = House::open();
+    let house = TestUsers::open();
     let request = Register { email: "nobody".into(), password: "short".into(), name: "\n".into() };
     let fields: Vec<String> =
         wrong_fields(house.users.call(anyone(), request).await).into_iter().map(|f| f.0).collect();
@@ -265,7 +271,7 @@ async fn what_is_wrong_with_a_registration_is_said_of_every_field() {
 
 #[actix::test]
 async fn the_shop_itself_makes_accounts_of_any_role_and_date() {
-    let house = House::open();
+    let house = TestUsers::open();
     let date = Timestamp::parse("2024-02-29T12:00:00Z").unwrap();
     let request = || CreateUser {
         email: "boss@example.com".into(),
@@ -274,7 +280,7 @@ async fn the_shop_itself_makes_accounts_of_any_role_and_date() {
         role: Role::Admin,
         created_at: Some(date),
     };
-    let ctx = || keyed(Ctx::domain("cli"), "k");
+    let ctx = || keyed(RequestContext::internal("cli"), "k");
     let (made, news) = house.news_of(house.users.call(ctx(), request())).await;
     let made = made.unwrap();
     assert_eq!((made.role, made.email_verified, made.created_at), (Role::Admin, true, date));
@@ -282,16 +288,16 @@ async fn the_shop_itself_makes_accounts_of_any_role_and_date() {
     assert_eq!(house.told::<UserRegistered>().await[0].created_at, date);
     assert_eq!(house.users.call(ctx(), request()).await, Ok(made), "repeated");
     let guest = CreateUser { role: Role::Guest, ..request() };
-    is_wrong(house.users.call(Ctx::domain("cli"), guest).await, "role", "invalid");
+    is_wrong(house.users.call(RequestContext::internal("cli"), guest).await, "role", "invalid");
     let outsider = house.users.call(anyone(), request()).await;
-    assert_eq!(outsider, Err(Failure::Forbidden.into()), "nobody from outside");
+    assert_eq!(outsider, Err(CommonError::Forbidden.into()), "nobody from outside");
 }
 
 // --- signing in and out --------------------------------------------------------------------------------------------
 
 #[actix::test]
 async fn a_wrong_password_and_an_unknown_address_look_the_same_and_take_as_long() {
-    let house = House::open();
+    let house = TestUsers::open();
     house.register("ada@example.com").await;
     let timed = |email: &'static str, password: &'static str| {
         let house = &house;
@@ -317,7 +323,7 @@ async fn a_wrong_password_and_an_unknown_address_look_the_same_and_take_as_long(
 
 #[actix::test]
 async fn a_repeated_sign_in_under_one_key_shows_the_same_token_to_who_knows_the_password() {
-    let house = House::open();
+    let house = TestUsers::open();
     house.register("ada@example.com").await;
     let ask = |password: &str| {
         let request = SignIn { email: "ada@example.com".into(), password: password.into() };
@@ -331,7 +337,7 @@ async fn a_repeated_sign_in_under_one_key_shows_the_same_token_to_who_knows_the_
 
 #[actix::test]
 async fn signing_out_ends_that_sign_in_at_once_and_no_other() {
-    let house = House::open();
+    let house = TestUsers::open();
     let (user, one) = house.member("ada@example.com").await;
     let two = house.sign_in("ada@example.com", PASSWORD).await.unwrap();
     let ctx = house.as_holder(&one.token).await;
@@ -346,12 +352,12 @@ async fn signing_out_ends_that_sign_in_at_once_and_no_other() {
     let (again, news) = house.news_of(house.users.call(ctx, SignOut {})).await;
     assert_eq!((again, news.len()), (Ok(()), 0));
     let nobody = house.users.call(anyone(), SignOut {}).await;
-    assert_eq!(nobody, Err(Failure::Unauthenticated.into()));
+    assert_eq!(nobody, Err(CommonError::Unauthenticated.into()));
 }
 
 #[actix::test]
 async fn a_sign_in_ends_at_its_time_also_when_it_is_remembered_and_goes_from_the_database() {
-    let house = House::with(|settings| settings.users.session = DAY);
+    let house = TestUsers::with(|settings| settings.users.session = DAY);
     let (_, member) = house.member("ada@example.com").await;
     let guest = house.guest().await;
     assert_eq!(member.expires_at.since(house.clock.now()).as_secs() / 60, 24 * 60 - 1);
@@ -365,20 +371,20 @@ async fn a_sign_in_ends_at_its_time_also_when_it_is_remembered_and_goes_from_the
     }
     let purged = house.store.read(count_sessions).await.unwrap();
     assert_eq!(purged, 2);
-    purge(Arc::clone(&house.room)).await;
+    purge(Arc::clone(&house.state)).await;
     assert_eq!(house.store.read(count_sessions).await, Ok(0));
     assert_eq!(house.whose(&member.token).await, Err(UsersError::InvalidToken));
     assert!(house.sign_in("ada@example.com", PASSWORD).await.is_ok(), "the account stays");
 }
 
-fn count_sessions(conn: &mut crate::store::Conn) -> Result<i64, Failure> {
+fn count_sessions(conn: &mut crate::store::Conn) -> Result<i64, CommonError> {
     use crate::store::query::*;
     Ok(schema::session::table.count().get_result(conn)?)
 }
 
 #[actix::test]
 async fn sign_ins_and_keys_outlive_a_restart() {
-    let house = House::open();
+    let house = TestUsers::open();
     let (user, member) = house.member("ada@example.com").await;
     let guest = house.guest().await;
     let key = house.api_key(&house.as_holder(&member.token).await, "script").await;
@@ -392,18 +398,18 @@ async fn sign_ins_and_keys_outlive_a_restart() {
 
 #[actix::test]
 async fn a_panic_costs_no_sign_in() {
-    let house = House::open();
+    let house = TestUsers::open();
     let (_, member) = house.member("ada@example.com").await;
-    let mut ctx = Ctx::domain("web");
+    let mut ctx = RequestContext::internal("web");
     ctx.panic_at = Some("users.Authenticate".into());
     let refused = house.users.call(ctx, Authenticate { token: member.token.clone() }).await;
-    assert_eq!(refused, Err(Failure::Internal.into()));
+    assert_eq!(refused, Err(CommonError::Internal.into()));
     assert!(house.whose(&member.token).await.is_ok());
 }
 
 #[actix::test]
 async fn a_flood_of_sign_ins_is_cut_and_starves_nobody() {
-    let house = House::with(|settings| settings.users.hashers = 1);
+    let house = TestUsers::with(|settings| settings.users.hashers = 1);
     let (_, member) = house.member("ada@example.com").await;
     let start = Instant::now();
     let flood = async {
@@ -423,21 +429,21 @@ async fn a_flood_of_sign_ins_is_cut_and_starves_nobody() {
         (slowest, start.elapsed())
     };
     let ((answers, flood_took), (slowest, others_took)) = futures_util::future::join(flood, others).await;
-    let refused = answers.iter().filter(|answer| **answer == Err(Failure::Overloaded.into())).count();
+    let refused = answers.iter().filter(|answer| **answer == Err(CommonError::Overloaded.into())).count();
     let heard = answers.iter().filter(|answer| **answer == Err(UsersError::BadCredentials)).count();
     // One hashes and 32 wait; the rest hear no at once. A few more get in when this test's thread is slow to ask.
     assert_eq!(refused + heard, 300, "{answers:?}");
     assert!((33..66).contains(&heard), "{heard}");
     assert!(others_took < flood_took, "{others_took:?} of {flood_took:?}");
     assert!(slowest < flood_took / 2, "{slowest:?} of {flood_took:?}");
-    assert!(house.sign_in("ada@example.com", PASSWORD).await.is_ok(), "and then there is room again");
+    assert!(house.sign_in("ada@example.com", PASSWORD).await.is_ok(), "and then there is state again");
 }
 
 #[actix::test]
 async fn a_sign_in_that_is_still_checked_when_the_password_changes_comes_too_late() {
     use crate::store::query::*;
     use argon2::password_hash::PasswordHasher as _;
-    let house = House::with(|settings| settings.users.hashers = 1);
+    let house = TestUsers::with(|settings| settings.users.hashers = 1);
     let user = house.register("ada@example.com").await;
     // A true hash, so that on a slow machine, where the change may come before the reading, the verdict is the same.
     let another = argon2::Argon2::default().hash_password(b"another password").unwrap().to_string();
@@ -449,7 +455,7 @@ async fn a_sign_in_that_is_still_checked_when_the_password_changes_comes_too_lat
         let reset = house.store.write(move |tx| {
             let row = schema::account::table.find(user.id);
             let hash = schema::account::password_hash.eq(another);
-            Ok::<_, Failure>(diesel::update(row).set(hash).execute(tx.conn)?)
+            Ok::<_, CommonError>(diesel::update(row).set(hash).execute(tx.conn)?)
         });
         reset.await.unwrap();
     };
@@ -461,7 +467,7 @@ async fn a_sign_in_that_is_still_checked_when_the_password_changes_comes_too_lat
 #[actix::test]
 async fn one_user_has_only_so_many_sign_ins_and_the_oldest_goes_first() {
     use crate::store::query::*;
-    let house = House::open();
+    let house = TestUsers::open();
     let (user, oldest) = house.member("ada@example.com").await;
     assert!(house.whose(&oldest.token).await.is_ok());
     // As many as there may be, without hashing a thousand times.
@@ -475,7 +481,7 @@ async fn one_user_has_only_so_many_sign_ins_and_the_oldest_goes_first() {
             )
         };
         let rows: Vec<_> = (1..model::SESSIONS_MAX).map(row).collect();
-        Ok::<_, Failure>(diesel::insert_into(schema::session::table).values(rows).execute(tx.conn)?)
+        Ok::<_, CommonError>(diesel::insert_into(schema::session::table).values(rows).execute(tx.conn)?)
     });
     full.await.unwrap();
     assert!(house.whose(&oldest.token).await.is_ok());
@@ -489,7 +495,7 @@ async fn one_user_has_only_so_many_sign_ins_and_the_oldest_goes_first() {
 
 #[actix::test]
 async fn a_forged_changed_or_foreign_token_is_refused() {
-    let (house, stranger) = (House::open(), House::open());
+    let (house, stranger) = (TestUsers::open(), TestUsers::open());
     let (user, member) = house.member("ada@example.com").await;
     let key = house.api_key(&house.as_holder(&member.token).await, "script").await;
     let link = house.told::<EmailVerificationRequested>().await[0].token.clone();
@@ -531,7 +537,7 @@ async fn no_password_and_no_bearer_token_lies_in_any_file() {
     if crate::store::tested_on_server() {
         return;
     }
-    let house = House::open();
+    let house = TestUsers::open();
     let mut secrets = vec![PASSWORD.to_owned(), "second password".to_owned(), "third password".to_owned()];
     let created = CreateUser {
         email: "boss@example.com".into(),
@@ -541,7 +547,7 @@ async fn no_password_and_no_bearer_token_lies_in_any_file() {
         created_at: None,
     };
     secrets.push(created.password.clone());
-    house.users.call(keyed(Ctx::domain("cli"), "0"), created).await.unwrap();
+    house.users.call(keyed(RequestContext::internal("cli"), "0"), created).await.unwrap();
     let guest = house.users.call(keyed(anyone(), "1"), CreateGuest {}).await.unwrap();
     let ctx = keyed(house.as_holder(&guest.token).await, "2");
     let user = house.users.call(ctx, registration("ada@example.com")).await.unwrap();
@@ -561,7 +567,7 @@ async fn no_password_and_no_bearer_token_lies_in_any_file() {
     let verify = house.told::<EmailVerificationRequested>().await[0].token.clone();
     house.users.call(keyed(anyone(), "7"), VerifyEmail { token: verify.clone() }).await.unwrap();
     assert!(house.whose(&key.token).await.is_ok());
-    write_uses(Arc::clone(&house.room)).await;
+    write_uses(Arc::clone(&house.state)).await;
 
     secrets.extend([guest.token, member.token, key.token]);
     // Not under another prefix either, nor the signature alone.
@@ -576,7 +582,7 @@ async fn no_password_and_no_bearer_token_lies_in_any_file() {
             let found = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
             assert!(!found, "{secret} in {}", file.display());
         }
-        // Mailed tokens must travel in their events, and lie nowhere else. That they are found shows that the search
+        // EmailLinkRow tokens must travel in their events, and lie nowhere else. That they are found shows that the search
         // finds what is there.
         let text = String::from_utf8_lossy(&bytes);
         for token in [&reset, &verify] {
@@ -594,7 +600,7 @@ async fn no_password_and_no_bearer_token_lies_in_any_file() {
 
 #[actix::test]
 async fn a_key_acts_for_its_owner_until_it_is_deleted() {
-    let house = House::open();
+    let house = TestUsers::open();
     let (user, member) = house.member("ada@example.com").await;
     let (_, other) = house.member("eve@example.com").await;
     let (ctx, stranger) = (house.as_holder(&member.token).await, house.as_holder(&other.token).await);
@@ -608,11 +614,11 @@ async fn a_key_acts_for_its_owner_until_it_is_deleted() {
     assert_eq!(known.identity.credential, Credential::ApiKey(key.api_key.id));
     assert_eq!(known.expires_at, None);
 
-    let list = |ctx: &Ctx| house.users.call(ctx.clone(), ListApiKeys {});
+    let list = |ctx: &RequestContext| house.users.call(ctx.clone(), ListApiKeys {});
     let shown = list(&ctx).await.unwrap();
     assert_eq!(shown.items.iter().map(|k| k.id).collect::<Vec<_>>(), [key.api_key.id]);
     assert!(list(&stranger).await.unwrap().items.is_empty());
-    let delete = |ctx: &Ctx| house.users.call(ctx.clone(), DeleteApiKey { api_key_id: key.api_key.id });
+    let delete = |ctx: &RequestContext| house.users.call(ctx.clone(), DeleteApiKey { api_key_id: key.api_key.id });
     assert_eq!(delete(&stranger).await, Err(UsersError::ApiKeyNotFound), "not theirs");
     assert!(house.whose(&key.token).await.is_ok());
     let (deleted, news) = house.news_of(delete(&ctx)).await;
@@ -623,7 +629,7 @@ async fn a_key_acts_for_its_owner_until_it_is_deleted() {
 
 #[actix::test]
 async fn a_keys_use_is_noted_to_the_minute_and_written_later() {
-    let house = House::open();
+    let house = TestUsers::open();
     let (_, member) = house.member("ada@example.com").await;
     let ctx = house.as_holder(&member.token).await;
     let key = house.api_key(&ctx, "script").await;
@@ -636,8 +642,8 @@ async fn a_keys_use_is_noted_to_the_minute_and_written_later() {
     let used = last().await.unwrap();
     assert_eq!(used.micros() % 60_000_000, 0);
     assert!(before.since(used) < Duration::from_secs(61));
-    write_uses(Arc::clone(&house.room)).await;
-    assert!(house.room.uses.all().is_empty());
+    write_uses(Arc::clone(&house.state)).await;
+    assert!(house.state.uses.all().is_empty());
     let house = house.restart();
     let ctx = house.as_holder(&member.token).await;
     let shown: Page<ApiKey> = house.users.call(ctx, ListApiKeys {}).await.unwrap();
@@ -646,7 +652,7 @@ async fn a_keys_use_is_noted_to_the_minute_and_written_later() {
 
 #[actix::test]
 async fn a_user_has_at_most_fifty_keys_and_a_guest_none() {
-    let house = House::open();
+    let house = TestUsers::open();
     let (_, member) = house.member("ada@example.com").await;
     let ctx = house.as_holder(&member.token).await;
     let made =
@@ -657,14 +663,14 @@ async fn a_user_has_at_most_fifty_keys_and_a_guest_none() {
     is_wrong(house.users.call(ctx, CreateApiKey { name: String::new() }).await, "name", "required");
     let guest = house.as_holder(&house.guest().await.token).await;
     let refused = house.users.call(guest, CreateApiKey { name: "script".into() }).await;
-    assert_eq!(refused, Err(Failure::Forbidden.into()));
+    assert_eq!(refused, Err(CommonError::Forbidden.into()));
 }
 
 // --- changing ------------------------------------------------------------------------------------------------------
 
 #[actix::test]
 async fn an_owner_shows_the_password_to_change_address_or_password() {
-    let house = House::open();
+    let house = TestUsers::open();
     let (user, member) = house.member("ada@example.com").await;
     let ctx = || house.as_holder(&member.token);
     let renamed = house.update(ctx().await, user.id, |r| r.name = Some("Countess".into())).await.unwrap();
@@ -694,7 +700,7 @@ async fn an_owner_shows_the_password_to_change_address_or_password() {
 
 #[actix::test]
 async fn a_new_address_must_be_verified_again_and_old_links_are_void() {
-    let house = House::open();
+    let house = TestUsers::open();
     let (user, member) = house.member("ada@example.com").await;
     let old_link = house.told::<EmailVerificationRequested>().await[0].token.clone();
     house.forgot("ada@example.com").await;
@@ -728,7 +734,7 @@ async fn a_new_address_must_be_verified_again_and_old_links_are_void() {
 
 #[actix::test]
 async fn a_new_password_ends_all_other_sign_ins() {
-    let house = House::open();
+    let house = TestUsers::open();
     let (user, mine) = house.member("ada@example.com").await;
     let thief = house.sign_in("ada@example.com", PASSWORD).await.unwrap();
     for token in [&mine.token, &thief.token] {
@@ -755,22 +761,22 @@ async fn a_new_password_ends_all_other_sign_ins() {
         r.password = Some("a third password".into());
         r.current_password = Some("another password".into());
     };
-    assert_eq!(house.update(ctx, user.id, other).await, Err(Failure::IdempotencyKeyReused.into()));
+    assert_eq!(house.update(ctx, user.id, other).await, Err(CommonError::IdempotencyKeyReused.into()));
 }
 
 #[actix::test]
 async fn roles_are_given_by_administrators_and_somebody_always_runs_the_shop() {
-    let house = House::open();
+    let house = TestUsers::open();
     let boss = house.admin("boss@example.com").await;
     let (user, member) = house.member("ada@example.com").await;
     let boss_token = house.sign_in("boss@example.com", PASSWORD).await.unwrap().token;
     let (boss_ctx, ctx) = (house.as_holder(&boss_token).await, house.as_holder(&member.token).await);
     let to = |role| move |r: &mut UpdateUser| r.role = Some(role);
     // Not by oneself, not of others, not to a guest, not the last.
-    assert_eq!(house.update(ctx.clone(), user.id, to(Role::Admin)).await, Err(Failure::Forbidden.into()));
-    assert_eq!(house.update(ctx.clone(), boss.id, to(Role::Customer)).await, Err(Failure::Forbidden.into()));
+    assert_eq!(house.update(ctx.clone(), user.id, to(Role::Admin)).await, Err(CommonError::Forbidden.into()));
+    assert_eq!(house.update(ctx.clone(), boss.id, to(Role::Customer)).await, Err(CommonError::Forbidden.into()));
     is_wrong(house.update(boss_ctx.clone(), user.id, to(Role::Guest)).await, "role", "invalid");
-    for ctx in [boss_ctx.clone(), Ctx::domain("cli")] {
+    for ctx in [boss_ctx.clone(), RequestContext::internal("cli")] {
         assert_eq!(house.update(ctx.clone(), boss.id, to(Role::Customer)).await, Err(UsersError::LastAdmin));
         let erased = house.users.call(ctx, DeleteUser { user_id: boss.id }).await;
         assert_eq!(erased, Err(UsersError::LastAdmin));
@@ -793,7 +799,7 @@ async fn roles_are_given_by_administrators_and_somebody_always_runs_the_shop() {
 
 #[actix::test]
 async fn administrators_edit_others_without_their_password_and_themselves_with_it() {
-    let house = House::open();
+    let house = TestUsers::open();
     let boss = house.admin("boss@example.com").await;
     let (user, member) = house.member("ada@example.com").await;
     let token = house.sign_in("boss@example.com", PASSWORD).await.unwrap().token;
@@ -808,7 +814,7 @@ async fn administrators_edit_others_without_their_password_and_themselves_with_i
 
 #[actix::test]
 async fn a_guest_gets_address_and_password_by_registering_only() {
-    let house = House::open();
+    let house = TestUsers::open();
     let boss = house.admin("boss@example.com").await;
     let guest = house.guest().await;
     let ctx = house.as_holder(&guest.token).await;
@@ -826,7 +832,7 @@ async fn a_guest_gets_address_and_password_by_registering_only() {
 
 #[actix::test]
 async fn a_forgotten_password_is_set_anew_once_within_an_hour_and_ends_all_sign_ins() {
-    let house = House::open();
+    let house = TestUsers::open();
     let (user, member) = house.member("ada@example.com").await;
     assert!(house.whose(&member.token).await.is_ok());
     // Nothing tells a stranger whether there is such an account.
@@ -855,7 +861,7 @@ async fn a_forgotten_password_is_set_anew_once_within_an_hour_and_ends_all_sign_
 
 #[actix::test]
 async fn many_who_use_one_reset_link_at_once_set_one_password() {
-    let house = House::open();
+    let house = TestUsers::open();
     house.register("ada@example.com").await;
     house.forgot("ada@example.com").await;
     let token = house.told::<PasswordResetRequested>().await[0].token.clone();
@@ -873,19 +879,19 @@ async fn many_who_use_one_reset_link_at_once_set_one_password() {
     };
     let at_once = join_all((0..4).map(|_| ask("a last password"))).await;
     assert!(at_once.iter().all(Result::is_ok), "{at_once:?}");
-    assert_eq!(ask("another password").await, Err(Failure::IdempotencyKeyReused.into()));
+    assert_eq!(ask("another password").await, Err(CommonError::IdempotencyKeyReused.into()));
 }
 
 #[actix::test]
 async fn one_account_causes_only_a_few_mails_an_hour() {
-    let house = House::open();
+    let house = TestUsers::open();
     house.register("ada@example.com").await;
     join_all((0..20).map(|_| house.forgot("ada@example.com"))).await;
     assert_eq!(house.told::<PasswordResetRequested>().await.len(), 3);
     // Using one does not buy another.
     let token = house.told::<PasswordResetRequested>().await[0].token.clone();
     house.reset(&token, "a new password").await.unwrap();
-    purge(Arc::clone(&house.room)).await;
+    purge(Arc::clone(&house.state)).await;
     house.forgot("ada@example.com").await;
     assert_eq!(house.told::<PasswordResetRequested>().await.len(), 3);
     house.clock.advance(HOUR + Duration::from_secs(1));
@@ -895,7 +901,7 @@ async fn one_account_causes_only_a_few_mails_an_hour() {
 
 #[actix::test]
 async fn a_verification_link_is_good_for_days_and_a_second_click_does_no_harm() {
-    let house = House::open();
+    let house = TestUsers::open();
     let user = house.register("ada@example.com").await;
     let other = house.register("eve@example.com").await;
     let mails = house.told::<EmailVerificationRequested>().await;
@@ -914,7 +920,7 @@ async fn a_verification_link_is_good_for_days_and_a_second_click_does_no_harm() 
 
 #[actix::test]
 async fn an_erased_users_tokens_are_refused_at_once_and_the_address_is_free_again() {
-    let house = House::open();
+    let house = TestUsers::open();
     let (user, member) = house.member("ada@example.com").await;
     let ctx = house.as_holder(&member.token).await;
     let key = house.api_key(&ctx, "script").await;
@@ -926,8 +932,8 @@ async fn an_erased_users_tokens_are_refused_at_once_and_the_address_is_free_agai
     }
     let (_, eve) = house.member("eve@example.com").await;
     let stranger = house.as_holder(&eve.token).await;
-    let erase = |ctx: Ctx| house.users.call(ctx, DeleteUser { user_id: user.id });
-    assert_eq!(erase(stranger).await, Err(Failure::Forbidden.into()));
+    let erase = |ctx: RequestContext| house.users.call(ctx, DeleteUser { user_id: user.id });
+    assert_eq!(erase(stranger).await, Err(CommonError::Forbidden.into()));
     let (erased, news) = house.news_of(erase(ctx.clone())).await;
     assert_eq!(erased, Ok(()));
     assert_eq!(news, ["users.user_erased", "users.access_changed"]);
@@ -949,11 +955,11 @@ async fn an_erased_users_tokens_are_refused_at_once_and_the_address_is_free_agai
 
 #[actix::test]
 async fn nobody_is_remembered_as_signed_in_while_they_are_being_erased() {
-    let house = House::open();
+    let house = TestUsers::open();
     for round in 0..20 {
         let guest = house.guest().await;
         let ctx = house.as_holder(&guest.token).await;
-        house.room.known.forget_all();
+        house.state.known.forget_all();
         // Questions that reach the database before, while and after the account goes.
         let asks = join_all((0..8).map(|_| house.whose(&guest.token)));
         let erased = house.users.call(ctx, DeleteUser { user_id: guest.user.id });
@@ -965,7 +971,7 @@ async fn nobody_is_remembered_as_signed_in_while_they_are_being_erased() {
 
 #[actix::test]
 async fn a_list_shows_accounts_newest_first_page_by_page_and_no_guest() {
-    let house = House::open();
+    let house = TestUsers::open();
     let day = |n: u64| Timestamp::parse("2025-01-01").unwrap().plus(DAY * u32::try_from(n).unwrap());
     for (n, (name, email)) in
         [("Ådne 100%", "a@one.example"), ("Bob", "b@two.example"), ("Cleo", "c@one.example"), ("Dan", "d@two.example")]
@@ -980,12 +986,12 @@ async fn a_list_shows_accounts_newest_first_page_by_page_and_no_guest() {
             // Two on one day: the cursor must tell them apart.
             created_at: Some(day(n as u64 / 2)),
         };
-        house.users.call(Ctx::domain("cli"), request).await.unwrap();
+        house.users.call(RequestContext::internal("cli"), request).await.unwrap();
     }
     house.guest().await;
     let list = |q: Option<&str>, limit: u32, cursor: Option<crate::types::Cursor>| {
         let page = PageRequest { limit: Some(limit), cursor };
-        house.users.call(Ctx::domain("web"), ListUsers { q: q.map(str::to_owned), page })
+        house.users.call(RequestContext::internal("web"), ListUsers { q: q.map(str::to_owned), page })
     };
     let mut names = Vec::new();
     let mut cursor = None;
@@ -1018,7 +1024,7 @@ async fn a_list_shows_accounts_newest_first_page_by_page_and_no_guest() {
     let (_, member) = house.member("e@three.example").await;
     let customer = house.as_holder(&member.token).await;
     let refused = house.users.call(customer, ListUsers::default()).await;
-    assert_eq!(refused, Err(Failure::Forbidden.into()), "administrators only");
+    assert_eq!(refused, Err(CommonError::Forbidden.into()), "administrators only");
 }
 
 #[actix::test]
@@ -1033,12 +1039,12 @@ async fn lists_and_the_search_for_administrators_use_their_indexes() {
         #[diesel(sql_type = Text)]
         detail: String,
     }
-    let house = House::open();
+    let house = TestUsers::open();
     let plan = |sql: &'static str| {
         let store = house.store.clone();
         async move {
             let steps = store.read(move |conn| {
-                Ok::<_, Failure>(diesel::sql_query(format!("EXPLAIN QUERY PLAN {sql}")).load::<Step>(conn)?)
+                Ok::<_, CommonError>(diesel::sql_query(format!("EXPLAIN QUERY PLAN {sql}")).load::<Step>(conn)?)
             });
             steps.await.unwrap().into_iter().map(|step| step.detail).collect::<Vec<_>>().join("; ")
         }

@@ -10,7 +10,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use uuid::Uuid;
 
-use super::model::Link;
+use super::model::EmailLinkKind;
 use crate::messaging::Credential;
 use crate::types::{ApiKeyId, SessionId};
 
@@ -25,7 +25,7 @@ const SHOWN: usize = 16;
 pub enum Purpose {
     Session,
     ApiKey,
-    Link(Link),
+    EmailLink(EmailLinkKind),
 }
 
 impl Purpose {
@@ -34,8 +34,8 @@ impl Purpose {
         match self {
             Self::Session => "mct_",
             Self::ApiKey => "mck_",
-            Self::Link(Link::Reset) => "mcr_",
-            Self::Link(Link::Verify) => "mcv_",
+            Self::EmailLink(EmailLinkKind::Reset) => "mcr_",
+            Self::EmailLink(EmailLinkKind::Verify) => "mcv_",
         }
     }
 
@@ -44,8 +44,8 @@ impl Purpose {
         match self {
             Self::Session => b"mercat session 1\0",
             Self::ApiKey => b"mercat api key 1\0",
-            Self::Link(Link::Reset) => b"mercat reset 1\0",
-            Self::Link(Link::Verify) => b"mercat verify 1\0",
+            Self::EmailLink(EmailLinkKind::Reset) => b"mercat reset 1\0",
+            Self::EmailLink(EmailLinkKind::Verify) => b"mercat verify 1\0",
         }
     }
 }
@@ -108,8 +108,12 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Purpose; 4] =
-        [Purpose::Session, Purpose::ApiKey, Purpose::Link(Link::Reset), Purpose::Link(Link::Verify)];
+    const ALL: [Purpose; 4] = [
+        Purpose::Session,
+        Purpose::ApiKey,
+        Purpose::EmailLink(EmailLinkKind::Reset),
+        Purpose::EmailLink(EmailLinkKind::Verify),
+    ];
 
     #[test]
     fn a_token_is_good_for_its_own_purpose_and_secret_only() {

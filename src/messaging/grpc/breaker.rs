@@ -5,11 +5,11 @@
 //! seemed well and calls were lost all the same.
 
 /// Looks in a row before each of which calls were lost and none was answered, until an address is left alone.
-pub const LOOKS_MAX: u32 = 5;
+pub const FAILED_PROBES_MAX: u32 = 5;
 
 /// The count of one connection.
 #[derive(Debug, Default)]
-pub struct Breaker {
+pub struct CircuitBreaker {
     /// Whether a call was lost since the last look.
     losing: bool,
     looks: u32,
@@ -18,7 +18,7 @@ pub struct Breaker {
     trying: bool,
 }
 
-impl Breaker {
+impl CircuitBreaker {
     /// The breaker of a connection to an address that was left alone before.
     pub fn half_open() -> Self {
         Self { trial: true, ..Self::default() }
@@ -56,7 +56,7 @@ impl Breaker {
 
     /// Whether the address is to be left alone.
     pub fn is_open(&self) -> bool {
-        self.looks >= if self.trial { 1 } else { LOOKS_MAX }
+        self.looks >= if self.trial { 1 } else { FAILED_PROBES_MAX }
     }
 }
 
@@ -66,20 +66,20 @@ mod tests {
 
     #[test]
     fn it_opens_after_so_many_looks_between_losses_and_one_answer_forgives_all() {
-        let mut breaker = Breaker::default();
+        let mut breaker = CircuitBreaker::default();
         for _ in 0..100 {
             assert!(breaker.admit());
             breaker.lost();
         }
         breaker.looked();
         assert!(!breaker.is_open(), "one broken connection, however much was on it");
-        for _ in 2..LOOKS_MAX {
+        for _ in 2..FAILED_PROBES_MAX {
             breaker.lost();
             breaker.looked();
         }
         assert!(breaker.admit());
         breaker.answered();
-        for _ in 0..LOOKS_MAX {
+        for _ in 0..FAILED_PROBES_MAX {
             assert!(breaker.admit());
             breaker.lost();
             breaker.looked();
@@ -89,14 +89,14 @@ mod tests {
 
     #[test]
     fn half_open_it_lets_one_call_through_at_a_time() {
-        let mut breaker = Breaker::half_open();
+        let mut breaker = CircuitBreaker::half_open();
         assert!(breaker.admit());
         assert!(!breaker.admit(), "the first is not back yet");
         breaker.given_up();
         assert!(breaker.admit());
         breaker.answered();
         assert!(breaker.admit() && breaker.admit(), "closed again");
-        let mut breaker = Breaker::half_open();
+        let mut breaker = CircuitBreaker::half_open();
         assert!(breaker.admit());
         breaker.lost();
         breaker.looked();

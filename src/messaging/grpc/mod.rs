@@ -22,10 +22,12 @@ mod tests;
 
 use tonic::metadata::MetadataValue;
 
-pub use link::{Connection, Said, SaidDomain, SaidHealth, Seen, Trouble, Wire};
-pub use peer::{NEWS_WITHIN, Peer, Sink};
-pub use remote::{Peers, Remote, RemoteAddress};
-pub use server::{BoxLive, Handle, News, Offer, Offers, Server, Show, heard, patience};
+pub use link::{AddressStatus, CallError, Connection, PeerConfig, PeerDomainInfo, PeerInfo, ReportedHealth};
+pub use peer::{LONG_POLL_TIMEOUT, LiveSink, Peer};
+pub use remote::{PeerRegistry, Remote, RemoteAddress};
+pub use server::{
+    BoxLiveStream, DomainService, EventReader, Handle, LiveSource, Server, ServerConfig, heard, patience,
+};
 
 /// The messages on the wire, as compiled from `proto/`.
 #[allow(missing_docs, reason = "generated; the .proto has the comments")]
@@ -40,7 +42,7 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descrip
 /// Bytes of the largest message when no picture can be larger.
 const MESSAGE_MAX: usize = 16 << 20;
 
-impl Wire {
+impl PeerConfig {
     /// How this process calls others.
     #[must_use]
     pub fn of(settings: &crate::settings::Settings) -> Self {

@@ -10,13 +10,13 @@ use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::link::{Admitted, Connection, Link, Seen, Trouble, Wire};
+use super::link::{AddressStatus, BreakerPermit, CallError, Connection, PeerConfig, PeerConnection};
 use super::proto::{CallReply, CallRequest, EventsReply, EventsRequest, LiveRequest};
-use crate::messaging::{Ctx, Failure};
+use crate::messaging::{CommonError, RequestContext};
 use crate::settings::Address;
 
 /// How often a name is resolved anew.
-const RESOLVE_EVERY: Duration = Duration::from_secs(5);
+const RESOLVE_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a call waits for a connection that is being made, before it is refused.
 const CONNECTING_MAX: Duration = Duration::from_secs(3);
 /// The most addresses of one name that are used.
@@ -24,28 +24,28 @@ const ADDRESSES_MAX: usize = 64;
 /// Bytes that may travel with a message: caller, keys, names.
 const ENVELOPE_MAX: usize = 8 * 1024;
 /// How often one call may be sent in all.
-const SENDS_MAX: u32 = 4;
+const ATTEMPTS_MAX: u32 = 4;
 /// The pause before a call is sent again, longer each time.
-const AGAIN: Duration = Duration::from_millis(20);
+const RETRY_BACKOFF: Duration = Duration::from_millis(20);
 /// Repetitions that may be had at once, in tenths; each answer gives one tenth back. So an outage is not made worse by
 /// everybody asking four times.
-const BUDGET: i32 = 1_000;
+const RETRY_BUDGET: i32 = 1_000;
 /// How long the other side may hold a question for news open.
-pub const NEWS_WITHIN: Duration = Duration::from_secs(20);
+pub const LONG_POLL_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A process of the shop, or several alike behind one name. Cheap to share.
 pub struct Peer {
     address: Address,
-    wire: Wire,
-    links: Mutex<Links>,
+    wire: PeerConfig,
+    links: Mutex<AddressPool>,
     next: AtomicUsize,
     budget: AtomicI32,
     changed: watch::Sender<()>,
 }
 
 #[derive(Default)]
-struct Links {
-    all: BTreeMap<SocketAddr, Arc<Link>>,
+struct AddressPool {
+    all: BTreeMap<SocketAddr, Arc<PeerConnection>>,
     /// Why the name stands for no address, once that is known.
     unresolved: Option<Arc<str>>,
 }
@@ -54,25 +54,25 @@ struct Links {
 pub type Resolver = Arc<dyn Fn(Address) -> BoxFuture<'static, Result<Vec<SocketAddr>, String>> + Send + Sync>;
 
 /// Takes what a live stream brings: nothing at its begin, then one item after the other.
-pub type Sink = Arc<dyn Fn(Option<&[u8]>) + Send + Sync>;
+pub type LiveSink = Arc<dyn Fn(Option<&[u8]>) + Send + Sync>;
 
 impl Peer {
     /// Begins to look for the process at `address` and to keep up connections. Must be called in a runtime; what it
     /// starts ends with the last handle.
     #[must_use]
-    pub fn start(address: Address, wire: Wire) -> Arc<Self> {
-        Self::start_with(address, wire, Arc::new(|address| Box::pin(look_up(address))), RESOLVE_EVERY)
+    pub fn start(address: Address, wire: PeerConfig) -> Arc<Self> {
+        Self::start_with(address, wire, Arc::new(|address| Box::pin(look_up(address))), RESOLVE_INTERVAL)
     }
 
     /// The same with a way of one's own to resolve names, asked every so often.
-    pub(super) fn start_with(address: Address, wire: Wire, resolver: Resolver, every: Duration) -> Arc<Self> {
+    pub(super) fn start_with(address: Address, wire: PeerConfig, resolver: Resolver, every: Duration) -> Arc<Self> {
         let changed = watch::Sender::new(());
         let peer = Arc::new(Self {
             address,
             wire,
             links: Mutex::default(),
             next: AtomicUsize::new(0),
-            budget: AtomicI32::new(BUDGET),
+            budget: AtomicI32::new(RETRY_BUDGET),
             changed,
         });
         tokio::spawn(resolve(Arc::downgrade(&peer), resolver, every));
@@ -91,7 +91,7 @@ impl Peer {
     }
 
     /// Its addresses and how each is; nothing while its name is being resolved.
-    pub fn seen(&self) -> Vec<(SocketAddr, Seen, Option<Arc<Connection>>)> {
+    pub fn seen(&self) -> Vec<(SocketAddr, AddressStatus, Option<Arc<Connection>>)> {
         let links = self.links();
         links.all.values().map(|link| (link.address, link.seen(), link.connection())).collect()
     }
@@ -105,17 +105,17 @@ impl Peer {
     /// received, and if `repeatable` also when that is unknown.
     pub async fn call(
         &self,
-        ctx: &Ctx,
+        ctx: &RequestContext,
         message: CallRequest,
         repeatable: bool,
         answers: impl Fn(&Connection) -> bool,
-    ) -> Result<CallReply, Trouble> {
+    ) -> Result<CallReply, CallError> {
         let mut sends = 0;
         loop {
             let admitted = self.admit(ctx.deadline, &answers).await?;
             sends += 1;
             let mut request = self.wire.request(message.clone());
-            request.set_timeout(ctx.left());
+            request.set_timeout(ctx.remaining());
             if let Some(trace) = ctx.trace.as_deref().and_then(|trace| trace.parse().ok()) {
                 request.metadata_mut().insert("traceparent", trace);
             }
@@ -130,35 +130,39 @@ impl Peer {
                     self.earn();
                     false
                 }
-                Err(Trouble::NotSent(_)) => true,
-                Err(Trouble::Unknown(_)) => repeatable,
-                Err(Trouble::Refused(..)) => false,
+                Err(CallError::NotSent(_)) => true,
+                Err(CallError::Unknown(_)) => repeatable,
+                Err(CallError::Refused(..)) => false,
             };
-            if !again || sends >= SENDS_MAX || !self.spend() {
+            if !again || sends >= ATTEMPTS_MAX || !self.spend() {
                 return answer;
             }
-            tokio::time::sleep(AGAIN * sends).await;
+            tokio::time::sleep(RETRY_BACKOFF * sends).await;
         }
     }
 
-    /// Asks for the next events of a domain there; the answer may take [`NEWS_WITHIN`].
-    pub async fn events(&self, message: EventsRequest) -> Result<EventsReply, Trouble> {
-        let deadline = Instant::now() + NEWS_WITHIN + CONNECTING_MAX;
+    /// Asks for the next events of a domain there; the answer may take [`LONG_POLL_TIMEOUT`].
+    pub async fn events(&self, message: EventsRequest) -> Result<EventsReply, CallError> {
+        let deadline = Instant::now() + LONG_POLL_TIMEOUT + CONNECTING_MAX;
         let admitted = self.admit(deadline, &|_| true).await?;
         let mut request = self.wire.request(message);
-        request.set_timeout(NEWS_WITHIN + CONNECTING_MAX);
+        request.set_timeout(LONG_POLL_TIMEOUT + CONNECTING_MAX);
         let mut client = admitted.connection.client.clone();
         admitted.answer(async { client.events(request).await }).await
     }
 
     /// Follows what is shown live at each of its addresses. Each time a stream begins, also again after it was lost, the
     /// sink is told so before anything else of it. Ends with the last handle of the peer.
-    pub fn follow(self: &Arc<Self>, sink: Sink) {
+    pub fn follow(self: &Arc<Self>, sink: LiveSink) {
         tokio::spawn(follow(Arc::downgrade(self), sink));
     }
 
     /// The next address to ask: one after the other of those that work.
-    async fn admit(&self, deadline: Instant, answers: &impl Fn(&Connection) -> bool) -> Result<Admitted, Trouble> {
+    async fn admit(
+        &self,
+        deadline: Instant,
+        answers: &impl Fn(&Connection) -> bool,
+    ) -> Result<BreakerPermit, CallError> {
         let patience = deadline.min(Instant::now() + CONNECTING_MAX);
         loop {
             let mut changed = self.changed.subscribe();
@@ -171,9 +175,9 @@ impl Peer {
             for at in 0..links.len() {
                 let Some(link) = links.get(first.wrapping_add(at) % links.len()) else { continue };
                 match link.seen() {
-                    Seen::Connecting => connecting = true,
-                    Seen::Down(reason) => why = Some(reason),
-                    Seen::Up => match link.admit() {
+                    AddressStatus::Connecting => connecting = true,
+                    AddressStatus::Down(reason) => why = Some(reason),
+                    AddressStatus::Up => match link.admit() {
                         Some(admitted) if answers(&admitted.connection) => return Ok(admitted),
                         Some(_) => why = Some("it does not answer this; is it an older version?".into()),
                         None => why = Some("it was left alone after many losses and is being tried".into()),
@@ -182,13 +186,13 @@ impl Peer {
             }
             let why = || why.as_deref().unwrap_or("it is still being connected").to_owned();
             if !connecting || tokio::time::timeout_at(patience, changed.changed()).await.is_err() {
-                return Err(Trouble::Refused(Failure::Unavailable, why()));
+                return Err(CallError::Refused(CommonError::Unavailable, why()));
             }
         }
     }
 
     fn earn(&self) {
-        if self.budget.load(Relaxed) < BUDGET {
+        if self.budget.load(Relaxed) < RETRY_BUDGET {
             self.budget.fetch_add(1, Relaxed);
         }
     }
@@ -197,7 +201,7 @@ impl Peer {
         self.budget.fetch_update(Relaxed, Relaxed, |left| (left >= 10).then_some(left - 10)).is_ok()
     }
 
-    fn links(&self) -> MutexGuard<'_, Links> {
+    fn links(&self) -> MutexGuard<'_, AddressPool> {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -217,7 +221,7 @@ impl Peer {
                     links
                         .all
                         .entry(address)
-                        .or_insert_with(|| Link::start(address, wire.clone(), self.changed.clone()));
+                        .or_insert_with(|| PeerConnection::start(address, wire.clone(), self.changed.clone()));
                 }
                 links.unresolved = None;
             }
@@ -265,7 +269,7 @@ async fn resolve(peer: Weak<Peer>, resolver: Resolver, every: Duration) {
     }
 }
 
-async fn follow(peer: Weak<Peer>, sink: Sink) {
+async fn follow(peer: Weak<Peer>, sink: LiveSink) {
     let mut followed: Vec<Weak<Connection>> = Vec::new();
     loop {
         let Some(here) = peer.upgrade() else { return };
@@ -286,7 +290,7 @@ async fn follow(peer: Weak<Peer>, sink: Sink) {
 }
 
 /// Takes what one connection shows live, for as long as it lasts.
-async fn listen(connection: Arc<Connection>, wire: Wire, sink: Sink) {
+async fn listen(connection: Arc<Connection>, wire: PeerConfig, sink: LiveSink) {
     while !connection.is_lost() {
         let stream = async {
             let mut stream = connection.client.clone().live(wire.request(LiveRequest {})).await?.into_inner();
@@ -302,7 +306,7 @@ async fn listen(connection: Arc<Connection>, wire: Wire, sink: Sink) {
                 if let Err(status) = ended {
                     log::debug!("a live stream ended: {status}");
                 }
-                tokio::time::sleep(AGAIN * 10).await;
+                tokio::time::sleep(RETRY_BACKOFF * 10).await;
             }
             () = connection.lost() => return,
         }

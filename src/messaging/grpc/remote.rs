@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use prost::bytes::Bytes;
 use serde::Serialize;
 
-use super::link::{Connection, SaidDomain, Seen, Trouble};
+use super::link::{AddressStatus, CallError, Connection, PeerDomainInfo};
 use super::peer::Peer;
 use super::proto::{CallReply, CallRequest, call_reply::Outcome};
-use crate::messaging::{Ctx, Failure, Health, HealthState, Request, trace};
+use crate::messaging::{CommonError, Health, HealthStatus, Request, RequestContext, trace};
 
 /// A domain in another process.
 pub struct Remote {
@@ -29,7 +29,7 @@ pub struct RemoteAddress {
     /// Which.
     pub address: SocketAddr,
     /// How the domain is there.
-    pub status: HealthState,
+    pub status: HealthStatus,
     /// Which version answers there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
@@ -51,7 +51,7 @@ impl Remote {
     }
 
     /// Asks, as a client in the domain's own process would.
-    pub async fn call<R: Request>(&self, ctx: Ctx, request: R) -> Result<R::Reply, R::Error> {
+    pub async fn call<R: Request>(&self, ctx: RequestContext, request: R) -> Result<R::Reply, R::Error> {
         let written = serde_json::to_vec(&request);
         drop(request);
         let exchange = self.exchange(&ctx, R::NAME, R::RETRYABLE, written);
@@ -62,7 +62,7 @@ impl Remote {
         let read = match reply.outcome {
             Some(Outcome::Body(body)) => serde_json::from_slice(&body).map(Ok),
             Some(Outcome::Error(error)) => serde_json::from_slice(&error).map(Err),
-            None => Ok(Err(Failure::Internal.into())),
+            None => Ok(Err(CommonError::Internal.into())),
         };
         read.unwrap_or_else(|error| Err(unreadable(&ctx, R::NAME, &error).into()))
     }
@@ -70,19 +70,19 @@ impl Remote {
     /// What is the same for every message: compiled once, and not once for each.
     async fn exchange(
         &self,
-        ctx: &Ctx,
+        ctx: &RequestContext,
         name: &'static str,
         retryable: bool,
         written: serde_json::Result<Vec<u8>>,
-    ) -> Result<CallReply, Failure> {
+    ) -> Result<CallReply, CommonError> {
         let written = written.and_then(|body| Ok((body, serde_json::to_vec(&ctx.caller)?)));
         let (body, caller) = written.map_err(|error| {
             log::error!("{name} has no JSON form: {error} [{}]", ctx.request_id);
-            Failure::Internal
+            CommonError::Internal
         })?;
         if body.len() > self.peer.body_max() {
             log::error!("{name} is larger than what may travel, {} bytes [{}]", body.len(), ctx.request_id);
-            return Err(Failure::Internal);
+            return Err(CommonError::Internal);
         }
         let message = CallRequest {
             domain: self.domain.to_owned(),
@@ -101,17 +101,17 @@ impl Remote {
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(trouble)) => {
                 let (failure, why) = match trouble {
-                    Trouble::NotSent(why) | Trouble::Unknown(why) => (Failure::Unavailable, why),
-                    Trouble::Refused(failure, why) => (failure, why),
+                    CallError::NotSent(why) | CallError::Unknown(why) => (CommonError::Unavailable, why),
+                    CallError::Refused(failure, why) => (failure, why),
                 };
                 // While nobody is there every call ends so, and that nobody is there has been logged.
-                let level = if failure == Failure::Unavailable { log::Level::Debug } else { log::Level::Warn };
+                let level = if failure == CommonError::Unavailable { log::Level::Debug } else { log::Level::Warn };
                 log::log!(level, "{}: {name} has no answer: {why} [{}]", self.domain, ctx.request_id);
                 Err(failure)
             }
             Err(_) => {
                 log::warn!("{}: {name} was not answered in time [{}]", self.domain, ctx.request_id);
-                Err(Failure::DeadlineExceeded)
+                Err(CommonError::DeadlineExceeded)
             }
         }
     }
@@ -129,29 +129,29 @@ impl Remote {
                     health.read_only |= domain.health.read_only;
                     health.unreadable |= domain.health.unreadable;
                     match self.missing(domain) {
-                        Some(missing) => (HealthState::Degraded, Some(missing)),
+                        Some(missing) => (HealthStatus::Degraded, Some(missing)),
                         None => (domain.health.status, None),
                     }
                 }
-                (_, Some(None)) => (HealthState::Down, Some(format!("{} does not run there", self.domain))),
-                (Seen::Down(why), None) => (HealthState::Down, Some(why.to_string())),
-                (_, None) => (HealthState::Down, Some("being connected".to_owned())),
+                (_, Some(None)) => (HealthStatus::Down, Some(format!("{} does not run there", self.domain))),
+                (AddressStatus::Down(why), None) => (HealthStatus::Down, Some(why.to_string())),
+                (_, None) => (HealthStatus::Down, Some("being connected".to_owned())),
             };
             health.addresses.push(RemoteAddress { address, status, version, problem });
         }
         let all = || health.addresses.iter().map(|address| address.status);
-        health.status = if all().all(|status| matches!(status, HealthState::Down | HealthState::Off)) {
-            HealthState::Down
-        } else if all().all(|status| status == HealthState::Up) && !is_full {
-            HealthState::Up
+        health.status = if all().all(|status| matches!(status, HealthStatus::Down | HealthStatus::Off)) {
+            HealthStatus::Down
+        } else if all().all(|status| status == HealthStatus::Up) && !is_full {
+            HealthStatus::Up
         } else {
-            HealthState::Degraded
+            HealthStatus::Degraded
         };
         health
     }
 
     /// What it does not answer, complained of once.
-    fn missing(&self, domain: &SaidDomain) -> Option<String> {
+    fn missing(&self, domain: &PeerDomainInfo) -> Option<String> {
         let missing: Vec<&str> = self.needed.iter().copied().filter(|name| !domain.names.contains(*name)).collect();
         if missing.is_empty() {
             self.complained.store(false, Relaxed);
@@ -166,19 +166,19 @@ impl Remote {
 }
 
 /// Says that an answer is not the JSON of its message.
-fn unreadable(ctx: &Ctx, name: &str, error: &serde_json::Error) -> Failure {
+fn unreadable(ctx: &RequestContext, name: &str, error: &serde_json::Error) -> CommonError {
     let say = || log::error!("the answer to {name} cannot be read: {error} [{}]", ctx.request_id);
     trace::during(ctx.trace.clone(), say);
-    Failure::Internal
+    CommonError::Internal
 }
 
 /// The other processes that this one knows of: one for each place, however many domains are there.
 #[derive(Default)]
-pub struct Peers(BTreeMap<crate::settings::Address, Arc<Peer>>);
+pub struct PeerRegistry(BTreeMap<crate::settings::Address, Arc<Peer>>);
 
-impl Peers {
+impl PeerRegistry {
     /// The process at `address`.
-    pub fn at(&mut self, address: &crate::settings::Address, wire: &super::Wire) -> Arc<Peer> {
+    pub fn at(&mut self, address: &crate::settings::Address, wire: &super::PeerConfig) -> Arc<Peer> {
         let peer = self.0.entry(address.clone()).or_insert_with(|| Peer::start(address.clone(), wire.clone()));
         Arc::clone(peer)
     }

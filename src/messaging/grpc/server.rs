@@ -23,54 +23,56 @@ use super::proto::{
     call_reply,
 };
 use crate::messaging::{
-    Caller, Client, Ctx, Failure, Health, HealthState, IdempotencyKey, Outcome, Route, Served, Table, trace,
+    Caller, Client, CommonError, DispatchFn, DispatchTable, EncodedReply, Health, HealthStatus, IdempotencyKey,
+    RemoteCallable, RequestContext, trace,
 };
 
 /// How long a call may take when its caller does not say.
-const PATIENCE: Duration = Duration::from_secs(10);
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest that a caller may wish for.
-const PATIENCE_MAX: Duration = Duration::from_secs(3_600);
+const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(3_600);
 /// How many calls one connection may have under way.
 const STREAMS_MAX: u32 = 4_096;
 /// Pings on an idle connection, so that a dead one does not stay for ever.
-const PING: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
 /// How many bytes may be on their way on one stream before we have taken them.
-const WINDOW: u32 = 1 << 20;
+const HTTP2_WINDOW: u32 = 1 << 20;
 /// How often the health service is told how the domains are.
-const TELL_EVERY: Duration = Duration::from_millis(500);
+const HEALTH_PUBLISH_INTERVAL: Duration = Duration::from_millis(500);
 /// The longest idempotency key, request id and caller that are taken.
 const KEY_MAX: usize = 512;
 
 /// What one domain offers.
-pub struct Offer {
-    routes: BTreeMap<&'static str, Route>,
+pub struct DomainService {
+    routes: BTreeMap<&'static str, DispatchFn>,
     health: Box<dyn Fn() -> Health + Send + Sync>,
 }
 
-impl Offer {
+impl DomainService {
     /// Everything that the domain behind `client` answers.
     #[must_use]
-    pub fn of<A: Served>(client: &Client<A>) -> Self {
-        let (routes, client) = (Table::of(client.clone()), client.clone());
+    pub fn of<A: RemoteCallable>(client: &Client<A>) -> Self {
+        let (routes, client) = (DispatchTable::of(client.clone()), client.clone());
         Self { routes, health: Box::new(move || client.health()) }
     }
 }
 
 /// Reads the next events of a domain here for a subscriber elsewhere: `(source, subscriber, told)`.
-pub type News = Arc<dyn Fn(String, String, i64) -> BoxFuture<'static, Result<EventsReply, Failure>> + Send + Sync>;
+pub type EventReader =
+    Arc<dyn Fn(String, String, i64) -> BoxFuture<'static, Result<EventsReply, CommonError>> + Send + Sync>;
 /// Begins to listen to what is shown live.
-pub type Show = Arc<dyn Fn() -> BoxLive + Send + Sync>;
+pub type LiveSource = Arc<dyn Fn() -> BoxLiveStream + Send + Sync>;
 /// What is shown live, each item as JSON.
-pub type BoxLive = Pin<Box<dyn Stream<Item = Vec<u8>> + Send>>;
+pub type BoxLiveStream = Pin<Box<dyn Stream<Item = Vec<u8>> + Send>>;
 
 /// What a process offers to others.
-pub struct Offers {
+pub struct ServerConfig {
     /// Its domains.
-    pub domains: HashMap<&'static str, Offer>,
+    pub domains: HashMap<&'static str, DomainService>,
     /// Their events.
-    pub news: Option<News>,
+    pub news: Option<EventReader>,
     /// What its notifications show.
-    pub show: Option<Show>,
+    pub show: Option<LiveSource>,
     /// What callers must show, when the processes share a secret.
     pub token: Option<String>,
     /// Bytes of the largest message.
@@ -84,7 +86,7 @@ pub struct Server {
     address: SocketAddr,
     incoming: TcpIncoming,
     router: tonic::service::RoutesBuilder,
-    offers: Arc<Door>,
+    offers: Arc<DomainsService>,
     reporter: HealthReporter,
     drain_timeout: Duration,
     stop: watch::Sender<bool>,
@@ -94,21 +96,21 @@ pub struct Server {
 #[derive(Clone)]
 pub struct Handle(watch::Sender<bool>);
 
-struct Door {
-    offers: Offers,
+struct DomainsService {
+    offers: ServerConfig,
     token: Option<[u8; 32]>,
     /// Resolves when the process is on its way out.
-    stopping: Stopping,
+    stopping: Shutdown,
 }
 
-type Stopping = Shared<BoxFuture<'static, ()>>;
+type Shutdown = Shared<BoxFuture<'static, ()>>;
 
 impl Server {
     /// Binds `address`. Calls are answered from [`Server::run`] on.
     ///
     /// # Errors
     /// When the address cannot be had.
-    pub fn bind(address: SocketAddr, offers: Offers) -> io::Result<Self> {
+    pub fn bind(address: SocketAddr, offers: ServerConfig) -> io::Result<Self> {
         let incoming = TcpIncoming::bind(address)?.with_nodelay(Some(true));
         let address = incoming.local_addr()?;
         let stop = watch::Sender::new(false);
@@ -118,7 +120,7 @@ impl Server {
         };
         let (drain_timeout, message_max) = (offers.drain_timeout, offers.message_max);
         let token = offers.token.as_deref().map(|token| Sha256::digest(token).into());
-        let door = Arc::new(Door { offers, token, stopping: stopping.boxed().shared() });
+        let door = Arc::new(DomainsService { offers, token, stopping: stopping.boxed().shared() });
         let (reporter, health) = tonic_health::server::health_reporter();
         let mut router = tonic::service::RoutesBuilder::default();
         router.add_service(health);
@@ -158,10 +160,10 @@ impl Server {
         let telling = tokio::spawn(tell(Arc::clone(&offers), reporter));
         let mut server = tonic::transport::Server::builder()
             .max_concurrent_streams(STREAMS_MAX)
-            .http2_keepalive_interval(Some(PING.0))
-            .http2_keepalive_timeout(Some(PING.1))
-            .initial_stream_window_size(WINDOW)
-            .initial_connection_window_size(WINDOW * 4);
+            .http2_keepalive_interval(Some(KEEPALIVE.0))
+            .http2_keepalive_timeout(Some(KEEPALIVE.1))
+            .initial_stream_window_size(HTTP2_WINDOW)
+            .initial_connection_window_size(HTTP2_WINDOW * 4);
         let served = server.add_routes(router.routes()).serve_with_incoming_shutdown(incoming, stopping.clone());
         let patience = async {
             stopping.await;
@@ -184,19 +186,19 @@ impl Handle {
 }
 
 /// Keeps the health service up to date, and ends what watches it when the process goes.
-async fn tell(door: Arc<Door>, mut reporter: HealthReporter) {
+async fn tell(door: Arc<DomainsService>, mut reporter: HealthReporter) {
     use tonic_health::ServingStatus::{NotServing, Serving};
     loop {
         let mut all = Serving;
         for (name, offer) in &door.offers.domains {
             let status = (offer.health)().status;
-            let up = matches!(status, HealthState::Up | HealthState::Degraded);
+            let up = matches!(status, HealthStatus::Up | HealthStatus::Degraded);
             reporter.set_service_status(*name, if up { Serving } else { NotServing }).await;
             // A process in which a domain is yet to come is as it should be.
-            all = if up || status == HealthState::Off { all } else { NotServing };
+            all = if up || status == HealthStatus::Off { all } else { NotServing };
         }
         reporter.set_service_status("", all).await;
-        if tokio::time::timeout(TELL_EVERY, door.stopping.clone()).await.is_ok() {
+        if tokio::time::timeout(HEALTH_PUBLISH_INTERVAL, door.stopping.clone()).await.is_ok() {
             for name in door.offers.domains.keys().copied().chain([""]) {
                 reporter.set_service_status(name, NotServing).await;
                 reporter.clear_service_status(name).await;
@@ -206,7 +208,7 @@ async fn tell(door: Arc<Door>, mut reporter: HealthReporter) {
     }
 }
 
-impl Door {
+impl DomainsService {
     /// Whether the caller is a process of this shop.
     fn admit(&self, metadata: &MetadataMap) -> Result<(), Status> {
         let Some(token) = &self.token else { return Ok(()) };
@@ -221,13 +223,13 @@ impl Door {
         }
     }
 
-    fn context(&self, metadata: &MetadataMap, call: &CallRequest) -> Result<Ctx, Status> {
+    fn context(&self, metadata: &MetadataMap, call: &CallRequest) -> Result<RequestContext, Status> {
         let caller: Caller =
             serde_json::from_slice(&call.caller).map_err(|_| Status::invalid_argument("the caller cannot be read"))?;
         if call.request_id.len() > KEY_MAX || call.idempotency_key.len() > KEY_MAX {
             return Err(Status::invalid_argument("the request id or the idempotency key is too long"));
         }
-        let mut ctx = Ctx::new(caller, call.request_id.as_str()).within(patience(metadata));
+        let mut ctx = RequestContext::new(caller, call.request_id.as_str()).with_timeout(patience(metadata));
         if !call.idempotency_key.is_empty() {
             // Keys of the domains' own are longer than those of outsiders.
             ctx.key = Some(IdempotencyKey::own(&call.idempotency_key));
@@ -258,11 +260,11 @@ pub fn patience(metadata: &MetadataMap) -> Duration {
             _ => return None,
         })
     };
-    text.and_then(read).unwrap_or(PATIENCE).min(PATIENCE_MAX)
+    text.and_then(read).unwrap_or(CALL_TIMEOUT).min(CALL_TIMEOUT_MAX)
 }
 
 #[tonic::async_trait]
-impl Domains for Door {
+impl Domains for DomainsService {
     async fn names(&self, request: Request<NamesRequest>) -> Result<Response<NamesReply>, Status> {
         self.admit(request.metadata())?;
         let domains = self.offers.domains.iter().map(|(name, offer)| Domain {
@@ -283,10 +285,10 @@ impl Domains for Door {
         };
         let ctx = self.context(&metadata, &call)?;
         let outcome = match trace::within(ctx.trace.clone(), route(ctx.clone(), &call.body)).await {
-            Outcome::Reply(body) => call_reply::Outcome::Body(body.into()),
-            Outcome::Error(error) => call_reply::Outcome::Error(error.into()),
-            Outcome::Unreadable => return Err(Status::invalid_argument("the message cannot be read")),
-            Outcome::Unwritable => return Err(Status::internal("the answer cannot be written")),
+            EncodedReply::Reply(body) => call_reply::Outcome::Body(body.into()),
+            EncodedReply::Error(error) => call_reply::Outcome::Error(error.into()),
+            EncodedReply::DecodeError => return Err(Status::invalid_argument("the message cannot be read")),
+            EncodedReply::EncodeError => return Err(Status::internal("the answer cannot be written")),
         };
         Ok(Response::new(CallReply { outcome: Some(outcome), replayed: ctx.is_replayed() }))
     }
@@ -325,7 +327,7 @@ pub fn heard<T: Clone + Send + 'static>(
     listener: broadcast::Receiver<T>,
     lost: Vec<u8>,
     write: impl Fn(&T) -> Vec<u8> + Clone + Send + 'static,
-) -> BoxLive {
+) -> BoxLiveStream {
     Box::pin(stream::unfold((listener, lost, write), |(mut listener, lost, write)| async move {
         let item = match listener.recv().await {
             Ok(item) => write(&item),

@@ -11,13 +11,16 @@ use serde::{Deserialize, Serialize};
 
 use super::proto::EventsRequest;
 use super::*;
-use crate::messaging::{Caller, Client, Ctx, Failure, HealthState, IdempotencyKey, Served, Storage, Supervisor};
+use crate::messaging::{
+    Caller, Client, CommonError, HealthStatus, IdempotencyKey, RemoteCallable, RequestContext, StorageHealth,
+    Supervisor,
+};
 use crate::settings::Address;
 use crate::types::{FieldError, UserId};
 
 /// A domain that answers as it is told.
 struct Echo {
-    room: Arc<Room>,
+    state: Arc<Room>,
 }
 
 #[derive(Default)]
@@ -45,15 +48,15 @@ struct Who {}
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Secret {}
 
-crate::requests! { Failure;
+crate::requests! { CommonError;
     "echo.Say": Say => String, retry, |_| Access::Anyone;
     "echo.Once": Once => u32, once, |_| Access::Anyone;
     "echo.Who": Who => (u32, String, Option<String>), retry, |_| Access::Anyone;
-    "echo.Secret": Secret => (), retry, |_| Access::Domains;
+    "echo.Secret": Secret => (), retry, |_| Access::Internal;
 }
-crate::answers! { Echo; Say => say, Once => once, Who => who, Secret => secret }
+crate::handlers! { Echo; Say => say, Once => once, Who => who, Secret => secret }
 
-async fn say(_: Arc<Room>, ctx: Ctx, request: Say) -> Result<String, Failure> {
+async fn say(_: Arc<Room>, ctx: RequestContext, request: Say) -> Result<String, CommonError> {
     match request.what.as_str() {
         "wrong" => Err(FieldError::new("what", "wrong", "is wrong").into()),
         "panic" => panic!("it was asked to"),
@@ -65,8 +68,8 @@ async fn say(_: Arc<Room>, ctx: Ctx, request: Say) -> Result<String, Failure> {
     }
 }
 
-async fn once(room: Arc<Room>, _: Ctx, request: Once) -> Result<u32, Failure> {
-    let asked = room.asked.fetch_add(1, SeqCst) + 1;
+async fn once(state: Arc<Room>, _: RequestContext, request: Once) -> Result<u32, CommonError> {
+    let asked = state.asked.fetch_add(1, SeqCst) + 1;
     // Only the first one takes its time.
     if asked == 1 {
         tokio::time::sleep(Duration::from_millis(request.millis)).await;
@@ -74,23 +77,23 @@ async fn once(room: Arc<Room>, _: Ctx, request: Once) -> Result<u32, Failure> {
     Ok(asked)
 }
 
-async fn who(room: Arc<Room>, ctx: Ctx, _: Who) -> Result<(u32, String, Option<String>), Failure> {
-    Ok((room.name, format!("{:?} {:?}", ctx.caller, ctx.key), ctx.trace.as_deref().map(str::to_owned)))
+async fn who(state: Arc<Room>, ctx: RequestContext, _: Who) -> Result<(u32, String, Option<String>), CommonError> {
+    Ok((state.name, format!("{:?} {:?}", ctx.caller, ctx.key), ctx.trace.as_deref().map(str::to_owned)))
 }
 
-async fn secret(_: Arc<Room>, _: Ctx, _: Secret) -> Result<(), Failure> {
+async fn secret(_: Arc<Room>, _: RequestContext, _: Secret) -> Result<(), CommonError> {
     Ok(())
 }
 
-fn wire(token: Option<&str>) -> Wire {
-    Wire { token: token.map(|token| format!("Bearer {token}").parse().unwrap()), message_max: 1 << 20 }
+fn wire(token: Option<&str>) -> PeerConfig {
+    PeerConfig { token: token.map(|token| format!("Bearer {token}").parse().unwrap()), message_max: 1 << 20 }
 }
 
 fn echo(name: u32, in_flight_max: usize) -> (Client<Echo>, Arc<Room>) {
-    let room = Arc::new(Room { name, ..Room::default() });
-    let own = Arc::clone(&room);
-    let (address, vitals) = Supervisor::start(&actix::Arbiter::current(), "echo", 64, move || Echo { room: own });
-    (Client::local("echo", address, vitals, in_flight_max, Arc::new(Storage::default())), room)
+    let state = Arc::new(Room { name, ..Room::default() });
+    let own = Arc::clone(&state);
+    let (address, vitals) = Supervisor::start(&actix::Arbiter::current(), "echo", 64, move || Echo { state: own });
+    (Client::local("echo", address, vitals, in_flight_max, Arc::new(StorageHealth::default())), state)
 }
 
 /// Serves the domain; gives where, and what stops it.
@@ -98,9 +101,14 @@ fn serve(client: &Client<Echo>, at: SocketAddr, token: Option<&str>) -> (SocketA
     serve_with(client, at, token, None)
 }
 
-fn serve_with(client: &Client<Echo>, at: SocketAddr, token: Option<&str>, news: Option<News>) -> (SocketAddr, Handle) {
-    let offers = Offers {
-        domains: HashMap::from([("echo", Offer::of(client))]),
+fn serve_with(
+    client: &Client<Echo>,
+    at: SocketAddr,
+    token: Option<&str>,
+    news: Option<EventReader>,
+) -> (SocketAddr, Handle) {
+    let offers = ServerConfig {
+        domains: HashMap::from([("echo", DomainService::of(client))]),
         news,
         show: None,
         token: token.map(str::to_owned),
@@ -121,15 +129,15 @@ fn remote(peer: &Arc<Peer>) -> Client<Echo> {
     Client::remote("echo", Remote::new("echo", Echo::names(), Arc::clone(peer)), 64)
 }
 
-fn ctx() -> Ctx {
-    Ctx::domain("test")
+fn ctx() -> RequestContext {
+    RequestContext::internal("test")
 }
 
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 #[actix::test]
 async fn answers_errors_rights_keys_deadlines_and_traces_are_those_of_a_domain_here() {
-    let (local, room) = echo(7, 2);
+    let (local, state) = echo(7, 2);
     let (address, _stop) = serve(&local, ANY, Some("the secret of the tests"));
     let peer = Peer::start(at(address), wire(Some("the secret of the tests")));
     let there = remote(&peer);
@@ -138,24 +146,28 @@ async fn answers_errors_rights_keys_deadlines_and_traces_are_those_of_a_domain_h
         assert_eq!(client.call(ctx(), say("tea")).await.unwrap(), "tea");
         let wrong = client.call(ctx(), say("wrong")).await.unwrap_err();
         assert_eq!(wrong, FieldError::new("what", "wrong", "is wrong").into());
-        assert_eq!(client.call(ctx(), say("panic")).await, Err(Failure::Internal));
+        assert_eq!(client.call(ctx(), say("panic")).await, Err(CommonError::Internal));
         let seen = ctx();
         client.call(seen.clone(), say("again")).await.unwrap();
         assert!(seen.is_replayed());
-        let stranger = Ctx::new(Caller::Anyone { address: "192.0.2.1".into(), internal: false }, "r1");
-        assert_eq!(client.call(stranger.clone(), Secret {}).await, Err(Failure::Forbidden));
+        let stranger = RequestContext::new(Caller::Anyone { address: "192.0.2.1".into(), internal: false }, "r1");
+        assert_eq!(client.call(stranger.clone(), Secret {}).await, Err(CommonError::Forbidden));
         client.call(ctx(), Secret {}).await.unwrap();
         let mut asked = stranger.with_key(IdempotencyKey::own("k1"));
         asked.trace = Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into());
         let (name, who, trace) = client.call(asked.clone(), Who {}).await.unwrap();
         assert_eq!((name, trace.as_deref()), (7, asked.trace.as_deref()));
         assert!(who.contains("192.0.2.1") && who.contains("k1"), "{who}");
-        let hurried = ctx().within(Duration::from_millis(50));
-        room.asked.store(0, SeqCst);
-        assert_eq!(client.call(hurried, Once { millis: 400 }).await, Err(Failure::DeadlineExceeded));
+        let hurried = ctx().with_timeout(Duration::from_millis(50));
+        state.asked.store(0, SeqCst);
+        assert_eq!(client.call(hurried, Once { millis: 400 }).await, Err(CommonError::DeadlineExceeded));
     }
     let large = "x".repeat(2 << 20);
-    assert_eq!(there.call(ctx(), say(&large)).await, Err(Failure::Internal), "refused, and not asked again for ever");
+    assert_eq!(
+        there.call(ctx(), say(&large)).await,
+        Err(CommonError::Internal),
+        "refused, and not asked again for ever"
+    );
     let user = UserId::new().to_string();
     assert_eq!(there.call(ctx(), say(&user)).await.unwrap(), user);
 }
@@ -171,7 +183,7 @@ async fn what_is_full_there_is_refused_as_here() {
         there.call(ctx(), Say { what: "tea".to_owned() }).await
     };
     let (first, second) = futures_util::future::join(first, second).await;
-    assert_eq!((first, second), (Ok(1), Err(Failure::Overloaded)));
+    assert_eq!((first, second), (Ok(1), Err(CommonError::Overloaded)));
 }
 
 #[actix::test]
@@ -180,10 +192,10 @@ async fn who_shows_another_token_is_refused_and_told_so() {
     let (address, _stop) = serve(&local, ANY, Some("the secret of the tests"));
     for wrong in [None, Some("some other secret")] {
         let there = remote(&Peer::start(at(address), wire(wrong)));
-        assert_eq!(there.call(ctx(), Say { what: "tea".to_owned() }).await, Err(Failure::Unavailable));
+        assert_eq!(there.call(ctx(), Say { what: "tea".to_owned() }).await, Err(CommonError::Unavailable));
         let health = there.health();
         let problem = health.addresses.first().and_then(|address| address.problem.clone()).unwrap();
-        assert!(health.status == HealthState::Down && problem.contains("peers.token"), "{problem}");
+        assert!(health.status == HealthStatus::Down && problem.contains("peers.token"), "{problem}");
     }
 }
 
@@ -197,7 +209,7 @@ async fn a_process_of_another_version_is_known_by_the_names_it_lacks() {
     assert_eq!(there.call(ctx(), Say { what: "tea".to_owned() }).await.unwrap(), "tea");
     let health = there.health();
     let problem = health.addresses.first().and_then(|address| address.problem.clone()).unwrap();
-    assert!(health.status == HealthState::Degraded && problem.contains("echo.New"), "{problem}");
+    assert!(health.status == HealthStatus::Degraded && problem.contains("echo.New"), "{problem}");
 }
 
 /// Carries bytes between a client and a server until it is cut.
@@ -222,24 +234,24 @@ async fn cable(to: SocketAddr) -> (SocketAddr, Arc<tokio::sync::Notify>) {
 
 #[actix::test]
 async fn after_a_lost_answer_only_what_may_be_asked_twice_is_asked_twice() {
-    let (local, room) = echo(1, 8);
+    let (local, state) = echo(1, 8);
     let (address, _stop) = serve(&local, ANY, None);
     let (address, cut) = cable(address).await;
     let there = remote(&Peer::start(at(address), wire(None)));
     there.call(ctx(), Say { what: "tea".to_owned() }).await.unwrap();
     for (context, asked, answer) in
-        [(ctx(), 1, Err(Failure::Unavailable)), (ctx().with_key(IdempotencyKey::own("k")), 2, Ok(2))]
+        [(ctx(), 1, Err(CommonError::Unavailable)), (ctx().with_key(IdempotencyKey::own("k")), 2, Ok(2))]
     {
-        room.asked.store(0, SeqCst);
+        state.asked.store(0, SeqCst);
         let call = there.call(context, Once { millis: 300 });
         let cutting = async {
-            while room.asked.load(SeqCst) == 0 {
+            while state.asked.load(SeqCst) == 0 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
             cut.notify_waiters();
         };
         let (answered, ()) = futures_util::future::join(call, cutting).await;
-        assert_eq!((answered, room.asked.load(SeqCst)), (answer, asked));
+        assert_eq!((answered, state.asked.load(SeqCst)), (answer, asked));
     }
 }
 
@@ -247,7 +259,7 @@ async fn after_a_lost_answer_only_what_may_be_asked_twice_is_asked_twice() {
 async fn who_says_again_and_again_that_it_has_no_news_is_asked_for_everything_else_all_the_same() {
     let (local, _) = echo(1, 64);
     // As while a domain is on its way from one process to another, and its events with it.
-    let none: News = Arc::new(|_, _, _| Box::pin(async { Err(Failure::Unavailable) }));
+    let none: EventReader = Arc::new(|_, _, _| Box::pin(async { Err(CommonError::Unavailable) }));
     let (address, _stop) = serve_with(&local, ANY, None, Some(none));
     let peer = Peer::start(at(address), wire(None));
     let there = remote(&peer);
@@ -255,7 +267,7 @@ async fn who_says_again_and_again_that_it_has_no_news_is_asked_for_everything_el
     for _ in 0..40 {
         let request = EventsRequest { source: "echo".into(), subscriber: "tea".into(), told: 0 };
         let refused = peer.events(request).await.unwrap_err();
-        assert!(matches!(refused, Trouble::Refused(Failure::Unavailable, _)), "{refused:?}");
+        assert!(matches!(refused, CallError::Refused(CommonError::Unavailable, _)), "{refused:?}");
         // Long enough for a look, which every loss is followed by.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -273,11 +285,11 @@ async fn one_that_is_gone_is_refused_at_once_and_comes_back_by_itself() {
     let mut refused = 0;
     let begun = std::time::Instant::now();
     while refused < 20 {
-        refused += u32::from(there.call(ctx(), tea()).await == Err(Failure::Unavailable));
+        refused += u32::from(there.call(ctx(), tea()).await == Err(CommonError::Unavailable));
         assert!(begun.elapsed() < Duration::from_secs(10));
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    assert_eq!(there.health().status, HealthState::Down);
+    assert_eq!(there.health().status, HealthStatus::Down);
     let begun = std::time::Instant::now();
     let _ = there.call(ctx(), tea()).await;
     assert!(begun.elapsed() < Duration::from_millis(500), "nobody waits for the dead");
@@ -289,7 +301,7 @@ async fn one_that_is_gone_is_refused_at_once_and_comes_back_by_itself() {
         assert!(n < 200, "it did not come back");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert_eq!(there.health().status, HealthState::Up);
+    assert_eq!(there.health().status, HealthStatus::Up);
 }
 
 #[actix::test]
@@ -313,7 +325,7 @@ async fn the_addresses_of_a_name_are_asked_in_turn_and_looked_up_again() {
     };
     assert_eq!(seen().await, [0, 20, 0]);
     known.lock().unwrap().push(second);
-    while there.health().addresses.len() < 2 || there.health().status != HealthState::Up {
+    while there.health().addresses.len() < 2 || there.health().status != HealthStatus::Up {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(seen().await, [0, 10, 10]);

@@ -14,10 +14,10 @@ use serde::Deserialize;
 
 use super::LiveError;
 use super::frames::{ClientFrame, ServerFrame};
-use super::hub::{Hub, Who};
-use super::kill::Kill;
+use super::hub::{Hub, Principal};
+use super::kill::KillSwitch;
 use super::origin::origin_allowed;
-use super::session::{Ending, Session, Wire};
+use super::session::{CloseCause, Session, Transport};
 
 /// How long a browser waits before it connects again, in milliseconds.
 const RETRY: &str = "retry: 2000\n\n";
@@ -28,7 +28,7 @@ const TOGETHER_MAX: usize = 1_024;
 /// The wire.
 pub struct EventStream;
 
-impl Wire for EventStream {
+impl Transport for EventStream {
     type Context = HttpContext<Session<Self>>;
     const ANSWERS_PINGS: bool = false;
 
@@ -44,7 +44,7 @@ impl Wire for EventStream {
         ctx.write(Bytes::from_static(b": ping\n\n"));
     }
 
-    fn end(ctx: &mut Self::Context, ending: Ending) {
+    fn end(ctx: &mut Self::Context, ending: CloseCause) {
         let frame = ServerFrame::Error { code: ending.word(), detail: ending.sentence(), topic: None }.encode();
         Self::frame(ctx, &frame, None);
         ctx.write_eof();
@@ -73,7 +73,7 @@ pub struct EventsQuery {
 pub async fn events(
     req: HttpRequest,
     hub: Hub,
-    who: Option<Who>,
+    who: Option<Principal>,
     query: EventsQuery,
 ) -> Result<HttpResponse, LiveError> {
     if !origin_allowed(&req, hub.settings().public_url.as_deref()) {
@@ -84,7 +84,7 @@ pub async fn events(
     let (epoch, after) = last.map_or((query.epoch, query.after), |(epoch, seq)| (Some(epoch), Some(seq)));
     let topics = query.topics.split(',').map(str::trim).filter(|t| !t.is_empty()).map(str::to_owned).collect();
     let first = ClientFrame::Subscribe { topics, epoch, after };
-    let kill = req.conn_data::<Kill>().cloned();
+    let kill = req.conn_data::<KillSwitch>().cloned();
     let session = Session::new(EventStream, hub, admission, kill, who, Some(first));
     let pieces = HttpContext::with_factory(|ctx| {
         ctx.write(Bytes::from_static(RETRY.as_bytes()));

@@ -55,7 +55,7 @@ pub enum ServerFrame<'a> {
         topics: &'a [String],
         recovered: bool,
         #[serde(flatten)]
-        stream: Option<StreamPlace<'a>>,
+        stream: Option<StreamPosition<'a>>,
         #[serde(skip_serializing_if = "Option::is_none")]
         snapshot: Option<&'static str>,
     },
@@ -85,7 +85,7 @@ pub enum ServerFrame<'a> {
 
 /// Where the listener's own stream stands.
 #[derive(Debug, Serialize)]
-pub struct StreamPlace<'a> {
+pub struct StreamPosition<'a> {
     pub epoch: &'a str,
     pub seq: i64,
 }

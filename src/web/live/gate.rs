@@ -13,7 +13,7 @@ use actix_web::error::PayloadError;
 use actix_web::web::Bytes;
 use futures_util::Stream;
 
-use super::session::Ending;
+use super::session::CloseCause;
 
 /// The most bytes of a frame, and of a message made of several.
 pub const FRAME_MAX: usize = 64 * 1024;
@@ -23,12 +23,12 @@ const CONTROL_MAX: u64 = 125;
 const HEAD_MAX: usize = 14;
 
 /// Why nothing more is let through, shared with the session.
-pub type Verdict = Rc<Cell<Option<Ending>>>;
+pub type CloseReasonSlot = Rc<Cell<Option<CloseCause>>>;
 
 /// A stream of bytes that ends at the first frame that may not be.
-pub struct Gate<S> {
+pub struct FrameLimiter<S> {
     bytes: S,
-    verdict: Verdict,
+    verdict: CloseReasonSlot,
     /// Arrived and not let through yet.
     waiting: Bytes,
     head: [u8; HEAD_MAX],
@@ -39,18 +39,18 @@ pub struct Gate<S> {
     pause: bool,
 }
 
-impl<S> Gate<S> {
+impl<S> FrameLimiter<S> {
     /// Stands before `bytes`.
-    pub fn new(bytes: S, verdict: Verdict) -> Self {
+    pub fn new(bytes: S, verdict: CloseReasonSlot) -> Self {
         Self { bytes, verdict, waiting: Bytes::new(), head: [0; HEAD_MAX], head_len: 0, body_left: 0, pause: false }
     }
 
     /// How many of the waiting bytes belong to the present frame, and whether it ends with them.
-    fn measure(&mut self) -> Result<(usize, bool), Ending> {
+    fn measure(&mut self) -> Result<(usize, bool), CloseCause> {
         let mut taken = 0;
         while self.body_left == 0 {
             let Some(byte) = self.waiting.get(taken) else { return Ok((taken, false)) };
-            let Some(slot) = self.head.get_mut(self.head_len) else { return Err(Ending::Protocol) };
+            let Some(slot) = self.head.get_mut(self.head_len) else { return Err(CloseCause::Protocol) };
             *slot = *byte;
             self.head_len += 1;
             taken += 1;
@@ -69,11 +69,11 @@ impl<S> Gate<S> {
 }
 
 /// The length of the body after this head, once the head is whole.
-fn read_head(head: &[u8]) -> Result<Option<usize>, Ending> {
+fn read_head(head: &[u8]) -> Result<Option<usize>, CloseCause> {
     let [first, second, rest @ ..] = head else { return Ok(None) };
     let (reserved, operation, masked) = (first & 0x70, first & 0x0f, second & 0x80 != 0);
     if reserved != 0 || !masked || !matches!(operation, 0..=2 | 8..=10) {
-        return Err(Ending::Protocol);
+        return Err(CloseCause::Protocol);
     }
     let (length, mask) = match (second & 0x7f, rest) {
         (126, [a, b, mask @ ..]) => (u64::from(u16::from_be_bytes([*a, *b])), mask),
@@ -83,13 +83,13 @@ fn read_head(head: &[u8]) -> Result<Option<usize>, Ending> {
     };
     let (control, last) = (operation >= 8, first & 0x80 != 0);
     if control && (length > CONTROL_MAX || !last) {
-        return Err(Ending::Protocol);
+        return Err(CloseCause::Protocol);
     }
-    let length = usize::try_from(length).ok().filter(|length| *length <= FRAME_MAX).ok_or(Ending::TooLarge)?;
+    let length = usize::try_from(length).ok().filter(|length| *length <= FRAME_MAX).ok_or(CloseCause::TooLarge)?;
     Ok(if mask.len() < 4 { None } else { Some(length) })
 }
 
-impl<S: Stream<Item = Result<Bytes, PayloadError>> + Unpin> Stream for Gate<S> {
+impl<S: Stream<Item = Result<Bytes, PayloadError>> + Unpin> Stream for FrameLimiter<S> {
     type Item = Result<Bytes, PayloadError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -126,10 +126,10 @@ mod tests {
     use super::*;
     use futures_util::{FutureExt, StreamExt, stream};
 
-    fn run(bytes: &[u8], piece: usize) -> (usize, Option<Ending>) {
-        let verdict = Verdict::default();
+    fn run(bytes: &[u8], piece: usize) -> (usize, Option<CloseCause>) {
+        let verdict = CloseReasonSlot::default();
         let pieces: Vec<_> = bytes.chunks(piece).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
-        let mut gate = Gate::new(stream::iter(pieces), Rc::clone(&verdict));
+        let mut gate = FrameLimiter::new(stream::iter(pieces), Rc::clone(&verdict));
         let mut through = 0;
         loop {
             match gate.next().now_or_never() {
@@ -146,14 +146,18 @@ mod tests {
         let hello = [&[0x81, 0x85, 1, 2, 3, 4][..], &[9; 5]].concat();
         let empty = [0x89, 0x80, 1, 2, 3, 4].to_vec();
         let longest = [&[0x81, 0xff, 0, 0, 0, 0, 0, 1, 0, 0, 1, 2, 3, 4][..], &vec![7; FRAME_MAX]].concat();
-        let cases: [(&str, Vec<u8>, Option<Ending>); 7] = [
+        let cases: [(&str, Vec<u8>, Option<CloseCause>); 7] = [
             ("good ones", [hello.clone(), empty.clone(), longest, hello.clone()].concat(), None),
-            ("one byte too long", vec![0x81, 0xff, 0, 0, 0, 0, 0, 1, 0, 1, 1, 2, 3, 4], Some(Ending::TooLarge)),
-            ("endless", vec![0x82, 0xff, 255, 255, 255, 255, 255, 255, 255, 255, 0, 0, 0, 0], Some(Ending::TooLarge)),
-            ("unmasked", vec![0x81, 0x05], Some(Ending::Protocol)),
-            ("reserved bits", vec![0xc1, 0x85], Some(Ending::Protocol)),
-            ("unknown operation", vec![0x83, 0x85], Some(Ending::Protocol)),
-            ("long ping", vec![0x89, 0xfe, 0, 200, 0, 0, 0, 0], Some(Ending::Protocol)),
+            ("one byte too long", vec![0x81, 0xff, 0, 0, 0, 0, 0, 1, 0, 1, 1, 2, 3, 4], Some(CloseCause::TooLarge)),
+            (
+                "endless",
+                vec![0x82, 0xff, 255, 255, 255, 255, 255, 255, 255, 255, 0, 0, 0, 0],
+                Some(CloseCause::TooLarge),
+            ),
+            ("unmasked", vec![0x81, 0x05], Some(CloseCause::Protocol)),
+            ("reserved bits", vec![0xc1, 0x85], Some(CloseCause::Protocol)),
+            ("unknown operation", vec![0x83, 0x85], Some(CloseCause::Protocol)),
+            ("long ping", vec![0x89, 0xfe, 0, 200, 0, 0, 0, 0], Some(CloseCause::Protocol)),
         ];
         for (what, bytes, end) in cases {
             let stream = [hello.clone(), bytes, hello.clone()].concat();

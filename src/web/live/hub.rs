@@ -15,27 +15,27 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::LiveError;
 use super::frames::ServerFrame;
-use super::kill::Kill;
-use super::session::{Ending, Live};
+use super::kill::KillSwitch;
+use super::session::{CloseCause, SessionMessage};
 use super::topic::Topic;
-use crate::contract::notifications::{Catchup, GetStream, Missed, Stream};
+use crate::contract::notifications::{GetStream, MissedNotifications, ReadMissed, Stream};
 use crate::contract::users::{Authenticate, Authenticated, UsersError};
-use crate::domains::notifications::{Feed, Notifications, Push};
-use crate::domains::users::Users;
-use crate::messaging::{Client, Ctx, DomainError, ErrorKind};
+use crate::domains::notifications::{Feed, NotificationsActor, Push};
+use crate::domains::users::UsersActor;
+use crate::messaging::{Client, DomainError, ErrorKind, RequestContext};
 use crate::types::{Clock, SessionId, Timestamp, UserId};
 
 /// How many sessions may ask the domains at once; the others wait in line. A thousand that reconnect together must
 /// not be more than the domains take.
-const ASKING_MAX: usize = 64;
+const CONCURRENT_CALLS_MAX: usize = 64;
 /// How long a session waits for an answer of a domain, its time in line included.
-const PATIENCE: Duration = Duration::from_secs(5);
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// The pause before a domain that is away is asked again.
-const AGAIN: Duration = Duration::from_millis(100);
+const RETRY_DELAY: Duration = Duration::from_millis(100);
 /// How long a session may take to act on a change of what its listener may see, or on being told to end.
-const ACT_WITHIN: Duration = Duration::from_millis(800);
+const ACTION_TIMEOUT: Duration = Duration::from_millis(800);
 /// How often the watcher looks.
-const WATCH_EVERY: Duration = Duration::from_millis(100);
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The limits of the live sessions.
 #[derive(Debug, Clone)]
@@ -81,16 +81,17 @@ impl Default for LiveSettings {
 
 /// A listener who has shown who they are.
 #[derive(Debug, Clone)]
-pub struct Who {
-    /// Who, and until when.
+pub struct Principal {
+    /// Principal, and until when.
     pub authenticated: Authenticated,
     /// By which token: asked about again whenever what it is good for may have changed.
     pub token: Arc<str>,
 }
 
 /// Asks the users domain whose a token is. A function, so that what a session makes of each answer can be tried.
-pub(super) type Whose =
-    Arc<dyn Fn(Ctx, Authenticate) -> LocalBoxFuture<'static, Result<Authenticated, UsersError>> + Send + Sync>;
+pub(super) type Authenticator = Arc<
+    dyn Fn(RequestContext, Authenticate) -> LocalBoxFuture<'static, Result<Authenticated, UsersError>> + Send + Sync,
+>;
 
 /// All who listen in this process. Clones share it.
 #[derive(Clone)]
@@ -99,8 +100,8 @@ pub struct Hub(Arc<Inner>);
 struct Inner {
     settings: LiveSettings,
     clock: Clock,
-    whose: Whose,
-    notifications: Client<Notifications>,
+    whose: Authenticator,
+    notifications: Client<NotificationsActor>,
     asking: Semaphore,
     born: Instant,
     closing: AtomicBool,
@@ -112,22 +113,22 @@ struct Inner {
 
 #[derive(Default)]
 struct Registry {
-    seats: HashMap<u64, Entry>,
-    topics: HashMap<Topic, HashMap<u64, Arc<Seat>>>,
-    people: HashMap<UserId, HashMap<u64, Arc<Seat>>>,
+    seats: HashMap<u64, SessionEntry>,
+    topics: HashMap<Topic, HashMap<u64, Arc<SessionHandle>>>,
+    people: HashMap<UserId, HashMap<u64, Arc<SessionHandle>>>,
 }
 
-struct Entry {
-    seat: Arc<Seat>,
+struct SessionEntry {
+    seat: Arc<SessionHandle>,
     user: Option<UserId>,
     topics: Vec<Topic>,
 }
 
 /// One session as the hub sees it. Times are milliseconds since the hub was born; 0 is never.
-pub struct Seat {
+pub struct SessionHandle {
     number: u64,
-    to: Recipient<Live>,
-    kill: Option<Kill>,
+    to: Recipient<SessionMessage>,
+    kill: Option<KillSwitch>,
     answers_pings: bool,
     queued_bytes: AtomicUsize,
     fell_behind: AtomicBool,
@@ -139,14 +140,14 @@ pub struct Seat {
     expires_at: AtomicI64,
 }
 
-impl Seat {
+impl SessionHandle {
     /// Whether frames were lost because the listener did not take them.
     pub fn fell_behind(&self) -> bool {
         self.fell_behind.load(Relaxed)
     }
 
     /// A message was taken out of the mailbox.
-    pub fn took(&self, live: &Live) {
+    pub fn took(&self, live: &SessionMessage) {
         self.queued_bytes.fetch_sub(live.bytes(), Relaxed);
     }
 
@@ -169,21 +170,21 @@ impl Seat {
 }
 
 /// A connection's place among those that may be. Given back when dropped.
-pub struct Admission(Arc<AtomicUsize>);
+pub struct ConnectionPermit(Arc<AtomicUsize>);
 
-impl Drop for Admission {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
     }
 }
 
 /// A session's being in the hub. It leaves when this is dropped.
-pub struct Joined {
+pub struct Registration {
     hub: Hub,
-    pub seat: Arc<Seat>,
+    pub seat: Arc<SessionHandle>,
 }
 
-impl Drop for Joined {
+impl Drop for Registration {
     fn drop(&mut self) {
         let mut registry = self.hub.registry();
         registry.mute(self.seat.number);
@@ -193,7 +194,7 @@ impl Drop for Joined {
 
 /// Why a domain's answer did not come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trouble {
+pub enum LookupError {
     /// The token is good for nothing.
     Denied,
     /// The domain does not answer.
@@ -214,7 +215,7 @@ impl Registry {
     }
 }
 
-fn leave<K: std::hash::Hash + Eq>(rooms: &mut HashMap<K, HashMap<u64, Arc<Seat>>>, room: &K, number: u64) {
+fn leave<K: std::hash::Hash + Eq>(rooms: &mut HashMap<K, HashMap<u64, Arc<SessionHandle>>>, room: &K, number: u64) {
     if let Some(seats) = rooms.get_mut(room) {
         seats.remove(&number);
         if seats.is_empty() {
@@ -230,11 +231,11 @@ impl Hub {
     pub fn start(
         feed: &Feed,
         clock: Clock,
-        users: Client<Users>,
-        notifications: Client<Notifications>,
+        users: Client<UsersActor>,
+        notifications: Client<NotificationsActor>,
         settings: LiveSettings,
     ) -> Self {
-        let whose: Whose = Arc::new(move |ctx, request| {
+        let whose: Authenticator = Arc::new(move |ctx, request| {
             let users = users.clone();
             Box::pin(async move { users.call(ctx, request).await })
         });
@@ -244,8 +245,8 @@ impl Hub {
     pub(super) fn start_with(
         feed: &Feed,
         clock: Clock,
-        whose: Whose,
-        notifications: Client<Notifications>,
+        whose: Authenticator,
+        notifications: Client<NotificationsActor>,
         settings: LiveSettings,
     ) -> Self {
         let hub = Self(Arc::new(Inner {
@@ -253,7 +254,7 @@ impl Hub {
             clock,
             whose,
             notifications,
-            asking: Semaphore::new(ASKING_MAX),
+            asking: Semaphore::new(CONCURRENT_CALLS_MAX),
             // A second ago, so that no time is 0, which means never.
             born: Instant::now().checked_sub(Duration::from_secs(1)).unwrap_or_else(Instant::now),
             closing: AtomicBool::new(false),
@@ -284,7 +285,7 @@ impl Hub {
         self.0.closing.store(true, Relaxed);
         let end = Instant::now() + patience;
         for seat in self.all() {
-            self.deliver(&seat, Live::End(Ending::GoingAway));
+            self.deliver(&seat, SessionMessage::End(CloseCause::GoingAway));
         }
         while self.listeners() > 0 {
             if Instant::now() >= end {
@@ -298,17 +299,22 @@ impl Hub {
     }
 
     /// Makes room for one more connection, if there is any.
-    pub(super) fn admit(&self) -> Result<Admission, LiveError> {
-        let admission = Admission(Arc::clone(&self.0.admitted));
+    pub(super) fn admit(&self) -> Result<ConnectionPermit, LiveError> {
+        let admission = ConnectionPermit(Arc::clone(&self.0.admitted));
         let before = self.0.admitted.fetch_add(1, Relaxed);
         // Refused, the admission is dropped and so gives its place back.
         let full = before >= self.0.settings.sockets_max || self.0.closing.load(Relaxed);
         if full { Err(LiveError::TooManySockets) } else { Ok(admission) }
     }
 
-    pub(super) fn join(&self, to: Recipient<Live>, kill: Option<Kill>, answers_pings: bool) -> Joined {
+    pub(super) fn join(
+        &self,
+        to: Recipient<SessionMessage>,
+        kill: Option<KillSwitch>,
+        answers_pings: bool,
+    ) -> Registration {
         let (number, now) = (self.0.numbers.fetch_add(1, Relaxed), self.millis());
-        let seat = Arc::new(Seat {
+        let seat = Arc::new(SessionHandle {
             number,
             to,
             kill,
@@ -320,17 +326,17 @@ impl Hub {
             deadline: AtomicU64::new(0),
             expires_at: AtomicI64::new(i64::MAX),
         });
-        let entry = Entry { seat: Arc::clone(&seat), user: None, topics: Vec::new() };
+        let entry = SessionEntry { seat: Arc::clone(&seat), user: None, topics: Vec::new() };
         self.registry().seats.insert(number, entry);
         if self.0.closing.load(Relaxed) {
             // It came in while the doors were closing.
-            self.deliver(&seat, Live::End(Ending::GoingAway));
+            self.deliver(&seat, SessionMessage::End(CloseCause::GoingAway));
         }
-        Joined { hub: self.clone(), seat }
+        Registration { hub: self.clone(), seat }
     }
 
     /// From now on the session hears what concerns this user.
-    pub(super) fn identify(&self, seat: &Arc<Seat>, user: UserId) {
+    pub(super) fn identify(&self, seat: &Arc<SessionHandle>, user: UserId) {
         let mut registry = self.registry();
         let Registry { seats, people, .. } = &mut *registry;
         if let Some(entry) = seats.get_mut(&seat.number)
@@ -341,7 +347,7 @@ impl Hub {
         }
     }
 
-    pub(super) fn subscribe(&self, seat: &Arc<Seat>, topic: Topic) {
+    pub(super) fn subscribe(&self, seat: &Arc<SessionHandle>, topic: Topic) {
         let mut registry = self.registry();
         let Registry { seats, topics, .. } = &mut *registry;
         if let Some(entry) = seats.get_mut(&seat.number)
@@ -352,7 +358,7 @@ impl Hub {
         }
     }
 
-    pub(super) fn unsubscribe(&self, seat: &Arc<Seat>, topic: Topic) {
+    pub(super) fn unsubscribe(&self, seat: &Arc<SessionHandle>, topic: Topic) {
         let mut registry = self.registry();
         let Registry { seats, topics, .. } = &mut *registry;
         if let Some(entry) = seats.get_mut(&seat.number) {
@@ -362,58 +368,66 @@ impl Hub {
     }
 
     /// The session ends: it hears nothing more, and is cut if it cannot say good-bye in time.
-    pub(super) fn dismiss(&self, seat: &Seat) {
+    pub(super) fn dismiss(&self, seat: &SessionHandle) {
         self.registry().mute(seat.number);
-        seat.act_before(self.millis() + millis(ACT_WITHIN));
+        seat.act_before(self.millis() + millis(ACTION_TIMEOUT));
     }
 
     /// The listener has said something.
-    pub(super) fn heard(&self, seat: &Seat) {
+    pub(super) fn heard(&self, seat: &SessionHandle) {
         seat.heard.store(self.millis(), Relaxed);
     }
 
     /// Asks whose a token is.
-    pub(super) async fn authenticate(&self, token: &str) -> Result<Authenticated, Trouble> {
+    pub(super) async fn authenticate(&self, token: &str) -> Result<Authenticated, LookupError> {
         let request = Authenticate { token: token.to_owned() };
         let answer = self.asking(async |ctx| (self.0.whose)(ctx, request).await).await?;
         answer.map_err(|error| match error.kind() {
-            ErrorKind::Unauthenticated | ErrorKind::NotFound | ErrorKind::Forbidden => Trouble::Denied,
-            _ => Trouble::Unavailable,
+            ErrorKind::Unauthenticated | ErrorKind::NotFound | ErrorKind::Forbidden => LookupError::Denied,
+            _ => LookupError::Unavailable,
         })
     }
 
     /// Asks where a stream stands.
-    pub(super) async fn stream(&self, user_id: Option<UserId>) -> Result<Stream, Trouble> {
+    pub(super) async fn stream(&self, user_id: Option<UserId>) -> Result<Stream, LookupError> {
         self.insisting(async |ctx| self.0.notifications.call(ctx, GetStream { user_id }).await).await
     }
 
     /// Asks what a listener missed.
-    pub(super) async fn missed(&self, user_id: UserId, epoch: String, after: i64) -> Result<Missed, Trouble> {
-        let request = Catchup { user_id, epoch, after };
+    pub(super) async fn missed(
+        &self,
+        user_id: UserId,
+        epoch: String,
+        after: i64,
+    ) -> Result<MissedNotifications, LookupError> {
+        let request = ReadMissed { user_id, epoch, after };
         self.insisting(async |ctx| self.0.notifications.call(ctx, request.clone()).await).await
     }
 
     /// Asks again and again while the domain is away for a moment, as when its process is started anew: a listener who
     /// had to come again would ask the same.
-    async fn insisting<T, E: DomainError>(&self, ask: impl AsyncFn(Ctx) -> Result<T, E>) -> Result<T, Trouble> {
+    async fn insisting<T, E: DomainError>(
+        &self,
+        ask: impl AsyncFn(RequestContext) -> Result<T, E>,
+    ) -> Result<T, LookupError> {
         let begun = tokio::time::Instant::now();
         loop {
             match self.asking(&ask).await? {
                 Ok(answer) => return Ok(answer),
-                Err(error) if error.kind() == ErrorKind::Unavailable && begun.elapsed() < PATIENCE => {
-                    tokio::time::sleep(AGAIN).await;
+                Err(error) if error.kind() == ErrorKind::Unavailable && begun.elapsed() < CALL_TIMEOUT => {
+                    tokio::time::sleep(RETRY_DELAY).await;
                 }
-                Err(_) => return Err(Trouble::Unavailable),
+                Err(_) => return Err(LookupError::Unavailable),
             }
         }
     }
 
     /// Waits in line, then asks.
-    async fn asking<T>(&self, ask: impl AsyncFnOnce(Ctx) -> T) -> Result<T, Trouble> {
+    async fn asking<T>(&self, ask: impl AsyncFnOnce(RequestContext) -> T) -> Result<T, LookupError> {
         let permit: Result<Result<SemaphorePermit<'_>, _>, _> =
-            tokio::time::timeout(PATIENCE, self.0.asking.acquire()).await;
-        let Ok(Ok(_permit)) = permit else { return Err(Trouble::Unavailable) };
-        Ok(ask(Ctx::domain("web").within(PATIENCE)).await)
+            tokio::time::timeout(CALL_TIMEOUT, self.0.asking.acquire()).await;
+        let Ok(Ok(_permit)) = permit else { return Err(LookupError::Unavailable) };
+        Ok(ask(RequestContext::internal("web").with_timeout(CALL_TIMEOUT)).await)
     }
 
     /// The most bytes that wait for any one session.
@@ -430,21 +444,21 @@ impl Hub {
         millis(self.0.born.elapsed())
     }
 
-    fn all(&self) -> Vec<Arc<Seat>> {
+    fn all(&self) -> Vec<Arc<SessionHandle>> {
         self.registry().seats.values().map(|entry| Arc::clone(&entry.seat)).collect()
     }
 
-    fn of_user(&self, user: UserId) -> Vec<Arc<Seat>> {
+    fn of_user(&self, user: UserId) -> Vec<Arc<SessionHandle>> {
         self.registry().people.get(&user).map(|seats| seats.values().cloned().collect()).unwrap_or_default()
     }
 
-    fn of_topic(&self, topic: Topic) -> Vec<Arc<Seat>> {
+    fn of_topic(&self, topic: Topic) -> Vec<Arc<SessionHandle>> {
         self.registry().topics.get(&topic).map(|seats| seats.values().cloned().collect()).unwrap_or_default()
     }
 
     /// Puts something into a session's mailbox, which is bounded in number and in bytes. A session that has no room
     /// has lost something, so it is over: it will be told if it can be, and cut if not.
-    fn deliver(&self, seat: &Arc<Seat>, live: Live) {
+    fn deliver(&self, seat: &Arc<SessionHandle>, live: SessionMessage) {
         if seat.fell_behind() {
             return;
         }
@@ -456,7 +470,7 @@ impl Hub {
             seat.act_before(self.millis() + millis(self.0.settings.stall_max));
             self.registry().mute(seat.number);
             // If this does not fit, something else waits in the mailbox that will wake it as well.
-            let _ = seat.to.try_send(Live::Wake);
+            let _ = seat.to.try_send(SessionMessage::Wake);
         }
     }
 
@@ -468,7 +482,10 @@ impl Hub {
                 if !seats.is_empty() {
                     let frame = ServerFrame::from(notification).encode();
                     for seat in &seats {
-                        self.deliver(seat, Live::Notification { seq: notification.seq, frame: frame.clone() });
+                        self.deliver(
+                            seat,
+                            SessionMessage::Notification { seq: notification.seq, frame: frame.clone() },
+                        );
                     }
                 }
             }
@@ -481,34 +498,34 @@ impl Hub {
                 if !seats.is_empty() {
                     let frame: ByteString = ServerFrame::Event { topic: name, kind, data }.encode();
                     for seat in &seats {
-                        self.deliver(seat, Live::Event { topic, frame: frame.clone() });
+                        self.deliver(seat, SessionMessage::Event { topic, frame: frame.clone() });
                     }
                 }
             }
             Push::AccessChanged { user_id, session_id } => self.access_changed(*user_id, *session_id),
-            Push::Lost => self.lost(),
+            Push::Resync => self.lost(),
         }
     }
 
     /// Has every session read back what it may have missed.
     fn lost(&self) {
         for seat in self.all() {
-            self.deliver(&seat, Live::Lost);
+            self.deliver(&seat, SessionMessage::Lost);
         }
     }
 
     fn access_changed(&self, user: UserId, session: Option<SessionId>) {
         for seat in self.of_user(user) {
-            seat.act_before(self.millis() + millis(ACT_WITHIN));
-            self.deliver(&seat, Live::AccessChanged { session });
+            seat.act_before(self.millis() + millis(ACTION_TIMEOUT));
+            self.deliver(&seat, SessionMessage::AccessChanged { session });
         }
     }
 
     /// Looks after every session once.
     fn look(&self) {
-        enum Act {
+        enum Action {
             Cut,
-            Tell(Live),
+            Tell(SessionMessage),
         }
         let (now, settings) = (self.millis(), &self.0.settings);
         let (today, ping_every) = (self.0.clock.now().micros(), millis(settings.ping_every));
@@ -517,27 +534,27 @@ impl Hub {
             let seat = &entry.seat;
             let (deadline, pinged) = (seat.deadline.load(Relaxed), seat.pinged.load(Relaxed));
             if deadline != 0 && now >= deadline {
-                acts.push((Arc::clone(seat), Act::Cut));
+                acts.push((Arc::clone(seat), Action::Cut));
             } else if seat.expires_at.load(Relaxed) <= today {
                 seat.expires_at.store(i64::MAX, Relaxed);
-                seat.act_before(now + millis(ACT_WITHIN));
-                acts.push((Arc::clone(seat), Act::Tell(Live::End(Ending::Expired))));
+                seat.act_before(now + millis(ACTION_TIMEOUT));
+                acts.push((Arc::clone(seat), Action::Tell(SessionMessage::End(CloseCause::Expired))));
             } else if seat.answers_pings && seat.heard.load(Relaxed) < pinged {
                 if now >= pinged + millis(settings.pong_within) {
-                    seat.act_before(now + millis(ACT_WITHIN));
-                    acts.push((Arc::clone(seat), Act::Tell(Live::End(Ending::Silent))));
+                    seat.act_before(now + millis(ACTION_TIMEOUT));
+                    acts.push((Arc::clone(seat), Action::Tell(SessionMessage::End(CloseCause::PingTimeout))));
                 }
             } else if now >= pinged + ping_every {
                 seat.pinged.store(now, Relaxed);
-                acts.push((Arc::clone(seat), Act::Tell(Live::Ping)));
+                acts.push((Arc::clone(seat), Action::Tell(SessionMessage::Ping)));
             }
         }
         for (seat, act) in acts {
             match (act, &seat.kill) {
-                (Act::Tell(live), _) => self.deliver(&seat, live),
-                (Act::Cut, Some(kill)) => kill.kill(),
+                (Action::Tell(live), _) => self.deliver(&seat, live),
+                (Action::Cut, Some(kill)) => kill.kill(),
                 // Without a switch the kernel's own patience with a full connection must do.
-                (Act::Cut, None) => {}
+                (Action::Cut, None) => {}
             }
         }
     }
@@ -565,7 +582,7 @@ async fn listen(hub: Weak<Inner>, mut feed: Receiver<Arc<Push>>) {
 
 async fn watch(hub: Weak<Inner>) {
     loop {
-        tokio::time::sleep(WATCH_EVERY).await;
+        tokio::time::sleep(CHECK_INTERVAL).await;
         let Some(hub) = hub.upgrade().map(Hub) else { return };
         hub.look();
     }

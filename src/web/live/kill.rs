@@ -18,9 +18,9 @@ const UNTAKEN_MAX: Duration = Duration::from_secs(30);
 
 /// Ends a connection from outside. Costs one file descriptor.
 #[derive(Debug, Clone)]
-pub struct Kill(Arc<Socket>);
+pub struct KillSwitch(Arc<Socket>);
 
-impl Kill {
+impl KillSwitch {
     /// Ends the connection now; both sides see it closed.
     pub fn kill(&self) {
         // An error says that it is closed already.
@@ -38,7 +38,7 @@ pub fn on_connect(connection: &dyn Any, extensions: &mut Extensions) {
     }
     match socket.try_clone() {
         Ok(copy) => {
-            extensions.insert(Kill(Arc::new(copy)));
+            extensions.insert(KillSwitch(Arc::new(copy)));
         }
         Err(error) => log::warn!("a connection has no kill switch: {error}"),
     }

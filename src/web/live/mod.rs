@@ -1,4 +1,4 @@
-//! Live: the open sockets of the gateway, WebSocket and server-sent events, and the hub that feeds them.
+//! SessionMessage: the open sockets of the gateway, WebSocket and server-sent events, and the hub that feeds them.
 //!
 //! Lives here: sessions (one actor a connection), which topics each may hear, the catching up of a user's own stream
 //! without gap or duplicate, the dropping of readers that do not read. Never enters: what is told and in which words
@@ -22,12 +22,12 @@ mod websocket;
 
 use serde::{Deserialize, Serialize};
 
-use crate::messaging::{DomainError, ErrorKind, Failure};
+use crate::messaging::{CommonError, DomainError, ErrorKind};
 use crate::types::FieldError;
 
 pub use events::{EventsQuery, events};
-pub use hub::{Hub, LiveSettings, Who};
-pub use kill::{Kill, on_connect};
+pub use hub::{Hub, LiveSettings, Principal};
+pub use kill::{KillSwitch, on_connect};
 pub use origin::origin_allowed;
 pub use websocket::socket;
 
@@ -47,7 +47,7 @@ pub enum LiveError {
     /// What can happen to any request.
     #[error(transparent)]
     #[serde(untagged)]
-    Failure(#[from] Failure),
+    Common(#[from] CommonError),
 }
 
 impl DomainError for LiveError {
@@ -56,13 +56,13 @@ impl DomainError for LiveError {
             Self::ForeignOrigin => ErrorKind::Forbidden,
             Self::TooManySockets => ErrorKind::Unavailable,
             Self::NotAWebSocket => ErrorKind::Malformed,
-            Self::Failure(failure) => failure.kind(),
+            Self::Common(failure) => failure.kind(),
         }
     }
 
     fn fields(&self) -> &[FieldError] {
         match self {
-            Self::Failure(failure) => failure.fields(),
+            Self::Common(failure) => failure.fields(),
             _ => &[],
         }
     }

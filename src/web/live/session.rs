@@ -9,11 +9,11 @@ use actix::dev::{AsyncContextParts, ToEnvelope};
 use actix::{Actor, ActorFutureExt, AsyncContext, Handler, Message, WrapFuture};
 use bytestring::ByteString;
 
-use super::frames::{ClientFrame, SNAPSHOT, ServerFrame, StreamPlace};
-use super::hub::{Admission, Hub, Joined, Seat, Trouble, Who};
-use super::kill::Kill;
+use super::frames::{ClientFrame, SNAPSHOT, ServerFrame, StreamPosition};
+use super::hub::{ConnectionPermit, Hub, LookupError, Principal, Registration, SessionHandle};
+use super::kill::KillSwitch;
 use super::topic::Topic;
-use crate::contract::notifications::{Missed, Stream};
+use crate::contract::notifications::{MissedNotifications, Stream};
 use crate::contract::users::Authenticated;
 use crate::messaging::{Credential, Identity};
 use crate::types::{SessionId, UserId};
@@ -24,7 +24,7 @@ const BAD_TOKENS_MAX: u32 = 10;
 /// What the hub puts into a session's mailbox.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub enum Live {
+pub enum SessionMessage {
     /// An event on a topic.
     Event { topic: Topic, frame: ByteString },
     /// An entry of the listener's own stream.
@@ -36,12 +36,12 @@ pub enum Live {
     /// It is time for a sign of life.
     Ping,
     /// It is over.
-    End(Ending),
+    End(CloseCause),
     /// Look whether anything was lost.
     Wake,
 }
 
-impl Live {
+impl SessionMessage {
     /// How much memory it holds on to, about.
     pub fn bytes(&self) -> usize {
         match self {
@@ -53,36 +53,36 @@ impl Live {
 
 /// Why a session ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
+pub enum CloseCause {
     /// The sign-in is over.
     SignedOut,
     /// The token has served its time.
     Expired,
     /// Too many frames, or too many bad tokens.
-    Flood,
+    RateLimited,
     /// Pings were not answered.
-    Silent,
+    PingTimeout,
     /// A frame was too large.
     TooLarge,
     /// It does not speak WebSocket.
     Protocol,
     /// It did not read.
-    FellBehind,
+    SlowConsumer,
     /// A domain it needs does not answer.
     Unavailable,
     /// The shop closes.
     GoingAway,
 }
 
-impl Ending {
+impl CloseCause {
     /// The close code (RFC 6455 §7.4.1, and 1013 of the IANA registry).
     pub const fn code(self) -> u16 {
         match self {
             Self::GoingAway => 1001,
             Self::Protocol => 1002,
-            Self::SignedOut | Self::Expired | Self::Flood | Self::Silent => 1008,
+            Self::SignedOut | Self::Expired | Self::RateLimited | Self::PingTimeout => 1008,
             Self::TooLarge => 1009,
-            Self::FellBehind | Self::Unavailable => 1013,
+            Self::SlowConsumer | Self::Unavailable => 1013,
         }
     }
 
@@ -91,11 +91,11 @@ impl Ending {
         match self {
             Self::SignedOut => "signed_out",
             Self::Expired => "token_expired",
-            Self::Flood => "too_many_frames",
-            Self::Silent => "no_pong",
+            Self::RateLimited => "too_many_frames",
+            Self::PingTimeout => "no_pong",
             Self::TooLarge => "frame_too_large",
             Self::Protocol => "protocol_error",
-            Self::FellBehind => "fell_behind",
+            Self::SlowConsumer => "fell_behind",
             Self::Unavailable => "unavailable",
             Self::GoingAway => "going_away",
         }
@@ -106,11 +106,11 @@ impl Ending {
         match self {
             Self::SignedOut => "this sign-in has ended; sign in again",
             Self::Expired => "the token has expired; sign in again",
-            Self::Flood => "too many frames; slow down",
-            Self::Silent => "no answer to a ping",
+            Self::RateLimited => "too many frames; slow down",
+            Self::PingTimeout => "no answer to a ping",
             Self::TooLarge => "a frame may have at most 65536 bytes",
             Self::Protocol => "these bytes are no WebSocket frame",
-            Self::FellBehind => "you did not keep up; connect again with epoch and after",
+            Self::SlowConsumer => "you did not keep up; connect again with epoch and after",
             Self::Unavailable => "not possible right now; connect again in a moment",
             Self::GoingAway => "the shop is restarting; connect again in a moment",
         }
@@ -118,9 +118,9 @@ impl Ending {
 }
 
 /// How a session's frames get to its listener.
-pub trait Wire: Sized + Unpin + 'static {
+pub trait Transport: Sized + Unpin + 'static {
     /// The context of an actor on this wire.
-    type Context: AsyncContextParts<Session<Self>> + ToEnvelope<Session<Self>, Live>;
+    type Context: AsyncContextParts<Session<Self>> + ToEnvelope<Session<Self>, SessionMessage>;
     /// Whether the listener answers pings.
     const ANSWERS_PINGS: bool;
 
@@ -129,18 +129,18 @@ pub trait Wire: Sized + Unpin + 'static {
     /// Sends a sign of life.
     fn ping(ctx: &mut Self::Context);
     /// Says why it is over, and ends.
-    fn end(ctx: &mut Self::Context, ending: Ending);
+    fn end(ctx: &mut Self::Context, ending: CloseCause);
 }
 
 /// A listener's session.
-pub struct Session<W: Wire> {
+pub struct Session<W: Transport> {
     pub(super) wire: W,
     hub: Hub,
-    kill: Option<Kill>,
-    /// Held for its drop.
-    _admission: Admission,
-    who: Option<Who>,
-    joined: Option<Joined>,
+    kill: Option<KillSwitch>,
+    /// StockHold for its drop.
+    _admission: ConnectionPermit,
+    who: Option<Principal>,
+    joined: Option<Registration>,
     topics: Vec<Topic>,
     /// Where the listener's own stream stands for them; from the ready frame on.
     own: Stream,
@@ -148,21 +148,21 @@ pub struct Session<W: Wire> {
     /// Said before the ready frame; done after it.
     first: Option<ClientFrame>,
     bad_tokens: u32,
-    frames: Bucket,
+    frames: TokenBucket,
     ending: bool,
 }
 
-impl<W: Wire> Session<W> {
+impl<W: Transport> Session<W> {
     /// A session that has not begun. `first` is done as if it were the first frame.
     pub fn new(
         wire: W,
         hub: Hub,
-        admission: Admission,
-        kill: Option<Kill>,
-        who: Option<Who>,
+        admission: ConnectionPermit,
+        kill: Option<KillSwitch>,
+        who: Option<Principal>,
         first: Option<ClientFrame>,
     ) -> Self {
-        let frames = Bucket::new(hub.settings().frames_per_second);
+        let frames = TokenBucket::new(hub.settings().frames_per_second);
         Self {
             wire,
             hub,
@@ -180,7 +180,7 @@ impl<W: Wire> Session<W> {
         }
     }
 
-    fn seat(&self) -> Option<&std::sync::Arc<Seat>> {
+    fn seat(&self) -> Option<&std::sync::Arc<SessionHandle>> {
         self.joined.as_ref().map(|joined| &joined.seat)
     }
 
@@ -207,7 +207,7 @@ impl<W: Wire> Session<W> {
     }
 
     /// Ends the session.
-    pub(super) fn end(&mut self, ending: Ending, ctx: &mut W::Context) {
+    pub(super) fn end(&mut self, ending: CloseCause, ctx: &mut W::Context) {
         if !std::mem::replace(&mut self.ending, true) {
             if let Some(seat) = self.seat() {
                 self.hub.dismiss(seat);
@@ -223,7 +223,7 @@ impl<W: Wire> Session<W> {
         }
         let flood = !self.frames.take();
         if flood {
-            self.end(Ending::Flood, ctx);
+            self.end(CloseCause::RateLimited, ctx);
         }
         flood || self.ending
     }
@@ -288,10 +288,10 @@ impl<W: Wire> Session<W> {
         }));
     }
 
-    fn give_up(&mut self, trouble: Trouble, ctx: &mut W::Context) {
+    fn give_up(&mut self, trouble: LookupError, ctx: &mut W::Context) {
         let ending = match trouble {
-            Trouble::Denied => Ending::SignedOut,
-            Trouble::Unavailable => Ending::Unavailable,
+            LookupError::Denied => CloseCause::SignedOut,
+            LookupError::Unavailable => CloseCause::Unavailable,
         };
         self.end(ending, ctx);
     }
@@ -315,19 +315,19 @@ impl<W: Wire> Session<W> {
                 this.complain("already_signed_in", "this connection is another user's; open a new one", None, ctx);
             }
             Ok(authenticated) => {
-                this.who = Some(Who { authenticated, token: token.into() });
+                this.who = Some(Principal { authenticated, token: token.into() });
                 // Into the hub first, then asked once more: so nothing that ends the sign-in is missed.
                 this.is(authenticated);
                 this.greet(ctx);
             }
-            Err(Trouble::Denied) => {
+            Err(LookupError::Denied) => {
                 this.bad_tokens += 1;
                 this.complain("invalid_token", "the token is not valid or has expired; sign in again", None, ctx);
                 if this.bad_tokens >= BAD_TOKENS_MAX {
-                    this.end(Ending::Flood, ctx);
+                    this.end(CloseCause::RateLimited, ctx);
                 }
             }
-            Err(Trouble::Unavailable) => {
+            Err(LookupError::Unavailable) => {
                 this.complain("unavailable", "nobody can be asked who you are; try again in a moment", None, ctx);
             }
         }));
@@ -366,11 +366,11 @@ impl<W: Wire> Session<W> {
         let names: Vec<String> = accepted.iter().map(Topic::to_string).collect();
         let (own, asked) = (accepted.contains(&Topic::User), after.is_some());
         if !own || (was_told && !asked) {
-            let stream = own.then(|| StreamPlace { epoch: &self.own.epoch, seq: self.own.seq });
+            let stream = own.then(|| StreamPosition { epoch: &self.own.epoch, seq: self.own.seq });
             let frame = ServerFrame::Subscribed { topics: &names, recovered: false, stream, snapshot: None };
             return if own { self.say_placed(&frame, ctx) } else { self.say(&frame, ctx) };
         }
-        // From where the listener says, or else from where the ready frame said. Live pushes wait in the mailbox
+        // From where the listener says, or else from where the ready frame said. SessionMessage pushes wait in the mailbox
         // meanwhile, and those that this already tells are passed over.
         if let Some(after) = after {
             self.own = Stream { epoch: epoch.unwrap_or_else(|| self.own.epoch.clone()), seq: after };
@@ -404,17 +404,17 @@ impl<W: Wire> Session<W> {
         }));
     }
 
-    fn tell_missed(&mut self, missed: Missed, answer: Option<(Vec<String>, bool)>, ctx: &mut W::Context) {
-        let Missed { recovered, notifications, stream } = missed;
+    fn tell_missed(&mut self, missed: MissedNotifications, answer: Option<(Vec<String>, bool)>, ctx: &mut W::Context) {
+        let MissedNotifications { recovered, notifications, stream } = missed;
         if !recovered {
             let names = answer.map_or_else(|| vec![Topic::User.to_string()], |(names, _)| names);
             self.own = stream;
-            let stream = Some(StreamPlace { epoch: &self.own.epoch, seq: self.own.seq });
+            let stream = Some(StreamPosition { epoch: &self.own.epoch, seq: self.own.seq });
             let frame = ServerFrame::Subscribed { topics: &names, recovered, stream, snapshot: Some(SNAPSHOT) };
             return self.say_placed(&frame, ctx);
         }
         if let Some((names, asked)) = answer {
-            let place = Some(StreamPlace { epoch: &stream.epoch, seq: stream.seq });
+            let place = Some(StreamPosition { epoch: &stream.epoch, seq: stream.seq });
             let frame = ServerFrame::Subscribed { topics: &names, recovered: asked, stream: place, snapshot: None };
             self.say_placed(&frame, ctx);
         }
@@ -462,7 +462,7 @@ impl<W: Wire> Session<W> {
     }
 }
 
-impl<W: Wire> Actor for Session<W> {
+impl<W: Transport> Actor for Session<W> {
     type Context = W::Context;
 
     fn started(&mut self, ctx: &mut W::Context) {
@@ -484,23 +484,23 @@ impl<W: Wire> Actor for Session<W> {
     }
 }
 
-impl<W: Wire> Handler<Live> for Session<W> {
+impl<W: Transport> Handler<SessionMessage> for Session<W> {
     type Result = ();
 
-    fn handle(&mut self, live: Live, ctx: &mut W::Context) {
+    fn handle(&mut self, live: SessionMessage, ctx: &mut W::Context) {
         let Some(seat) = self.seat() else { return };
         seat.took(&live);
         if seat.fell_behind() {
-            return self.end(Ending::FellBehind, ctx);
+            return self.end(CloseCause::SlowConsumer, ctx);
         }
         if self.ending {
             return;
         }
         match live {
-            Live::Event { topic, frame } if self.topics.contains(&topic) => W::frame(ctx, &frame, None),
-            Live::Event { .. } | Live::Wake => {}
-            Live::Notification { seq, frame } => self.told_live(seq, &frame, ctx),
-            Live::AccessChanged { session } => {
+            SessionMessage::Event { topic, frame } if self.topics.contains(&topic) => W::frame(ctx, &frame, None),
+            SessionMessage::Event { .. } | SessionMessage::Wake => {}
+            SessionMessage::Notification { seq, frame } => self.told_live(seq, &frame, ctx),
+            SessionMessage::AccessChanged { session } => {
                 let other = match (session, self.identity().map(|who| who.credential)) {
                     (Some(ended), Some(Credential::Session(own))) => ended != own,
                     (Some(_), Some(Credential::ApiKey(_))) => true,
@@ -508,7 +508,7 @@ impl<W: Wire> Handler<Live> for Session<W> {
                 };
                 if other { seat.acted() } else { self.ask_again(ctx) }
             }
-            Live::Lost => {
+            SessionMessage::Lost => {
                 if self.topics.iter().any(|topic| *topic != Topic::User) {
                     let detail = "some events were not told; read again what you show";
                     self.complain("events_missed", detail, None, ctx);
@@ -519,20 +519,20 @@ impl<W: Wire> Handler<Live> for Session<W> {
                 // What was lost may have said that this sign-in is over.
                 self.ask_again(ctx);
             }
-            Live::Ping => W::ping(ctx),
-            Live::End(ending) => self.end(ending, ctx),
+            SessionMessage::Ping => W::ping(ctx),
+            SessionMessage::End(ending) => self.end(ending, ctx),
         }
     }
 }
 
 /// Counts frames: so many a second, and twice as many at once.
-struct Bucket {
+struct TokenBucket {
     per_second: f64,
     left: f64,
     at: Instant,
 }
 
-impl Bucket {
+impl TokenBucket {
     fn new(per_second: u32) -> Self {
         let per_second = f64::from(per_second);
         Self { per_second, left: 2.0 * per_second, at: Instant::now() }

@@ -24,16 +24,16 @@ use crate::contract::payments::InvoiceExpired;
 use crate::contract::users::{
     AccessChanged, Authenticate, Authenticated, CreateGuest, DeleteUser, SignOut, UsersError,
 };
-use crate::domains::notifications::{self, Feed, Notifications, Push};
-use crate::domains::users::{self, Users};
-use crate::events::{Deliver, Delivery, Event, Relay, Subscriber};
-use crate::ground::{Ground, Opened};
-use crate::messaging::{Caller, Client, Credential, Ctx, Identity, Role};
+use crate::domains::notifications::{self, Feed, NotificationsActor, Push};
+use crate::domains::users::{self, UsersActor};
+use crate::events::{DeliverEvents, Event, EventEnvelope, Relay, Subscriber};
+use crate::ground::{DomainRuntime, RunningDomain};
+use crate::messaging::{Caller, Client, Credential, Identity, RequestContext, Role};
 use crate::settings::Settings;
 use crate::types::{Clock, Currency, EventId, InvoiceId, ProductId, SessionId, Timestamp, UserId};
 
 /// Longer than anything here takes, shorter than a person's patience with a hung test.
-const PATIENCE: Duration = Duration::from_secs(10);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Default)]
 struct People(Arc<Mutex<HashMap<String, Authenticated>>>);
@@ -59,10 +59,10 @@ struct Shop {
     people: People,
     feed: Feed,
     clock: Clock,
-    client: Client<Notifications>,
+    client: Client<NotificationsActor>,
     address: std::net::SocketAddr,
     server: ServerHandle,
-    ground: Ground,
+    ground: DomainRuntime,
     _dir: TempDir,
 }
 
@@ -93,11 +93,11 @@ async fn sse(
     events(req, hub.get_ref().clone(), who, query.into_inner()).await.map_err(refuse)
 }
 
-fn bearer(req: &HttpRequest, people: &People) -> actix_web::Result<Option<Who>> {
+fn bearer(req: &HttpRequest, people: &People) -> actix_web::Result<Option<Principal>> {
     let Some(header) = req.headers().get("authorization") else { return Ok(None) };
     let token = header.to_str().unwrap().trim_start_matches("Bearer ");
     let authenticated = people.whose(token).map_err(actix_web::error::ErrorUnauthorized)?;
-    Ok(Some(Who { authenticated, token: token.into() }))
+    Ok(Some(Principal { authenticated, token: token.into() }))
 }
 
 fn refuse(error: LiveError) -> actix_web::Error {
@@ -111,25 +111,25 @@ fn refuse(error: LiveError) -> actix_web::Error {
 
 /// The way from a sign-out to the socket: users' outbox, the relay, notifications, the feed, the hub.
 struct Chain {
-    users: Client<Users>,
+    users: Client<UsersActor>,
     _relay: Relay,
 }
 
 impl Chain {
     fn forge(shop: &Shop) -> (Self, Hub) {
-        let Opened { client: users, store } = users::open(&shop.ground).unwrap();
-        let subscriber = Subscriber::new("notifications", notifications::WANTS, &shop.client);
+        let RunningDomain { client: users, store } = users::open(&shop.ground).unwrap();
+        let subscriber = Subscriber::new("notifications", notifications::SUBSCRIPTIONS, &shop.client);
         let limits = LiveSettings::default();
         let hub = Hub::start(&shop.feed, shop.clock.clone(), users.clone(), shop.client.clone(), limits);
         (Self { users, _relay: Relay::start(store, vec![subscriber]) }, hub)
     }
 
-    async fn guest(&self) -> (String, Ctx) {
-        let guest = self.users.call(Ctx::domain("test"), CreateGuest {}).await.unwrap();
+    async fn guest(&self) -> (String, RequestContext) {
+        let guest = self.users.call(RequestContext::internal("test"), CreateGuest {}).await.unwrap();
         let token = guest.token.clone();
         let Authenticated { identity, .. } =
-            self.users.call(Ctx::domain("test"), Authenticate { token }).await.unwrap();
-        (guest.token, Ctx::new(Caller::User { identity, internal: false }, "test"))
+            self.users.call(RequestContext::internal("test"), Authenticate { token }).await.unwrap();
+        (guest.token, RequestContext::new(Caller::User { identity, internal: false }, "test"))
     }
 }
 
@@ -138,12 +138,12 @@ async fn open(change: impl FnOnce(&mut LiveSettings)) -> Shop {
     let mut settings = Settings::for_test(dir.path());
     settings.notifications.keep = 1_000;
     let (clock, feed, people) = (Clock::system(), Feed::default(), People::default());
-    let ground = Ground::new(settings, clock.clone());
-    let Opened { client, .. } = notifications::open(&ground, feed.clone()).unwrap();
+    let ground = DomainRuntime::new(settings, clock.clone());
+    let RunningDomain { client, .. } = notifications::open(&ground, feed.clone()).unwrap();
     let mut limits = LiveSettings::default();
     change(&mut limits);
     let asked = people.clone();
-    let whose: hub::Whose = Arc::new(move |_, Authenticate { token }| {
+    let whose: hub::Authenticator = Arc::new(move |_, Authenticate { token }| {
         let answer = asked.whose(&token);
         Box::pin(async move { answer })
     });
@@ -170,19 +170,19 @@ fn serve(hub: &Hub, people: &People) -> (std::net::SocketAddr, ServerHandle) {
     (address, handle)
 }
 
-fn delivery<E: Event>(event: &E) -> Delivery {
+fn delivery<E: Event>(event: &E) -> EventEnvelope {
     let data = serde_json::to_value(event).unwrap();
-    Delivery { id: EventId::new(), name: E::NAME.to_owned(), at: Timestamp::from_micros(0), data, trace: None }
+    EventEnvelope { id: EventId::new(), name: E::NAME.to_owned(), at: Timestamp::from_micros(0), data, trace: None }
 }
 
 /// Something that is told to one user.
-fn expired(user_id: UserId) -> Delivery {
+fn expired(user_id: UserId) -> EventEnvelope {
     let (invoice_id, number) = (InvoiceId::new(), "INV-000001".to_owned());
     delivery(&InvoiceExpired { invoice_id, number, user_id, hold: None, checkout: None })
 }
 
 /// Something that is told to all who watch the catalog.
-fn changed(name: &str) -> Delivery {
+fn changed(name: &str) -> EventEnvelope {
     delivery(&ProductChanged {
         product_id: ProductId::new(),
         sku: "T-1".to_owned(),
@@ -199,8 +199,8 @@ fn changed(name: &str) -> Delivery {
 }
 
 impl Shop {
-    async fn tell(&self, events: Vec<Delivery>) {
-        self.client.call(Ctx::domain("test"), Deliver { events }).await.unwrap();
+    async fn tell(&self, events: Vec<EventEnvelope>) {
+        self.client.call(RequestContext::internal("test"), DeliverEvents { events }).await.unwrap();
     }
 
     async fn connect(&self, token: Option<&str>) -> Listener {
@@ -261,7 +261,7 @@ impl Listener {
 
     async fn frame(&mut self) -> Option<Frame> {
         loop {
-            match tokio::time::timeout(PATIENCE, self.incoming.next()).await.expect("a frame in time") {
+            match tokio::time::timeout(WAIT_TIMEOUT, self.incoming.next()).await.expect("a frame in time") {
                 Some(Ok(Frame::Ping(bytes))) if self.pongs => self.send(Message::Pong(bytes)).await,
                 Some(Ok(Frame::Ping(_))) => {}
                 Some(Ok(frame)) => return Some(frame),
@@ -316,7 +316,7 @@ fn masked(operation: u8, text: &str) -> Vec<u8> {
 async fn until(what: &str, mut so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !so() {
-        assert!(start.elapsed() < PATIENCE, "not in time: {what}");
+        assert!(start.elapsed() < WAIT_TIMEOUT, "not in time: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -330,7 +330,7 @@ async fn whoever_connects_is_told_who_they_are_and_where_their_stream_stands() {
     assert_eq!((&nameless["user_id"], &nameless["seq"]), (&Value::Null, &json!(0)));
     let (_, by_header) = shop.ready(Some("ada")).await;
     assert_eq!((&by_header["user_id"], &by_header["seq"]), (&json!(ada), &json!(2)));
-    // Shown in the first frame, it is the first thing answered.
+    // PresentedToken in the first frame, it is the first thing answered.
     let mut by_frame = shop.connect(None).await;
     by_frame.say(&json!({ "type": "auth", "token": "ada" })).await;
     assert_eq!(by_frame.hear().await, by_header);
@@ -376,7 +376,7 @@ async fn n3_after_each_reconnect_every_missed_one_comes_once_then_the_live_ones_
     let teller = actix::spawn(async move {
         for _ in 0..ALL / 3 {
             let events = vec![expired(ada), expired(ada), expired(ada)];
-            client.call(Ctx::domain("test"), Deliver { events }).await.unwrap();
+            client.call(RequestContext::internal("test"), DeliverEvents { events }).await.unwrap();
         }
     });
     let (mut seen, mut rounds) = (Vec::new(), 0);
@@ -700,7 +700,7 @@ async fn a_slow_reader_that_wakes_in_time_is_told_1013() {
         heard
     });
     let heard = heard.await.unwrap();
-    let close = [0x88, u8::try_from(2 + session::Ending::FellBehind.sentence().len()).unwrap(), 0x03, 0xf5];
+    let close = [0x88, u8::try_from(2 + session::CloseCause::SlowConsumer.sentence().len()).unwrap(), 0x03, 0xf5];
     assert!(heard.windows(4).any(|four| four == close), "no close frame 1013 in {} bytes", heard.len());
     until("it is gone", || shop.hub.listeners() == 0).await;
 }
@@ -784,7 +784,7 @@ async fn n12_the_same_stream_comes_as_server_sent_events() {
     let mut last = String::new();
     for round in 0..2 {
         let mut request = awc::Client::builder()
-            .timeout(PATIENCE)
+            .timeout(WAIT_TIMEOUT)
             .finish()
             .get(format!("http://{}/events?topics=user,catalog,stats", shop.address))
             .insert_header(("authorization", "Bearer ada"));
@@ -797,7 +797,7 @@ async fn n12_the_same_stream_comes_as_server_sent_events() {
         let (mut text, mut told) = (String::new(), false);
         let wanted = if round == 0 { 3 } else { 5 };
         while !text.contains(&format!("\"seq\":{wanted},\"topic\"")) {
-            let piece = tokio::time::timeout(PATIENCE, answer.next()).await.expect("in time").unwrap().unwrap();
+            let piece = tokio::time::timeout(WAIT_TIMEOUT, answer.next()).await.expect("in time").unwrap().unwrap();
             text.push_str(std::str::from_utf8(&piece).unwrap());
             if !told && text.contains("\"subscribed\"") {
                 told = true;

@@ -10,16 +10,16 @@ use actix_web_actors::ws::{CloseCode, CloseReason, Message, ProtocolError, Webso
 use bytestring::ByteString;
 
 use super::LiveError;
-use super::gate::{FRAME_MAX, Gate, Verdict};
-use super::hub::{Hub, Who};
-use super::kill::Kill;
+use super::gate::{CloseReasonSlot, FRAME_MAX, FrameLimiter};
+use super::hub::{Hub, Principal};
+use super::kill::KillSwitch;
 use super::origin::origin_allowed;
-use super::session::{Ending, Session, Wire};
+use super::session::{CloseCause, Session, Transport};
 
 /// The wire.
 #[derive(Default)]
 pub struct WebSocket {
-    verdict: Verdict,
+    verdict: CloseReasonSlot,
     /// The message that is coming in parts.
     parts: Option<Parts>,
 }
@@ -29,7 +29,7 @@ struct Parts {
     bytes: Vec<u8>,
 }
 
-impl Wire for WebSocket {
+impl Transport for WebSocket {
     type Context = WebsocketContext<Session<Self>>;
     const ANSWERS_PINGS: bool = true;
 
@@ -41,7 +41,7 @@ impl Wire for WebSocket {
         ctx.ping(b"");
     }
 
-    fn end(ctx: &mut Self::Context, ending: Ending) {
+    fn end(ctx: &mut Self::Context, ending: CloseCause) {
         let (code, description) = (CloseCode::from(ending.code()), Some(ending.sentence().to_owned()));
         ctx.close(Some(CloseReason { code, description }));
         ctx.stop();
@@ -53,13 +53,18 @@ impl Wire for WebSocket {
 ///
 /// # Errors
 /// When a page of another site asks, when too many listen, and when it is no WebSocket handshake.
-pub async fn socket(req: HttpRequest, payload: Payload, hub: Hub, who: Option<Who>) -> Result<HttpResponse, LiveError> {
+pub async fn socket(
+    req: HttpRequest,
+    payload: Payload,
+    hub: Hub,
+    who: Option<Principal>,
+) -> Result<HttpResponse, LiveError> {
     if !origin_allowed(&req, hub.settings().public_url.as_deref()) {
         return Err(LiveError::ForeignOrigin);
     }
     let admission = hub.admit()?;
-    let (kill, verdict) = (req.conn_data::<Kill>().cloned(), Verdict::default());
-    let bytes = Gate::new(payload, Rc::clone(&verdict));
+    let (kill, verdict) = (req.conn_data::<KillSwitch>().cloned(), CloseReasonSlot::default());
+    let bytes = FrameLimiter::new(payload, Rc::clone(&verdict));
     let session = Session::new(WebSocket { verdict, parts: None }, hub, admission, kill, who, None);
     WsResponseBuilder::new(session, &req, bytes).frame_size(FRAME_MAX).start().map_err(|_| LiveError::NotAWebSocket)
 }
@@ -81,7 +86,7 @@ impl Session<WebSocket> {
         };
         let Some(parts) = &mut self.wire.parts else { return };
         if parts.bytes.len() + bytes.len() > FRAME_MAX {
-            return self.end(Ending::TooLarge, ctx);
+            return self.end(CloseCause::TooLarge, ctx);
         }
         parts.bytes.extend_from_slice(&bytes);
         if last && let Some(whole) = self.wire.parts.take() {
@@ -112,7 +117,7 @@ impl StreamHandler<Result<Message, ProtocolError>> for Session<WebSocket> {
                 (Some(ending), _) => self.end(ending, ctx),
                 // A whole frame, so the next one can be read; this one is nonsense.
                 (None, ProtocolError::Io(_)) => self.misheard("a frame is text in UTF-8", ctx),
-                (None, _) => self.end(Ending::Protocol, ctx),
+                (None, _) => self.end(CloseCause::Protocol, ctx),
             },
         }
     }

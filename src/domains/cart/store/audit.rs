@@ -3,41 +3,41 @@
 use crate::contract::cart::CheckoutFacts;
 use crate::domains::cart::schema::checkout;
 use crate::store::query::*;
-use crate::store::{Books, Conn, PAGE, RESTORE, Rule, Sql, Which};
+use crate::store::{Conn, Invariant, Invariants, PAGE, RESTORE, Selection, Sql};
 use crate::types::{CheckoutId, HoldId, InvoiceId};
 
 /// What must always hold here.
-pub const BOOKS: Books = Books {
+pub const INVARIANTS: Invariants = Invariants {
     counted: &[("cart lines", "cart_item"), ("checkouts", "checkout")],
     rules: &[
-        Rule {
+        Invariant {
             what: "a checkout freezes a cart it must not, or not the one it must",
-            way_out: RESTORE,
-            sql: Sql::Same("SELECT id || ' is ' || state || ' and freezes ' || COALESCE(freezes, 'none') AS found FROM checkout
+            remedy: RESTORE,
+            sql: Sql::Shared("SELECT id || ' is ' || state || ' and freezes ' || COALESCE(freezes, 'none') AS found FROM checkout
                   WHERE (state IN ('started', 'held', 'invoiced')) <> (freezes IS NOT NULL) OR freezes <> user_id"),
         },
-        Rule {
+        Invariant {
             what: "a checkout has ended and does not say when, or the other way round",
-            way_out: RESTORE,
-            sql: Sql::Same("SELECT id || ' is ' || state AS found FROM checkout
+            remedy: RESTORE,
+            sql: Sql::Shared("SELECT id || ' is ' || state AS found FROM checkout
                   WHERE (state IN ('started', 'held', 'invoiced')) <> (ended_at IS NULL)"),
         },
-        Rule {
+        Invariant {
             what: "a checkout stands with an invoice that it does not know, or is held without prices",
-            way_out: RESTORE,
-            sql: Sql::Same("SELECT id || ' is ' || state AS found FROM checkout
+            remedy: RESTORE,
+            sql: Sql::Shared("SELECT id || ' is ' || state AS found FROM checkout
                   WHERE (state = 'invoiced' AND invoice_id IS NULL) OR (state IN ('held', 'invoiced') AND invoice_lines IS NULL)"),
         },
-        Rule {
+        Invariant {
             what: "a checkout is stuck long past its time",
-            way_out: "the shop takes it up by itself while catalog and payments answer: look at its log",
-            sql: Sql::Same("SELECT id || ' is ' || state AS found FROM checkout
+            remedy: "the shop takes it up by itself while catalog and payments answer: look at its log",
+            sql: Sql::Shared("SELECT id || ' is ' || state AS found FROM checkout
                   WHERE state IN ('started', 'held') AND expires_at < {now} - 600000000"),
         },
-        Rule {
+        Invariant {
             what: "a line of a cart has an impossible quantity",
-            way_out: "delete the line",
-            sql: Sql::Same("SELECT id || ' of user ' || user_id || ' has ' || quantity AS found FROM cart_item
+            remedy: "delete the line",
+            sql: Sql::Shared("SELECT id || ' of user ' || user_id || ' has ' || quantity AS found FROM cart_item
                   WHERE quantity NOT BETWEEN 1 AND 10000"),
         },
     ],
@@ -46,11 +46,11 @@ pub const BOOKS: Books = Books {
 type Row = (CheckoutId, String, HoldId, Option<InvoiceId>, bool);
 
 /// Facts about checkouts.
-pub fn checkouts(conn: &mut Conn, which: Which<CheckoutId>) -> QueryResult<Vec<CheckoutFacts>> {
+pub fn checkouts(conn: &mut Conn, which: Selection<CheckoutId>) -> QueryResult<Vec<CheckoutFacts>> {
     let columns = (checkout::id, checkout::state, checkout::hold, checkout::invoice_id, checkout::release_due);
     let rows: Vec<Row> = match which {
-        Which::These(ids) => checkout::table.filter(checkout::id.eq_any(ids)).select(columns).load(conn)?,
-        Which::After(after) => {
+        Selection::These(ids) => checkout::table.filter(checkout::id.eq_any(ids)).select(columns).load(conn)?,
+        Selection::After(after) => {
             let page = checkout::table.select(columns).order(checkout::id).limit(PAGE as i64);
             match after {
                 Some(after) => page.filter(checkout::id.gt(after)).load(conn)?,

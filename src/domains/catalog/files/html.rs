@@ -12,7 +12,7 @@ pub fn to_text(html: &str) -> String {
         rest = if from.starts_with('<') { tag(&mut text, from) } else { entity(&mut text, from) };
     }
     push(&mut text, rest);
-    // Lines trimmed, at most one empty line together.
+    // LineReader trimmed, at most one empty line together.
     let mut lines: Vec<&str> = Vec::new();
     for line in text.lines().map(str::trim) {
         if !(line.is_empty() && lines.last().is_none_or(|last| last.is_empty())) {

@@ -9,8 +9,8 @@ use std::io::{self, BufRead};
 
 use serde_json::{Map, Value};
 
-use super::lines::{self, Lines};
-use super::{Entry, FileError, ROW_MAX};
+use super::lines::{self, LineReader};
+use super::{FileError, ImportEntry, ROW_MAX};
 use crate::contract::catalog::NewProduct;
 use crate::types::{Amount, Currency};
 
@@ -21,18 +21,18 @@ const SILENT: [&str; 10] =
     ["id", "slug", "variants", "images", "rating", "review_count", "deleted", "created_at", "updated_at", "pictures"];
 
 /// Makes products of objects, and remembers which fields it had no use for.
-struct Objects {
+struct ObjectParser {
     currency: Currency,
     unused: BTreeSet<String>,
     pictures: bool,
 }
 
-impl Objects {
+impl ObjectParser {
     fn new(currency: Currency) -> Self {
         Self { currency, unused: BTreeSet::new(), pictures: false }
     }
 
-    fn entry(&mut self, line: u64, bytes: Option<&[u8]>) -> Entry {
+    fn entry(&mut self, line: u64, bytes: Option<&[u8]>) -> ImportEntry {
         let product = bytes
             .ok_or_else(lines::too_long)
             .and_then(|bytes| lines::text(bytes).map_err(|reason| format!("the row {reason}")))
@@ -46,7 +46,7 @@ impl Objects {
                 Value::Object(object) => self.product(object),
                 _ => Err("is not a JSON object".to_owned()),
             });
-        Entry::of(line, product)
+        ImportEntry::of(line, product)
     }
 
     fn product(&mut self, mut object: Map<String, Value>) -> Result<NewProduct, String> {
@@ -104,17 +104,17 @@ impl Objects {
     }
 
     /// What is to be said at the end of the file, one thing at a time.
-    fn last_words(&mut self) -> Option<Entry> {
+    fn last_words(&mut self) -> Option<ImportEntry> {
         if std::mem::take(&mut self.pictures) {
             let note = "pictures are not fetched from the addresses in the file; add them in the back office";
-            return Some(Entry::Note(note.to_owned()));
+            return Some(ImportEntry::Note(note.to_owned()));
         }
         let unused = std::mem::take(&mut self.unused);
         if unused.is_empty() {
             return None;
         }
         let names: Vec<String> = unused.iter().map(|name| format!("`{name}`")).collect();
-        Some(Entry::Note(format!("fields that are not used: {}", names.join(", "))))
+        Some(ImportEntry::Note(format!("fields that are not used: {}", names.join(", "))))
     }
 }
 
@@ -180,18 +180,18 @@ fn pairs(field: &str, value: Value) -> Result<BTreeMap<String, String>, String> 
 
 /// One object a line.
 pub struct Ndjson<R> {
-    lines: Lines<R>,
-    objects: Objects,
+    lines: LineReader<R>,
+    objects: ObjectParser,
 }
 
 impl<R: BufRead> Ndjson<R> {
     pub fn new(input: R, currency: Currency) -> Result<Self, FileError> {
-        Ok(Self { lines: Lines::new(input)?, objects: Objects::new(currency) })
+        Ok(Self { lines: LineReader::new(input)?, objects: ObjectParser::new(currency) })
     }
 }
 
 impl<R: BufRead> Iterator for Ndjson<R> {
-    type Item = Result<Entry, FileError>;
+    type Item = Result<ImportEntry, FileError>;
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             return match self.lines.next() {
@@ -207,7 +207,7 @@ impl<R: BufRead> Iterator for Ndjson<R> {
 /// The elements of an array, found by their brackets, so that only one of them is in memory at a time.
 pub struct Array<R> {
     bytes: Bytes<R>,
-    objects: Objects,
+    objects: ObjectParser,
     /// The file's own end was reached, or reading on would make no sense.
     ended: bool,
     first: bool,
@@ -329,7 +329,7 @@ impl<R: BufRead> Array<R> {
                           holds one (an object a line is NDJSON: name such a file .ndjson)";
             return Err(FileError::Format { line: bytes.line, reason: reason.to_owned() });
         }
-        Ok(Self { bytes, objects: Objects::new(currency), ended: false, first: true })
+        Ok(Self { bytes, objects: ObjectParser::new(currency), ended: false, first: true })
     }
 
     fn within(bytes: &mut Bytes<R>) -> Result<bool, FileError> {
@@ -375,7 +375,7 @@ impl<R: BufRead> Array<R> {
         }
     }
 
-    fn element(&mut self) -> Result<Option<Entry>, FileError> {
+    fn element(&mut self) -> Result<Option<ImportEntry>, FileError> {
         let fail = |line: u64, reason: &str| Err(FileError::Format { line, reason: reason.to_owned() });
         let cut = "the file ends before its list does; what came before has been read";
         if !std::mem::take(&mut self.first) {
@@ -403,7 +403,7 @@ impl<R: BufRead> Array<R> {
 }
 
 impl<R: BufRead> Iterator for Array<R> {
-    type Item = Result<Entry, FileError>;
+    type Item = Result<ImportEntry, FileError>;
     fn next(&mut self) -> Option<Self::Item> {
         if self.ended {
             return self.objects.last_words().map(Ok);
@@ -416,7 +416,7 @@ impl<R: BufRead> Iterator for Array<R> {
             }
             Err(error) => {
                 self.ended = true;
-                self.objects = Objects::new(self.objects.currency);
+                self.objects = ObjectParser::new(self.objects.currency);
                 Some(Err(error))
             }
         }

@@ -10,20 +10,20 @@ use std::io::{self, BufRead};
 
 use super::{FileError, ROW_MAX};
 
-/// Lines of one record.
+/// LineReader of one record.
 const LINES_MAX: usize = 10_000;
 
 /// One line with its number, its end included. `None` for one that is too long to keep.
 type Line = (u64, Option<Vec<u8>>);
 
-/// Lines of bounded length.
-pub struct Lines<R> {
+/// LineReader of bounded length.
+pub struct LineReader<R> {
     input: R,
     number: u64,
     back: VecDeque<Line>,
 }
 
-impl<R: BufRead> Lines<R> {
+impl<R: BufRead> LineReader<R> {
     /// The lines of `input`, a byte order mark left out. UTF-16 is refused, since all that follows would be noise.
     pub fn new(mut input: R) -> Result<Self, FileError> {
         let start = input.fill_buf()?;
@@ -90,16 +90,16 @@ pub fn text(bytes: &[u8]) -> Result<&str, String> {
 pub type Record = (u64, Result<Vec<String>, String>);
 
 /// The records of a CSV file.
-pub struct Records<R> {
-    lines: Lines<R>,
+pub struct CsvRecords<R> {
+    lines: LineReader<R>,
     delimiter: u8,
     /// How many fields a record has; the header's.
     width: usize,
 }
 
-impl<R: BufRead> Records<R> {
+impl<R: BufRead> CsvRecords<R> {
     pub fn new(input: R) -> Result<Self, FileError> {
-        Ok(Self { lines: Lines::new(input)?, delimiter: b',', width: 0 })
+        Ok(Self { lines: LineReader::new(input)?, delimiter: b',', width: 0 })
     }
 
     /// The names of the columns. What stands between them tells what stands between fields: a comma, or, in files of
@@ -118,9 +118,9 @@ impl<R: BufRead> Records<R> {
                 self.delimiter = [b';', b'\t'].into_iter().find(|sign| count(*sign) > 0).unwrap_or(b',');
             }
             let header = match split(&bytes, self.delimiter) {
-                Split::Whole(fields) => fields,
-                Split::Open => return Err(fail(line, "a quote in the header has no end".to_owned())),
-                Split::Wrong(reason) => return Err(fail(line, reason)),
+                SplitResult::Whole(fields) => fields,
+                SplitResult::Open => return Err(fail(line, "a quote in the header has no end".to_owned())),
+                SplitResult::Wrong(reason) => return Err(fail(line, reason)),
             };
             let mut names = Vec::with_capacity(header.len());
             for name in header {
@@ -162,12 +162,12 @@ impl<R: BufRead> Records<R> {
                 continue;
             }
             match split(&record, self.delimiter) {
-                Split::Open => {}
-                Split::Wrong(reason) => break reason,
-                Split::Whole(fields) if fields.len() != self.width => {
+                SplitResult::Open => {}
+                SplitResult::Wrong(reason) => break reason,
+                SplitResult::Whole(fields) if fields.len() != self.width => {
                     break format!("has {} columns where the header has {}", fields.len(), self.width);
                 }
-                Split::Whole(fields) => {
+                SplitResult::Whole(fields) => {
                     let first = lines.first().map_or(0, |(number, _)| *number);
                     let fields = fields.iter().enumerate().map(|(i, field)| {
                         text(field).map(str::to_owned).map_err(|reason| format!("column {} {reason}", i + 1))
@@ -187,7 +187,7 @@ fn unclosed() -> String {
     format!("a quote is opened and not closed within {ROW_MAX} bytes or {LINES_MAX} lines")
 }
 
-enum Split {
+enum SplitResult {
     Whole(Vec<Vec<u8>>),
     /// It ends inside quotes.
     Open,
@@ -195,7 +195,7 @@ enum Split {
 }
 
 /// Splits one record into its fields, strictly: a guess about quotes would put one column's text into another.
-fn split(record: &[u8], delimiter: u8) -> Split {
+fn split(record: &[u8], delimiter: u8) -> SplitResult {
     let record = record.strip_suffix(b"\n").map_or(record, |rest| rest.strip_suffix(b"\r").unwrap_or(rest));
     let mut fields = Vec::new();
     let mut rest = record;
@@ -204,7 +204,7 @@ fn split(record: &[u8], delimiter: u8) -> Split {
         if let Some(quoted) = rest.strip_prefix(b"\"") {
             rest = quoted;
             loop {
-                let Some(at) = rest.iter().position(|byte| *byte == b'"') else { return Split::Open };
+                let Some(at) = rest.iter().position(|byte| *byte == b'"') else { return SplitResult::Open };
                 let (text, after) = rest.split_at(at);
                 field.extend_from_slice(text);
                 rest = after.get(1..).unwrap_or_default();
@@ -217,7 +217,7 @@ fn split(record: &[u8], delimiter: u8) -> Split {
                 }
             }
             if rest.first().is_some_and(|byte| *byte != delimiter) {
-                return Split::Wrong(format!(
+                return SplitResult::Wrong(format!(
                     "column {} has text behind its closing quote; inside quotes a quote is written twice",
                     fields.len() + 1
                 ));
@@ -226,7 +226,7 @@ fn split(record: &[u8], delimiter: u8) -> Split {
             let end = rest.iter().position(|byte| *byte == delimiter).unwrap_or(rest.len());
             let (text, after) = rest.split_at(end);
             if text.contains(&b'"') {
-                return Split::Wrong(format!(
+                return SplitResult::Wrong(format!(
                     "column {} has a quote inside; put the whole text in quotes and write the quote twice",
                     fields.len() + 1
                 ));
@@ -237,7 +237,7 @@ fn split(record: &[u8], delimiter: u8) -> Split {
         fields.push(field);
         match rest.split_first() {
             Some((_, after)) => rest = after,
-            None => return Split::Whole(fields),
+            None => return SplitResult::Whole(fields),
         }
     }
 }

@@ -55,7 +55,7 @@ impl Format {
 
 /// What a file says next.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Entry {
+pub enum ImportEntry {
     /// A product.
     Product {
         /// The line it begins on, the first being 1.
@@ -74,7 +74,7 @@ pub enum Entry {
     Note(String),
 }
 
-impl Entry {
+impl ImportEntry {
     fn of(line: u64, product: Result<NewProduct, String>) -> Self {
         match product {
             Ok(product) => Self::Product { line, product: Box::new(product) },
@@ -106,12 +106,12 @@ pub fn read<'a>(
     format: Format,
     input: impl BufRead + Send + 'a,
     currency: Currency,
-) -> Result<Box<dyn Iterator<Item = Result<Entry, FileError>> + Send + 'a>, FileError> {
+) -> Result<Box<dyn Iterator<Item = Result<ImportEntry, FileError>> + Send + 'a>, FileError> {
     match format {
         Format::Ndjson => Ok(Box::new(json::Ndjson::new(input, currency)?)),
         Format::Json => Ok(Box::new(json::Array::new(input, currency)?)),
         Format::Csv => {
-            let mut records = lines::Records::new(input)?;
+            let mut records = lines::CsvRecords::new(input)?;
             let header = records.header()?;
             if shopify::knows(&header) {
                 Ok(Box::new(shopify::Products::new(&header, records, currency)?))

@@ -10,8 +10,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead;
 
-use super::lines::Records;
-use super::{Entry, FileError};
+use super::lines::CsvRecords;
+use super::{FileError, ImportEntry};
 use crate::contract::catalog::NewProduct;
 use crate::types::{Amount, Currency};
 
@@ -36,13 +36,13 @@ const NEEDED: [&str; 3] = ["name", "sku", "price"];
 /// Where in a record each column is, if it is.
 pub struct Products<R> {
     columns: BTreeMap<&'static str, usize>,
-    records: Records<R>,
+    records: CsvRecords<R>,
     currency: Currency,
     note: Option<String>,
 }
 
 impl<R: BufRead> Products<R> {
-    pub fn new(header: &[String], records: Records<R>, currency: Currency) -> Result<Self, FileError> {
+    pub fn new(header: &[String], records: CsvRecords<R>, currency: Currency) -> Result<Self, FileError> {
         let fail = |reason: String| FileError::Format { line: 1, reason };
         let mut columns = BTreeMap::new();
         let mut unknown = BTreeSet::new();
@@ -102,15 +102,15 @@ impl<R: BufRead> Products<R> {
 }
 
 impl<R: BufRead> Iterator for Products<R> {
-    type Item = Result<Entry, FileError>;
+    type Item = Result<ImportEntry, FileError>;
     fn next(&mut self) -> Option<Self::Item> {
         if let Some(note) = self.note.take() {
-            return Some(Ok(Entry::Note(note)));
+            return Some(Ok(ImportEntry::Note(note)));
         }
         match self.records.next() {
             Ok(None) => None,
             Err(error) => Some(Err(error.into())),
-            Ok(Some((line, record))) => Some(Ok(Entry::of(line, record.and_then(|record| self.row(&record))))),
+            Ok(Some((line, record))) => Some(Ok(ImportEntry::of(line, record.and_then(|record| self.row(&record))))),
         }
     }
 }

@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::BufRead;
 
 use super::html;
-use super::lines::{Record, Records};
+use super::lines::{CsvRecords, Record};
 use super::own::{amount, whole};
-use super::{Entry, FileError};
+use super::{FileError, ImportEntry};
 use crate::contract::catalog::NewProduct;
 use crate::types::Currency;
 
@@ -28,12 +28,12 @@ pub fn knows(header: &[String]) -> bool {
 /// The products of such a file.
 pub struct Products<R> {
     columns: BTreeMap<String, usize>,
-    records: Records<R>,
+    records: CsvRecords<R>,
     currency: Currency,
     /// The first row of the next product, read to know that the one before has ended.
     ahead: Option<(u64, Vec<String>)>,
     /// What was made of the rows read so far.
-    ready: VecDeque<Entry>,
+    ready: VecDeque<ImportEntry>,
     pictures: bool,
     hidden: u64,
     ended: bool,
@@ -71,7 +71,7 @@ impl Row<'_> {
 }
 
 impl<R: BufRead> Products<R> {
-    pub fn new(header: &[String], records: Records<R>, currency: Currency) -> Result<Self, FileError> {
+    pub fn new(header: &[String], records: CsvRecords<R>, currency: Currency) -> Result<Self, FileError> {
         let columns: BTreeMap<String, usize> =
             header.iter().enumerate().map(|(at, name)| (name.to_ascii_lowercase(), at)).collect();
         if !columns.contains_key("variant price") {
@@ -103,13 +103,13 @@ impl<R: BufRead> Products<R> {
                     break;
                 }
                 Some((line, Err(reason))) => {
-                    self.ready.push_back(Entry::Refused { line, reason });
+                    self.ready.push_back(ImportEntry::Refused { line, reason });
                     continue;
                 }
                 Some::<Record>((line, Ok(cells))) => (line, cells),
             };
             if handle(&cells).is_empty() {
-                self.ready.push_back(Entry::Refused { line, reason: "column `Handle` is empty".to_owned() });
+                self.ready.push_back(ImportEntry::Refused { line, reason: "column `Handle` is empty".to_owned() });
                 continue;
             }
             bytes += cells.iter().map(|cell| cell.len() + size_of::<String>()).sum::<usize>();
@@ -120,7 +120,7 @@ impl<R: BufRead> Products<R> {
                 }
                 _ if rows.len() >= ROWS_MAX || bytes > BYTES_MAX => {
                     let reason = format!("the product {:?} has more rows than can be read together", handle(&cells));
-                    self.ready.push_back(Entry::Refused { line, reason });
+                    self.ready.push_back(ImportEntry::Refused { line, reason });
                 }
                 _ => rows.push((line, cells)),
             }
@@ -143,7 +143,8 @@ impl<R: BufRead> Products<R> {
         };
         if first.get("Title").is_none() {
             let reason = "column `Title` is empty: the product's first row, which has it, is missing".to_owned();
-            self.ready.extend(rows.iter().map(|(line, _)| Entry::Refused { line: *line, reason: reason.clone() }));
+            self.ready
+                .extend(rows.iter().map(|(line, _)| ImportEntry::Refused { line: *line, reason: reason.clone() }));
             return;
         }
         if hidden("Status", &["draft", "archived", "unlisted"]) || hidden("Published", &["false"]) {
@@ -155,7 +156,7 @@ impl<R: BufRead> Products<R> {
         self.pictures |= rows.iter().any(|(_, cells)| row(cells).get("Image Src").is_some());
         if variants.is_empty() {
             let reason = "the product has no variant: column `Variant Price` is empty".to_owned();
-            self.ready.push_back(Entry::Refused { line: *line, reason });
+            self.ready.push_back(ImportEntry::Refused { line: *line, reason });
             return;
         }
         let mut skus = BTreeSet::new();
@@ -167,7 +168,7 @@ impl<R: BufRead> Products<R> {
                 }
                 Err(format!("column `Variant SKU`: {:?} belongs to another variant of this product", product.sku))
             });
-            made.push(Entry::of(*line, product));
+            made.push(ImportEntry::of(*line, product));
         }
         self.ready.extend(made);
     }
@@ -233,7 +234,7 @@ fn made_sku(handle: &str, options: &BTreeMap<String, String>) -> String {
 }
 
 impl<R: BufRead> Iterator for Products<R> {
-    type Item = Result<Entry, FileError>;
+    type Item = Result<ImportEntry, FileError>;
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             if let Some(entry) = self.ready.pop_front() {
@@ -243,14 +244,16 @@ impl<R: BufRead> Iterator for Products<R> {
                 if std::mem::take(&mut self.pictures) {
                     let note =
                         "pictures are not fetched from the addresses in `Image Src`; add them in the back office";
-                    return Some(Ok(Entry::Note(note.to_owned())));
+                    return Some(Ok(ImportEntry::Note(note.to_owned())));
                 }
                 return match std::mem::take(&mut self.hidden) {
                     0 => None,
-                    1 => Some(Ok(Entry::Note(
+                    1 => Some(Ok(ImportEntry::Note(
                         "1 product was left out: it is a draft, archived or unpublished".to_owned(),
                     ))),
-                    n => Some(Ok(Entry::Note(format!("{n} products were left out: drafts, archived or unpublished")))),
+                    n => Some(Ok(ImportEntry::Note(format!(
+                        "{n} products were left out: drafts, archived or unpublished"
+                    )))),
                 };
             }
             if let Err(error) = self.advance() {

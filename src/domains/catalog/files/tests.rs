@@ -8,7 +8,7 @@ use crate::contract::catalog::NewProduct;
 const HEADER: &str =
     "name,sku,description,price,currency,stock,compare_at_price,category,tags,attributes,group,options\n";
 
-fn entries(format: Format, input: impl AsRef<[u8]>) -> Vec<Entry> {
+fn entries(format: Format, input: impl AsRef<[u8]>) -> Vec<ImportEntry> {
     read(format, input.as_ref(), Currency::EUR).unwrap().map(Result::unwrap).collect()
 }
 
@@ -16,9 +16,9 @@ fn products(format: Format, input: impl AsRef<[u8]>) -> Vec<NewProduct> {
     entries(format, input)
         .into_iter()
         .filter_map(|entry| match entry {
-            Entry::Product { product, .. } => Some(*product),
-            Entry::Refused { line, reason } => panic!("line {line}: {reason}"),
-            Entry::Note(_) => None,
+            ImportEntry::Product { product, .. } => Some(*product),
+            ImportEntry::Refused { line, reason } => panic!("line {line}: {reason}"),
+            ImportEntry::Note(_) => None,
         })
         .collect()
 }
@@ -28,9 +28,9 @@ fn outcome(format: Format, input: impl AsRef<[u8]>) -> (Vec<u64>, Vec<(u64, Stri
     let (mut good, mut bad) = (Vec::new(), Vec::new());
     for entry in entries(format, input) {
         match entry {
-            Entry::Product { line, .. } => good.push(line),
-            Entry::Refused { line, reason } => bad.push((line, reason)),
-            Entry::Note(_) => {}
+            ImportEntry::Product { line, .. } => good.push(line),
+            ImportEntry::Refused { line, reason } => bad.push((line, reason)),
+            ImportEntry::Note(_) => {}
         }
     }
     (good, bad)
@@ -47,13 +47,13 @@ fn fatal(format: Format, input: impl AsRef<[u8]>) -> String {
 fn a_row_says_what_its_columns_say() {
     let csv = format!(
         "{HEADER}Teapot,KIT-1,\"Round, \"\"blue\"\"\nand quiet\",48.5,EUR,14,60,Kitchen,\"tea, gift\",\"Material=Stoneware; \
-         Care=Hand wash\",pots,Colour=Blue\n"
+         Care=WriteScope wash\",pots,Colour=Blue\n"
     );
     let product = products(Format::Csv, csv).remove(0);
     assert_eq!(product.description, "Round, \"blue\"\nand quiet");
     assert_eq!((product.price, product.compare_at_price, product.stock), (4_850, Some(6_000), 14));
     assert_eq!(product.tags, ["tea", "gift"]);
-    assert_eq!(product.attributes.get("Care").map(String::as_str), Some("Hand wash"));
+    assert_eq!(product.attributes.get("Care").map(String::as_str), Some("WriteScope wash"));
     assert_eq!(product.options.get("Colour").map(String::as_str), Some("Blue"));
 }
 
@@ -147,8 +147,10 @@ fn json_is_read_in_the_api_s_form_and_in_those_of_others() {
     );
     for (format, input) in [(Format::Ndjson, ndjson), (Format::Json, array), (Format::Json, object)] {
         let entries = entries(format, &input);
-        let notes: Vec<&str> =
-            entries.iter().filter_map(|e| if let Entry::Note(note) = e { Some(note.as_str()) } else { None }).collect();
+        let notes: Vec<&str> = entries
+            .iter()
+            .filter_map(|e| if let ImportEntry::Note(note) = e { Some(note.as_str()) } else { None })
+            .collect();
         assert!(notes[0].contains("pictures") && notes[1].contains("`weight`"), "{notes:?}");
         let products = products(format, &input);
         assert_eq!((products[0].price, products[0].currency.as_str()), (999, "JPY"));
@@ -203,9 +205,9 @@ fn a_shopify_export_is_known_by_its_header() {
     let (mut products, mut bad) = (Vec::new(), Vec::new());
     for entry in entries(Format::Csv, csv) {
         match entry {
-            Entry::Product { line, product } => products.push((line, product)),
-            Entry::Refused { line, reason } => bad.push((line, reason)),
-            Entry::Note(note) => notes.push(note),
+            ImportEntry::Product { line, product } => products.push((line, product)),
+            ImportEntry::Refused { line, reason } => bad.push((line, reason)),
+            ImportEntry::Note(note) => notes.push(note),
         }
     }
     let (line, regular) = &products[0];

@@ -6,62 +6,62 @@ use crate::contract::catalog::{HoldFacts, HoldLine, RatingFacts};
 use crate::domains::catalog::model::HoldState;
 use crate::domains::catalog::schema::{hold, hold_line, product};
 use crate::store::query::*;
-use crate::store::{Books, Conn, PAGE, RESTORE, Rule, Sql, Which};
+use crate::store::{Conn, Invariant, Invariants, PAGE, RESTORE, Selection, Sql};
 use crate::types::{HoldId, ProductId, Quantity, Timestamp};
 
 const RECOUNT: &str = "find the sale or return that was not booked, and set the product's stock by hand";
 const REPORT: &str = "report it as a bug; saving the product again writes its counts anew";
 
 /// What must always hold here.
-pub const BOOKS: Books = Books {
+pub const INVARIANTS: Invariants = Invariants {
     counted: &[("products", "product"), ("holds", "hold"), ("stock moves", "stock_move"), ("pictures", "image")],
     rules: &[
-        Rule {
+        Invariant {
             what: "stock is below nothing",
-            way_out: RECOUNT,
-            sql: Sql::Same("SELECT id || ' has ' || stock AS found FROM product WHERE stock < 0"),
+            remedy: RECOUNT,
+            sql: Sql::Shared("SELECT id || ' has ' || stock AS found FROM product WHERE stock < 0"),
         },
-        Rule {
+        Invariant {
             what: "a product's stock is not the sum of its moves",
-            way_out: RECOUNT,
-            sql: Sql::Same("SELECT p.id || ' has ' || p.stock || ', its moves sum to ' || COALESCE(m.sum, 0) AS found
+            remedy: RECOUNT,
+            sql: Sql::Shared("SELECT p.id || ' has ' || p.stock || ', its moves sum to ' || COALESCE(m.sum, 0) AS found
                   FROM product p
                   LEFT JOIN (SELECT product_id, SUM(delta) AS sum FROM stock_move GROUP BY product_id) m
                   ON m.product_id = p.id WHERE p.stock <> COALESCE(m.sum, 0)"),
         },
-        Rule {
+        Invariant {
             what: "a hold is in a state that there is not",
-            way_out: RESTORE,
-            sql: Sql::Same("SELECT id || ' is ' || state AS found FROM hold
+            remedy: RESTORE,
+            sql: Sql::Shared("SELECT id || ' is ' || state AS found FROM hold
                   WHERE state NOT IN ('held', 'sold', 'released', 'returned')"),
         },
-        Rule {
+        Invariant {
             what: "what was moved for a hold is not what it holds",
-            way_out: RECOUNT,
-            sql: Sql::Same("SELECT h.id || ' is ' || h.state || ' over ' || l.quantity || ' of ' || l.product_id || ', moved '
+            remedy: RECOUNT,
+            sql: Sql::Shared("SELECT h.id || ' is ' || h.state || ' over ' || l.quantity || ' of ' || l.product_id || ', moved '
                          || COALESCE(m.sum, 0) AS found
                   FROM hold h JOIN hold_line l ON l.hold_id = h.id
                   LEFT JOIN (SELECT ref, product_id, SUM(delta) AS sum FROM stock_move WHERE ref IS NOT NULL
                              GROUP BY ref, product_id) m ON m.ref = h.id AND m.product_id = l.product_id
                   WHERE COALESCE(m.sum, 0) <> CASE WHEN h.state IN ('held', 'sold') THEN l.returned - l.quantity ELSE 0 END"),
         },
-        Rule {
+        Invariant {
             what: "stock was moved for a hold that does not have the product",
-            way_out: RECOUNT,
-            sql: Sql::Same("SELECT m.delta || ' of ' || m.product_id || ' for ' || m.ref AS found FROM stock_move m
+            remedy: RECOUNT,
+            sql: Sql::Shared("SELECT m.delta || ' of ' || m.product_id || ' for ' || m.ref AS found FROM stock_move m
                   WHERE m.ref IS NOT NULL AND NOT EXISTS
                   (SELECT 1 FROM hold_line l WHERE l.hold_id = m.ref AND l.product_id = m.product_id)"),
         },
-        Rule {
+        Invariant {
             what: "a hold has no lines though stock was taken for it",
-            way_out: RECOUNT,
-            sql: Sql::Same("SELECT id || ' is ' || state AS found FROM hold h WHERE state <> 'released'
+            remedy: RECOUNT,
+            sql: Sql::Shared("SELECT id || ' is ' || state AS found FROM hold h WHERE state <> 'released'
                   AND NOT EXISTS (SELECT 1 FROM hold_line l WHERE l.hold_id = h.id)"),
         },
-        Rule {
+        Invariant {
             what: "a list's count is not what the list has",
-            way_out: REPORT,
-            sql: Sql::Same("SELECT k.name || ' is counted as ' || COALESCE(t.n, 0) || ', there are ' || k.n AS found FROM (
+            remedy: REPORT,
+            sql: Sql::Shared("SELECT k.name || ' is counted as ' || COALESCE(t.n, 0) || ', there are ' || k.n AS found FROM (
                   SELECT 'all variants' AS name, 1 AS mode, 'total' AS kind, COUNT(*) AS n FROM product WHERE deleted IS NOT TRUE
                   UNION ALL SELECT 'all items', 0, 'total', COUNT(*) FROM product WHERE is_lead IS TRUE
                   UNION ALL SELECT 'variants in stock', 1, 'in_stock', COUNT(*) FROM product
@@ -71,22 +71,22 @@ pub const BOOKS: Books = Books {
                   LEFT JOIN tally t ON t.mode = k.mode AND t.kind = k.kind AND t.value = ''
                   WHERE COALESCE(t.n, 0) <> k.n"),
         },
-        Rule {
+        Invariant {
             what: "a group of variants has not exactly one that stands for it",
-            way_out: REPORT,
-            sql: Sql::Same("SELECT group_name || ' has ' || SUM(CASE WHEN is_lead THEN 1 ELSE 0 END) AS found FROM product
+            remedy: REPORT,
+            sql: Sql::Shared("SELECT group_name || ' has ' || SUM(CASE WHEN is_lead THEN 1 ELSE 0 END) AS found FROM product
                   WHERE group_name IS NOT NULL AND deleted IS NOT TRUE GROUP BY group_name
                   HAVING SUM(CASE WHEN is_lead THEN 1 ELSE 0 END) <> 1"),
         },
-        Rule {
+        Invariant {
             what: "a picture belongs to no product",
-            way_out: REPORT,
-            sql: Sql::Same("SELECT id AS found FROM image WHERE product_id NOT IN (SELECT id FROM product)"),
+            remedy: REPORT,
+            sql: Sql::Shared("SELECT id AS found FROM image WHERE product_id NOT IN (SELECT id FROM product)"),
         },
-        Rule {
+        Invariant {
             what: "a picture has no files, or files have no picture",
-            way_out: "delete the picture and upload it again",
-            sql: Sql::Same("SELECT id AS found FROM image WHERE id NOT IN (SELECT image_id FROM image_file)
+            remedy: "delete the picture and upload it again",
+            sql: Sql::Shared("SELECT id AS found FROM image WHERE id NOT IN (SELECT image_id FROM image_file)
                   UNION ALL SELECT image_id FROM image_file WHERE image_id NOT IN (SELECT id FROM image)"),
         },
     ],
@@ -95,11 +95,11 @@ pub const BOOKS: Books = Books {
 type Row = (HoldId, HoldState, Timestamp);
 
 /// Facts about holds.
-pub fn holds(conn: &mut Conn, which: Which<HoldId>) -> QueryResult<Vec<HoldFacts>> {
+pub fn holds(conn: &mut Conn, which: Selection<HoldId>) -> QueryResult<Vec<HoldFacts>> {
     let columns = (hold::id, hold::state, hold::expires_at);
     let rows: Vec<Row> = match which {
-        Which::These(ids) => hold::table.filter(hold::id.eq_any(ids)).select(columns).load(conn)?,
-        Which::After(after) => {
+        Selection::These(ids) => hold::table.filter(hold::id.eq_any(ids)).select(columns).load(conn)?,
+        Selection::After(after) => {
             let page = hold::table.select(columns).order(hold::id).limit(PAGE as i64);
             match after {
                 Some(after) => page.filter(hold::id.gt(after)).load(conn)?,

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Hand, json, one_by_one, read, renew};
+use super::{WriteScope, json, one_by_one, read, renew};
 use crate::contract::catalog::{CatalogError, Image, ImageFile, ImageSize};
 use crate::domains::catalog::model::IMAGES_MAX;
 use crate::domains::catalog::pictures::Rendition;
@@ -60,7 +60,7 @@ pub fn may_add(conn: &mut Conn, product_id: ProductId) -> Result<(), CatalogErro
 /// Adds a picture in all its sizes, the smallest first.
 pub fn add(
     tx: &mut Tx<'_>,
-    hand: &Hand,
+    hand: &WriteScope,
     product_id: ProductId,
     alt: String,
     files: &[Rendition],
@@ -114,7 +114,7 @@ fn side(pixels: u32) -> i32 {
 }
 
 /// Takes a picture away.
-pub fn delete(tx: &mut Tx<'_>, hand: &Hand, product_id: ProductId, id: ImageId) -> Result<(), CatalogError> {
+pub fn delete(tx: &mut Tx<'_>, hand: &WriteScope, product_id: ProductId, id: ImageId) -> Result<(), CatalogError> {
     let product = super::find(tx.conn, product_id)?.ok_or(CatalogError::ProductNotFound)?;
     let gone = diesel::delete(image::table.filter(image::id.eq(id)).filter(image::product_id.eq(product_id)))
         .execute(tx.conn)?;

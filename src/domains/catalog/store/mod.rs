@@ -16,18 +16,18 @@ use diesel::sql_types::{BigInt, Text};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::cache::Changes;
-use super::model::{self, MoveReason};
+use super::cache::Invalidation;
+use super::model::{self, StockMoveReason};
 use super::schema::{product, product_tag, stock_move};
 use super::{
-    BackInStock, CatalogError, Exported, ImportOutcome, LowStock, NewProduct, Offer, Product, ProductChanged,
+    BackInStock, CatalogError, ExportPage, ImportOutcome, LowStock, NewProduct, Offer, Product, ProductChanged,
     ProductPatch, Variant,
 };
-use crate::messaging::Failure;
+use crate::messaging::CommonError;
 use crate::store::query::*;
 use crate::store::{Conn, Prepare, Tx};
 use crate::types::{Amount, Currency, FieldError, ProductId, Quantity, Timestamp};
-use tally::Tally;
+use tally::FacetDelta;
 
 /// How many products one part of an export has.
 const EXPORT_PART: usize = 500;
@@ -37,18 +37,18 @@ const FEW: usize = 8;
 
 /// What a write job of this domain holds besides its transaction.
 #[derive(Clone)]
-pub struct Hand {
+pub struct WriteScope {
     /// Where it says what it changes.
-    pub changes: Changes,
+    pub changes: Invalidation,
     /// At how many pieces left staff are told.
     pub low_stock: Quantity,
 }
 
 /// Why stock changes, and what that refers to.
-pub type Cause<'a> = (MoveReason, Option<&'a str>);
+pub type StockReason<'a> = (StockMoveReason, Option<&'a str>);
 
 /// Staff said how many there are.
-const SET: Cause<'static> = (MoveReason::Set, None);
+const STAFF_SET: StockReason<'static> = (StockMoveReason::Set, None);
 
 /// A product as it lies in its table.
 #[derive(Debug, Clone, PartialEq, Eq, Queryable, Selectable, Insertable, AsChangeset)]
@@ -140,7 +140,7 @@ impl Row {
 fn json<T: Serialize>(value: &T) -> Result<String, CatalogError> {
     serde_json::to_string(value).map_err(|error| {
         log::error!("catalog: a value has no JSON form: {error}");
-        Failure::Internal.into()
+        CommonError::Internal.into()
     })
 }
 
@@ -163,7 +163,7 @@ fn for_sale(conn: &mut Conn, id: ProductId) -> Result<Row, CatalogError> {
 }
 
 /// Puts a new product in.
-pub fn create(tx: &mut Tx<'_>, hand: &Hand, new: NewProduct) -> Result<ProductId, CatalogError> {
+pub fn create(tx: &mut Tx<'_>, hand: &WriteScope, new: NewProduct) -> Result<ProductId, CatalogError> {
     let id = ProductId::new();
     let seq: Option<i64> = product::table.select(diesel::dsl::max(product::seq)).first(tx.conn)?;
     let row = Row {
@@ -190,7 +190,7 @@ pub fn create(tx: &mut Tx<'_>, hand: &Hand, new: NewProduct) -> Result<ProductId
         attributes: String::new(),
         description: String::new(),
     };
-    save(tx, hand, None, row.with(new)?, SET)?;
+    save(tx, hand, None, row.with(new)?, STAFF_SET)?;
     Ok(id)
 }
 
@@ -206,43 +206,43 @@ fn free_slug(conn: &mut Conn, name: &str, id: ProductId) -> QueryResult<String> 
     Ok(model::slug(name, id, 32))
 }
 
-/// Changes what is given of a product.
-pub fn update(tx: &mut Tx<'_>, hand: &Hand, id: ProductId, patch: ProductPatch) -> Result<(), CatalogError> {
+/// Invalidation what is given of a product.
+pub fn update(tx: &mut Tx<'_>, hand: &WriteScope, id: ProductId, patch: ProductPatch) -> Result<(), CatalogError> {
     let before = for_sale(tx.conn, id)?;
     let new = model::tidy(model::patched(before.new_product(), patch))?;
-    save(tx, hand, Some(&before), before.clone().with(new)?, SET)
+    save(tx, hand, Some(&before), before.clone().with(new)?, STAFF_SET)
 }
 
 /// Makes a product wholly what is given; its link stays, because others hold it.
-pub fn replace(tx: &mut Tx<'_>, hand: &Hand, id: ProductId, new: NewProduct) -> Result<(), CatalogError> {
+pub fn replace(tx: &mut Tx<'_>, hand: &WriteScope, id: ProductId, new: NewProduct) -> Result<(), CatalogError> {
     let before = for_sale(tx.conn, id)?;
-    save(tx, hand, Some(&before), before.clone().with(new)?, SET)
+    save(tx, hand, Some(&before), before.clone().with(new)?, STAFF_SET)
 }
 
 /// Takes a product out of the shop. What was, stays readable.
-pub fn delete(tx: &mut Tx<'_>, hand: &Hand, id: ProductId) -> Result<(), CatalogError> {
+pub fn delete(tx: &mut Tx<'_>, hand: &WriteScope, id: ProductId) -> Result<(), CatalogError> {
     let before = for_sale(tx.conn, id)?;
-    save(tx, hand, Some(&before), Row { deleted: true, ..before.clone() }, SET)
+    save(tx, hand, Some(&before), Row { deleted: true, ..before.clone() }, STAFF_SET)
 }
 
 /// The product's ratings are now these.
-pub fn rate(tx: &mut Tx<'_>, hand: &Hand, id: ProductId, sum: i64, count: i64) -> Result<(), CatalogError> {
+pub fn rate(tx: &mut Tx<'_>, hand: &WriteScope, id: ProductId, sum: i64, count: i64) -> Result<(), CatalogError> {
     let Some(before) = find(tx.conn, id)? else { return Ok(()) };
-    save(tx, hand, Some(&before), Row { rating_sum: sum, rating_count: count, ..before.clone() }, SET)
+    save(tx, hand, Some(&before), Row { rating_sum: sum, rating_count: count, ..before.clone() }, STAFF_SET)
 }
 
 /// The product's pictures are others now: it has changed, though none of its columns has.
-pub fn renew(tx: &mut Tx<'_>, hand: &Hand, before: &Row) -> Result<(), CatalogError> {
+pub fn renew(tx: &mut Tx<'_>, hand: &WriteScope, before: &Row) -> Result<(), CatalogError> {
     let updated_at = later(before, tx.now);
-    save(tx, hand, Some(before), Row { updated_at, ..before.clone() }, SET)
+    save(tx, hand, Some(before), Row { updated_at, ..before.clone() }, STAFF_SET)
 }
 
 /// One row of an import: a product with its sku becomes so, also one that was taken out; else it is new.
 ///
 /// A row is refused by checks that come before anything of it is written, so a refusal leaves nothing to undo.
-pub fn import(tx: &mut Tx<'_>, hand: &Hand, new: NewProduct) -> Result<ImportOutcome, CatalogError> {
+pub fn import(tx: &mut Tx<'_>, hand: &WriteScope, new: NewProduct) -> Result<ImportOutcome, CatalogError> {
     match bring(tx, hand, new) {
-        Err(CatalogError::Failure(Failure::ValidationFailed { errors })) => {
+        Err(CatalogError::Common(CommonError::ValidationFailed { errors })) => {
             let reasons: Vec<String> = errors.iter().map(|e| format!("`{}` {}", e.field, e.message)).collect();
             Ok(ImportOutcome::Refused(reasons.join("; ")))
         }
@@ -250,18 +250,18 @@ pub fn import(tx: &mut Tx<'_>, hand: &Hand, new: NewProduct) -> Result<ImportOut
     }
 }
 
-fn bring(tx: &mut Tx<'_>, hand: &Hand, new: NewProduct) -> Result<ImportOutcome, CatalogError> {
+fn bring(tx: &mut Tx<'_>, hand: &WriteScope, new: NewProduct) -> Result<ImportOutcome, CatalogError> {
     let new = model::tidy(new)?;
     let before: Option<Row> =
         product::table.filter(product::sku.eq(&new.sku)).select(Row::as_select()).first(tx.conn).optional()?;
     let Some(before) = before else { return create(tx, hand, new).map(ImportOutcome::Created) };
     let after = Row { deleted: false, ..before.clone() }.with(new)?;
-    save(tx, hand, Some(&before), after, SET)?;
+    save(tx, hand, Some(&before), after, STAFF_SET)?;
     Ok(ImportOutcome::Updated(before.id))
 }
 
 /// A part of an export.
-pub fn export(conn: &mut Conn, after: Option<ProductId>) -> Result<Exported, CatalogError> {
+pub fn export(conn: &mut Conn, after: Option<ProductId>) -> Result<ExportPage, CatalogError> {
     let limit = i64::try_from(EXPORT_PART + 1).unwrap_or(i64::MAX);
     let part = product::table.filter(product::deleted.eq(false)).order(product::id).limit(limit);
     let mut rows: Vec<Row> = match after {
@@ -271,7 +271,7 @@ pub fn export(conn: &mut Conn, after: Option<ProductId>) -> Result<Exported, Cat
     let more = rows.len() > EXPORT_PART;
     rows.truncate(EXPORT_PART);
     let next = rows.last().filter(|_| more).map(|row| row.id);
-    Ok(Exported { rows: rows.iter().map(Row::new_product).collect(), next })
+    Ok(ExportPage { rows: rows.iter().map(Row::new_product).collect(), next })
 }
 
 /// Later than the row, so that of two states of a product the larger time is always the newer.
@@ -282,10 +282,10 @@ fn later(before: &Row, now: Timestamp) -> Timestamp {
 /// Brings a product from `before` to `after` with everything that hangs on it. Nothing happens when they are equal.
 fn save(
     tx: &mut Tx<'_>,
-    hand: &Hand,
+    hand: &WriteScope,
     before: Option<&Row>,
     mut after: Row,
-    cause: Cause<'_>,
+    cause: StockReason<'_>,
 ) -> Result<(), CatalogError> {
     if before == Some(&after) {
         return Ok(());
@@ -321,7 +321,7 @@ fn save(
         index(tx.conn, before, &after)?;
     }
     if stock_alone.is_none_or(|row| (row.stock > 0) != (after.stock > 0)) {
-        let mut tally = Tally::default();
+        let mut tally = FacetDelta::default();
         if let Some(row) = before {
             tally.count(row, -1);
         }
@@ -368,7 +368,7 @@ fn check_group(conn: &mut Conn, group: &str) -> Result<(), CatalogError> {
 }
 
 /// Says that the product, and those that show it as their sibling, are no longer what is kept of them.
-fn touch(conn: &mut Conn, hand: &Hand, row: &Row, groups: [&Option<String>; 2]) -> QueryResult<()> {
+fn touch(conn: &mut Conn, hand: &WriteScope, row: &Row, groups: [&Option<String>; 2]) -> QueryResult<()> {
     hand.changes.touch(row.id, Some(row.updated_at));
     let [old, new] = groups;
     for group in [old.as_ref(), new.as_ref().filter(|_| old != new)].into_iter().flatten() {
@@ -475,11 +475,11 @@ fn words(row: &Row) -> (&str, String, &str) {
     (&row.name, labels.join("\n"), &row.description)
 }
 
-/// Which of a group stands for it in lists: the cheapest that can be bought, else the first. [`search`] chooses
+/// Selection of a group stands for it in lists: the cheapest that can be bought, else the first. [`search`] chooses
 /// among those that match a filter by the same order.
 const BEST_FIRST: &str = "stock = 0, CASE stock WHEN 0 THEN 0 ELSE price END, seq";
 
-fn elect(conn: &mut Conn, tally: &mut Tally, group: &str) -> QueryResult<()> {
+fn elect(conn: &mut Conn, tally: &mut FacetDelta, group: &str) -> QueryResult<()> {
     let best: Option<Row> = product::table
         .filter(product::group_name.eq(group))
         .filter(product::deleted.eq(false))
@@ -505,7 +505,7 @@ fn elect(conn: &mut Conn, tally: &mut Tally, group: &str) -> QueryResult<()> {
     Ok(())
 }
 
-fn announce(tx: &mut Tx<'_>, hand: &Hand, before: Option<&Row>, after: &Row) -> QueryResult<()> {
+fn announce(tx: &mut Tx<'_>, hand: &WriteScope, before: Option<&Row>, after: &Row) -> QueryResult<()> {
     tx.emit(&after.changed())?;
     let Some(before) = before else { return Ok(()) };
     if after.deleted {

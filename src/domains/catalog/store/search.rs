@@ -31,7 +31,7 @@ const GATHERED_MAX: i64 = 5_000;
 
 /// Where a page starts: the list it belongs to, and the sort key and row of the last item before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
+pub struct PageStart {
     list: String,
     key: Key,
     seq: i64,
@@ -45,7 +45,7 @@ enum Key {
     Text(String),
 }
 
-impl Place {
+impl PageStart {
     /// The place that the cursor names, if it is one of this very list.
     pub fn open(page: &PageRequest, query: &ProductQuery) -> Result<Option<Self>, FieldError> {
         let place: Option<Self> = page.after()?;
@@ -72,7 +72,7 @@ fn order(query: &ProductQuery) -> Sort {
 }
 
 /// A statement in the making: its text and the values bound to it, in the same order.
-struct Statement {
+struct SqlBuilder {
     sql: String,
     values: Vec<Value>,
     postgres: bool,
@@ -83,7 +83,7 @@ enum Value {
     Text(String),
 }
 
-impl Statement {
+impl SqlBuilder {
     fn new(postgres: bool) -> Self {
         Self { sql: String::new(), values: Vec::new(), postgres }
     }
@@ -145,7 +145,7 @@ impl Statement {
 }
 
 #[derive(QueryableByName)]
-struct Found {
+struct PageRows {
     #[diesel(sql_type = Text)]
     id: ProductId,
     #[diesel(sql_type = BigInt)]
@@ -161,22 +161,27 @@ pub fn page(
     conn: &mut Conn,
     query: &ProductQuery,
     limit: i64,
-    after: Option<&Place>,
+    after: Option<&PageStart>,
 ) -> QueryResult<(Vec<ProductId>, Option<Cursor>)> {
     let Some(statement) = ordered(conn, query, limit, after)? else { return Ok((Vec::new(), None)) };
-    let mut found: Vec<Found> = statement.load(conn)?;
+    let mut found: Vec<PageRows> = statement.load(conn)?;
     let wanted = usize::try_from(limit).unwrap_or(0);
     let more = found.len() > wanted;
     found.truncate(wanted);
     let next = found.last().filter(|_| more).map(|last| {
         let key = last.text.clone().map_or(Key::Number(last.number.unwrap_or(0)), Key::Text);
-        Cursor::seal(&Place { list: fingerprint(query), key, seq: last.seq })
+        Cursor::seal(&PageStart { list: fingerprint(query), key, seq: last.seq })
     });
     Ok((found.into_iter().map(|row| row.id).collect(), next))
 }
 
 /// The statement of a page and one row more.
-fn ordered(conn: &mut Conn, query: &ProductQuery, limit: i64, after: Option<&Place>) -> QueryResult<Option<Statement>> {
+fn ordered(
+    conn: &mut Conn,
+    query: &ProductQuery,
+    limit: i64,
+    after: Option<&PageStart>,
+) -> QueryResult<Option<SqlBuilder>> {
     let sort = order(query);
     // The last part of every order is the row itself, so that no two items have the same place.
     let (number, text, key, direction) = match sort {
@@ -210,7 +215,7 @@ fn ordered(conn: &mut Conn, query: &ProductQuery, limit: i64, after: Option<&Pla
 
 /// How SQLite goes about a page. For tests.
 #[cfg(test)]
-pub fn plan(conn: &mut Conn, query: &ProductQuery, after: Option<&Place>) -> QueryResult<Vec<String>> {
+pub fn plan(conn: &mut Conn, query: &ProductQuery, after: Option<&PageStart>) -> QueryResult<Vec<String>> {
     #[derive(QueryableByName)]
     struct Step {
         #[diesel(sql_type = Text)]
@@ -225,8 +230,8 @@ pub fn plan(conn: &mut Conn, query: &ProductQuery, after: Option<&Place>) -> Que
 ///
 /// `all` when every one of them will be looked at: then a filter that has an index is always the best way in. A page
 /// is better met on a walk through its order, unless there are few to gather.
-fn from(conn: &mut Conn, query: &ProductQuery, select: &str, all: bool) -> QueryResult<Option<Statement>> {
-    let mut statement = Statement::new(conn.is_postgres());
+fn from(conn: &mut Conn, query: &ProductQuery, select: &str, all: bool) -> QueryResult<Option<SqlBuilder>> {
+    let mut statement = SqlBuilder::new(conn.is_postgres());
     if let Some(q) = &query.q {
         let Some(words) = model::search(q) else { return Ok(None) };
         hits(&mut statement, q, &words);
@@ -274,7 +279,7 @@ fn from(conn: &mut Conn, query: &ProductQuery, select: &str, all: bool) -> Query
 
 /// `select` from what a search finds. All of it must be looked at for its order, so the best of each group is chosen
 /// in one sweep rather than by asking each whether a better one was found too.
-fn found(statement: &mut Statement, query: &ProductQuery, select: &str) {
+fn found(statement: &mut SqlBuilder, query: &ProductQuery, select: &str) {
     let place = if query.all_variants {
         "1".to_owned()
     } else {
@@ -296,7 +301,7 @@ fn found(statement: &mut Statement, query: &ProductQuery, select: &str) {
 }
 
 /// The products that have all words: in the name (0), in name and labels together (1), anywhere (2).
-fn hits(statement: &mut Statement, q: &str, words: &str) {
+fn hits(statement: &mut SqlBuilder, q: &str, words: &str) {
     statement.sql("WITH hits (seq, tier) AS MATERIALIZED (SELECT seq, min(tier) FROM (");
     let places = [("name", "A"), ("name labels", "AB"), ("name labels description", "ABC")];
     for (tier, (columns, weights)) in places.into_iter().enumerate() {
@@ -318,7 +323,7 @@ fn hits(statement: &mut Statement, q: &str, words: &str) {
     statement.sql(") every GROUP BY seq) ");
 }
 
-fn filter(statement: &mut Statement, of: &str, query: &ProductQuery, tag_is_met: bool) {
+fn filter(statement: &mut SqlBuilder, of: &str, query: &ProductQuery, tag_is_met: bool) {
     if let Some(category) = &query.category {
         statement.sql(&format!(" AND {of}.category = ")).text(category);
     }
@@ -373,7 +378,7 @@ fn gathers_prices(conn: &mut Conn, query: &ProductQuery, all: bool) -> QueryResu
     if all || !has_range {
         return Ok(has_range);
     }
-    let mut statement = Statement::new(conn.is_postgres());
+    let mut statement = SqlBuilder::new(conn.is_postgres());
     let (through, listed) = (statement.through("product_all_price"), statement.flag("deleted", false));
     statement.sql(&format!("SELECT count(*) AS n FROM (SELECT 1 FROM product{through} WHERE {listed}"));
     statement.sql(" AND price >= ").number(query.min_price.unwrap_or(0));

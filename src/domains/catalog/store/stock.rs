@@ -7,10 +7,10 @@ use diesel::serialize::{self, IsNull, Output, ToSql};
 use diesel::sql_types::{Bool, Text};
 use diesel::sqlite::Sqlite;
 
-use super::{Cause, Hand, Row, json, offers_of, save};
-use crate::contract::catalog::{CatalogError, Held, HoldLine, SaleRefused};
+use super::{Row, StockReason, WriteScope, json, offers_of, save};
+use crate::contract::catalog::{CatalogError, HoldLine, SaleRefused, StockHold};
 use crate::contract::payments::ReturnLine;
-use crate::domains::catalog::model::{self, HoldState, MoveReason};
+use crate::domains::catalog::model::{self, HoldState, StockMoveReason};
 use crate::domains::catalog::schema::{hold, hold_line};
 use crate::store::query::*;
 use crate::store::{Conn, Prepare, Tx};
@@ -76,11 +76,11 @@ pub fn would_empty(conn: &mut Conn, wanted: &[HoldLine]) -> QueryResult<bool> {
 /// Sets stock aside: all lines or none. `wanted` has one line a product, sorted.
 pub fn take_hold(
     tx: &mut Tx<'_>,
-    hand: &Hand,
+    hand: &WriteScope,
     id: HoldId,
     wanted: &[HoldLine],
     expires_at: Timestamp,
-) -> Result<Held, CatalogError> {
+) -> Result<StockHold, CatalogError> {
     if let Some(before) = find(tx.conn, id)? {
         return again(tx, id, &before, wanted);
     }
@@ -88,9 +88,9 @@ pub fn take_hold(
         return Err(CatalogError::HoldGone);
     }
     let name = id.to_string();
-    let taken = take(tx, hand, wanted, (MoveReason::Held, Some(&name)))?;
-    let held = Held { hold: id, offers: offers_of(tx.conn, taken)? };
-    insert(tx, id, HoldState::Held, expires_at, json(&held)?)?;
+    let taken = take(tx, hand, wanted, (StockMoveReason::StockHold, Some(&name)))?;
+    let held = StockHold { hold: id, offers: offers_of(tx.conn, taken)? };
+    insert(tx, id, HoldState::StockHold, expires_at, json(&held)?)?;
     for line in wanted {
         diesel::insert_into(hold_line::table)
             .values((
@@ -104,19 +104,19 @@ pub fn take_hold(
 }
 
 /// What is answered to one who asks again: the first answer, as long as it holds.
-fn again(tx: &mut Tx<'_>, id: HoldId, before: &Hold, wanted: &[HoldLine]) -> Result<Held, CatalogError> {
+fn again(tx: &mut Tx<'_>, id: HoldId, before: &Hold, wanted: &[HoldLine]) -> Result<StockHold, CatalogError> {
     match before.state {
         HoldState::Released | HoldState::Returned => return Err(CatalogError::HoldGone),
         // Its time is over; that the timer has not come by yet makes it no more worth.
-        HoldState::Held if before.expires_at <= tx.now => return Err(CatalogError::HoldGone),
-        HoldState::Held | HoldState::Sold => {}
+        HoldState::StockHold if before.expires_at <= tx.now => return Err(CatalogError::HoldGone),
+        HoldState::StockHold | HoldState::Sold => {}
     }
     if lines(tx.conn, id)? != wanted {
         return Err(FieldError::new("hold", "reused", "was made with other lines; use a new id").into());
     }
     serde_json::from_str(&before.answer).map_err(|error| {
         log::error!("catalog: the answer of hold {id} cannot be read: {error}");
-        crate::messaging::Failure::Internal.into()
+        crate::messaging::CommonError::Internal.into()
     })
 }
 
@@ -142,7 +142,12 @@ fn insert(
 
 /// Takes from the shelf: looks at every line first, so that a refusal has taken nothing. Gives back what the rows
 /// have become.
-fn take(tx: &mut Tx<'_>, hand: &Hand, wanted: &[HoldLine], cause: Cause<'_>) -> Result<Vec<Row>, CatalogError> {
+fn take(
+    tx: &mut Tx<'_>,
+    hand: &WriteScope,
+    wanted: &[HoldLine],
+    cause: StockReason<'_>,
+) -> Result<Vec<Row>, CatalogError> {
     let mut rows = Vec::with_capacity(wanted.len());
     for line in wanted {
         let row = super::for_sale(tx.conn, line.product_id)?;
@@ -163,17 +168,17 @@ fn take(tx: &mut Tx<'_>, hand: &Hand, wanted: &[HoldLine], cause: Cause<'_>) -> 
 }
 
 /// Puts a hold's lines back on the shelf.
-fn give_back(tx: &mut Tx<'_>, hand: &Hand, id: HoldId, reason: MoveReason) -> Result<(), CatalogError> {
+fn give_back(tx: &mut Tx<'_>, hand: &WriteScope, id: HoldId, reason: StockMoveReason) -> Result<(), CatalogError> {
     let all = lines(tx.conn, id)?;
     put_back(tx, hand, id, all, reason)
 }
 
 fn put_back(
     tx: &mut Tx<'_>,
-    hand: &Hand,
+    hand: &WriteScope,
     id: HoldId,
     back: Vec<HoldLine>,
-    reason: MoveReason,
+    reason: StockMoveReason,
 ) -> Result<(), CatalogError> {
     let name = id.to_string();
     for line in back {
@@ -193,15 +198,15 @@ fn enter(tx: &mut Tx<'_>, id: HoldId, state: HoldState) -> QueryResult<()> {
 }
 
 /// Lets a hold go, once. One that was never made is remembered as let go, so that it is refused when it comes late.
-pub fn release(tx: &mut Tx<'_>, hand: &Hand, id: HoldId) -> Result<(), CatalogError> {
+pub fn release(tx: &mut Tx<'_>, hand: &WriteScope, id: HoldId) -> Result<(), CatalogError> {
     match find(tx.conn, id)? {
         None => insert(tx, id, HoldState::Released, tx.now, String::new()),
-        Some(before) if before.state == HoldState::Held => let_go(tx, hand, id, MoveReason::Released),
+        Some(before) if before.state == HoldState::StockHold => let_go(tx, hand, id, StockMoveReason::Released),
         Some(_) => Ok(()),
     }
 }
 
-fn let_go(tx: &mut Tx<'_>, hand: &Hand, id: HoldId, reason: MoveReason) -> Result<(), CatalogError> {
+fn let_go(tx: &mut Tx<'_>, hand: &WriteScope, id: HoldId, reason: StockMoveReason) -> Result<(), CatalogError> {
     enter(tx, id, HoldState::Released)?;
     give_back(tx, hand, id, reason)
 }
@@ -223,27 +228,27 @@ fn expired(conn: &mut Conn, now: Timestamp, limit: i64) -> QueryResult<Vec<HoldI
 }
 
 /// Lets some of the holds go that have run out; says whether there may be more.
-pub fn expire(tx: &mut Tx<'_>, hand: &Hand) -> Result<bool, CatalogError> {
+pub fn expire(tx: &mut Tx<'_>, hand: &WriteScope) -> Result<bool, CatalogError> {
     let gone = expired(tx.conn, tx.now, EXPIRED_PART)?;
     for id in &gone {
-        let_go(tx, hand, *id, MoveReason::Expired)?;
+        let_go(tx, hand, *id, StockMoveReason::Expired)?;
     }
     Ok(i64::try_from(gone.len()).unwrap_or(0) == EXPIRED_PART)
 }
 
 /// The invoice of a hold is paid. When the hold is gone its goods are taken from the shelf if they are still there,
 /// else the sale is refused and the money must go back.
-pub fn sell(tx: &mut Tx<'_>, hand: &Hand, id: HoldId, invoice_id: InvoiceId) -> Result<(), CatalogError> {
+pub fn sell(tx: &mut Tx<'_>, hand: &WriteScope, id: HoldId, invoice_id: InvoiceId) -> Result<(), CatalogError> {
     match find(tx.conn, id)?.map(|before| before.state) {
         Some(HoldState::Sold | HoldState::Returned) => Ok(()),
-        Some(HoldState::Held) => Ok(enter(tx, id, HoldState::Sold)?),
+        Some(HoldState::StockHold) => Ok(enter(tx, id, HoldState::Sold)?),
         Some(HoldState::Released) => {
             let wanted = lines(tx.conn, id)?;
             if wanted.is_empty() {
                 return refuse(tx, id, invoice_id);
             }
             let name = id.to_string();
-            match take(tx, hand, &wanted, (MoveReason::Sold, Some(&name))) {
+            match take(tx, hand, &wanted, (StockMoveReason::Sold, Some(&name))) {
                 Ok(_) => Ok(enter(tx, id, HoldState::Sold)?),
                 Err(CatalogError::OutOfStock { .. } | CatalogError::ProductNotFound) => refuse(tx, id, invoice_id),
                 Err(failure) => Err(failure),
@@ -260,7 +265,7 @@ fn refuse(tx: &mut Tx<'_>, hold: HoldId, invoice_id: InvoiceId) -> Result<(), Ca
 
 /// Goods of a paid hold come back: so many of these, or all that have not yet when none are named. Never more than
 /// were sold.
-pub fn take_back(tx: &mut Tx<'_>, hand: &Hand, id: HoldId, these: &[ReturnLine]) -> Result<(), CatalogError> {
+pub fn take_back(tx: &mut Tx<'_>, hand: &WriteScope, id: HoldId, these: &[ReturnLine]) -> Result<(), CatalogError> {
     let sold = find(tx.conn, id)?.is_some_and(|before| before.state.may_become(HoldState::Returned));
     if !sold {
         return Ok(());
@@ -279,7 +284,7 @@ pub fn take_back(tx: &mut Tx<'_>, hand: &Hand, id: HoldId, these: &[ReturnLine])
             .set(hold_line::returned.eq(hold_line::returned + line.quantity))
             .execute(tx.conn)?;
     }
-    put_back(tx, hand, id, back, MoveReason::Returned)
+    put_back(tx, hand, id, back, StockMoveReason::Returned)
 }
 
 /// What is wrong with the books: products whose stock is not the sum of its moves. For tests.

@@ -25,9 +25,9 @@ pub const TAGS_MAX: usize = 30;
 
 /// By how much the counts move in one change.
 #[derive(Default)]
-pub struct Tally(BTreeMap<(i32, &'static str, String), i64>);
+pub struct FacetDelta(BTreeMap<(i32, &'static str, String), i64>);
 
-impl Tally {
+impl FacetDelta {
     /// Counts a product in all lists it is in.
     pub fn count(&mut self, row: &Row, by: i64) {
         if row.deleted {

@@ -3,16 +3,16 @@
 use crate::contract::catalog::RatingFacts;
 use crate::domains::comments::schema::rating;
 use crate::store::query::*;
-use crate::store::{Books, Conn, PAGE, Rule, Sql, Which};
+use crate::store::{Conn, Invariant, Invariants, PAGE, Selection, Sql};
 use crate::types::ProductId;
 
 /// What must always hold here.
-pub const BOOKS: Books = Books {
+pub const INVARIANTS: Invariants = Invariants {
     counted: &[("comments", "comment")],
-    rules: &[Rule {
+    rules: &[Invariant {
         what: "a product's rating is not that of its comments",
-        way_out: "the next comment on it does not mend this: report it as a bug",
-        sql: Sql::Same(
+        remedy: "the next comment on it does not mend this: report it as a bug",
+        sql: Sql::Shared(
             "SELECT r.product_id || ' says ' || r.sum || ' of ' || r.count AS found FROM rating r
               LEFT JOIN (SELECT product_id, SUM(rating) AS sum, COUNT(*) AS count FROM comment GROUP BY product_id) c
               ON c.product_id = r.product_id
@@ -23,11 +23,11 @@ pub const BOOKS: Books = Books {
 };
 
 /// What products are rated as here.
-pub fn ratings(conn: &mut Conn, which: Which<ProductId>) -> QueryResult<Vec<RatingFacts>> {
+pub fn ratings(conn: &mut Conn, which: Selection<ProductId>) -> QueryResult<Vec<RatingFacts>> {
     let rows: Vec<(ProductId, i64, i64)> = match which {
-        Which::These(ids) => rating::table.filter(rating::product_id.eq_any(ids)).load(conn)?,
-        Which::After(None) => rating::table.order(rating::product_id).limit(PAGE as i64).load(conn)?,
-        Which::After(Some(after)) => rating::table
+        Selection::These(ids) => rating::table.filter(rating::product_id.eq_any(ids)).load(conn)?,
+        Selection::After(None) => rating::table.order(rating::product_id).limit(PAGE as i64).load(conn)?,
+        Selection::After(Some(after)) => rating::table
             .filter(rating::product_id.gt(after))
             .order(rating::product_id)
             .limit(PAGE as i64)

@@ -3,34 +3,34 @@
 use diesel::sql_query;
 use diesel::sql_types::{BigInt, Text};
 
-use crate::contract::mailer::LetterFacts;
+use crate::contract::mailer::EmailFacts;
 use crate::store::query::*;
-use crate::store::{Books, Conn, RESTORE, Rule, Sql};
+use crate::store::{Conn, Invariant, Invariants, RESTORE, Sql};
 use crate::types::InvoiceId;
 
 /// What must always hold here.
-pub const BOOKS: Books = Books {
+pub const INVARIANTS: Invariants = Invariants {
     counted: &[("mails", "email")],
     rules: &[
-        Rule {
+        Invariant {
             what: "a mail is in a state that there is not",
-            way_out: RESTORE,
-            sql: Sql::Same(
+            remedy: RESTORE,
+            sql: Sql::Shared(
                 "SELECT id || ' is ' || status AS found FROM email WHERE status NOT IN ('queued', 'sent', 'kept', 'failed')",
             ),
         },
-        Rule {
+        Invariant {
             what: "a mail waits and nobody will ever send it, or is to be sent though it has ended",
-            way_out: RESTORE,
-            sql: Sql::Same(
+            remedy: RESTORE,
+            sql: Sql::Shared(
                 "SELECT id || ' is ' || status AS found FROM email
                   WHERE (status = 'queued') <> (next_attempt_at IS NOT NULL)",
             ),
         },
-        Rule {
+        Invariant {
             what: "a mail was sent and does not say when, or the other way round",
-            way_out: RESTORE,
-            sql: Sql::Same(
+            remedy: RESTORE,
+            sql: Sql::Shared(
                 "SELECT id || ' is ' || status AS found FROM email WHERE (status = 'sent') <> (sent_at IS NOT NULL)",
             ),
         },
@@ -47,8 +47,8 @@ struct Row {
     waiting: i64,
 }
 
-/// Which letters there are for invoices, in their order.
-pub fn letters(conn: &mut Conn, invoices: &[InvoiceId]) -> QueryResult<Vec<LetterFacts>> {
+/// Selection letters there are for invoices, in their order.
+pub fn letters(conn: &mut Conn, invoices: &[InvoiceId]) -> QueryResult<Vec<EmailFacts>> {
     let mut facts = Vec::with_capacity(invoices.len());
     for invoice in invoices {
         // `;` follows `:` in the order of texts, so this is all that begins with the id and `:`.
@@ -62,7 +62,7 @@ pub fn letters(conn: &mut Conn, invoices: &[InvoiceId]) -> QueryResult<Vec<Lette
         )
         .bind::<Text, _>(id)
         .get_result(conn)?;
-        facts.push(LetterFacts { receipts: row.receipts, refunds: row.refunds, waiting: row.waiting });
+        facts.push(EmailFacts { receipts: row.receipts, refunds: row.refunds, waiting: row.waiting });
     }
     Ok(facts)
 }

@@ -5,45 +5,45 @@ use std::collections::HashMap;
 use diesel::sql_query;
 use diesel::sql_types::{BigInt, Text};
 
-use crate::contract::notifications::ToldFacts;
+use crate::contract::notifications::NotificationFacts;
 use crate::domains::notifications::schema::{notification, stream};
 use crate::store::query::*;
-use crate::store::{Books, Conn, RESTORE, Rule, Sql};
+use crate::store::{Conn, Invariant, Invariants, RESTORE, Sql};
 use crate::types::{InvoiceId, Timestamp, UserId};
 
 /// What must always hold here.
-pub const BOOKS: Books = Books {
+pub const INVARIANTS: Invariants = Invariants {
     counted: &[("notifications", "notification"), ("streams", "stream")],
     rules: &[
-        Rule {
+        Invariant {
             what: "a user's stream has a gap",
-            way_out: RESTORE,
-            sql: Sql::Same(
+            remedy: RESTORE,
+            sql: Sql::Shared(
                 "SELECT user_id || ' has ' || COUNT(*) || ' from ' || MIN(seq) || ' to ' || MAX(seq) AS found
                   FROM notification GROUP BY user_id HAVING COUNT(*) <> MAX(seq) - MIN(seq) + 1",
             ),
         },
-        Rule {
+        Invariant {
             what: "a user's stream does not end where it stands",
-            way_out: RESTORE,
-            sql: Sql::Same(
+            remedy: RESTORE,
+            sql: Sql::Shared(
                 "SELECT s.user_id || ' stands at ' || s.seq || ', the last is ' || COALESCE(MAX(n.seq), 0) AS found
                   FROM stream s LEFT JOIN notification n ON n.user_id = s.user_id WHERE s.erased IS NOT TRUE
                   GROUP BY s.user_id, s.seq HAVING s.seq <> COALESCE(MAX(n.seq), 0)",
             ),
         },
-        Rule {
+        Invariant {
             what: "an erased user still has notifications, or there are some without a stream",
-            way_out: RESTORE,
-            sql: Sql::Same(
+            remedy: RESTORE,
+            sql: Sql::Shared(
                 "SELECT DISTINCT n.user_id AS found FROM notification n LEFT JOIN stream s ON s.user_id = n.user_id
                   WHERE s.user_id IS NULL OR s.erased IS TRUE",
             ),
         },
-        Rule {
+        Invariant {
             what: "the history of the streams has no name",
-            way_out: RESTORE,
-            sql: Sql::Same("SELECT 'no epoch' AS found WHERE NOT EXISTS (SELECT 1 FROM meta WHERE key = 'epoch')"),
+            remedy: RESTORE,
+            sql: Sql::Shared("SELECT 'no epoch' AS found WHERE NOT EXISTS (SELECT 1 FROM meta WHERE key = 'epoch')"),
         },
     ],
 };
@@ -64,7 +64,7 @@ struct Stream {
 }
 
 /// How often users were told that these were paid, in their order.
-pub fn told(conn: &mut Conn, paid: &[(UserId, InvoiceId)]) -> QueryResult<Vec<ToldFacts>> {
+pub fn told(conn: &mut Conn, paid: &[(UserId, InvoiceId)]) -> QueryResult<Vec<NotificationFacts>> {
     let mut streams: HashMap<UserId, Stream> = HashMap::new();
     let mut facts = Vec::with_capacity(paid.len());
     for (user, invoice) in paid {
@@ -73,7 +73,7 @@ pub fn told(conn: &mut Conn, paid: &[(UserId, InvoiceId)]) -> QueryResult<Vec<To
         }
         let Some(Stream { told, kept_since, erased }) = streams.get(user) else { continue };
         let times = told.get(&invoice.to_string()).copied().unwrap_or(0);
-        facts.push(ToldFacts { times, kept_since: *kept_since, erased: *erased });
+        facts.push(NotificationFacts { times, kept_since: *kept_since, erased: *erased });
     }
     Ok(facts)
 }

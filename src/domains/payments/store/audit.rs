@@ -7,23 +7,23 @@ use diesel::sql_types::BigInt;
 
 use super::{InvoiceRow, unreadable};
 use crate::contract::payments::OUT_OF_STOCK;
-use crate::contract::payments::{InvoiceFacts, InvoiceLine, Invoices, ReturnLine};
+use crate::contract::payments::{InvoiceFacts, InvoiceLine, InvoiceSelection, ReturnLine};
 use crate::domains::payments::model::{RefundState, number};
 use crate::domains::payments::schema::{invoice, refund};
 use crate::store::query::*;
-use crate::store::{Books, Conn, PAGE, RESTORE, Rule, Sql};
+use crate::store::{Conn, Invariant, Invariants, PAGE, RESTORE, Sql};
 use crate::types::{InvoiceId, ProductId, Quantity, Timestamp};
 
 const BANK: &str = "compare with the provider's books before anything is paid or refunded by hand";
 
 /// What must always hold here.
-pub const BOOKS: Books = Books {
+pub const INVARIANTS: Invariants = Invariants {
     counted: &[("invoices", "invoice"), ("payments", "payment"), ("refunds", "refund")],
     rules: &[
-        Rule {
+        Invariant {
             what: "an invoice's total is not the sum of its lines",
-            way_out: RESTORE,
-            sql: Sql::Each {
+            remedy: RESTORE,
+            sql: Sql::PerBackend {
                 sqlite: "SELECT id || ' says ' || total AS found FROM invoice WHERE total <> (
                     SELECT COALESCE(SUM(json_extract(value, '$.unit_price') * json_extract(value, '$.quantity')), 0)
                     FROM json_each(lines))",
@@ -32,48 +32,48 @@ pub const BOOKS: Books = Books {
                     FROM jsonb_array_elements(CAST(lines AS jsonb)) l)",
             },
         },
-        Rule {
+        Invariant {
             what: "there is no invoice with the number before this one",
-            way_out: RESTORE,
-            sql: Sql::Same("SELECT i.number || ' of ' || i.id AS found FROM invoice i
+            remedy: RESTORE,
+            sql: Sql::Shared("SELECT i.number || ' of ' || i.id AS found FROM invoice i
                   WHERE i.number <> 1 AND NOT EXISTS (SELECT 1 FROM invoice b WHERE b.number = i.number - 1)"),
         },
-        Rule {
+        Invariant {
             what: "the next invoice's number is not the one after the last",
-            way_out: RESTORE,
-            sql: Sql::Same("SELECT 'the counter says ' || value || ', the last is ' || (SELECT COALESCE(MAX(number), 0) FROM invoice)
+            remedy: RESTORE,
+            sql: Sql::Shared("SELECT 'the counter says ' || value || ', the last is ' || (SELECT COALESCE(MAX(number), 0) FROM invoice)
                   AS found FROM counter WHERE name = 'invoice' AND value <> (SELECT COALESCE(MAX(number), 0) FROM invoice)"),
         },
-        Rule {
+        Invariant {
             what: "an invoice is paid and has not exactly one captured payment",
-            way_out: BANK,
-            sql: Sql::Same("SELECT id || ' has ' || n AS found FROM (SELECT i.id, COUNT(p.id) AS n FROM invoice i
+            remedy: BANK,
+            sql: Sql::Shared("SELECT id || ' has ' || n AS found FROM (SELECT i.id, COUNT(p.id) AS n FROM invoice i
                   LEFT JOIN payment p ON p.invoice_id = i.id AND p.state = 'captured'
                   WHERE i.status IN ('paid', 'refunded') AND i.past IS NOT TRUE GROUP BY i.id HAVING COUNT(p.id) <> 1) x"),
         },
-        Rule {
+        Invariant {
             what: "an invoice is not paid and has a captured payment",
-            way_out: BANK,
-            sql: Sql::Same("SELECT i.id || ' is ' || i.status || ', payment ' || p.id AS found FROM payment p
+            remedy: BANK,
+            sql: Sql::Shared("SELECT i.id || ' is ' || i.status || ', payment ' || p.id AS found FROM payment p
                   JOIN invoice i ON i.id = p.invoice_id
                   WHERE p.state = 'captured' AND i.status NOT IN ('paid', 'refunded')"),
         },
-        Rule {
+        Invariant {
             what: "a payment is not over what its invoice says",
-            way_out: BANK,
-            sql: Sql::Same("SELECT p.id || ' over ' || p.amount || ' of ' || i.total || ' for ' || i.id AS found FROM payment p
+            remedy: BANK,
+            sql: Sql::Shared("SELECT p.id || ' over ' || p.amount || ' of ' || i.total || ' for ' || i.id AS found FROM payment p
                   JOIN invoice i ON i.id = p.invoice_id WHERE p.amount <> i.total OR p.currency <> i.currency"),
         },
-        Rule {
+        Invariant {
             what: "an invoice is paid without a time, or has a time and is not paid",
-            way_out: RESTORE,
-            sql: Sql::Same("SELECT id || ' is ' || status AS found FROM invoice
+            remedy: RESTORE,
+            sql: Sql::Shared("SELECT id || ' is ' || status AS found FROM invoice
                   WHERE (status IN ('paid', 'refunded')) <> (paid_at IS NOT NULL)"),
         },
-        Rule {
+        Invariant {
             what: "what went back of an invoice is not the sum of its refunds",
-            way_out: BANK,
-            sql: Sql::Same("SELECT i.id || ' says ' || i.refunded || ' and ' || i.refunding || ' under way, the refunds '
+            remedy: BANK,
+            sql: Sql::Shared("SELECT i.id || ' says ' || i.refunded || ' and ' || i.refunding || ' under way, the refunds '
                          || COALESCE(r.done, 0) || ' and ' || COALESCE(r.open, 0) AS found FROM invoice i
                   LEFT JOIN (SELECT invoice_id, SUM(CASE WHEN state = 'done' THEN amount ELSE 0 END) AS done,
                              SUM(CASE WHEN state = 'processing' THEN amount ELSE 0 END) AS open
@@ -81,54 +81,54 @@ pub const BOOKS: Books = Books {
                   WHERE i.refunding <> COALESCE(r.open, 0) OR (i.refunded <> COALESCE(r.done, 0)
                   AND NOT (i.past IS TRUE AND i.status = 'refunded' AND r.invoice_id IS NULL))"),
         },
-        Rule {
+        Invariant {
             what: "more went back of an invoice than came",
-            way_out: BANK,
-            sql: Sql::Same("SELECT id || ' of ' || total || ': ' || refunded || ' and ' || refunding AS found FROM invoice
+            remedy: BANK,
+            sql: Sql::Shared("SELECT id || ' of ' || total || ': ' || refunded || ' and ' || refunding AS found FROM invoice
                   WHERE refunded + refunding > total OR refunded < 0 OR refunding < 0
                   OR (status NOT IN ('paid', 'refunded') AND refunded + refunding > 0)"),
         },
-        Rule {
+        Invariant {
             what: "an invoice is refunded and not all went back, or all did and it is not",
-            way_out: BANK,
-            sql: Sql::Same("SELECT id || ' is ' || status || ', ' || refunded || ' of ' || total AS found FROM invoice
+            remedy: BANK,
+            sql: Sql::Shared("SELECT id || ' is ' || status || ', ' || refunded || ' of ' || total AS found FROM invoice
                   WHERE (status = 'refunded' AND refunded <> total)
                   OR (status = 'paid' AND total > 0 AND refunded = total)"),
         },
-        Rule {
+        Invariant {
             what: "an invoice and its payment disagree on whether it is under way",
-            way_out: RESTORE,
-            sql: Sql::Same("SELECT i.id AS found FROM invoice i LEFT JOIN payment p ON p.id = i.processing
+            remedy: RESTORE,
+            sql: Sql::Shared("SELECT i.id AS found FROM invoice i LEFT JOIN payment p ON p.id = i.processing
                   WHERE i.processing IS NOT NULL
                   AND (p.id IS NULL OR p.state <> 'processing' OR p.invoice_id <> i.id OR i.status <> 'open')
                   UNION ALL SELECT p.invoice_id FROM payment p JOIN invoice i ON i.id = p.invoice_id
                   WHERE p.state = 'processing' AND i.processing IS DISTINCT FROM p.id"),
         },
-        Rule {
+        Invariant {
             what: "a payment or refund has ended and does not say when, or the other way round",
-            way_out: RESTORE,
-            sql: Sql::Same("SELECT id || ' is ' || state AS found FROM payment WHERE (state = 'processing') <> (ended_at IS NULL)
+            remedy: RESTORE,
+            sql: Sql::Shared("SELECT id || ' is ' || state AS found FROM payment WHERE (state = 'processing') <> (ended_at IS NULL)
                   UNION ALL
                   SELECT id || ' is ' || state FROM refund WHERE (state = 'processing') <> (ended_at IS NULL)"),
         },
-        Rule {
+        Invariant {
             what: "the test provider took money that the shop knows nothing of",
-            way_out: BANK,
-            sql: Sql::Same("SELECT b.key || ' over ' || b.amount || ' for ' || b.about AS found FROM test_provider_book b
+            remedy: BANK,
+            sql: Sql::Shared("SELECT b.key || ' over ' || b.amount || ' for ' || b.about AS found FROM test_provider_book b
                   LEFT JOIN payment p ON p.id = b.key
                   WHERE b.kind = 'capture' AND (p.id IS NULL OR p.state = 'failed' OR p.amount <> b.amount
                   OR p.currency <> b.currency OR p.invoice_id <> b.about)"),
         },
-        Rule {
+        Invariant {
             what: "the test provider took money for an invoice more than once",
-            way_out: BANK,
-            sql: Sql::Same("SELECT about || ': ' || COUNT(*) || ' times' AS found FROM test_provider_book
+            remedy: BANK,
+            sql: Sql::Shared("SELECT about || ': ' || COUNT(*) || ' times' AS found FROM test_provider_book
                   WHERE kind = 'capture' GROUP BY about HAVING COUNT(*) > 1"),
         },
-        Rule {
+        Invariant {
             what: "the test provider gave back what it never took, or what the shop knows nothing of",
-            way_out: BANK,
-            sql: Sql::Same("SELECT b.key || ' over ' || b.amount AS found FROM test_provider_book b
+            remedy: BANK,
+            sql: Sql::Shared("SELECT b.key || ' over ' || b.amount AS found FROM test_provider_book b
                   LEFT JOIN refund r ON r.id = b.key LEFT JOIN test_provider_book c ON c.key = b.about AND c.kind = 'capture'
                   WHERE b.kind = 'refund' AND (c.key IS NULL OR r.id IS NULL OR r.state = 'failed' OR r.amount <> b.amount)
                   UNION ALL
@@ -140,13 +140,15 @@ pub const BOOKS: Books = Books {
 };
 
 /// Facts about invoices.
-pub fn invoices(conn: &mut Conn, which: Invoices) -> QueryResult<Vec<InvoiceFacts>> {
+pub fn invoices(conn: &mut Conn, which: InvoiceSelection) -> QueryResult<Vec<InvoiceFacts>> {
     let query = invoice::table.select(InvoiceRow::as_select());
     let rows: Vec<InvoiceRow> = match which {
-        Invoices::These(ids) => query.filter(invoice::id.eq_any(ids)).load(conn)?,
-        Invoices::OfHolds(holds) => query.filter(invoice::hold.eq_any(holds.into_iter().map(Some))).load(conn)?,
-        Invoices::After(None) => query.order(invoice::id).limit(PAGE as i64).load(conn)?,
-        Invoices::After(Some(after)) => {
+        InvoiceSelection::These(ids) => query.filter(invoice::id.eq_any(ids)).load(conn)?,
+        InvoiceSelection::OfHolds(holds) => {
+            query.filter(invoice::hold.eq_any(holds.into_iter().map(Some))).load(conn)?
+        }
+        InvoiceSelection::After(None) => query.order(invoice::id).limit(PAGE as i64).load(conn)?,
+        InvoiceSelection::After(Some(after)) => {
             query.filter(invoice::id.gt(after)).order(invoice::id).limit(PAGE as i64).load(conn)?
         }
     };

@@ -24,7 +24,7 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 
 /// How long a connection may take to be made.
-const CONNECT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an idle connection is kept; Stripe itself closes them after about a minute.
 const IDLE: Duration = Duration::from_secs(50);
 /// How many idle connections are kept.
@@ -33,7 +33,7 @@ const IDLE_MAX: usize = 16;
 const AGAIN: u32 = 2;
 const PAUSE: Duration = Duration::from_millis(250);
 /// Bytes of an answer. A page of a hundred refunds has about 100,000.
-const ANSWER_MAX: usize = 1 << 20;
+const RESPONSE_BYTES_MAX: usize = 1 << 20;
 
 /// Stripe's interface, for one account.
 pub struct Api {
@@ -44,9 +44,9 @@ pub struct Api {
 
 /// Why there is no answer.
 #[derive(Debug)]
-pub enum Trouble {
+pub enum ApiError {
     /// Stripe says no. Done is what an answer of this kind says, mostly nothing.
-    Refused(Refusal),
+    Refused(StripeError),
     /// It was certainly not heard.
     NotHeard,
     /// Nobody knows.
@@ -55,7 +55,7 @@ pub enum Trouble {
 
 /// Stripe's no.
 #[derive(Debug, Deserialize)]
-pub struct Refusal {
+pub struct StripeError {
     /// The HTTP status.
     #[serde(skip)]
     pub status: u16,
@@ -68,18 +68,18 @@ pub struct Refusal {
     /// Why the bank said no.
     #[serde(default)]
     pub decline_code: Option<String>,
-    /// Which parameter is wrong.
+    /// Selection parameter is wrong.
     #[serde(default)]
     pub param: Option<String>,
 }
 
 #[derive(Deserialize)]
-struct Failed {
-    error: Refusal,
+struct SendError {
+    error: StripeError,
 }
 
 /// One request.
-pub struct Ask<'a> {
+pub struct ApiCall<'a> {
     pub method: Method,
     /// Below `/v1/`, its ids checked to be such.
     pub path: String,
@@ -98,7 +98,7 @@ impl Api {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(CONNECT));
+        tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
         // Said here and not taken from the process, where another library may have set another one.
         let https = hyper_rustls::HttpsConnectorBuilder::new()
             .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())
@@ -114,24 +114,24 @@ impl Api {
     }
 
     /// Asks, within the patience of `ask`.
-    pub async fn ask<T: DeserializeOwned>(&self, ask: Ask<'_>) -> Result<T, Trouble> {
+    pub async fn ask<T: DeserializeOwned>(&self, ask: ApiCall<'_>) -> Result<T, ApiError> {
         tokio::time::timeout(ask.patience, self.insist(&ask)).await.unwrap_or_else(|_| {
             log::warn!("payments: Stripe did not answer {} in time", ask.path);
-            Err(Trouble::Unknown)
+            Err(ApiError::Unknown)
         })
     }
 
     /// Asks again when it was not heard, or when another request under its key has not ended.
-    async fn insist<T: DeserializeOwned>(&self, ask: &Ask<'_>) -> Result<T, Trouble> {
+    async fn insist<T: DeserializeOwned>(&self, ask: &ApiCall<'_>) -> Result<T, ApiError> {
         let mut busy = false;
         for turn in 0.. {
             let trouble = match self.once(ask).await {
-                Err(Trouble::Refused(refusal)) if refusal.status == StatusCode::CONFLICT.as_u16() => {
+                Err(ApiError::Refused(refusal)) if refusal.status == StatusCode::CONFLICT.as_u16() => {
                     busy = true;
-                    Trouble::Unknown
+                    ApiError::Unknown
                 }
-                Err(Trouble::NotHeard) if busy => Trouble::Unknown,
-                Err(Trouble::NotHeard) => Trouble::NotHeard,
+                Err(ApiError::NotHeard) if busy => ApiError::Unknown,
+                Err(ApiError::NotHeard) => ApiError::NotHeard,
                 other => return other,
             };
             if turn >= AGAIN {
@@ -139,33 +139,33 @@ impl Api {
             }
             tokio::time::sleep(PAUSE * 2_u32.pow(turn)).await;
         }
-        Err(Trouble::Unknown)
+        Err(ApiError::Unknown)
     }
 
-    async fn once<T: DeserializeOwned>(&self, ask: &Ask<'_>) -> Result<T, Trouble> {
+    async fn once<T: DeserializeOwned>(&self, ask: &ApiCall<'_>) -> Result<T, ApiError> {
         let request = self.request(ask).map_err(|error| {
             log::error!("payments: {} cannot be asked of Stripe: {error}", ask.path);
-            Trouble::NotHeard
+            ApiError::NotHeard
         })?;
         let answer = self.http.request(request).await.map_err(|error| {
             log::warn!("payments: Stripe cannot be reached for {}: {error}", ask.path);
-            if error.is_connect() { Trouble::NotHeard } else { Trouble::Unknown }
+            if error.is_connect() { ApiError::NotHeard } else { ApiError::Unknown }
         })?;
         let (head, body) = answer.into_parts();
-        let body = Limited::new(body, ANSWER_MAX).collect().await.map_err(|error| {
+        let body = Limited::new(body, RESPONSE_BYTES_MAX).collect().await.map_err(|error| {
             log::warn!("payments: Stripe's answer to {} broke off: {error}", ask.path);
-            Trouble::Unknown
+            ApiError::Unknown
         })?;
         let (status, body) = (head.status, body.to_bytes());
         let id = head.headers.get(&REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or("-");
         if status.is_success() {
             return serde_json::from_slice(&body).map_err(|error| {
                 log::error!("payments: Stripe's answer to {} is not understood ({id}): {error}", ask.path);
-                Trouble::Unknown
+                ApiError::Unknown
             });
         }
         let refusal =
-            serde_json::from_slice(&body).map(|Failed { error }| Refusal { status: status.as_u16(), ..error });
+            serde_json::from_slice(&body).map(|SendError { error }| StripeError { status: status.as_u16(), ..error });
         let (kind, code) = match &refusal {
             Ok(refusal) => (refusal.kind.as_str(), refusal.code.as_deref().unwrap_or("-")),
             Err(_) => ("not of Stripe's form", "-"),
@@ -173,16 +173,16 @@ impl Api {
         log::warn!("payments: Stripe answered {} with {}, {kind}, {code} ({id})", ask.path, status.as_u16());
         match (status, refusal) {
             // Too many at once, or the object is locked by another request: turned away at the door.
-            (StatusCode::TOO_MANY_REQUESTS, _) => Err(Trouble::NotHeard),
+            (StatusCode::TOO_MANY_REQUESTS, _) => Err(ApiError::NotHeard),
             // The key is known for another request, so that one may have done anything.
-            (_, Ok(refusal)) if refusal.kind == "idempotency_error" => Err(Trouble::Unknown),
-            (status, Ok(refusal)) if status.is_client_error() => Err(Trouble::Refused(refusal)),
+            (_, Ok(refusal)) if refusal.kind == "idempotency_error" => Err(ApiError::Unknown),
+            (status, Ok(refusal)) if status.is_client_error() => Err(ApiError::Refused(refusal)),
             // Its own fault, or somebody's between us: what was done is not said.
-            _ => Err(Trouble::Unknown),
+            _ => Err(ApiError::Unknown),
         }
     }
 
-    fn request(&self, ask: &Ask<'_>) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
+    fn request(&self, ask: &ApiCall<'_>) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
         let form = encoded(ask.form);
         let mut uri = format!("{}/v1/{}", self.base, ask.path);
         let mut request = Request::builder()

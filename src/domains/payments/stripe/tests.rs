@@ -17,10 +17,11 @@ use tempfile::TempDir;
 
 use super::super::tests::{Shop, admin, customer, keyed, new};
 use super::super::{
-    CreateInvoice, HearProvider, Invoice, InvoicePaid, InvoiceRefunded, InvoiceStatus, PaymentFailed, PaymentsError,
+    CreateInvoice, HandleProviderWebhook, Invoice, InvoicePaid, InvoiceRefunded, InvoiceStatus, PaymentFailed,
+    PaymentsError,
 };
 use super::*;
-use crate::messaging::{Ctx, Failure};
+use crate::messaging::{CommonError, RequestContext};
 use crate::types::{Amount, Clock, Currency, InvoiceId, UserId};
 
 const SECRET_KEY: &str = "sk_test_mercat";
@@ -43,7 +44,7 @@ enum Fault {
 }
 
 #[derive(Default)]
-struct Books {
+struct Invariants {
     intents: HashMap<String, Value>,
     refunds: Vec<Value>,
     answers: HashMap<String, (String, u16, Value)>,
@@ -57,12 +58,12 @@ struct Books {
 /// A Stripe of our own.
 struct FakeStripe {
     url: String,
-    books: Arc<Mutex<Books>>,
+    books: Arc<Mutex<Invariants>>,
 }
 
 impl FakeStripe {
     fn start() -> Self {
-        let books = Arc::new(Mutex::new(Books::default()));
+        let books = Arc::new(Mutex::new(Invariants::default()));
         let data = web::Data::from(Arc::clone(&books));
         let server = HttpServer::new(move || App::new().app_data(data.clone()).default_service(web::to(answer)))
             .workers(1)
@@ -74,7 +75,7 @@ impl FakeStripe {
         Self { url, books }
     }
 
-    fn with<T>(&self, look: impl FnOnce(&mut Books) -> T) -> T {
+    fn with<T>(&self, look: impl FnOnce(&mut Invariants) -> T) -> T {
         look(&mut self.books.lock().unwrap())
     }
 
@@ -145,7 +146,7 @@ fn not_in_this_state() -> (u16, Value) {
     error(400, "invalid_request_error", "payment_intent_unexpected_state", json!({}))
 }
 
-async fn answer(request: HttpRequest, body: Bytes, books: web::Data<Mutex<Books>>) -> HttpResponse {
+async fn answer(request: HttpRequest, body: Bytes, books: web::Data<Mutex<Invariants>>) -> HttpResponse {
     let path = request.path().to_owned();
     let text =
         if body.is_empty() { request.query_string().to_owned() } else { String::from_utf8(body.into()).unwrap() };
@@ -198,7 +199,7 @@ async fn answer(request: HttpRequest, body: Bytes, books: web::Data<Mutex<Books>
     HttpResponse::build(status).insert_header(("request-id", "req_1")).json(body)
 }
 
-fn act(books: &mut Books, method: &str, path: &str, form: &HashMap<String, String>) -> (u16, Value) {
+fn act(books: &mut Invariants, method: &str, path: &str, form: &HashMap<String, String>) -> (u16, Value) {
     let parts: Vec<&str> = path.trim_start_matches("/v1/").split('/').collect();
     let missing = |param: &str| error(400, "invalid_request_error", "resource_missing", json!({ "param": param }));
     match (method, parts.as_slice()) {
@@ -287,8 +288,8 @@ fn act(books: &mut Books, method: &str, path: &str, form: &HashMap<String, Strin
     }
 }
 
-fn settings(url: &str) -> Stripe {
-    Stripe {
+fn settings(url: &str) -> StripeSettings {
+    StripeSettings {
         url: url.to_owned(),
         secret_key: SECRET_KEY.to_owned(),
         webhook_secrets: vec![SECRET.to_owned(), OLD_SECRET.to_owned()],
@@ -319,7 +320,7 @@ impl Shop {
     async fn told(&self, id: &str, kind: &str, object: &Value) -> Result<(), PaymentsError> {
         let body = event(id, kind, object);
         let signature = signature::sign(&body, SECRET, self.clock.now());
-        self.payments.call(Ctx::domain("gateway"), HearProvider { body, signature }).await
+        self.payments.call(RequestContext::internal("gateway"), HandleProviderWebhook { body, signature }).await
     }
 
     async fn settled(&self, stripe: &FakeStripe, invoice: InvoiceId) {
@@ -352,7 +353,8 @@ async fn p10_the_webhook_while_the_browser_still_waits_is_the_same_payment() {
     let shop = open(&stripe);
     let invoice = shop.invoice(user, 999).await;
     stripe.fail("/confirm", Fault::Slow);
-    let (ctx, pays) = (keyed(customer(user), "k"), async |ctx: &Ctx| shop.pay(ctx, invoice.id, "pm_card_visa").await);
+    let (ctx, pays) =
+        (keyed(customer(user), "k"), async |ctx: &RequestContext| shop.pay(ctx, invoice.id, "pm_card_visa").await);
     let telling = async {
         let intent = loop {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -390,7 +392,7 @@ async fn p10_the_webhook_alone_is_enough_and_so_is_asking() {
         }
         let ctx = keyed(customer(user), "k");
         let unknown = shop.pay(&ctx, invoice.id, "pm_card_visa").await;
-        assert_eq!(unknown, Err(Failure::DeadlineExceeded.into()));
+        assert_eq!(unknown, Err(CommonError::DeadlineExceeded.into()));
         if webhook {
             let intent = stripe.intent("succeeded");
             shop.told("evt_1", PAID, &intent).await.unwrap();
@@ -427,7 +429,7 @@ async fn p12_a_silence_at_any_step_ends_in_one_capture_or_none() {
         match captured {
             // Before it is confirmed nothing can have been taken, and the buyer hears so at once.
             None => assert_eq!(answer, Err(PaymentsError::ProviderFailed), "{faults:?}"),
-            Some(_) => assert_eq!(answer, Err(Failure::DeadlineExceeded.into()), "{faults:?}"),
+            Some(_) => assert_eq!(answer, Err(CommonError::DeadlineExceeded.into()), "{faults:?}"),
         }
         let found = shop.until(invoice.id, |invoice| !invoice.processing).await;
         assert_eq!(found.status == InvoiceStatus::Paid, captured == Some(true), "{faults:?}");
@@ -448,8 +450,8 @@ async fn p12_a_crash_before_the_intent_has_a_name_is_a_try_that_never_was() {
     let shop = open(&stripe);
     let invoice = shop.invoice(user, 999).await;
     stripe.fail("/payment_intents", Fault::Slow);
-    let ctx = keyed(customer(user), "k").within(Duration::from_millis(200));
-    assert_eq!(shop.pay(&ctx, invoice.id, "pm_card_visa").await, Err(Failure::DeadlineExceeded.into()));
+    let ctx = keyed(customer(user), "k").with_timeout(Duration::from_millis(200));
+    assert_eq!(shop.pay(&ctx, invoice.id, "pm_card_visa").await, Err(CommonError::DeadlineExceeded.into()));
     let (dir, clock) = shop.stop();
     let shop = open_in(&stripe, dir, clock);
     let found = shop.until(invoice.id, |invoice| !invoice.processing).await;
@@ -463,7 +465,7 @@ async fn p12_fifty_pays_and_as_many_webhooks_are_one_capture() {
     let (stripe, user) = (FakeStripe::start(), UserId::new());
     let shop = open(&stripe);
     let invoice = shop.invoice(user, 999).await;
-    let contexts: Vec<Ctx> = (0..50).map(|n| keyed(customer(user), &format!("k{n}"))).collect();
+    let contexts: Vec<RequestContext> = (0..50).map(|n| keyed(customer(user), &format!("k{n}"))).collect();
     let answers = join_all(contexts.iter().map(|ctx| shop.pay(ctx, invoice.id, "pm_card_visa"))).await;
     assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 1);
     let intent = stripe.intent("succeeded");
@@ -567,7 +569,7 @@ async fn amounts_are_said_as_stripe_counts_and_what_cannot_be_said_is_refused() 
     let pay = async |currency: &str, price: Amount| {
         let currency: Currency = currency.parse().unwrap();
         let request = CreateInvoice { currency, ..new(user, price) };
-        let invoice: Invoice = shop.payments.call(Ctx::domain("cart"), request).await.unwrap();
+        let invoice: Invoice = shop.payments.call(RequestContext::internal("cart"), request).await.unwrap();
         (invoice.id, shop.pay(&keyed(customer(user), &invoice.number), invoice.id, "pm_card_visa").await)
     };
     for (currency, price, said) in [("JPY", 500, 500), ("ISK", 500, 50_000), ("KWD", 5_120, 5_120)] {
@@ -619,7 +621,7 @@ async fn p13_a_refund_whose_answer_is_lost_is_found_even_when_stripe_has_forgott
         shop.pay(&keyed(customer(user), "k"), invoice.id, "pm_card_visa").await.unwrap();
         // Others, so that it stands on a later page.
         stripe.fail("/refunds", fault);
-        assert_eq!(shop.refund("r", invoice.id, Some(100)).await, Err(Failure::DeadlineExceeded.into()));
+        assert_eq!(shop.refund("r", invoice.id, Some(100)).await, Err(CommonError::DeadlineExceeded.into()));
         for n in 0..5 {
             let _ = shop.refund(&format!("o{n}"), invoice.id, Some(10)).await;
         }
@@ -638,7 +640,7 @@ async fn a_refund_that_takes_days_is_done_when_stripe_says_so_and_asked_for_anew
     let invoice = shop.invoice(user, 1000).await;
     shop.pay(&keyed(customer(user), "k"), invoice.id, "pm_card_visa").await.unwrap();
     stripe.with(|books| books.refund_status = Some("pending"));
-    assert_eq!(shop.refund("a", invoice.id, Some(400)).await, Err(Failure::DeadlineExceeded.into()));
+    assert_eq!(shop.refund("a", invoice.id, Some(400)).await, Err(CommonError::DeadlineExceeded.into()));
     let now = shop.get(invoice.id).await;
     assert_eq!(now.refunded, 0);
     // It is reserved meanwhile.
@@ -652,7 +654,7 @@ async fn a_refund_that_takes_days_is_done_when_stripe_says_so_and_asked_for_anew
     };
     shop.told("evt_1", "refund.updated", &become_("succeeded")).await.unwrap();
     assert_eq!(shop.get(invoice.id).await.refunded, 400);
-    assert_eq!(shop.refund("c", invoice.id, Some(600)).await, Err(Failure::DeadlineExceeded.into()));
+    assert_eq!(shop.refund("c", invoice.id, Some(600)).await, Err(CommonError::DeadlineExceeded.into()));
     shop.told("evt_2", "refund.failed", &become_("failed")).await.unwrap();
     // The reservation is free again, and the next asking is another for Stripe.
     stripe.with(|books| books.refund_status = None);
@@ -676,13 +678,13 @@ async fn only_what_stripe_signed_is_heard_and_what_means_nothing_does_nothing() 
     // Until the end whoever asks hears nothing.
     (0..5).for_each(|_| stripe.fail("GET", Fault::Lost));
     let unknown = shop.pay(&keyed(customer(user), "k"), invoice.id, "pm_card_visa").await;
-    assert_eq!(unknown, Err(Failure::DeadlineExceeded.into()));
+    assert_eq!(unknown, Err(CommonError::DeadlineExceeded.into()));
     let intent = stripe.intent("succeeded");
     let body = event("evt_1", PAID, &intent);
     let now = shop.clock.now();
     let hear = async |body: &str, signature: String| {
-        let request = HearProvider { body: body.to_owned(), signature };
-        shop.payments.call(Ctx::domain("gateway"), request).await
+        let request = HandleProviderWebhook { body: body.to_owned(), signature };
+        shop.payments.call(RequestContext::internal("gateway"), request).await
     };
     let other = body.replace("999", "998");
     for (body, signature) in [
@@ -718,15 +720,15 @@ async fn only_what_stripe_signed_is_heard_and_what_means_nothing_does_nothing() 
     // The old secret still holds while it is being replaced.
     assert_eq!(hear(&body, signature::sign(&body, OLD_SECRET, now)).await, Ok(()));
     shop.settled(&stripe, invoice.id).await;
-    assert_eq!(shop.payments.call(admin(), HearProvider { body, signature: String::new() }).await, {
-        Err(Failure::Forbidden.into())
+    assert_eq!(shop.payments.call(admin(), HandleProviderWebhook { body, signature: String::new() }).await, {
+        Err(CommonError::Forbidden.into())
     });
 }
 
 #[actix::test]
 async fn a_wrong_key_takes_no_money_and_says_so() {
     let (stripe, user) = (FakeStripe::start(), UserId::new());
-    let wrong = Stripe { secret_key: "sk_test_other".to_owned(), ..settings(&stripe.url) };
+    let wrong = StripeSettings { secret_key: "sk_test_other".to_owned(), ..settings(&stripe.url) };
     let shop = Shop::with(TempDir::new().unwrap(), Clock::system(), |store| {
         Box::new(StripeProvider::new(&wrong, store).unwrap())
     });
@@ -734,7 +736,7 @@ async fn a_wrong_key_takes_no_money_and_says_so() {
     let failed = shop.pay(&keyed(customer(user), "k"), invoice.id, "pm_card_visa").await;
     assert_eq!(failed, Err(PaymentsError::ProviderFailed));
     // Nobody listens at all: the same.
-    let nowhere = Stripe { url: "http://127.0.0.1:9".to_owned(), ..wrong };
+    let nowhere = StripeSettings { url: "http://127.0.0.1:9".to_owned(), ..wrong };
     let shop = Shop::with(TempDir::new().unwrap(), Clock::system(), |store| {
         Box::new(StripeProvider::new(&nowhere, store).unwrap())
     });
@@ -759,7 +761,7 @@ async fn a_stripe_that_others_wrote_takes_refuses_and_gives_back() {
     });
     let api = Api::new(&url, SECRET_KEY).unwrap();
     let post = async |path: &str, form: &[(&str, &str)]| {
-        let ask = Ask { method: Method::POST, path: path.to_owned(), form, key: None, patience: PATIENCE };
+        let ask = ApiCall { method: Method::POST, path: path.to_owned(), form, key: None, patience: CALL_TIMEOUT };
         api.ask::<Value>(ask).await.unwrap()
     };
     let card = [
@@ -784,22 +786,22 @@ async fn a_stripe_that_others_wrote_takes_refuses_and_gives_back() {
     assert_eq!(shop.refund("b", invoice.id, None).await.unwrap().status, InvoiceStatus::Refunded);
     // What it knows of the try is asked of it as after a crash.
     let id = invoice.id;
-    let found = shop.store.read(move |conn| Ok::<_, Failure>(store::captured_payment(conn, id)?)).await;
+    let found = shop.store.read(move |conn| Ok::<_, CommonError>(store::captured_payment(conn, id)?)).await;
     let payment = found.unwrap().unwrap().to_string();
     let provider = StripeProvider::new(&settings(&url), shop.store.clone()).unwrap();
-    assert_eq!(provider.lookup(payment).await, Known::Captured);
+    assert_eq!(provider.lookup(payment).await, ChargeStatus::Captured);
     let intent = post("payment_intents", &[("amount", "500"), ("currency", "eur"), ("payment_method", "pm_card_visa")]);
     let intent = intent.await["id"].as_str().unwrap().to_owned();
     let named = intent.clone();
-    let noted = shop.store.write(move |tx| Ok::<_, Failure>(store::name_charge(tx.conn, "open", &named, tx.now)?));
+    let noted = shop.store.write(move |tx| Ok::<_, CommonError>(store::name_charge(tx.conn, "open", &named, tx.now)?));
     assert!(noted.await.unwrap());
-    assert_eq!(provider.lookup("open".to_owned()).await, Known::Nothing);
-    let confirm = Ask {
+    assert_eq!(provider.lookup("open".to_owned()).await, ChargeStatus::NotCharged);
+    let confirm = ApiCall {
         method: Method::POST,
         path: format!("payment_intents/{intent}/confirm"),
         form: &[],
         key: None,
-        patience: PATIENCE,
+        patience: CALL_TIMEOUT,
     };
     assert!(api.ask::<Value>(confirm).await.is_err(), "a cancelled intent takes no money");
 }

@@ -5,17 +5,17 @@ use diesel::sql_types::{BigInt, Text};
 
 use crate::domains::stats::schema::daily;
 use crate::store::query::*;
-use crate::store::{Books, Conn, Rule, Sql};
+use crate::store::{Conn, Invariant, Invariants, Sql};
 use crate::types::{InvoiceId, Timestamp};
 
 /// What must always hold here.
-pub const BOOKS: Books = Books {
+pub const INVARIANTS: Invariants = Invariants {
     counted: &[("logged actions", "action")],
     rules: &[
-        Rule {
+        Invariant {
             what: "the hours of a day do not add up to the day",
-            way_out: "report it as a bug; the figures of that day are not to be trusted",
-            sql: Sql::Same(
+            remedy: "report it as a bug; the figures of that day are not to be trusted",
+            sql: Sql::Shared(
                 "SELECT d.start || ': ' || d.orders || ' orders, ' || d.revenue || ' revenue' AS found FROM daily d
                   LEFT JOIN (SELECT start - start % 86400000000 AS day, SUM(revenue) AS revenue, SUM(orders) AS orders,
                              SUM(sign_ups) AS sign_ups, SUM(carts) AS carts FROM hourly GROUP BY 1) h ON h.day = d.start
@@ -23,10 +23,10 @@ pub const BOOKS: Books = Books {
                   OR d.sign_ups IS DISTINCT FROM h.sign_ups OR d.carts IS DISTINCT FROM h.carts",
             ),
         },
-        Rule {
+        Invariant {
             what: "an hour is counted that its day knows nothing of",
-            way_out: "report it as a bug; the figures of that day are not to be trusted",
-            sql: Sql::Same(
+            remedy: "report it as a bug; the figures of that day are not to be trusted",
+            sql: Sql::Shared(
                 "SELECT CAST(start AS TEXT) AS found FROM hourly
                   WHERE start - start % 86400000000 NOT IN (SELECT start FROM daily)",
             ),

@@ -2,16 +2,16 @@
 
 use crate::domains::users::schema::account;
 use crate::store::query::*;
-use crate::store::{Books, Conn, RESTORE, Rule, Sql};
+use crate::store::{Conn, Invariant, Invariants, RESTORE, Sql};
 use crate::types::UserId;
 
 /// What must always hold here.
-pub const BOOKS: Books = Books {
+pub const INVARIANTS: Invariants = Invariants {
     counted: &[("accounts", "account")],
-    rules: &[Rule {
+    rules: &[Invariant {
         what: "an account has no address, or a guest has one",
-        way_out: RESTORE,
-        sql: Sql::Same("SELECT id || ' is ' || role AS found FROM account WHERE (email IS NULL) <> (role = 'guest')"),
+        remedy: RESTORE,
+        sql: Sql::Shared("SELECT id || ' is ' || role AS found FROM account WHERE (email IS NULL) <> (role = 'guest')"),
     }],
 };
 
