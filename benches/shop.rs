@@ -3,7 +3,7 @@
 //! load lasts (3).
 #![allow(clippy::unwrap_used, reason = "a benchmark stops at the first thing that is not as it should be")]
 
-#[path = "../tests/shop/support.rs"]
+#[path = "../tests/e2e/support.rs"]
 #[allow(dead_code, reason = "shared with the tests, which use the rest")]
 mod support;
 

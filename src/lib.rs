@@ -6,20 +6,20 @@
 
 pub mod app;
 pub mod backup;
-pub mod check;
 pub mod cli;
+pub mod consistency_check;
 pub mod contract;
 pub mod demo;
 pub mod domains;
 pub mod events;
-pub mod ground;
-pub mod messaging;
-pub mod meters;
-pub mod settings;
 #[cfg(feature = "test-hooks")]
-pub mod simulation;
+pub mod fault_injection;
+pub mod histogram;
+pub mod messaging;
+pub mod runtime;
+pub mod settings;
 pub mod store;
 #[cfg(test)]
-mod twins;
+mod two_process_tests;
 pub mod types;
 pub mod web;

@@ -1,9 +1,9 @@
 //! Puts one process together: opens the domains that are here, and joins them by clients and events. The only
 //! place that knows which domain is where.
 
-mod joints;
-mod placement;
-mod seat;
+mod domain_slot;
+mod event_wiring;
+mod relocation;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,15 +21,15 @@ use crate::domains::payments::{self, PaymentsActor};
 use crate::domains::stats::{self, StatsActor};
 use crate::domains::users::{self, UsersActor};
 use crate::events::{DeliverEvents, RabbitMq, Subscriber};
-use crate::ground::{DomainRuntime, RunningDomain};
 use crate::messaging::grpc::{self, DomainService, Peer, PeerConfig, PeerRegistry, Remote, ServerConfig};
 use crate::messaging::{Client, CommonError, Envelope, Health, RemoteCallable, StatusTracker};
+use crate::runtime::{DomainRuntime, RunningDomain};
 use crate::settings::{DOMAINS, DomainLocation, EventTransport, Settings};
 use crate::store::{OpenError, Store};
 use crate::types::Clock;
-pub use joints::{EventRouter, OutboxSubscribers};
-pub use placement::{MoveDomain, Moved, Placement, PlacementError};
-use seat::{DomainSlot, RelocatableDomain};
+use domain_slot::{DomainSlot, RelocatableDomain};
+pub use event_wiring::{EventRouter, OutboxSubscribers};
+pub use relocation::{MoveDomain, Moved, Placement, PlacementError};
 
 /// How often stores forget what has served its time.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(3_600);
@@ -181,7 +181,7 @@ impl App {
         if let Some((_, peer)) = there.iter().find(|(name, _)| *name == "notifications") {
             live.show(peer);
         }
-        let placement = placement::open(&ground, Arc::clone(&app.joints), seats, (peers, wire), live);
+        let placement = relocation::open(&ground, Arc::clone(&app.joints), seats, (peers, wire), live);
         app.clients.placement.goes_to(&placement);
         Ok(app)
     }
@@ -199,7 +199,7 @@ impl App {
             wire: PeerConfig::of(&ground.settings),
             ground: Arc::clone(&ground),
             peers: PeerRegistry::default(),
-            moved: placement::moved(&ground.settings)?,
+            moved: relocation::moved(&ground.settings)?,
             stores: Vec::new(),
             there: Vec::new(),
             subscribers: Vec::new(),
@@ -218,10 +218,10 @@ impl App {
         let shown = feed.clone();
         let notifications =
             opening.domain("notifications", move |ground| notifications::open(ground, shown.clone()))?;
-        let placement = Client::off(placement::NAME);
+        let placement = Client::off(relocation::NAME);
         let since = Arc::new((ground.clock.clone(), Default::default()));
         let mut offers = std::mem::take(&mut opening.offers);
-        offers.insert(placement::NAME, DomainService::of(&placement));
+        offers.insert(relocation::NAME, DomainService::of(&placement));
         let clients =
             Clients { users, catalog, cart, payments, mailer, stats, comments, notifications, placement, since };
         let subscribers = std::mem::take(&mut opening.subscribers);

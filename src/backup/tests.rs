@@ -42,7 +42,7 @@ async fn look(settings: &Settings) -> (Vec<String>, String) {
     let users = app.clients.users.call(RequestContext::internal("test"), ListUsers::default()).await.unwrap();
     let stream =
         app.clients.notifications.call(RequestContext::internal("test"), GetStream { user_id: None }).await.unwrap();
-    let report = crate::check::run(&app.clients).await.unwrap();
+    let report = crate::consistency_check::run(&app.clients).await.unwrap();
     assert_eq!(report.faults, []);
     close(app, settings).await;
     let mut names: Vec<String> = users.items.into_iter().map(|user| user.name).collect();

@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal as _;
 
-use super::configuration::Configuration;
+use super::config::Configuration;
 use super::open::{ctx, with_shop};
 use super::{CliError, say};
 use crate::contract::users::CreateUser;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::configuration::Configuration;
+use super::config::Configuration;
 use super::open::{folders, lock, needs_shop};
 use super::{CliError, say};
 use crate::backup::{self, BackupError, Manifest};

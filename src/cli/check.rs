@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::configuration::Configuration;
+use super::config::Configuration;
 use super::open::{app, folders, lock, needs_shop};
 use super::{CliError, say};
 use crate::app::App;
-use crate::check::{self, Report};
+use crate::consistency_check::{self, Report};
 use crate::settings::Settings;
 use crate::store::OpenError;
 use crate::types::Clock;
@@ -35,7 +35,7 @@ pub fn report(
         let app = app(configuration, settings, open)?;
         // What does not settle in time is a fault, and is found as one.
         let _ = tokio::time::timeout(SETTLE_MAX, app.settle()).await;
-        let report = check::run(&app.clients).await.map_err(|failure| {
+        let report = consistency_check::run(&app.clients).await.map_err(|failure| {
             CliError::start(format!("the books cannot be read: {failure}; the reason is in the log lines above"))
         });
         app.close();

@@ -9,7 +9,7 @@
 mod admin;
 mod backup;
 mod check;
-mod configuration;
+mod config;
 mod doctor;
 mod health;
 mod logging;
@@ -30,7 +30,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::demo::ExistingAccounts;
 use crate::settings::{SettingError, example};
-use configuration::Configuration;
+use config::Configuration;
 
 /// A shop's whole backend in one binary: accounts, catalog, cart, payments, e-mail, statistics, live notifications.
 #[derive(Debug, Parser)]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::check;
-use super::configuration::Configuration;
+use super::config::Configuration;
 use super::open::{folders, hold_folder, needs_shop};
 use super::{CliError, say};
 use crate::app::App;
@@ -93,7 +93,7 @@ fn moves(folder: &std::path::Path) -> Vec<TableCopyJob> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check;
+    use crate::consistency_check;
     use crate::contract::catalog::{CreateProduct, ListProducts, NewProduct, ProductQuery};
     use crate::messaging::RequestContext;
     use crate::types::Clock;
@@ -123,13 +123,16 @@ mod tests {
             app.clients.catalog.call(ctx(), request).await.unwrap()
         };
         app.settle().await.unwrap();
-        let before = (check::run(&app.clients).await.unwrap(), list(&app, ProductQuery::default()).await);
+        let before = (consistency_check::run(&app.clients).await.unwrap(), list(&app, ProductQuery::default()).await);
         assert_eq!(before.0.faults, []);
         app.close();
         let moved = store::move_all(&moves(dir.path()), &server).unwrap();
         assert!(moved.values().sum::<u64>() > 100, "{moved:?}");
         let app = App::open(settings, Clock::system()).unwrap();
-        assert_eq!((check::run(&app.clients).await.unwrap(), list(&app, ProductQuery::default()).await), before);
+        assert_eq!(
+            (consistency_check::run(&app.clients).await.unwrap(), list(&app, ProductQuery::default()).await),
+            before
+        );
         assert_eq!(list(&app, query()).await.items.len(), 1);
         app.close();
         let refused = store::move_all(&moves(dir.path()), &server).unwrap_err();

@@ -11,7 +11,7 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 
 use super::admin::{ask, password};
-use super::configuration::Configuration;
+use super::config::Configuration;
 use super::{CliError, say};
 use crate::settings::Settings;
 

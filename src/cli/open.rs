@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use super::configuration::Configuration;
+use super::config::Configuration;
 use super::{CliError, say};
 use crate::app::App;
 use crate::backup;

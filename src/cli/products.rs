@@ -8,12 +8,12 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::sync::mpsc;
 
-use super::configuration::Configuration;
+use super::config::Configuration;
 use super::open::{ctx, needs_shop, why, with_shop};
 use super::{CliError, logging, one_line, say, tell};
 use crate::contract::catalog::{CatalogError, ExportProducts, ImportOutcome, ImportProducts, NewProduct};
 use crate::domains::catalog::CatalogActor;
-use crate::domains::catalog::files::{self, FileError, Format, ImportEntry, Writer};
+use crate::domains::catalog::import_export::{self, FileError, Format, ImportEntry, Writer};
 use crate::messaging::{Client, DomainError as _, ErrorKind};
 use crate::settings::Settings;
 
@@ -116,7 +116,7 @@ fn read(
     currency: crate::types::Currency,
     send: &mpsc::Sender<Result<Batch, FileError>>,
 ) {
-    let rows = match files::read(format, input, currency) {
+    let rows = match import_export::read(format, input, currency) {
         Ok(rows) => rows,
         Err(error) => {
             let _ = send.blocking_send(Err(error));

@@ -1,6 +1,6 @@
 //! `mercat seed demo`: the demo shop, into a shop that may have things of its own.
 
-use super::configuration::Configuration;
+use super::config::Configuration;
 use super::open::with_shop;
 use super::products::bar;
 use super::{CliError, say, tell};

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::configuration::Configuration;
+use super::config::Configuration;
 use super::logging::announce;
 use super::open::{app, folders, has_shop, hold, why};
 use super::seed::DOMAINS;

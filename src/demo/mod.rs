@@ -1,6 +1,6 @@
 //! The demo shop: what a first start shows, and what people try things on.
 //!
-//! Lives here: made-up products with drawn pictures (`draw.py` makes them), customers, orders of the last weeks,
+//! Lives here: made-up products with drawn pictures (`tools/demo_pictures.py` draws them), customers, orders of the last weeks,
 //! comments, and how they are put into a shop through its messages. Never enters: SQL, a rule of any domain.
 //!
 //! A load may end at any moment and be begun again: products are known by their sku, people by their address, comments

@@ -4,9 +4,9 @@
 //! several processes. Never enters: what any event means (that is the
 //! subscriber's matter), SQL (the outbox and the inbox belong to the store), HTTP.
 
-mod broker;
+mod pull;
+mod rabbitmq;
 mod relay;
-mod remote;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 use crate::messaging::CommonError;
 use crate::types::{EventId, Timestamp};
 
-pub use broker::{BROKER, BrokerError, Consumer, RabbitMq, Subscription};
+pub use pull::{EventPuller, next};
+pub use rabbitmq::{BROKER, BrokerError, Consumer, RabbitMq, Subscription};
 pub use relay::{Relay, Subscriber};
-pub use remote::{EventPuller, next};
 
 /// Something that happened in a domain. Written in the transaction that made it happen, told after it is durable.
 pub trait Event: Serialize + DeserializeOwned + Send + 'static {

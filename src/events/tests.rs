@@ -1,5 +1,5 @@
 //! Orders whose news travel over a real RabbitMQ, also when it comes and goes. `MERCAT_TEST_RABBITMQ` names one
-//! (`scripts/rabbitmq-for-tests`); each test has a virtual host of its own, t1 to t9.
+//! (`scripts/dev/rabbitmq`); each test has a virtual host of its own, t1 to t9.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
 use crate::app::App;
-use crate::check;
+use crate::consistency_check;
 use crate::contract::cart::{AddItem, Checkout};
 use crate::contract::catalog::{CreateProduct, NewProduct};
 use crate::contract::payments::{Invoice, PayInvoice};
@@ -89,7 +89,7 @@ impl Shop {
     async fn assert_sound(&self) {
         for _ in 0..600 {
             if self.app.settle().await.is_ok() {
-                let report = check::run(&self.app.clients).await.unwrap();
+                let report = consistency_check::run(&self.app.clients).await.unwrap();
                 assert!(report.faults.is_empty(), "{:?}", report.faults);
                 return;
             }
@@ -214,7 +214,7 @@ async fn a_program_in_another_language_hears_of_a_payment() {
     drop(stranger(&url).await);
     let shop = Shop::open(&url).await;
     shop.app.settle().await.unwrap();
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/amqp-for-tests");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/dev/amqp");
     let mut theirs = std::process::Command::new(python)
         .args([script, &url, "payments.invoice_paid"])
         .stdout(std::process::Stdio::piped())

@@ -5,21 +5,21 @@
 //! this process. Never enters: a business rule, SQL, HTTP, the name of any one domain.
 
 mod client;
-mod ctx;
-mod failure;
+mod common_error;
+mod context;
+mod dispatch;
 pub mod grpc;
-mod meter;
 mod request;
-mod served;
+mod request_metrics;
 mod supervisor;
 pub mod trace;
 
 pub use client::{Client, Health, HealthStatus, Pause, StatusTracker, StorageHealth};
-pub use ctx::{Caller, Credential, IdempotencyKey, Identity, InvalidIdempotencyKey, RequestContext, Role};
-pub use failure::{CommonError, DomainError, ErrorKind};
-pub use meter::{RequestMetrics, RequestMetricsSnapshot};
+pub use common_error::{CommonError, DomainError, ErrorKind};
+pub use context::{Caller, Credential, IdempotencyKey, Identity, InvalidIdempotencyKey, RequestContext, Role};
+pub use dispatch::{DispatchFn, DispatchTable, EncodedReply, RemoteCallable};
 pub use request::{Access, Envelope, HandlerFuture, Request};
-pub use served::{DispatchFn, DispatchTable, EncodedReply, RemoteCallable};
+pub use request_metrics::{RequestMetrics, RequestMetricsSnapshot};
 pub use supervisor::{ActorHealth, Supervisor};
 
 /// What the macros of this state expand to; not for hands.
@@ -39,8 +39,8 @@ pub mod hooks {
         R: Request,
     {
         #[cfg(feature = "test-hooks")]
-        if let Some(world) = crate::simulation::world() {
-            return crate::simulation::carry(world, address, envelope).await;
+        if let Some(world) = crate::fault_injection::world() {
+            return crate::fault_injection::carry(world, address, envelope).await;
         }
         address.send(envelope).await
     }

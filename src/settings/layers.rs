@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::Path;
 
 use super::database;
-use super::spec::{self, SETTINGS};
+use super::schema::{self, SETTINGS};
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,7 +74,7 @@ impl Layer {
         let mut values = Vec::new();
         for (variable, value) in variables {
             let Some(name) = variable.strip_prefix("MERCAT_") else { continue };
-            if spec::IGNORED_VARIABLES.contains(&variable.as_str()) {
+            if schema::IGNORED_VARIABLES.contains(&variable.as_str()) {
                 continue;
             }
             let key = name.to_lowercase().replace("__", ".");

@@ -5,7 +5,7 @@
 
 mod database;
 mod layers;
-mod spec;
+mod schema;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -17,7 +17,7 @@ use lapin::uri::{AMQPScheme, AMQPUri};
 
 pub use database::{Database, Postgres};
 pub use layers::{Layer, Origin, SettingError, Values};
-pub use spec::{SETTINGS, Spec, example};
+pub use schema::{SETTINGS, Spec, example};
 
 use crate::types::{Currency, EmailAddress, hex};
 

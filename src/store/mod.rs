@@ -4,26 +4,26 @@
 //! Lives here: everything about databases that is the same for every domain. Never enters: a table of one domain,
 //! a business rule, HTTP, other processes. Only this room and the domains' `store.rs` speak SQL.
 
-mod answers;
-mod audit;
 mod conn;
-mod copy;
-pub mod files;
-mod migrate;
-mod outbox;
+mod coordination;
+mod erased_job;
 #[cfg(test)]
-mod plans;
+mod explain;
+#[cfg(feature = "test-hooks")]
+mod fault_injection;
+pub mod files;
+mod idempotency;
+mod invariants;
+mod locks;
+mod migrate;
+mod online_backup;
+mod outbox;
 mod postgres;
 mod prepared;
-mod presence;
 pub mod query;
 mod reader;
 mod schema;
-#[cfg(feature = "test-hooks")]
-mod simulated;
-mod touch;
-mod transfer;
-mod work;
+mod sqlite_to_postgres;
 mod writer;
 
 use std::path::PathBuf;
@@ -37,22 +37,24 @@ use crate::messaging::{CommonError, DomainError, Request, RequestContext, Storag
 use crate::settings::Postgres;
 use crate::types::{Clock, Timestamp};
 
-pub use answers::{Fingerprint, IdempotentRequest, RESPONSE_TTL};
-pub use audit::{CheckInvariants, Invariant, InvariantReport, Invariants, PAGE, RESTORE, Selection, Sql, Violation};
 pub use conn::Conn;
-pub use copy::{BackupTarget, change, copy_all, is_in_use, lone, verify};
-pub use migrate::Migrations;
+pub use coordination::CacheLease;
+use erased_job::{ErasedJob, ErasedQuery, ErasedResult, is_of_database};
 #[cfg(test)]
-pub use plans::plans;
+pub use explain::plans;
+#[cfg(feature = "test-hooks")]
+pub(crate) use fault_injection::close_kept;
+pub use idempotency::{Fingerprint, IdempotentRequest, RESPONSE_TTL};
+pub use invariants::{
+    CheckInvariants, Invariant, InvariantReport, Invariants, PAGE, RESTORE, Selection, Sql, Violation,
+};
+pub use locks::LockSet;
+pub use migrate::Migrations;
+pub use online_backup::{BackupTarget, change, copy_all, is_in_use, lone, verify};
 pub use postgres::{AdvisoryMarker, server_has};
 pub use prepared::{Prepare, Prepared};
-pub use presence::CacheLease;
 pub use reader::PoolThreads;
-#[cfg(feature = "test-hooks")]
-pub(crate) use simulated::close_kept;
-pub use touch::LockSet;
-pub use transfer::{RowCounts, TableCopyJob, move_all};
-use work::{ErasedJob, ErasedQuery, ErasedResult, is_of_database};
+pub use sqlite_to_postgres::{RowCounts, TableCopyJob, move_all};
 
 /// After how long work that another process began is no longer under way there.
 const ORPHAN_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
@@ -165,7 +167,7 @@ impl Tx<'_> {
         T: DeserializeOwned,
         E: From<CommonError> + From<diesel::result::Error>,
     {
-        answers::find(self.conn, &wish.scope, &wish.key, &wish.fingerprint, self.now)
+        idempotency::find(self.conn, &wish.scope, &wish.key, &wish.fingerprint, self.now)
     }
 
     /// Keeps the answer to this wish: from now on a repetition gets it.
@@ -174,7 +176,7 @@ impl Tx<'_> {
         T: Serialize,
         E: From<CommonError> + From<diesel::result::Error>,
     {
-        answers::keep(self.conn, &wish.scope, &wish.key, &wish.fingerprint, answer, self.now)
+        idempotency::keep(self.conn, &wish.scope, &wish.key, &wish.fingerprint, answer, self.now)
     }
 }
 
@@ -380,11 +382,11 @@ impl Store {
         let touch = touch.and_answer(&scope, key.as_str());
         let (answer, replayed) = self
             .write_locked(touch, move |tx| {
-                if let Some(before) = answers::find::<T, E>(tx.conn, &scope, &key, &fingerprint, tx.now)? {
+                if let Some(before) = idempotency::find::<T, E>(tx.conn, &scope, &key, &fingerprint, tx.now)? {
                     return Ok((before, true));
                 }
                 let answer = job(tx)?;
-                answers::keep::<T, E>(tx.conn, &scope, &key, &fingerprint, &answer, tx.now)?;
+                idempotency::keep::<T, E>(tx.conn, &scope, &key, &fingerprint, &answer, tx.now)?;
                 Ok::<_, E>((answer, false))
             })
             .await?;
@@ -404,7 +406,7 @@ impl Store {
     {
         let Some(key) = ctx.key.clone() else { return Ok(None) };
         let (scope, fingerprint, now) = (ctx.caller.scope(), Fingerprint::of(request)?, self.now());
-        let found = self.read(move |conn| answers::find::<T, E>(conn, &scope, &key, &fingerprint, now)).await?;
+        let found = self.read(move |conn| idempotency::find::<T, E>(conn, &scope, &key, &fingerprint, now)).await?;
         if found.is_some() {
             ctx.mark_replayed();
         }
@@ -529,7 +531,7 @@ impl Store {
     /// Forgets what has served its time: answers older than a day, events that all `subscribers` have long heard of.
     pub async fn tidy(&self, subscribers: Vec<&'static str>) -> Result<(), CommonError> {
         self.write(move |tx| {
-            answers::forget_old(tx.conn, tx.now)?;
+            idempotency::forget_old(tx.conn, tx.now)?;
             outbox::forget_old(tx.conn, &subscribers, tx.now)
         })
         .await

@@ -18,10 +18,10 @@ use diesel::{Connection as _, PgConnection};
 use r2d2::{ManageConnection, Pool, PooledConnection};
 use tokio::sync::{Notify, RwLock, Semaphore};
 
-use super::presence::Membership;
+use super::coordination::Membership;
+use super::erased_job::{ErasedJob, ErasedQuery, ErasedResult};
 use super::reader::{PoolThreads, blocking};
-use super::work::{ErasedJob, ErasedQuery, ErasedResult};
-use super::{Conn, LockSet, StoreConfig, Tx, touch};
+use super::{Conn, LockSet, StoreConfig, Tx, locks};
 use crate::messaging::{CommonError, StorageHealth};
 use crate::settings::Postgres;
 use crate::types::Clock;
@@ -101,7 +101,7 @@ impl AdvisoryMarker {
 
     fn take(conn: &mut PgConnection, name: &str) -> Result<bool, DbError> {
         use diesel::RunQueryDsl as _;
-        let lock = touch::number(name, "mark");
+        let lock = locks::number(name, "mark");
         diesel::select(diesel::dsl::sql::<diesel::sql_types::Bool>(&format!("pg_try_advisory_lock({lock})")))
             .get_result(conn)
     }
@@ -109,7 +109,7 @@ impl AdvisoryMarker {
 
 /// Makes a domain's schema, if it is not there. Of several processes that start at once, one does.
 pub fn make_schema(conn: &mut Conn, schema: &str) -> Result<(), String> {
-    let lock = touch::number(schema, "schema");
+    let lock = locks::number(schema, "schema");
     let begin = format!("BEGIN; SELECT pg_advisory_xact_lock({lock})");
     conn.transaction_sql::<_, DbError>(&begin, |conn| {
         conn.batch_execute(&format!("CREATE SCHEMA IF NOT EXISTS \"{schema}\""))
@@ -119,7 +119,7 @@ pub fn make_schema(conn: &mut Conn, schema: &str) -> Result<(), String> {
 
 /// Runs `work` while no other process brings the same schema to a version.
 pub fn alone<T>(conn: &mut Conn, schema: &str, work: impl FnOnce(&mut Conn) -> Result<T, String>) -> Result<T, String> {
-    let lock = touch::number(schema, "migrating");
+    let lock = locks::number(schema, "migrating");
     let said = |error: DbError| error.to_string();
     conn.batch_execute(&format!("SET lock_timeout = 0; SELECT pg_advisory_lock({lock})")).map_err(said)?;
     let done = work(conn);

@@ -10,7 +10,7 @@ use r2d2::{ManageConnection, Pool};
 use scheduled_thread_pool::ScheduledThreadPool;
 use tokio::sync::Semaphore;
 
-use super::work::{ErasedQuery, ErasedResult};
+use super::erased_job::{ErasedQuery, ErasedResult};
 use super::{Conn, StoreConfig};
 use crate::messaging::{CommonError, StorageHealth};
 
@@ -58,7 +58,7 @@ pub struct ReaderPool {
     file: Arc<Path>,
     storage: Arc<StorageHealth>,
     #[cfg(feature = "test-hooks")]
-    simulated: Option<super::simulated::Reader>,
+    simulated: Option<super::fault_injection::Reader>,
 }
 
 /// What makes a connection a reader's.
@@ -118,7 +118,7 @@ impl ReaderPool {
             file: config.file.as_path().into(),
             storage: Arc::clone(&config.storage),
             #[cfg(feature = "test-hooks")]
-            simulated: super::simulated::Reader::new(domain, &config.file),
+            simulated: super::fault_injection::Reader::new(domain, &config.file),
         })
     }
 

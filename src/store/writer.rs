@@ -16,8 +16,8 @@ use diesel::result::Error as DbError;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::conn::RunQuery as _;
+use super::erased_job::{ErasedJob, ErasedResult};
 use super::prepared::Statement;
-use super::work::{ErasedJob, ErasedResult};
 use super::{Conn, StoreConfig, Tx};
 use crate::messaging::{CommonError, StorageHealth};
 use crate::types::Clock;
@@ -90,7 +90,7 @@ pub struct Writer {
 /// Opens a connection that may write.
 pub fn connect(file: &Path) -> Result<Conn, String> {
     #[cfg(feature = "test-hooks")]
-    if let Some(kept) = super::simulated::kept(file, super::simulated::ConnectionRole::Write) {
+    if let Some(kept) = super::fault_injection::kept(file, super::fault_injection::ConnectionRole::Write) {
         return Ok(kept);
     }
     let mut conn = Conn::establish(&file.to_string_lossy()).map_err(|e| e.to_string())?;
@@ -123,8 +123,8 @@ impl Writer {
             storage,
         };
         #[cfg(feature = "test-hooks")]
-        if let Some(world) = crate::simulation::world() {
-            actix::spawn(super::simulated::work(domain, desk, jobs, world));
+        if let Some(world) = crate::fault_injection::world() {
+            actix::spawn(super::fault_injection::work(domain, desk, jobs, world));
             return Ok(Self { queue, closing, ended });
         }
         let is_last = Arc::clone(&closing);

@@ -18,7 +18,7 @@ use uuid::Uuid;
 pub fn fresh() -> Uuid {
     // The laboratory's ids are of its own time, so that a history can be had again.
     #[cfg(feature = "test-hooks")]
-    if let Some(world) = crate::simulation::world() {
+    if let Some(world) = crate::fault_injection::world() {
         return world.id();
     }
     Uuid::now_v7()

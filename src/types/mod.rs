@@ -8,13 +8,13 @@ mod email;
 mod id;
 mod money;
 mod page;
-mod text;
 mod timestamp;
+mod validation;
 
 pub use clock::Clock;
 pub use email::EmailAddress;
 pub use id::*;
 pub use money::{Amount, Currency, Quantity};
 pub use page::{Cursor, Page, PageRequest};
-pub use text::{FieldError, Validator, hex, one_line};
 pub use timestamp::Timestamp;
+pub use validation::{FieldError, Validator, hex, one_line};

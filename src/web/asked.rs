@@ -14,10 +14,10 @@ use actix_web::{FromRequest, HttpMessage, HttpRequest, HttpResponse, web};
 use futures_util::future::LocalBoxFuture;
 use serde::Serialize;
 
-use super::edge::{self, COOKIE, RequestMeta};
-use super::gate::{GatewayState, IdempotencyGuard};
 use super::live::Principal;
+use super::middleware::{self, COOKIE, RequestMeta};
 use super::problem::Problem;
+use super::state::{GatewayState, IdempotencyGuard};
 use crate::app::Clients;
 use crate::contract::users::{Authenticate, Authenticated, SignedIn, UsersError};
 use crate::messaging::{Caller, CommonError, DomainError, IdempotencyKey, Identity, Request, RequestContext, Role};
@@ -236,7 +236,7 @@ impl ApiRequest {
     pub fn set_cookie(&self, answer: &mut HttpResponse, signed_in: &SignedIn) {
         set(answer, header::CACHE_CONTROL, "no-store");
         let lasts = signed_in.expires_at.since(self.gate.clock.now());
-        add_cookie(answer, edge::cookie(signed_in.token.clone(), lasts, self.gate.settings.http.secure_cookies));
+        add_cookie(answer, middleware::cookie(signed_in.token.clone(), lasts, self.gate.settings.http.secure_cookies));
     }
 
     /// After a guest has become a customer: the same sign-in goes on, and so does its cookie.
@@ -246,7 +246,7 @@ impl ApiRequest {
             && let Some(expires_at) = who.expires_at
         {
             let lasts = expires_at.since(self.gate.clock.now());
-            add_cookie(answer, edge::cookie(token.clone(), lasts, self.gate.settings.http.secure_cookies));
+            add_cookie(answer, middleware::cookie(token.clone(), lasts, self.gate.settings.http.secure_cookies));
         }
     }
 

@@ -8,8 +8,8 @@ use actix_web::{HttpResponse, web};
 use serde::Serialize;
 use serde_json::json;
 
-use super::gate::GatewayState;
 use super::problem::Problem;
+use super::state::GatewayState;
 use crate::messaging::{Health, HealthStatus};
 use crate::settings::DomainLocation;
 

@@ -132,7 +132,7 @@ fn serve(asks: &HeaderMap, head: bool, tag: &str, content_type: &str, data: Byte
     answer.insert_header((header::ETAG, tag));
     answer.insert_header((header::CACHE_CONTROL, "public, max-age=31536000, immutable"));
     answer.insert_header((header::ACCEPT_RANGES, "bytes"));
-    if super::pages::matches_tag(asks, tag) {
+    if super::static_files::matches_tag(asks, tag) {
         return answer.status(StatusCode::NOT_MODIFIED).finish();
     }
     answer.insert_header((header::CONTENT_TYPE, content_type));

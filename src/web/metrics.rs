@@ -19,10 +19,10 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::asked::is_internal;
-use super::gate::GatewayState;
 use super::problem::Problem;
+use super::state::GatewayState;
+use crate::histogram::{Histogram, HistogramSnapshot};
 use crate::messaging::{CommonError, Health, HealthStatus, RequestMetrics, RequestMetricsSnapshot};
-use crate::meters::{Histogram, HistogramSnapshot};
 use crate::settings::DomainLocation;
 
 /// The form of what is answered. Everything that reads Prometheus' figures reads this one.

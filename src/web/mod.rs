@@ -10,8 +10,7 @@ mod asked;
 mod cart;
 mod catalog;
 mod comments;
-mod edge;
-mod gate;
+mod domains;
 pub mod grpc;
 mod health;
 mod images;
@@ -19,12 +18,13 @@ mod input;
 pub mod live;
 mod mailer;
 mod metrics;
+mod middleware;
 mod notifications;
-mod pages;
 mod payments;
-mod placement;
 mod problem;
 mod routes;
+mod state;
+mod static_files;
 mod stats;
 mod users;
 
@@ -36,7 +36,7 @@ use std::time::Duration;
 use actix_web::{App as Site, HttpServer, web};
 
 use crate::app::App;
-use gate::GatewayState;
+use state::GatewayState;
 
 /// How long a client may take for the head of a request, before it is answered with 408.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -82,7 +82,7 @@ pub fn start(app: &App) -> io::Result<Server> {
     let edge = Arc::clone(&gate);
     let routes = if settings.gateway { routes::all } else { routes::bare };
     let mut server = HttpServer::new(move || {
-        Site::new().app_data(data.clone()).configure(routes).wrap(edge::RequestMiddleware(Arc::clone(&edge)))
+        Site::new().app_data(data.clone()).configure(routes).wrap(middleware::RequestMiddleware(Arc::clone(&edge)))
     })
     .on_connect(live::on_connect)
     .disable_signals()

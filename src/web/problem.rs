@@ -179,7 +179,7 @@ impl ResponseError for Problem {
             None => HttpResponse::new(self.0.status),
             Some(id) => {
                 let mut answer = self.answer(id);
-                super::edge::dress(answer.headers_mut(), id);
+                super::middleware::dress(answer.headers_mut(), id);
                 answer
             }
         }

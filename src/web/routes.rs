@@ -12,7 +12,8 @@ use actix_web::{FromRequest, Handler, HttpRequest, HttpResponse, Resource, Respo
 use super::asked::BASE;
 use super::problem::Problem;
 use super::{
-    cart, catalog, comments, health, images, mailer, metrics, notifications, pages, payments, placement, stats, users,
+    cart, catalog, comments, domains, health, images, mailer, metrics, notifications, payments, static_files, stats,
+    users,
 };
 
 /// The paths of the storefront that its own script knows what to do with.
@@ -148,18 +149,18 @@ pub fn all(config: &mut ServiceConfig) {
         .service(at("/log").get(stats::actions).post(stats::log))
         .service(at("/stats/summary").get(stats::summary))
         .service(at("/counter").get(stats::counter))
-        .service(at("/domains/{name}/move").post(placement::move_domain))
+        .service(at("/domains/{name}/move").post(domains::move_domain))
         .default_service(web::to(nothing));
     config.service(api);
     state(config);
     config
-        .service(beside("/static/{path:.*}").get(pages::file))
-        .service(beside("/admin").get(pages::admin))
-        .service(beside("/admin/{path:.*}").get(pages::admin));
+        .service(beside("/static/{path:.*}").get(static_files::file))
+        .service(beside("/admin").get(static_files::admin))
+        .service(beside("/admin/{path:.*}").get(static_files::admin));
     for path in SHOP.into_iter().chain(["/notifications"]) {
-        config.service(beside(path).get(pages::shop));
+        config.service(beside(path).get(static_files::shop));
     }
-    config.default_service(web::to(pages::missing));
+    config.default_service(web::to(static_files::missing));
 }
 
 /// What a process without the gateway serves.

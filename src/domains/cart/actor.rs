@@ -15,8 +15,8 @@ use crate::contract::payments::{
 };
 use crate::contract::users::UserErased;
 use crate::events::{DeliverEvents, EventEnvelope};
-use crate::ground::{spawn_detached, spawn_leader_interval};
 use crate::messaging::{CommonError, RequestContext, Role};
+use crate::runtime::{spawn_detached, spawn_leader_interval};
 use crate::store::{CheckInvariants, Conn, InvariantReport, LockSet, Tx};
 use crate::types::{CartItemId, CheckoutId, InvoiceId, ProductId, UserId, Validator};
 
@@ -389,7 +389,7 @@ async fn audit(
     _: RequestContext,
     request: CheckInvariants,
 ) -> Result<InvariantReport, CommonError> {
-    state.store.audit(request, store::audit::INVARIANTS).await
+    state.store.audit(request, store::invariants::INVARIANTS).await
 }
 
 async fn audit_checkouts(
@@ -397,5 +397,5 @@ async fn audit_checkouts(
     _: RequestContext,
     request: ListCheckoutFacts,
 ) -> Result<Vec<CheckoutFacts>, CommonError> {
-    state.store.read(move |conn| Ok(store::audit::checkouts(conn, request.which)?)).await
+    state.store.read(move |conn| Ok(store::invariants::checkouts(conn, request.which)?)).await
 }

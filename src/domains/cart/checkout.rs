@@ -16,8 +16,8 @@ use crate::contract::catalog::{CatalogError, HoldStock, ReleaseHold};
 use crate::contract::payments::{CreateInvoice, Invoice, PaymentsError};
 use crate::domains::catalog::CatalogActor;
 use crate::domains::payments::PaymentsActor;
-use crate::ground::InFlightSet;
 use crate::messaging::{Client, CommonError, IdempotencyKey, RequestContext};
+use crate::runtime::InFlightSet;
 use crate::store::{Fingerprint, IdempotentRequest, RESPONSE_TTL, Store, Tx};
 use crate::types::{CheckoutId, Currency, EmailAddress, HoldId};
 

@@ -22,8 +22,8 @@ use diesel_migrations::embed_migrations;
 
 use crate::domains::catalog::CatalogActor;
 use crate::domains::payments::PaymentsActor;
-use crate::ground::{DomainRuntime, RunningDomain};
 use crate::messaging::Client;
+use crate::runtime::{DomainRuntime, RunningDomain};
 use crate::store::{Migrations, OpenError};
 
 use crate::contract::cart::*;

@@ -1,6 +1,6 @@
 //! The SQL of carts.
 
-pub mod audit;
+pub mod invariants;
 
 use diesel::dsl::{count_star, max, min};
 use diesel::upsert::excluded;

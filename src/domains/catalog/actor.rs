@@ -10,12 +10,12 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
 use super::cache::{Cache, Counts, PageKey};
-use super::pictures::{self, PictureError, Rendition};
+use super::image_processing::{self, PictureError, Rendition};
 use super::store::{self as shelf, WriteScope, images, search, stock};
 use super::*;
 use crate::events::{DeliverEvents, Event, EventEnvelope};
-use crate::ground::spawn_leader_interval;
 use crate::messaging::{CommonError, Request, RequestContext};
+use crate::runtime::spawn_leader_interval;
 use crate::settings;
 use crate::store::{CheckInvariants, Conn, InvariantReport, LockSet, Store, Tx};
 use crate::types::{Cursor, FieldError, HoldId, ProductId, Validator};
@@ -372,7 +372,7 @@ async fn add_image(state: Arc<CatalogState>, ctx: RequestContext, request: AddIm
     let add = || async {
         state.store.read(move |conn| images::may_add(conn, product_id)).await?;
         let (bytes_max, pixels_max) = (state.settings.image_bytes_max, state.settings.image_pixels_max);
-        let files: Vec<Rendition> = heavy(&state, move || pictures::render(&data, bytes_max, pixels_max))
+        let files: Vec<Rendition> = heavy(&state, move || image_processing::render(&data, bytes_max, pixels_max))
             .await?
             .map_err(|error| match error {
                 PictureError::Unreadable(reason) => CatalogError::UnsupportedImage { reason },
@@ -556,7 +556,7 @@ async fn audit(
     _: RequestContext,
     request: CheckInvariants,
 ) -> Result<InvariantReport, CommonError> {
-    state.store.audit(request, shelf::audit::INVARIANTS).await
+    state.store.audit(request, shelf::invariants::INVARIANTS).await
 }
 
 async fn audit_holds(
@@ -564,7 +564,7 @@ async fn audit_holds(
     _: RequestContext,
     request: ListHoldFacts,
 ) -> Result<Vec<HoldFacts>, CommonError> {
-    state.store.read(move |conn| Ok(shelf::audit::holds(conn, request.which)?)).await
+    state.store.read(move |conn| Ok(shelf::invariants::holds(conn, request.which)?)).await
 }
 
 async fn get_ratings(
@@ -572,5 +572,5 @@ async fn get_ratings(
     _: RequestContext,
     request: GetRatings,
 ) -> Result<Vec<RatingFacts>, CommonError> {
-    state.store.read(move |conn| Ok(shelf::audit::ratings(conn, &request.products)?)).await
+    state.store.read(move |conn| Ok(shelf::invariants::ratings(conn, &request.products)?)).await
 }

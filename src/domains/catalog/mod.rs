@@ -14,9 +14,9 @@
 
 mod actor;
 mod cache;
-pub mod files;
+pub mod image_processing;
+pub mod import_export;
 mod model;
-pub mod pictures;
 mod schema;
 mod store;
 #[cfg(test)]
@@ -29,7 +29,7 @@ use diesel_migrations::embed_migrations;
 use crate::contract::comments::RatingChanged;
 use crate::contract::payments::{InvoiceExpired, InvoicePaid, InvoiceRefunded, InvoiceVoided};
 use crate::events::Event as _;
-use crate::ground::{DomainRuntime, RunningDomain};
+use crate::runtime::{DomainRuntime, RunningDomain};
 use crate::store::{Migrations, OpenError};
 
 use crate::contract::catalog::*;

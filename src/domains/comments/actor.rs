@@ -195,7 +195,7 @@ async fn audit(
     _: RequestContext,
     request: CheckInvariants,
 ) -> Result<InvariantReport, CommonError> {
-    state.store.audit(request, store::audit::INVARIANTS).await
+    state.store.audit(request, store::invariants::INVARIANTS).await
 }
 
 async fn audit_ratings(
@@ -203,5 +203,5 @@ async fn audit_ratings(
     _: RequestContext,
     request: ListRatingFacts,
 ) -> Result<Vec<RatingFacts>, CommonError> {
-    state.store.read(move |conn| Ok(store::audit::ratings(conn, request.which)?)).await
+    state.store.read(move |conn| Ok(store::invariants::ratings(conn, request.which)?)).await
 }

@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use diesel_migrations::embed_migrations;
 
-use crate::ground::{DomainRuntime, RunningDomain};
 use crate::messaging::Client;
+use crate::runtime::{DomainRuntime, RunningDomain};
 use crate::store::{Migrations, OpenError};
 
 use crate::contract::comments::*;

@@ -1,6 +1,6 @@
 //! The only SQL of the comments.
 
-pub mod audit;
+pub mod invariants;
 
 use super::Comment;
 use super::model::DELETED_AUTHOR;

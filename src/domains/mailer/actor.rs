@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use actix::{Actor, Context, Supervised};
 
+use super::delivery::{MailerState, NewOutgoing, changed, link};
 use super::model::{self, EmailContent, MESSAGE, ValidatedEmail};
-use super::queue::{MailerState, NewOutgoing, changed, link};
 use super::store::{self, Recipient};
 use super::*;
 use crate::contract::payments::{Invoice, InvoicePaid, InvoiceRefunded, LATE_PAYMENT};
@@ -14,8 +14,8 @@ use crate::contract::users::{
     EmailVerificationRequested, PasswordResetRequested, UserChanged, UserErased, UserRegistered,
 };
 use crate::events::{DeliverEvents, Event, EventEnvelope};
-use crate::ground::{spawn_interval, spawn_leader_interval};
 use crate::messaging::{CommonError, RequestContext};
+use crate::runtime::{spawn_interval, spawn_leader_interval};
 use crate::store::{CheckInvariants, InvariantReport, Tx};
 use crate::types::{EmailAddress, Page, UserId, Validator};
 
@@ -204,7 +204,7 @@ async fn audit(
     _: RequestContext,
     request: CheckInvariants,
 ) -> Result<InvariantReport, CommonError> {
-    state.store.audit(request, store::audit::INVARIANTS).await
+    state.store.audit(request, store::invariants::INVARIANTS).await
 }
 
 async fn audit_letters(
@@ -212,5 +212,5 @@ async fn audit_letters(
     _: RequestContext,
     request: ListEmailFacts,
 ) -> Result<Vec<EmailFacts>, CommonError> {
-    state.store.read(move |conn| Ok(store::audit::letters(conn, &request.invoices)?)).await
+    state.store.read(move |conn| Ok(store::invariants::letters(conn, &request.invoices)?)).await
 }

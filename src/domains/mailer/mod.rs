@@ -25,19 +25,19 @@
 //! look into, so there is no [`EmailFailed`]. Other mails are kept for ever: they are the shop's record of what it wrote.
 
 mod actor;
-mod letters;
+mod delivery;
 mod model;
-mod queue;
 mod schema;
 mod smtp;
 mod store;
+mod templates;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
 use crate::events::Event;
-use crate::ground::{DomainRuntime, RunningDomain};
+use crate::runtime::{DomainRuntime, RunningDomain};
 use crate::store::OpenError;
 
 use crate::contract::mailer::*;
@@ -70,16 +70,18 @@ pub async fn try_server(smtp: &str, limit: std::time::Duration) -> Result<(), St
 }
 
 /// Opens the domain; the state is for tests that run the queue by hand.
-fn open_with_room(ground: &DomainRuntime) -> Result<(RunningDomain<MailerActor>, Arc<queue::MailerState>), OpenError> {
+fn open_with_room(
+    ground: &DomainRuntime,
+) -> Result<(RunningDomain<MailerActor>, Arc<delivery::MailerState>), OpenError> {
     let settings = &ground.settings;
     let smtp = settings.mailer.smtp.as_deref().map(smtp::Smtp::parse).transpose();
     let smtp = smtp.map_err(|reason| OpenError::setting("mailer", "mailer.smtp", &reason))?;
     let sender = smtp::Sender::new(&settings.shop.name, &settings.mailer.from)
         .map_err(|reason| OpenError::setting("mailer", "mailer.from", &reason))?;
-    let letters = letters::TemplateRenderer::new(settings)
+    let letters = templates::TemplateRenderer::new(settings)
         .map_err(|error| OpenError::setting("mailer", "shop.name", &format!("the letters are broken: {error}")))?;
     let store = ground.store("mailer", MIGRATIONS)?;
-    let state = Arc::new(queue::MailerState::new(store.clone(), Arc::clone(settings), letters, sender, smtp));
+    let state = Arc::new(delivery::MailerState::new(store.clone(), Arc::clone(settings), letters, sender, smtp));
     let own = Arc::clone(&state);
     Ok((RunningDomain { client: ground.start("mailer", move || MailerActor { state: own }), store }, state))
 }

@@ -1,6 +1,6 @@
 //! The only SQL of the mailer.
 
-pub mod audit;
+pub mod invariants;
 
 use diesel_migrations::embed_migrations;
 

@@ -1,5 +1,5 @@
 //! The mailer through its messages, against a small mail server of our own that can be told to misbehave, and, when
-//! the environment names one, against a real one written by others (see `scripts/smtp-for-tests`).
+//! the environment names one, against a real one written by others (see `scripts/dev/smtp`).
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Write};
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::queue::MailerState;
+use super::delivery::MailerState;
 use super::*;
 use crate::contract::payments::{Invoice, InvoiceLine, InvoicePaid, InvoiceRefunded, InvoiceStatus};
 use crate::contract::users::{
@@ -642,7 +642,7 @@ async fn a_real_mail_server_takes_refuses_and_delays() {
     let (Ok(smtp), Ok(maildir)) = (std::env::var("MERCAT_TEST_SMTP"), std::env::var("MERCAT_TEST_SMTP_MAILDIR")) else {
         // Past the capturing of a test's output, so that everybody sees it.
         let mut seen = std::io::stderr();
-        let _ = writeln!(seen, "skipped: no mail server is named by MERCAT_TEST_SMTP (see scripts/smtp-for-tests)");
+        let _ = writeln!(seen, "skipped: no mail server is named by MERCAT_TEST_SMTP (see scripts/dev/smtp)");
         return;
     };
     let shop = shop_with(&smtp);

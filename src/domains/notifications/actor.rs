@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use actix::{Actor, Context, Supervised};
 
-use super::outlet::{OrderedPublisher, PendingPushes};
+use super::ordered_publisher::{OrderedPublisher, PendingPushes};
 use super::{
     AuditPaidNotifications, GetStream, ListNotifications, MarkRead, MissedNotifications, NotificationFacts,
     NotificationPage, NotificationsError, Push, ReadMissed, Stream, model, store,
@@ -129,7 +129,7 @@ async fn audit(
     _: RequestContext,
     request: CheckInvariants,
 ) -> Result<InvariantReport, CommonError> {
-    state.store.audit(request, store::audit::INVARIANTS).await
+    state.store.audit(request, store::invariants::INVARIANTS).await
 }
 
 async fn audit_told(
@@ -137,5 +137,5 @@ async fn audit_told(
     _: RequestContext,
     request: AuditPaidNotifications,
 ) -> Result<Vec<NotificationFacts>, CommonError> {
-    state.store.read(move |conn| Ok(store::audit::told(conn, &request.paid)?)).await
+    state.store.read(move |conn| Ok(store::invariants::told(conn, &request.paid)?)).await
 }

@@ -7,9 +7,9 @@
 //! pushes, which are told once, after they are durable, in the order of their commits.
 
 mod actor;
-mod feed;
+mod broadcast;
 mod model;
-mod outlet;
+mod ordered_publisher;
 mod schema;
 mod store;
 
@@ -17,12 +17,12 @@ use std::sync::Arc;
 
 use diesel_migrations::embed_migrations;
 
-use crate::ground::{DomainRuntime, RunningDomain};
+use crate::runtime::{DomainRuntime, RunningDomain};
 use crate::store::{Migrations, OpenError};
 
 use crate::contract::notifications::*;
 pub use actor::NotificationsActor;
-pub use feed::{Feed, Push};
+pub use broadcast::{Feed, Push};
 
 /// The steps of this domain's database.
 pub const MIGRATIONS: Migrations = Migrations {
@@ -59,7 +59,7 @@ pub fn open(ground: &DomainRuntime, feed: Feed) -> Result<RunningDomain<Notifica
              hears of it first, and read back by the others when a listener comes again: run them in one process"
         );
     }
-    let (outlet, keep) = (Arc::new(outlet::OrderedPublisher::new(feed)), ground.settings.notifications.keep);
+    let (outlet, keep) = (Arc::new(ordered_publisher::OrderedPublisher::new(feed)), ground.settings.notifications.keep);
     let state = Arc::new(actor::NotificationsState { store: store.clone(), outlet, keep });
     let client = ground.start("notifications", move || NotificationsActor { state });
     Ok(RunningDomain { client, store })

@@ -1,6 +1,6 @@
 //! The only SQL of the notifications.
 
-pub mod audit;
+pub mod invariants;
 
 use super::model::NewNotification;
 use super::schema::{meta, notification, stream};

@@ -11,8 +11,8 @@ use super::*;
 use crate::contract::catalog::SaleRefused;
 use crate::contract::users::UserErased;
 use crate::events::{DeliverEvents, Event, EventEnvelope};
-use crate::ground::{spawn_detached, spawn_leader_interval};
 use crate::messaging::{CommonError, RequestContext};
+use crate::runtime::{spawn_detached, spawn_leader_interval};
 use crate::store::{CheckInvariants, InvariantReport, LockSet, Tx};
 use crate::types::{Amount, FieldError, InvoiceId, Page, PaymentId, Timestamp, Validator};
 
@@ -302,7 +302,7 @@ async fn audit(
     _: RequestContext,
     request: CheckInvariants,
 ) -> Result<InvariantReport, CommonError> {
-    state.store.audit(request, store::audit::INVARIANTS).await
+    state.store.audit(request, store::invariants::INVARIANTS).await
 }
 
 async fn audit_invoices(
@@ -313,7 +313,9 @@ async fn audit_invoices(
     // One transaction, so that an invoice and its refunds are of one moment.
     state
         .store
-        .read(move |conn| conn.transaction(|conn| Ok::<_, CommonError>(store::audit::invoices(conn, request.which)?)))
+        .read(move |conn| {
+            conn.transaction(|conn| Ok::<_, CommonError>(store::invariants::invoices(conn, request.which)?))
+        })
         .await
 }
 
@@ -322,5 +324,5 @@ async fn count_paid(
     _: RequestContext,
     _: CountPaidByDay,
 ) -> Result<Vec<(Timestamp, i64)>, CommonError> {
-    state.store.read(|conn| Ok(store::audit::paid_by_day(conn)?)).await
+    state.store.read(|conn| Ok(store::invariants::paid_by_day(conn)?)).await
 }

@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use diesel_migrations::embed_migrations;
 
-use crate::ground::{DomainRuntime, RunningDomain};
+use crate::runtime::{DomainRuntime, RunningDomain};
 use crate::settings::Provider;
 use crate::store::{Migrations, OpenError, Store};
 
@@ -59,7 +59,7 @@ pub const SUBSCRIPTIONS: &[&str] = &["catalog.sale_refused", "users.user_erased"
 /// When its database cannot be opened, or the provider's settings cannot be used.
 pub fn open(ground: &DomainRuntime) -> Result<RunningDomain<PaymentsActor>, OpenError> {
     #[cfg(feature = "test-hooks")]
-    if let Some(world) = crate::simulation::world() {
+    if let Some(world) = crate::fault_injection::world() {
         return open_with(ground, |_| Ok(world.provider()));
     }
     let settings = &ground.settings.payments;

@@ -22,8 +22,8 @@ use super::{
     HandleProviderWebhook, Invoice, InvoiceExpired, InvoicePaid, InvoiceRefunded, InvoiceStatus, LATE_PAYMENT,
     OUT_OF_STOCK, PayInvoice, PaymentFailed, PaymentsError, REQUESTED, RefundInvoice, ReturnLine,
 };
-use crate::ground::InFlightSet;
 use crate::messaging::{Caller, CommonError, RequestContext};
+use crate::runtime::InFlightSet;
 use crate::store::{IdempotentRequest, LockSet, Store, Tx};
 use crate::types::{FieldError, InvoiceId, PaymentId, UserId};
 

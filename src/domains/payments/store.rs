@@ -1,6 +1,6 @@
 //! The SQL of payments, and of the books of the provider for trying out.
 
-pub mod audit;
+pub mod invariants;
 
 use std::time::Duration;
 

@@ -13,8 +13,8 @@ use crate::contract::cart::CartStarted;
 use crate::contract::payments::{InvoicePaid, InvoiceRefunded, LATE_PAYMENT};
 use crate::contract::users::{UserErased, UserRegistered};
 use crate::events::{DeliverEvents, Event, EventEnvelope};
-use crate::ground::spawn_leader_interval;
 use crate::messaging::{CommonError, RequestContext, Role};
+use crate::runtime::spawn_leader_interval;
 use crate::settings::Settings;
 use crate::store::{CheckInvariants, InvariantReport, LockSet, Store, Tx};
 use crate::types::{ActionId, Currency, FieldError, Page, Timestamp, UserId};
@@ -215,7 +215,7 @@ async fn audit(
     _: RequestContext,
     request: CheckInvariants,
 ) -> Result<InvariantReport, CommonError> {
-    state.store.audit(request, store::audit::INVARIANTS).await
+    state.store.audit(request, store::invariants::INVARIANTS).await
 }
 
 async fn audit_orders(
@@ -226,7 +226,7 @@ async fn audit_orders(
     let kept = Duration::from_secs(u64::from(state.settings.stats.keep_days) * 86_400);
     let kept_since = state.store.now().minus(kept);
     let times =
-        state.store.read(move |conn| Ok::<_, CommonError>(store::audit::orders(conn, &request.orders)?)).await?;
+        state.store.read(move |conn| Ok::<_, CommonError>(store::invariants::orders(conn, &request.orders)?)).await?;
     Ok(OrderFacts { times, kept_since })
 }
 
@@ -235,5 +235,5 @@ async fn count_orders(
     _: RequestContext,
     _: CountOrders,
 ) -> Result<Vec<(Timestamp, i64)>, CommonError> {
-    state.store.read(|conn| Ok(store::audit::orders_by_day(conn)?)).await
+    state.store.read(|conn| Ok(store::invariants::orders_by_day(conn)?)).await
 }

@@ -20,7 +20,7 @@ mod tests;
 use std::sync::Arc;
 
 use crate::events::Event;
-use crate::ground::{DomainRuntime, RunningDomain};
+use crate::runtime::{DomainRuntime, RunningDomain};
 use crate::store::OpenError;
 
 use crate::contract::stats::*;

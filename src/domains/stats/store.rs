@@ -1,6 +1,6 @@
 //! The only SQL of the statistics.
 
-pub mod audit;
+pub mod invariants;
 
 use diesel::dsl::exists;
 use diesel::sql_query;

@@ -7,15 +7,15 @@ use actix::{Actor, Context, Supervised};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::known::{KeyUsage, TokenCache};
 use super::model::{self, EmailLinkKind};
-use super::passwords::{HashPermit, Passwords};
+use super::password_hasher::{HashPermit, Passwords};
 use super::store::{self, Account};
+use super::token_cache::{KeyUsage, TokenCache};
 use super::tokens::{Purpose, Tokens};
 use super::*;
 use crate::events::DeliverEvents;
-use crate::ground::{spawn_interval, spawn_leader_interval};
 use crate::messaging::{CommonError, Credential, Identity, Request, RequestContext, Role};
+use crate::runtime::{spawn_interval, spawn_leader_interval};
 use crate::settings;
 use crate::store::{CheckInvariants, Conn, InvariantReport, LockSet, Store, Tx};
 use crate::types::{ApiKeyId, EmailAddress, FieldError, Page, SessionId, Timestamp, UserId, Validator, fresh};
@@ -805,7 +805,7 @@ async fn audit(
     _: RequestContext,
     request: CheckInvariants,
 ) -> Result<InvariantReport, CommonError> {
-    state.store.audit(request, store::audit::INVARIANTS).await
+    state.store.audit(request, store::invariants::INVARIANTS).await
 }
 
 async fn who_exists(
@@ -813,5 +813,5 @@ async fn who_exists(
     _: RequestContext,
     request: FilterExistingUsers,
 ) -> Result<Vec<UserId>, CommonError> {
-    state.store.read(move |conn| Ok(store::audit::existing(conn, &request.users)?)).await
+    state.store.read(move |conn| Ok(store::invariants::existing(conn, &request.users)?)).await
 }

@@ -13,27 +13,27 @@
 //! events (a week) and answers kept under an idempotency key (a day) until those are tidied away.
 
 mod actor;
-mod known;
 mod model;
-mod passwords;
+mod password_hasher;
 mod schema;
-mod secret;
+mod signing_secret;
 mod store;
+mod token_cache;
 mod tokens;
 
 use std::sync::Arc;
 
 use diesel_migrations::embed_migrations;
 
-use crate::ground::{DomainRuntime, RunningDomain};
+use crate::runtime::{DomainRuntime, RunningDomain};
 use crate::store::{Migrations, OpenError};
 
 use crate::contract::users::*;
 pub use actor::UsersActor;
 use actor::UsersState;
 /// The file of the data folder with the secret that signs tokens; a backup has it too.
-pub use secret::FILE as SECRET_FILE;
-pub use secret::mark as secret_mark;
+pub use signing_secret::FILE as SECRET_FILE;
+pub use signing_secret::mark as secret_mark;
 
 /// The events of other domains that this one wants to hear of.
 pub const SUBSCRIPTIONS: &[&str] = &[];
@@ -55,11 +55,8 @@ pub fn open(ground: &DomainRuntime) -> Result<RunningDomain<UsersActor>, OpenErr
 }
 
 fn open_room(ground: &DomainRuntime) -> Result<Arc<UsersState>, OpenError> {
-    let secret = secret::load(&ground.settings).map_err(|secret::SecretError { file, reason }| OpenError {
-        domain: "users",
-        file,
-        reason,
-    })?;
+    let secret = signing_secret::load(&ground.settings)
+        .map_err(|signing_secret::SecretError { file, reason }| OpenError { domain: "users", file, reason })?;
     let store = ground.store("users", MIGRATIONS)?;
     Ok(Arc::new(UsersState::new(store, &secret, &ground.settings.users)))
 }

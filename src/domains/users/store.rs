@@ -1,6 +1,6 @@
 //! The only SQL of the users domain.
 
-pub mod audit;
+pub mod invariants;
 
 use diesel::backend::Backend;
 use diesel::deserialize::{self, FromSql, FromSqlRow};

@@ -12,7 +12,7 @@
 //! lasts. Everything else whose answer is lost ends as `Unavailable`: nobody knows whether it was done.
 
 mod breaker;
-mod link;
+mod connection;
 mod peer;
 mod remote;
 mod server;
@@ -22,7 +22,7 @@ mod tests;
 
 use tonic::metadata::MetadataValue;
 
-pub use link::{AddressStatus, CallError, Connection, PeerConfig, PeerDomainInfo, PeerInfo, ReportedHealth};
+pub use connection::{AddressStatus, CallError, Connection, PeerConfig, PeerDomainInfo, PeerInfo, ReportedHealth};
 pub use peer::{LONG_POLL_TIMEOUT, LiveSink, Peer};
 pub use remote::{PeerRegistry, Remote, RemoteAddress};
 pub use server::{

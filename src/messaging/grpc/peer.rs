@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::link::{AddressStatus, BreakerPermit, CallError, Connection, PeerConfig, PeerConnection};
+use super::connection::{AddressStatus, BreakerPermit, CallError, Connection, PeerConfig, PeerConnection};
 use super::proto::{CallReply, CallRequest, EventsReply, EventsRequest, LiveRequest};
 use crate::messaging::{CommonError, RequestContext};
 use crate::settings::Address;

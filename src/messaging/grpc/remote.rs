@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use prost::bytes::Bytes;
 use serde::Serialize;
 
-use super::link::{AddressStatus, CallError, Connection, PeerDomainInfo};
+use super::connection::{AddressStatus, CallError, Connection, PeerDomainInfo};
 use super::peer::Peer;
 use super::proto::{CallReply, CallRequest, call_reply::Outcome};
 use crate::messaging::{CommonError, Health, HealthStatus, Request, RequestContext, trace};

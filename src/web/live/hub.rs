@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::LiveError;
 use super::frames::ServerFrame;
-use super::kill::KillSwitch;
+use super::kill_switch::KillSwitch;
 use super::session::{CloseCause, SessionMessage};
 use super::topic::Topic;
 use crate::contract::notifications::{GetStream, MissedNotifications, ReadMissed, Stream};

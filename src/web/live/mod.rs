@@ -10,13 +10,13 @@
 //! What a listener that does not read costs: at most [`LiveSettings::queued_bytes_max`] of shared frames in its
 //! mailbox, once more as much on its way to the socket, and one page of what it missed; then it is closed.
 
-mod events;
+mod frame_limiter;
 mod frames;
-mod gate;
 mod hub;
-mod kill;
+mod kill_switch;
 mod origin;
 mod session;
+mod sse;
 mod topic;
 mod websocket;
 
@@ -25,10 +25,10 @@ use serde::{Deserialize, Serialize};
 use crate::messaging::{CommonError, DomainError, ErrorKind};
 use crate::types::FieldError;
 
-pub use events::{EventsQuery, events};
 pub use hub::{Hub, LiveSettings, Principal};
-pub use kill::{KillSwitch, on_connect};
+pub use kill_switch::{KillSwitch, on_connect};
 pub use origin::origin_allowed;
+pub use sse::{EventsQuery, events};
 pub use websocket::socket;
 
 /// Why a connection is not made live.

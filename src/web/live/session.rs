@@ -11,7 +11,7 @@ use bytestring::ByteString;
 
 use super::frames::{ClientFrame, SNAPSHOT, ServerFrame, StreamPosition};
 use super::hub::{ConnectionPermit, Hub, LookupError, Principal, Registration, SessionHandle};
-use super::kill::KillSwitch;
+use super::kill_switch::KillSwitch;
 use super::topic::Topic;
 use crate::contract::notifications::{MissedNotifications, Stream};
 use crate::contract::users::Authenticated;

@@ -10,9 +10,9 @@ use actix_web_actors::ws::{CloseCode, CloseReason, Message, ProtocolError, Webso
 use bytestring::ByteString;
 
 use super::LiveError;
-use super::gate::{CloseReasonSlot, FRAME_MAX, FrameLimiter};
+use super::frame_limiter::{CloseReasonSlot, FRAME_MAX, FrameLimiter};
 use super::hub::{Hub, Principal};
-use super::kill::KillSwitch;
+use super::kill_switch::KillSwitch;
 use super::origin::origin_allowed;
 use super::session::{CloseCause, Session, Transport};
 

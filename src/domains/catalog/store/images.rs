@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use super::{WriteScope, json, one_by_one, read, renew};
 use crate::contract::catalog::{CatalogError, Image, ImageFile, ImageSize};
+use crate::domains::catalog::image_processing::Rendition;
 use crate::domains::catalog::model::IMAGES_MAX;
-use crate::domains::catalog::pictures::Rendition;
 use crate::domains::catalog::schema::{image, image_file};
 use crate::store::query::*;
 use crate::store::{Conn, Tx};

@@ -3,11 +3,11 @@
 //! Every change of a product goes through [`save`], so that nothing that hangs on it can be forgotten: the search
 //! index, the tags, the counts, the sibling that stands for its group, the ledger of stock, the memory, the news.
 
-pub mod audit;
+mod facet_counts;
 pub mod images;
+pub mod invariants;
 pub mod search;
 pub mod stock;
-mod tally;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -27,7 +27,7 @@ use crate::messaging::CommonError;
 use crate::store::query::*;
 use crate::store::{Conn, Prepare, Tx};
 use crate::types::{Amount, Currency, FieldError, ProductId, Quantity, Timestamp};
-use tally::FacetDelta;
+use facet_counts::FacetDelta;
 
 /// How many products one part of an export has.
 const EXPORT_PART: usize = 500;

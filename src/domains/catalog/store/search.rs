@@ -14,8 +14,8 @@ use diesel::sqlite::Sqlite;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::facet_counts::{self, CATEGORIES_MAX, TAGS_MAX};
 use super::read;
-use super::tally::{self, CATEGORIES_MAX, TAGS_MAX};
 use crate::contract::catalog::{FacetValue, Facets, ProductQuery, Sort};
 use crate::domains::catalog::model;
 use crate::store::Conn;
@@ -246,7 +246,7 @@ fn from(conn: &mut Conn, query: &ProductQuery, select: &str, all: bool) -> Query
         return Ok(Some(statement));
     }
     let gathered_tag = match &query.tag {
-        Some(tag) if all || tally::tagged(conn, tag)? <= GATHERED_MAX => Some(tag),
+        Some(tag) if all || facet_counts::tagged(conn, tag)? <= GATHERED_MAX => Some(tag),
         _ => None,
     };
     if let Some(tag) = gathered_tag {
@@ -403,7 +403,7 @@ struct Item {
 /// How the list is made up, no filter left out. The whole list is known by heart; another is counted, up to a limit.
 pub fn counts(conn: &mut Conn, query: &ProductQuery) -> QueryResult<Facets> {
     if is_whole(query) {
-        return tally::whole(conn, query.all_variants);
+        return facet_counts::whole(conn, query.all_variants);
     }
     let select = "SELECT p.category AS category, p.tags AS tags, p.price AS price, p.stock > 0 AS in_stock";
     let Some(mut statement) = from(conn, query, select, true)? else { return Ok(Facets::default()) };

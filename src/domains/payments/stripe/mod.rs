@@ -12,11 +12,11 @@
 //! its intent, by the key in its metadata, because Stripe may have forgotten the key itself.
 
 mod amounts;
-mod http;
-mod shapes;
+mod client;
 mod signature;
 #[cfg(test)]
 mod tests;
+mod types;
 
 use std::time::Duration;
 
@@ -33,8 +33,8 @@ use crate::messaging::CommonError;
 use crate::settings::StripeSettings;
 use crate::store::Store;
 use crate::types::Timestamp;
-use http::{Api, ApiCall, ApiError, StripeError};
-use shapes::{Event, Intent, IntentStatus, Page, Refund, RefundStatus};
+use client::{Api, ApiCall, ApiError, StripeError};
+use types::{Event, Intent, IntentStatus, Page, Refund, RefundStatus};
 
 /// How long most requests may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(8);

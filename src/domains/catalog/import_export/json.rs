@@ -1,0 +1,424 @@
+//! Products as JSON: an object a line, or an array that is read element by element.
+//!
+//! An object that names its `currency` is in the API's own form. One that does not comes from somewhere else: `title`
+//! may stand for `name`, a price is decimal, and of the rest what has a place here is taken (`brand` and
+//! `warrantyInformation` become attributes). Fields that are not used are named once, at the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, BufRead};
+
+use serde_json::{Map, Value};
+
+use super::csv_reader::{self, LineReader};
+use super::{FileError, ImportEntry, ROW_MAX};
+use crate::contract::catalog::NewProduct;
+use crate::types::{Amount, Currency};
+
+/// How many unused fields are remembered by name.
+const UNUSED_MAX: usize = 40;
+/// Fields of the API's product that say nothing to an import.
+const SILENT: [&str; 10] =
+    ["id", "slug", "variants", "images", "rating", "review_count", "deleted", "created_at", "updated_at", "pictures"];
+
+/// Makes products of objects, and remembers which fields it had no use for.
+struct ObjectParser {
+    currency: Currency,
+    unused: BTreeSet<String>,
+    pictures: bool,
+}
+
+impl ObjectParser {
+    fn new(currency: Currency) -> Self {
+        Self { currency, unused: BTreeSet::new(), pictures: false }
+    }
+
+    fn entry(&mut self, line: u64, bytes: Option<&[u8]>) -> ImportEntry {
+        let product = bytes
+            .ok_or_else(csv_reader::too_long)
+            .and_then(|bytes| csv_reader::text(bytes).map_err(|reason| format!("the row {reason}")))
+            .and_then(|text| {
+                serde_json::from_str(text.trim()).map_err(|error| match error.classify() {
+                    serde_json::error::Category::Eof => "is not JSON: it ends too early".to_owned(),
+                    _ => format!("is not JSON: {}", short(&error)),
+                })
+            })
+            .and_then(|value| match value {
+                Value::Object(object) => self.product(object),
+                _ => Err("is not a JSON object".to_owned()),
+            });
+        ImportEntry::of(line, product)
+    }
+
+    fn product(&mut self, mut object: Map<String, Value>) -> Result<NewProduct, String> {
+        let own = object.get("currency").is_some_and(|value| !value.is_null());
+        let mut take = |field: &'static str| object.remove(field).filter(|value| !value.is_null());
+        let currency = match take("currency") {
+            None => self.currency,
+            Some(value) => {
+                let code = text("currency", value)?;
+                code.parse().map_err(|e| format!("`currency`: {code:?} is {e}"))?
+            }
+        };
+        let price = |field: &'static str, value: Value| {
+            if own { minor(field, &value, currency) } else { major(field, &value, currency) }
+        };
+        let (name, title) = (take("name"), take("title"));
+        let mut product = NewProduct {
+            name: text("name", name.or(title).ok_or("`name` is missing")?)?,
+            sku: text("sku", take("sku").ok_or("`sku` is missing")?)?.trim().to_owned(),
+            description: take("description").map(|v| text("description", v)).transpose()?.unwrap_or_default(),
+            price: price("price", take("price").ok_or("`price` is missing")?)?,
+            currency,
+            stock: take("stock").map(|v| whole("stock", &v)).transpose()?.unwrap_or(0),
+            compare_at_price: take("compare_at_price").map(|v| price("compare_at_price", v)).transpose()?,
+            category: take("category").map(|v| text("category", v)).transpose()?.filter(|c| !c.trim().is_empty()),
+            tags: take("tags").map(words).transpose()?.unwrap_or_default(),
+            attributes: take("attributes").map(|v| pairs("attributes", v)).transpose()?.unwrap_or_default(),
+            group: take("group").map(|v| text("group", v)).transpose()?.filter(|g| !g.trim().is_empty()),
+            options: take("options").map(|v| pairs("options", v)).transpose()?.unwrap_or_default(),
+        };
+        if product.sku.is_empty() {
+            return Err("`sku` is empty".to_owned());
+        }
+        if !own {
+            for (field, attribute) in [("brand", "Brand"), ("warrantyInformation", "Warranty")] {
+                if let Some(Value::String(value)) = take(field)
+                    && !value.trim().is_empty()
+                {
+                    product.attributes.entry(attribute.to_owned()).or_insert(value);
+                }
+            }
+        }
+        self.remember(&object, own);
+        Ok(product)
+    }
+
+    /// What is left of an object was not used.
+    fn remember(&mut self, rest: &Map<String, Value>, own: bool) {
+        self.pictures |= !own && ["images", "thumbnail", "image"].iter().any(|field| rest.contains_key(*field));
+        for field in rest.keys().filter(|field| !SILENT.contains(&field.as_str())) {
+            if self.unused.len() < UNUSED_MAX && !self.unused.contains(field) {
+                self.unused.insert(field.chars().take(60).collect());
+            }
+        }
+    }
+
+    /// What is to be said at the end of the file, one thing at a time.
+    fn last_words(&mut self) -> Option<ImportEntry> {
+        if std::mem::take(&mut self.pictures) {
+            let note = "pictures are not fetched from the addresses in the file; add them in the back office";
+            return Some(ImportEntry::Note(note.to_owned()));
+        }
+        let unused = std::mem::take(&mut self.unused);
+        if unused.is_empty() {
+            return None;
+        }
+        let names: Vec<String> = unused.iter().map(|name| format!("`{name}`")).collect();
+        Some(ImportEntry::Note(format!("fields that are not used: {}", names.join(", "))))
+    }
+}
+
+/// serde_json's sentence without its place, which counts from the object's own beginning.
+fn short(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.split(" at line ").next().unwrap_or_default().to_owned()
+}
+
+fn text(field: &str, value: Value) -> Result<String, String> {
+    match value {
+        Value::String(text) => Ok(text),
+        Value::Number(number) => Ok(number.to_string()),
+        _ => Err(format!("`{field}` is not a text")),
+    }
+}
+
+fn whole(field: &str, value: &Value) -> Result<i64, String> {
+    value.as_i64().ok_or_else(|| format!("`{field}`: {value} is not a whole number"))
+}
+
+fn minor(field: &str, value: &Value, currency: Currency) -> Result<Amount, String> {
+    value.as_i64().ok_or_else(|| {
+        format!(
+            "`{field}`: {value} is not a whole number; beside a `currency` a price is in its minor unit, so {} is 999",
+            currency.format(999)
+        )
+    })
+}
+
+fn major(field: &str, value: &Value, currency: Currency) -> Result<Amount, String> {
+    let text = match value {
+        Value::String(text) => text.clone(),
+        // serde_json writes the shortest number that reads back as this one, so 9.99 is `9.99` again.
+        other => other.to_string(),
+    };
+    currency
+        .parse_amount(&text)
+        .ok_or_else(|| format!("`{field}`: {value} is not a price in {currency}, such as {}", currency.decimal(999)))
+}
+
+fn words(value: Value) -> Result<Vec<String>, String> {
+    match value {
+        Value::Array(words) => words.into_iter().map(|word| text("tags", word)).collect(),
+        Value::String(words) => {
+            Ok(words.split(',').map(str::trim).filter(|word| !word.is_empty()).map(str::to_owned).collect())
+        }
+        _ => Err("`tags` is not a list of texts".to_owned()),
+    }
+}
+
+fn pairs(field: &str, value: Value) -> Result<BTreeMap<String, String>, String> {
+    let Value::Object(pairs) = value else { return Err(format!("`{field}` is not an object of texts")) };
+    pairs
+        .into_iter()
+        .filter(|(_, value)| !value.is_null())
+        .map(|(name, value)| match value {
+            Value::Bool(yes) => Ok((name, if yes { "yes" } else { "no" }.to_owned())),
+            value => text(field, value).map(|value| (name, value)),
+        })
+        .collect()
+}
+
+/// One object a line.
+pub struct Ndjson<R> {
+    lines: LineReader<R>,
+    objects: ObjectParser,
+}
+
+impl<R: BufRead> Ndjson<R> {
+    pub fn new(input: R, currency: Currency) -> Result<Self, FileError> {
+        Ok(Self { lines: LineReader::new(input)?, objects: ObjectParser::new(currency) })
+    }
+}
+
+impl<R: BufRead> Iterator for Ndjson<R> {
+    type Item = Result<ImportEntry, FileError>;
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            return match self.lines.next() {
+                Err(error) => Some(Err(error.into())),
+                Ok(None) => self.objects.last_words().map(Ok),
+                Ok(Some((_, Some(bytes)))) if bytes.trim_ascii().is_empty() => continue,
+                Ok(Some((line, bytes))) => Some(Ok(self.objects.entry(line, bytes.as_deref()))),
+            };
+        }
+    }
+}
+
+/// The elements of an array, found by their brackets, so that only one of them is in memory at a time.
+pub struct Array<R> {
+    bytes: Bytes<R>,
+    objects: ObjectParser,
+    /// The file's own end was reached, or reading on would make no sense.
+    ended: bool,
+    first: bool,
+}
+
+/// Bytes one at a time, with the line they are on.
+struct Bytes<R> {
+    input: R,
+    line: u64,
+    /// Bytes of one broken line, to be read again; the next one last.
+    back: Vec<u8>,
+}
+
+impl<R: BufRead> Bytes<R> {
+    fn peek(&mut self) -> io::Result<Option<u8>> {
+        if let Some(byte) = self.back.last() {
+            return Ok(Some(*byte));
+        }
+        loop {
+            match self.input.fill_buf() {
+                Ok(chunk) => return Ok(chunk.first().copied()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn next(&mut self) -> io::Result<Option<u8>> {
+        let byte = self.peek()?;
+        if let Some(byte) = byte {
+            if self.back.pop().is_none() {
+                self.input.consume(1);
+            }
+            self.line += u64::from(byte == b'\n');
+        }
+        Ok(byte)
+    }
+
+    /// The next byte that is no white space, not yet taken.
+    fn peek_sign(&mut self) -> io::Result<Option<u8>> {
+        while let Some(byte) = self.peek()? {
+            if !byte.is_ascii_whitespace() {
+                return Ok(Some(byte));
+            }
+            self.next()?;
+        }
+        Ok(None)
+    }
+
+    /// Takes one value. It ends where its brackets balance, or at a comma or closing bracket of its surroundings.
+    /// `None` for a value that is too long to keep.
+    ///
+    /// A string never holds a bare line end in JSON. So one that is open at the end of its line has a quote too many or
+    /// too few: the rest of that line is read again for its brackets alone, and with luck only this value is spoilt.
+    fn value(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let (mut value, mut depth, mut kept) = (Vec::new(), 0_usize, true);
+        let (mut string, mut escaped, mut broken) = (None, false, false);
+        while let Some(byte) = self.peek()? {
+            if depth == 0 && string.is_none() && matches!(byte, b',' | b']' | b'}') {
+                break;
+            }
+            self.next()?;
+            kept &= value.len() < ROW_MAX;
+            if kept {
+                value.push(byte);
+            }
+            if let Some(start) = string {
+                if byte == b'\n' {
+                    string = None;
+                    if kept {
+                        broken = true;
+                        self.line -= 1;
+                        self.back = value.drain(start..).rev().collect();
+                    }
+                } else if byte == b'"' && !escaped {
+                    string = None;
+                }
+                escaped = byte == b'\\' && !escaped;
+                continue;
+            }
+            match byte {
+                b'"' if !broken => (string, escaped) = (Some(value.len()), false),
+                b'\n' => broken = false,
+                b'{' | b'[' => depth += 1,
+                b'}' | b']' => {
+                    depth -= 1;
+                    if depth == 0 {
+                        break;
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(kept.then_some(value))
+    }
+}
+
+impl<R: BufRead> Array<R> {
+    /// Finds the array: the file itself, or the first list of objects within the object that the file is.
+    pub fn new(mut input: R, currency: Currency) -> Result<Self, FileError> {
+        let start = input.fill_buf()?;
+        if start.starts_with(&[0xFF, 0xFE]) || start.starts_with(&[0xFE, 0xFF]) {
+            return Err(FileError::Format { line: 1, reason: "the file is UTF-16; save it as UTF-8".to_owned() });
+        }
+        if start.starts_with(b"\xEF\xBB\xBF") {
+            input.consume(3);
+        }
+        let mut bytes = Bytes { input, line: 1, back: Vec::new() };
+        let found = match bytes.peek_sign()? {
+            Some(b'[') => {
+                bytes.next()?;
+                true
+            }
+            Some(b'{') => Self::within(&mut bytes)?,
+            _ => false,
+        };
+        if !found {
+            let reason = "there is no list of products: the file must be a JSON array of objects, or an object that \
+                          holds one (an object a line is NDJSON: name such a file .ndjson)";
+            return Err(FileError::Format { line: bytes.line, reason: reason.to_owned() });
+        }
+        Ok(Self { bytes, objects: ObjectParser::new(currency), ended: false, first: true })
+    }
+
+    fn within(bytes: &mut Bytes<R>) -> Result<bool, FileError> {
+        bytes.next()?;
+        loop {
+            // A name, a colon, a value, a comma.
+            if bytes.peek_sign()? != Some(b'"') {
+                return Ok(false);
+            }
+            let (mut escaped, mut open) = (false, true);
+            bytes.next()?;
+            while open {
+                let Some(byte) = bytes.next()? else { return Ok(false) };
+                open = byte != b'"' || escaped;
+                escaped = byte == b'\\' && !escaped;
+            }
+            if bytes.peek_sign()? != Some(b':') {
+                return Ok(false);
+            }
+            bytes.next()?;
+            if bytes.peek_sign()? == Some(b'[') {
+                bytes.next()?;
+                if matches!(bytes.peek_sign()?, Some(b'{' | b']')) {
+                    return Ok(true);
+                }
+                // A list of something else: its values up to its end.
+                while bytes.peek_sign()? != Some(b']') {
+                    bytes.value()?;
+                    match bytes.peek_sign()? {
+                        Some(b',') => _ = bytes.next()?,
+                        Some(b']') => {}
+                        _ => return Ok(false),
+                    }
+                }
+                bytes.next()?;
+            } else {
+                bytes.value()?;
+            }
+            if bytes.peek_sign()? != Some(b',') {
+                return Ok(false);
+            }
+            bytes.next()?;
+        }
+    }
+
+    fn element(&mut self) -> Result<Option<ImportEntry>, FileError> {
+        let fail = |line: u64, reason: &str| Err(FileError::Format { line, reason: reason.to_owned() });
+        let cut = "the file ends before its list does; what came before has been read";
+        if !std::mem::take(&mut self.first) {
+            match self.bytes.peek_sign()? {
+                Some(b',') => _ = self.bytes.next()?,
+                Some(b']') => {}
+                Some(_) => {
+                    return fail(self.bytes.line, "a comma is missing between two elements; the rest was not read");
+                }
+                None => return fail(self.bytes.line, cut),
+            }
+        }
+        match self.bytes.peek_sign()? {
+            None => return fail(self.bytes.line, cut),
+            Some(b']') => return Ok(None),
+            Some(b'}') => {
+                return fail(self.bytes.line, "a bracket is closed that was not opened; the rest was not read");
+            }
+            Some(_) => {}
+        }
+        let line = self.bytes.line;
+        let value = self.bytes.value()?;
+        Ok(Some(self.objects.entry(line, value.as_deref())))
+    }
+}
+
+impl<R: BufRead> Iterator for Array<R> {
+    type Item = Result<ImportEntry, FileError>;
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return self.objects.last_words().map(Ok);
+        }
+        match self.element() {
+            Ok(Some(entry)) => Some(Ok(entry)),
+            Ok(None) => {
+                self.ended = true;
+                self.next()
+            }
+            Err(error) => {
+                self.ended = true;
+                self.objects = ObjectParser::new(self.objects.currency);
+                Some(Err(error))
+            }
+        }
+    }
+}

@@ -1,0 +1,370 @@
+//! Files as they come.
+
+use std::io::Read;
+
+use super::*;
+use crate::contract::catalog::NewProduct;
+
+const HEADER: &str =
+    "name,sku,description,price,currency,stock,compare_at_price,category,tags,attributes,group,options\n";
+
+fn entries(format: Format, input: impl AsRef<[u8]>) -> Vec<ImportEntry> {
+    read(format, input.as_ref(), Currency::EUR).unwrap().map(Result::unwrap).collect()
+}
+
+fn products(format: Format, input: impl AsRef<[u8]>) -> Vec<NewProduct> {
+    entries(format, input)
+        .into_iter()
+        .filter_map(|entry| match entry {
+            ImportEntry::Product { product, .. } => Some(*product),
+            ImportEntry::Refused { line, reason } => panic!("line {line}: {reason}"),
+            ImportEntry::Note(_) => None,
+        })
+        .collect()
+}
+
+/// The lines of what went in, and line and reason of what did not.
+fn outcome(format: Format, input: impl AsRef<[u8]>) -> (Vec<u64>, Vec<(u64, String)>) {
+    let (mut good, mut bad) = (Vec::new(), Vec::new());
+    for entry in entries(format, input) {
+        match entry {
+            ImportEntry::Product { line, .. } => good.push(line),
+            ImportEntry::Refused { line, reason } => bad.push((line, reason)),
+            ImportEntry::Note(_) => {}
+        }
+    }
+    (good, bad)
+}
+
+fn fatal(format: Format, input: impl AsRef<[u8]>) -> String {
+    match read(format, input.as_ref(), Currency::EUR) {
+        Err(error) => error.to_string(),
+        Ok(mut rows) => rows.find_map(Result::err).unwrap().to_string(),
+    }
+}
+
+#[test]
+fn a_row_says_what_its_columns_say() {
+    let csv = format!(
+        "{HEADER}Teapot,KIT-1,\"Round, \"\"blue\"\"\nand quiet\",48.5,EUR,14,60,Kitchen,\"tea, gift\",\"Material=Stoneware; \
+         Care=WriteScope wash\",pots,Colour=Blue\n"
+    );
+    let product = products(Format::Csv, csv).remove(0);
+    assert_eq!(product.description, "Round, \"blue\"\nand quiet");
+    assert_eq!((product.price, product.compare_at_price, product.stock), (4_850, Some(6_000), 14));
+    assert_eq!(product.tags, ["tea", "gift"]);
+    assert_eq!(product.attributes.get("Care").map(String::as_str), Some("WriteScope wash"));
+    assert_eq!(product.options.get("Colour").map(String::as_str), Some("Blue"));
+}
+
+#[test]
+fn columns_come_in_any_order_and_most_may_be_missing() {
+    let product = products(Format::Csv, "\u{feff}Price;SKU;Name\r\n1200;x;Mat\r\n\r\n").remove(0);
+    assert_eq!((product.name.as_str(), product.sku.as_str(), product.price), ("Mat", "x", 120_000));
+    assert_eq!((product.currency, product.stock, product.tags.len()), (Currency::EUR, 0, 0));
+}
+
+#[test]
+fn a_bad_row_is_refused_with_its_line_and_column_and_the_rest_goes_in() {
+    let cases: [(&[u8], &str); 13] = [
+        (b"A,,9", "`sku` is empty"),
+        (b",a,9", "`name` is empty"),
+        (b"A,a,", "`price` is empty"),
+        (b"A,a,nine", "`price`: \"nine\" is not a price in EUR, such as 9.99"),
+        (b"A,a,\"9,99\"", "no thousands marks"),
+        (b"A,a,9.999", "`price`"),
+        (b"A,a,-1", "`price`"),
+        (b"A,a", "has 2 columns where the header has 3"),
+        (b"A,a,9,9", "has 4 columns where the header has 3"),
+        (b"\xff\xfe,a,9", "column 1 is not UTF-8"),
+        (b"5\" tube,a,9", "column 1 has a quote inside"),
+        (b"\"A\" b,a,9", "column 1 has text behind its closing quote"),
+        (b"\"A,a,9", "never closed"),
+    ];
+    for (row, reason) in cases {
+        let input = [b"name,sku,price\nB,b,1\n", row, b"\nC,c,2\nD,d,3\n"].concat();
+        let (good, bad) = outcome(Format::Csv, input);
+        assert_eq!(good, [2, 4, 5], "{reason}");
+        assert!(bad.len() == 1 && bad[0].0 == 3 && bad[0].1.contains(reason), "{bad:?} {reason}");
+    }
+}
+
+#[test]
+fn an_open_quote_does_not_swallow_good_rows() {
+    // The quote of line 2 ends at the one that begins line 4: what lies between still goes in.
+    let (good, bad) = outcome(Format::Csv, "name,sku,price\n\"A,a,9\nB,b,1\n\"C\",c,2\nD,d,3\n");
+    assert_eq!((good, bad[0].0, bad.len()), (vec![3, 4, 5], 2, 1));
+}
+
+#[test]
+fn lines_are_counted_through_quoted_line_ends() {
+    let (good, bad) = outcome(Format::Csv, "name,sku,price\n\"A\nA\nA\",a,9\nB,b,x\nC,c,1\n");
+    assert_eq!((good, bad[0].0), (vec![2, 6], 5));
+}
+
+#[test]
+fn a_row_without_end_is_refused_without_being_kept() {
+    let long = "x".repeat(3 * ROW_MAX);
+    let (good, bad) = outcome(Format::Csv, format!("name,sku,price\n{long},a,9\nB,b,1\n"));
+    assert_eq!((good, bad.len()), (vec![3], 1));
+    assert!(bad[0].1.contains("longer than"), "{bad:?}");
+    let (good, bad) =
+        outcome(Format::Ndjson, format!("{{\"name\":\"{long}\"}}\n{{\"name\":\"B\",\"sku\":\"b\",\"price\":1}}\n"));
+    assert_eq!((good, bad.len()), (vec![2], 1));
+    let (good, bad) =
+        outcome(Format::Json, format!("[{{\"name\":\"{long}\"}},\n{{\"name\":\"B\",\"sku\":\"b\",\"price\":1}}]"));
+    assert_eq!((good, bad.len()), (vec![2], 1));
+}
+
+#[test]
+fn what_makes_a_whole_file_useless_is_said() {
+    let cases: [(Format, &[u8], &str); 9] = [
+        (Format::Csv, b"", "the file is empty"),
+        (Format::Csv, b"name,price\nA,1\n", "no column `sku`"),
+        (Format::Csv, b"name,sku,price,Name\n", "column `name` is there twice"),
+        (Format::Csv, b"\xff\xfen\0a\0", "UTF-16"),
+        (Format::Csv, b"\"name,sku,price\n", "a quote in the header has no end"),
+        (Format::Csv, b"Handle,Title,Body (HTML)\n", "no column `Variant Price`"),
+        (Format::Json, b"{\"name\":\"A\",\"tags\":[\"b\"]}", "no list of products"),
+        (Format::Json, b"hello", "no list of products"),
+        (Format::Json, b"[{\"name\":\"A\",\"sku\":\"a\",\"price\":1},\n", "line 2: the file ends before its list does"),
+    ];
+    for (format, input, reason) in cases {
+        let error = fatal(format, input);
+        assert!(error.contains(reason), "{error}");
+    }
+}
+
+#[test]
+fn json_is_read_in_the_api_s_form_and_in_those_of_others() {
+    let own = r#"{"name":"A","sku":"a","price":999,"currency":"JPY","tags":["x"],"options":{"Size":"L"},"group":null}"#;
+    let foreign =
+        r#"{"title":"B","sku":7,"price":9.99,"stock":3,"brand":"Acme","thumbnail":"https://x/y.png","weight":2}"#;
+    let ndjson = format!("{own}\n\n{foreign}\n");
+    let array = format!("[{own},\n{foreign}]");
+    let object = format!(
+        "{{\"total\":2,\"words\":[\"a]\",{{\"b\":[]}}],\"note\":\"[{{\",\"products\":[{own},{foreign}],\"skip\":0}}"
+    );
+    for (format, input) in [(Format::Ndjson, ndjson), (Format::Json, array), (Format::Json, object)] {
+        let entries = entries(format, &input);
+        let notes: Vec<&str> = entries
+            .iter()
+            .filter_map(|e| if let ImportEntry::Note(note) = e { Some(note.as_str()) } else { None })
+            .collect();
+        assert!(notes[0].contains("pictures") && notes[1].contains("`weight`"), "{notes:?}");
+        let products = products(format, &input);
+        assert_eq!((products[0].price, products[0].currency.as_str()), (999, "JPY"));
+        assert_eq!((products[1].name.as_str(), products[1].sku.as_str(), products[1].price), ("B", "7", 999));
+        assert_eq!(products[1].attributes.get("Brand").map(String::as_str), Some("Acme"));
+    }
+}
+
+#[test]
+fn a_bad_element_is_refused_with_its_line_and_the_rest_goes_in() {
+    let good = |sku: &str| format!("{{\"name\":\"A\",\"sku\":\"{sku}\",\"price\":1}}");
+    let cases = [
+        (r#"{"name":"A","price":1}"#, "`sku` is missing"),
+        (r#"{"name":"A","sku":"a"}"#, "`price` is missing"),
+        (r#"{"name":"A","sku":"a","price":"x"}"#, "`price`: \"x\" is not a price"),
+        (r#"{"name":"A","sku":"a","price":9.99,"currency":"EUR"}"#, "minor unit"),
+        (r#"{"name":"A","sku":"a","price":1,"currency":"euro"}"#, "`currency`"),
+        (r#"{"name":"A","sku":"a","price":1,"stock":1.5}"#, "`stock`: 1.5 is not a whole number"),
+        (r#"{"name":"A","sku":"a","price":1,"tags":{}}"#, "`tags`"),
+        (r#"{"name":"A,"sku":"a","price":1}"#, "is not JSON"),
+        (r#"{"name":"A","sku":"a","price":1,}"#, "is not JSON"),
+        ("17", "is not a JSON object"),
+        ("[1,[2]]", "is not a JSON object"),
+        ("nul", "is not JSON"),
+    ];
+    for (bad_row, reason) in cases {
+        let array = format!("[\n{},\n{bad_row},\n{}\n]", good("1"), good("2"));
+        let ndjson = format!("\n{}\n{bad_row}\n{}\n", good("1"), good("2"));
+        for (format, input) in [(Format::Json, array), (Format::Ndjson, ndjson)] {
+            let (good, bad) = outcome(format, &input);
+            assert_eq!(good, [2, 4], "{format:?} {bad_row} {bad:?}");
+            assert!(bad.len() == 1 && bad[0].0 == 3 && bad[0].1.contains(reason), "{bad:?} {reason}");
+        }
+    }
+    let bytes = [b"[{\"name\":\"\xff\"},\n".as_slice(), good("1").as_bytes(), b"]"].concat();
+    let (good, bad) = outcome(Format::Json, bytes);
+    assert!(good == [2] && bad[0].1.contains("UTF-8"), "{bad:?}");
+}
+
+#[test]
+fn a_shopify_export_is_known_by_its_header() {
+    let csv = "Handle,Title,Body (HTML),Vendor,Type,Tags,Published,Option1 Name,Option1 Value,Option2 Name,Option2 \
+               Value,Variant SKU,Variant Inventory Qty,Variant Price,Variant Compare At Price,Image Src\n\
+               pot,Clay Pot,\"<p>Blown &amp; fired</p><ul><li>one</li></ul>\",Acme,Outdoor,\"Pot, Plants\",true,Size,Regular,,,,1,9.99,,https://x/1.jpg\n\
+               pot,,,,,,,,Large,,,,-3,15.99,12,https://x/2.jpg\n\
+               pot,,,,,,,,,,,,,,,https://x/3.jpg\n\
+               sofa,Sofa,,,,,true,Title,Default Title,,,'SO FA,4,500,750,\n\
+               ,,,,,,,,,,,,,,,\n\
+               lamp,Lamp,,,,,true,Title,Default Title,,,,2,x,,\n\
+               tent,Tent,,,,,false,Title,Default Title,,,,2,5,,\n";
+    let mut notes = Vec::new();
+    let (mut products, mut bad) = (Vec::new(), Vec::new());
+    for entry in entries(Format::Csv, csv) {
+        match entry {
+            ImportEntry::Product { line, product } => products.push((line, product)),
+            ImportEntry::Refused { line, reason } => bad.push((line, reason)),
+            ImportEntry::Note(note) => notes.push(note),
+        }
+    }
+    let (line, regular) = &products[0];
+    assert_eq!((*line, regular.sku.as_str(), regular.group.as_deref()), (2, "pot-regular", Some("pot")));
+    assert_eq!(regular.description, "Blown & fired\n\n- one");
+    assert_eq!((regular.category.as_deref(), regular.tags.len()), (Some("Outdoor"), 2));
+    assert_eq!(regular.attributes.get("Vendor").map(String::as_str), Some("Acme"));
+    let (line, large) = &products[1];
+    assert_eq!((*line, large.name.as_str(), large.price, large.compare_at_price), (3, "Clay Pot", 1_599, None));
+    assert_eq!((large.options.get("Size").map(String::as_str), large.stock), (Some("Large"), 0));
+    let (_, sofa) = &products[2];
+    assert_eq!((sofa.sku.as_str(), sofa.group.as_deref(), sofa.options.len()), ("SO-FA", None, 0));
+    assert_eq!(products.len(), 3);
+    assert_eq!(bad.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [6, 7]);
+    assert!(bad[1].1.contains("`Variant Price`: \"x\""), "{bad:?}");
+    assert!(notes.len() == 2 && notes[0].contains("Image Src") && notes[1].contains("left out"), "{notes:?}");
+}
+
+#[test]
+fn html_becomes_text() {
+    let cases = [
+        ("<p>One</p>\n<p>Two<br>three</p>", "One\n\nTwo\nthree"),
+        ("a < b &amp;&amp; c > d", "a < b && c > d"),
+        ("x<script>alert('</p>')</script>y<style>p{}</style>z", "xyz"),
+        ("<a href=\"x>y\" title='<'>link</a>", "link"),
+        ("<!-- <p>no</p> -->yes<!doctype html>", "yes"),
+        ("&lt;b&gt; &#233; &#x1F3FA; &nope; &", "<b> é \u{1F3FA} &nope; &"),
+        ("<ul><li>one</li><li>two</li></ul>", "- one\n- two"),
+        ("  many   spaces\t<b>bold</b> ", "many spaces bold"),
+        ("&#0;&#7;ok", "ok"),
+        ("<p unclosed", ""),
+        ("<script>never closed", ""),
+    ];
+    for (html, text) in cases {
+        assert_eq!(html::to_text(html), text, "{html}");
+    }
+}
+
+/// Products with everything that could break a file.
+fn awkward() -> Vec<NewProduct> {
+    let plain = NewProduct {
+        name: "Teapot".to_owned(),
+        sku: "a".to_owned(),
+        description: String::new(),
+        price: 0,
+        currency: Currency::EUR,
+        stock: 0,
+        compare_at_price: None,
+        category: None,
+        tags: vec![],
+        attributes: [].into(),
+        group: None,
+        options: [].into(),
+    };
+    let pairs = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    vec![
+        NewProduct {
+            description: "Quotes \"\" and, commas;\nlines\r\nand \u{1F3FA} Ünïcode".to_owned(),
+            price: 4_805,
+            stock: 14,
+            compare_at_price: Some(6_000),
+            category: Some("Kitchen".to_owned()),
+            tags: vec!["tea".to_owned(), "stone ware".to_owned()],
+            attributes: pairs(&[("Material", "Stoneware"), ("Ratio", "a=b")]),
+            group: Some("pots".to_owned()),
+            options: pairs(&[("Colour", "Blue")]),
+            ..plain.clone()
+        },
+        NewProduct {
+            name: "=1+1".to_owned(),
+            sku: "@b".to_owned(),
+            description: "'=HYPERLINK(\"http://x\")".to_owned(),
+            category: Some("-x".to_owned()),
+            tags: vec!["a, b".to_owned(), "+c".to_owned()],
+            attributes: pairs(&[("A;B", "c;d"), ("{", "}"), ("Empty", "")]),
+            group: Some("'tis".to_owned()),
+            options: pairs(&[("=A", "+1")]),
+            ..plain.clone()
+        },
+        NewProduct { sku: "jpy".to_owned(), currency: "JPY".parse().unwrap(), price: 1_200, ..plain.clone() },
+        NewProduct { sku: "kwd".to_owned(), currency: "KWD".parse().unwrap(), price: 7, ..plain },
+    ]
+}
+
+#[test]
+fn what_is_written_is_read_back_the_same_in_every_format() {
+    for format in [Format::Csv, Format::Ndjson, Format::Json] {
+        for rows in [awkward(), Vec::new()] {
+            let mut writer = Writer::new(format, Vec::new()).unwrap();
+            for product in &rows {
+                writer.write(product).unwrap();
+            }
+            let file = writer.finish().unwrap();
+            assert_eq!(products(format, &file), rows, "{format:?}");
+        }
+    }
+}
+
+#[test]
+fn no_exported_cell_is_a_formula() {
+    let mut writer = Writer::new(Format::Csv, Vec::new()).unwrap();
+    awkward().iter().for_each(|product| writer.write(product).unwrap());
+    // Read by somebody else's reader, as a spreadsheet would.
+    let file = writer.finish().unwrap();
+    let mut reader = ::csv::Reader::from_reader(file.as_slice());
+    let mut cells = 0;
+    for record in reader.records() {
+        for cell in &record.unwrap() {
+            assert!(!cell.starts_with(['=', '+', '-', '@', '\t', '\r']), "{cell}");
+            cells += 1;
+        }
+    }
+    assert_eq!(cells, 4 * csv::COLUMNS.len());
+}
+
+#[test]
+fn files_made_of_noise_are_refused_and_never_panic() {
+    // A small generator of its own, so that a failure can be repeated.
+    let mut state = 0x2545_F491_4F6C_DD1D_u64;
+    let signs = b"\"',;{}[]:\\\n\r\t<>&#aZ09.-= \xff\xc3\xa9";
+    for _ in 0..3_000 {
+        let mut noise = Vec::new();
+        for _ in 0..120 {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            noise.push(signs[usize::try_from(state % signs.len() as u64).unwrap()]);
+        }
+        let starts: [(Format, &[u8]); 5] = [
+            (Format::Csv, b"name,sku,price\n"),
+            (Format::Csv, b"Handle,Title,Variant Price\n"),
+            (Format::Ndjson, b""),
+            (Format::Json, b"["),
+            (Format::Json, b"{\"a\":"),
+        ];
+        for (format, start) in starts {
+            let input = start.chain(noise.as_slice());
+            if let Ok(rows) = read(format, std::io::BufReader::with_capacity(7, input), Currency::EUR) {
+                assert!(rows.count() < 1_000);
+            }
+        }
+        let _ = html::to_text(&String::from_utf8_lossy(&noise));
+    }
+}
+
+#[test]
+fn the_files_of_others_are_understood() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data");
+    let read_file = |name: &str| std::fs::read(folder.join(name)).map_err(|_| eprintln!("SKIPPED: {name} is not here"));
+    if let Ok(file) = read_file("dummyjson-products.json") {
+        let products = products(Format::Json, file);
+        assert_eq!(products.len(), 194);
+        assert_eq!((products[0].name.as_str(), products[0].price), ("Essence Mascara Lash Princess", 999));
+    }
+    if let Ok(file) = read_file("shopify-home-and-garden.csv") {
+        let products = products(Format::Csv, file);
+        assert_eq!((products.len(), products[1].sku.as_str()), (21, "clay-plant-pot-large"));
+        assert_eq!(products[0].description, "Classic blown clay pot for plants");
+    }
+}

@@ -1,0 +1,179 @@
+//! The whole shop in a real browser: Debian's chromium, driven over WebDriver. Skipped, visibly, where there is none.
+
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use fantoccini::{Client, ClientBuilder, Locator};
+use serde_json::json;
+
+use super::purchase::product;
+use super::topology::Ground;
+
+/// A driver of browsers on a free port. Dropped, it and its browsers end.
+struct Driver {
+    process: Child,
+    port: u16,
+}
+
+impl Driver {
+    fn start() -> Option<Self> {
+        let found = |program: &str| Command::new(program).arg("--version").stdout(Stdio::null()).status().is_ok();
+        if !found("chromedriver") || !found("chromium") {
+            println!("skipped: chromium and chromedriver are not installed; scripts/test installs them on Debian");
+            return None;
+        }
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let process = Command::new("chromedriver")
+            .arg(format!("--port={port}"))
+            // A group of its own, so that browsers end with it even when a test fails before it closes them.
+            .process_group(0)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Some(Self { process, port })
+    }
+
+    /// A browser of its own, with a window of this width.
+    async fn browser(&self, width: u32) -> Browser {
+        let options = json!({"goog:chromeOptions": {"args": ["--headless=new", "--no-sandbox", "--disable-gpu",
+        "--disable-dev-shm-usage", format!("--window-size={width},1000")]},
+        });
+        let serde_json::Value::Object(capabilities) = options else { unreachable!("an object above") };
+        let url = format!("http://127.0.0.1:{}", self.port);
+        for _ in 0..100 {
+            let mut builder = ClientBuilder::new(hyper_util::client::legacy::connect::HttpConnector::new());
+            if let Ok(client) = builder.capabilities(capabilities.clone()).connect(&url).await {
+                return Browser(client);
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("the browser did not start")
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        let group = format!("-{}", self.process.id());
+        let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
+        let _ = self.process.wait();
+    }
+}
+
+/// A browser, used by what its pages call their parts in `data-test`.
+struct Browser(Client);
+
+impl Browser {
+    async fn open(&self, url: &str) {
+        self.0.goto(url).await.unwrap();
+    }
+
+    /// Waits for a part and gives it.
+    async fn part(&self, selector: &str) -> fantoccini::elements::Element {
+        let wait = self.0.wait().at_most(Duration::from_secs(10)).for_element(Locator::Css(selector));
+        match wait.await {
+            Ok(element) => element,
+            Err(error) => panic!("{selector} is not on the page: {error}\n{}", self.text().await),
+        }
+    }
+
+    async fn click(&self, selector: &str) {
+        self.part(selector).await.click().await.unwrap();
+    }
+
+    async fn fill(&self, selector: &str, text: &str) {
+        let field = self.part(selector).await;
+        field.clear().await.unwrap();
+        field.send_keys(text).await.unwrap();
+    }
+
+    /// Chooses a test card by its token, whether the page offers them as a list or as buttons.
+    async fn choose_card(&self, token: &str) {
+        let choice = format!("[data-test=card-select] [value={token}], [data-test=card-select][value={token}]");
+        self.part(&choice).await.click().await.unwrap();
+    }
+
+    async fn text(&self) -> String {
+        match self.0.find(Locator::Css("body")).await {
+            Ok(body) => body.text().await.unwrap_or_default(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    /// Waits until the part's text is as wished.
+    async fn shows(&self, selector: &str, wished: &str) {
+        for _ in 0..200 {
+            if let Ok(part) = self.0.find(Locator::Css(selector)).await
+                && part.text().await.is_ok_and(|text| text.contains(wished))
+            {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("{selector} does not show {wished:?}:\n{}", self.text().await)
+    }
+}
+
+#[actix::test]
+async fn a_stranger_buys_in_the_browser_and_the_back_office_sees_it_move() {
+    let Some(driver) = Driver::start() else { return };
+    let ground = Ground::new().await;
+    let shop = ground.open();
+    let admin = ground.admin(&shop).await;
+    let teapot = product(&admin, "TEA-1", 5).await;
+
+    // The back office, in a browser of its own.
+    let office = driver.browser(1280).await;
+    office.open(&format!("{}/admin", shop.url)).await;
+    office.fill("[data-test=signin-email]", "boss@example.com").await;
+    office.fill("[data-test=signin-password]", "correct horse battery").await;
+    office.click("[data-test=signin-submit]").await;
+    office.shows("[data-test=stat-orders]", "0").await;
+
+    // The stranger, on a phone.
+    let phone = driver.browser(390).await;
+    phone.open(&shop.url).await;
+    phone.fill("[data-test=search]", "teap").await;
+    phone.shows("[data-test=product-card]", "Teapot TEA-1").await;
+    phone.open(&format!("{}/p/{teapot}", shop.url)).await;
+    phone.shows("[data-test=stock]", "5").await;
+    phone.click("[data-test=add-to-cart]").await;
+    phone.shows("[data-test=cart-count]", "1").await;
+
+    // Stock is live: somebody else's change shows without a reload.
+    phone.part("[data-test=connection][data-state=live]").await;
+    let changed = admin.try_ask("PATCH", &format!("/product/{teapot}"), Some(json!({"stock": 3})), None).await.unwrap();
+    changed.expect_status(200);
+    phone.shows("[data-test=stock]", "3").await;
+
+    // Checkout makes the guest an account; a declined card is said, a good one pays.
+    phone.open(&format!("{}/checkout", shop.url)).await;
+    phone.fill("[data-test=checkout-email]", "ada@example.com").await;
+    phone.click("[data-test=checkout-make-account]").await;
+    phone.fill("[data-test=checkout-name]", "Ada").await;
+    phone.fill("[data-test=checkout-password]", "a fine password").await;
+    phone.click("[data-test=checkout-button]").await;
+    phone.part("[data-test=order-status][data-status=open]").await;
+    phone.choose_card("tok_declined").await;
+    phone.click("[data-test=pay-button]").await;
+    phone.shows("[data-test=problem]", "declined").await;
+    phone.choose_card("tok_ok").await;
+    phone.click("[data-test=pay-button]").await;
+    phone.part("[data-test=order-status][data-status=paid]").await;
+
+    // The notification arrives live; the office sees order, figures and mail move.
+    phone.part("[data-test=toast]").await;
+    phone.click("[data-test=bell]").await;
+    phone.part("[data-test=notification][data-kind=invoice_paid]").await;
+    office.shows("[data-test=stat-orders]", "1").await;
+    office.open(&format!("{}/admin/orders", shop.url)).await;
+    office.shows("[data-test=admin-order-status]", "aid").await;
+    office.open(&format!("{}/admin/emails", shop.url)).await;
+    office.shows("main", "ada@example.com").await;
+    for browser in [phone, office] {
+        browser.0.close().await.unwrap();
+    }
+    ground.books_agree();
+}

@@ -1,0 +1,459 @@
+//! The shop in several processes: the same walk, the same promises, also while a process dies and while links are cut.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::purchase::{product, whole};
+use super::support::{Shop, Visitor, books_agree};
+
+pub const TOKEN: &str = "a-token-that-tests-share";
+pub const ALL: [&str; 8] = ["users", "catalog", "cart", "payments", "mailer", "stats", "comments", "notifications"];
+
+/// How long a step may take while parts of the shop come and go. What a process that was killed has left behind is taken
+/// up by another one of the same domain after a minute.
+const PATIENCE: Duration = Duration::from_secs(150);
+
+/// A process that runs domains behind gRPC. Dropped, it is killed.
+pub struct Part {
+    process: Child,
+    pub address: String,
+}
+
+/// A port that nobody listens at, and that the system gives to nobody who asks for any: so that a process that was killed
+/// finds it free when it is started again.
+pub fn free() -> String {
+    static NEXT: LazyLock<AtomicU16> =
+        LazyLock::new(|| AtomicU16::new(u16::try_from(20_000 + std::process::id() % 10_000).unwrap()));
+    loop {
+        let address = format!("127.0.0.1:{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        if TcpListener::bind(&address).is_ok() {
+            return address;
+        }
+    }
+}
+
+impl Part {
+    pub fn start(data: &Path, domains: &str, address: &str, variables: &[(String, String)]) -> Self {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_mercat"))
+            .args(["serve", "--domains", domains, "--grpc", address, "--data"])
+            .arg(data)
+            .env("MERCAT_PEERS__TOKEN", TOKEN)
+            .envs(variables.iter().cloned())
+            .current_dir(data.parent().unwrap())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
+        let mut log = Vec::new();
+        let address = loop {
+            let Some(Ok(line)) = lines.next() else { panic!("{domains} did not start: {log:#?}") };
+            if let Some((_, rest)) = line.split_once("listening on http://") {
+                break rest.split_whitespace().next().unwrap().to_owned();
+            }
+            log.push(line);
+        };
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+        Self { process, address }
+    }
+
+    pub fn kill(mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    pub fn terminate(mut self) -> Option<i32> {
+        let pid = self.process.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.process.wait().unwrap().code()
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+pub fn place(domain: &str, address: &str) -> (String, String) {
+    (format!("MERCAT_{}__PLACE", domain.to_uppercase()), format!("http://{address}"))
+}
+
+pub fn shop_with(data: &Path, arguments: &[&str], mut variables: Vec<(String, String)>) -> Shop {
+    variables.push(("MERCAT_PEERS__TOKEN".to_owned(), TOKEN.to_owned()));
+    let variables: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (&**name, &**value)).collect();
+    Shop::start(data, &[&["--no-demo"], arguments].concat(), &variables)
+}
+
+#[actix::test]
+async fn with_payments_elsewhere_the_whole_walk_is_the_same_and_one_address_in_one_place_is_enough() {
+    let dir = TempDir::new().unwrap();
+    let data = dir.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let payments = Part::start(&data, "payments", "127.0.0.1:0", &[]);
+    let shop = shop_with(&data, &[], vec![place("payments", &payments.address)]);
+    let admin = shop.admin(&data).await;
+    whole(&shop, &admin).await;
+    books_agree(&data);
+    let health = admin.ask_bare("/health").await;
+    let (here, there) = (&health["domains"]["catalog"], &health["domains"]["payments"]);
+    assert_eq!((&here["place"], &here["status"]), (&json!("local"), &json!("up")));
+    assert_eq!((&there["place"], &there["status"]), (&json!(format!("http://{}", payments.address)), &json!("up")));
+    assert!(there["since"].is_string() && there["addresses"][0]["address"] == payments.address.as_str(), "{there}");
+    assert_eq!(shop.terminate(), Some(0));
+    assert_eq!(payments.terminate(), Some(0));
+    books_agree(&data);
+}
+
+/// Places an order, each step under a key of its own and again until it is answered; gives the invoice.
+pub async fn order(buyer: &Visitor, user: &str, product: &str, name: &str) -> Value {
+    let cart = format!("/user/{user}/cart/");
+    let line = json!({"product_id": product, "quantity": 1});
+    insist(buyer, &cart, line, &format!("{name}-add"), 201).await;
+    let email = json!({"email": format!("{user}@example.com")});
+    let invoice = insist(buyer, &format!("{cart}checkout"), email, &format!("{name}-order"), 201).await;
+    let pay = format!("/invoices/{}/pay", invoice["id"].as_str().unwrap());
+    insist(buyer, &pay, json!({"token": "tok_ok"}), &format!("{name}-pay"), 200).await
+}
+
+async fn insist(buyer: &Visitor, path: &str, body: Value, key: &str, wished: u16) -> Value {
+    let (mut last, begun) = (Value::Null, Instant::now());
+    while begun.elapsed() < PATIENCE {
+        let answer = buyer.try_ask("POST", path, Some(body.clone()), Some(key)).await.unwrap();
+        match answer.status {
+            status if status == wished => return answer.body,
+            // Not now; or the first try still runs, or news of the order before is still on its way.
+            503 | 504 => {}
+            409 if answer.body["code"] == "request_in_progress" || answer.body["code"] == "checkout_in_progress" => {}
+            _ => panic!("{path} {key}: {} {}", answer.status, answer.body),
+        }
+        last = answer.body;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{path} {key} never succeeded: {last}")
+}
+
+pub async fn guest(shop: &Shop) -> (Visitor, String) {
+    let visitor = shop.visitor();
+    let guest = visitor.post("/guest", json!({})).await.expect_status(201);
+    let user = guest["user"]["id"].as_str().unwrap().to_owned();
+    (shop.visitor_with(guest["token"].as_str().unwrap()), user)
+}
+
+#[actix::test]
+async fn p15_payments_are_killed_and_come_back_while_orders_run_and_nothing_is_lost_or_double() {
+    let dir = TempDir::new().unwrap();
+    let data = dir.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let address = free();
+    let mut payments = Some(Part::start(&data, "payments", &address, &[]));
+    let shop = shop_with(&data, &[], vec![place("payments", &address)]);
+    let admin = shop.admin(&data).await;
+    let teapot = product(&admin, "TEA-1", 10_000).await;
+    let done = Arc::new(AtomicUsize::new(0));
+    let mut buyers = Vec::new();
+    for _ in 0..6 {
+        let ((buyer, user), teapot, done) = (guest(&shop).await, teapot.clone(), Arc::clone(&done));
+        buyers.push(actix::spawn(async move {
+            for n in 0..6 {
+                let paid = order(&buyer, &user, &teapot, &format!("o{n}")).await;
+                assert_eq!(paid["status"], "paid");
+                done.fetch_add(1, Ordering::SeqCst);
+            }
+        }));
+    }
+    for round in 0..3 {
+        tokio::time::sleep(Duration::from_millis(150 + 70 * round)).await;
+        payments.take().unwrap().kill();
+        // Its own paths say so at once, the others go on.
+        let answer = admin.get("/invoices/").await;
+        assert_eq!((answer.status, answer.body["code"].as_str()), (503, Some("unavailable")), "{}", answer.body);
+        admin.get("/products/").await.expect_status(200);
+        payments = Some(Part::start(&data, "payments", &address, &[]));
+    }
+    for buyer in buyers {
+        buyer.await.unwrap();
+    }
+    assert_eq!(done.load(Ordering::SeqCst), 36);
+    admin.until("/invoices/?status=paid&limit=100", |page| page["items"].as_array().unwrap().len() == 36).await;
+    admin.until(&format!("/product/{teapot}"), |product| product["stock"] == 10_000 - 36).await;
+    books_agree(&data);
+}
+
+/// Carries connections to `to` until it is told to cut them.
+struct Cable {
+    address: String,
+    cut: Arc<AtomicUsize>,
+    down: Arc<AtomicBool>,
+}
+
+impl Cable {
+    fn to(to: String) -> Self {
+        use std::net::{Shutdown, TcpStream};
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (cut, down) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let (cuts, off) = (Arc::clone(&cut), Arc::clone(&down));
+        std::thread::spawn(move || {
+            for inward in listener.incoming().map_while(Result::ok) {
+                let Ok(outward) = TcpStream::connect(&to) else { continue };
+                if off.load(Ordering::SeqCst) {
+                    continue;
+                }
+                let (cuts, born) = (Arc::clone(&cuts), cuts.load(Ordering::SeqCst));
+                for (mut from, mut to) in [
+                    (inward.try_clone().unwrap(), outward.try_clone().unwrap()),
+                    (outward.try_clone().unwrap(), inward.try_clone().unwrap()),
+                ] {
+                    std::thread::spawn(move || {
+                        let _ = std::io::copy(&mut from, &mut to);
+                        let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+                    });
+                }
+                std::thread::spawn(move || {
+                    while cuts.load(Ordering::SeqCst) == born {
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                    let _ = (inward.shutdown(Shutdown::Both), outward.shutdown(Shutdown::Both));
+                });
+            }
+        });
+        Self { address, cut, down }
+    }
+
+    fn cut(&self) {
+        self.cut.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[actix::test]
+async fn p15_the_link_is_cut_again_and_again_and_each_wish_has_its_effect_once() {
+    let dir = TempDir::new().unwrap();
+    let data = dir.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let there = Part::start(&data, "payments,catalog", "127.0.0.1:0", &[]);
+    let cable = Cable::to(there.address.clone());
+    let shop = shop_with(&data, &[], vec![place("payments", &cable.address), place("catalog", &cable.address)]);
+    let admin = shop.admin(&data).await;
+    let teapot = product(&admin, "TEA-1", 10_000).await;
+    let mut buyers = Vec::new();
+    for _ in 0..6 {
+        let ((buyer, user), teapot) = (guest(&shop).await, teapot.clone());
+        buyers.push(actix::spawn(async move {
+            for n in 0..8 {
+                order(&buyer, &user, &teapot, &format!("o{n}")).await;
+            }
+        }));
+    }
+    let down = Arc::clone(&cable.down);
+    let cutter = actix::spawn(async move {
+        for n in 0_u64.. {
+            tokio::time::sleep(Duration::from_millis(30 + (n * 37) % 200)).await;
+            cable.cut();
+            if n % 10 == 9 {
+                cable.down.store(true, Ordering::SeqCst);
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                cable.down.store(false, Ordering::SeqCst);
+            }
+        }
+    });
+    for buyer in buyers {
+        buyer.await.unwrap();
+    }
+    cutter.abort();
+    // It may have been stopped while it held the link down.
+    down.store(false, Ordering::SeqCst);
+    admin.until("/invoices/?status=paid&limit=100", |page| page["items"].as_array().unwrap().len() == 48).await;
+    admin.until(&format!("/product/{teapot}"), |product| product["stock"] == 10_000 - 48).await;
+    books_agree(&data);
+}
+
+#[actix::test]
+async fn who_does_not_know_the_token_is_not_answered() {
+    let dir = TempDir::new().unwrap();
+    let data = dir.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let payments = Part::start(&data, "payments", "127.0.0.1:0", &[]);
+    let (place, address) = place("payments", &payments.address);
+    let shop = Shop::start(
+        &data,
+        &["--no-demo"],
+        &[(&place, &address), ("MERCAT_PEERS__TOKEN", "some-other-token-of-theirs")],
+    );
+    let admin = shop.admin(&data).await;
+    assert_eq!(admin.get("/invoices/").await.status, 503);
+    let health = admin.ask_bare("/health").await;
+    let problem = health["domains"]["payments"]["addresses"][0]["problem"].as_str().unwrap();
+    assert!(problem.contains("MERCAT_PEERS__TOKEN"), "{problem}");
+}
+
+#[test]
+fn what_cannot_work_is_refused_at_the_start_in_plain_words() {
+    let dir = TempDir::new().unwrap();
+    let refused = |arguments: &[&str], word: &str| {
+        let run = Command::new(env!("CARGO_BIN_EXE_mercat"))
+            .args(["serve", "--no-demo", "--data"])
+            .arg(dir.path())
+            .args(arguments)
+            .current_dir(dir.path())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&run.stderr).into_owned();
+        assert_eq!(run.status.code(), Some(2), "{said}");
+        assert!(said.contains(word) && said.trim().lines().count() == 1, "{said}");
+    };
+    refused(&["--domains", "payments"], "--grpc ADDRESS:PORT");
+    refused(&["--domains", "cart", "--grpc", "127.0.0.1:0"], "MERCAT_CATALOG__PLACE");
+    refused(&["--grpc", "0.0.0.0:0"], "MERCAT_PEERS__TOKEN");
+    refused(&["--domains", "till"], "gateway, users, catalog");
+}
+
+/// Asks with a client that others wrote, in another language; nothing where there is none.
+fn stranger(address: &str, arguments: &[&str]) -> Option<Value> {
+    let Ok(python) = std::env::var("MERCAT_TEST_GRPC_PYTHON") else {
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), "skipped: no Python with grpcio is named by MERCAT_TEST_GRPC_PYTHON");
+        return None;
+    };
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/dev/grpc");
+    let run = Command::new(python).arg(script).arg(address).args(arguments).output().unwrap();
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    Some(serde_json::from_slice(&run.stdout).unwrap())
+}
+
+#[actix::test]
+async fn a_stock_client_finds_health_and_typed_services_and_has_the_same_rights_as_over_http() {
+    let dir = TempDir::new().unwrap();
+    let data = dir.path().join("data");
+    let address = free();
+    let shop = Shop::start(&data, &["--no-demo", "--grpc", &address], &[("MERCAT_PEERS__TOKEN", TOKEN)]);
+    let admin = shop.admin(&data).await;
+    let teapot = product(&admin, "TEA-1", 5).await;
+    let (buyer, user) = guest(&shop).await;
+    let Some(listed) = stranger(&address, &["list"]) else { return };
+    let services = listed["services"].as_array().unwrap();
+    for service in ["CatalogService", "Domains", "PaymentService", "UserService"] {
+        assert!(services.contains(&json!(format!("mercat.v1.{service}"))), "{listed}");
+    }
+    assert!(services.contains(&json!("grpc.health.v1.Health")));
+    assert_eq!(stranger(&address, &["health", "payments"]).unwrap()["status"], "SERVING");
+    assert_eq!(stranger(&address, &["health"]).unwrap()["status"], "SERVING");
+    assert_eq!(stranger(&address, &["health", "till"]).unwrap()["error"], "NOT_FOUND");
+
+    let call = |method: &str, body: Value, token: Option<&str>| {
+        let (method, body) = (format!("mercat.v1.{method}"), body.to_string());
+        let mut arguments = vec!["call", &method, &body];
+        arguments.extend(token);
+        stranger(&address, &arguments).unwrap()
+    };
+    let found = call("CatalogService.ListProducts", json!({"q": "teap", "limit": 5}), None);
+    assert_eq!(found["answer"]["items"][0]["id"], teapot.as_str(), "{found}");
+    assert_eq!(found["answer"]["items"][0]["price"], "1999");
+    let one = call("CatalogService.GetProduct", json!({"product_id": teapot}), None);
+    assert_eq!((&one["answer"]["sku"], &one["answer"]["stock"]), (&json!("TEA-1"), &json!("5")));
+    let none = call("CatalogService.GetProduct", json!({"product_id": user}), None);
+    assert_eq!((&none["error"], &none["code"]), (&json!("NOT_FOUND"), &json!("product_not_found")));
+
+    let who = json!({"user_id": user});
+    assert_eq!(call("UserService.GetUser", who.clone(), None)["error"], "UNAUTHENTICATED");
+    assert_eq!(call("UserService.GetUser", who.clone(), Some("nonsense"))["code"], "invalid_token");
+    let own = call("UserService.GetUser", who.clone(), buyer.token.as_deref());
+    assert_eq!((&own["answer"]["id"], &own["answer"]["role"]), (&json!(user), &json!("guest")));
+    assert_eq!(call("UserService.GetUser", who, admin.token.as_deref())["answer"]["role"], "guest");
+    let account = json!({"email": "ada@example.com", "password": "a fine password", "name": "Ada"});
+    let made = call("UserService.CreateUser", account.clone(), None);
+    assert_eq!(made["answer"]["email"], "ada@example.com");
+    assert_eq!(call("UserService.CreateUser", account, None)["code"], "email_taken");
+    let bad = call("UserService.CreateUser", json!({"email": "nobody"}), None);
+    assert_eq!((&bad["error"], &bad["code"]), (&json!("INVALID_ARGUMENT"), &json!("validation_failed")));
+
+    let paid = order(&buyer, &user, &teapot, "one").await;
+    let invoice = json!({"invoice_id": paid["id"]});
+    let seen = call("PaymentService.GetInvoice", invoice.clone(), buyer.token.as_deref());
+    assert_eq!((&seen["answer"]["status"], &seen["answer"]["total"]), (&json!("paid"), &json!("1999")));
+    let (other, _) = guest(&shop).await;
+    assert_eq!(call("PaymentService.GetInvoice", invoice, other.token.as_deref())["error"], "NOT_FOUND");
+
+    // What is for the processes of the shop alone is not for whoever has a user's token.
+    let names = call("Domains.Names", json!({}), admin.token.as_deref());
+    assert_eq!(names["error"], "UNAUTHENTICATED");
+    assert_eq!(shop.terminate(), Some(0));
+}
+
+#[actix::test]
+async fn the_doctor_says_what_is_wrong_and_what_to_do() {
+    let dir = TempDir::new().unwrap();
+    let data = dir.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let payments = Part::start(&data, "payments", "127.0.0.1:0", &[]);
+    let doctor = |variables: &[(&str, &str)]| {
+        let run = Command::new(env!("CARGO_BIN_EXE_mercat"))
+            .args(["doctor", "--data"])
+            .arg(&data)
+            .env("MERCAT_PAYMENTS__PLACE", format!("http://{}", payments.address))
+            .env("MERCAT_PEERS__TOKEN", TOKEN)
+            .envs(variables.iter().copied())
+            .current_dir(dir.path())
+            .output()
+            .unwrap();
+        (run.status.code(), String::from_utf8_lossy(&run.stdout).into_owned())
+    };
+    let (code, said) = doctor(&[]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("ok     payments at http://") && said.contains("database of users"), "{said}");
+    let wrong = |variable: &str, value: &str, words: &[&str]| {
+        let (code, said) = doctor(&[(variable, value)]);
+        assert_eq!(code, Some(1), "{said}");
+        let line = said.lines().find(|line| line.starts_with("WRONG")).unwrap();
+        assert!(words.iter().all(|word| line.contains(word)), "{line}");
+    };
+    wrong("MERCAT_PEERS__TOKEN", "some-other-token-of-theirs", &["payments at", "MERCAT_PEERS__TOKEN"]);
+    wrong("MERCAT_PAYMENTS__PLACE", &format!("http://{}", free()), &["connection refused", "--domains payments"]);
+    wrong("MERCAT_PAYMENTS__PLACE", "http://no-such-host.invalid:1", &["no-such-host.invalid", "DNS"]);
+    wrong("MERCAT_CATALOG__PLACE", &format!("http://{}", payments.address), &["catalog is not in it"]);
+    wrong("MERCAT_MAILER__SMTP", &format!("smtp://{}", free()), &["mail server", "mailer.smtp"]);
+    let file = data.join("users.db");
+    std::fs::write(&file, "this is no database, and long enough that nobody takes it for an empty one").unwrap();
+    let (code, said) = doctor(&[]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("WRONG  database of users"), "{said}");
+}
+
+#[actix::test]
+async fn n3_an_open_socket_hears_what_was_told_while_the_notifications_were_away_in_order_and_once() {
+    let dir = TempDir::new().unwrap();
+    let data = dir.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let address = free();
+    let mut notifications = Some(Part::start(&data, "notifications", &address, &[]));
+    let shop = shop_with(&data, &[], vec![place("notifications", &address)]);
+    let admin = shop.admin(&data).await;
+    let teapot = product(&admin, "TEA-1", 100).await;
+    let (buyer, user) = guest(&shop).await;
+    let mut socket = buyer.socket().await;
+    socket.next(|frame| frame["type"] == "ready").await;
+    socket.send(json!({"type": "subscribe", "topics": ["user"]})).await;
+    socket.next(|frame| frame["type"] == "subscribed").await;
+    for round in 0..3 {
+        order(&buyer, &user, &teapot, &format!("before{round}")).await;
+        notifications.take().unwrap().kill();
+        order(&buyer, &user, &teapot, &format!("while{round}")).await;
+        notifications = Some(Part::start(&data, "notifications", &address, &[]));
+        order(&buyer, &user, &teapot, &format!("after{round}")).await;
+    }
+    // Two for each order: its invoice was made, its invoice was paid.
+    for seq in 1..=18 {
+        let told = socket.next(|frame| frame["type"] == "notification").await;
+        assert_eq!(told["seq"], seq, "{told}");
+    }
+}
