@@ -1,12 +1,12 @@
-// The only fetch. Turns calls into requests of the REST contract and answers into values or Problems,
-// retries what is safe to retry, and gives writes their CSRF header and their idempotency key.
-// Must never enter: anything about pages, tokens (the cookie is HttpOnly), knowledge of single resources.
+// The only HTTP client. Turns calls into requests of the REST API and responses into values or `Problem`s, retries what is
+// safe to retry, and gives writes their CSRF header and idempotency key.
+// Does not contain: pages, tokens (the cookie is HttpOnly), knowledge of single resources.
 
 const BASE = '/api/v1';
-const TRIES = 4;
+const ATTEMPTS_MAX = 4;
 const TIMEOUT = 20_000;
 
-/** A refused or failed request: the server's problem document, or a failure of the way to it (status 0). */
+/** A rejected or failed request: the server's problem document, or a network failure (status 0). */
 export class Problem extends Error {
   constructor({ status = 0, code = 'network', title = '', detail = '', errors = [], request_id: requestId = '' }, retryAfter = 0) {
     super(detail || title || 'Something went wrong.');
@@ -17,7 +17,7 @@ export class Problem extends Error {
     this.retryAfter = retryAfter;
   }
 
-  /** Whether it is known that nothing was done, so that the next try is a new one. */
+  /** Whether the request was definitely rejected, so that the next attempt is a new request. */
   get refused() {
     return this.status >= 400 && this.status < 500 && this.code !== 'request_in_progress';
   }
@@ -25,7 +25,7 @@ export class Problem extends Error {
 
 let unauthenticated = () => {};
 
-/** Calls `handler(problem)` whenever the server does not know (any more) who we are. */
+/** Calls `handler(problem)` on every 401. */
 export function onUnauthenticated(handler) {
   unauthenticated = handler;
 }
@@ -35,7 +35,7 @@ function newKey() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, '0')).join('');
 }
 
-function pause(ms, signal) {
+function sleep(ms, signal) {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(resolve, ms);
     signal?.addEventListener('abort', () => {
@@ -53,25 +53,25 @@ function address(path, query) {
   return url;
 }
 
-async function problemOf(response) {
+async function parseProblem(response) {
   const retryAfter = Number(response.headers.get('Retry-After')) || 0;
   let document = {};
   if (/json/.test(response.headers.get('Content-Type') ?? '')) document = await response.json().catch(() => ({}));
   return new Problem({ code: 'unknown', title: `The shop answered ${response.status}.`, ...document, status: response.status }, retryAfter);
 }
 
-async function once(method, url, { body, headers, signal }) {
+async function fetchOnce(method, url, { body, headers, signal }) {
   const limit = AbortSignal.timeout(TIMEOUT);
   try {
     const response = await fetch(url, {
       method, body, headers, credentials: 'same-origin', signal: signal ? AbortSignal.any([signal, limit]) : limit,
     });
-    if (!response.ok) throw await problemOf(response);
+    if (!response.ok) throw await parseProblem(response);
     const isJson = /json/.test(response.headers.get('Content-Type') ?? '');
     return { data: isJson ? await response.json() : null, etag: response.headers.get('ETag') };
   } catch (failure) {
     if (failure instanceof Problem || signal?.aborted) throw failure;
-    throw new Problem({ detail: 'The shop cannot be reached. Check the connection and try again.' });
+    throw new Problem({ detail: 'The shop cannot be reached. Check your connection and try again.' });
   }
 }
 
@@ -80,7 +80,7 @@ function mayRetry(failure, repeatable) {
     && (failure.status === 0 || failure.status === 503 || failure.code === 'request_in_progress');
 }
 
-/** One request. Reads, and writes with a `key`, are tried again by themselves after a network failure or a 503. */
+/** One request. Reads, and writes with a `key`, are retried after a network failure or a 503. */
 export async function request(method, path, { query, body, key, ifMatch, signal } = {}) {
   const isForm = body instanceof FormData;
   const headers = { Accept: 'application/json' };
@@ -91,12 +91,12 @@ export async function request(method, path, { query, body, key, ifMatch, signal 
   const options = { headers, signal, body: body === undefined || isForm ? body : JSON.stringify(body) };
   for (let attempt = 1; ; attempt += 1) {
     try {
-      return await once(method, address(path, query), options);
+      return await fetchOnce(method, address(path, query), options);
     } catch (failure) {
       if (failure.status === 401) unauthenticated(failure);
-      if (attempt === TRIES || !mayRetry(failure, method === 'GET' || Boolean(key))) throw failure;
+      if (attempt === ATTEMPTS_MAX || !mayRetry(failure, method === 'GET' || Boolean(key))) throw failure;
       const backoff = 250 * 2 ** attempt * (0.5 + Math.random());
-      await pause(Math.max(backoff, Math.min(failure.retryAfter, 5) * 1000), signal);
+      await sleep(Math.max(backoff, Math.min(failure.retryAfter, 5) * 1000), signal);
     }
   }
 }
@@ -108,16 +108,16 @@ export async function get(path, query, signal) {
 
 /**
  * One thing the customer wants done once (pay this, add that). Every try of the same request carries the same key, also
- * when the customer presses the button again after a failure; a definite answer ends it, and the next call is a new wish.
+ * when the customer presses the button again after a failure; a definite answer ends it, and the next call is a new lastRequest.
  */
-export function intent() {
+export function idempotentRequest() {
   let key = null;
-  let wish = null;
+  let lastRequest = null;
   return async (method, path, body) => {
     const now = JSON.stringify([method, path, body]);
-    if (key === null || wish !== now) {
+    if (key === null || lastRequest !== now) {
       key = newKey();
-      wish = now;
+      lastRequest = now;
     }
     try {
       const { data } = await request(method, path, { body, key });

@@ -1,15 +1,15 @@
-// The small sign that says whether the page is live.
-// Must never enter: the connection itself (live.js).
+// The indicator of the live connection's state.
+// Does not contain: the connection (live.js).
 
 import { h } from './dom.js';
-import { watchState } from './live.js';
+import { onStateChange } from './live.js';
 
-const WORDS = { live: 'Live', connecting: 'Connecting', offline: 'Offline, trying again' };
+const WORDS = { live: 'Live', connecting: 'Connecting', offline: 'Offline, reconnecting' };
 
-export function connectionSign() {
+export function connectionStatus() {
   const words = h('span', { class: 'connection-words' });
   const element = h('span', { class: 'connection', role: 'status', test: 'connection' }, h('span', { class: 'dot', 'aria-hidden': 'true' }), words);
-  watchState((state) => {
+  onStateChange((state) => {
     element.dataset.state = state;
     element.title = WORDS[state];
     words.textContent = WORDS[state];

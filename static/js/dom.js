@@ -1,15 +1,15 @@
-// Makes elements. The only place that creates nodes from names and properties.
-// Must never enter: innerHTML or any other parsing of text as markup, inline styles, event handlers as strings,
+// Creates elements. The only place that makes nodes from names and properties.
+// Does not contain: innerHTML or any other parsing of text as markup, inline styles, event handlers as strings,
 // knowledge of the shop.
 
 const SVG = 'http://www.w3.org/2000/svg';
 const AS_PROPERTY = new Set(['value', 'checked', 'disabled', 'hidden', 'multiple']);
 
-function present(children) {
+function flattenChildren(children) {
   return children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false);
 }
 
-function fill(node, props, children) {
+function applyProps(node, props, children) {
   for (const [name, value] of Object.entries(props ?? {})) {
     if (value === undefined || value === null || value === false) continue;
     if (name === 'on') for (const [event, handler] of Object.entries(value)) node.addEventListener(event, handler);
@@ -27,23 +27,23 @@ export function h(tag, props, ...children) {
   // An option list needs its options before its value.
   if (tag === 'select' && props?.value !== undefined) {
     const { value, ...rest } = props;
-    fill(node, rest, children);
+    applyProps(node, rest, children);
     node.value = value;
     return node;
   }
-  return fill(node, props, children);
+  return applyProps(node, props, children);
 }
 
 /** An SVG element, the same way. */
 export function svg(tag, props, ...children) {
-  return fill(document.createElementNS(SVG, tag), props, children);
+  return applyProps(document.createElementNS(SVG, tag), props, children);
 }
 
 /**
  * Puts these in the place of all that was in the node; like `h`, it leaves out what is absent. Where the page's heading had
  * the focus, the new heading has it.
  */
-export function swap(node, ...children) {
+export function replaceContent(node, ...children) {
   const onHeading = document.activeElement?.tagName === 'H1' && node.contains(document.activeElement);
   node.replaceChildren(...present(children));
   const heading = onHeading && node.querySelector('h1');

@@ -1,8 +1,8 @@
-// Labelled fields and forms that show problems in place: at the field where the server names one, above the button otherwise.
-// Must never enter: requests (the caller's `submit` makes them), the rules of the shop (the server says what is wrong).
+// Labelled fields and forms that show errors in place: at the field that the server names, otherwise above the button.
+// Does not contain: requests (the caller's `submit` makes them), validation rules of the shop (the server has them).
 
 import { h, uniqueId } from './dom.js';
-import { problemBox, whileBusy } from './parts.js';
+import { errorBox, withBusyState } from './components.js';
 
 /** One labelled input. `options` ([value, text] pairs) makes a select, `rows` a textarea. */
 export function field({ name, label, hint, options, rows, test, ...props }) {
@@ -37,10 +37,10 @@ function plainName(path) {
  */
 export function form({ items, button, test, submit, buttonTest, buttonClass = 'button primary', after }) {
   const fields = items.filter((item) => item.setError);
-  const trouble = h('div', { class: 'form-trouble' });
+  const errorArea = h('div', { class: 'form-trouble' });
   const send = h('button', { class: buttonClass, type: 'submit', test: buttonTest }, button);
   const element = h('form', { class: 'form', novalidate: true, test },
-    items.map((item) => item.element ?? item), trouble, h('div', { class: 'form-actions' }, send, after));
+    items.map((item) => item.element ?? item), errorArea, h('div', { class: 'form-actions' }, send, after));
 
   const showProblem = (problem) => {
     const rest = [];
@@ -50,21 +50,21 @@ export function form({ items, button, test, submit, buttonTest, buttonClass = 'b
       else rest.push(entry.message);
     }
     const placed = problem.errors?.length > 0 && rest.length === 0;
-    if (!placed) trouble.replaceChildren(problemBox(problem), ...rest.map((text) => h('p', { class: 'field-error' }, text)));
+    if (!placed) errorArea.replaceChildren(errorBox(problem), ...rest.map((text) => h('p', { class: 'field-error' }, text)));
     focusFirstError();
   };
   const focusFirstError = () => element.querySelector('[aria-invalid]')?.focus();
 
   element.addEventListener('submit', (event) => {
     event.preventDefault();
-    trouble.replaceChildren();
+    errorArea.replaceChildren();
     for (const one of fields) one.setError(one.input.validationMessage);
     if (!element.checkValidity()) {
       focusFirstError();
       return;
     }
     const values = Object.fromEntries(fields.map((one) => [one.name, one.input.type === 'checkbox' ? one.input.checked : one.value]));
-    whileBusy(send, async () => {
+    withBusyState(send, async () => {
       try {
         await submit(values);
       } catch (problem) {

@@ -1,5 +1,5 @@
 // The line icons of both pages, as SVG elements. All are decoration: the text or label beside them carries the meaning.
-// Must never enter: anything but drawing.
+// Does not contain: anything but drawing.
 
 import { svg } from './dom.js';
 

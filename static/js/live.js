@@ -1,23 +1,23 @@
-// The only WebSocket. One connection a page: subscribes topics, hands frames to who asked, reconnects with backoff and
-// jitter, and resumes the user's own stream by epoch and sequence, so that nothing comes twice and nothing is lost.
-// Must never enter: what a frame means, how it looks.
+// The only WebSocket. One connection per page: subscribes to topics, dispatches frames to listeners, reconnects with backoff
+// and jitter, and resumes the user's stream by epoch and sequence, so that nothing arrives twice and nothing is lost.
+// Does not contain: the meaning of a frame, elements.
 
-const FIRST_WAIT = 500;
-const LONGEST_WAIT = 30_000;
-const QUIET = 30_000; // after this long without a frame we ask whether the other side is there
-const PATIENCE = 10_000; // and this long we wait for the answer
+const BACKOFF_MIN = 500;
+const BACKOFF_MAX = 30_000;
+const HEARTBEAT_INTERVAL = 30_000; // ms without a frame before a ping is sent
+const PONG_TIMEOUT = 10_000; // ms to wait for the pong
 
 const topics = new Map(); // topic → Set of { event, stale }
-const asked = new Set(); // topics that the shop has not confirmed yet
+const pendingTopics = new Set(); // topics that the server has not confirmed yet
 const stateWatchers = new Set();
-const position = { epoch: null, seq: null }; // of the own stream; what was handed out already
+const position = { epoch: null, seq: null }; // of the user's stream: the last entry delivered
 
 let socket = null;
 let ready = false;
 let state = 'connecting';
 let attempts = 0;
 let retryTimer = 0;
-let quietTimer = 0;
+let heartbeatTimer = 0;
 
 function setState(next) {
   if (state === next) return;
@@ -29,21 +29,21 @@ function send(frame) {
   if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify(frame));
 }
 
-function askFor(names) {
+function subscribe(names) {
   if (!ready || names.length === 0) return;
-  for (const name of names) asked.add(name);
+  for (const name of names) pendingTopics.add(name);
   const frame = { type: 'subscribe', topics: names };
   if (names.includes('user') && position.epoch !== null) Object.assign(frame, { epoch: position.epoch, after: position.seq });
   send(frame);
 }
 
-/** A live connection speaks now and then; one that stays silent after a ping is dead, whatever the system believes. */
-function listenForSilence() {
-  clearTimeout(quietTimer);
-  quietTimer = setTimeout(() => {
+/** A live connection sends frames regularly; one that stays silent after a ping is dead, whatever the socket's state. */
+function resetHeartbeat() {
+  clearTimeout(heartbeatTimer);
+  heartbeatTimer = setTimeout(() => {
     send({ type: 'ping' });
-    quietTimer = setTimeout(drop, PATIENCE);
-  }, QUIET);
+    heartbeatTimer = setTimeout(reconnect, PONG_TIMEOUT);
+  }, HEARTBEAT_INTERVAL);
 }
 
 function onReady(frame) {
@@ -51,12 +51,12 @@ function onReady(frame) {
   attempts = 0;
   if (position.epoch === null) Object.assign(position, { epoch: frame.epoch, seq: frame.seq });
   setState('live');
-  askFor([...topics.keys()]);
+  subscribe([...topics.keys()]);
 }
 
 function onSubscribed(frame) {
-  // What happened on a public topic before we listened to it is not sent again, and a view may have read before that.
-  for (const name of frame.topics.filter((topic) => asked.delete(topic) && topic !== 'user')) {
+  // Events on a public topic before the subscription are not replayed, and a view may have read its data before it.
+  for (const name of frame.topics.filter((topic) => pendingTopics.delete(topic) && topic !== 'user')) {
     for (const one of topics.get(name) ?? []) one.stale?.();
   }
   if (!frame.topics.includes('user') || frame.recovered !== false) return;
@@ -80,7 +80,7 @@ const HANDLERS = {
 };
 
 function onMessage(message) {
-  listenForSilence();
+  resetHeartbeat();
   const frame = JSON.parse(message.data);
   HANDLERS[frame.type]?.(frame);
 }
@@ -94,52 +94,51 @@ function connect() {
     if (socket === opened) onMessage(message);
   });
   opened.addEventListener('close', () => {
-    if (socket === opened) drop();
+    if (socket === opened) reconnect();
   });
-  listenForSilence();
+  resetHeartbeat();
 }
 
-/** Leaves the connection behind and comes back later: full jitter, so that a thousand clients do not come at once. */
-function drop() {
-  hangUp();
+/** Drops the connection and reconnects later, with jitter, so that clients do not all reconnect at once. */
+function reconnect() {
+  disconnect();
   setState('offline');
-  const ceiling = Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** attempts);
+  const ceiling = Math.min(BACKOFF_MAX, BACKOFF_MIN * 2 ** attempts);
   attempts += 1;
   retryTimer = setTimeout(connect, ceiling / 4 + Math.random() * ceiling);
 }
 
-function hangUp() {
+function disconnect() {
   const old = socket;
   socket = null;
   ready = false;
   clearTimeout(retryTimer);
-  clearTimeout(quietTimer);
+  clearTimeout(heartbeatTimer);
   old?.close();
 }
 
-/** Opens the connection. `resume` is where the list that was read over REST ends: { epoch, seq }, or null. */
+/** Opens the connection. `resume` is the position of the list that was read over REST: { epoch, seq }, or null. */
 export function start(resume) {
-  hangUp();
+  disconnect();
   Object.assign(position, { epoch: resume?.epoch ?? null, seq: resume?.seq ?? null });
   attempts = 0;
   connect();
 }
 
-/** After the own list was read again over REST: go on from there. */
+/** Continues from the position of the list that was read again over REST. */
 export function resumeFrom({ epoch, seq }) {
   Object.assign(position, { epoch, seq });
-  askFor(topics.has('user') ? ['user'] : []);
+  subscribe(topics.has('user') ? ['user'] : []);
 }
 
 /**
  * Listens to a topic until `signal` aborts.
- * `event(frame)`: something happened. `stale()`: something may have happened unheard, read afresh. `lost()`: the own stream cannot
- * be resumed.
+ * `event(frame)`: an event. `stale()`: events may have been missed, read again. `lost()`: the user's stream cannot be resumed.
  */
 export function listen(topic, listener, signal) {
   if (!topics.has(topic)) {
     topics.set(topic, new Set());
-    askFor([topic]);
+    subscribe([topic]);
   }
   topics.get(topic).add(listener);
   signal?.addEventListener('abort', () => {
@@ -151,15 +150,15 @@ export function listen(topic, listener, signal) {
   }, { once: true });
 }
 
-/** Calls `watcher` now and at each change: 'connecting', 'live' or 'offline'. */
-export function watchState(watcher) {
+/** Calls `watcher` now and on each change with 'connecting', 'live' or 'offline'. */
+export function onStateChange(watcher) {
   stateWatchers.add(watcher);
   watcher(state);
 }
 
 addEventListener('online', () => {
   if (!ready) {
-    hangUp();
+    disconnect();
     connect();
   }
 });

@@ -1,5 +1,5 @@
-// Money for people: minor units and a currency to text and back, without a float in between where it counts.
-// Must never enter: sums, taxes, discounts. The server computes, this only shows.
+// Formats and parses money: minor units and a currency to text and back.
+// Does not contain: totals, taxes, discounts. The server computes them.
 
 const formats = new Map();
 

@@ -1,19 +1,19 @@
-// The bell: the signed-in user's own stream as a list with unread marks, kept live, each new entry also as a toast.
-// Reads the list first, then goes on live from where it ends, so that nothing is missed or shown twice.
-// Must never enter: what other topics say.
+// The notification bell: the user's notifications as a list with unread marks, kept live; each new one is also a toast.
+// Reads the list first, then subscribes from its last sequence, so that nothing is missed or shown twice.
+// Does not contain: events of other topics.
 
 import { get, request } from './api.js';
 import { h } from './dom.js';
 import { listen, resumeFrom, start } from './live.js';
-import { emptyState, iconButton, problemBox } from './parts.js';
+import { emptyState, iconButton, errorBox } from './components.js';
 import { ago } from './time.js';
 import { toast } from './toasts.js';
 
 /**
- * `linkOf(notification)` → where it leads, or null; `heard(notification)` is called for each live one.
+ * `linkFor(notification)` → where it leads, or null; `onNotification(notification)` is called for each live one.
  * Returns { element, follow(user) }.
  */
-export function notificationBell({ linkOf, heard }) {
+export function notificationBell({ linkFor, onNotification }) {
   const badge = h('span', { class: 'count', test: 'unread-count', hidden: true });
   const list = h('ul', { class: 'notes', test: 'notification-list' });
   const foot = h('div', { class: 'list-foot' });
@@ -29,18 +29,18 @@ export function notificationBell({ linkOf, heard }) {
   let next = null;
   let following = null;
 
-  const draw = () => {
+  const render = () => {
     badge.hidden = unread === 0;
     badge.textContent = unread > 99 ? '99+' : String(unread);
     button.setAttribute('aria-label', unread > 0 ? `Notifications, ${unread} unread` : 'Notifications');
-    list.replaceChildren(...shown.map(drawNote));
-    if (shown.length === 0) foot.replaceChildren(emptyState('Nothing yet', 'News about your orders appears here.'));
+    list.replaceChildren(...shown.map(renderEntry));
+    if (shown.length === 0) foot.replaceChildren(emptyState('Nothing yet', 'Updates about your orders will appear here.'));
     else if (next) foot.replaceChildren(h('button', { class: 'button small', type: 'button', on: { click: readOlder } }, 'Older'));
     else foot.replaceChildren();
   };
 
-  const drawNote = (note) => {
-    const link = linkOf(note);
+  const renderEntry = (note) => {
+    const link = linkFor(note);
     const title = link
       ? h('a', { href: link, on: { click: () => { open(false); markRead(note); } } }, note.title)
       : h('span', {}, note.title);
@@ -53,7 +53,7 @@ export function notificationBell({ linkOf, heard }) {
     if (note.read) return;
     note.read = true;
     unread = Math.max(0, unread - 1);
-    draw();
+    render();
     // The pressed button is gone: the focus goes to the next one, or back to the bell.
     if (!panel.hidden) (list.querySelector('button') ?? button).focus();
     await request('POST', `/notifications/${note.id}/read`).catch((problem) => toast({ title: 'Not marked', body: problem.message, tone: 'bad' }));
@@ -63,7 +63,7 @@ export function notificationBell({ linkOf, heard }) {
     const page = await get('/notifications/', { cursor: next });
     next = page.next;
     shown = [...shown, ...page.items];
-    draw();
+    render();
   };
 
   const readFirst = async () => {
@@ -71,7 +71,7 @@ export function notificationBell({ linkOf, heard }) {
     shown = page.items;
     next = page.next;
     unread = page.unread;
-    draw();
+    render();
     return { epoch: page.epoch, seq: page.seq };
   };
 
@@ -79,9 +79,9 @@ export function notificationBell({ linkOf, heard }) {
     if (shown.some((known) => known.seq === note.seq)) return;
     shown = [{ ...note, read: false }, ...shown];
     unread += 1;
-    draw();
-    heard?.(note);
-    toast({ title: note.title, body: note.body, href: linkOf(note), tone: note.kind.endsWith('failed') ? 'bad' : 'good', lasting: true });
+    render();
+    onNotification?.(note);
+    toast({ title: note.title, body: note.body, href: linkFor(note), tone: note.kind.endsWith('failed') ? 'bad' : 'good', lasting: true });
   };
 
   const open = (wanted) => {
@@ -98,10 +98,10 @@ export function notificationBell({ linkOf, heard }) {
     if (!panel.hidden && !event.composedPath().includes(element)) open(false);
   });
 
-  /** Opens the live connection as this user, or as nobody. */
-  const follow = async (somebody) => {
+  /** Opens the live connection as this user, or anonymously for null. */
+  const follow = async (nextUser) => {
     following?.abort();
-    user = somebody;
+    user = nextUser;
     element.hidden = !user;
     open(false);
     if (!user) {
@@ -114,13 +114,13 @@ export function notificationBell({ linkOf, heard }) {
     try {
       resume = await readFirst();
     } catch (problem) {
-      foot.replaceChildren(problemBox(problem));
+      foot.replaceChildren(errorBox(problem));
     }
     if (mine.signal.aborted) return;
     start(resume);
     listen('user', {
       event: arrived,
-      lost: () => readFirst().then(resumeFrom, (problem) => foot.replaceChildren(problemBox(problem))),
+      lost: () => readFirst().then(resumeFrom, (problem) => foot.replaceChildren(errorBox(problem))),
     }, mine.signal);
   };
 

@@ -1,8 +1,8 @@
-// Which view is on the page: turns the address into a view, links into navigation without a reload, moves the focus.
-// Must never enter: what a view shows, requests.
+// Maps the address to a view, turns links into navigation without a reload, moves the focus.
+// Does not contain: views, requests.
 //
 // A view is a function (context) → { title, element, update? }. The context: `params` of the path, `query`
-// (URLSearchParams), `signal` (aborts when the view goes), `back` (came by the browser's history), `setTitle`. A view with
+// (URLSearchParams), `signal` (aborts when the view is left), `back` (reached by the browser's history), `setTitle`. A view with
 // `update(context)` stays when only the query changes.
 
 let config = null;
@@ -22,11 +22,11 @@ function setTitle(title) {
 
 function show({ back = false, first = false } = {}) {
   const path = location.pathname.replace(/(.)\/+$/, '$1');
-  const { route, params } = match(path) ?? { route: { view: config.missing }, params: {} };
+  const { route, params } = match(path) ?? { route: { view: config.notFoundView }, params: {} };
   const context = { params, query: new URLSearchParams(location.search), back, setTitle };
   if (current?.view.update && current.route === route && current.path === path) {
     current.view.update({ ...context, signal: current.controller.signal });
-    config.shown(path);
+    config.onNavigate(path);
     return;
   }
   current?.controller.abort();
@@ -35,7 +35,7 @@ function show({ back = false, first = false } = {}) {
   current = { route, path, view, controller };
   setTitle(view.title);
   config.outlet.replaceChildren(view.element);
-  config.shown(path);
+  config.onNavigate(path);
   if (first) return;
   if (!back) scrollTo(0, 0);
   const heading = config.outlet.querySelector('h1') ?? config.outlet;
@@ -50,12 +50,12 @@ export function navigate(to, { replace = false } = {}) {
 }
 
 /** Changes the address without showing anything else. */
-export function rewrite(to) {
+export function replaceUrl(to) {
   history.replaceState(null, '', to);
   current.path = location.pathname;
 }
 
-/** Shows the view of the present address again, from the start: after signing in or out. */
+/** Shows the view of the flattenChildren address again, from the start: after signing in or out. */
 export function refresh() {
   current?.controller.abort();
   current = null;
@@ -72,10 +72,10 @@ function onClick(event) {
   navigate(to.pathname + to.search);
 }
 
-/** `routes`: [{ path: '/p/:id', view }], `missing`: the view for every other path, `shown(path)`: called after each change. */
-export function startRouter({ outlet, site, routes, missing, shown }) {
+/** `routes`: [{ path: '/p/:id', view }], `notFoundView`: the view for every other path, `onNavigate(path)`: called after each change. */
+export function startRouter({ outlet, site, routes, notFoundView, onNavigate }) {
   config = {
-    outlet, site, missing, shown,
+    outlet, site, notFoundView, onNavigate,
     routes: routes.map(({ path, view }) => ({ view, pattern: new RegExp(`^${path.replace(/:(\w+)/g, '(?<$1>[^/]+)')}$`) })),
   };
   document.addEventListener('click', onClick);

@@ -1,14 +1,14 @@
-// Who is using this page. Signs in and out, makes the guest, and tells who wants to know.
-// Must never enter: tokens (the cookie is HttpOnly and stays out of reach), pages, forms.
+// The signed-in user of this page: signs in and out, creates the guest, notifies watchers of changes.
+// Does not contain: tokens (the cookie is HttpOnly), pages, forms.
 
-import { get, intent, request } from './api.js';
+import { get, idempotentRequest, request } from './api.js';
 
 const watchers = new Set();
-const makeGuest = intent();
+const makeGuest = idempotentRequest();
 let user = null;
-let guestOnItsWay = null;
+let pendingGuest = null;
 
-function become(next) {
+function setUser(next) {
   const other = (next?.id ?? null) !== (user?.id ?? null) || next?.role !== user?.role;
   user = next;
   for (const watcher of watchers) watcher(user, other);
@@ -19,55 +19,55 @@ export function currentUser() {
   return user;
 }
 
-/** The user when it is somebody with an account, or null. */
-export function account() {
+/** The user if it has an account, or null for guests and visitors. */
+export function signedInUser() {
   return user && user.role !== 'guest' ? user : null;
 }
 
-/** Calls `watcher(user, other)` at each change; `other` says that it is another person or another right than before. */
-export function watchSession(watcher) {
+/** Calls `watcher(user, other)` on each change; `other` is true when the user or the role is different. */
+export function onSessionChange(watcher) {
   watchers.add(watcher);
 }
 
-/** Asks the server who we are. */
+/** Reads the current user from the server. */
 export async function loadSession() {
   try {
-    become(await get('/me'));
+    setUser(await get('/me'));
   } catch (failure) {
     if (failure.status !== 401) throw failure;
-    become(null);
+    setUser(null);
   }
 }
 
-/** The user; makes a guest where there is nobody yet. Two calls at once make one guest. */
+/** The user; creates a guest if there is none. Concurrent calls create one guest. */
 export async function ensureUser() {
   if (user) return user;
-  guestOnItsWay ??= makeGuest('POST', '/guest').finally(() => {
-    guestOnItsWay = null;
+  pendingGuest ??= makeGuest('POST', '/guest').finally(() => {
+    pendingGuest = null;
   });
-  const made = await guestOnItsWay;
-  if (!user) become(made.user);
+  const made = await pendingGuest;
+  if (!user) setUser(made.user);
   return user;
 }
 
 export async function signIn(values) {
   const { data } = await request('POST', '/signin', { body: values });
-  become(data.user);
+  setUser(data.user);
 }
 
-/** Makes the account and signs in; a guest becomes it, with its cart, and is signed in already. */
+/** Registers and signs in; a guest keeps its id and cart and is signed in already. */
 export async function signUp(values) {
   const { data } = await request('POST', '/user/', { body: values });
-  if (user?.id === data.id) become(data);
+  if (user?.id === data.id) setUser(data);
   else await signIn({ email: values.email, password: values.password });
 }
 
 export async function signOut() {
   await request('POST', '/signout');
-  become(null);
+  setUser(null);
 }
 
-/** After the account was edited or deleted elsewhere on the page. */
+/** Replaces the user after the account was edited or deleted on the page. */
 export function replaceUser(next) {
-  become(next);
+  setUser(next);
 }

@@ -1,5 +1,5 @@
-// Times for people: RFC 3339 text to a <time> element in the reader's own language and zone.
-// Must never enter: time arithmetic that decides anything. The server's clock decides.
+// Formats RFC 3339 timestamps as `<time>` elements in the reader's language and time zone.
+// Does not contain: time arithmetic that decides anything; the server's clock decides.
 
 import { h } from './dom.js';
 

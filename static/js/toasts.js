@@ -1,11 +1,11 @@
-// Short messages in the corner that go by themselves, and wait while the pointer or the focus is on them.
-// Must never enter: where the messages come from.
+// Short messages in the corner. Each disappears after some seconds, but not while the pointer or the focus is on it.
+// Does not contain: the source of the messages.
 
 import { h } from './dom.js';
-import { iconButton } from './parts.js';
+import { iconButton } from './components.js';
 
-const STAY = 7_000;
-const AT_MOST = 4;
+const DISPLAY_MS = 7_000;
+const TOASTS_MAX = 4;
 
 function region() {
   return document.getElementById('toasts');
@@ -21,18 +21,18 @@ export function toast({ title, body = '', href, tone = 'plain', lasting = false 
     h('div', {}, h('p', { class: 'toast-title' }, href ? h('a', { href }, title) : title), body && h('p', { class: 'muted' }, body)),
     iconButton('close', 'Dismiss', { on: { click: () => element.remove() } }));
   const leave = () => {
-    timer = setTimeout(() => element.remove(), STAY);
+    timer = setTimeout(() => element.remove(), DISPLAY_MS);
   };
   const stay = () => clearTimeout(timer);
   for (const event of ['mouseenter', 'focusin']) element.addEventListener(event, stay);
   for (const event of ['mouseleave', 'focusout']) element.addEventListener(event, leave);
   const all = region();
-  while (all.childElementCount >= AT_MOST) all.firstElementChild.remove();
+  while (all.childElementCount >= TOASTS_MAX) all.firstElementChild.remove();
   all.append(element);
   leave();
 }
 
-/** Takes away what belonged to the page that was left. */
+/** Removes the toasts of the page that was left. */
 export function clearToasts() {
   for (const element of region().querySelectorAll('.toast:not([data-lasting])')) element.remove();
 }

@@ -1,9 +1,9 @@
-// Who has an account, searched as one types.
-// Must never enter: changing accounts.
+// The customer list with search as you type.
+// Does not contain: changes to accounts.
 
 import { get } from '../api.js';
 import { debounce, h } from '../dom.js';
-import { emptyState } from '../parts.js';
+import { emptyState } from '../components.js';
 import { day } from '../time.js';
 import { searchField } from './search.js';
 import { pagedTable } from './table.js';
@@ -26,7 +26,7 @@ export function customersView({ signal }) {
       h('a', { href: `/admin/orders?user_id=${user.id}`, 'aria-label': `Orders of ${user.name}` }, 'Orders'),
     ],
     load: (cursor, gone) => get('/users/', { q: words, cursor, limit: 30 }, gone),
-    empty: () => emptyState('Nobody', words ? 'Nobody fits these words.' : 'Sign-ups appear here.'),
+    empty: () => emptyState('No customers', words ? 'No customers match your search.' : 'New customers will appear here.'),
     more: 'More customers',
     signal,
   });

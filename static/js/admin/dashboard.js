@@ -1,13 +1,13 @@
-// How the shop is doing: figures, plots and best sellers over a span of time, kept live by the topic `stats`.
-// Must never enter: sums of our own (the server's are shown).
+// The dashboard: totals, charts and best sellers of a period, kept live by the topic `stats`.
+// Does not contain: computed totals (the server's are shown).
 
 import { get } from '../api.js';
-import { h, swap, throttle } from '../dom.js';
+import { h, replaceContent, throttle } from '../dom.js';
 import { listen } from '../live.js';
 import { money, moneyShort } from '../money.js';
-import { emptyState, problemBox } from '../parts.js';
-import { rewrite } from '../router.js';
-import { plot } from './plot.js';
+import { emptyState, errorBox } from '../components.js';
+import { replaceUrl } from '../router.js';
+import { chart } from './chart.js';
 
 const HOUR = 3600_000;
 const DAY = 24 * HOUR;
@@ -33,7 +33,7 @@ function tile(title, test) {
 }
 
 function bestSellers(products, currency) {
-  if (products.length === 0) return emptyState('Nothing sold yet', 'The best sellers of the span appear here.');
+  if (products.length === 0) return emptyState('Nothing sold yet', 'Best sellers of this period will appear here.');
   const most = products[0].revenue;
   return h('ol', { class: 'best' }, products.map((product) => h('li', {},
     h('p', { class: 'best-line' }, h('span', {}, h('a', { href: `/admin/products/${product.product_id}` }, product.name), h('span', { class: 'small muted' }, ` ${COUNT.format(product.quantity)} sold`)), h('strong', {}, money(product.revenue, currency))),
@@ -47,50 +47,50 @@ export function dashboardView({ query, signal }) {
   const orders = tile('Orders', 'stat-orders');
   const signUps = tile('Sign-ups', 'stat-sign-ups');
   const conversion = tile('Conversion', 'stat-conversion');
-  const plots = {
-    revenue: plot({ title: 'Revenue', kind: 'area', show: (value) => money(value, currency), showShort: (value) => moneyShort(value, currency), test: 'plot-revenue' }),
-    orders: plot({ title: 'Orders', kind: 'bars', show: COUNT.format, showShort: COUNT.format, test: 'plot-orders' }),
-    sign_ups: plot({ title: 'Sign-ups', kind: 'bars', show: COUNT.format, showShort: COUNT.format, test: 'plot-sign-ups' }),
+  const charts = {
+    revenue: chart({ title: 'Revenue', kind: 'area', show: (value) => money(value, currency), showShort: (value) => moneyShort(value, currency), test: 'plot-revenue' }),
+    orders: chart({ title: 'Orders', kind: 'bars', show: COUNT.format, showShort: COUNT.format, test: 'plot-orders' }),
+    sign_ups: chart({ title: 'Sign-ups', kind: 'bars', show: COUNT.format, showShort: COUNT.format, test: 'plot-sign-ups' }),
   };
   const best = h('div', { test: 'top-products' });
-  const trouble = h('div', { class: 'form-trouble' });
+  const errorArea = h('div', { class: 'form-trouble' });
 
   const load = async () => {
     const { length, bucket } = SPANS[span];
     const to = new Date();
     try {
-      draw(await get('/stats/summary', { from: new Date(to - length).toISOString(), to: to.toISOString(), bucket }, signal));
-      trouble.replaceChildren();
+      render(await get('/stats/summary', { from: new Date(to - length).toISOString(), to: to.toISOString(), bucket }, signal));
+      errorArea.replaceChildren();
     } catch (problem) {
-      if (!signal.aborted) trouble.replaceChildren(problemBox(problem, { retry: load }));
+      if (!signal.aborted) errorArea.replaceChildren(errorBox(problem, { retry: load }));
     }
   };
 
-  const draw = (summary) => {
+  const render = (summary) => {
     currency = summary.currency;
     const { totals } = summary;
     revenue.value.textContent = money(totals.revenue, currency);
-    revenue.note.textContent = totals.orders > 0 ? `${money(Math.round(totals.revenue / totals.orders), currency)} an order` : '\u00a0';
+    revenue.note.textContent = totals.orders > 0 ? `${money(Math.round(totals.revenue / totals.orders), currency)} average order value` : '\u00a0';
     orders.value.textContent = COUNT.format(totals.orders);
     signUps.value.textContent = COUNT.format(totals.sign_ups);
     conversion.value.textContent = totals.conversion === null ? '–' : PERCENT.format(totals.conversion);
-    conversion.note.textContent = `of ${COUNT.format(totals.carts)} carts`;
+    conversion.note.textContent = `${COUNT.format(totals.carts)} carts`;
     const [long, short] = LABELS[summary.bucket].map((style) => new Intl.DateTimeFormat(undefined, style));
-    for (const [name, one] of Object.entries(plots)) {
+    for (const [name, one] of Object.entries(charts)) {
       one.update(summary.buckets.map((bucket) => {
         const at = new Date(bucket.start);
         return { label: long.format(at), short: short.format(at), value: bucket[name] };
       }));
     }
-    swap(best, bestSellers(summary.top_products, currency));
+    replaceContent(best, bestSellers(summary.top_products, currency));
   };
 
   const choose = (event) => {
     span = event.target.value;
-    rewrite(`/admin?span=${span}`);
+    replaceUrl(`/admin?span=${span}`);
     load();
   };
-  const spans = h('fieldset', { class: 'segments' }, h('legend', { class: 'visually-hidden' }, 'Span of time'),
+  const spans = h('fieldset', { class: 'segments' }, h('legend', { class: 'visually-hidden' }, 'Period'),
     Object.entries(SPANS).map(([value, { words }]) => h('label', {},
       h('input', { type: 'radio', name: 'span', value, checked: value === span, class: 'visually-hidden', test: `span-${value}`, on: { change: choose } }), h('span', {}, words))));
 
@@ -102,11 +102,11 @@ export function dashboardView({ query, signal }) {
     title: 'Dashboard',
     element: h('div', {},
       h('div', { class: 'page-head' }, h('h1', {}, 'Dashboard'), spans),
-      trouble,
+      errorArea,
       h('div', { class: 'tiles' }, revenue.element, orders.element, signUps.element, conversion.element),
       h('div', { class: 'plots' },
-        h('div', { class: 'plot-wide' }, plots.revenue.element),
+        h('div', { class: 'plot-wide' }, charts.revenue.element),
         h('section', { class: 'sheet best-box', 'aria-label': 'Best sellers' }, h('h2', {}, 'Best sellers'), best),
-        plots.orders.element, plots.sign_ups.element)),
+        charts.orders.element, charts.sign_ups.element)),
   };
 }

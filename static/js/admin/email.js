@@ -1,29 +1,29 @@
-// One letter: its text, and how the sending went.
-// Must never enter: showing its HTML form (a letter is not ours to run; its text says the same).
+// One e-mail: its text and its delivery.
+// Does not contain: a rendering of its HTML part (the text part says the same).
 
 import { get } from '../api.js';
-import { h, swap } from '../dom.js';
+import { h, replaceContent } from '../dom.js';
 import { listen } from '../live.js';
-import { loadingNote, placeholders, problemBox, statusBadge } from '../parts.js';
+import { loadingNote, skeletons, errorBox, statusBadge } from '../components.js';
 import { dateTime } from '../time.js';
 
 export function emailView({ params, signal, setTitle }) {
-  const content = h('div', {}, h('h1', { class: 'visually-hidden' }, 'E-mail'), loadingNote(), placeholders(3, 'ghost-row'));
+  const content = h('div', {}, h('h1', { class: 'visually-hidden' }, 'E-mail'), loadingNote(), skeletons(3, 'skeleton-row'));
   const load = async () => {
     try {
-      draw(await get(`/emails/${params.id}`, {}, signal));
+      render(await get(`/emails/${params.id}`, {}, signal));
     } catch (problem) {
-      if (!signal.aborted) swap(content, h('h1', {}, 'The e-mail could not be shown'), problemBox(problem, { retry: load }));
+      if (!signal.aborted) replaceContent(content, h('h1', {}, 'The e-mail could not be loaded'), errorBox(problem, { retry: load }));
     }
   };
-  const draw = (email) => {
+  const render = (email) => {
     setTitle(email.subject);
     const facts = [
-      ['To', email.to], ['Kind', email.template], ['Written', dateTime(email.created_at)], ['Sent', email.sent_at && dateTime(email.sent_at)],
-      ['Attempts', String(email.attempts)], ['Next try', email.next_attempt_at && dateTime(email.next_attempt_at)], ['Last trouble', email.last_error],
-      ['Why it was not sent', email.status === 'kept' && 'There is no mail server in the settings; the letter is kept here.'],
+      ['To', email.to], ['Kind', email.template], ['Created', dateTime(email.created_at)], ['Sent', email.sent_at && dateTime(email.sent_at)],
+      ['Attempts', String(email.attempts)], ['Next attempt', email.next_attempt_at && dateTime(email.next_attempt_at)], ['Last error', email.last_error],
+      ['Not sent because', email.status === 'kept' && 'No mail server is configured.'],
     ];
-    swap(content,
+    replaceContent(content,
       h('nav', { class: 'crumbs', 'aria-label': 'You are here' }, h('a', { href: '/admin/emails' }, 'E-mails')),
       h('div', { class: 'page-head' }, h('div', { class: 'title-line' }, h('h1', {}, email.subject), statusBadge(email.status, 'admin-email-status'))),
       h('div', { class: 'columns' },

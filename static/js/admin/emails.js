@@ -1,10 +1,10 @@
-// The letters of the shop: waiting, sent, failed, live (topic `emails`).
-// Must never enter: writing letters (they have their own page).
+// The shop's e-mails: queued, sent, failed, live (topic `emails`).
+// Does not contain: writing e-mails (they have their own page).
 
 import { get } from '../api.js';
 import { h } from '../dom.js';
 import { listen } from '../live.js';
-import { emptyState, statusBadge } from '../parts.js';
+import { emptyState, STATUS_LABELS, statusBadge } from '../components.js';
 import { navigate } from '../router.js';
 import { dateTime } from '../time.js';
 import { pagedTable } from './table.js';
@@ -14,10 +14,10 @@ const STATES = ['', 'queued', 'sent', 'kept', 'failed'];
 export function emailsView({ query: firstQuery, signal }) {
   let status = firstQuery.get('status') ?? '';
   const filter = h('select', { id: 'status', test: 'email-filter', on: { change: () => navigate(filter.value ? `/admin/emails?status=${filter.value}` : '/admin/emails', { replace: true }) } },
-    STATES.map((value) => h('option', { value }, value || 'Every state')));
+    STATES.map((value) => h('option', { value }, value ? STATUS_LABELS[value] : 'All statuses')));
   const table = pagedTable({
     caption: 'E-mails',
-    columns: [['Subject'], ['To', 'wide-only'], ['State'], ['Attempts', 'number wide-only'], ['Written', 'wide-only']],
+    columns: [['Subject'], ['To', 'wide-only'], ['Status'], ['Attempts', 'number wide-only'], ['Created', 'wide-only']],
     rowTest: 'admin-email',
     row: (email) => [
       h('span', {}, h('a', { class: 'row-link', href: `/admin/emails/${email.id}` }, email.subject), h('span', { class: 'small muted break narrow-only' }, email.to)),
@@ -27,7 +27,7 @@ export function emailsView({ query: firstQuery, signal }) {
       dateTime(email.created_at),
     ],
     load: (cursor, gone) => get('/emails/', { cursor, status }, gone),
-    empty: () => emptyState('No e-mails', 'Receipts and other letters appear here.'),
+    empty: () => emptyState('No e-mails', 'Receipts and other e-mails will appear here.'),
     more: 'Older e-mails',
     signal,
   });
@@ -54,7 +54,7 @@ export function emailsView({ query: firstQuery, signal }) {
     },
     element: h('div', {},
       h('div', { class: 'page-head' }, h('h1', {}, 'E-mails'),
-        h('div', { class: 'tools' }, h('label', { for: 'status', class: 'visually-hidden' }, 'State'), filter, h('a', { class: 'button primary', href: '/admin/emails/new', test: 'email-new' }, 'Write'))),
+        h('div', { class: 'tools' }, h('label', { for: 'status', class: 'visually-hidden' }, 'Status'), filter, h('a', { class: 'button primary', href: '/admin/emails/new', test: 'email-new' }, 'New e-mail'))),
       table.element),
   };
 }

@@ -1,12 +1,12 @@
-// The back office's beginning: lets administrators in, draws the side, opens the live connection, starts the router.
-// Must never enter: anything one view needs alone.
+// Entry point of the back office: admits administrators, renders the sidebar, opens the live connection, starts the router.
+// Does not contain: anything that a single view needs.
 
 import { onUnauthenticated } from '../api.js';
-import { connectionSign } from '../connection.js';
-import { h, swap } from '../dom.js';
+import { connectionStatus } from '../connection.js';
+import { h, replaceContent } from '../dom.js';
 import { icon } from '../icons.js';
 import { notificationBell } from '../notifications.js';
-import { emptyState, problemBox, whileBusy } from '../parts.js';
+import { emptyState, errorBox, withBusyState } from '../components.js';
 import { startRouter } from '../router.js';
 import { currentUser, loadSession, signOut } from '../session.js';
 import { clearToasts, toast } from '../toasts.js';
@@ -34,7 +34,7 @@ const ROUTES = [
   { path: '/admin/customers', view: customersView },
 ];
 
-const PLACES = [
+const NAVIGATION = [
   ['/admin', 'chart', 'Dashboard'],
   ['/admin/orders', 'receipt', 'Orders'],
   ['/admin/products', 'box', 'Products'],
@@ -45,24 +45,24 @@ const PLACES = [
 const outlet = document.getElementById('main');
 const side = document.getElementById('side');
 
-function noteLink({ data }) {
+function notificationLink({ data }) {
   if (data?.invoice_id) return `/admin/orders/${data.invoice_id}`;
   if (data?.product_id) return `/admin/products/${data.product_id}`;
   return data?.email_id ? `/admin/emails/${data.email_id}` : null;
 }
 
-function missingView() {
+function notFoundView() {
   return {
     title: 'Not found',
-    element: emptyState('There is nothing here', 'The address leads nowhere.', h('a', { class: 'button', href: '/admin' }, 'To the dashboard')),
+    element: emptyState('Page not found', 'This address does not exist.', h('a', { class: 'button', href: '/admin' }, 'Go to the dashboard')),
   };
 }
 
-/** The mark and the way between the pages; returns what marks the present place. */
-function drawSide(bell) {
-  const links = PLACES.map(([href, sign, words]) => h('a', { href, class: 'place' }, icon(sign), h('span', {}, words)));
+/** Renders the logo and the navigation; returns a function that marks the current page. */
+function renderSidebar(bell) {
+  const links = NAVIGATION.map(([href, sign, words]) => h('a', { href, class: 'place' }, icon(sign), h('span', {}, words)));
   const out = h('button', { class: 'button small', type: 'button', test: 'signout' }, 'Sign out');
-  out.addEventListener('click', () => whileBusy(out, async () => {
+  out.addEventListener('click', () => withBusyState(out, async () => {
     try {
       await signOut();
       location.reload();
@@ -70,15 +70,15 @@ function drawSide(bell) {
       toast({ title: problem.message, tone: 'bad' });
     }
   }));
-  swap(side,
+  replaceContent(side,
     h('div', { class: 'side-head' },
       h('a', { class: 'mark', href: '/admin', 'aria-label': 'Mercat back office' }, h('img', { src: '/static/favicon.svg', alt: '', width: 28, height: 28 }), h('span', {}, 'Mercat')),
-      h('span', { class: 'side-tools' }, connectionSign(), bell.element)),
+      h('span', { class: 'side-tools' }, connectionStatus(), bell.element)),
     h('nav', { class: 'places', 'aria-label': 'Back office' }, links),
-    h('div', { class: 'side-foot' }, h('p', { class: 'small muted' }, currentUser().name), h('a', { class: 'small', href: '/' }, 'To the shop'), out));
+    h('div', { class: 'side-foot' }, h('p', { class: 'small muted' }, currentUser().name), h('a', { class: 'small', href: '/' }, 'View storefront'), out));
   return (path) => {
     links.forEach((link, at) => {
-      const own = PLACES[at][0];
+      const own = NAVIGATION[at][0];
       const here = own === '/admin' ? path === own : path.startsWith(own);
       if (here) link.setAttribute('aria-current', 'page');
       else link.removeAttribute('aria-current');
@@ -90,18 +90,18 @@ async function begin() {
   try {
     await loadSession();
   } catch (problem) {
-    swap(outlet, problemBox(problem, { retry: begin }));
+    replaceContent(outlet, errorBox(problem, { retry: begin }));
     return;
   }
   if (currentUser()?.role !== 'admin') {
-    swap(outlet, signInPage(begin));
+    replaceContent(outlet, signInPage(begin));
     return;
   }
-  const bell = notificationBell({ linkOf: noteLink });
-  const mark = drawSide(bell);
+  const bell = notificationBell({ linkFor: notificationLink });
+  const mark = renderSidebar(bell);
   bell.follow(currentUser());
-  onUnauthenticated(() => location.reload()); // leads to the door
-  startRouter({ outlet, site: 'Mercat back office', routes: ROUTES, missing: missingView, shown: (path) => { mark(path); clearToasts(); } });
+  onUnauthenticated(() => location.reload()); // shows the sign-in page
+  startRouter({ outlet, site: 'Mercat back office', routes: ROUTES, notFoundView, onNavigate: (path) => { mark(path); clearToasts(); } });
 }
 
 begin();

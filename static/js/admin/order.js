@@ -1,28 +1,28 @@
-// One order as the staff sees it: lines, buyer, and the two things that can be done to it.
-// Must never enter: paying on behalf of somebody.
+// One order as staff sees it: lines, buyer, refund and cancellation.
+// Does not contain: payment on behalf of a customer.
 
-import { get, intent } from '../api.js';
-import { confirmDeed } from '../dialog.js';
-import { h, swap } from '../dom.js';
+import { get, idempotentRequest } from '../api.js';
+import { confirmDialog } from '../dialog.js';
+import { h, replaceContent } from '../dom.js';
 import { field, form } from '../forms.js';
 import { listen } from '../live.js';
 import { fromDecimal, money, toDecimal } from '../money.js';
-import { loadingNote, placeholders, problemBox, statusBadge, whileBusy } from '../parts.js';
+import { loadingNote, skeletons, errorBox, statusBadge, withBusyState } from '../components.js';
 import { dateTime } from '../time.js';
 import { toast } from '../toasts.js';
 import { invoiceOf } from './orders.js';
 
 export function orderView({ params, signal, setTitle }) {
-  const content = h('div', {}, h('h1', { class: 'visually-hidden' }, 'Order'), loadingNote(), placeholders(3, 'ghost-row'));
-  const act = intent();
+  const content = h('div', {}, h('h1', { class: 'visually-hidden' }, 'Order'), loadingNote(), skeletons(3, 'skeleton-row'));
+  const act = idempotentRequest();
 
   const load = async () => {
     try {
       const invoice = await get(`/invoices/${params.id}`, {}, signal);
       const buyer = await get(`/user/${invoice.user_id}`, {}, signal).catch(() => null); // erased, or users are down: the order is shown without
-      draw(invoice, buyer);
+      render(invoice, buyer);
     } catch (problem) {
-      if (!signal.aborted) swap(content, h('h1', {}, 'The order could not be shown'), problemBox(problem, { retry: load }));
+      if (!signal.aborted) replaceContent(content, h('h1', {}, 'The order could not be loaded'), errorBox(problem, { retry: load }));
     }
   };
 
@@ -32,7 +32,7 @@ export function orderView({ params, signal, setTitle }) {
     return h('section', { class: 'sheet padded', 'aria-label': 'Refund' }, h('h2', {}, 'Refund'), form({
       items: [
         field({ name: 'amount', label: `Amount, at most ${money(left, invoice.currency)}`, value: all, inputmode: 'decimal', required: true, test: 'refund-amount' }),
-        field({ name: 'restock', label: 'Put the goods back on the shelf', type: 'checkbox', hint: 'All that has not come back yet; only with all the money that is left.', test: 'refund-restock' }),
+        field({ name: 'restock', label: 'Restock items', type: 'checkbox', hint: 'Available with a full refund only.', test: 'refund-restock' }),
       ],
       button: 'Refund',
       buttonClass: 'button danger',
@@ -40,8 +40,8 @@ export function orderView({ params, signal, setTitle }) {
       buttonTest: 'order-refund',
       submit: async ({ amount: text, restock }) => {
         const amount = fromDecimal(text, invoice.currency);
-        if (amount === null) throw Object.assign(new Error('The amount cannot be read.'), { errors: [{ field: 'amount', message: `An amount like ${all}, please.` }] });
-        if (!await confirmDeed({ title: `Refund ${money(amount, invoice.currency)}?`, text: 'The money goes back to the buyer.', agree: 'Refund' })) return;
+        if (amount === null) throw Object.assign(new Error('The amount cannot be read.'), { errors: [{ field: 'amount', message: `Enter an amount such as ${all}.` }] });
+        if (!await confirmDialog({ title: `Refund ${money(amount, invoice.currency)}?`, text: 'The money is returned to the buyer.', confirmLabel: 'Refund' })) return;
         await act('POST', `/invoices/${invoice.id}/refund`, amount === left ? { restock } : { amount, restock });
         await load();
       },
@@ -49,42 +49,42 @@ export function orderView({ params, signal, setTitle }) {
   };
 
   const voidButton = (invoice) => {
-    const button = h('button', { class: 'button danger', type: 'button', test: 'order-void' }, 'Void');
-    button.addEventListener('click', () => whileBusy(button, async () => {
-      if (!await confirmDeed({ title: 'Void this order?', text: 'It can no longer be paid, and its stock is free again.', agree: 'Void' })) return;
+    const button = h('button', { class: 'button danger', type: 'button', test: 'order-void' }, 'Cancel order');
+    button.addEventListener('click', () => withBusyState(button, async () => {
+      if (!await confirmDialog({ title: 'Cancel this order?', text: 'It can no longer be paid, and its items are released.', confirmLabel: 'Cancel order' })) return;
       try {
         await act('POST', `/invoices/${invoice.id}/void`);
         await load();
       } catch (problem) {
-        toast({ title: 'Not done', body: problem.message, tone: 'bad' });
+        toast({ title: 'Order not cancelled', body: problem.message, tone: 'bad' });
       }
     }));
     return button;
   };
 
-  const draw = (invoice, buyer) => {
+  const render = (invoice, buyer) => {
     const title = `Order ${invoice.number}`;
     const address = invoice.email ?? buyer?.email;
     setTitle(title);
     const dates = [['Placed', invoice.created_at], ['Paid', invoice.paid_at], invoice.status === 'open' ? ['Expires', invoice.expires_at] : null];
-    swap(content,
+    replaceContent(content,
       h('nav', { class: 'crumbs', 'aria-label': 'You are here' }, h('a', { href: '/admin/orders' }, 'Orders')),
       h('div', { class: 'page-head' }, h('div', { class: 'title-line' }, h('h1', {}, title), statusBadge(invoice.status, 'admin-order-status')), invoice.status === 'open' && voidButton(invoice)),
       h('div', { class: 'columns' },
         h('section', { class: 'sheet', 'aria-label': 'Lines' }, h('div', { class: 'table-scroll' }, h('table', {},
-          h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, 'What'), h('th', { scope: 'col', class: 'number' }, 'Pieces'), h('th', { scope: 'col', class: 'number' }, 'Each'), h('th', { scope: 'col', class: 'number' }, 'Sum'))),
+          h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, 'Item'), h('th', { scope: 'col', class: 'number' }, 'Qty'), h('th', { scope: 'col', class: 'number' }, 'Price'), h('th', { scope: 'col', class: 'number' }, 'Total'))),
           h('tbody', {}, invoice.lines.map((line) => h('tr', {},
             h('td', {}, line.product_id ? h('a', { href: `/admin/products/${line.product_id}` }, line.description) : line.description),
             h('td', { class: 'number' }, String(line.quantity)),
             h('td', { class: 'number' }, money(line.unit_price, invoice.currency)),
             h('td', { class: 'number' }, money(line.quantity * line.unit_price, invoice.currency))))),
           h('tfoot', {}, h('tr', {}, h('th', { scope: 'row', colspan: 3 }, 'Total'), h('td', { class: 'number', test: 'admin-order-total' }, money(invoice.total, invoice.currency))),
-            invoice.refunded > 0 && h('tr', {}, h('th', { scope: 'row', colspan: 3 }, 'Went back'), h('td', { class: 'number', test: 'admin-order-refunded' }, money(invoice.refunded, invoice.currency))))))),
+            invoice.refunded > 0 && h('tr', {}, h('th', { scope: 'row', colspan: 3 }, 'Refunded'), h('td', { class: 'number', test: 'admin-order-refunded' }, money(invoice.refunded, invoice.currency))))))),
         h('div', { class: 'stack' }, h('section', { class: 'sheet padded', 'aria-label': 'Facts' },
           h('h2', {}, 'Buyer'),
           buyer
             ? h('p', {}, buyer.role === 'guest' ? 'A guest' : buyer.name)
-            : h('p', { class: 'muted' }, 'Not known any more'),
+            : h('p', { class: 'muted' }, 'Deleted account'),
           address && h('p', {}, h('a', { class: 'break', href: `/admin/emails/new?${new URLSearchParams({ to: address })}` }, address)),
           h('p', {}, h('a', { class: 'small', href: `/admin/orders?user_id=${invoice.user_id}` }, 'All orders of this buyer')),
           h('dl', { class: 'facts' }, dates.filter((entry) => entry?.[1]).map(([name, at]) => h('div', {}, h('dt', {}, name), h('dd', {}, dateTime(at)))))),

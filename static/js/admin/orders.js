@@ -1,11 +1,11 @@
-// All orders, newest first, by state, live as they come (topic `orders`).
-// Must never enter: changing orders (each has its own page).
+// All orders, newest first, by status, live (topic `orders`).
+// Does not contain: changes to orders (each has its own page).
 
 import { get } from '../api.js';
 import { h } from '../dom.js';
 import { listen } from '../live.js';
 import { money } from '../money.js';
-import { emptyState, statusBadge } from '../parts.js';
+import { emptyState, STATUS_LABELS, statusBadge } from '../components.js';
 import { navigate } from '../router.js';
 import { dateTime } from '../time.js';
 import { pagedTable } from './table.js';
@@ -26,12 +26,12 @@ export function ordersView({ query: firstQuery, signal }) {
     return next.size > 0 ? `/admin/orders?${next}` : '/admin/orders';
   };
   const filter = h('select', { id: 'status', test: 'order-filter', on: { change: () => navigate(link(filter.value), { replace: true }) } },
-    STATES.map((status) => h('option', { value: status }, status || 'Every state')));
+    STATES.map((status) => h('option', { value: status }, status ? STATUS_LABELS[status] : 'All statuses')));
   const fits = (invoice) => (!query.get('status') || query.get('status') === invoice.status) && (!query.get('user_id') || query.get('user_id') === invoice.user_id);
 
   const table = pagedTable({
     caption: 'Orders',
-    columns: [['No.'], ['Placed', 'wide-only'], ['Lines', 'wide-only'], ['State'], ['Total', 'number']],
+    columns: [['No.'], ['Placed', 'wide-only'], ['Lines', 'wide-only'], ['Status'], ['Total', 'number']],
     rowTest: 'admin-order',
     row: (invoice) => [
       h('span', { class: 'whole' }, h('a', { class: 'row-link', href: `/admin/orders/${invoice.id}` }, invoice.number), h('span', { class: 'small muted block narrow-only' }, dateTime(invoice.created_at))),
@@ -41,7 +41,7 @@ export function ordersView({ query: firstQuery, signal }) {
       money(invoice.total, invoice.currency),
     ],
     load: (cursor, gone) => get('/invoices/', { cursor, status: query.get('status'), user_id: query.get('user_id') }, gone),
-    empty: () => emptyState('No orders', 'New ones appear here by themselves.'),
+    empty: () => emptyState('No orders', 'New orders appear here automatically.'),
     more: 'Older orders',
     signal,
   });
@@ -66,7 +66,7 @@ export function ordersView({ query: firstQuery, signal }) {
       start();
     },
     element: h('div', {},
-      h('div', { class: 'page-head' }, h('h1', {}, 'Orders'), h('div', { class: 'tools' }, h('label', { for: 'status', class: 'visually-hidden' }, 'State'), filter)),
+      h('div', { class: 'page-head' }, h('h1', {}, 'Orders'), h('div', { class: 'tools' }, h('label', { for: 'status', class: 'visually-hidden' }, 'Status'), filter)),
       table.element),
   };
 }

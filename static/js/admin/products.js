@@ -1,11 +1,11 @@
-// All products with their stock, searched as one types, live (topic `catalog`).
-// Must never enter: changing products (each has its own page).
+// All products with their stock, with search as you type, live (topic `catalog`).
+// Does not contain: changes to products (each has its own page).
 
 import { get } from '../api.js';
 import { debounce, h } from '../dom.js';
 import { listen } from '../live.js';
 import { money } from '../money.js';
-import { emptyState, picture } from '../parts.js';
+import { emptyState, productImage } from '../components.js';
 import { searchField } from './search.js';
 import { pagedTable } from './table.js';
 
@@ -20,7 +20,7 @@ export function productsView({ signal }) {
     columns: [[h('span', { class: 'visually-hidden' }, 'Picture'), 'thumb-cell'], ['Name'], ['SKU', 'wide-only'], ['Category', 'wide-only'], ['Stock', 'number'], ['Price', 'number']],
     rowTest: 'admin-product',
     row: (product) => [
-      picture(product.images[0], product.name, { room: '2.75rem' }),
+      productImage(product.images[0], product.name, { sizes: '2.75rem' }),
       h('span', {}, h('a', { class: 'row-link', href: `/admin/products/${product.id}` }, product.name),
         h('span', { class: 'small muted block' }, Object.values(product.options).join(', '))),
       product.sku,
@@ -29,7 +29,7 @@ export function productsView({ signal }) {
       money(product.price, product.currency),
     ],
     load: (cursor, gone) => get('/products/', { q: words, variants: 'all', cursor, limit: 30 }, gone),
-    empty: () => emptyState('No products', words ? 'Nothing fits these words.' : 'Make the first one.'),
+    empty: () => emptyState('No products', words ? 'No products match your search.' : 'Create your first product.'),
     more: 'More products',
     signal,
   });

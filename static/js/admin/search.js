@@ -1,5 +1,5 @@
 // The search input above a table.
-// Must never enter: what is searched.
+// Does not contain: the search itself.
 
 import { h } from '../dom.js';
 import { icon } from '../icons.js';

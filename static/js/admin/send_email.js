@@ -1,14 +1,14 @@
-// Writing a letter.
-// Must never enter: lists of many recipients.
+// The form for a new e-mail.
+// Does not contain: lists of many recipients.
 
-import { intent } from '../api.js';
+import { idempotentRequest } from '../api.js';
 import { h } from '../dom.js';
 import { field, form } from '../forms.js';
 import { navigate } from '../router.js';
 import { toast } from '../toasts.js';
 
 export function sendEmailView({ query }) {
-  const send = intent();
+  const send = idempotentRequest();
   const { element } = form({
     items: [
       field({ name: 'to', label: 'To', type: 'email', value: query.get('to') ?? '', required: true, test: 'email-to' }),
@@ -21,13 +21,13 @@ export function sendEmailView({ query }) {
     submit: async (values) => {
       const { id } = await send('POST', '/send_email/', values);
       navigate(`/admin/emails/${id}`, { replace: true });
-      toast({ title: 'The letter is on its way', tone: 'good' });
+      toast({ title: 'E-mail sent', tone: 'good' });
     },
   });
   element.classList.add('sheet', 'padded', 'letter-form');
   return {
-    title: 'Write an e-mail',
+    title: 'New e-mail',
     element: h('div', {}, h('nav', { class: 'crumbs', 'aria-label': 'You are here' }, h('a', { href: '/admin/emails' }, 'E-mails')),
-      h('div', { class: 'page-head' }, h('h1', {}, 'Write an e-mail')), element),
+      h('div', { class: 'page-head' }, h('h1', {}, 'New e-mail')), element),
   };
 }

@@ -1,9 +1,9 @@
-// The door of the back office.
-// Must never enter: deciding who may do what (the server does, at each request).
+// The sign-in page of the back office.
+// Does not contain: authorization (the server decides at each request).
 
 import { h } from '../dom.js';
 import { field, form } from '../forms.js';
-import { account, currentUser, signIn } from '../session.js';
+import { signedInUser, currentUser, signIn } from '../session.js';
 
 /** `done()` is called when an administrator is signed in. */
 export function signInPage(done) {
@@ -22,6 +22,6 @@ export function signInPage(done) {
     },
   });
   return h('div', { class: 'door' }, h('h1', {}, 'Back office'),
-    account() && h('p', { class: 'banner' }, `You are signed in as ${account().email}, who is not an administrator.`),
-    element, h('p', {}, h('a', { href: '/' }, 'To the shop')));
+    signedInUser() && h('p', { class: 'banner' }, `You are signed in as ${signedInUser().email}, who is not an administrator.`),
+    element, h('p', {}, h('a', { href: '/' }, 'View storefront')));
 }

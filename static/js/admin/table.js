@@ -1,8 +1,8 @@
 // A table that grows page by page: head, rows, and the states of a paged list.
-// Must never enter: what a row is about.
+// Does not contain: the content of a row.
 
 import { h } from '../dom.js';
-import { pagedList } from '../paged.js';
+import { pagedList } from '../paged_list.js';
 
 /** `columns`: [title (text or element), class?]. The rest is as for `pagedList`, with `row(item)` → an array of the cells' contents. */
 export function pagedTable({ caption, columns, row, rowTest, ...list }) {
@@ -11,8 +11,8 @@ export function pagedTable({ caption, columns, row, rowTest, ...list }) {
   const table = pagedList({
     ...list,
     container: body,
-    draw: (item) => cells(row(item), { test: rowTest, 'data-id': item.id }),
-    ghost: () => Array.from({ length: 8 }, () => cells(columns.map(() => h('span', { class: 'ghost ghost-cell' })), { 'aria-hidden': 'true' })),
+    renderItem: (item) => cells(row(item), { test: rowTest, 'data-id': item.id }),
+    skeleton: () => Array.from({ length: 8 }, () => cells(columns.map(() => h('span', { class: 'skeleton skeleton-cell' })), { 'aria-hidden': 'true' })),
   });
   const head = h('thead', {}, h('tr', {}, columns.map(([title, name]) => h('th', { scope: 'col', class: name ?? null }, title))));
   // The rows move into the table; the list keeps what stands below them.

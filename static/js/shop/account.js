@@ -1,19 +1,19 @@
-// One's own account: name, address and password, sign-out, and the way to delete it all.
-// Must never enter: other people's accounts, orders (they have their own page).
+// The account page: name, address and password, sign-out, deletion of the account.
+// Does not contain: other users' accounts, orders (they have their own page).
 
 import { request } from '../api.js';
-import { confirmDeed } from '../dialog.js';
+import { confirmDialog } from '../dialog.js';
 import { h } from '../dom.js';
 import { field, form } from '../forms.js';
-import { whileBusy } from '../parts.js';
+import { withBusyState } from '../components.js';
 import { navigate, refresh } from '../router.js';
-import { account, replaceUser, signOut } from '../session.js';
+import { signedInUser, replaceUser, signOut } from '../session.js';
 import { toast } from '../toasts.js';
-import { signInFirst } from './sign_in.js';
+import { signInRequired } from './sign_in.js';
 
 function actionButton(text, props, work) {
   const button = h('button', { type: 'button', class: 'button', ...props }, text);
-  button.addEventListener('click', () => whileBusy(button, () => work().catch((problem) => toast({ title: problem.message, tone: 'bad' }))));
+  button.addEventListener('click', () => withBusyState(button, () => work().catch((problem) => toast({ title: problem.message, tone: 'bad' }))));
   return button;
 }
 
@@ -27,7 +27,7 @@ async function save(user, changes) {
 function nameForm(user) {
   return form({
     items: [field({ name: 'name', label: 'Name', value: user.name, autocomplete: 'name', required: true, test: 'account-name' })],
-    button: 'Save the name',
+    button: 'Save name',
     buttonClass: 'button',
     test: 'account-form',
     buttonTest: 'account-save',
@@ -38,13 +38,13 @@ function nameForm(user) {
 function accessForm(user) {
   const email = field({
     name: 'email', label: 'E-mail', type: 'email', value: user.email, autocomplete: 'email', required: true, test: 'account-email',
-    hint: user.email_verified ? 'Verified.' : 'Not verified yet: open the link in the letter we sent.',
+    hint: user.email_verified ? 'Confirmed.' : 'Not confirmed yet: open the link in the e-mail we sent.',
   });
   return form({
     items: [
       email,
-      field({ name: 'password', label: 'New password', type: 'password', autocomplete: 'new-password', hint: 'Leave it empty to keep the old one.', test: 'account-password' }),
-      field({ name: 'current_password', label: 'Present password', type: 'password', autocomplete: 'current-password', required: true, test: 'account-current-password' }),
+      field({ name: 'password', label: 'New password', type: 'password', autocomplete: 'new-password', hint: 'Leave blank to keep your current password.', test: 'account-password' }),
+      field({ name: 'current_password', label: 'Current password', type: 'password', autocomplete: 'current-password', required: true, test: 'account-current-password' }),
     ],
     button: 'Save e-mail and password',
     buttonClass: 'button',
@@ -60,16 +60,16 @@ function accessForm(user) {
 }
 
 export function accountView() {
-  const user = account();
-  if (!user) return signInFirst('Account');
+  const user = signedInUser();
+  if (!user) return signInRequired('Account');
 
   const leave = actionButton('Sign out', { test: 'signout' }, async () => {
     await signOut();
     navigate('/');
   });
-  const erase = actionButton('Delete the account', { class: 'button danger', test: 'account-delete' }, async () => {
-    const sure = await confirmDeed({
-      title: 'Delete the account?', text: 'Your name, address and cart are erased. Past orders stay, without your name. This cannot be undone.', agree: 'Delete for good',
+  const erase = actionButton('Delete account', { class: 'button danger', test: 'account-delete' }, async () => {
+    const sure = await confirmDialog({
+      title: 'Delete your account?', text: 'Your name, address and cart are erased. Past orders are kept without your name. This cannot be undone.', confirmLabel: 'Delete permanently',
     });
     if (!sure) return;
     await request('DELETE', `/user/${user.id}`);

@@ -1,17 +1,17 @@
-// The storefront's beginning: finds out who is here, draws the bar, opens the live connection, starts the router.
-// Must never enter: anything one view needs alone.
+// Entry point of the storefront: loads the session, renders the header, opens the live connection, starts the router.
+// Does not contain: anything that a single view needs.
 
 import { onUnauthenticated } from '../api.js';
-import { problemBox } from '../parts.js';
+import { errorBox } from '../components.js';
 import { refresh, startRouter } from '../router.js';
-import { currentUser, loadSession, replaceUser, watchSession } from '../session.js';
+import { currentUser, loadSession, replaceUser, onSessionChange } from '../session.js';
 import { clearToasts, toast } from '../toasts.js';
 import { accountView } from './account.js';
-import { drawBar } from './bar.js';
-import { readCart } from './basket.js';
+import { renderHeader } from './header.js';
+import { readCart } from './cart_store.js';
 import { cartView } from './cart.js';
 import { checkoutView } from './checkout.js';
-import { missingView } from './missing.js';
+import { notFoundView } from './not_found.js';
 import { orderView } from './order.js';
 import { ordersView } from './orders.js';
 import { forgotView, resetView } from './password.js';
@@ -42,15 +42,15 @@ async function begin() {
   try {
     await loadSession();
   } catch (problem) {
-    outlet.replaceChildren(problemBox(problem, { retry: begin }));
+    outlet.replaceChildren(errorBox(problem, { retry: begin }));
     return;
   }
-  const bar = drawBar(document.getElementById('bar'));
+  const header = renderHeader(document.getElementById('bar'));
   const arrive = () => {
-    bar.follow(currentUser());
+    header.follow(currentUser());
     readCart().catch(() => {}); // the count in the bar stays as it was; the cart's own page says what is wrong
   };
-  watchSession((user, other) => {
+  onSessionChange((user, other) => {
     if (!other) return;
     arrive();
     if (!user) refresh(); // signed out: nothing of the account may stay on the page
@@ -58,10 +58,10 @@ async function begin() {
   onUnauthenticated(({ code }) => {
     if (!currentUser() || code === 'bad_credentials') return;
     replaceUser(null);
-    toast({ title: 'Your session has ended', body: 'Sign in again to go on.' });
+    toast({ title: 'Your session has ended', body: 'Sign in again to continue.' });
   });
   arrive();
-  startRouter({ outlet, site: 'Mercat', routes: ROUTES, missing: missingView, shown: (path) => { bar.shown(path); clearToasts(); } });
+  startRouter({ outlet, site: 'Mercat', routes: ROUTES, notFoundView, onNavigate: (path) => { header.onNavigate(path); clearToasts(); } });
 }
 
 begin();

@@ -1,17 +1,17 @@
-// One's own orders, newest first, with their state as it is now.
-// Must never enter: other people's orders, paying.
+// The customer's orders, newest first, with their current status.
+// Does not contain: other customers' orders, payment.
 
 import { get } from '../api.js';
 import { h, throttle } from '../dom.js';
 import { listen } from '../live.js';
 import { money } from '../money.js';
-import { pagedList } from '../paged.js';
-import { emptyState, placeholders, statusBadge } from '../parts.js';
+import { pagedList } from '../paged_list.js';
+import { emptyState, skeletons, statusBadge } from '../components.js';
 import { currentUser } from '../session.js';
 import { day } from '../time.js';
-import { signInFirst } from './sign_in.js';
+import { signInRequired } from './sign_in.js';
 
-function drawOrder(invoice) {
+function renderOrder(invoice) {
   const pieces = invoice.lines.reduce((sum, line) => sum + line.quantity, 0);
   return h('li', { test: 'order', 'data-id': invoice.id },
     h('a', { class: 'order-row', href: `/orders/${invoice.id}` },
@@ -22,13 +22,13 @@ function drawOrder(invoice) {
 }
 
 export function ordersView({ signal }) {
-  if (!currentUser()) return signInFirst('Orders');
+  if (!currentUser()) return signInRequired('Orders');
   const list = pagedList({
     container: h('ul', { class: 'order-list' }),
-    draw: drawOrder,
+    renderItem: renderOrder,
     load: (cursor, gone) => get('/invoices/', { cursor, user_id: currentUser().id }, gone),
-    ghost: () => placeholders(3, 'ghost-row'),
-    empty: () => emptyState('No orders yet', 'What you order appears here.', h('a', { class: 'button primary', href: '/' }, 'Look around')),
+    skeleton: () => skeletons(3, 'skeleton-row'),
+    empty: () => emptyState('No orders yet', 'Your orders will appear here.', h('a', { class: 'button primary', href: '/' }, 'Continue shopping')),
     more: 'Older orders',
     signal,
   });

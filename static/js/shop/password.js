@@ -1,5 +1,5 @@
-// The forgotten password: asking for the letter, and the new password its link leads to.
-// Must never enter: whether an address is known (the server never says, so neither do we).
+// The pages for a forgotten password: request a link, and choose a new password after following it.
+// Does not contain: whether an address has an account (the server does not reveal it).
 
 import { request } from '../api.js';
 import { h } from '../dom.js';
@@ -17,23 +17,23 @@ export function forgotView() {
     buttonTest: 'forgot-submit',
     submit: async (values) => {
       await request('POST', '/password/forgot', { body: values });
-      ask.element.replaceWith(h('p', { class: 'banner', role: 'status', test: 'forgot-done' }, 'If there is an account with this address, a letter with a link is on its way.'));
+      ask.element.replaceWith(h('p', { class: 'banner', role: 'status', test: 'forgot-done' }, 'If an account exists for this address, we have sent a link.'));
     },
   });
-  return page('Forgot the password?', h('p', { class: 'muted' }, 'We send you a link with which you set a new one.'), ask.element);
+  return page('Forgot your password?', h('p', { class: 'muted' }, 'We will send you a link to choose a new one.'), ask.element);
 }
 
 export function resetView({ query }) {
   const token = query.get('token');
-  if (!token) return page('New password', h('p', { class: 'banner' }, 'This link is not complete. Open it from the letter again.'));
+  if (!token) return page('New password', h('p', { class: 'banner' }, 'This link is incomplete. Open it again from the e-mail.'));
   const set = form({
     items: [field({ name: 'password', label: 'New password', type: 'password', autocomplete: 'new-password', required: true, test: 'reset-password' })],
-    button: 'Set the password',
+    button: 'Change password',
     test: 'reset-form',
     buttonTest: 'reset-submit',
     submit: async ({ password }) => {
       await request('POST', '/password/reset', { body: { token, password } });
-      set.element.replaceWith(h('p', { class: 'banner', role: 'status', test: 'reset-done' }, 'The new password holds. ', h('a', { href: '/signin' }, 'Sign in'), '.'));
+      set.element.replaceWith(h('p', { class: 'banner', role: 'status', test: 'reset-done' }, 'Your password has been changed. ', h('a', { href: '/signin' }, 'Sign in'), '.'));
     },
   });
   return page('New password', set.element);

@@ -1,18 +1,18 @@
-// One product: pictures, options, price and stock as they are this second, into the cart, and what others say about it.
-// Must never enter: the cart's page, editing products.
+// The product page: images, options, live price and stock, add to cart, reviews.
+// Does not contain: the cart page, editing of products.
 
 import { get } from '../api.js';
-import { h, swap } from '../dom.js';
+import { h, replaceContent } from '../dom.js';
 import { listen } from '../live.js';
-import { loadingNote, picture, placeholders, problemBox, stars, stepper, whileBusy } from '../parts.js';
-import { rewrite } from '../router.js';
+import { loadingNote, productImage, skeletons, errorBox, stars, quantityInput, withBusyState } from '../components.js';
+import { replaceUrl } from '../router.js';
 import { toast } from '../toasts.js';
-import { adder } from './basket.js';
-import { priceTag, stockWords, withNews } from './card.js';
+import { cartAdder } from './cart_store.js';
+import { priceTag, stockLabel, mergeUpdate } from './card.js';
 import { reviews } from './reviews.js';
 
 /** Every option of the group with its values: { Size: ['Small', 'Large'] }. */
-function axesOf(variants) {
+function optionAxes(variants) {
   const axes = {};
   for (const variant of variants) {
     for (const [name, value] of Object.entries(variant.options)) {
@@ -24,17 +24,17 @@ function axesOf(variants) {
 }
 
 /** The variant with this option changed; where that combination does not exist, the first that has the new value. */
-function variantWith(variants, options, name, value) {
+function findVariant(variants, options, name, value) {
   const fits = (variant, wanted) => Object.entries(wanted).every(([key, one]) => variant.options[key] === one);
   return variants.find((variant) => fits(variant, { ...options, [name]: value })) ?? variants.find((variant) => variant.options[name] === value);
 }
 
 function optionPicker(product, choose) {
   const variants = product.variants;
-  return Object.entries(axesOf(variants)).map(([name, values]) => h('fieldset', { class: 'options' },
+  return Object.entries(optionAxes(variants)).map(([name, values]) => h('fieldset', { class: 'options' },
     h('legend', {}, name),
     values.map((value) => {
-      const variant = variantWith(variants, product.options, name, value);
+      const variant = findVariant(variants, product.options, name, value);
       const input = h('input', {
         type: 'radio', name: `option-${name}`, value, class: 'visually-hidden', checked: product.options[name] === value, test: 'option',
         on: { change: () => choose(variant.id) },
@@ -44,7 +44,7 @@ function optionPicker(product, choose) {
 }
 
 function gallery(product) {
-  const show = (image) => picture(image, product.name, { room: '(max-width: 48rem) 100vw, 40rem', alt: image?.alt, eager: true });
+  const show = (image) => productImage(image, product.name, { sizes: '(max-width: 48rem) 100vw, 40rem', alt: image?.alt, eager: true });
   const main = h('div', { class: 'gallery-main', test: 'product-picture' }, show(product.images[0]));
   if (product.images.length < 2) return h('div', { class: 'gallery' }, main);
   const thumbs = product.images.map((image, index) => h('button', {
@@ -55,7 +55,7 @@ function gallery(product) {
         thumbs.forEach((thumb, at) => thumb.setAttribute('aria-pressed', String(at === index)));
       },
     },
-  }, picture(image, product.name, { room: '4.5rem' })));
+  }, productImage(image, product.name, { sizes: '4.5rem' })));
   return h('div', { class: 'gallery' }, main, h('div', { class: 'thumbs' }, thumbs));
 }
 
@@ -67,7 +67,7 @@ function attributeTable(attributes) {
 
 export function productView({ params, signal, setTitle }) {
   const element = h('div', {}, h('h1', { class: 'visually-hidden' }, 'Product'), loadingNote(),
-    h('div', { class: 'product' }, placeholders(1, 'ghost-square'), h('div', { class: 'product-facts' }, placeholders(4, 'ghost-line'))));
+    h('div', { class: 'product' }, skeletons(1, 'skeleton-square'), h('div', { class: 'product-facts' }, skeletons(4, 'skeleton-line'))));
   let shownId = params.id;
   let visit = null; // ends what belongs to one variant
 
@@ -77,11 +77,11 @@ export function productView({ params, signal, setTitle }) {
     const gone = AbortSignal.any([signal, visit.signal]);
     shownId = id;
     try {
-      draw(await get(`/product/${id}`, {}, gone), gone);
+      render(await get(`/product/${id}`, {}, gone), gone);
     } catch (problem) {
       if (gone.aborted) return;
-      swap(element, h('h1', {}, problem.status === 404 ? 'There is no such product' : 'The product could not be shown'),
-        problemBox(problem, { retry: () => load(id) }));
+      replaceContent(element, h('h1', {}, problem.status === 404 ? 'Product not found' : 'The product could not be loaded'),
+        errorBox(problem, { retry: () => load(id) }));
     }
   };
 
@@ -89,32 +89,32 @@ export function productView({ params, signal, setTitle }) {
     if (id === shownId) return;
     const focused = element.contains(document.activeElement) ? document.activeElement : null;
     await load(id);
-    rewrite(`/p/${id}`);
+    replaceUrl(`/p/${id}`);
     const again = focused?.name && element.querySelector(`input[name="${CSS.escape(focused.name)}"]:checked`);
     if (again) again.focus();
   };
 
-  const draw = (product, gone) => {
+  const render = (product, gone) => {
     setTitle(product.name);
     const price = h('div', { class: 'live-price', 'aria-live': 'polite' });
     const stock = h('p', { class: 'stock', test: 'stock', 'aria-live': 'polite' });
-    const amount = stepper({ value: 1, label: 'Quantity', test: 'quantity' });
-    const trouble = h('div', { class: 'form-trouble' });
-    const add = adder();
+    const amount = quantityInput({ value: 1, label: 'Quantity', test: 'quantity' });
+    const errorArea = h('div', { class: 'form-trouble' });
+    const add = cartAdder();
     const addButton = h('button', { class: 'button primary wide', type: 'button', test: 'add-to-cart' }, 'Add to cart');
-    addButton.addEventListener('click', () => whileBusy(addButton, async () => {
-      trouble.replaceChildren();
+    addButton.addEventListener('click', () => withBusyState(addButton, async () => {
+      errorArea.replaceChildren();
       try {
         const item = await add(product.id, Number(amount.input.value));
-        toast({ title: `${item.name} is in the cart`, href: '/cart', tone: 'good' });
+        toast({ title: `${item.name} was added to your cart`, href: '/cart', tone: 'good' });
       } catch (problem) {
-        trouble.replaceChildren(problemBox(problem));
+        errorArea.replaceChildren(errorBox(problem));
       }
     }));
 
     const drawFacts = () => {
       price.replaceChildren(priceTag(product, 'price'));
-      const [words, tone] = stockWords(product);
+      const [words, tone] = stockLabel(product);
       stock.className = `stock ${tone}`;
       stock.textContent = words;
       const forSale = product.stock > 0 && !product.deleted;
@@ -130,17 +130,17 @@ export function productView({ params, signal, setTitle }) {
       : [h('span', { class: 'muted' }, 'No reviews yet')]));
     drawRating();
 
-    const news = (told) => {
-      Object.assign(product, withNews(product, told));
+    const applyUpdate = (update) => {
+      Object.assign(product, mergeUpdate(product, update));
       drawFacts();
       drawRating();
     };
     listen(`product:${product.id}`, {
-      event: ({ kind, data }) => kind === 'product_changed' && news(data),
-      stale: () => get(`/product/${product.id}`, {}, gone).then(news, () => {}), // what is shown stays; the next event tells
+      event: ({ kind, data }) => kind === 'product_changed' && applyUpdate(data),
+      stale: () => get(`/product/${product.id}`, {}, gone).then(applyUpdate, () => {}), // unreachable: the next event updates it
     }, gone);
 
-    swap(element,
+    replaceContent(element,
       h('nav', { class: 'crumbs', 'aria-label': 'You are here' }, h('a', { href: '/' }, 'Shop'),
         product.category && h('a', { href: `/?${new URLSearchParams({ category: product.category })}` }, product.category)),
       h('div', { class: 'product' },
@@ -150,11 +150,11 @@ export function productView({ params, signal, setTitle }) {
           summary, price, stock,
           optionPicker(product, choose),
           h('div', { class: 'buy' }, amount.element, addButton),
-          trouble,
+          errorArea,
           h('p', { class: 'description' }, product.description),
           attributeTable(product.attributes),
           product.tags.length > 0 && h('p', { class: 'tags' }, product.tags.map((tag) => h('a', { class: 'chip', href: `/?${new URLSearchParams({ tag })}` }, `#${tag}`))),
-          h('p', { class: 'small muted' }, `Article ${product.sku}`))),
+          h('p', { class: 'small muted' }, `SKU: ${product.sku}`))),
       reviews(product.id, gone));
   };
 

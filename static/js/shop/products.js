@@ -1,15 +1,15 @@
-// The product list: search words, categories, price, stock and order come from the address, so that every view of it is a link.
-// Must never enter: single products, the search input (the bar has it).
+// The product list: search, category, price, stock and sort order come from the address, so that every state is a link.
+// Does not contain: single products, the search input (the header has it).
 
 import { get } from '../api.js';
-import { h, swap, throttle } from '../dom.js';
+import { h, replaceContent, throttle } from '../dom.js';
 import { icon } from '../icons.js';
 import { listen } from '../live.js';
 import { digits, fromDecimal, money, toDecimal } from '../money.js';
-import { pagedList } from '../paged.js';
-import { emptyState, placeholders } from '../parts.js';
+import { pagedList } from '../paged_list.js';
+import { emptyState, skeletons } from '../components.js';
 import { navigate } from '../router.js';
-import { productCard, withNews } from './card.js';
+import { productCard, mergeUpdate } from './card.js';
 
 const FILTERS = ['q', 'category', 'tag', 'min_price', 'max_price', 'in_stock', 'sort'];
 const SORTS = [['relevance', 'Best match'], ['-created_at', 'Newest'], ['price', 'Price, low to high'], ['-price', 'Price, high to low'], ['name', 'Name']];
@@ -26,7 +26,7 @@ function linkWith(query, changes) {
   return next.size > 0 ? `/?${next}` : '/';
 }
 
-/** A group of values with their counts, each a link that sets or lifts the filter. */
+/** A group of values with their counts, each a link that sets or removes the filter. */
 function facetGroup(title, name, values, query) {
   if (values.length === 0) return null;
   const chosen = query.get(name);
@@ -51,7 +51,7 @@ function priceFilter(query, currency) {
     const read = (field) => (field.value.trim() === '' ? null : fromDecimal(field.value, currency) ?? NaN);
     const limits = { min_price: read(low), max_price: read(high) };
     const wrong = Object.values(limits).some(Number.isNaN);
-    note.textContent = wrong ? `An amount like ${digits(currency) === 0 ? '12' : '12.50'}, please.` : '';
+    note.textContent = wrong ? `Enter an amount such as ${digits(currency) === 0 ? '12' : '12.50'}.` : '';
     if (!wrong) navigate(linkWith(query, limits));
   };
   return h('form', { class: 'facet price-filter', 'aria-label': 'Price', on: { submit: apply } },
@@ -66,14 +66,14 @@ function stockFilter(query, count) {
   return h('div', { class: 'facet field check' }, input, h('label', { for: 'in-stock' }, `In stock only (${count})`));
 }
 
-/** The filters that are on, each with a way to lift it. */
+/** The filters that are on, each with a link that removes it. */
 function activeFilters(query, currency) {
   const words = {
     q: (value) => `“${value}”`, category: (value) => value, tag: (value) => `#${value}`, in_stock: () => 'In stock',
     min_price: (value) => `from ${money(Number(value), currency)}`, max_price: (value) => `to ${money(Number(value), currency)}`,
   };
   const chips = Object.keys(words).filter((name) => query.has(name)).map((name) => h('a', {
-    class: 'chip', href: linkWith(query, { [name]: null }), 'aria-label': `Lift the filter ${words[name](query.get(name))}`, test: 'filter-chip',
+    class: 'chip', href: linkWith(query, { [name]: null }), 'aria-label': `Remove filter: ${words[name](query.get(name))}`, test: 'filter-chip',
   }, words[name](query.get(name)), icon('close')));
   return chips.length > 0 ? [...chips, h('a', { class: 'small', href: '/', test: 'filters-clear' }, 'Clear all')] : [];
 }
@@ -87,7 +87,7 @@ export function productsView({ query: firstQuery, signal, back }) {
   const chips = h('div', { class: 'chips' });
   const total = h('p', { class: 'muted', role: 'status', test: 'total' }, '\u00a0');
   const sort = h('select', { id: 'sort', test: 'sort', on: { change: () => navigate(linkWith(query, { sort: sort.value })) } });
-  const filters = h('div', { class: 'filters', id: 'filters' }, placeholders(7, 'ghost-line'));
+  const filters = h('div', { class: 'filters', id: 'filters' }, skeletons(7, 'skeleton-line'));
   const toggle = h('button', {
     class: 'button small filters-toggle', type: 'button', 'aria-expanded': 'false', 'aria-controls': 'filters', test: 'filters-toggle',
     on: { click: () => toggle.setAttribute('aria-expanded', String(filters.classList.toggle('open'))) },
@@ -98,11 +98,11 @@ export function productsView({ query: firstQuery, signal, back }) {
   let pages = [];
   const list = pagedList({
     container: grid,
-    draw: productCard,
+    renderItem: productCard,
     signal,
-    ghost: () => placeholders(8, 'ghost-card'),
+    skeleton: () => skeletons(8, 'skeleton-card'),
     more: 'Show more products',
-    empty: () => emptyState('Nothing fits', 'Try other words or fewer filters.', h('a', { class: 'button', href: '/' }, 'Show everything')),
+    empty: () => emptyState('No products found', 'Try a different search or remove a filter.', h('a', { class: 'button', href: '/' }, 'Show all products')),
     load: async (cursor, gone) => {
       const page = await get('/products/', { ...params(), limit: 24, cursor }, gone);
       pages = cursor ? [...pages, ...page.items] : page.items;
@@ -116,12 +116,12 @@ export function productsView({ query: firstQuery, signal, back }) {
     left = { address: query.toString(), page: { items: pages, next }, facets };
     currency = pages[0]?.currency ?? currency;
     total.textContent = facets.total === 1 ? '1 product' : `${facets.total} products`;
-    drawFilters();
+    renderFilters();
   };
 
-  const drawFilters = () => {
+  const renderFilters = () => {
     const focused = filters.contains(document.activeElement) ? document.activeElement.dataset.facet : null;
-    swap(filters,
+    replaceContent(filters,
       facetGroup('Categories', 'category', facets.categories, query),
       priceFilter(query, currency),
       stockFilter(query, facets.in_stock),
@@ -130,16 +130,16 @@ export function productsView({ query: firstQuery, signal, back }) {
     chips.replaceChildren(...activeFilters(query, currency));
   };
 
-  const drawHead = () => {
+  const renderHead = () => {
     const words = query.get('q');
-    heading.textContent = words ? `Results for “${words}”` : query.get('category') ?? query.get('tag') ?? 'Everything in the shop';
+    heading.textContent = words ? `Results for “${words}”` : query.get('category') ?? query.get('tag') ?? 'All products';
     const choices = words ? SORTS : SORTS.slice(1);
     sort.replaceChildren(...choices.map(([value, text]) => h('option', { value }, text)));
     sort.value = query.get('sort') ?? choices[0][0];
     chips.replaceChildren(...activeFilters(query, currency));
   };
 
-  drawHead();
+  renderHead();
   if (back && left?.address === query.toString()) {
     pages = left.page.items;
     facets = left.facets;
@@ -153,7 +153,7 @@ export function productsView({ query: firstQuery, signal, back }) {
       if (kind !== 'product_changed') return;
       const product = list.get(data.product_id);
       if (product && data.deleted) list.remove(data.product_id);
-      else if (product) list.put(withNews(product, data));
+      else if (product) list.put(mergeUpdate(product, data));
     },
     stale: refresh,
   }, signal);
@@ -162,12 +162,12 @@ export function productsView({ query: firstQuery, signal, back }) {
     title: '',
     update: (context) => {
       query = context.query;
-      drawHead();
+      renderHead();
       list.reload({ quiet: true });
     },
-    element: h('div', { class: 'shelf' },
-      h('div', { class: 'shelf-head' }, h('div', {}, heading, total), h('div', { class: 'shelf-tools' }, toggle, h('label', { for: 'sort', class: 'visually-hidden' }, 'Sort by'), sort)),
+    element: h('div', { class: 'product-list' },
+      h('div', { class: 'product-list-head' }, h('div', {}, heading, total), h('div', { class: 'product-list-tools' }, toggle, h('label', { for: 'sort', class: 'visually-hidden' }, 'Sort by'), sort)),
       h('aside', { 'aria-label': 'Filters' }, filters),
-      h('section', { class: 'shelf-list', 'aria-label': 'Products' }, chips, list.element)),
+      h('section', { class: 'product-list-list', 'aria-label': 'Products' }, chips, list.element)),
   };
 }

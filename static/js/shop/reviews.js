@@ -1,19 +1,19 @@
-// What customers say about a product: the list, live, and the form for one's own word.
-// Must never enter: the product itself.
+// Reviews of a product: the live list, and the form for a new one.
+// Does not contain: the product.
 
-import { get, intent, request } from '../api.js';
-import { confirmDeed } from '../dialog.js';
-import { h, swap } from '../dom.js';
+import { get, idempotentRequest, request } from '../api.js';
+import { confirmDialog } from '../dialog.js';
+import { h, replaceContent } from '../dom.js';
 import { field, form } from '../forms.js';
 import { listen } from '../live.js';
-import { pagedList } from '../paged.js';
-import { emptyState, placeholders, stars } from '../parts.js';
-import { account } from '../session.js';
+import { pagedList } from '../paged_list.js';
+import { emptyState, skeletons, stars } from '../components.js';
+import { signedInUser } from '../session.js';
 import { day } from '../time.js';
 import { toast } from '../toasts.js';
 
-function drawReview(review, remove) {
-  const own = account() && (review.user_id === account().id || account().role === 'admin');
+function renderReview(review, remove) {
+  const own = signedInUser() && (review.user_id === signedInUser().id || signedInUser().role === 'admin');
   return h('li', { class: 'review', test: 'review' },
     h('p', { class: 'review-head' }, stars(review.rating), h('strong', {}, review.author), h('span', { class: 'small muted' }, day(review.created_at))),
     h('p', {}, review.text),
@@ -24,28 +24,28 @@ export function reviews(productId, signal) {
   const path = `/product/${productId}/comments/`;
   const list = pagedList({
     container: h('ul', { class: 'reviews', test: 'reviews' }),
-    draw: (review) => drawReview(review, remove),
+    renderItem: (review) => renderReview(review, remove),
     load: (cursor, gone) => get(path, { cursor, limit: 10 }, gone),
-    ghost: () => placeholders(2, 'ghost-line'),
-    empty: () => emptyState('No reviews yet', 'Be the first to say how it is.'),
+    skeleton: () => skeletons(2, 'skeleton-line'),
+    empty: () => emptyState('No reviews yet', 'Be the first to review this product.'),
     more: 'Older reviews',
     signal,
   });
 
   const remove = async (review) => {
-    if (!await confirmDeed({ title: 'Remove this review?', text: 'It cannot be brought back.', agree: 'Remove' })) return;
+    if (!await confirmDialog({ title: 'Remove this review?', text: 'This cannot be undone.', confirmLabel: 'Remove' })) return;
     try {
       await request('DELETE', path + review.id);
       list.remove(review.id);
-      swap(place, writing());
+      replaceContent(place, writing());
     } catch (problem) {
       toast({ title: 'Not removed', body: problem.message, tone: 'bad' });
     }
   };
 
-  const write = intent();
+  const write = idempotentRequest();
   const writing = () => {
-    if (!account()) {
+    if (!signedInUser()) {
       const back = new URLSearchParams({ back: location.pathname });
       return h('p', { class: 'muted' }, h('a', { href: `/signin?${back}` }, 'Sign in'), ' to write a review.');
     }
@@ -58,7 +58,7 @@ export function reviews(productId, signal) {
       buttonTest: 'review-send',
       submit: async (values) => {
         list.put(await write('POST', path, { rating: Number(values.rating), text: values.text }));
-        swap(place, h('p', { class: 'good', role: 'status', test: 'review-done' }, 'Thank you. Your review is published.'));
+        replaceContent(place, h('p', { class: 'good', role: 'status', test: 'review-done' }, 'Thank you. Your review is published.'));
       },
     }).element;
   };

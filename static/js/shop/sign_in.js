@@ -1,25 +1,25 @@
-// Signing in, and the page that asks for it where an account is needed.
-// Must never enter: making accounts, passwords in anything but the form.
+// The sign-in page, and the placeholder of pages that need an account.
+// Does not contain: registration, passwords outside the form.
 
 import { h } from '../dom.js';
 import { field, form } from '../forms.js';
-import { emptyState } from '../parts.js';
+import { emptyState } from '../components.js';
 import { navigate } from '../router.js';
 import { toast } from '../toasts.js';
-import { signInWithCart } from './basket.js';
+import { signInWithCart } from './cart_store.js';
 
-/** Where to go afterwards: an address of this page, nothing else. */
-export function wayBack(query) {
+/** The address to return to: a path of this origin, never another. */
+export function returnPath(query) {
   const back = query.get('back') ?? '/';
   return /^\/(?!\/)/.test(back) && new URL(back, location.origin).origin === location.origin ? back : '/';
 }
 
-export function signInFirst(title) {
+export function signInRequired(title) {
   const back = new URLSearchParams({ back: location.pathname });
   return {
     title,
     element: h('div', { class: 'narrow' }, h('h1', {}, title),
-      emptyState('Please sign in first', 'This page belongs to an account.', h('a', { class: 'button primary', href: `/signin?${back}` }, 'Sign in'))),
+      emptyState('Sign in to see this page', '', h('a', { class: 'button primary', href: `/signin?${back}` }, 'Sign in'))),
   };
 }
 
@@ -33,15 +33,15 @@ export function signInView({ query }) {
     button: 'Sign in',
     test: 'signin-form',
     buttonTest: 'signin-submit',
-    after: h('a', { href: '/forgot' }, 'Forgot the password?'),
+    after: h('a', { href: '/forgot' }, 'Forgot your password?'),
     submit: async (values) => {
       const left = await signInWithCart(values);
-      navigate(wayBack(query), { replace: true });
-      if (left.length > 0) toast({ title: 'Not all of your cart came along', body: left.join(', '), tone: 'bad' });
+      navigate(returnPath(query), { replace: true });
+      if (left.length > 0) toast({ title: 'Some items could not be moved to your cart', body: left.join(', '), tone: 'bad' });
     },
   });
   return {
     title: 'Sign in',
-    element: h('div', { class: 'small-page' }, h('h1', {}, 'Sign in'), element, h('p', { class: 'muted' }, 'New here? ', h('a', { href: `/signup?${query}` }, 'Make an account'), '.')),
+    element: h('div', { class: 'small-page' }, h('h1', {}, 'Sign in'), element, h('p', { class: 'muted' }, 'New here? ', h('a', { href: `/signup?${query}` }, 'Create an account'), '.')),
   };
 }

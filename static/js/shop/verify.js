@@ -1,9 +1,9 @@
-// Where the link in the verification letter leads: hands the token in and says how it went.
-// Must never enter: anything else.
+// The target of the link in the confirmation e-mail: submits the token and shows the result.
+// Does not contain: anything else.
 
 import { request } from '../api.js';
 import { h } from '../dom.js';
-import { problemBox } from '../parts.js';
+import { errorBox } from '../components.js';
 import { currentUser, loadSession } from '../session.js';
 
 export function verifyView({ query }) {
@@ -12,9 +12,9 @@ export function verifyView({ query }) {
     try {
       await request('POST', '/email/verify', { body: { token: query.get('token') ?? '' } });
       if (currentUser()) await loadSession();
-      outcome.replaceChildren(h('p', { class: 'banner paid' }, 'Thank you, the address is yours. ', h('a', { href: '/' }, 'To the shop'), '.'));
+      outcome.replaceChildren(h('p', { class: 'banner paid' }, 'Your e-mail address is confirmed. ', h('a', { href: '/' }, 'Continue shopping'), '.'));
     } catch (problem) {
-      outcome.replaceChildren(problemBox(problem));
+      outcome.replaceChildren(errorBox(problem));
     }
   };
   verify();

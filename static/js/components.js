@@ -1,11 +1,11 @@
-// Small pieces both pages are put together from: problem boxes, empty states, placeholders while loading, badges, stars, pictures.
-// Must never enter: requests, live frames, state beyond one element.
+// Small elements that both pages share: error boxes, empty states, skeletons, badges, stars, images.
+// Does not contain: requests, live frames, state beyond one element.
 
 import { h } from './dom.js';
 import { icon } from './icons.js';
 
-/** What went wrong, where it went wrong, with a way on. */
-export function problemBox(problem, { retry } = {}) {
+/** An error message with an optional retry button. */
+export function errorBox(problem, { retry } = {}) {
   return h('div', { class: 'problem', role: 'alert', test: 'problem' },
     h('p', {}, problem.message),
     problem.requestId && problem.status >= 500 && h('p', { class: 'small muted' }, 'Request ', h('code', {}, problem.requestId)),
@@ -16,22 +16,27 @@ export function emptyState(title, text, action) {
   return h('div', { class: 'empty', test: 'empty' }, h('p', { class: 'empty-title' }, title), text && h('p', { class: 'muted' }, text), action);
 }
 
-/** Grey shapes of the size of what will come, so that nothing jumps. */
-export function placeholders(count, name) {
-  return Array.from({ length: count }, () => h('div', { class: `ghost ${name}`, 'aria-hidden': 'true' }));
+/** Grey shapes of the size of the expected content, to avoid layout shift. */
+export function skeletons(count, name) {
+  return Array.from({ length: count }, () => h('div', { class: `skeleton ${name}`, 'aria-hidden': 'true' }));
 }
 
 export function loadingNote(text = 'Loading…') {
   return h('p', { class: 'visually-hidden', role: 'status' }, text);
 }
 
-const TONES = {
+/** The word shown for each status of an order or an e-mail. */
+export const STATUS_LABELS = {
+  open: 'Awaiting payment', paid: 'Paid', expired: 'Expired', void: 'Cancelled', refunded: 'Refunded', queued: 'Queued', sent: 'Sent', kept: 'Not sent', failed: 'Failed',
+};
+
+const STATUS_TONES = {
   paid: 'good', sent: 'good', kept: 'good', open: 'wait', queued: 'wait', expired: 'off', void: 'off', refunded: 'off', failed: 'bad',
 };
 
-/** The state of an order or an e-mail, as a word in a coloured pill. */
+/** The status of an order or an e-mail as a coloured badge. */
 export function statusBadge(status, test) {
-  return h('span', { class: `badge ${TONES[status] ?? 'off'}`, test, 'data-status': status }, status);
+  return h('span', { class: `badge ${STATUS_TONES[status] ?? 'off'}`, test, 'data-status': status }, STATUS_LABELS[status] ?? status);
 }
 
 /** A rating from 0 to 5 as a bar of stars. */
@@ -42,22 +47,22 @@ export function stars(rating) {
 }
 
 /**
- * A product's picture in a box of fixed shape, or its initial on a calm colour where there is none. `image` is the
- * contract's (`url`, `width`, `sizes`); `room` says how wide it will stand, so that the browser takes the right size.
+ * A product's picture in a box of fixed shape, or its initial on a muted colour if it has none. `image` is the
+ * contract's (`url`, `width`, `sizes`); `sizes` is the HTML attribute: how wide it is shown, so that the browser takes the right size.
  */
-export function picture(image, name, { room = '16rem', alt = '', eager = false } = {}) {
+export function productImage(image, name, { sizes = '16rem', alt = '', eager = false } = {}) {
   if (!image) {
     const tint = [...name].reduce((sum, letter) => sum + letter.codePointAt(0), 0) % 6;
     return h('span', { class: `picture initial tint-${tint}`, 'aria-hidden': 'true' }, [...name][0] ?? '');
   }
   const srcset = [...image.sizes, image].map(({ url, width }) => `${url} ${width}w`).join(', ');
   return h('span', { class: 'picture' }, h('img', {
-    sizes: room, srcset: image.sizes.length > 0 ? srcset : null, src: image.url, alt, loading: eager ? 'eager' : 'lazy', decoding: 'async',
+    sizes, srcset: image.sizes.length > 0 ? srcset : null, src: image.url, alt, loading: eager ? 'eager' : 'lazy', decoding: 'async',
   }));
 }
 
 /** A number input with a button on either side. `onChange` gets each settled value. */
-export function stepper({ value, min = 1, max = 99, label, test, onChange }) {
+export function quantityInput({ value, min = 1, max = 99, label, test, onChange }) {
   const input = h('input', { type: 'number', inputmode: 'numeric', min, max, value, 'aria-label': label, test });
   const settle = (wanted) => {
     const next = Math.min(Number(input.max), Math.max(min, Math.trunc(wanted) || min));
@@ -77,7 +82,7 @@ export function iconButton(name, label, props) {
 }
 
 /** Shows a button as busy while `work` runs, and does not let it be pressed twice. */
-export async function whileBusy(button, work) {
+export async function withBusyState(button, work) {
   if (button.getAttribute('aria-busy') === 'true') return;
   button.setAttribute('aria-busy', 'true');
   try {

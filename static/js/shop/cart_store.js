@@ -1,7 +1,7 @@
-// The cart as the storefront sees it: reads and changes it, and tells how much is in it.
-// Must never enter: prices and sums of our own (the server's are shown), elements of a page.
+// The customer's cart: reads and changes it over the API and notifies watchers of the item count.
+// Does not contain: computed prices and totals (the server's are shown), elements.
 
-import { get, intent, request } from '../api.js';
+import { get, idempotentRequest, request } from '../api.js';
 import { currentUser, ensureUser, signIn } from '../session.js';
 
 const watchers = new Set();
@@ -13,12 +13,12 @@ function setCount(next) {
 }
 
 /** Calls `watcher(count)` now and at each change. */
-export function watchCount(watcher) {
+export function onCountChange(watcher) {
   watchers.add(watcher);
   watcher(count);
 }
 
-/** The cart, or null when there is nobody yet who could have one. */
+/** The cart, or null while there is no user. */
 export async function readCart(signal) {
   const user = currentUser();
   if (!user) {
@@ -30,9 +30,9 @@ export async function readCart(signal) {
   return cart;
 }
 
-/** A function that puts a product into the cart, once for each wish, however often it has to be tried. */
-export function adder() {
-  const add = intent();
+/** Returns a function that adds a product to the cart exactly once, however often the request is retried. */
+export function cartAdder() {
+  const add = idempotentRequest();
   return async (productId, quantity) => {
     const user = await ensureUser();
     const item = await add('POST', `/user/${user.id}/cart/`, { product_id: productId, quantity });
@@ -49,18 +49,18 @@ export async function removeItem(item) {
   await request('DELETE', `/user/${currentUser().id}/cart/${item.id}`);
 }
 
-/** Gives up the order that waits to be paid, so that the cart can be changed again. */
+/** Cancels the unpaid order, so that the cart can be edited again. */
 export async function cancelCheckout() {
   await request('DELETE', `/user/${currentUser().id}/cart/checkout`);
 }
 
-/** Signs in and puts what the guest had collected into the account's cart. Returns the names that did not fit. */
+/** Signs in and moves the guest's items to the account's cart. Returns the names of items that could not be moved. */
 export async function signInWithCart(values) {
   const before = currentUser()?.role === 'guest' ? await readCart().catch(() => null) : null; // no reason not to sign in
   await signIn(values);
   const left = [];
   for (const item of before?.invoice_id ? [] : before?.items ?? []) {
-    await adder()(item.product_id, item.quantity).catch(() => left.push(item.name));
+    await cartAdder()(item.product_id, item.quantity).catch(() => left.push(item.name));
   }
   return left;
 }

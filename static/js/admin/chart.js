@@ -1,8 +1,8 @@
-// Plots: bars or an area over buckets of time, drawn as SVG at the width there is, with a readout under the pointer or the
-// arrow keys and the same figures as a table.
-// Must never enter: where the figures come from, arithmetic on them other than scaling.
+// Charts: bars or an area over time buckets, rendered as SVG at the available width, with a readout under the pointer or the
+// arrow keys and the same values as a table.
+// Does not contain: the source of the values, arithmetic on them other than scaling.
 
-import { h, svg, swap } from '../dom.js';
+import { h, svg, replaceContent } from '../dom.js';
 
 const EDGE = { top: 12, right: 8, bottom: 26, left: 52 };
 
@@ -15,7 +15,7 @@ function stepFor(highest) {
 }
 
 /** `kind`: 'bars' or 'area'; `show(value)` and `showShort(value)` make text of a value. */
-export function plot({ title, kind, show, showShort, test }) {
+export function chart({ title, kind, show, showShort, test }) {
   const readout = h('p', { class: 'plot-readout', 'aria-live': 'polite' });
   const canvas = h('div', { class: 'plot-canvas' });
   const table = h('table', {});
@@ -37,7 +37,7 @@ export function plot({ title, kind, show, showShort, test }) {
     if (point) cursor?.setAttribute('transform', `translate(${place(index)} 0)`);
   };
 
-  const draw = () => {
+  const render = () => {
     const width = canvas.clientWidth;
     const height = canvas.clientHeight;
     if (width === 0 || points.length === 0) return;
@@ -74,7 +74,7 @@ export function plot({ title, kind, show, showShort, test }) {
       pick(Math.min(points.length - 1, Math.max(0, (picked ?? (by > 0 ? -1 : points.length)) + by)));
     });
     const focused = canvas.contains(document.activeElement);
-    swap(canvas, drawing);
+    replaceContent(canvas, drawing);
     if (focused) drawing.focus();
     if (picked !== null) pick(Math.min(picked, points.length - 1));
   };
@@ -94,7 +94,7 @@ export function plot({ title, kind, show, showShort, test }) {
     ];
   };
 
-  const drawTable = () => swap(table,
+  const drawTable = () => replaceContent(table,
     h('caption', { class: 'visually-hidden' }, title),
     h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, 'From'), h('th', { scope: 'col', class: 'number' }, title))),
     h('tbody', {}, points.map((point) => h('tr', {}, h('th', { scope: 'row' }, point.label), h('td', { class: 'number' }, show(point.value))))));
@@ -106,7 +106,7 @@ export function plot({ title, kind, show, showShort, test }) {
     /** `next`: [{ label, short, value }] */
     update(next) {
       points = next;
-      draw();
+      render();
       drawTable();
     },
   };

@@ -1,32 +1,32 @@
-// The pictures of a product: shown, added by choosing or dropping files, taken away.
-// Must never enter: resizing (the server does), other fields of the product.
+// The images of a product: shown, added by choosing or dropping files, deleted.
+// Does not contain: resizing (the server does it), other fields of the product.
 
 import { get, request } from '../api.js';
-import { h, swap } from '../dom.js';
-import { iconButton, picture, problemBox } from '../parts.js';
+import { h, replaceContent } from '../dom.js';
+import { iconButton, productImage, errorBox } from '../components.js';
 
 const KINDS = 'image/jpeg,image/png,image/webp';
 
-export function pictureSheet(product, signal) {
+export function imageEditor(product, signal) {
   const path = `/product/${product.id}/images/`;
   const list = h('ul', { class: 'pictures', test: 'product-pictures' });
   const note = h('p', { class: 'small muted', role: 'status' });
-  const trouble = h('div', { class: 'form-trouble' });
+  const errorArea = h('div', { class: 'form-trouble' });
 
-  const draw = (images) => swap(list, images.map((image, index) => h('li', {},
-    picture(image, product.name, { room: '8rem', alt: image.alt }),
+  const render = (images) => replaceContent(list, images.map((image, index) => h('li', {},
+    productImage(image, product.name, { sizes: '8rem', alt: image.alt }),
     iconButton('close', `Delete picture ${index + 1}`, { test: 'picture-delete', on: { click: () => change(() => request('DELETE', path + image.id)) } }))));
 
   const change = async (work) => {
-    trouble.replaceChildren();
+    errorArea.replaceChildren();
     try {
       await work();
     } catch (problem) {
-      trouble.replaceChildren(problemBox(problem));
+      errorArea.replaceChildren(errorBox(problem));
     }
     note.textContent = '';
     const now = await get(`/product/${product.id}`, {}, signal).catch(() => null); // unreachable: what is shown stays
-    if (now) draw(now.images);
+    if (now) render(now.images);
   };
 
   const upload = (files) => change(async () => {
@@ -50,6 +50,6 @@ export function pictureSheet(product, signal) {
     upload(event.dataTransfer.files);
   });
 
-  draw(product.images);
-  return h('section', { class: 'sheet padded pictures-box', 'aria-label': 'Pictures' }, h('h2', {}, 'Pictures'), list, input, drop, note, trouble);
+  render(product.images);
+  return h('section', { class: 'sheet padded pictures-box', 'aria-label': 'Pictures' }, h('h2', {}, 'Pictures'), list, input, drop, note, errorArea);
 }
