@@ -35,7 +35,7 @@ pub struct UsersState {
     pub(super) store: Store,
     pub(super) uses: KeyUsage,
     tokens: Tokens,
-    passwords: Passwords,
+    pub(super) passwords: Passwords,
     pub(super) known: TokenCache,
     /// How long a sign-in lasts.
     session: Duration,

@@ -20,6 +20,9 @@ pub struct Passwords {
     slots: Arc<Semaphore>,
     /// One each that works or waits.
     places: Arc<Semaphore>,
+    /// Hashes computed so far, verified ones included.
+    #[cfg(test)]
+    computed: Arc<std::sync::atomic::AtomicUsize>,
 }
 
 /// A place among those who hash or wait to. Free again when dropped.
@@ -36,7 +39,26 @@ impl Passwords {
         // Zeros as salt and hash: as good as any, because finding their password is as hard as breaking argon2.
         let decoy = format!("$argon2id$v=19${cost}${}${}", "A".repeat(22), "A".repeat(43)).into();
         let (slots, places) = (Semaphore::new(hashers), Semaphore::new(hashers.saturating_mul(1 + WAITING_MAX)));
-        Self { argon2: Argon2::from(params), decoy, slots: Arc::new(slots), places: Arc::new(places) }
+        Self {
+            argon2: Argon2::from(params),
+            decoy,
+            slots: Arc::new(slots),
+            places: Arc::new(places),
+            #[cfg(test)]
+            computed: Arc::default(),
+        }
+    }
+
+    /// Number of hashes computed so far, for passwords set and passwords verified.
+    #[cfg(test)]
+    pub fn computed(&self) -> usize {
+        self.computed.load(std::sync::atomic::Ordering::SeqCst)
+    }
+
+    /// Takes one hasher out of service until the permit is dropped.
+    #[cfg(test)]
+    pub async fn suspend_hasher(&self) -> OwnedSemaphorePermit {
+        Arc::clone(&self.slots).acquire_owned().await.expect("the semaphore is never closed")
     }
 
     /// A place, or `Overloaded`. Taken before anything else is done for the caller, so that a flood costs nothing.
@@ -75,6 +97,8 @@ impl HashPermit<'_> {
             // The caller has gone; nothing was done.
             return Err(CommonError::DeadlineExceeded);
         }
+        #[cfg(test)]
+        self.passwords.computed.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         let argon2 = self.passwords.argon2.clone();
         let outcome = tokio::task::spawn_blocking(move || {
             // StockHold by the work, not by who waits for it: a slot is a core and its memory.
