@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Where a domain's database is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,7 +18,11 @@ pub enum Database {
 pub struct Postgres {
     address: String,
     prefix: String,
+    connection_timeout: Duration,
 }
+
+/// Longest wait for a connection, so that requests are refused well before their own deadlines.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What may be asked of a connection and cannot be had: TLS is not built in.
 const WANTS_TLS: [&str; 3] = ["sslmode=require", "sslmode=verify-ca", "sslmode=verify-full"];
@@ -40,7 +45,7 @@ impl Database {
                         network, a tunnel, or a socket on the same machine"
                 .to_owned());
         }
-        Ok(Self::Postgres(Postgres { address: text.to_owned(), prefix: prefix.to_owned() }))
+        Ok(Self::Postgres(Postgres::new(text, prefix)))
     }
 
     /// The server, when there is one.
@@ -66,14 +71,28 @@ impl Postgres {
     /// The database at this address; `prefix` stands before the names of schemas.
     #[must_use]
     pub fn new(address: &str, prefix: &str) -> Self {
-        Self { address: address.to_owned(), prefix: prefix.to_owned() }
+        Self { address: address.to_owned(), prefix: prefix.to_owned(), connection_timeout: CONNECTION_TIMEOUT }
+    }
+
+    /// Waits up to this long for a connection, in whole seconds. For tests, which must not depend on a quick server.
+    #[must_use]
+    pub fn with_connection_timeout(self, connection_timeout: Duration) -> Self {
+        Self { connection_timeout, ..self }
+    }
+
+    /// Longest wait for a connection, new or pooled, while the server is not known to be down.
+    #[must_use]
+    pub const fn connection_timeout(&self) -> Duration {
+        self.connection_timeout
     }
 
     /// The address for a connection that calls itself so. It holds the password.
     #[must_use]
     pub fn url(&self, name: &str) -> String {
         let mut url = self.address.clone();
-        for (key, value) in [("connect_timeout", "3"), ("tcp_user_timeout", "15000"), ("application_name", name)] {
+        let timeout = self.connection_timeout.as_secs().to_string();
+        for (key, value) in [("connect_timeout", &*timeout), ("tcp_user_timeout", "15000"), ("application_name", name)]
+        {
             if !url.contains(key) {
                 url.push(if url.contains('?') { '&' } else { '?' });
                 url.push_str(&format!("{key}={value}"));

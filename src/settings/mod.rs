@@ -634,7 +634,9 @@ impl Settings {
         let Ok(address) = std::env::var("MERCAT_TEST_DATABASE") else { return Database::Folder(data.to_owned()) };
         let hash = sha2::Sha256::digest(data.as_os_str().as_encoded_bytes());
         let name = hex(&hash[..8]);
-        Database::Postgres(Postgres::new(&address, &format!("t{name}_")))
+        let server = Postgres::new(&address, &format!("t{name}_"));
+        // Hundreds of tests open connections at once, beside whatever else the machine does.
+        Database::Postgres(server.with_connection_timeout(Duration::from_secs(60)))
     }
 }
 

@@ -26,8 +26,6 @@ use crate::messaging::{CommonError, StorageHealth};
 use crate::settings::Postgres;
 use crate::types::Clock;
 
-/// How long somebody waits for a connection.
-const POOL_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long while it is known that there is none: who asks meanwhile hears no soon.
 const DEGRADED_POOL_TIMEOUT: Duration = Duration::from_millis(300);
 /// After how long without use a connection is tried before somebody relies on it.
@@ -192,7 +190,7 @@ impl ConnectionPool {
             .max_size(size)
             .min_idle(Some(0))
             .test_on_check_out(true)
-            .connection_timeout(POOL_TIMEOUT)
+            .connection_timeout(server.connection_timeout())
             .error_handler(Box::new(SilentErrorHandler))
             .thread_pool(threads.pool())
             .build(manager)
@@ -214,6 +212,7 @@ pub struct PostgresStore {
     clock: Clock,
     news: Arc<Notify>,
     storage: Arc<StorageHealth>,
+    pool_timeout: Duration,
     presence: Membership,
 }
 
@@ -250,12 +249,17 @@ impl PostgresStore {
             clock,
             news,
             storage: Arc::clone(&config.storage),
+            pool_timeout: server.connection_timeout(),
         })
     }
 
     /// Who else is there.
     pub fn presence(&self) -> &Membership {
         &self.presence
+    }
+
+    fn status(&self) -> StorageStatus {
+        StorageStatus { domain: self.domain, storage: Arc::clone(&self.storage), pool_timeout: self.pool_timeout }
     }
 
     pub fn queue_depth(&self) -> usize {
@@ -281,7 +285,7 @@ impl PostgresStore {
         let permits = Arc::clone(&self.writers.permits);
         let permit = permits.acquire_owned().await.map_err(|_| CommonError::Unavailable)?;
         let (pool, clock, begin) = (self.writers.pool.clone(), self.clock.clone(), touch.begin(&self.schema));
-        let (news, trouble) = (Arc::clone(&self.news), StorageStatus::new(self.domain, &self.storage));
+        let (news, trouble) = (Arc::clone(&self.news), self.status());
         let done = blocking(move || {
             let _held = (place, alone, among, permit);
             let done = transact(&pool, trouble.patience(), &begin, &clock, work);
@@ -298,7 +302,7 @@ impl PostgresStore {
     pub async fn read(&self, query: ErasedQuery) -> Result<ErasedResult, CommonError> {
         let permits = Arc::clone(&self.readers.permits);
         let permit = permits.acquire_owned().await.map_err(|_| CommonError::Unavailable)?;
-        let (pool, trouble) = (self.readers.pool.clone(), StorageStatus::new(self.domain, &self.storage));
+        let (pool, trouble) = (self.readers.pool.clone(), self.status());
         let done = blocking(move || {
             let _permit = permit;
             let report = match pool.get_timeout(trouble.patience()) {
@@ -316,16 +320,13 @@ impl PostgresStore {
 struct StorageStatus {
     domain: &'static str,
     storage: Arc<StorageHealth>,
+    pool_timeout: Duration,
 }
 
 impl StorageStatus {
-    fn new(domain: &'static str, storage: &Arc<StorageHealth>) -> Self {
-        Self { domain, storage: Arc::clone(storage) }
-    }
-
     /// How long to wait for a connection: not long when it is known that there is none.
     fn patience(&self) -> Duration {
-        if self.storage.is_in_trouble() { DEGRADED_POOL_TIMEOUT } else { POOL_TIMEOUT }
+        if self.storage.is_in_trouble() { DEGRADED_POOL_TIMEOUT } else { self.pool_timeout }
     }
 
     fn none(&self, error: &r2d2::Error) -> CommonError {
