@@ -207,7 +207,7 @@ async fn whoever_is_left_alone_may_remember_again() {
     one.close();
     let begun = Instant::now();
     while !memory(&other) {
-        assert!(begun.elapsed() < Duration::from_secs(10), "nobody leads");
+        assert!(begun.elapsed() < Duration::from_secs(60), "nobody leads");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

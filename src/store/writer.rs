@@ -379,3 +379,40 @@ fn unwind(conn: &mut Conn, before: u32) -> Result<(), DbError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use diesel::sql_types::Integer;
+
+    use super::super::query::RunQuery as _;
+    use super::*;
+
+    #[derive(diesel::QueryableByName)]
+    struct BusyTimeout {
+        #[diesel(sql_type = Integer)]
+        timeout: i32,
+    }
+
+    #[test]
+    fn degraded_writer_waits_less_for_a_lock() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let mut writer = CommitLoop {
+            file: dir.path().join("test.db"),
+            conn: None,
+            batch_max: 1,
+            clock: Clock::system(),
+            news: Arc::default(),
+            storage: Arc::default(),
+        };
+        let timeout = |writer: &mut CommitLoop| {
+            let conn = writer.connection().unwrap();
+            diesel::sql_query("PRAGMA busy_timeout").get_result::<BusyTimeout>(conn).unwrap().timeout
+        };
+        assert_eq!(timeout(&mut writer), 5_000);
+        writer.note(&Err(CommonError::StorageUnavailable));
+        writer.conn = None;
+        assert_eq!(timeout(&mut writer), 250);
+        writer.note(&Ok(()));
+        assert_eq!(timeout(&mut writer), 5_000);
+    }
+}

@@ -182,7 +182,7 @@ impl Shop {
             if row.state == state.as_str() && !row.release_due {
                 return;
             }
-            assert!(begun.elapsed() < Duration::from_secs(10), "waited in vain: {row:?}");
+            assert!(begun.elapsed() < Duration::from_secs(60), "waited in vain: {row:?}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -540,13 +540,20 @@ async fn p11_who_pays_when_the_goods_are_gone_gets_the_money_back() {
     let invoice = shop.check_out(customer(late), late).await.unwrap();
     let slow = PayInvoice { invoice_id: invoice.id, token: "tok_slow".to_owned() };
     let paying = shop.payments.call(keyed(customer(late), "pay"), slow);
+    let read =
+        async |id| shop.payments.call(RequestContext::internal("test"), GetInvoice { invoice_id: id }).await.unwrap();
+    let processing = async |id| read(id).await.processing;
     let meanwhile = async {
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        let begun = Instant::now();
+        while !processing(invoice.id).await {
+            assert!(begun.elapsed() < Duration::from_secs(60), "the payment never began");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         // While the provider thinks, the reservation runs out and somebody else buys the last one.
         shop.clock.advance(Duration::from_secs(36 * 60));
         let begun = Instant::now();
         while shop.add(quick, tea, 1).await.is_err() {
-            assert!(begun.elapsed() < Duration::from_secs(10), "the reservation never ran out");
+            assert!(begun.elapsed() < Duration::from_secs(60), "the reservation never ran out");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let invoice = shop.check_out(customer(quick), quick).await.unwrap();
@@ -554,11 +561,9 @@ async fn p11_who_pays_when_the_goods_are_gone_gets_the_money_back() {
     };
     let (paid, other) = tokio::join!(paying, meanwhile);
     assert_eq!(paid.unwrap().status, InvoiceStatus::Paid);
-    let read =
-        async |id| shop.payments.call(RequestContext::internal("test"), GetInvoice { invoice_id: id }).await.unwrap();
     let begun = Instant::now();
     while read(invoice.id).await.status != InvoiceStatus::Refunded {
-        assert!(begun.elapsed() < Duration::from_secs(10), "the money stayed");
+        assert!(begun.elapsed() < Duration::from_secs(60), "the money stayed");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!((read(other.id).await.status, shop.stock(tea).await), (InvoiceStatus::Paid, 0));
@@ -639,7 +644,7 @@ async fn p03_a_checkout_that_waits_for_payments_goes_on_when_they_are_back() {
         let ctx = keyed(customer(user), "k");
         let begun = Instant::now();
         while shop.check_out(ctx.clone(), user).await.is_err() {
-            assert!(begun.elapsed() < Duration::from_secs(10), "the answer was never kept");
+            assert!(begun.elapsed() < Duration::from_secs(60), "the answer was never kept");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         // On a server, what another process left behind is left to it for a moment: then this very asking may end it.
@@ -675,13 +680,13 @@ async fn a_checkout_that_never_reached_the_catalog_can_be_given_up() {
     while let Err(busy) = shop.cancel(ada).await {
         // The timer may be at work on it this very moment.
         assert_eq!(busy, CartError::CheckoutInProgress { invoice_id: None });
-        assert!(begun.elapsed() < Duration::from_secs(10));
+        assert!(begun.elapsed() < Duration::from_secs(60));
     }
     assert_eq!(shop.remove(ada, shop.had(ada, 1).await).await, Ok(()));
     shop.clock.advance(Duration::from_secs(31 * 60));
     let begun = Instant::now();
     while shop.checkout(bob).await.state != "failed" {
-        assert!(begun.elapsed() < Duration::from_secs(10));
+        assert!(begun.elapsed() < Duration::from_secs(60));
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     // The catalog may have held something, so it is told when it is back.

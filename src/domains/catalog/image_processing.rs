@@ -313,9 +313,8 @@ mod tests {
     fn a_bomb_is_refused_before_it_goes_off() {
         let bomb = bomb();
         assert!(bomb.len() < 200);
-        let begun = std::time::Instant::now();
+        // Its pixels are missing: a decoder that had begun would say that it cannot be read.
         assert_eq!(render(&bomb, BYTES, PIXELS), Err(PictureError::TooLarge));
-        assert!(begun.elapsed().as_millis() < 200);
     }
 
     #[test]

@@ -604,7 +604,7 @@ async fn a_hold_that_runs_out_is_let_go_by_itself() {
     shop.news().await;
     shop.clock.advance(Duration::from_secs(601));
     assert_eq!(shop.hold(hold, &[(product.id, 1)]).await.unwrap_err(), CatalogError::HoldGone);
-    for _ in 0..600 {
+    for _ in 0..6_000 {
         // Not `stock`, which asks twice: the timer may come in between.
         if shop.get(product.id).await.stock == 1 {
             break;
@@ -759,13 +759,13 @@ async fn what_another_process_changes_is_seen_within_moments() {
         let variants = here.get(sibling.id).await.variants;
         here.get(product.id).await.price == 7 && listed && variants[0].price == 7
     };
-    for _ in 0..300 {
+    for _ in 0..6_000 {
         if seen().await {
             return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("still the old price after three seconds");
+    panic!("still the old price after a minute");
 }
 
 #[actix::test]

@@ -2,11 +2,13 @@
 //! misbehave; a crash is the loss of every task and the opening of the same folder again.
 
 use std::collections::BTreeSet;
+use std::pin::pin;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use diesel::sql_types::BigInt;
-use futures_util::future::{BoxFuture, join_all, pending};
+use futures_util::future::{BoxFuture, Either, join_all, pending, select};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -43,6 +45,8 @@ enum ProviderFault {
 struct FaultyProvider {
     inner: TestProvider,
     trouble: Arc<Mutex<ProviderFault>>,
+    /// Calls that have got as far as they will: carried out, or swallowed.
+    calls: Arc<AtomicUsize>,
 }
 
 impl FaultyProvider {
@@ -50,9 +54,13 @@ impl FaultyProvider {
         let trouble = *self.trouble.lock().unwrap();
         match trouble {
             ProviderFault::Nothing | ProviderFault::NoRefunds => work.await,
-            ProviderFault::SilentBefore => pending().await,
+            ProviderFault::SilentBefore => {
+                self.calls.fetch_add(1, Ordering::SeqCst);
+                pending().await
+            }
             ProviderFault::SilentAfter => {
                 work.await;
+                self.calls.fetch_add(1, Ordering::SeqCst);
                 pending().await
             }
             ProviderFault::AnswerLost => {
@@ -91,6 +99,8 @@ pub(super) struct Shop {
     pub(super) store: Store,
     pub(super) clock: Clock,
     trouble: Arc<Mutex<ProviderFault>>,
+    /// Calls that the faulty provider has swallowed.
+    calls: Arc<AtomicUsize>,
     pub(super) dir: TempDir,
 }
 
@@ -107,17 +117,29 @@ impl Shop {
 
     fn open_in(dir: TempDir, clock: Clock) -> Self {
         let trouble = Arc::new(Mutex::new(ProviderFault::Nothing));
-        let told = Arc::clone(&trouble);
-        let shop =
-            Self::with(dir, clock, |store| Box::new(FaultyProvider { inner: TestProvider::new(store), trouble: told }));
-        Self { trouble, ..shop }
+        let calls = Arc::new(AtomicUsize::new(0));
+        let (told, counter) = (Arc::clone(&trouble), Arc::clone(&calls));
+        let shop = Self::with(dir, clock, |store| {
+            Box::new(FaultyProvider { inner: TestProvider::new(store), trouble: told, calls: counter })
+        });
+        Self { trouble, calls, ..shop }
     }
 
     /// A shop whose money somebody else takes.
     pub(super) fn with(dir: TempDir, clock: Clock, who: impl FnOnce(Store) -> Box<dyn PaymentProvider>) -> Self {
         let ground = DomainRuntime::new(Settings::for_test(dir.path()), clock.clone());
         let RunningDomain { client, store } = open_with(&ground, |store| Ok(who(store))).unwrap();
-        Self { ground, payments: client, store, clock, trouble: Arc::new(Mutex::new(ProviderFault::Nothing)), dir }
+        let trouble = Arc::new(Mutex::new(ProviderFault::Nothing));
+        Self { ground, payments: client, store, clock, trouble, calls: Arc::default(), dir }
+    }
+
+    /// Waits until a silent provider has been called.
+    async fn until_called(&self) {
+        let begun = Instant::now();
+        while self.calls.load(Ordering::SeqCst) == 0 {
+            assert!(begun.elapsed() < Duration::from_secs(60), "the provider was never called");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// All tasks are lost; what was durable is found again.
@@ -211,7 +233,7 @@ impl Shop {
             if wished(&found) {
                 return found;
             }
-            assert!(begun.elapsed() < Duration::from_secs(10), "waited in vain: {found:?}");
+            assert!(begun.elapsed() < Duration::from_secs(60), "waited in vain: {found:?}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -431,6 +453,7 @@ async fn p03_a_crash_while_the_provider_is_asked_leaves_one_capture_or_none() {
         shop.trouble(trouble);
         let ctx = keyed(customer(user), "k").with_timeout(Duration::from_millis(200));
         assert_eq!(shop.pay(&ctx, invoice.id, "tok_ok").await, Err(CommonError::DeadlineExceeded.into()));
+        shop.until_called().await;
         let shop = shop.crash();
         let found = shop.until(invoice.id, |invoice| !invoice.processing).await;
         assert_eq!(found.status == InvoiceStatus::Paid, captured);
@@ -463,9 +486,12 @@ async fn a_payment_goes_on_when_its_caller_goes_away() {
     let (shop, user) = (Shop::open(), UserId::new());
     let invoice = shop.invoice(user, 999).await;
     let ctx = keyed(customer(user), "k");
-    let gone = tokio::time::timeout(Duration::from_millis(300), shop.pay(&ctx, invoice.id, "tok_slow")).await;
-    assert!(gone.is_err());
-    assert!(shop.get(invoice.id).await.processing);
+    {
+        let begun = pin!(shop.until(invoice.id, |invoice| invoice.processing));
+        let Either::Left(_) = select(begun, pin!(shop.pay(&ctx, invoice.id, "tok_slow"))).await else {
+            panic!("it was paid before it was processing")
+        };
+    }
     shop.until(invoice.id, |invoice| invoice.status == InvoiceStatus::Paid).await;
     assert_eq!(shop.captures().await, 1);
 }
@@ -527,6 +553,7 @@ async fn a_refund_survives_a_crash_and_is_done_once() {
         let ctx = keyed(staff.clone(), "r").with_timeout(Duration::from_millis(200));
         let unknown = shop.payments.call(ctx, request.clone()).await;
         assert_eq!(unknown, Err(CommonError::DeadlineExceeded.into()));
+        shop.until_called().await;
         // What is reserved cannot be given back a second time, whatever the provider will say.
         let too_large = shop.refund("s", invoice.id, Some(401)).await;
         assert_eq!(too_large, Err(PaymentsError::RefundTooLarge { left: 400 }));

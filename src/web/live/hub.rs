@@ -37,6 +37,9 @@ const ACTION_TIMEOUT: Duration = Duration::from_millis(800);
 /// How often the watcher looks.
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
+// N7: a session whose rights have changed has acted on it, or is cut, within a second.
+const _: () = assert!(ACTION_TIMEOUT.as_millis() + 2 * CHECK_INTERVAL.as_millis() <= 1_000);
+
 /// The limits of the live sessions.
 #[derive(Debug, Clone)]
 pub struct LiveSettings {

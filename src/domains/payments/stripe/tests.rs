@@ -497,7 +497,7 @@ async fn p11_money_that_comes_when_the_invoice_is_over_goes_back_by_itself() {
         for id in ["evt_1", "evt_1", "evt_2"] {
             shop.told(id, PAID, &intent).await.unwrap();
         }
-        for _ in 0..500 {
+        for _ in 0..3_000 {
             if !shop.heard::<InvoiceRefunded>().await.is_empty() {
                 break;
             }
@@ -658,7 +658,7 @@ async fn a_refund_that_takes_days_is_done_when_stripe_says_so_and_asked_for_anew
     shop.told("evt_2", "refund.failed", &become_("failed")).await.unwrap();
     // The reservation is free again, and the next asking is another for Stripe.
     stripe.with(|books| books.refund_status = None);
-    for _ in 0..500 {
+    for _ in 0..3_000 {
         if shop.refund("d", invoice.id, None).await.is_ok() {
             break;
         }
