@@ -514,13 +514,13 @@ fn mails(
     now: Timestamp,
     wrong: &mut impl FnMut(&str, &str, String),
 ) {
-    let due = i64::from(facts.paid_at.is_some() && !facts.past);
+    let due = i64::from(facts.paid_at.is_some() && !facts.imported);
     let has = letters.receipts + letters.waiting;
     let may_be_gone = !known || (!facts.has_email && facts.paid_at.is_some_and(|at| now.since(at) > PENDING_EMAIL_MAX));
     if has > due || (has < due && !may_be_gone) {
         wrong("mailer", "a paid order has not exactly one receipt", format!(" and has {has}"));
     }
-    let due = if facts.past { 0 } else { facts.refunds };
+    let due = if facts.imported { 0 } else { facts.refunds };
     if letters.refunds > due || (letters.refunds < due && !may_be_gone) {
         wrong(
             "mailer",
@@ -532,7 +532,7 @@ fn mails(
 
 /// The buyer was told once.
 fn told_once(facts: &InvoiceFacts, told: &NotificationFacts, known: bool, wrong: &mut impl FnMut(&str, &str, String)) {
-    let due = i64::from(facts.paid_at.is_some() && !facts.past);
+    let due = i64::from(facts.paid_at.is_some() && !facts.imported);
     // What was told after this one is kept, so this one is too, unless it is as old as the oldest.
     let dropped = told.kept_since.is_some_and(|since| facts.paid_at.is_none_or(|at| at <= since));
     if told.times > due || (told.times < due && known && !told.erased && !dropped) {

@@ -1,4 +1,4 @@
-//! What the cart can be asked, answers and announces.
+//! Requests, replies, events and errors of the cart domain. Contains no behaviour beyond their error kinds.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,121 +8,122 @@ use crate::types::{
     Amount, CartItemId, CheckoutId, Currency, FieldError, HoldId, InvoiceId, ProductId, Quantity, UserId,
 };
 
-/// A line of a cart, at today's price.
+/// A cart line at the current price.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CartItem {
-    /// Which.
+    /// Id of the line; it stays while the quantity changes.
     pub id: CartItemId,
-    /// Of what.
+    /// Product that the line is for.
     pub product_id: ProductId,
-    /// The product's name, with its options.
+    /// Product name with its options; the last known one when the product is no longer sold.
     pub name: String,
-    /// The product's name in a link.
+    /// Product name in the form used in links.
     pub slug: String,
-    /// How many.
+    /// Number of units, 1 to 10,000.
     pub quantity: Quantity,
-    /// What one costs today, in minor units.
+    /// Current price of one unit, in minor units of `currency`.
     pub unit_price: Amount,
-    /// What all cost today, in minor units.
+    /// `unit_price` times `quantity`, in minor units of `currency`.
     pub total: Amount,
-    /// Of the prices.
+    /// Currency of all amounts of the line.
     pub currency: Currency,
-    /// The smallest picture's path.
+    /// Path of the smallest image; `null` when the product has none.
     pub image: Option<String>,
-    /// What is different since it was put in; `null` when nothing is.
+    /// Difference to the state at which the line was last changed; `null` when there is none.
     pub changed: Option<Change>,
-    /// What one cost when it was put in or last looked at by a change, in minor units.
+    /// Price of one unit when the line was last changed, in minor units of `currency`.
     pub added_unit_price: Amount,
 }
 
-/// What is different with a line since it was put in.
+/// Difference between a cart line and the product as it is sold now. When several apply, the last of them is reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
-    /// It costs more or less.
+    /// The price went up or down.
     Price,
-    /// Fewer are left than are in the cart.
+    /// Fewer units are left than the line has.
     Stock,
-    /// It is no longer for sale.
+    /// The product is no longer sold, or only in another currency.
     Unavailable,
 }
 
-/// A user's cart.
+/// The cart of one user.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cart {
-    /// The lines, the first put in first.
+    /// Lines in the order in which they were added, at most 100.
     pub items: Vec<CartItem>,
-    /// What all that is for sale costs today, in minor units.
+    /// Sum of the lines that can be bought now, in minor units of `currency`; discounts, tax and shipping are not part
+    /// of it.
     pub total: Amount,
-    /// Of the total; the shop's own when the cart is empty.
+    /// Currency of `total`; the shop's default currency when the cart is empty.
     pub currency: Currency,
-    /// How many pieces.
+    /// Number of units in all lines.
     pub count: Quantity,
-    /// The invoice that waits to be paid; while there is one the cart cannot be changed.
+    /// Invoice of the checkout in progress. The cart is read-only until it is paid, expires or is voided.
     pub invoice_id: Option<InvoiceId>,
 }
 
-/// Puts a product into the cart; the same again adds up.
+/// Adds units of a product to a cart. A product that is in the cart already keeps its line, and the quantities add up.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct AddItem {
-    /// Whose cart.
+    /// Owner of the cart.
     pub user_id: UserId,
-    /// What.
+    /// Product to add.
     pub product_id: ProductId,
-    /// How many, 1 to 10,000.
+    /// Number of units to add, 1 to 10,000.
     pub quantity: Quantity,
 }
 
-/// Reads one line.
+/// Reads one line of a cart at the current price.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct GetItem {
-    /// Whose cart.
+    /// Owner of the cart.
     pub user_id: UserId,
-    /// Which.
+    /// Line to read.
     pub item_id: CartItemId,
 }
 
-/// Says how many of a line; none takes it out.
+/// Sets the quantity of a line; 0 removes it. The line takes the current price.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SetQuantity {
-    /// Whose cart.
+    /// Owner of the cart.
     pub user_id: UserId,
-    /// Which.
+    /// Line to change.
     pub item_id: CartItemId,
-    /// How many, 0 to 10,000.
+    /// Number of units, 0 to 10,000.
     pub quantity: Quantity,
 }
 
-/// Takes a line out.
+/// Removes a line from a cart.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RemoveItem {
-    /// Whose cart.
+    /// Owner of the cart.
     pub user_id: UserId,
-    /// Which.
+    /// Line to remove.
     pub item_id: CartItemId,
 }
 
-/// Reads a cart.
+/// Reads a cart at current prices.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct GetCart {
-    /// Whose.
+    /// Owner of the cart.
     pub user_id: UserId,
 }
 
-/// Turns a cart into an invoice: its stock is set aside until the invoice is paid or runs out.
+/// Turns a cart into an invoice. Its stock is reserved until the invoice is paid, expires or is voided.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Checkout {
-    /// Whose cart.
+    /// Owner of the cart.
     pub user_id: UserId,
-    /// Where the receipt goes; a guest must say, others may.
+    /// Address for the receipt. Required from guests; defaults to the user's own address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub email: Option<String>,
 }
 
-/// Gives a checkout up: the invoice becomes void, the stock is let go, the cart can be changed again.
+/// Cancels the checkout in progress: voids the invoice, releases the stock and unlocks the cart.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CancelCheckout {
-    /// Whose cart.
+    /// Owner of the cart.
     pub user_id: UserId,
 }
 
@@ -136,10 +137,10 @@ crate::requests! { CartError;
     "cart.CancelCheckout": CancelCheckout => (), retry, |this| Access::Owner(this.user_id);
 }
 
-/// An empty cart got its first line: what conversion is counted against.
+/// An empty cart received its first line. Conversion is counted against this event.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CartStarted {
-    /// Whose.
+    /// Owner of the cart.
     pub user_id: UserId,
 }
 
@@ -147,25 +148,25 @@ crate::events! {
     "cart.cart_started": CartStarted;
 }
 
-/// Tells facts about checkouts. For `mercat check`.
+/// Lists what `mercat check` compares between checkouts and other domains.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ListCheckoutFacts {
-    /// About which.
+    /// Checkouts to report on.
     pub which: crate::store::Selection<CheckoutId>,
 }
 
-/// What must agree with the books of others about a checkout.
+/// Facts of a checkout that must agree with the data of other domains.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CheckoutFacts {
-    /// Which.
+    /// Id of the checkout.
     pub checkout: CheckoutId,
-    /// How it stands: `started`, `held`, `invoiced`, `paid`, `cancelled`, `failed`.
+    /// One of `started`, `held`, `invoiced`, `paid`, `cancelled`, `failed`.
     pub state: String,
-    /// The stock set aside for it.
+    /// Stock hold that the checkout made or was to make.
     pub hold: HoldId,
-    /// What it led to.
+    /// Invoice of the checkout, once its creation was confirmed.
     pub invoice_id: Option<InvoiceId>,
-    /// Whether its stock is yet to be let go.
+    /// Whether the stock hold still has to be released.
     pub release_due: bool,
 }
 
@@ -173,52 +174,52 @@ crate::requests! { crate::messaging::CommonError;
     "cart.ListCheckoutFacts": ListCheckoutFacts => Vec<CheckoutFacts>, retry, |_| Access::Internal;
 }
 
-/// An error of the cart.
+/// Errors of the cart domain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(tag = "code", rename_all = "snake_case")]
 pub enum CartError {
-    /// No such product, or no longer for sale.
+    /// The product does not exist or is no longer sold.
     #[error("there is no such product, or it is no longer for sale")]
     ProductNotFound,
-    /// No such line in this cart.
+    /// The cart has no such line.
     #[error("there is no such item in this cart")]
     ItemNotFound,
-    /// Fewer are left than were asked for.
-    #[error("only {left} of this product can be bought now")]
+    /// Fewer units are left than requested.
+    #[error("only {left} left in stock")]
     OutOfStock {
-        /// Of what.
+        /// Product that is short.
         product_id: ProductId,
-        /// How many are left.
+        /// Units that can still be bought.
         left: Quantity,
     },
-    /// One cart, one currency.
-    #[error("everything in this cart is in {currency}; buy that first, or empty the cart")]
+    /// The product is sold in another currency than the cart; a cart has one currency.
+    #[error("this cart is in {currency}; check it out first, or empty it")]
     CurrencyMismatch {
-        /// What the cart is in.
+        /// Currency of the cart.
         currency: Currency,
     },
-    /// There is nothing to buy.
+    /// The cart has no lines to check out.
     #[error("the cart is empty")]
     CartEmpty,
-    /// As many different products as a cart may hold.
+    /// The cart has the maximum number of lines.
     #[error("a cart can have at most {max} different products")]
     CartFull {
-        /// How many.
+        /// Maximum number of lines of a cart.
         max: u32,
     },
-    /// The cart waits for its invoice.
-    #[error("a checkout of this cart is under way: pay its invoice, or cancel the checkout, and go on then")]
+    /// A checkout in progress locks the cart.
+    #[error("a checkout of this cart is in progress: pay its invoice or cancel the checkout first")]
     CheckoutInProgress {
-        /// Which invoice, once there is one.
+        /// Invoice of that checkout, once there is one.
         invoice_id: Option<InvoiceId>,
     },
-    /// The time in which the checkout could be finished is over.
-    #[error("the reservation of this checkout is gone; check out again")]
+    /// The stock hold expired before the checkout was complete.
+    #[error("the reservation of this checkout has expired; check out again")]
     CheckoutExpired,
-    /// There is no checkout to give up, or it is paid already.
-    #[error("there is no checkout of this cart to cancel")]
+    /// The cart has no checkout that can be cancelled: there is none, or it is paid.
+    #[error("this cart has no checkout to cancel")]
     NoCheckout,
-    /// What can happen to any request.
+    /// An error common to all domains.
     #[error(transparent)]
     #[serde(untagged)]
     Common(#[from] CommonError),
@@ -237,13 +238,13 @@ impl DomainError for CartError {
             | Self::CheckoutInProgress { .. }
             | Self::CheckoutExpired
             | Self::NoCheckout => ErrorKind::Conflict,
-            Self::Common(failure) => failure.kind(),
+            Self::Common(error) => error.kind(),
         }
     }
 
     fn fields(&self) -> &[FieldError] {
         match self {
-            Self::Common(failure) => failure.fields(),
+            Self::Common(error) => error.fields(),
             _ => &[],
         }
     }

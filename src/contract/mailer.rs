@@ -1,96 +1,96 @@
-//! What the mailer can be asked, answers and announces.
+//! Requests, replies, events and errors of the mailer domain. Contains no behaviour beyond their error kinds.
 
 use serde::{Deserialize, Serialize};
 
 use crate::messaging::{CommonError, DomainError, ErrorKind};
 use crate::types::{EmailAddress, EmailId, FieldError, Page, PageRequest, Timestamp};
 
-/// A mail, from the moment it was accepted.
+/// An accepted email, with its delivery state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Email {
-    /// Which.
+    /// Id of the email; its `Message-ID` is made of it.
     pub id: EmailId,
-    /// Where to.
+    /// Recipient.
     pub to: EmailAddress,
-    /// Its subject.
+    /// Subject line, without its header encoding.
     pub subject: String,
-    /// What kind of mail: `welcome`, `verify`, `reset`, `receipt`, `refund`, or `message` when a person wrote it.
+    /// One of `welcome`, `verify`, `reset`, `receipt`, `refund`, or `message` for one written by staff.
     pub template: String,
-    /// Its plain text; left out of lists.
+    /// Plain-text body; absent in lists, and once the recipient was erased.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
-    /// Its HTML; left out of lists.
+    /// HTML body; absent in lists, and once the recipient was erased.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub html: Option<String>,
-    /// How it stands.
+    /// Delivery state.
     pub status: EmailStatus,
-    /// How often it was tried.
+    /// Number of delivery attempts so far.
     pub attempts: i32,
-    /// What the last try met.
+    /// Error of the last failed attempt: the mail server's reply or a connection error, at most 500 characters.
     pub last_error: Option<String>,
-    /// When it was accepted.
+    /// Time of acceptance.
     pub created_at: Timestamp,
-    /// When the mail server took it.
+    /// Time at which the mail server accepted it.
     pub sent_at: Option<Timestamp>,
-    /// When it is tried next.
+    /// Earliest time of the next attempt; `null` when there will be none.
     pub next_attempt_at: Option<Timestamp>,
 }
 
-/// How a mail stands.
+/// Delivery state of an email.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EmailStatus {
-    /// Waits to be sent, or to be tried again.
+    /// Waiting for its first or next delivery attempt.
     Queued,
-    /// The mail server took it.
+    /// Accepted by the mail server.
     Sent,
-    /// There is no mail server; it is kept here to be read.
+    /// Stored for the back office, because no mail server is configured.
     Kept,
-    /// Given up.
+    /// Abandoned: rejected for good, out of attempts, or its recipient was erased.
     Failed,
 }
 
-/// Sends a mail.
+/// Sends an email written by staff.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SendEmail {
-    /// One address.
+    /// Recipient: exactly one address.
     pub to: String,
-    /// 1 to 200 characters on one line.
+    /// Subject line, 1 to 200 characters.
     pub subject: String,
-    /// 1 to 100,000 characters.
+    /// Plain-text body, 1 to 100,000 characters.
     pub text: String,
-    /// At most 500,000 characters.
+    /// HTML body, at most 500,000 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub html: Option<String>,
 }
 
-/// A mail is accepted: it survives a crash from now on.
+/// Receipt for an accepted email: it is stored durably and will be sent even after a crash.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AcceptedEmail {
-    /// Which.
+    /// Id of the email.
     pub id: EmailId,
-    /// How it stands.
+    /// Delivery state: `queued`, or `kept` without a mail server.
     pub status: EmailStatus,
 }
 
-/// Lists mails, newest first.
+/// Lists emails, newest first, without their bodies.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct ListEmails {
-    /// Only those that stand so.
+    /// Only emails in this state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<EmailStatus>,
-    /// Only to this address.
+    /// Only emails to this address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
-    /// Which page.
+    /// Page to return.
     #[serde(flatten)]
     pub page: PageRequest,
 }
 
-/// Reads a mail.
+/// Reads an email with its bodies.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct GetEmail {
-    /// Which.
+    /// Email to read.
     pub email_id: EmailId,
 }
 
@@ -100,33 +100,33 @@ crate::requests! { MailerError;
     "mailer.GetEmail": GetEmail => Email, retry, |_| Access::Admin;
 }
 
-/// A mail was accepted, sent, or given up; for those who watch.
+/// An email was accepted, sent or abandoned, or an attempt failed. For live views.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct EmailChanged {
-    /// Which.
+    /// Id of the email.
     pub email_id: EmailId,
-    /// Where to.
+    /// Recipient.
     pub to: EmailAddress,
-    /// Its subject.
+    /// Subject line.
     pub subject: String,
-    /// What kind of mail.
+    /// Template, as in [`Email::template`].
     pub template: String,
-    /// How it stands.
+    /// Delivery state after the change.
     pub status: EmailStatus,
-    /// How often it was tried.
+    /// Number of delivery attempts so far.
     pub attempts: i32,
 }
 
-/// A mail was given up.
+/// An email was abandoned.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct EmailFailed {
-    /// Which.
+    /// Id of the email.
     pub email_id: EmailId,
-    /// Where to.
+    /// Recipient.
     pub to: EmailAddress,
-    /// Its subject.
+    /// Subject line.
     pub subject: String,
-    /// Why.
+    /// Error of the last attempt.
     pub reason: String,
 }
 
@@ -135,21 +135,21 @@ crate::events! {
     "mailer.email_failed": EmailFailed;
 }
 
-/// Says which letters there are for invoices, at most 500. For `mercat check`.
+/// Counts the emails per invoice, for `mercat check`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ListEmailFacts {
-    /// Which.
+    /// Invoices to report on, at most 500; the reply has their order.
     pub invoices: Vec<crate::types::InvoiceId>,
 }
 
-/// The letters for one invoice.
+/// Numbers of emails for one invoice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EmailFacts {
-    /// Receipts, however they stand.
+    /// Accepted receipts, in any delivery state.
     pub receipts: i64,
-    /// Letters about refunds, those that wait for an address included.
+    /// Refund emails, including those that wait for the user's address.
     pub refunds: i64,
-    /// Receipts that wait for an address.
+    /// Receipts that wait for the user's address.
     pub waiting: i64,
 }
 
@@ -157,25 +157,25 @@ crate::requests! { crate::messaging::CommonError;
     "mailer.ListEmailFacts": ListEmailFacts => Vec<EmailFacts>, retry, |_| Access::Internal;
 }
 
-/// An error of the mailer.
+/// Errors of the mailer domain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(tag = "code", rename_all = "snake_case")]
 pub enum MailerError {
-    /// No such mail.
+    /// The email does not exist.
     #[error("there is no such e-mail")]
     EmailNotFound,
-    /// One person would get too many.
-    #[error("this recipient has had {max} e-mails within the hour; try again in {retry_after} seconds")]
+    /// The recipient has reached the hourly limit for emails written by staff.
+    #[error("this recipient has reached the limit of {max} e-mails per hour; try again in {retry_after} seconds")]
     RecipientLimit {
-        /// How many an hour.
+        /// Emails per recipient and hour.
         max: u32,
-        /// Seconds until one more is taken.
+        /// Seconds until the next one is accepted.
         retry_after: u64,
     },
-    /// Only people who have an account may get mail.
-    #[error("no user has this e-mail address, and this shop writes to its users only")]
+    /// No user has the address, and `mailer.known_recipients_only` is set.
+    #[error("no user has this e-mail address, and this shop sends e-mail to its users only")]
     UnknownRecipient,
-    /// What can happen to any request.
+    /// An error common to all domains.
     #[error(transparent)]
     #[serde(untagged)]
     Common(#[from] CommonError),
@@ -189,13 +189,13 @@ impl DomainError for MailerError {
             Self::EmailNotFound => ErrorKind::NotFound,
             Self::RecipientLimit { .. } => ErrorKind::TooManyRequests,
             Self::UnknownRecipient => ErrorKind::Forbidden,
-            Self::Common(failure) => failure.kind(),
+            Self::Common(error) => error.kind(),
         }
     }
 
     fn fields(&self) -> &[FieldError] {
         match self {
-            Self::Common(failure) => failure.fields(),
+            Self::Common(error) => error.fields(),
             _ => &[],
         }
     }

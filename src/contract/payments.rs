@@ -1,4 +1,4 @@
-//! What payments can be asked, answers and announces.
+//! Requests, replies, events and errors of the payments domain. Contains no behaviour beyond their error kinds.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,176 +8,177 @@ use crate::types::{
     Timestamp, UserId,
 };
 
-/// What a buyer owes, owed or got back.
+/// A demand for payment, with its state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Invoice {
-    /// Which.
+    /// Id of the invoice.
     pub id: InvoiceId,
-    /// Its number: `INV-000001`, without gaps, never used again.
+    /// Number shown to people, `INV-000001` upwards: consecutive, without gaps, never reused.
     pub number: String,
-    /// Whose.
+    /// Buyer.
     pub user_id: UserId,
-    /// How it stands.
+    /// State of the invoice.
     pub status: InvoiceStatus,
-    /// What for.
+    /// Billed items, 1 to 1,000 lines.
     pub lines: Vec<InvoiceLine>,
-    /// What all lines come to, in minor units.
+    /// Sum of the lines, in minor units of `currency`.
     pub total: Amount,
-    /// How much of it went back, in minor units.
+    /// Amount refunded so far, in minor units of `currency`; refunds in progress are not part of it.
     pub refunded: Amount,
-    /// Of all amounts.
+    /// Currency of all amounts of the invoice.
     pub currency: Currency,
-    /// Where its receipt goes, when the buyer said so.
+    /// Address for the receipt, if the buyer named one; otherwise it goes to the user's own address.
     pub email: Option<EmailAddress>,
-    /// Whether the provider was asked for the money and has not answered yet.
+    /// Whether a payment attempt is in progress. Such an invoice neither expires nor can it be voided.
     pub processing: bool,
-    /// When it was made.
+    /// Time of creation.
     pub created_at: Timestamp,
-    /// Until when it can be paid.
+    /// Time from which the invoice can no longer be paid.
     pub expires_at: Timestamp,
-    /// When it was paid.
+    /// Time of capture; `null` while unpaid.
     pub paid_at: Option<Timestamp>,
 }
 
-/// How an invoice stands.
+/// State of an invoice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum InvoiceStatus {
-    /// To be paid.
+    /// Awaiting payment.
     Open,
-    /// Paid.
+    /// Paid, with at most a part of it refunded.
     Paid,
-    /// Nobody paid in time.
+    /// Not paid in time.
     Expired,
-    /// Taken back before it was paid.
+    /// Cancelled before it was paid.
     Void,
-    /// Paid, and all of it went back.
+    /// Paid and refunded in full.
     Refunded,
 }
 
-/// One line of an invoice.
+/// A line of an invoice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InvoiceLine {
-    /// What for, 1 to 300 characters.
+    /// Text shown to the buyer, 1 to 300 characters on one line.
     pub description: String,
-    /// Which product, if it is one.
+    /// Product that was sold; absent for services and fees.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub product_id: Option<ProductId>,
-    /// How many, 1 to 10,000.
+    /// Number of units, 1 to 10,000.
     pub quantity: Quantity,
-    /// What one costs, in minor units, 0 to 1,000,000,000,000.
+    /// Price of one unit in minor units of the invoice's currency, 0 to 1,000,000,000,000.
     pub unit_price: Amount,
 }
 
-/// Makes an invoice.
+/// Creates an open invoice with the next number.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CreateInvoice {
-    /// Whose.
+    /// Buyer.
     pub user_id: UserId,
-    /// What for, 1 to 1,000 lines.
+    /// Billed items, 1 to 1,000 lines.
     pub lines: Vec<InvoiceLine>,
-    /// Of all amounts.
+    /// Currency of all amounts.
     pub currency: Currency,
-    /// Where its receipt goes, if not to the user's own address.
+    /// Address for the receipt; defaults to the user's own address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub email: Option<EmailAddress>,
-    /// The stock that is set aside for it.
+    /// Stock hold that the payment turns into a sale.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<HoldId>,
-    /// The checkout it comes from: asked twice for one checkout, there is one invoice.
+    /// Checkout that the invoice belongs to. A second request for the same checkout returns the same invoice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkout: Option<CheckoutId>,
-    /// Until when it can be paid; as the shop's settings say when absent.
+    /// Time from which the invoice can no longer be paid; defaults to now plus `payments.invoice_lifetime`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
 }
 
-/// Reads an invoice. Another user's is answered as if there were none.
+/// Reads an invoice. Answers `invoice_not_found` for another user's invoice, unless staff asks.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct GetInvoice {
-    /// Which.
+    /// Invoice to read.
     pub invoice_id: InvoiceId,
 }
 
-/// Lists invoices, newest first: the caller's own, or for staff everybody's.
+/// Lists invoices, newest first: the caller's own, or all of them for staff.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct ListInvoices {
-    /// Only this user's.
+    /// Only invoices of this user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_id: Option<UserId>,
-    /// Only those that stand so.
+    /// Only invoices in this state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<InvoiceStatus>,
-    /// Which page.
+    /// Page to return.
     #[serde(flatten)]
     pub page: PageRequest,
 }
 
-/// Pays an invoice. Needs an idempotency key.
+/// Pays an invoice. Requires an idempotency key.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PayInvoice {
-    /// Which.
+    /// Invoice to pay.
     pub invoice_id: InvoiceId,
-    /// What the provider gave the buyer's browser for the card.
+    /// Payment token that the provider issued to the buyer's browser, at most 500 characters. Neither stored nor
+    /// logged.
     pub token: String,
 }
 
-/// Gives money back. Needs an idempotency key.
+/// Refunds an invoice in full or in part. Requires an idempotency key.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RefundInvoice {
-    /// Which.
+    /// Invoice to refund.
     pub invoice_id: InvoiceId,
-    /// How much, in minor units. When absent: what `lines` cost, or without them all that is left.
+    /// Amount in minor units of the invoice's currency. Defaults to the price of `lines`, or without them to all that
+    /// has not been refunded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub amount: Option<Amount>,
-    /// Whether goods go back on the shelf: those of `lines`, or without them all that have not come back yet, which
-    /// goes only with all the money that is left.
+    /// Whether units return to stock: those of `lines`, or without them all that have not been returned. Without
+    /// `lines` it requires a refund of all that is left.
     #[serde(default)]
     pub restock: bool,
-    /// The goods that come back, a product once, 1 to 1,000 of them; never more of one than was sold.
+    /// Returned units, one entry per product, 1 to 1,000 entries, at most as many units as were sold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lines: Option<Vec<ReturnLine>>,
 }
 
-/// Goods that come back.
+/// Returned units of one product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReturnLine {
-    /// Which product.
+    /// Product that was returned.
     pub product_id: ProductId,
-    /// How many, at least 1.
+    /// Number of units, at least 1.
     pub quantity: Quantity,
 }
 
-/// Hands on what the payment provider told the shop by itself, as it came. Whether it is from the provider is shown by
-/// its signature, not by who hands it on.
+/// Handles a webhook of the payment provider, passed on as it was received. The signature authenticates it, not the
+/// caller.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct HandleProviderWebhook {
-    /// The body, to the byte.
+    /// Raw request body; the signature covers every byte.
     pub body: String,
-    /// The header that signs it.
+    /// Value of the provider's signature header.
     pub signature: String,
 }
 
-/// Takes an unpaid invoice back.
+/// Voids an open invoice. Voiding it again changes nothing.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct VoidInvoice {
-    /// Which.
+    /// Invoice to void.
     pub invoice_id: InvoiceId,
 }
 
-/// Writes a paid or otherwise ended order of the past into the books; for the demo shop. It tells nobody by mail
-/// and touches no stock.
+/// Records a past order, for demo data. Sends no email, moves no money and touches no stock.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ImportInvoice {
-    /// Whose.
+    /// Buyer.
     pub user_id: UserId,
-    /// What for.
+    /// Billed items, 1 to 1,000 lines.
     pub lines: Vec<InvoiceLine>,
-    /// Of all amounts.
+    /// Currency of all amounts.
     pub currency: Currency,
-    /// How it ended.
+    /// Final state; anything but `void`. An open one can be paid like any other.
     pub status: InvoiceStatus,
-    /// When it was made, and paid if it was.
+    /// Time of creation, and of payment if it was paid.
     pub at: Timestamp,
 }
 
@@ -192,96 +193,99 @@ crate::requests! { PaymentsError;
     "payments.ImportInvoice": ImportInvoice => Invoice, once, |_| Access::Internal;
 }
 
-/// An invoice was made.
+/// An invoice was created.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct InvoiceCreated {
-    /// The invoice as it was made.
+    /// The new invoice.
     pub invoice: Invoice,
 }
 
-/// An invoice was paid: the money is ours.
+/// An invoice was paid: the provider has captured the money.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct InvoicePaid {
-    /// The invoice as it is now.
+    /// The invoice after the payment.
     pub invoice: Invoice,
-    /// The stock that was set aside for it.
+    /// Stock hold of the invoice; it becomes a sale.
     pub hold: Option<HoldId>,
-    /// The checkout it comes from.
+    /// Checkout that the invoice belongs to.
     pub checkout: Option<CheckoutId>,
-    /// Whether it is an order of the past, told for the statistics alone.
-    #[serde(default)]
-    pub past: bool,
+    /// Whether the invoice is an imported past order. Only statistics count such an event; it moves no stock and sends
+    /// no email.
+    #[serde(default, alias = "past")]
+    pub imported: bool,
 }
 
-/// A try to pay failed; the invoice is still open.
+/// A payment attempt failed; the invoice is still open.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PaymentFailed {
-    /// Which invoice.
+    /// Invoice that was to be paid.
     pub invoice_id: InvoiceId,
-    /// Its number.
+    /// Number of the invoice, as shown to people.
     pub number: String,
-    /// Whose.
+    /// Buyer.
     pub user_id: UserId,
-    /// Why, in a stable word such as `card_declined`.
+    /// Machine-readable code such as `card_declined`.
     pub reason: String,
 }
 
-/// Nobody paid in time.
+/// An invoice was not paid in time.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct InvoiceExpired {
-    /// Which invoice.
+    /// Invoice that expired.
     pub invoice_id: InvoiceId,
-    /// Its number.
+    /// Number of the invoice, as shown to people.
     pub number: String,
-    /// Whose.
+    /// Buyer.
     pub user_id: UserId,
-    /// The stock that was set aside for it.
+    /// Stock hold of the invoice; it is released.
     pub hold: Option<HoldId>,
-    /// The checkout it comes from.
+    /// Checkout that the invoice belongs to.
     pub checkout: Option<CheckoutId>,
 }
 
-/// An unpaid invoice was taken back.
+/// An unpaid invoice was voided.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct InvoiceVoided {
-    /// Which invoice.
+    /// Invoice that was voided.
     pub invoice_id: InvoiceId,
-    /// Its number.
+    /// Number of the invoice, as shown to people.
     pub number: String,
-    /// Whose.
+    /// Buyer.
     pub user_id: UserId,
-    /// The stock that was set aside for it.
+    /// Stock hold of the invoice; it is released.
     pub hold: Option<HoldId>,
-    /// The checkout it comes from.
+    /// Checkout that the invoice belongs to.
     pub checkout: Option<CheckoutId>,
 }
 
-/// Why money goes back: somebody asked.
+/// Reason code of a refund that staff requested.
 pub const REQUESTED: &str = "requested";
-/// Why money goes back: the sale could not be kept.
+/// Reason code of a refund for a sale that could not be fulfilled.
 pub const OUT_OF_STOCK: &str = "out_of_stock";
-/// Why money goes back: it came for an invoice that could not take it any more, so that it never counted as paid.
+/// Reason code of a refund of money that arrived when the invoice could no longer take it, and so never counted as
+/// paid.
 pub const LATE_PAYMENT: &str = "late_payment";
 
-/// Money went back.
+/// Money was refunded.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct InvoiceRefunded {
-    /// The invoice as it is now.
+    /// The invoice after the refund.
     pub invoice: Invoice,
-    /// How much went back this time, in minor units.
+    /// Amount of this refund, in minor units of the invoice's currency.
     pub amount: Amount,
-    /// Whether the goods go back on the shelf.
+    /// Whether units return to stock.
     pub restock: bool,
-    /// Which goods; all that have not come back yet when none are named.
+    /// Units that return; all that have not been returned when empty and `restock` is set.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lines: Vec<ReturnLine>,
-    /// The stock that was sold by it.
+    /// Stock hold that was sold with the invoice.
     pub hold: Option<HoldId>,
-    /// Why, in a stable word: [`REQUESTED`], [`OUT_OF_STOCK`] or [`LATE_PAYMENT`].
+    /// Machine-readable code: [`REQUESTED`], [`OUT_OF_STOCK`] or [`LATE_PAYMENT`].
     pub reason: String,
-    /// Whether it is an order of the past, told for the statistics alone.
-    #[serde(default)]
-    pub past: bool,
+    /// Whether the invoice is an imported past order. Only statistics count such an event; it moves no stock and sends
+    /// no email.
+    #[serde(default, alias = "past")]
+    pub imported: bool,
 }
 
 crate::events! {
@@ -293,59 +297,59 @@ crate::events! {
     "payments.invoice_refunded": InvoiceRefunded;
 }
 
-/// Tells facts about invoices. For `mercat check`.
+/// Lists what `mercat check` compares between invoices and other domains.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ListInvoiceFacts {
-    /// About which.
+    /// Invoices to report on.
     pub which: InvoiceSelection,
 }
 
-/// Which invoices facts are wanted of.
+/// Selection of invoices for [`ListInvoiceFacts`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum InvoiceSelection {
-    /// The next 500 in the order of their ids.
+    /// The next 500 invoices in the order of their ids, from the start when `None`.
     After(Option<InvoiceId>),
-    /// These, at most 500; those that do not exist are left out.
+    /// The invoices with these ids, at most 500; unknown ids are skipped.
     These(Vec<InvoiceId>),
-    /// Those for which this stock was set aside, at most 500. Looks at all there are.
+    /// The invoices with these stock holds, at most 500. Scans all invoices.
     OfHolds(Vec<HoldId>),
 }
 
-/// What must agree with the books of others about an invoice.
+/// Facts of an invoice that must agree with the data of other domains.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct InvoiceFacts {
-    /// Which.
+    /// Id of the invoice.
     pub id: InvoiceId,
-    /// Its number.
+    /// Number of the invoice, as shown to people.
     pub number: String,
-    /// Whose.
+    /// Buyer.
     pub user_id: UserId,
-    /// How it stands.
+    /// State of the invoice.
     pub status: InvoiceStatus,
-    /// Whether it is an order of the past, written into the books.
-    pub past: bool,
-    /// Whether it says where its receipt goes.
+    /// Whether the invoice is an imported past order.
+    pub imported: bool,
+    /// Whether the invoice names an address for its receipt.
     pub has_email: bool,
-    /// The stock set aside for it.
+    /// Stock hold of the invoice.
     pub hold: Option<HoldId>,
-    /// The checkout it comes from.
+    /// Checkout that the invoice belongs to.
     pub checkout: Option<CheckoutId>,
-    /// How many of which products, in the order of their ids.
+    /// Units sold per product, in the order of the product ids.
     pub goods: Vec<(ProductId, Quantity)>,
-    /// Until when it can or could be paid.
+    /// Time from which the invoice can no longer be paid.
     pub expires_at: Timestamp,
-    /// When it was paid.
+    /// Time of capture; `None` while unpaid.
     pub paid_at: Option<Timestamp>,
-    /// How many refunds are done.
+    /// Number of completed refunds.
     pub refunds: i64,
-    /// Whether all goods came back with them.
+    /// Whether completed refunds returned all units to stock.
     pub restocked: bool,
-    /// Whether its money went or goes back because the sale could not be kept.
+    /// Whether money was or is being refunded because the sale could not be fulfilled.
     pub unkept: bool,
 }
 
-/// Counts the paid invoices of each day of UTC. For `mercat check`.
+/// Counts paid invoices per UTC day, for `mercat check`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CountPaidByDay {}
 
@@ -354,62 +358,63 @@ crate::requests! { crate::messaging::CommonError;
     "payments.CountPaidByDay": CountPaidByDay => Vec<(Timestamp, i64)>, retry, |_| Access::Internal;
 }
 
-/// An error of payments.
+/// Errors of the payments domain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(tag = "code", rename_all = "snake_case")]
 pub enum PaymentsError {
-    /// No such invoice, or not for the caller.
+    /// The invoice does not exist, or the caller may not see it.
     #[error("there is no such invoice")]
     InvoiceNotFound,
-    /// The provider says no. The invoice is still open.
-    #[error("the card was declined; the invoice is still open, try another card")]
+    /// The bank declined the card. The invoice is still open.
+    #[error("your card was declined; you have not been charged; try another card")]
     CardDeclined,
-    /// The buyer's bank wants to hear from the buyer first. The invoice is still open.
-    #[error("the card's bank asks its owner to confirm payments, which this shop cannot do; try another card")]
+    /// The bank requires 3-D Secure, which is not supported. The invoice is still open.
+    #[error("your bank requires confirmation (3-D Secure), which this shop does not support; try another card")]
     AuthenticationRequired,
-    /// The provider cannot move so much, so little, or this currency. The invoice is still open.
-    #[error("the payment provider cannot move this amount in this currency; nothing was moved")]
+    /// The provider does not accept this amount or currency. An invoice that was to be paid is still open.
+    #[error("the payment provider does not accept this amount in this currency; no money was moved")]
     AmountRefused,
-    /// What is said to come from the provider does not.
-    #[error("the signature is not the provider's for this body, or it is too old")]
+    /// The webhook is not signed by the provider, or its signature is too old.
+    #[error("the webhook signature is invalid or too old")]
     BadSignature,
-    /// What comes from the provider cannot be read.
-    #[error("the message is signed, but it cannot be read")]
-    UnreadableNews,
-    /// The provider of this shop tells nothing by itself, or has no secret to sign with.
-    #[error("this shop hears of no provider here: it takes no messages without payments.stripe_webhook_secrets")]
+    /// The webhook is signed, but its body is malformed.
+    #[error("the webhook is signed, but its body is malformed")]
+    #[serde(rename = "unreadable_news")]
+    UnreadableWebhook,
+    /// The shop's provider has no webhooks, or no webhook secret is configured.
+    #[error("webhooks are disabled: payments.stripe_webhook_secrets is not set")]
     NoWebhooks,
-    /// The provider does not know the token. The invoice is still open.
-    #[error("the payment token is not one the provider knows; nothing was charged")]
+    /// The provider does not know the payment token. The invoice is still open.
+    #[error("the payment provider does not know this payment token; you have not been charged")]
     UnknownToken,
-    /// It was paid before.
-    #[error("this invoice is paid already")]
+    /// The invoice is paid or refunded.
+    #[error("this invoice is already paid")]
     AlreadyPaid,
-    /// It ran out.
+    /// The invoice was not paid in time.
     #[error("this invoice has expired and cannot be paid; check out again")]
     InvoiceExpired,
-    /// It was taken back.
+    /// The invoice was voided.
     #[error("this invoice was voided and cannot be paid")]
     InvoiceVoid,
-    /// A payment of it is under way.
-    #[error("a payment of this invoice is under way; look at the invoice in a moment")]
+    /// A payment attempt for the invoice is in progress.
+    #[error("a payment of this invoice is in progress; check the invoice again in a moment")]
     PaymentInProgress,
-    /// Only a paid invoice can be refunded.
+    /// The invoice is not paid, so there is nothing to refund.
     #[error("only a paid invoice can be refunded")]
     NotPaid,
-    /// Only an open invoice can be voided.
+    /// The invoice is not open, so it cannot be voided.
     #[error("only an open invoice can be voided; refund a paid one")]
     NotOpen,
-    /// More than is left of what was taken.
+    /// The refund exceeds what is left of the captured amount.
     #[error("at most {left} (minor units) of this invoice can still be refunded")]
     RefundTooLarge {
-        /// How much is left, in minor units.
+        /// Amount that can still be refunded, in minor units of the invoice's currency.
         left: Amount,
     },
-    /// The provider failed. It is safe to try again.
-    #[error("the payment provider failed; nothing is lost, it is safe to try again")]
+    /// The provider failed; no money was moved, and a retry is safe.
+    #[error("the payment provider failed; no money was moved, and it is safe to try again")]
     ProviderFailed,
-    /// What can happen to any request.
+    /// An error common to all domains.
     #[error(transparent)]
     #[serde(untagged)]
     Common(#[from] CommonError),
@@ -423,7 +428,7 @@ impl DomainError for PaymentsError {
             Self::InvoiceNotFound | Self::NoWebhooks => ErrorKind::NotFound,
             Self::CardDeclined | Self::AuthenticationRequired => ErrorKind::PaymentRequired,
             Self::UnknownToken | Self::AmountRefused => ErrorKind::Invalid,
-            Self::BadSignature | Self::UnreadableNews => ErrorKind::Malformed,
+            Self::BadSignature | Self::UnreadableWebhook => ErrorKind::Malformed,
             Self::AlreadyPaid
             | Self::InvoiceExpired
             | Self::InvoiceVoid
@@ -432,13 +437,13 @@ impl DomainError for PaymentsError {
             | Self::NotOpen
             | Self::RefundTooLarge { .. } => ErrorKind::Conflict,
             Self::ProviderFailed => ErrorKind::Upstream,
-            Self::Common(failure) => failure.kind(),
+            Self::Common(error) => error.kind(),
         }
     }
 
     fn fields(&self) -> &[FieldError] {
         match self {
-            Self::Common(failure) => failure.fields(),
+            Self::Common(error) => error.fields(),
             _ => &[],
         }
     }

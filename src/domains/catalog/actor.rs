@@ -505,7 +505,7 @@ async fn drop_changed(state: &CatalogState, events: &[EventEnvelope]) -> Result<
 /// What the events of other domains mean for what is for sale.
 fn effect(tx: &mut Tx<'_>, hand: &WriteScope, event: &EventEnvelope) -> Result<(), CatalogError> {
     if let Some(paid) = open::<InvoicePaid>(event)? {
-        if let (Some(hold), false) = (paid.hold, paid.past) {
+        if let (Some(hold), false) = (paid.hold, paid.imported) {
             stock::sell(tx, hand, hold, paid.invoice.id)?;
         }
     } else if let Some(gone) = open::<InvoiceExpired>(event)? {
@@ -513,7 +513,7 @@ fn effect(tx: &mut Tx<'_>, hand: &WriteScope, event: &EventEnvelope) -> Result<(
     } else if let Some(gone) = open::<InvoiceVoided>(event)? {
         release(tx, hand, gone.hold)?;
     } else if let Some(refunded) = open::<InvoiceRefunded>(event)? {
-        if let (Some(hold), true, false) = (refunded.hold, refunded.restock, refunded.past) {
+        if let (Some(hold), true, false) = (refunded.hold, refunded.restock, refunded.imported) {
             stock::take_back(tx, hand, hold, &refunded.lines)?;
         }
     } else if let Some(rating) = open::<RatingChanged>(event)? {

@@ -108,13 +108,14 @@ impl Shop {
     }
 
     async fn pay(&self, hold: HoldId) {
-        let paid = InvoicePaid { invoice: invoice(), hold: Some(hold), checkout: None, past: false };
+        let paid = InvoicePaid { invoice: invoice(), hold: Some(hold), checkout: None, imported: false };
         self.tell(&paid).await;
     }
 
     async fn refund(&self, hold: HoldId, restock: bool) {
         let (invoice, hold, reason) = (invoice(), Some(hold), "requested".to_owned());
-        self.tell(&InvoiceRefunded { invoice, amount: 1, restock, lines: Vec::new(), hold, reason, past: false }).await;
+        self.tell(&InvoiceRefunded { invoice, amount: 1, restock, lines: Vec::new(), hold, reason, imported: false })
+            .await;
     }
 
     /// The events since the last call, by name, and what they say.
@@ -674,8 +675,8 @@ async fn money_that_comes_late_gets_what_is_left_or_goes_back() {
     // Never held at all, and an order of the past that is told for the books alone.
     shop.news().await;
     let (invoice, hold) = (invoice(), Some(HoldId::new()));
-    shop.tell(&InvoicePaid { invoice: invoice.clone(), hold, checkout: None, past: true }).await;
-    shop.tell(&InvoicePaid { invoice, hold: None, checkout: None, past: false }).await;
+    shop.tell(&InvoicePaid { invoice: invoice.clone(), hold, checkout: None, imported: true }).await;
+    shop.tell(&InvoicePaid { invoice, hold: None, checkout: None, imported: false }).await;
     assert!(shop.news().await.is_empty());
     shop.pay(HoldId::new()).await;
     assert_eq!(shop.names_of_news().await, ["sale_refused"]);

@@ -133,10 +133,10 @@ fn effect(state: &MailerState, tx: &mut Tx<'_>, event: &EventEnvelope) -> Result
     } else if let Some(PasswordResetRequested { user_id, email, name, token }) = open(event)? {
         let letter = EmailContent::Reset { link: link(state, "reset", &token) };
         state.post(tx, &Recipient { user_id, email, name }, &letter, &event.id.to_string())?;
-    } else if let Some(InvoicePaid { invoice, past: false, .. }) = open(event)? {
+    } else if let Some(InvoicePaid { invoice, imported: false, .. }) = open(event)? {
         let letter = EmailContent::receipt(&invoice, invoice.paid_at.unwrap_or(event.at));
         bill(state, tx, &invoice, &letter, &invoice.id.to_string())?;
-    } else if let Some(InvoiceRefunded { invoice, amount, reason, past: false, .. }) = open(event)? {
+    } else if let Some(InvoiceRefunded { invoice, amount, reason, imported: false, .. }) = open(event)? {
         // Money can go back in parts, each with a letter of its own: how much it was in all tells them apart.
         // Money that no invoice could take is none of that sum.
         let reference = match reason.as_str() {

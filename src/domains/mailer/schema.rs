@@ -34,11 +34,11 @@ diesel::table! {
 }
 
 diesel::table! {
-    waiting (template, reference) {
+    pending_email (template, reference) {
         template -> Text,
         reference -> Text,
         user_id -> Text,
-        letter -> Text,
+        content -> Text,
         created_at -> BigInt,
     }
 }

@@ -5,7 +5,7 @@ pub mod invariants;
 use diesel_migrations::embed_migrations;
 
 use super::model::{DeliveryState, ERASED_SUBJECT, EmailContent, MESSAGE, RECIPIENT_GONE, nobody};
-use super::schema::{email, erased, recipient, waiting};
+use super::schema::{email, erased, pending_email, recipient};
 use super::smtp::OutgoingMessage;
 use super::{Email, EmailStatus};
 use crate::messaging::CommonError;
@@ -222,13 +222,13 @@ pub fn recipient_at(conn: &mut Conn, address: &EmailAddress) -> QueryResult<Opti
 /// Lets a letter wait until the user's address is known.
 pub fn wait(conn: &mut Conn, user: UserId, letter: &EmailContent, reference: &str, now: Timestamp) -> QueryResult<()> {
     let text = serde_json::to_string(letter).map_err(|e| diesel::result::Error::SerializationError(Box::new(e)))?;
-    diesel::insert_into(waiting::table)
+    diesel::insert_into(pending_email::table)
         .values((
-            waiting::template.eq(letter.template()),
-            waiting::reference.eq(reference),
-            waiting::user_id.eq(user),
-            waiting::letter.eq(text),
-            waiting::created_at.eq(now),
+            pending_email::template.eq(letter.template()),
+            pending_email::reference.eq(reference),
+            pending_email::user_id.eq(user),
+            pending_email::content.eq(text),
+            pending_email::created_at.eq(now),
         ))
         .on_conflict_do_nothing()
         .execute(conn)
@@ -237,12 +237,12 @@ pub fn wait(conn: &mut Conn, user: UserId, letter: &EmailContent, reference: &st
 
 /// Takes the letters that wait for the user's address, in the order of their occasions.
 pub fn take_waiting(conn: &mut Conn, user: UserId) -> QueryResult<Vec<(String, EmailContent)>> {
-    let rows: Vec<(String, String)> = waiting::table
-        .filter(waiting::user_id.eq(user))
-        .order((waiting::created_at, waiting::reference))
-        .select((waiting::reference, waiting::letter))
+    let rows: Vec<(String, String)> = pending_email::table
+        .filter(pending_email::user_id.eq(user))
+        .order((pending_email::created_at, pending_email::reference))
+        .select((pending_email::reference, pending_email::content))
         .load(conn)?;
-    diesel::delete(waiting::table.filter(waiting::user_id.eq(user))).execute(conn)?;
+    diesel::delete(pending_email::table.filter(pending_email::user_id.eq(user))).execute(conn)?;
     rows.into_iter()
         .map(|(reference, text)| {
             let letter = serde_json::from_str(&text);
@@ -253,7 +253,7 @@ pub fn take_waiting(conn: &mut Conn, user: UserId) -> QueryResult<Vec<(String, E
 
 /// Forgets letters that have waited since before `until`.
 pub fn forget_waiting(conn: &mut Conn, until: Timestamp) -> QueryResult<usize> {
-    diesel::delete(waiting::table.filter(waiting::created_at.lt(until))).execute(conn)
+    diesel::delete(pending_email::table.filter(pending_email::created_at.lt(until))).execute(conn)
 }
 
 /// Whether a user was erased: news of them may still be on its way.
@@ -266,7 +266,7 @@ pub fn is_erased(conn: &mut Conn, user: UserId) -> QueryResult<bool> {
 pub fn erase(conn: &mut Conn, user: UserId, addresses: &[EmailAddress]) -> Result<Vec<Email>, CommonError> {
     diesel::insert_into(erased::table).values(erased::user_id.eq(user)).on_conflict_do_nothing().execute(conn)?;
     forget_recipient(conn, user)?;
-    diesel::delete(waiting::table.filter(waiting::user_id.eq(user))).execute(conn)?;
+    diesel::delete(pending_email::table.filter(pending_email::user_id.eq(user))).execute(conn)?;
     let by_address = email::table.filter(email::recipient.eq_any(addresses)).select(email::id).load(conn)?;
     let by_user = email::table.filter(email::user_id.eq(user)).select(email::id).load(conn)?;
     let mut stopped = Vec::new();

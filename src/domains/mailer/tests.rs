@@ -112,14 +112,14 @@ impl Shop {
         news(self, &UserRegistered { user_id, email, name, role: Role::Customer, created_at })
     }
 
-    fn paid(&self, invoice: &Invoice, past: bool) -> EventEnvelope {
-        news(self, &InvoicePaid { invoice: invoice.clone(), hold: None, checkout: None, past })
+    fn paid(&self, invoice: &Invoice, imported: bool) -> EventEnvelope {
+        news(self, &InvoicePaid { invoice: invoice.clone(), hold: None, checkout: None, imported })
     }
 
     fn refunded(&self, invoice: &Invoice, amount: Amount, refunded: Amount) -> EventEnvelope {
         let invoice = Invoice { refunded, ..invoice.clone() };
         let (restock, hold, reason) = (false, None, "requested".to_owned());
-        news(self, &InvoiceRefunded { invoice, amount, restock, lines: Vec::new(), hold, reason, past: false })
+        news(self, &InvoiceRefunded { invoice, amount, restock, lines: Vec::new(), hold, reason, imported: false })
     }
 }
 

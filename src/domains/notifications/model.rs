@@ -158,8 +158,8 @@ fn created(InvoiceCreated { invoice }: InvoiceCreated) -> ProjectionResult {
     Ok(EventProjection::default().tell(invoice.user_id, kind, title, body, data).order(kind, &value(&invoice)?))
 }
 
-fn paid(InvoicePaid { invoice, past, .. }: InvoicePaid) -> ProjectionResult {
-    if past {
+fn paid(InvoicePaid { invoice, imported, .. }: InvoicePaid) -> ProjectionResult {
+    if imported {
         return Ok(EventProjection::default());
     }
     let (kind, total) = ("invoice_paid", invoice.currency.format(invoice.total));
@@ -202,7 +202,7 @@ fn voided(event: InvoiceVoided) -> ProjectionResult {
 }
 
 fn refunded(event: InvoiceRefunded) -> ProjectionResult {
-    if event.past {
+    if event.imported {
         return Ok(EventProjection::default());
     }
     let (kind, invoice) = ("invoice_refunded", &event.invoice);

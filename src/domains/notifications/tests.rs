@@ -174,7 +174,7 @@ async fn a_buyer_hears_in_plain_words_and_staff_on_their_topics() {
     let dir = TempDir::new().unwrap();
     let (shop, ada) = (open_in(&dir, 10), UserId::new());
     let mut listener = shop.feed.listen();
-    let paid = |past| event(&InvoicePaid { invoice: invoice(ada, 7), hold: None, checkout: None, past });
+    let paid = |imported| event(&InvoicePaid { invoice: invoice(ada, 7), hold: None, checkout: None, imported });
     shop.tell(vec![registered(ada), created(ada, 7), paid(true), paid(false)]).await;
     let page = shop.list(ada).await;
     let kinds: Vec<&str> = page.items.iter().map(|n| n.kind.as_str()).collect();

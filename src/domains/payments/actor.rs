@@ -67,7 +67,7 @@ fn new_invoice(tx: &mut Tx<'_>, new: &CreateInvoice, total: Amount) -> Result<In
         checkout: new.checkout,
         hold: new.hold,
         processing: None,
-        past: false,
+        imported: false,
         created_at: tx.now,
         expires_at: tx.now,
         paid_at: None,
@@ -242,12 +242,12 @@ async fn record_past_invoice(
             row.paid_at = paid.then_some(past.at);
             row.refunded = if past.status == InvoiceStatus::Refunded { total } else { 0 };
             // An open one is not of the past in this: whoever pays it is really charged.
-            row.past = past.status != InvoiceStatus::Open;
+            row.imported = past.status != InvoiceStatus::Open;
             store::insert_invoice(tx.conn, &row)?;
             let invoice = row.to_invoice()?;
             if paid {
                 let invoice = Invoice { status: InvoiceStatus::Paid, refunded: 0, ..invoice.clone() };
-                tx.emit(&InvoicePaid { invoice, hold: None, checkout: None, past: true })?;
+                tx.emit(&InvoicePaid { invoice, hold: None, checkout: None, imported: true })?;
             }
             if past.status == InvoiceStatus::Refunded {
                 tx.emit(&InvoiceRefunded {
@@ -257,7 +257,7 @@ async fn record_past_invoice(
                     lines: Vec::new(),
                     hold: None,
                     reason: REQUESTED.to_owned(),
-                    past: true,
+                    imported: true,
                 })?;
             }
             Ok::<_, PaymentsError>(invoice)

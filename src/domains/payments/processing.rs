@@ -270,7 +270,7 @@ fn captured(tx: &mut Tx<'_>, id: PaymentId) -> Result<Result<Invoice, PaymentsEr
     row.paid_at = Some(tx.now);
     store::save(tx.conn, &row)?;
     let invoice = row.to_invoice()?;
-    tx.emit(&InvoicePaid { invoice: invoice.clone(), hold: row.hold, checkout: row.checkout, past: false })?;
+    tx.emit(&InvoicePaid { invoice: invoice.clone(), hold: row.hold, checkout: row.checkout, imported: false })?;
     if let Some(wish) = store::from_columns((payment.scope, payment.key, payment.fingerprint)) {
         tx.keep::<_, PaymentsError>(&wish, &invoice)?;
     }
@@ -290,7 +290,7 @@ fn end_stray(tx: &mut Tx<'_>, stray: &UnappliedPaymentRow) -> Result<(), Payment
         lines: Vec::new(),
         hold: None,
         reason: LATE_PAYMENT.to_owned(),
-        past: false,
+        imported: false,
     })?;
     Ok(())
 }
@@ -418,7 +418,7 @@ fn end_refund(
         lines: refund.lines()?,
         hold: row.hold,
         reason: refund.reason.clone(),
-        past: row.past,
+        imported: row.imported,
     })?;
     let wish = (refund.scope.clone(), refund.key.clone(), refund.fingerprint.clone());
     if let Some(wish) = store::from_columns(wish) {
@@ -508,15 +508,15 @@ impl PaymentsState {
     /// Asks the provider for a refund that is reserved, for the first time or again, and ends it.
     async fn carry_refund(&self, refund: RefundRow) -> Result<Invoice, PaymentsError> {
         let invoice = refund.invoice_id;
-        let (past, charge) = self
+        let (imported, charge) = self
             .store
             .read(move |conn| {
                 let row = store::invoice(conn, invoice)?.ok_or(PaymentsError::InvoiceNotFound)?;
-                Ok::<_, PaymentsError>(((row.past, row.currency), store::captured_payment(conn, invoice)?))
+                Ok::<_, PaymentsError>(((row.imported, row.currency), store::captured_payment(conn, invoice)?))
             })
             .await?;
-        let returned = match (past, charge) {
-            // An order of the past was never charged here, so nothing but the books changes.
+        let returned = match (imported, charge) {
+            // An imported order was never charged here, so only the invoice changes.
             ((true, _), _) => RefundOutcome::Done,
             ((false, currency), Some(charge)) => {
                 let (key, charge) = (refund.id.to_string(), charge.to_string());
@@ -587,7 +587,7 @@ impl PaymentsState {
             match not {
                 WebhookError::WebhooksUnsupported => PaymentsError::NoWebhooks,
                 WebhookError::NotSigned => PaymentsError::BadSignature,
-                WebhookError::Unreadable => PaymentsError::UnreadableNews,
+                WebhookError::Unreadable => PaymentsError::UnreadableWebhook,
             }
         })?;
         let look = match &news.about {

@@ -20,7 +20,7 @@ diesel::table! {
         checkout -> Nullable<Text>,
         hold -> Nullable<Text>,
         processing -> Nullable<Text>,
-        past -> Bool,
+        imported -> Bool,
         created_at -> BigInt,
         expires_at -> BigInt,
         paid_at -> Nullable<BigInt>,
@@ -72,7 +72,7 @@ diesel::table! {
 }
 
 diesel::table! {
-    stray (payment_id) {
+    unapplied_payment (payment_id) {
         payment_id -> Text,
         invoice_id -> Text,
         refund_key -> Text,
@@ -84,7 +84,7 @@ diesel::table! {
 }
 
 diesel::table! {
-    provider_news (id) {
+    provider_event (id) {
         id -> Text,
         at -> BigInt,
     }
@@ -101,7 +101,7 @@ diesel::table! {
 diesel::table! {
     stripe_return (key) {
         key -> Text,
-        turn -> BigInt,
+        attempt -> BigInt,
         refund -> Nullable<Text>,
         at -> BigInt,
     }

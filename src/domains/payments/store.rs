@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::model::{self, InvoiceLedger, PaymentState, RefundState};
 use super::provider::{Charge, RefundRequest};
 use super::schema::{
-    counter, invoice, payment, provider_news, refund, stray, stripe_charge, stripe_return, test_provider_book as book,
+    counter, invoice, payment, provider_event, refund, stripe_charge, stripe_return, test_provider_book as book,
+    unapplied_payment,
 };
 use super::{Invoice, InvoiceLine, InvoiceStatus, ReturnLine};
 use crate::messaging::IdempotencyKey;
@@ -35,7 +36,7 @@ pub struct InvoiceRow {
     pub checkout: Option<CheckoutId>,
     pub hold: Option<HoldId>,
     pub processing: Option<PaymentId>,
-    pub past: bool,
+    pub imported: bool,
     pub created_at: Timestamp,
     pub expires_at: Timestamp,
     pub paid_at: Option<Timestamp>,
@@ -142,7 +143,7 @@ impl RefundRow {
 
 /// Money that is to go back because no invoice could take it.
 #[derive(Debug, Clone, Queryable, Selectable, Insertable)]
-#[diesel(table_name = stray)]
+#[diesel(table_name = unapplied_payment)]
 pub struct UnappliedPaymentRow {
     pub payment_id: PaymentId,
     pub invoice_id: InvoiceId,
@@ -397,14 +398,14 @@ pub fn processing_refunds(conn: &mut Conn, limit: i64) -> QueryResult<Vec<Refund
 
 /// Notes money that no invoice could take; says whether it is new.
 pub fn insert_stray(conn: &mut Conn, row: &UnappliedPaymentRow) -> QueryResult<bool> {
-    Ok(diesel::insert_into(stray::table).values(row).on_conflict_do_nothing().execute(conn)? == 1)
+    Ok(diesel::insert_into(unapplied_payment::table).values(row).on_conflict_do_nothing().execute(conn)? == 1)
 }
 
 /// Money that has not gone back yet.
 pub fn strays(conn: &mut Conn, limit: i64) -> QueryResult<Vec<UnappliedPaymentRow>> {
-    stray::table
-        .filter(stray::ended_at.is_null())
-        .order(stray::created_at)
+    unapplied_payment::table
+        .filter(unapplied_payment::ended_at.is_null())
+        .order(unapplied_payment::created_at)
         .limit(limit)
         .select(UnappliedPaymentRow::as_select())
         .load(conn)
@@ -412,24 +413,28 @@ pub fn strays(conn: &mut Conn, limit: i64) -> QueryResult<Vec<UnappliedPaymentRo
 
 /// The money that goes back under this key.
 pub fn stray_by_key(conn: &mut Conn, key: PaymentId) -> QueryResult<Option<UnappliedPaymentRow>> {
-    stray::table.filter(stray::refund_key.eq(key)).select(UnappliedPaymentRow::as_select()).first(conn).optional()
+    unapplied_payment::table
+        .filter(unapplied_payment::refund_key.eq(key))
+        .select(UnappliedPaymentRow::as_select())
+        .first(conn)
+        .optional()
 }
 
 /// Notes that it went back; says whether it had not before.
 pub fn end_stray(conn: &mut Conn, id: PaymentId, now: Timestamp) -> QueryResult<bool> {
-    let ended = diesel::update(stray::table.find(id))
-        .filter(stray::ended_at.is_null())
-        .set(stray::ended_at.eq(now))
+    let ended = diesel::update(unapplied_payment::table.find(id))
+        .filter(unapplied_payment::ended_at.is_null())
+        .set(unapplied_payment::ended_at.eq(now))
         .execute(conn)?;
     Ok(ended == 1)
 }
 
 /// Notes a piece of the provider's news; says whether it is new. What is old enough is forgotten.
 pub fn first_news(conn: &mut Conn, id: &str, now: Timestamp) -> QueryResult<bool> {
-    diesel::delete(provider_news::table.filter(provider_news::at.lt(now.minus(PROVIDER_EVENT_RETENTION))))
+    diesel::delete(provider_event::table.filter(provider_event::at.lt(now.minus(PROVIDER_EVENT_RETENTION))))
         .execute(conn)?;
-    let values = (provider_news::id.eq(id), provider_news::at.eq(now));
-    Ok(diesel::insert_into(provider_news::table).values(values).on_conflict_do_nothing().execute(conn)? == 1)
+    let values = (provider_event::id.eq(id), provider_event::at.eq(now));
+    Ok(diesel::insert_into(provider_event::table).values(values).on_conflict_do_nothing().execute(conn)? == 1)
 }
 
 /// Gives a charge the name that Stripe has for it, once; `false` when it was declared void before.
@@ -470,7 +475,7 @@ pub fn begin_return(conn: &mut Conn, back: &RefundRequest, now: Timestamp) -> Qu
     let first = diesel::insert_into(stripe_return::table).values(values).on_conflict_do_nothing().execute(conn)? == 1;
     let (turn, refund) = stripe_return::table
         .find(&back.key)
-        .select((stripe_return::turn, stripe_return::refund))
+        .select((stripe_return::attempt, stripe_return::refund))
         .first::<(i64, Option<String>)>(conn)?;
     Ok(Some(StripeRefundState { intent, first, turn, refund }))
 }
@@ -484,7 +489,7 @@ pub fn name_return(conn: &mut Conn, key: &str, name: &str) -> QueryResult<()> {
 /// Notes that a return was certainly refused: the next asking is another.
 pub fn turn_return(conn: &mut Conn, key: &str) -> QueryResult<()> {
     diesel::update(stripe_return::table.find(key))
-        .set((stripe_return::turn.eq(stripe_return::turn + 1), stripe_return::refund.eq(None::<String>)))
+        .set((stripe_return::attempt.eq(stripe_return::attempt + 1), stripe_return::refund.eq(None::<String>)))
         .execute(conn)?;
     Ok(())
 }

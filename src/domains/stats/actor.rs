@@ -174,11 +174,11 @@ fn effect(tx: &mut Tx<'_>, event: &EventEnvelope, shop: Currency) -> Result<(), 
         }
         let data = json!({ "number": invoice.number, "total": invoice.total, "currency": invoice.currency });
         note(tx, at, invoice.user_id, "order_paid", Some(invoice.id.to_string()), Some(data.to_string()))?;
-    } else if let Some(InvoiceRefunded { invoice, amount, past, reason, .. }) = open(event)? {
+    } else if let Some(InvoiceRefunded { invoice, amount, imported, reason, .. }) = open(event)? {
         // Money that no invoice could take was never counted as revenue, so it does not go off it either.
         let counted = if reason == LATE_PAYMENT { 0 } else { amount };
         // What each product brought stays as it was sold: a refund may name no lines.
-        let at = if past { invoice.paid_at.unwrap_or(invoice.created_at) } else { event.at };
+        let at = if imported { invoice.paid_at.unwrap_or(invoice.created_at) } else { event.at };
         let revenue = -model::revenue(counted, invoice.currency, shop);
         store::count(tx.conn, at, &Counters { revenue, ..Counters::default() })?;
         let data = json!({

@@ -85,12 +85,15 @@ fn invoice(when: &str, currency: &str, lines: Vec<InvoiceLine>) -> Invoice {
 
 fn paid(invoice: &Invoice) -> EventEnvelope {
     // Told long after it was paid: it still belongs to its own day.
-    news(at("2026-06-01"), &InvoicePaid { invoice: invoice.clone(), hold: None, checkout: None, past: false })
+    news(at("2026-06-01"), &InvoicePaid { invoice: invoice.clone(), hold: None, checkout: None, imported: false })
 }
 
-fn refunded(when: &str, invoice: &Invoice, amount: Amount, past: bool) -> EventEnvelope {
+fn refunded(when: &str, invoice: &Invoice, amount: Amount, imported: bool) -> EventEnvelope {
     let (invoice, reason) = (invoice.clone(), "requested".to_owned());
-    news(at(when), &InvoiceRefunded { invoice, amount, restock: false, lines: Vec::new(), hold: None, reason, past })
+    news(
+        at(when),
+        &InvoiceRefunded { invoice, amount, restock: false, lines: Vec::new(), hold: None, reason, imported },
+    )
 }
 
 impl Shop {

@@ -56,9 +56,9 @@ pub fn letters(conn: &mut Conn, invoices: &[InvoiceId]) -> QueryResult<Vec<Email
         let row: Row = sql_query(
             "SELECT (SELECT COUNT(*) FROM email WHERE template = 'receipt' AND reference = $1) AS receipts,
              (SELECT COUNT(*) FROM email WHERE template = 'refund' AND reference >= $1 || ':' AND reference < $1 || ';')
-             + (SELECT COUNT(*) FROM waiting WHERE template = 'refund' AND reference >= $1 || ':'
+             + (SELECT COUNT(*) FROM pending_email WHERE template = 'refund' AND reference >= $1 || ':'
                 AND reference < $1 || ';') AS refunds,
-             (SELECT COUNT(*) FROM waiting WHERE template = 'receipt' AND reference = $1) AS waiting",
+             (SELECT COUNT(*) FROM pending_email WHERE template = 'receipt' AND reference = $1) AS waiting",
         )
         .bind::<Text, _>(id)
         .get_result(conn)?;

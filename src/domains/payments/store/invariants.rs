@@ -49,7 +49,7 @@ pub const INVARIANTS: Invariants = Invariants {
             remedy: BANK,
             sql: Sql::Shared("SELECT id || ' has ' || n AS found FROM (SELECT i.id, COUNT(p.id) AS n FROM invoice i
                   LEFT JOIN payment p ON p.invoice_id = i.id AND p.state = 'captured'
-                  WHERE i.status IN ('paid', 'refunded') AND i.past IS NOT TRUE GROUP BY i.id HAVING COUNT(p.id) <> 1) x"),
+                  WHERE i.status IN ('paid', 'refunded') AND i.imported IS NOT TRUE GROUP BY i.id HAVING COUNT(p.id) <> 1) x"),
         },
         Invariant {
             what: "an invoice is not paid and has a captured payment",
@@ -79,7 +79,7 @@ pub const INVARIANTS: Invariants = Invariants {
                              SUM(CASE WHEN state = 'processing' THEN amount ELSE 0 END) AS open
                              FROM refund GROUP BY invoice_id) r ON r.invoice_id = i.id
                   WHERE i.refunding <> COALESCE(r.open, 0) OR (i.refunded <> COALESCE(r.done, 0)
-                  AND NOT (i.past IS TRUE AND i.status = 'refunded' AND r.invoice_id IS NULL))"),
+                  AND NOT (i.imported IS TRUE AND i.status = 'refunded' AND r.invoice_id IS NULL))"),
         },
         Invariant {
             what: "more went back of an invoice than came",
@@ -181,7 +181,7 @@ pub fn invoices(conn: &mut Conn, which: InvoiceSelection) -> QueryResult<Vec<Inv
             number: number(row.number),
             user_id: row.user_id,
             status: row.status()?,
-            past: row.past,
+            imported: row.imported,
             has_email: row.email.is_some(),
             hold: row.hold,
             checkout: row.checkout,

@@ -696,7 +696,7 @@ async fn only_what_stripe_signed_is_heard_and_what_means_nothing_does_nothing() 
         assert_eq!(hear(body, signature).await, Err(PaymentsError::BadSignature));
     }
     let signed = |body: &str| signature::sign(body, SECRET, now);
-    assert_eq!(hear("{}", signed("{}")).await, Err(PaymentsError::UnreadableNews));
+    assert_eq!(hear("{}", signed("{}")).await, Err(PaymentsError::UnreadableWebhook));
     let mut foreign = intent.clone();
     foreign["metadata"] = json!({});
     let mut unknown = intent.clone();

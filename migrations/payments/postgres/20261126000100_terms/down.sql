@@ -1,0 +1,11 @@
+ALTER TABLE stripe_return RENAME COLUMN attempt TO turn;
+ALTER INDEX provider_event_by_age RENAME TO provider_news_by_age;
+ALTER TABLE provider_event RENAME TO provider_news;
+ALTER INDEX unapplied_payment_unfinished RENAME TO stray_unended;
+ALTER TABLE unapplied_payment RENAME TO stray;
+ALTER INDEX refund_idempotency RENAME TO refund_wish;
+ALTER INDEX refund_unfinished RENAME TO refund_unended;
+ALTER INDEX payment_idempotency RENAME TO payment_wish;
+ALTER INDEX payment_unfinished RENAME TO payment_unended;
+ALTER INDEX payment_active RENAME TO payment_alive;
+ALTER TABLE invoice RENAME COLUMN imported TO past;

@@ -1,0 +1,18 @@
+ALTER TABLE stripe_return RENAME COLUMN attempt TO turn;
+DROP INDEX provider_event_by_age;
+ALTER TABLE provider_event RENAME TO provider_news;
+CREATE INDEX provider_news_by_age ON provider_news (at);
+DROP INDEX unapplied_payment_unfinished;
+ALTER TABLE unapplied_payment RENAME TO stray;
+CREATE INDEX stray_unended ON stray (created_at) WHERE ended_at IS NULL;
+DROP INDEX refund_idempotency;
+DROP INDEX refund_unfinished;
+CREATE INDEX refund_unended ON refund (created_at) WHERE ended_at IS NULL;
+CREATE INDEX refund_wish ON refund (scope, key) WHERE ended_at IS NULL;
+DROP INDEX payment_idempotency;
+DROP INDEX payment_unfinished;
+DROP INDEX payment_active;
+CREATE UNIQUE INDEX payment_alive ON payment (invoice_id) WHERE state IN ('processing', 'captured');
+CREATE INDEX payment_unended ON payment (created_at) WHERE ended_at IS NULL;
+CREATE INDEX payment_wish ON payment (scope, key) WHERE ended_at IS NULL;
+ALTER TABLE invoice RENAME COLUMN imported TO past;
