@@ -36,7 +36,7 @@ pub(super) const IGNORED_VARIABLES: [&str; 9] = [
     "MERCAT_TEST_GRPC_PYTHON",
     "MERCAT_TEST_RABBITMQ",
     "MERCAT_TEST_AMQP_PYTHON",
-    "MERCAT_TEST_SHAPE",
+    "MERCAT_TEST_DEPLOYMENT",
 ];
 
 /// All settings, in the order they are shown.

@@ -4,7 +4,7 @@
 //! | variable | what it does |
 //! |---|---|
 //! | `MERCAT_TEST_DATABASE=postgres://…` | databases are schemas on that server, not files |
-//! | `MERCAT_TEST_SHAPE=split` | a shop is nine that ask each other over gRPC, one a domain and a gateway without any: apps in `tests/http`, processes in `tests/shop` |
+//! | `MERCAT_TEST_DEPLOYMENT=split` | a shop is nine that ask each other over gRPC, one a domain and a gateway without any: apps in `tests/http`, processes in `tests/shop` |
 //! | `MERCAT_TEST_RABBITMQ=amqp://…` | with both of them: news goes over that broker (`scripts/dev/rabbitmq`) |
 
 use std::collections::{HashMap, VecDeque};
@@ -24,7 +24,7 @@ const BROKER_STARTS: Duration = Duration::from_secs(60);
 
 /// Whether each domain is in a process of its own.
 pub fn is_split() -> bool {
-    std::env::var("MERCAT_TEST_SHAPE").is_ok_and(|shape| shape == "split")
+    std::env::var("MERCAT_TEST_DEPLOYMENT").is_ok_and(|shape| shape == "split")
 }
 
 /// The server that the databases are on, if they are on one.

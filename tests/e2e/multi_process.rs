@@ -357,10 +357,10 @@ async fn a_stock_client_finds_health_and_typed_services_and_has_the_same_rights_
         stranger(&address, &arguments).unwrap()
     };
     let found = call("CatalogService.ListProducts", json!({"q": "teap", "limit": 5}), None);
-    assert_eq!(found["answer"]["items"][0]["id"], teapot.as_str(), "{found}");
-    assert_eq!(found["answer"]["items"][0]["price"], "1999");
+    assert_eq!(found["response"]["items"][0]["id"], teapot.as_str(), "{found}");
+    assert_eq!(found["response"]["items"][0]["price"], "1999");
     let one = call("CatalogService.GetProduct", json!({"product_id": teapot}), None);
-    assert_eq!((&one["answer"]["sku"], &one["answer"]["stock"]), (&json!("TEA-1"), &json!("5")));
+    assert_eq!((&one["response"]["sku"], &one["response"]["stock"]), (&json!("TEA-1"), &json!("5")));
     let none = call("CatalogService.GetProduct", json!({"product_id": user}), None);
     assert_eq!((&none["error"], &none["code"]), (&json!("NOT_FOUND"), &json!("product_not_found")));
 
@@ -368,11 +368,11 @@ async fn a_stock_client_finds_health_and_typed_services_and_has_the_same_rights_
     assert_eq!(call("UserService.GetUser", who.clone(), None)["error"], "UNAUTHENTICATED");
     assert_eq!(call("UserService.GetUser", who.clone(), Some("nonsense"))["code"], "invalid_token");
     let own = call("UserService.GetUser", who.clone(), buyer.token.as_deref());
-    assert_eq!((&own["answer"]["id"], &own["answer"]["role"]), (&json!(user), &json!("guest")));
-    assert_eq!(call("UserService.GetUser", who, admin.token.as_deref())["answer"]["role"], "guest");
+    assert_eq!((&own["response"]["id"], &own["response"]["role"]), (&json!(user), &json!("guest")));
+    assert_eq!(call("UserService.GetUser", who, admin.token.as_deref())["response"]["role"], "guest");
     let account = json!({"email": "ada@example.com", "password": "a fine password", "name": "Ada"});
     let made = call("UserService.CreateUser", account.clone(), None);
-    assert_eq!(made["answer"]["email"], "ada@example.com");
+    assert_eq!(made["response"]["email"], "ada@example.com");
     assert_eq!(call("UserService.CreateUser", account, None)["code"], "email_taken");
     let bad = call("UserService.CreateUser", json!({"email": "nobody"}), None);
     assert_eq!((&bad["error"], &bad["code"]), (&json!("INVALID_ARGUMENT"), &json!("validation_failed")));
@@ -380,7 +380,7 @@ async fn a_stock_client_finds_health_and_typed_services_and_has_the_same_rights_
     let paid = order(&buyer, &user, &teapot, "one").await;
     let invoice = json!({"invoice_id": paid["id"]});
     let seen = call("PaymentService.GetInvoice", invoice.clone(), buyer.token.as_deref());
-    assert_eq!((&seen["answer"]["status"], &seen["answer"]["total"]), (&json!("paid"), &json!("1999")));
+    assert_eq!((&seen["response"]["status"], &seen["response"]["total"]), (&json!("paid"), &json!("1999")));
     let (other, _) = guest(&shop).await;
     assert_eq!(call("PaymentService.GetInvoice", invoice, other.token.as_deref())["error"], "NOT_FOUND");
 
