@@ -1,5 +1,7 @@
-//! The people of a history: what they want, what they were told, and what they do about it. They outlive the shop's
-//! processes: who got no answer asks again under the same key.
+//! The customers' workload: the operations they start, the replies they observed, and their retries.
+//!
+//! The population outlives the shop's processes. An operation without a definite reply is retried under the same
+//! idempotency key.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,12 +19,12 @@ use mercat::types::{Amount, CartItemId, CommentId, InvoiceId, ProductId, Quantit
 use serde::Serialize;
 use serde_json::Value;
 
-use super::rng::Dice;
+use super::rng::Rng;
 use super::scenario::Shop;
 
-/// What somebody wants of the shop.
+/// A request of the workload, with the values it needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Want {
+pub enum Operation {
     Add { product: ProductId, quantity: Quantity },
     Set { item: CartItemId, product: ProductId, quantity: Quantity },
     Remove { item: CartItemId, product: ProductId },
@@ -37,29 +39,29 @@ pub enum Want {
     Stock { product: ProductId, stock: Quantity },
 }
 
-/// A wish under its key.
+/// An operation under its idempotency key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ask {
-    /// Which buyer; staff when none.
-    pub buyer: Option<usize>,
+pub struct PendingOperation {
+    /// Index of the customer; an administrator when absent.
+    pub customer: Option<usize>,
     pub key: String,
-    pub want: Want,
-    /// What is wanted at once has the same: nobody can say in which order it is done.
-    at_once: u64,
+    pub operation: Operation,
+    /// Number shared by the operations that start at once: their order of execution is not determined.
+    batch: u64,
 }
 
-/// What was heard.
+/// Outcome of an operation as its caller observed it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Heard {
-    /// It is done, and this is the answer.
-    Yes(Value),
-    /// It is not done and will not be, for the reason of this code.
-    No(String),
-    /// Nobody knows, or not yet.
+pub enum Observed {
+    /// Done, with this reply.
+    Accepted(Value),
+    /// Definitely not done, with this error code.
+    Rejected(String),
+    /// Outcome unknown, or not known yet, with this error code.
     Unknown(String),
 }
 
-/// What a buyer did to the cart, in order.
+/// A change of a customer's cart. A customer's steps are kept in order.
 #[derive(Debug, Clone)]
 pub enum CartStep {
     Put(ProductId, Quantity),
@@ -67,47 +69,47 @@ pub enum CartStep {
     CheckedOut(InvoiceId, BTreeMap<ProductId, Quantity>),
 }
 
-pub struct Buyer {
+pub struct Customer {
     pub user: UserId,
     session: SessionId,
-    /// Asked and not answered.
-    pub pending: Vec<Ask>,
-    /// With what was wanted at once.
+    /// Operations without a definite reply.
+    pub pending: Vec<PendingOperation>,
+    /// Cart steps with the batch of the operation that made them.
     pub steps: Vec<(u64, CartStep)>,
     pub invoices: Vec<InvoiceId>,
     open: Option<InvoiceId>,
     items: BTreeMap<ProductId, CartItemId>,
-    /// Whether anything is in the cart, as far as is known.
-    filled: bool,
-    /// Whether the shop had too little of it.
-    wanting: bool,
+    /// Whether the cart has an item, as far as the customer has observed.
+    has_items: bool,
+    /// Whether the last checkout was rejected for lack of stock.
+    out_of_stock: bool,
     comments: BTreeMap<ProductId, CommentId>,
     pub erased: bool,
 }
 
-/// Everybody, and everything they were told.
-pub struct People {
-    pub buyers: Vec<Buyer>,
-    pub staff: UserId,
-    staff_session: SessionId,
-    pub staff_pending: Vec<Ask>,
+/// All customers and the administrator, with the replies they observed.
+pub struct Population {
+    pub customers: Vec<Customer>,
+    pub admin: UserId,
+    admin_session: SessionId,
+    pub admin_pending: Vec<PendingOperation>,
     pub products: Vec<ProductId>,
     pub totals: BTreeMap<InvoiceId, Amount>,
-    /// InvoiceSelection that are known to be paid.
+    /// Invoices that are known to be paid.
     pub paid: Vec<InvoiceId>,
-    /// What was answered with yes, by key.
-    pub answers: BTreeMap<String, (Ask, Value)>,
-    /// Keys under which it was said that the invoice is paid by another.
-    pub paid_by_another: BTreeSet<String>,
-    /// Promises found broken on the way.
-    pub broken: Vec<String>,
+    /// Accepted operations with their first reply, by key.
+    pub accepted: BTreeMap<String, (PendingOperation, Value)>,
+    /// Keys of payments that were rejected because another one had paid the invoice.
+    pub already_paid: BTreeSet<String>,
+    /// Violations that the workload observed.
+    pub violations: Vec<String>,
     keys: u64,
-    choices: u64,
+    batches: u64,
 }
 
-pub type Everybody = Rc<RefCell<People>>;
+pub type SharedPopulation = Rc<RefCell<Population>>;
 
-impl Buyer {
+impl Customer {
     pub fn new(user: UserId) -> Self {
         Self {
             user,
@@ -117,103 +119,104 @@ impl Buyer {
             invoices: Vec::new(),
             open: None,
             items: BTreeMap::new(),
-            filled: false,
-            wanting: false,
+            has_items: false,
+            out_of_stock: false,
             comments: BTreeMap::new(),
             erased: false,
         }
     }
 }
 
-impl People {
-    pub fn new(buyers: Vec<Buyer>, products: Vec<ProductId>) -> Self {
+impl Population {
+    pub fn new(customers: Vec<Customer>, products: Vec<ProductId>) -> Self {
         Self {
-            buyers,
-            staff: UserId::new(),
-            staff_session: SessionId::new(),
-            staff_pending: Vec::new(),
+            customers,
+            admin: UserId::new(),
+            admin_session: SessionId::new(),
+            admin_pending: Vec::new(),
             paid: Vec::new(),
             products,
             totals: BTreeMap::new(),
-            answers: BTreeMap::new(),
-            paid_by_another: BTreeSet::new(),
-            broken: Vec::new(),
+            accepted: BTreeMap::new(),
+            already_paid: BTreeSet::new(),
+            violations: Vec::new(),
             keys: 0,
-            choices: 0,
+            batches: 0,
         }
     }
 
-    pub fn ask(&mut self, buyer: Option<usize>, want: Want) -> Ask {
+    pub fn new_operation(&mut self, customer: Option<usize>, operation: Operation) -> PendingOperation {
         self.keys += 1;
-        Ask { buyer, key: format!("key-{}", self.keys), want, at_once: self.choices }
+        PendingOperation { customer, key: format!("key-{}", self.keys), operation, batch: self.batches }
     }
 
-    /// In whose name something is asked.
-    pub fn caller(&self, buyer: Option<usize>, want: Option<&Want>) -> Caller {
-        let (user_id, role, session) = match buyer {
-            // Guests have nothing to say.
-            Some(n) if matches!(want, Some(Want::Comment { .. } | Want::Uncomment { .. })) => {
-                (self.buyers[n].user, Role::Customer, self.buyers[n].session)
+    /// Caller of an operation: a guest, a customer (comments need one) or the administrator.
+    pub fn caller(&self, customer: Option<usize>, operation: Option<&Operation>) -> Caller {
+        let (user_id, role, session) = match customer {
+            // Guests may not comment.
+            Some(n) if matches!(operation, Some(Operation::Comment { .. } | Operation::Uncomment { .. })) => {
+                (self.customers[n].user, Role::Customer, self.customers[n].session)
             }
-            Some(n) => (self.buyers[n].user, Role::Guest, self.buyers[n].session),
-            None => (self.staff, Role::Admin, self.staff_session),
+            Some(n) => (self.customers[n].user, Role::Guest, self.customers[n].session),
+            None => (self.admin, Role::Admin, self.admin_session),
         };
         Caller::User { identity: Identity { user_id, role, credential: Credential::Session(session) }, internal: false }
     }
 
-    /// Takes down what was heard, and finds out what does not fit what was heard before.
-    /// `was_known` says whether it was answered with yes before it was asked: of two that run beside each other, one
-    /// may be refused while the other is yet to be done.
-    pub fn take_down(&mut self, ask: &Ask, heard: &Heard, was_known: bool) {
-        match (self.answers.get(&ask.key), heard) {
-            (Some((_, first)), Heard::Yes(again)) if first != again => {
-                self.broken.push(format!("P1: {ask:?} was answered {first} and then {again}"));
+    /// Records an outcome and compares it with earlier outcomes of the same key.
+    ///
+    /// `already_accepted` is true if the key had been accepted before this execution started: of two concurrent
+    /// executions, one may be rejected before the other is done.
+    pub fn record(&mut self, pending: &PendingOperation, observed: &Observed, already_accepted: bool) {
+        match (self.accepted.get(&pending.key), observed) {
+            (Some((_, first)), Observed::Accepted(again)) if first != again => {
+                self.violations.push(format!("P1: {pending:?} was answered {first} and then {again}"));
             }
-            (Some((_, first)), Heard::No(code)) if was_known => {
-                self.broken.push(format!("P1: {ask:?} was answered {first} and then refused with {code}"));
+            (Some((_, first)), Observed::Rejected(code)) if already_accepted => {
+                self.violations.push(format!("P1: {pending:?} was answered {first} and then refused with {code}"));
             }
-            (None, Heard::Yes(answer)) => {
-                self.answers.insert(ask.key.clone(), (ask.clone(), answer.clone()));
-                if let Some(n) = ask.buyer {
-                    self.learn(n, ask, answer);
+            (None, Observed::Accepted(answer)) => {
+                self.accepted.insert(pending.key.clone(), (pending.clone(), answer.clone()));
+                if let Some(n) = pending.customer {
+                    self.apply_reply(n, pending, answer);
                 }
             }
-            (None, Heard::No(code)) => {
-                if let (Want::Pay { .. }, "already_paid") = (&ask.want, code.as_str()) {
-                    self.paid_by_another.insert(ask.key.clone());
+            (None, Observed::Rejected(code)) => {
+                if let (Operation::Pay { .. }, "already_paid") = (&pending.operation, code.as_str()) {
+                    self.already_paid.insert(pending.key.clone());
                 }
-                self.learn_no(ask, code);
+                self.apply_rejection(pending, code);
             }
             _ => {}
         }
-        if let Heard::Unknown(code) = heard
+        if let Observed::Unknown(code) = observed
             && code == "internal"
         {
-            self.broken.push(format!("H1: {ask:?} met a fault of the shop's own"));
+            self.violations.push(format!("H1: {pending:?} failed with an internal error"));
         }
     }
 
-    fn learn(&mut self, n: usize, ask: &Ask, answer: &Value) {
+    fn apply_reply(&mut self, n: usize, pending: &PendingOperation, answer: &Value) {
         let read = |field: &str| answer[field].as_str().unwrap_or_default().to_owned();
-        let buyer = &mut self.buyers[n];
-        match &ask.want {
-            Want::Add { product, quantity } => {
-                buyer.steps.push((ask.at_once, CartStep::Put(*product, *quantity)));
-                buyer.open = None;
-                (buyer.filled, buyer.wanting) = (true, false);
+        let customer = &mut self.customers[n];
+        match &pending.operation {
+            Operation::Add { product, quantity } => {
+                customer.steps.push((pending.batch, CartStep::Put(*product, *quantity)));
+                customer.open = None;
+                (customer.has_items, customer.out_of_stock) = (true, false);
                 if let Ok(item) = read("id").parse() {
-                    buyer.items.insert(*product, item);
+                    customer.items.insert(*product, item);
                 }
             }
-            Want::Set { product, quantity, .. } => {
-                buyer.wanting = false;
-                buyer.steps.push((ask.at_once, CartStep::Set(*product, *quantity)));
+            Operation::Set { product, quantity, .. } => {
+                customer.out_of_stock = false;
+                customer.steps.push((pending.batch, CartStep::Set(*product, *quantity)));
             }
-            Want::Remove { product, .. } => {
-                buyer.wanting = false;
-                buyer.steps.push((ask.at_once, CartStep::Set(*product, 0)));
+            Operation::Remove { product, .. } => {
+                customer.out_of_stock = false;
+                customer.steps.push((pending.batch, CartStep::Set(*product, 0)));
             }
-            Want::Checkout => {
+            Operation::Checkout => {
                 let Ok(invoice) = read("id").parse() else { return };
                 let mut lines = BTreeMap::new();
                 for line in answer["lines"].as_array().into_iter().flatten() {
@@ -221,100 +224,100 @@ impl People {
                         *lines.entry(product).or_default() += line["quantity"].as_i64().unwrap_or_default();
                     }
                 }
-                buyer.steps.push((ask.at_once, CartStep::CheckedOut(invoice, lines)));
-                buyer.invoices.push(invoice);
-                buyer.open = Some(invoice);
+                customer.steps.push((pending.batch, CartStep::CheckedOut(invoice, lines)));
+                customer.invoices.push(invoice);
+                customer.open = Some(invoice);
                 self.totals.insert(invoice, answer["total"].as_i64().unwrap_or_default());
             }
-            Want::Pay { invoice, .. } => {
-                (buyer.open, buyer.filled) = (None, false);
+            Operation::Pay { invoice, .. } => {
+                (customer.open, customer.has_items) = (None, false);
                 if !self.paid.contains(invoice) {
                     self.paid.push(*invoice);
                 }
             }
-            Want::Cancel { .. } => buyer.open = None,
-            Want::Comment { product, .. } => {
+            Operation::Cancel { .. } => customer.open = None,
+            Operation::Comment { product, .. } => {
                 if let Ok(comment) = read("id").parse() {
-                    buyer.comments.insert(*product, comment);
+                    customer.comments.insert(*product, comment);
                 }
             }
-            Want::Uncomment { product, .. } => drop(buyer.comments.remove(product)),
-            Want::Erase => {
-                buyer.erased = true;
-                buyer.pending.clear();
+            Operation::Uncomment { product, .. } => drop(customer.comments.remove(product)),
+            Operation::Erase => {
+                customer.erased = true;
+                customer.pending.clear();
             }
-            Want::Refund { .. } | Want::Void { .. } | Want::Stock { .. } => {}
+            Operation::Refund { .. } | Operation::Void { .. } | Operation::Stock { .. } => {}
         }
     }
 
-    fn learn_no(&mut self, ask: &Ask, code: &str) {
-        let Some(buyer) = ask.buyer.and_then(|n| self.buyers.get_mut(n)) else { return };
-        match (&ask.want, code) {
-            (Want::Pay { .. }, "already_paid" | "invoice_expired" | "invoice_void")
-            | (Want::Cancel { .. }, "no_checkout") => {
-                buyer.open = None;
+    fn apply_rejection(&mut self, pending: &PendingOperation, code: &str) {
+        let Some(customer) = pending.customer.and_then(|n| self.customers.get_mut(n)) else { return };
+        match (&pending.operation, code) {
+            (Operation::Pay { .. }, "already_paid" | "invoice_expired" | "invoice_void")
+            | (Operation::Cancel { .. }, "no_checkout") => {
+                customer.open = None;
             }
-            (Want::Checkout, "cart_empty") => buyer.filled = false,
-            (Want::Checkout, "out_of_stock") => buyer.wanting = true,
-            (Want::Set { product, .. } | Want::Remove { product, .. }, "item_not_found") => {
-                buyer.items.remove(product);
+            (Operation::Checkout, "cart_empty") => customer.has_items = false,
+            (Operation::Checkout, "out_of_stock") => customer.out_of_stock = true,
+            (Operation::Set { product, .. } | Operation::Remove { product, .. }, "item_not_found") => {
+                customer.items.remove(product);
             }
             _ => {}
         }
     }
 
-    /// What a buyer wants next: one thing, or two at once.
-    fn choose(&mut self, n: usize, dice: &mut Dice) -> Vec<Ask> {
-        self.choices += 1;
+    /// Chooses a customer's next operations: one, or two at once.
+    fn next_operations(&mut self, n: usize, rng: &mut Rng) -> Vec<PendingOperation> {
+        self.batches += 1;
         let products = self.products.clone();
-        let product = *dice.pick(&products).unwrap();
-        let buyer = &self.buyers[n];
-        let add = Want::Add { product, quantity: i64::try_from(dice.between(1, 2)).unwrap() };
-        let item = buyer.items.get(&product).copied();
-        let fewer = |quantity| item.map(|item| Want::Set { item, product, quantity });
-        let wants = match (buyer.open, dice.below(100)) {
-            (Some(invoice), 0..46) => vec![pay(invoice, dice)],
-            (Some(invoice), 46..58) => vec![pay(invoice, dice), pay(invoice, dice)],
-            (Some(invoice), 58..66) => vec![pay(invoice, dice), Want::Cancel { invoice: Some(invoice) }],
-            (Some(invoice), 66..76) => vec![Want::Cancel { invoice: Some(invoice) }],
-            (Some(_), 76..82) => vec![Want::Checkout],
-            // Waits, perhaps until the invoice has run out.
-            (Some(_), 82..94) => vec![comment(product, buyer, dice)],
+        let product = *rng.pick(&products).unwrap();
+        let customer = &self.customers[n];
+        let add = Operation::Add { product, quantity: i64::try_from(rng.between(1, 2)).unwrap() };
+        let item = customer.items.get(&product).copied();
+        let fewer = |quantity| item.map(|item| Operation::Set { item, product, quantity });
+        let operations = match (customer.open, rng.below(100)) {
+            (Some(invoice), 0..46) => vec![pay(invoice, rng)],
+            (Some(invoice), 46..58) => vec![pay(invoice, rng), pay(invoice, rng)],
+            (Some(invoice), 58..66) => vec![pay(invoice, rng), Operation::Cancel { invoice: Some(invoice) }],
+            (Some(invoice), 66..76) => vec![Operation::Cancel { invoice: Some(invoice) }],
+            (Some(_), 76..82) => vec![Operation::Checkout],
+            // Does not pay, perhaps until the invoice expires.
+            (Some(_), 82..94) => vec![comment(product, customer, rng)],
             (Some(_), _) => vec![add],
-            (None, 0..1) if buyer.steps.len() > 4 => vec![Want::Erase],
-            (None, 1..2) => vec![Want::Cancel { invoice: None }],
-            (None, 2..6) => vec![comment(product, buyer, dice)],
-            (None, _) if !buyer.filled => {
-                if dice.chance(100) {
-                    vec![Want::Checkout]
+            (None, 0..1) if customer.steps.len() > 4 => vec![Operation::Erase],
+            (None, 1..2) => vec![Operation::Cancel { invoice: None }],
+            (None, 2..6) => vec![comment(product, customer, rng)],
+            (None, _) if !customer.has_items => {
+                if rng.chance(100) {
+                    vec![Operation::Checkout]
                 } else {
                     vec![add]
                 }
             }
-            (None, 6..40) if buyer.wanting => vec![fewer(1).unwrap_or(Want::Checkout)],
-            (None, 40..50) if buyer.wanting && item.is_some() => {
-                vec![item.map_or(Want::Checkout, |item| Want::Remove { item, product })]
+            (None, 6..40) if customer.out_of_stock => vec![fewer(1).unwrap_or(Operation::Checkout)],
+            (None, 40..50) if customer.out_of_stock && item.is_some() => {
+                vec![item.map_or(Operation::Checkout, |item| Operation::Remove { item, product })]
             }
             (None, 6..14) => vec![add],
             (None, 14..18) => vec![add.clone(), add],
-            (None, 18..24) => vec![fewer(i64::try_from(dice.below(4)).unwrap()).unwrap_or(add)],
-            (None, 24..32) => vec![Want::Checkout, Want::Checkout],
-            (None, 32..38) => vec![add, Want::Checkout],
-            (None, _) => vec![Want::Checkout],
+            (None, 18..24) => vec![fewer(i64::try_from(rng.below(4)).unwrap()).unwrap_or(add)],
+            (None, 24..32) => vec![Operation::Checkout, Operation::Checkout],
+            (None, 32..38) => vec![add, Operation::Checkout],
+            (None, _) => vec![Operation::Checkout],
         };
-        wants.into_iter().map(|want| self.ask(Some(n), want)).collect()
+        operations.into_iter().map(|operation| self.new_operation(Some(n), operation)).collect()
     }
 }
 
-fn comment(product: ProductId, buyer: &Buyer, dice: &mut Dice) -> Want {
-    match buyer.comments.get(&product) {
-        Some(comment) => Want::Uncomment { product, comment: *comment },
-        None => Want::Comment { product, rating: i32::try_from(dice.between(1, 5)).unwrap() },
+fn comment(product: ProductId, customer: &Customer, rng: &mut Rng) -> Operation {
+    match customer.comments.get(&product) {
+        Some(comment) => Operation::Uncomment { product, comment: *comment },
+        None => Operation::Comment { product, rating: i32::try_from(rng.between(1, 5)).unwrap() },
     }
 }
 
-fn pay(invoice: InvoiceId, dice: &mut Dice) -> Want {
-    let token = match dice.below(100) {
+fn pay(invoice: InvoiceId, rng: &mut Rng) -> Operation {
+    let token = match rng.below(100) {
         0..62 => "tok_ok",
         62..70 => "tok_declined",
         70..78 => "tok_error",
@@ -322,205 +325,229 @@ fn pay(invoice: InvoiceId, dice: &mut Dice) -> Want {
         90..98 => "tok_slow",
         _ => "tok_nobody",
     };
-    Want::Pay { invoice, token }
+    Operation::Pay { invoice, token }
 }
 
-fn hear<T: Serialize, E: DomainError>(answer: Result<T, E>) -> Heard {
+fn observe<T: Serialize, E: DomainError>(answer: Result<T, E>) -> Observed {
     match answer {
-        Ok(answer) => Heard::Yes(serde_json::to_value(answer).unwrap()),
+        Ok(answer) => Observed::Accepted(serde_json::to_value(answer).unwrap()),
         Err(error) => {
             let code = serde_json::to_value(&error).unwrap()["code"].as_str().unwrap_or_default().to_owned();
             match error.kind() {
-                ErrorKind::Internal | ErrorKind::Unavailable | ErrorKind::DeadlineExceeded => Heard::Unknown(code),
-                _ if code == "request_in_progress" => Heard::Unknown(code),
-                _ => Heard::No(code),
+                ErrorKind::Internal | ErrorKind::Unavailable | ErrorKind::DeadlineExceeded => Observed::Unknown(code),
+                _ if code == "request_in_progress" => Observed::Unknown(code),
+                _ => Observed::Rejected(code),
             }
         }
     }
 }
 
-/// Asks once and takes down what was heard. Who asks a process that dies hears nothing, ever.
-pub async fn ask(shop: &Shop, people: &Everybody, ask: &Ask) -> Heard {
-    let caller = people.borrow().caller(ask.buyer, Some(&ask.want));
-    let hurry = shop.world.is_troubled() && shop.world.dice(|dice| dice.chance(60));
-    let patience = Duration::from_millis(if hurry { shop.world.dice(|dice| dice.between(5, 200)) } else { 10_000 });
-    let ctx =
-        RequestContext::new(caller, "lab").with_timeout(patience).with_key(IdempotencyKey::parse(&ask.key).unwrap());
-    let user_id = ask.buyer.map(|n| people.borrow().buyers[n].user);
-    let user = user_id.unwrap_or_else(|| people.borrow().staff);
+/// Executes an operation once and records its outcome. Never returns if the process crashes meanwhile.
+pub async fn execute(shop: &Shop, population: &SharedPopulation, pending: &PendingOperation) -> Observed {
+    let caller = population.borrow().caller(pending.customer, Some(&pending.operation));
+    let impatient = shop.faults.has_faults() && shop.faults.rng(|rng| rng.chance(60));
+    let timeout = Duration::from_millis(if impatient { shop.faults.rng(|rng| rng.between(5, 200)) } else { 10_000 });
+    let ctx = RequestContext::new(caller, "simulation")
+        .with_timeout(timeout)
+        .with_key(IdempotencyKey::parse(&pending.key).unwrap());
+    let user_id = pending.customer.map(|n| population.borrow().customers[n].user);
+    let user = user_id.unwrap_or_else(|| population.borrow().admin);
     let clients = &shop.app.clients;
-    let was_known = people.borrow().answers.contains_key(&ask.key);
-    shop.world.note(format_args!("{:?} asks under {}: {:?}", ask.buyer, ask.key, ask.want));
-    let heard = match ask.want.clone() {
-        Want::Add { product, quantity } => {
-            hear(clients.cart.call(ctx, AddItem { user_id: user, product_id: product, quantity }).await)
+    let already_accepted = population.borrow().accepted.contains_key(&pending.key);
+    shop.faults
+        .note(format_args!("customer {:?} key {} request {:?}", pending.customer, pending.key, pending.operation));
+    let observed = match pending.operation.clone() {
+        Operation::Add { product, quantity } => {
+            observe(clients.cart.call(ctx, AddItem { user_id: user, product_id: product, quantity }).await)
         }
-        Want::Set { item, quantity, .. } => {
-            hear(clients.cart.call(ctx, SetQuantity { user_id: user, item_id: item, quantity }).await)
+        Operation::Set { item, quantity, .. } => {
+            observe(clients.cart.call(ctx, SetQuantity { user_id: user, item_id: item, quantity }).await)
         }
-        Want::Remove { item, .. } => hear(clients.cart.call(ctx, RemoveItem { user_id: user, item_id: item }).await),
-        Want::Checkout => {
+        Operation::Remove { item, .. } => {
+            observe(clients.cart.call(ctx, RemoveItem { user_id: user, item_id: item }).await)
+        }
+        Operation::Checkout => {
             let email = Some(format!("{user}@example.com"));
-            hear(clients.cart.call(ctx, Checkout { user_id: user, email }).await)
+            observe(clients.cart.call(ctx, Checkout { user_id: user, email }).await)
         }
-        Want::Pay { invoice, token } => {
-            hear(clients.payments.call(ctx, PayInvoice { invoice_id: invoice, token: token.to_owned() }).await)
+        Operation::Pay { invoice, token } => {
+            observe(clients.payments.call(ctx, PayInvoice { invoice_id: invoice, token: token.to_owned() }).await)
         }
-        Want::Cancel { .. } => hear(clients.cart.call(ctx, CancelCheckout { user_id: user }).await),
-        Want::Comment { product, rating } => {
+        Operation::Cancel { .. } => observe(clients.cart.call(ctx, CancelCheckout { user_id: user }).await),
+        Operation::Comment { product, rating } => {
             let request = AddComment { product_id: product, rating, text: "So so.".to_owned() };
-            hear(clients.comments.call(ctx, request).await)
+            observe(clients.comments.call(ctx, request).await)
         }
-        Want::Uncomment { product, comment } => {
-            hear(clients.comments.call(ctx, DeleteComment { product_id: product, comment_id: comment }).await)
+        Operation::Uncomment { product, comment } => {
+            observe(clients.comments.call(ctx, DeleteComment { product_id: product, comment_id: comment }).await)
         }
-        Want::Erase => hear(clients.users.call(ctx, DeleteUser { user_id: user }).await),
-        Want::Refund { invoice, amount, restock } => {
-            hear(clients.payments.call(ctx, RefundInvoice { invoice_id: invoice, amount, restock, lines: None }).await)
-        }
-        Want::Void { invoice } => hear(clients.payments.call(ctx, VoidInvoice { invoice_id: invoice }).await),
-        Want::Stock { product, stock } => {
+        Operation::Erase => observe(clients.users.call(ctx, DeleteUser { user_id: user }).await),
+        Operation::Refund { invoice, amount, restock } => observe(
+            clients.payments.call(ctx, RefundInvoice { invoice_id: invoice, amount, restock, lines: None }).await,
+        ),
+        Operation::Void { invoice } => observe(clients.payments.call(ctx, VoidInvoice { invoice_id: invoice }).await),
+        Operation::Stock { product, stock } => {
             let patch = ProductPatch { stock: Some(stock), ..ProductPatch::default() };
-            hear(clients.catalog.call(ctx, UpdateProduct { product_id: product, patch }).await)
+            observe(clients.catalog.call(ctx, UpdateProduct { product_id: product, patch }).await)
         }
     };
-    if shop.world.is_dead() {
+    if shop.faults.is_crashed() {
         std::future::pending::<()>().await;
     }
-    shop.world.note(format_args!("{:?} hears under {}: {}", ask.buyer, ask.key, brief(&heard)));
-    shop.world.count(|tally| {
-        tally.answers += 1;
-        match (&ask.want, &heard) {
-            (_, Heard::Unknown(_)) => tally.unanswered += 1,
-            (Want::Checkout, Heard::No(code)) if code == "out_of_stock" => tally.out_of_stock += 1,
-            (Want::Refund { .. }, Heard::No(code)) if code == "refund_too_large" => tally.refunds_refused += 1,
-            (Want::Pay { .. }, Heard::No(_)) => tally.payments_refused += 1,
-            (Want::Comment { .. }, Heard::Yes(_)) => tally.comments += 1,
-            (Want::Erase, Heard::Yes(_)) => tally.erased += 1,
+    shop.faults.note(format_args!(
+        "customer {:?} key {} reply {}",
+        pending.customer,
+        pending.key,
+        summarize(&observed)
+    ));
+    shop.faults.count(|counters| {
+        counters.replies += 1;
+        match (&pending.operation, &observed) {
+            (_, Observed::Unknown(_)) => counters.replies_unknown += 1,
+            (Operation::Checkout, Observed::Rejected(code)) if code == "out_of_stock" => counters.out_of_stock += 1,
+            (Operation::Refund { .. }, Observed::Rejected(code)) if code == "refund_too_large" => {
+                counters.refunds_refused += 1
+            }
+            (Operation::Pay { .. }, Observed::Rejected(_)) => counters.payments_refused += 1,
+            (Operation::Comment { .. }, Observed::Accepted(_)) => counters.comments += 1,
+            (Operation::Erase, Observed::Accepted(_)) => counters.erased += 1,
             _ => {}
         }
     });
-    people.borrow_mut().take_down(ask, &heard, was_known);
-    heard
+    population.borrow_mut().record(pending, &observed, already_accepted);
+    observed
 }
 
-fn brief(heard: &Heard) -> String {
-    match heard {
-        Heard::Yes(answer) => format!("yes {} {}", answer["id"], answer["status"]),
+fn summarize(observed: &Observed) -> String {
+    match observed {
+        Observed::Accepted(answer) => format!("accepted {} {}", answer["id"], answer["status"]),
         other => format!("{other:?}"),
     }
 }
 
-/// One buyer's life in one process.
-pub async fn buy(shop: Rc<Shop>, people: Everybody, n: usize) {
+/// Runs one customer's workload in one process.
+pub async fn run_customer(shop: Rc<Shop>, population: SharedPopulation, n: usize) {
     for _ in 0..40 {
-        if people.borrow().buyers[n].erased {
+        if population.borrow().customers[n].erased {
             return;
         }
-        if people.borrow().buyers[n].pending.is_empty() {
-            let asks = shop.world.dice(|dice| people.borrow_mut().choose(n, dice));
-            people.borrow_mut().buyers[n].pending = asks;
+        if population.borrow().customers[n].pending.is_empty() {
+            let operations = shop.faults.rng(|rng| population.borrow_mut().next_operations(n, rng));
+            population.borrow_mut().customers[n].pending = operations;
         }
-        settle(&shop, &people, n, true).await;
-        read_what_was_written(&shop, &people, n).await;
-        let pause = shop.world.dice(|dice| if dice.chance(40) { dice.between(200, 2_000) } else { dice.below(30) });
-        tokio::time::sleep(Duration::from_millis(pause)).await;
+        retry_pending(&shop, &population, n, true).await;
+        check_read_your_writes(&shop, &population, n).await;
+        let delay = shop.faults.rng(|rng| if rng.chance(40) { rng.between(200, 2_000) } else { rng.below(30) });
+        tokio::time::sleep(Duration::from_millis(delay)).await;
     }
 }
 
-/// Asks for all of these at once; gives back which have no answer yet.
-pub async fn ask_all(shop: &Shop, people: &Everybody, all: &[Ask]) -> Vec<Ask> {
-    let heard = join_all(all.iter().map(|one| ask(shop, people, one))).await;
-    let mut open: Vec<Ask> = Vec::new();
+/// Executes operations concurrently. Returns those without a definite reply.
+pub async fn execute_all(
+    shop: &Shop,
+    population: &SharedPopulation,
+    all: &[PendingOperation],
+) -> Vec<PendingOperation> {
+    let observed = join_all(all.iter().map(|one| execute(shop, population, one))).await;
+    let mut open: Vec<PendingOperation> = Vec::new();
     for one in all {
-        let mut of_it = all.iter().zip(&heard).filter(|(asked, _)| asked.key == one.key).map(|(_, heard)| heard);
-        // Of two answers to one wish, a yes settles it, and an unknown leaves it open.
-        let is_open = !of_it.clone().any(|heard| matches!(heard, Heard::Yes(_)))
-            && of_it.any(|heard| matches!(heard, Heard::Unknown(_)));
-        if is_open && !open.contains(one) {
+        let mut outcomes =
+            all.iter().zip(&observed).filter(|(pending, _)| pending.key == one.key).map(|(_, observed)| observed);
+        // Of two outcomes of one operation, an accepted one is definite, and an unknown one leaves it pending.
+        let is_unresolved = !outcomes.clone().any(|observed| matches!(observed, Observed::Accepted(_)))
+            && outcomes.any(|observed| matches!(observed, Observed::Unknown(_)));
+        if is_unresolved && !open.contains(one) {
             open.push(one.clone());
         }
     }
     open
 }
 
-/// Asks for everything that a buyer has no answer to, at once and perhaps twice; what is answered is settled.
-async fn settle(shop: &Shop, people: &Everybody, n: usize, twice: bool) {
-    let mut all = people.borrow().buyers[n].pending.clone();
+/// Executes a customer's pending operations concurrently, some of them twice if `twice` is set.
+async fn retry_pending(shop: &Shop, population: &SharedPopulation, n: usize, twice: bool) {
+    let mut all = population.borrow().customers[n].pending.clone();
     for one in all.clone() {
-        // The impatient press the button twice.
-        if twice && shop.world.dice(|dice| dice.chance(100)) {
+        // A double click.
+        if twice && shop.faults.rng(|rng| rng.chance(100)) {
             all.push(one);
         }
     }
-    let open = ask_all(shop, people, &all).await;
-    people.borrow_mut().buyers[n].pending.retain(|one| open.contains(one));
-    // Some ask again although they were answered, at once or much later.
-    let again = shop.world.dice(|dice| {
-        let known: Vec<Ask> = people
+    let unresolved = execute_all(shop, population, &all).await;
+    population.borrow_mut().customers[n].pending.retain(|one| unresolved.contains(one));
+    // Some replay an accepted operation, at once or much later.
+    let replayed = shop.faults.rng(|rng| {
+        let known: Vec<PendingOperation> = population
             .borrow()
-            .answers
+            .accepted
             .values()
-            .filter(|(ask, _)| ask.buyer == Some(n))
-            .map(|(ask, _)| ask.clone())
+            .filter(|(pending, _)| pending.customer == Some(n))
+            .map(|(pending, _)| pending.clone())
             .collect();
-        if dice.chance(120) { dice.pick(&known).cloned() } else { None }
+        if rng.chance(120) { rng.pick(&known).cloned() } else { None }
     });
-    if let Some(again) = again.filter(|_| twice) {
-        ask(shop, people, &again).await;
+    if let Some(replayed) = replayed.filter(|_| twice) {
+        execute(shop, population, &replayed).await;
     }
 }
 
-/// What was answered with yes is seen by whoever reads next.
-async fn read_what_was_written(shop: &Shop, people: &Everybody, n: usize) {
-    if !shop.world.dice(|dice| dice.chance(150)) {
+/// Checks that a paid invoice reads as paid.
+async fn check_read_your_writes(shop: &Shop, population: &SharedPopulation, n: usize) {
+    if !shop.faults.rng(|rng| rng.chance(150)) {
         return;
     }
-    let paid = people.borrow().answers.values().rev().find_map(|(ask, _)| match ask.want {
-        Want::Pay { invoice, .. } if ask.buyer == Some(n) => Some(invoice),
+    let paid = population.borrow().accepted.values().rev().find_map(|(pending, _)| match pending.operation {
+        Operation::Pay { invoice, .. } if pending.customer == Some(n) => Some(invoice),
         _ => None,
     });
     let Some(invoice_id) = paid else { return };
-    let ctx = RequestContext::new(people.borrow().caller(Some(n), None), "lab");
-    let heard = hear(shop.app.clients.payments.call(ctx, GetInvoice { invoice_id }).await);
-    let fits = match &heard {
-        Heard::Yes(invoice) => matches!(invoice["status"].as_str(), Some("paid" | "refunded")),
-        Heard::No(_) => false,
-        Heard::Unknown(_) => true,
+    let ctx = RequestContext::new(population.borrow().caller(Some(n), None), "simulation");
+    let observed = observe(shop.app.clients.payments.call(ctx, GetInvoice { invoice_id }).await);
+    let fits = match &observed {
+        Observed::Accepted(invoice) => matches!(invoice["status"].as_str(), Some("paid" | "refunded")),
+        Observed::Rejected(_) => false,
+        Observed::Unknown(_) => true,
     };
-    if !fits && !shop.world.is_dead() {
-        people.borrow_mut().broken.push(format!("P14: invoice {invoice_id} was paid and is read as {heard:?}"));
+    if !fits && !shop.faults.is_crashed() {
+        population
+            .borrow_mut()
+            .violations
+            .push(format!("P14: invoice {invoice_id} was paid and is read as {observed:?}"));
     }
 }
 
-/// Everybody gets an answer to everything at last.
-pub async fn finish(shop: &Shop, people: &Everybody) -> Result<(), String> {
-    let count = people.borrow().buyers.len();
+/// Retries all pending operations until each has a definite reply.
+///
+/// # Errors
+/// Lists the operations that are still pending after 200 rounds (three minutes).
+pub async fn complete_pending(shop: &Shop, population: &SharedPopulation) -> Result<(), String> {
+    let count = population.borrow().customers.len();
     for _ in 0..200 {
         for n in 0..count {
-            settle(shop, people, n, false).await;
+            retry_pending(shop, population, n, false).await;
         }
-        super::admin_workload::settle(shop, people).await;
-        let open = |people: &People| {
-            people.buyers.iter().any(|buyer| !buyer.pending.is_empty()) || !people.staff_pending.is_empty()
+        super::admin_workload::retry_pending(shop, population).await;
+        let open = |population: &Population| {
+            population.customers.iter().any(|customer| !customer.pending.is_empty())
+                || !population.admin_pending.is_empty()
         };
-        if !open(&people.borrow()) {
+        if !open(&population.borrow()) {
             return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(900)).await;
     }
-    let people = people.borrow();
-    let open: Vec<&Ask> = people.buyers.iter().flat_map(|buyer| &buyer.pending).chain(&people.staff_pending).collect();
-    Err(format!("P3: no answer in three minutes without any trouble to {open:?}"))
+    let population = population.borrow();
+    let open: Vec<&PendingOperation> =
+        population.customers.iter().flat_map(|customer| &customer.pending).chain(&population.admin_pending).collect();
+    Err(format!("P3: no definite reply within three minutes without faults to {open:?}"))
 }
 
-/// Every answer that was ever given is given again.
-pub async fn ask_everything_again(shop: &Shop, people: &Everybody) -> Result<(), String> {
-    let answers: Vec<(Ask, Value)> = people.borrow().answers.values().cloned().collect();
-    for (asked, first) in answers {
-        let heard = ask(shop, people, &asked).await;
-        if heard != Heard::Yes(first.clone()) && asked.want != Want::Erase {
-            return Err(format!("P1: {asked:?} was answered {first} and in the end {heard:?}"));
+/// Replays every accepted operation and compares the reply with the first one.
+pub async fn replay_all(shop: &Shop, population: &SharedPopulation) -> Result<(), String> {
+    let accepted: Vec<(PendingOperation, Value)> = population.borrow().accepted.values().cloned().collect();
+    for (pending, first) in accepted {
+        let observed = execute(shop, population, &pending).await;
+        if observed != Observed::Accepted(first.clone()) && pending.operation != Operation::Erase {
+            return Err(format!("P1: {pending:?} was answered {first} and in the end {observed:?}"));
         }
     }
     Ok(())

@@ -1,5 +1,5 @@
-//! The provider of payments: a bank outside the shop, with books of its own that no crash of the shop touches. What was
-//! sent to it is done, whether or not anybody still waits for the answer.
+//! A payment provider outside the shop: its ledger survives the shop's crashes. A call that was sent is executed even
+//! when its caller no longer waits for the reply.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -8,112 +8,116 @@ use futures_util::future::BoxFuture;
 use mercat::domains::payments::{Charge, ChargeOutcome, ChargeStatus, PaymentProvider, RefundOutcome, RefundRequest};
 use mercat::types::{Amount, InvoiceId, Timestamp};
 
-use super::fault_injector::FaultInjector;
-use super::rng::Dice;
+use super::fault_injector::SimFaults;
+use super::rng::Rng;
 
-/// What the bank has written under a key of the shop's.
+/// Entry of the provider's ledger under an idempotency key of the shop.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Entry {
-    /// Money taken for an invoice.
+pub enum LedgerEntry {
+    /// Money captured for an invoice.
     Capture(InvoiceId, Amount),
-    /// Money given back of the capture under that key.
+    /// Money refunded of the capture under that key.
     Refund(String, Amount),
-    /// Not taken, and never will be: with the answer that was given.
+    /// Definitely not captured, with the outcome that was reported.
     Refused(ChargeOutcome),
 }
 
-/// What is on its way to the bank.
-enum Order {
+/// A call that has not arrived yet.
+enum QueuedCall {
     Charge(Charge),
-    RefundRequest(RefundRequest),
+    Refund(RefundRequest),
 }
 
-/// The bank's books.
+/// The provider's ledger and the calls on their way to it.
 #[derive(Default)]
-pub struct Bank {
-    pub books: BTreeMap<String, Entry>,
-    on_its_way: Vec<(Timestamp, u64, Order)>,
-    numbers: u64,
+pub struct FakeProvider {
+    pub ledger: BTreeMap<String, LedgerEntry>,
+    queue: Vec<(Timestamp, u64, QueuedCall)>,
+    sequence: u64,
     flaky: BTreeSet<InvoiceId>,
-    /// What a shop that keeps its books never asks for.
-    pub wrongs: Vec<String>,
+    /// Calls that a consistent shop never makes.
+    pub protocol_violations: Vec<String>,
 }
 
-impl Order {
+impl QueuedCall {
     fn key(&self) -> &str {
         match self {
             Self::Charge(charge) => &charge.key,
-            Self::RefundRequest(back) => &back.key,
+            Self::Refund(refund) => &refund.key,
         }
     }
 }
 
-impl Bank {
-    /// Does what has arrived by now, in the order of its arrival.
-    pub fn work_off(&mut self, now: Timestamp) {
-        while let Some(next) = (0..self.on_its_way.len()).min_by_key(|n| (self.on_its_way[*n].0, self.on_its_way[*n].1))
-            && self.on_its_way[next].0 <= now
+impl FakeProvider {
+    /// Executes the calls that have arrived by `now`, in order of arrival.
+    pub fn process_queue(&mut self, now: Timestamp) {
+        while let Some(next) = (0..self.queue.len()).min_by_key(|n| (self.queue[*n].0, self.queue[*n].1))
+            && self.queue[next].0 <= now
         {
-            match self.on_its_way.swap_remove(next).2 {
-                Order::Charge(charge) => self.charge(charge),
-                Order::RefundRequest(back) => self.give_back(back),
+            match self.queue.swap_remove(next).2 {
+                QueuedCall::Charge(charge) => self.charge(charge),
+                QueuedCall::Refund(refund) => self.refund(refund),
             }
         }
     }
 
-    fn send(&mut self, arrives: Timestamp, order: Order) {
-        self.numbers += 1;
-        self.on_its_way.push((arrives, self.numbers, order));
+    fn enqueue(&mut self, arrives: Timestamp, call: QueuedCall) {
+        self.sequence += 1;
+        self.queue.push((arrives, self.sequence, call));
     }
 
     fn charge(&mut self, charge: Charge) {
-        if self.books.contains_key(&charge.key) {
+        if self.ledger.contains_key(&charge.key) {
             return;
         }
         let entry = match charge.token.as_str() {
-            "tok_declined" => Entry::Refused(ChargeOutcome::Declined),
-            "tok_error" => Entry::Refused(ChargeOutcome::Failed),
-            "tok_flaky" if self.flaky.insert(charge.invoice) => Entry::Refused(ChargeOutcome::Failed),
-            "tok_ok" | "tok_slow" | "tok_flaky" => Entry::Capture(charge.invoice, charge.amount),
-            _ => Entry::Refused(ChargeOutcome::UnknownToken),
+            "tok_declined" => LedgerEntry::Refused(ChargeOutcome::Declined),
+            "tok_error" => LedgerEntry::Refused(ChargeOutcome::Failed),
+            "tok_flaky" if self.flaky.insert(charge.invoice) => LedgerEntry::Refused(ChargeOutcome::Failed),
+            "tok_ok" | "tok_slow" | "tok_flaky" => LedgerEntry::Capture(charge.invoice, charge.amount),
+            _ => LedgerEntry::Refused(ChargeOutcome::UnknownToken),
         };
-        self.books.insert(charge.key, entry);
+        self.ledger.insert(charge.key, entry);
     }
 
-    fn give_back(&mut self, back: RefundRequest) {
-        if self.books.contains_key(&back.key) {
+    fn refund(&mut self, refund: RefundRequest) {
+        if self.ledger.contains_key(&refund.key) {
             return;
         }
-        let Some(Entry::Capture(_, taken)) = self.books.get(&back.charge) else {
-            self.wrongs.push(format!("{} back of {}, which was never taken", back.amount, back.charge));
+        let Some(LedgerEntry::Capture(_, captured)) = self.ledger.get(&refund.charge) else {
+            self.protocol_violations
+                .push(format!("{} refunded of {}, which was never captured", refund.amount, refund.charge));
             return;
         };
-        let returned: Amount = self.books.values().map(|entry| entry.returned_of(&back.charge)).sum();
-        if back.amount > taken - returned {
-            self.wrongs.push(format!("{} back of {}, of which {returned} went back", back.amount, back.charge));
+        let refunded: Amount = self.ledger.values().map(|entry| entry.refunded_of(&refund.charge)).sum();
+        if refund.amount > captured - refunded {
+            self.protocol_violations.push(format!(
+                "{} refunded of {}, of which {refunded} was refunded before",
+                refund.amount, refund.charge
+            ));
             return;
         }
-        self.books.insert(back.key, Entry::Refund(back.charge, back.amount));
+        self.ledger.insert(refund.key, LedgerEntry::Refund(refund.charge, refund.amount));
     }
 
-    /// What the bank says of a charge; one that is still on its way is stopped, or nothing can be said.
-    fn known(&mut self, dice: &mut Dice, key: &str) -> ChargeStatus {
-        if self.on_its_way.iter().any(|(_, _, order)| order.key() == key) {
-            if dice.chance(500) {
+    /// Looks a charge up. One that is still on its way is cancelled, or its status is unknown.
+    fn lookup(&mut self, rng: &mut Rng, key: &str) -> ChargeStatus {
+        if self.queue.iter().any(|(_, _, call)| call.key() == key) {
+            if rng.chance(500) {
                 return ChargeStatus::Unknown;
             }
-            self.on_its_way.retain(|(_, _, order)| order.key() != key);
+            self.queue.retain(|(_, _, call)| call.key() != key);
         }
-        match self.books.entry(key.to_owned()).or_insert(Entry::Refused(ChargeOutcome::Failed)) {
-            Entry::Capture(..) => ChargeStatus::Captured,
+        match self.ledger.entry(key.to_owned()).or_insert(LedgerEntry::Refused(ChargeOutcome::Failed)) {
+            LedgerEntry::Capture(..) => ChargeStatus::Captured,
             _ => ChargeStatus::NotCharged,
         }
     }
 }
 
-impl Entry {
-    /// How much of the capture under this key it gave back.
-    pub fn returned_of(&self, charge: &str) -> Amount {
+impl LedgerEntry {
+    /// Amount that this entry refunds of the capture under the key `charge`.
+    pub fn refunded_of(&self, charge: &str) -> Amount {
         match self {
             Self::Refund(of, amount) if of == charge => *amount,
             _ => 0,
@@ -121,110 +125,118 @@ impl Entry {
     }
 }
 
-/// The shop's line to the bank.
-pub struct Teller {
-    world: FaultInjector,
+/// The shop's connection to the provider, with network faults.
+pub struct ProviderConnection {
+    faults: SimFaults,
 }
 
-/// How a question fares.
-struct Way {
-    /// Until it arrives, if it does.
-    there: Option<Duration>,
-    /// Until its answer does, if it does.
-    back: Option<Duration>,
+/// Delays of one call.
+struct NetworkFate {
+    /// Time until the call arrives; `None` if it is lost.
+    request_delay: Option<Duration>,
+    /// Time until the reply arrives; `None` if it is lost.
+    reply_delay: Option<Duration>,
 }
 
-impl Teller {
-    pub const fn new(world: FaultInjector) -> Self {
-        Self { world }
+impl ProviderConnection {
+    pub const fn new(faults: SimFaults) -> Self {
+        Self { faults }
     }
 
-    fn way(&self, slow: bool) -> Way {
-        let troubled = self.world.is_troubled();
-        self.world.dice(|dice| {
-            let there = match dice.below(100) {
-                0..3 if troubled => None,
-                // Longer than the shop's patience.
-                3..5 if troubled => Some(dice.between(28_000, 50_000)),
-                5..12 if troubled => Some(dice.between(100, 5_000)),
-                _ => Some(dice.between(1, 40)),
+    fn next_fault(&self, slow: bool) -> NetworkFate {
+        let faults_enabled = self.faults.has_faults();
+        self.faults.rng(|rng| {
+            let request_delay = match rng.below(100) {
+                0..3 if faults_enabled => None,
+                // Longer than the shop's timeout.
+                3..5 if faults_enabled => Some(rng.between(28_000, 50_000)),
+                5..12 if faults_enabled => Some(rng.between(100, 5_000)),
+                _ => Some(rng.between(1, 40)),
             };
-            let there = there.map(|millis| Duration::from_millis(if slow { millis + 1_500 } else { millis }));
-            let back = match dice.below(100) {
-                0..8 if troubled => None,
-                _ => Some(Duration::from_millis(dice.between(1, 30))),
+            let request_delay =
+                request_delay.map(|millis| Duration::from_millis(if slow { millis + 1_500 } else { millis }));
+            let reply_delay = match rng.below(100) {
+                0..8 if faults_enabled => None,
+                _ => Some(Duration::from_millis(rng.between(1, 30))),
             };
-            Way { there, back }
+            NetworkFate { request_delay, reply_delay }
         })
     }
 
-    /// Goes there and back; `None` when either is lost. Of a lost one the shop hears nothing until its patience ends,
-    /// or at once that the line is broken.
-    async fn travel<T>(&self, way: Way, hear: impl FnOnce() -> T) -> Option<T> {
-        if let Some(there) = way.there {
-            tokio::time::sleep(there).await;
+    /// Delays the call and its reply; `None` when either is lost. The caller of a lost call waits until its timeout, or
+    /// learns at once that the connection is broken.
+    async fn transmit<T>(&self, fate: NetworkFate, execute: impl FnOnce() -> T) -> Option<T> {
+        if let Some(request_delay) = fate.request_delay {
+            tokio::time::sleep(request_delay).await;
         }
-        self.hang_if_dead().await;
-        let heard = way.there.map(|_| hear());
-        if let (Some(heard), Some(back)) = (heard, way.back) {
-            tokio::time::sleep(back).await;
-            self.hang_if_dead().await;
-            return Some(heard);
+        self.hang_if_crashed().await;
+        let reply = fate.request_delay.map(|_| execute());
+        if let (Some(reply), Some(reply_delay)) = (reply, fate.reply_delay) {
+            tokio::time::sleep(reply_delay).await;
+            self.hang_if_crashed().await;
+            return Some(reply);
         }
-        if self.world.dice(|dice| dice.chance(150)) {
+        if self.faults.rng(|rng| rng.chance(150)) {
             std::future::pending::<()>().await;
         }
         None
     }
 
-    async fn hang_if_dead(&self) {
-        if self.world.is_dead() {
+    async fn hang_if_crashed(&self) {
+        if self.faults.is_crashed() {
             std::future::pending::<()>().await;
         }
     }
 }
 
-impl PaymentProvider for Teller {
+impl PaymentProvider for ProviderConnection {
     fn capture(&self, charge: Charge) -> BoxFuture<'_, ChargeOutcome> {
         Box::pin(async move {
-            self.hang_if_dead().await;
-            let (key, way) = (charge.key.clone(), self.way(charge.token == "tok_slow"));
-            self.world.note(format_args!(
+            self.hang_if_crashed().await;
+            let (key, fate) = (charge.key.clone(), self.next_fault(charge.token == "tok_slow"));
+            self.faults.note(format_args!(
                 "charge {key} of {} by {}: {:?} {:?}",
-                charge.invoice, charge.token, way.there, way.back
+                charge.invoice, charge.token, fate.request_delay, fate.reply_delay
             ));
-            if let Some(there) = way.there {
-                self.world.bank(|bank, _, now| bank.send(now.plus(there), Order::Charge(charge)));
+            if let Some(request_delay) = fate.request_delay {
+                self.faults
+                    .provider(|provider, _, now| provider.enqueue(now.plus(request_delay), QueuedCall::Charge(charge)));
             }
-            let heard = self.travel(way, || self.world.bank(|bank, _, _| bank.books.get(&key).cloned())).await;
-            match heard.flatten() {
-                Some(Entry::Capture(..)) => ChargeOutcome::Captured,
-                Some(Entry::Refused(charged)) => charged,
-                Some(Entry::Refund(..)) | None => ChargeOutcome::Unknown,
+            let entry =
+                self.transmit(fate, || self.faults.provider(|provider, _, _| provider.ledger.get(&key).cloned())).await;
+            match entry.flatten() {
+                Some(LedgerEntry::Capture(..)) => ChargeOutcome::Captured,
+                Some(LedgerEntry::Refused(outcome)) => outcome,
+                Some(LedgerEntry::Refund(..)) | None => ChargeOutcome::Unknown,
             }
         })
     }
 
-    fn refund(&self, back: RefundRequest) -> BoxFuture<'_, RefundOutcome> {
+    fn refund(&self, refund: RefundRequest) -> BoxFuture<'_, RefundOutcome> {
         Box::pin(async move {
-            self.hang_if_dead().await;
-            let (key, way) = (back.key.clone(), self.way(false));
-            self.world.note(format_args!("return {key} of {}: {:?} {:?}", back.charge, way.there, way.back));
-            let refused = self.world.is_troubled() && self.world.dice(|dice| dice.chance(40));
-            let known = self.world.bank(|bank, _, _| bank.books.contains_key(&key));
+            self.hang_if_crashed().await;
+            let (key, fate) = (refund.key.clone(), self.next_fault(false));
+            self.faults.note(format_args!(
+                "refund {key} of {}: {:?} {:?}",
+                refund.charge, fate.request_delay, fate.reply_delay
+            ));
+            let refused = self.faults.has_faults() && self.faults.rng(|rng| rng.chance(40));
+            let is_recorded = self.faults.provider(|provider, _, _| provider.ledger.contains_key(&key));
             if refused
-                && !known
-                && self.world.bank(|bank, _, _| bank.on_its_way.iter().all(|(_, _, order)| order.key() != key))
+                && !is_recorded
+                && self.faults.provider(|provider, _, _| provider.queue.iter().all(|(_, _, call)| call.key() != key))
             {
-                // Never got as far as the books: certainly not done.
+                // Never reached the ledger: definitely not done.
                 return RefundOutcome::Failed;
             }
-            if let Some(there) = way.there {
-                self.world.bank(|bank, _, now| bank.send(now.plus(there), Order::RefundRequest(back)));
+            if let Some(request_delay) = fate.request_delay {
+                self.faults
+                    .provider(|provider, _, now| provider.enqueue(now.plus(request_delay), QueuedCall::Refund(refund)));
             }
-            let heard = self.travel(way, || self.world.bank(|bank, _, _| bank.books.get(&key).cloned())).await;
-            match heard {
-                Some(Some(Entry::Refund(..))) => RefundOutcome::Done,
+            let entry =
+                self.transmit(fate, || self.faults.provider(|provider, _, _| provider.ledger.get(&key).cloned())).await;
+            match entry {
+                Some(Some(LedgerEntry::Refund(..))) => RefundOutcome::Done,
                 Some(_) => RefundOutcome::Failed,
                 None => RefundOutcome::Unknown,
             }
@@ -233,11 +245,12 @@ impl PaymentProvider for Teller {
 
     fn lookup(&self, key: String) -> BoxFuture<'_, ChargeStatus> {
         Box::pin(async move {
-            self.hang_if_dead().await;
-            let way = self.way(false);
-            let known = self.travel(way, || self.world.bank(|bank, dice, _| bank.known(dice, &key))).await;
-            self.world.note(format_args!("lookup {key}: {known:?}"));
-            known.unwrap_or(ChargeStatus::Unknown)
+            self.hang_if_crashed().await;
+            let fate = self.next_fault(false);
+            let status =
+                self.transmit(fate, || self.faults.provider(|provider, rng, _| provider.lookup(rng, &key))).await;
+            self.faults.note(format_args!("lookup {key}: {status:?}"));
+            status.unwrap_or(ChargeStatus::Unknown)
         })
     }
 }

@@ -1,58 +1,60 @@
-//! What decides at each step: the seed's dice, and when the process dies.
+//! Faults drawn from a seed: at each injection point a delay, a fault or the crash of the process.
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mercat::domains::payments::PaymentProvider;
 use mercat::fault_injection::{self, InjectedFault, InjectionPoint};
 use mercat::types::{Clock, Timestamp};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::fake_provider::{Bank, Teller};
-use super::rng::Dice;
+use super::fake_provider::{FakeProvider, ProviderConnection};
+use super::rng::Rng;
 
-/// The world of one history. Clones share it; it outlives the processes in it.
+/// The faults of one scenario. Clones share it; it outlives the processes in it.
 #[derive(Clone)]
-pub struct FaultInjector(Arc<Inner>);
+pub struct SimFaults(Arc<Inner>);
 
 struct Inner {
     state: Mutex<State>,
-    /// Rings when the process dies.
-    died: Notify,
+    /// Notified when the process crashes.
+    crashed: Notify,
 }
 
 struct State {
-    dice: Dice,
+    rng: Rng,
     clock: Clock,
     ids: u64,
-    stopped: bool,
-    /// How many steps the process still has; none is for ever.
-    life: Option<u64>,
-    troubled: bool,
-    /// Disks in trouble, and for how many more commits.
+    crashed: bool,
+    /// Injection points until the crash; no crash when absent.
+    steps_left: Option<u64>,
+    faults_enabled: bool,
+    /// Faulty disks by domain, with the number of commits that the fault still lasts.
     disks: HashMap<&'static str, (InjectedFault, u64)>,
-    bank: Bank,
-    story: Option<Vec<String>>,
-    tally: Tally,
+    provider: FakeProvider,
+    trace: Option<Vec<String>>,
+    counters: CoverageCounters,
 }
 
-/// What has been met: a promise of which nothing is met here is not tried.
+/// Counts of faults and outcomes of a run, summed over scenarios. An invariant about a case that never occurs is not
+/// tested.
 #[derive(Debug, Default, Clone)]
-pub struct Tally {
+pub struct CoverageCounters {
     pub steps: u64,
-    pub deaths: u64,
+    pub crashes: u64,
     pub recoveries: u64,
-    pub full: u64,
-    pub broken: u64,
-    pub doubtful: u64,
-    pub disks: u64,
-    pub lost: u64,
-    pub twice: u64,
-    pub answers: u64,
-    pub unanswered: u64,
+    pub disks_full: u64,
+    pub commits_failed: u64,
+    pub commits_unknown: u64,
+    pub disk_errors: u64,
+    pub messages_lost: u64,
+    pub messages_duplicated: u64,
+    pub replies: u64,
+    pub replies_unknown: u64,
     pub paid: u64,
     pub payments_refused: u64,
     pub expired: u64,
@@ -65,19 +67,19 @@ pub struct Tally {
     pub erased: u64,
 }
 
-impl Tally {
+impl CoverageCounters {
     pub fn add(&mut self, other: &Self) {
         self.steps += other.steps;
-        self.deaths += other.deaths;
+        self.crashes += other.crashes;
         self.recoveries += other.recoveries;
-        self.full += other.full;
-        self.broken += other.broken;
-        self.doubtful += other.doubtful;
-        self.disks += other.disks;
-        self.lost += other.lost;
-        self.twice += other.twice;
-        self.answers += other.answers;
-        self.unanswered += other.unanswered;
+        self.disks_full += other.disks_full;
+        self.commits_failed += other.commits_failed;
+        self.commits_unknown += other.commits_unknown;
+        self.disk_errors += other.disk_errors;
+        self.messages_lost += other.messages_lost;
+        self.messages_duplicated += other.messages_duplicated;
+        self.replies += other.replies;
+        self.replies_unknown += other.replies_unknown;
         self.paid += other.paid;
         self.payments_refused += other.payments_refused;
         self.expired += other.expired;
@@ -91,160 +93,160 @@ impl Tally {
     }
 }
 
-impl fmt::Display for Tally {
+impl fmt::Display for CoverageCounters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all = [
             (self.steps, "steps"),
-            (self.deaths, "deaths"),
+            (self.crashes, "crashes"),
             (self.recoveries, "recoveries"),
-            (self.full, "full disks"),
-            (self.broken, "commits failed"),
-            (self.doubtful, "commits doubted"),
-            (self.disks, "other failures of disks"),
-            (self.lost, "messages lost"),
-            (self.twice, "doubled"),
-            (self.answers, "answers"),
-            (self.unanswered, "of them unknown"),
+            (self.disks_full, "full disks"),
+            (self.commits_failed, "commits failed"),
+            (self.commits_unknown, "commits of unknown outcome"),
+            (self.disk_errors, "other disk faults"),
+            (self.messages_lost, "messages lost"),
+            (self.messages_duplicated, "messages duplicated"),
+            (self.replies, "replies"),
+            (self.replies_unknown, "replies unknown"),
             (self.paid, "invoices paid"),
             (self.payments_refused, "payments refused"),
             (self.expired, "invoices expired"),
             (self.out_of_stock, "checkouts refused for stock"),
-            (self.late_sales, "goods sold after their hold"),
-            (self.refused_sales, "sales that could not be kept"),
+            (self.late_sales, "sales after the hold expired"),
+            (self.refused_sales, "sales refunded for lack of stock"),
             (self.refunds, "refunds"),
             (self.refunds_refused, "refunds refused"),
             (self.comments, "comments"),
-            (self.erased, "erased"),
+            (self.erased, "users erased"),
         ];
         let all: Vec<String> = all.iter().map(|(n, what)| format!("{n} {what}")).collect();
         f.write_str(&all.join(", "))
     }
 }
 
-impl FaultInjector {
-    pub fn new(seed: u64, told: bool) -> Self {
+impl SimFaults {
+    pub fn new(seed: u64, traced: bool) -> Self {
         let state = State {
-            dice: Dice::new(seed),
+            rng: Rng::new(seed),
             clock: Clock::system(),
             ids: 0,
-            stopped: false,
-            life: None,
-            troubled: false,
+            crashed: false,
+            steps_left: None,
+            faults_enabled: false,
             disks: HashMap::new(),
-            bank: Bank::default(),
-            story: told.then(Vec::new),
-            tally: Tally::default(),
+            provider: FakeProvider::default(),
+            trace: traced.then(Vec::new),
+            counters: CoverageCounters::default(),
         };
-        Self(Arc::new(Inner { state: Mutex::new(state), died: Notify::new() }))
+        Self(Arc::new(Inner { state: Mutex::new(state), crashed: Notify::new() }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock()
     }
 
-    /// A new process begins, calm, at this time.
-    pub fn begin(&self, clock: Clock) {
+    /// Starts a process without faults, on this clock.
+    pub fn start_process(&self, clock: Clock) {
         let mut state = self.state();
-        (state.stopped, state.life, state.troubled) = (false, None, false);
+        (state.crashed, state.steps_left, state.faults_enabled) = (false, None, false);
         state.disks.clear();
         state.clock = clock;
-        state.note(format_args!("a process begins"));
+        state.note(format_args!("process starts"));
     }
 
-    /// From now on things go wrong, and after `life` steps the process dies.
-    pub fn trouble(&self, life: u64) {
+    /// Enables faults and crashes the process after `steps_left` injection points.
+    pub fn enable_faults(&self, steps_left: u64) {
         let mut state = self.state();
-        (state.life, state.troubled) = (Some(life), true);
-        state.note(format_args!("trouble begins; {life} steps to live"));
+        (state.steps_left, state.faults_enabled) = (Some(steps_left), true);
+        state.note(format_args!("faults enabled; crash in {steps_left} steps"));
     }
 
-    /// Ends the process now.
-    pub fn stop(&self) {
-        self.state().die();
-        self.0.died.notify_one();
+    /// Crashes the process now.
+    pub fn crash(&self) {
+        self.state().mark_crashed();
+        self.0.crashed.notify_one();
     }
 
-    /// Waits for the death of the process.
-    pub async fn died(&self) {
-        self.0.died.notified().await;
+    /// Waits for the crash of the process.
+    pub async fn crashed(&self) {
+        self.0.crashed.notified().await;
     }
 
-    pub fn is_dead(&self) -> bool {
-        self.state().stopped
+    pub fn is_crashed(&self) -> bool {
+        self.state().crashed
     }
 
     pub fn now(&self) -> Timestamp {
         self.state().clock.now()
     }
 
-    /// Moves the clock, but no timer: time jumps.
-    pub fn jump(&self, by: Duration) {
+    /// Advances the clock without firing timers.
+    pub fn advance_clock(&self, by: Duration) {
         let mut state = self.state();
         state.clock.advance(by);
-        state.note(format_args!("the clock jumps by {by:?}"));
+        state.note(format_args!("clock advances by {by:?}"));
     }
 
-    pub fn dice<T>(&self, roll: impl FnOnce(&mut Dice) -> T) -> T {
-        roll(&mut self.state().dice)
+    pub fn rng<T>(&self, draw: impl FnOnce(&mut Rng) -> T) -> T {
+        draw(&mut self.state().rng)
     }
 
-    pub fn is_troubled(&self) -> bool {
-        self.state().troubled
+    pub fn has_faults(&self) -> bool {
+        self.state().faults_enabled
     }
 
-    /// With the provider's books, and whatever was on its way to them done.
-    pub fn bank<T>(&self, ask: impl FnOnce(&mut Bank, &mut Dice, Timestamp) -> T) -> T {
+    /// Runs `action` on the provider after the calls that have arrived by now.
+    pub fn provider<T>(&self, action: impl FnOnce(&mut FakeProvider, &mut Rng, Timestamp) -> T) -> T {
         let state = &mut *self.state();
         let now = state.clock.now();
-        state.bank.work_off(now);
-        ask(&mut state.bank, &mut state.dice, now)
+        state.provider.process_queue(now);
+        action(&mut state.provider, &mut state.rng, now)
     }
 
-    pub fn count(&self, count: impl FnOnce(&mut Tally)) {
-        count(&mut self.state().tally);
+    pub fn count(&self, count: impl FnOnce(&mut CoverageCounters)) {
+        count(&mut self.state().counters);
     }
 
     pub fn note(&self, what: fmt::Arguments<'_>) {
         self.state().note(what);
     }
 
-    pub fn story(&self) -> Vec<String> {
-        self.state().story.clone().unwrap_or_default()
+    pub fn trace(&self) -> Vec<String> {
+        self.state().trace.clone().unwrap_or_default()
     }
 
-    pub fn tally(&self) -> Tally {
-        self.state().tally.clone()
+    pub fn counters(&self) -> CoverageCounters {
+        self.state().counters.clone()
     }
 }
 
 impl State {
     fn note(&mut self, what: fmt::Arguments<'_>) {
-        if let Some(story) = &mut self.story {
+        if let Some(trace) = &mut self.trace {
             let now = self.clock.now().micros() / 1_000;
-            story.push(format!("{:>8}.{:03} {what}", now / 1_000 % 10_000_000, now % 1_000));
+            trace.push(format!("{:>8}.{:03} {what}", now / 1_000 % 10_000_000, now % 1_000));
         }
     }
 
-    fn die(&mut self) {
-        if !self.stopped {
-            self.stopped = true;
-            self.tally.deaths += 1;
-            self.note(format_args!("the process dies"));
+    fn mark_crashed(&mut self) {
+        if !self.crashed {
+            self.crashed = true;
+            self.counters.crashes += 1;
+            self.note(format_args!("process crashes"));
         }
     }
 
-    fn fate(&mut self, step: InjectionPoint) -> InjectedFault {
-        let fate = match step {
+    fn next_fault(&mut self, step: InjectionPoint) -> InjectedFault {
+        let fault = match step {
             InjectionPoint::Commit(domain) => {
-                if let Some((fate, left)) = self.disks.get(domain).copied() {
+                if let Some((fault, left)) = self.disks.get(domain).copied() {
                     if left > 1 {
-                        self.disks.insert(domain, (fate, left - 1));
+                        self.disks.insert(domain, (fault, left - 1));
                     } else {
                         self.disks.remove(domain);
                     }
-                    fate
-                } else if self.dice.chance(25) {
-                    let fates = [
+                    fault
+                } else if self.rng.chance(25) {
+                    let faults = [
                         InjectedFault::DiskFull,
                         InjectedFault::DiskFull,
                         InjectedFault::DiskFull,
@@ -254,86 +256,86 @@ impl State {
                         InjectedFault::CommitFails,
                         InjectedFault::CommitUnknown,
                     ];
-                    let fate = self.dice.pick(&fates).copied().unwrap_or(InjectedFault::None);
-                    if self.dice.chance(400) {
-                        let more = self.dice.between(1, 6);
-                        self.disks.insert(domain, (fate, more));
+                    let fault = self.rng.pick(&faults).copied().unwrap_or(InjectedFault::None);
+                    if self.rng.chance(400) {
+                        let more = self.rng.between(1, 6);
+                        self.disks.insert(domain, (fault, more));
                     }
-                    fate
+                    fault
                 } else {
                     InjectedFault::None
                 }
             }
-            InjectionPoint::Read(_) if self.dice.chance(3) => InjectedFault::Unavailable,
-            InjectionPoint::Request(..) if self.dice.chance(10) => InjectedFault::MessageLost,
-            InjectionPoint::Request(_, true) if self.dice.chance(20) => InjectedFault::Duplicated,
-            InjectionPoint::Answer(_) if self.dice.chance(15) => InjectedFault::MessageLost,
+            InjectionPoint::Read(_) if self.rng.chance(3) => InjectedFault::Unavailable,
+            InjectionPoint::Request(..) if self.rng.chance(10) => InjectedFault::MessageLost,
+            InjectionPoint::Request(_, true) if self.rng.chance(20) => InjectedFault::Duplicated,
+            InjectionPoint::Answer(_) if self.rng.chance(15) => InjectedFault::MessageLost,
             _ => InjectedFault::None,
         };
-        match fate {
+        match fault {
             InjectedFault::None => {}
-            InjectedFault::MessageLost => self.tally.lost += 1,
-            InjectedFault::Duplicated => self.tally.twice += 1,
-            InjectedFault::DiskFull => self.tally.full += 1,
-            InjectedFault::CommitFails => self.tally.broken += 1,
-            InjectedFault::CommitUnknown => self.tally.doubtful += 1,
-            InjectedFault::ReadOnly | InjectedFault::Unavailable => self.tally.disks += 1,
+            InjectedFault::MessageLost => self.counters.messages_lost += 1,
+            InjectedFault::Duplicated => self.counters.messages_duplicated += 1,
+            InjectedFault::DiskFull => self.counters.disks_full += 1,
+            InjectedFault::CommitFails => self.counters.commits_failed += 1,
+            InjectedFault::CommitUnknown => self.counters.commits_unknown += 1,
+            InjectedFault::ReadOnly | InjectedFault::Unavailable => self.counters.disk_errors += 1,
         }
-        fate
+        fault
     }
 
-    fn pause(&mut self, step: InjectionPoint) -> Duration {
+    fn next_delay(&mut self, step: InjectionPoint) -> Duration {
         let millis = match step {
-            InjectionPoint::Committed(_) | InjectionPoint::Read(_) => self.dice.below(3),
-            InjectionPoint::Commit(_) if self.troubled && self.dice.chance(30) => self.dice.between(20, 900),
-            InjectionPoint::Commit(_) => self.dice.below(6),
-            InjectionPoint::Request(..) | InjectionPoint::Answer(_) if self.troubled && self.dice.chance(15) => {
-                self.dice.between(20, 2_500)
+            InjectionPoint::Committed(_) | InjectionPoint::Read(_) => self.rng.below(3),
+            InjectionPoint::Commit(_) if self.faults_enabled && self.rng.chance(30) => self.rng.between(20, 900),
+            InjectionPoint::Commit(_) => self.rng.below(6),
+            InjectionPoint::Request(..) | InjectionPoint::Answer(_) if self.faults_enabled && self.rng.chance(15) => {
+                self.rng.between(20, 2_500)
             }
-            InjectionPoint::Request(..) | InjectionPoint::Answer(_) => self.dice.below(4),
+            InjectionPoint::Request(..) | InjectionPoint::Answer(_) => self.rng.below(4),
         };
         Duration::from_millis(millis)
     }
 }
 
-impl fault_injection::FaultInjector for FaultInjector {
+impl fault_injection::FaultInjector for SimFaults {
     fn meet(&self, step: InjectionPoint) -> (Duration, InjectedFault) {
         let mut state = self.state();
-        if state.stopped {
+        if state.crashed {
             return (Duration::ZERO, InjectedFault::None);
         }
-        state.tally.steps += 1;
-        // A death at a query is one before whatever comes next.
-        if let (Some(life), false) = (&mut state.life, matches!(step, InjectionPoint::Read(_))) {
-            if *life == 0 {
-                state.note(format_args!("{step:?} is not got past"));
-                state.die();
-                self.0.died.notify_one();
+        state.counters.steps += 1;
+        // A crash at a query equals one before the next step, so queries do not count.
+        if let (Some(steps_left), false) = (&mut state.steps_left, matches!(step, InjectionPoint::Read(_))) {
+            if *steps_left == 0 {
+                state.note(format_args!("{step:?} crash point"));
+                state.mark_crashed();
+                self.0.crashed.notify_one();
                 return (Duration::ZERO, InjectedFault::None);
             }
-            *life -= 1;
+            *steps_left -= 1;
         }
-        let pause = state.pause(step);
-        let fate = if state.troubled { state.fate(step) } else { InjectedFault::None };
-        state.note(format_args!("{step:?} {pause:?} {fate:?}"));
-        (pause, fate)
+        let delay = state.next_delay(step);
+        let fault = if state.faults_enabled { state.next_fault(step) } else { InjectedFault::None };
+        state.note(format_args!("{step:?} {delay:?} {fault:?}"));
+        (delay, fault)
     }
 
     fn is_stopped(&self) -> bool {
-        self.state().stopped
+        self.state().crashed
     }
 
     fn id(&self) -> Uuid {
         let mut state = self.state();
         state.ids += 1;
         let millis = u128::try_from(state.clock.now().micros() / 1_000).unwrap_or_default();
-        // Time, version, variant, a count that makes them rise, and two bytes of chance at the end.
+        // Time, version, variant, a counter that keeps ids ascending, and two random bytes at the end.
         let count = u128::from(state.ids) & 0xFF_FFFF_FFFF;
-        let chance = u128::from(state.dice.below(0x1_0000));
-        Uuid::from_u128((millis << 80) | (0x7 << 76) | (0b10 << 62) | (count << 16) | chance)
+        let random = u128::from(state.rng.below(0x1_0000));
+        Uuid::from_u128((millis << 80) | (0x7 << 76) | (0b10 << 62) | (count << 16) | random)
     }
 
     fn provider(&self) -> Box<dyn PaymentProvider> {
-        Box::new(Teller::new(self.clone()))
+        Box::new(ProviderConnection::new(self.clone()))
     }
 }

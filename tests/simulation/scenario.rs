@@ -1,5 +1,5 @@
-//! One seed's history: processes that begin, get into trouble and die, one after the other on the same files, and a
-//! last one in which everything comes to rest.
+//! One seed's scenario: processes that start, meet faults and crash, one after the other on the same files, and a last
+//! one without faults in which all work is completed.
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -20,34 +20,34 @@ use mercat::{consistency_check, fault_injection};
 use tempfile::TempDir;
 
 use super::admin_workload;
-use super::customer_workload::{self, Buyer, Everybody, People};
-use super::fault_injector::FaultInjector;
-use super::invariants::Books;
+use super::customer_workload::{self, Customer, Population, SharedPopulation};
+use super::fault_injector::SimFaults;
+use super::invariants::CrossDomainInvariants;
 
-/// When every history begins.
-const BEGIN: Timestamp = Timestamp::from_micros(1_790_000_000_000_000);
-/// How long an invoice can be paid.
-const LIFETIME: Duration = Duration::from_secs(60);
-/// Longer than any invoice can be paid and any stock be held.
-const LONG: Duration = Duration::from_secs(8 * 60);
+/// Start time of every scenario.
+const START_TIME: Timestamp = Timestamp::from_micros(1_790_000_000_000_000);
+/// Payment period of an invoice.
+const INVOICE_LIFETIME: Duration = Duration::from_secs(60);
+/// Longer than the payment period of an invoice and any stock hold.
+const PAST_ALL_EXPIRIES: Duration = Duration::from_secs(8 * 60);
 
-/// Pages so small that a full disk is met by nearly all that is written, and not by what happens to want a new page.
+/// Pages so small that nearly every write needs a new one, and so meets a full disk.
 const SMALL_PAGES: &str = "PRAGMA page_size = 1024; PRAGMA journal_mode = WAL; PRAGMA user_version = 0;";
 
-/// Databases that are brought to this version once, to be copied.
-pub struct Template(TempDir);
+/// Migrated databases, copied for each scenario.
+pub struct DatabaseTemplate(TempDir);
 
-impl Template {
-    pub fn make() -> Self {
+impl DatabaseTemplate {
+    pub fn create() -> Self {
         let dir = TempDir::new().unwrap();
         for domain in &settings(dir.path()).domains {
             let file = dir.path().join(format!("{}.db", domain.name));
             let mut conn = SqliteConnection::establish(&file.to_string_lossy()).unwrap();
             conn.batch_execute(SMALL_PAGES).unwrap();
         }
-        let world = FaultInjector::new(0, false);
-        process(&world, dir.path(), BEGIN, async |_| ());
-        // Closed, so that all is in the files themselves.
+        let faults = SimFaults::new(0, false);
+        run_process(&faults, dir.path(), START_TIME, async |_| ());
+        // Closed, so that nothing is left in the write-ahead logs.
         fault_injection::close();
         Self(dir)
     }
@@ -62,122 +62,126 @@ impl Template {
     }
 }
 
-/// A running shop.
+/// The domains of a running process, with the scenario's faults.
 pub struct Shop {
     pub app: App,
-    pub world: FaultInjector,
+    pub faults: SimFaults,
 }
 
 fn settings(dir: &Path) -> Settings {
     let mut settings = Settings::for_test(dir);
-    settings.secret = Some("the laboratory's secret, which nobody needs to know".to_owned());
-    settings.payments.invoice_lifetime = LIFETIME;
+    settings.secret = Some("a signing secret for the simulation alone".to_owned());
+    settings.payments.invoice_lifetime = INVOICE_LIFETIME;
     settings
 }
 
-/// A process from its begin at an instant to its end, however it ends: everything in it that still waits is dropped, as
-/// when it is killed. Gives what came of `life`, and when it was over.
-fn process<T>(
-    world: &FaultInjector,
+/// Runs `workload` in a process that starts at `at`. At the end every task that still waits is dropped, as when a process
+/// is killed. Returns the workload's result and the time at the end.
+fn run_process<T>(
+    faults: &SimFaults,
     dir: &Path,
     at: Timestamp,
-    life: impl AsyncFnOnce(Rc<Shop>) -> T,
+    workload: impl AsyncFnOnce(Rc<Shop>) -> T,
 ) -> (T, Timestamp) {
     let paused = || tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let system = actix::System::with_tokio_rt(paused);
-    fault_injection::enter(Some(Arc::new(world.clone())));
-    let lived = system.block_on(async {
+    fault_injection::enter(Some(Arc::new(faults.clone())));
+    let result = system.block_on(async {
         let clock = Clock::simulated(at);
-        world.begin(clock.clone());
+        faults.start_process(clock.clone());
         let app = App::open(settings(dir), clock).unwrap();
-        let outcome = life(Rc::new(Shop { app, world: world.clone() })).await;
-        (outcome, world.now())
+        let outcome = workload(Rc::new(Shop { app, faults: faults.clone() })).await;
+        (outcome, faults.now())
     });
     drop(system);
     fault_injection::enter(None);
-    lived
+    result
 }
 
-pub struct History {
-    pub world: FaultInjector,
+pub struct Scenario {
+    /// Fault injector of all its processes.
+    pub faults: SimFaults,
     dir: TempDir,
 }
 
-impl History {
-    pub fn new(template: &Template, seed: u64, told: bool) -> Self {
-        Self { world: FaultInjector::new(seed, told), dir: template.copy() }
+impl Scenario {
+    pub fn new(template: &DatabaseTemplate, seed: u64, traced: bool) -> Self {
+        Self { faults: SimFaults::new(seed, traced), dir: template.copy() }
     }
 
-    /// Lives it to its end, or to the first promise that is broken.
-    pub fn live(&mut self) -> Result<(), String> {
-        let (world, dir) = (&self.world, self.dir.path());
-        let books = &mut Books::open(dir)?;
-        let mut known: Option<Everybody> = None;
-        let mut at = BEGIN;
-        for _ in 0..world.dice(|dice| dice.between(1, 3)) {
+    /// Runs the scenario to its end, or to the first violation.
+    ///
+    /// # Errors
+    /// Describes the violation.
+    pub fn run(&mut self) -> Result<(), String> {
+        let (faults, dir) = (&self.faults, self.dir.path());
+        let invariants = &mut CrossDomainInvariants::open(dir)?;
+        let mut shared: Option<SharedPopulation> = None;
+        let mut at = START_TIME;
+        for _ in 0..faults.rng(|rng| rng.between(1, 3)) {
             let outcome;
-            (outcome, at) = process(world, dir, at, async |shop| {
-                let is_first = known.is_none();
-                let people = match known.clone() {
-                    None => Rc::new(RefCell::new(found(&shop).await)),
-                    Some(people) => {
-                        // A process that is left in peace has mended everything before the next one dies; another has not.
-                        if world.dice(|dice| dice.chance(400)) {
-                            agree(&shop, books, &people, world).await?;
+            (outcome, at) = run_process(faults, dir, at, async |shop| {
+                let is_first = shared.is_none();
+                let population = match shared.clone() {
+                    None => Rc::new(RefCell::new(seed_shop(&shop).await)),
+                    Some(population) => {
+                        // Some recoveries complete before the next crash, others do not.
+                        if faults.rng(|rng| rng.chance(400)) {
+                            check_invariants(&shop, invariants, &population, faults).await?;
                         }
-                        people
+                        population
                     }
                 };
-                trouble(shop, &people, is_first).await;
-                Ok::<_, String>(people)
+                inject_faults(shop, &population, is_first).await;
+                Ok::<_, String>(population)
             });
-            let people = outcome?;
-            if let Some(broken) = people.borrow().broken.first() {
-                return Err(broken.clone());
+            let population = outcome?;
+            if let Some(violation) = population.borrow().violations.first() {
+                return Err(violation.clone());
             }
-            known = Some(people);
-            // It is started again at once, or after so long that whatever was held for anybody has run out.
-            at = at.plus(Duration::from_millis(world.dice(|dice| match dice.below(10) {
-                0..2 => dice.between(60_000, 100_000),
-                2..4 => dice.between(360_000, 400_000),
-                _ => dice.below(5_000),
+            shared = Some(population);
+            // The process restarts at once, or after all invoices and holds have expired.
+            at = at.plus(Duration::from_millis(faults.rng(|rng| match rng.below(10) {
+                0..2 => rng.between(60_000, 100_000),
+                2..4 => rng.between(360_000, 400_000),
+                _ => rng.below(5_000),
             })));
         }
-        let people = known.ok_or("nobody came")?;
-        let (outcome, _) = process(world, dir, at, async |shop| {
-            agree(&shop, books, &people, world).await?;
-            customer_workload::finish(&shop, &people).await?;
-            agree(&shop, books, &people, world).await?;
-            world.jump(LONG);
-            // For the timers to come by.
+        let population = shared.ok_or("no process ran")?;
+        let (outcome, _) = run_process(faults, dir, at, async |shop| {
+            check_invariants(&shop, invariants, &population, faults).await?;
+            customer_workload::complete_pending(&shop, &population).await?;
+            check_invariants(&shop, invariants, &population, faults).await?;
+            faults.advance_clock(PAST_ALL_EXPIRIES);
+            // Lets the timers fire.
             tokio::time::sleep(Duration::from_secs(4)).await;
-            agree(&shop, books, &people, world).await?;
-            books.check_end()?;
-            customer_workload::ask_everything_again(&shop, &people).await?;
-            agree(&shop, books, &people, world).await?;
+            check_invariants(&shop, invariants, &population, faults).await?;
+            invariants.check_end()?;
+            customer_workload::replay_all(&shop, &population).await?;
+            check_invariants(&shop, invariants, &population, faults).await?;
             let report = consistency_check::run(&shop.app.clients).await.map_err(|e| format!("check: {e}"))?;
             if let Some(fault) = report.faults.first() {
-                return Err(format!("check finds: {fault:?}"));
+                return Err(format!("mercat check reports: {fault:?}"));
             }
-            books.count(world)
+            invariants.count(faults)
         });
         outcome?;
-        people.borrow().broken.first().map_or(Ok(()), |broken| Err(broken.clone()))
+        population.borrow().violations.first().map_or(Ok(()), |violation| Err(violation.clone()))
     }
 }
 
-/// Opens the shop to a few people and few things.
-async fn found(shop: &Shop) -> People {
+/// Creates a few customers and products.
+async fn seed_shop(shop: &Shop) -> Population {
     let clients = &shop.app.clients;
-    let (buyers, things) = shop.world.dice(|dice| (dice.between(2, 5), dice.between(1, 3)));
-    let (mut people, mut products) = (Vec::new(), Vec::new());
-    for n in 0..buyers {
-        let stranger = Caller::Anyone { address: format!("192.0.2.{n}").into(), internal: false };
-        let guest = clients.users.call(RequestContext::new(stranger, "lab"), CreateGuest {}).await.unwrap();
-        people.push(Buyer::new(guest.user.id));
+    let (customer_count, product_count) = shop.faults.rng(|rng| (rng.between(2, 5), rng.between(1, 3)));
+    let (mut customers, mut products) = (Vec::new(), Vec::new());
+    for n in 0..customer_count {
+        let anonymous = Caller::Anyone { address: format!("192.0.2.{n}").into(), internal: false };
+        let guest = clients.users.call(RequestContext::new(anonymous, "simulation"), CreateGuest {}).await.unwrap();
+        customers.push(Customer::new(guest.user.id));
     }
-    for n in 0..things {
-        let (price, stock) = shop.world.dice(|dice| (dice.between(1, 999), dice.between(1, 3)));
+    for n in 0..product_count {
+        let (price, stock) = shop.faults.rng(|rng| (rng.between(1, 999), rng.between(1, 3)));
         let product = NewProduct {
             name: format!("Thing {n}"),
             sku: format!("T-{n}"),
@@ -192,60 +196,67 @@ async fn found(shop: &Shop) -> People {
             group: None,
             options: Default::default(),
         };
-        let made = clients.catalog.call(RequestContext::internal("lab"), CreateProduct { product }).await.unwrap();
-        products.push(made.id);
+        let created =
+            clients.catalog.call(RequestContext::internal("simulation"), CreateProduct { product }).await.unwrap();
+        products.push(created.id);
     }
-    People::new(people, products)
+    Population::new(customers, products)
 }
 
-/// Everybody comes at once, things go wrong, and the process dies.
-async fn trouble(shop: Rc<Shop>, people: &Everybody, is_first: bool) {
-    let world = shop.world.clone();
-    let life = world.dice(|dice| {
-        // Some that find work left behind die before they have found their feet.
-        let bits = if !is_first && dice.chance(400) { 5 } else { dice.between(7, 11) };
-        dice.between(1, 1 << bits)
+/// Runs all workloads with faults until the process crashes.
+async fn inject_faults(shop: Rc<Shop>, population: &SharedPopulation, is_first: bool) {
+    let faults = shop.faults.clone();
+    let steps_left = faults.rng(|rng| {
+        // Some crash during recovery.
+        let bits = if !is_first && rng.chance(400) { 5 } else { rng.between(7, 11) };
+        rng.between(1, 1 << bits)
     });
-    world.trouble(life);
-    let buyers = people.borrow().buyers.len();
-    let mut lives: Vec<_> =
-        (0..buyers).map(|n| actix::spawn(customer_workload::buy(Rc::clone(&shop), Rc::clone(people), n))).collect();
-    lives.push(actix::spawn(admin_workload::work(Rc::clone(&shop), Rc::clone(people))));
-    actix::spawn(admin_workload::pass(Rc::clone(&shop)));
-    let died = std::pin::pin!(world.died());
-    select(died, join_all(lives)).await;
-    world.stop();
+    faults.enable_faults(steps_left);
+    let customers = population.borrow().customers.len();
+    let mut workloads: Vec<_> = (0..customers)
+        .map(|n| actix::spawn(customer_workload::run_customer(Rc::clone(&shop), Rc::clone(population), n)))
+        .collect();
+    workloads.push(actix::spawn(admin_workload::run_admin(Rc::clone(&shop), Rc::clone(population))));
+    actix::spawn(admin_workload::advance_time(Rc::clone(&shop)));
+    let crashed = std::pin::pin!(faults.crashed());
+    select(crashed, join_all(workloads)).await;
+    faults.crash();
 }
 
-/// Waits until nobody has anything left to do, and compares all books. What happens by the clock while the last news is
-/// heard, such as an invoice that runs out, is news of the next round.
-async fn agree(shop: &Shop, books: &mut Books, people: &RefCell<People>, world: &FaultInjector) -> Result<(), String> {
+/// Waits until all work is done and checks the invariants, up to three times: a timer that fires meanwhile, such as an
+/// invoice's expiry, makes new work.
+async fn check_invariants(
+    shop: &Shop,
+    invariants: &mut CrossDomainInvariants,
+    population: &RefCell<Population>,
+    faults: &SimFaults,
+) -> Result<(), String> {
     let mut outcome = Ok(());
     for _ in 0..3 {
-        rest(shop, books).await?;
-        outcome = books.check(&people.borrow(), world);
+        quiesce(shop, invariants).await?;
+        outcome = invariants.check(&population.borrow(), faults);
         if outcome.is_ok() {
-            world.count(|tally| tally.recoveries += 1);
+            faults.count(|counters| counters.recoveries += 1);
             break;
         }
     }
     outcome
 }
 
-/// Waits until nobody has anything left to do.
-async fn rest(shop: &Shop, books: &mut Books) -> Result<(), String> {
-    // Who asks a bank that is silent asks ever more rarely, in the end every five minutes.
+/// Waits until no workflow is unfinished and all events are delivered.
+async fn quiesce(shop: &Shop, invariants: &mut CrossDomainInvariants) -> Result<(), String> {
+    // The payments domain polls a silent provider at growing intervals, up to five minutes.
     for _ in 0..1_200 {
-        if books.is_at_rest()? {
-            let heard = tokio::time::timeout(Duration::from_secs(120), shop.app.settle()).await;
-            heard
-                .map_err(|_| "N2: events are not told in two minutes without any trouble".to_owned())?
+        if invariants.is_quiescent()? {
+            let settled = tokio::time::timeout(Duration::from_secs(120), shop.app.settle()).await;
+            settled
+                .map_err(|_| "N2: events are not delivered within two minutes without faults".to_owned())?
                 .map_err(|e| e.to_string())?;
-            if books.is_at_rest()? {
+            if invariants.is_quiescent()? {
                 return Ok(());
             }
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    Err(format!("P12: work is left undone in ten minutes without any trouble: {}", books.undone()?.join(", ")))
+    Err(format!("P12: work is unfinished after ten minutes without faults: {}", invariants.unfinished()?.join(", ")))
 }
