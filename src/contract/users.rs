@@ -1,209 +1,231 @@
-//! What the users domain can be asked, answers and announces.
+//! Messages, events and errors of the users domain.
+//!
+//! Contains: serde types only, shared by the domain, the gateway and every transport between processes. Does not
+//! contain: the rules that a request is checked by (`domains::users`). No type holds a password hash; tokens appear
+//! only where their holder receives or sends them.
 
 use serde::{Deserialize, Serialize};
 
 use crate::messaging::{CommonError, DomainError, ErrorKind, Identity, Role};
 use crate::types::{ApiKeyId, EmailAddress, FieldError, Page, PageRequest, SessionId, Timestamp, UserId};
 
-/// A person with an account, or a nameless guest. Never carries a password or a token.
+/// A user with an account, or an anonymous guest. Never carries a password or a token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
-    /// Who.
+    /// Id; a guest who registers keeps it.
     pub id: UserId,
-    /// Where they get mail; a guest has none.
+    /// E-mail address in lower case, unique among accounts. `null` for a guest.
     pub email: Option<EmailAddress>,
-    /// What they are called; empty for a guest.
+    /// Display name, 1 to 100 characters; empty for a guest.
     pub name: String,
-    /// What they may do.
+    /// Role, which decides what requests are allowed.
     pub role: Role,
-    /// Whether they have shown that the address is theirs.
+    /// Whether the address was confirmed by a mailed link.
     pub email_verified: bool,
-    /// When the account was made.
+    /// Time the account, or the guest, was created.
     pub created_at: Timestamp,
-    /// When it last changed.
+    /// Time of the last change of anything in the account, its password included.
     pub updated_at: Timestamp,
 }
 
-/// Makes an account. Asked by a guest, it turns the guest into it: the same id, the cart kept.
+/// Creates a customer account. Sent by a guest, it turns the guest into the account: same id, same cart.
+///
+/// # Errors
+/// [`UsersError::EmailTaken`] when another account has the address.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Register {
-    /// Unique among accounts, whatever its case.
+    /// E-mail address; compared without regard to case.
     pub email: String,
-    /// 8 to 200 characters; kept only as an argon2id hash.
+    /// Password, 8 to 200 characters; stored only as an argon2id hash.
     pub password: String,
-    /// 1 to 100 characters.
+    /// Display name, 1 to 100 characters on one line.
     pub name: String,
 }
 
-/// Makes a nameless user with a cart of its own.
+/// Creates an anonymous user with a session, so that a cart has an owner.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CreateGuest {}
 
-/// Shows who one is by e-mail and password.
+/// Creates a session from an e-mail address and a password.
+///
+/// # Errors
+/// [`UsersError::BadCredentials`], after the same work whether the address or the password is wrong.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SignIn {
-    /// The account's address.
+    /// Address of the account.
     pub email: String,
-    /// Its password.
+    /// Password of the account.
     pub password: String,
 }
 
-/// A sign-in: shown once, its token is nowhere kept in a form that could be used.
+/// A new session. Its token is shown here only; no database holds it in a usable form.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignedIn {
-    /// The bearer token.
+    /// Bearer token of the session.
     pub token: String,
-    /// When it ends.
+    /// Time at which the session ends.
     pub expires_at: Timestamp,
-    /// Whose it is.
+    /// Owner of the session.
     pub user: User,
 }
 
-/// Ends the caller's sign-in.
+/// Ends the caller's session.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SignOut {}
 
-/// Asks whose a bearer token or API key is. For the gateway.
+/// Resolves a bearer token or API key to its user. The gateway sends it for every request with a token.
+///
+/// # Errors
+/// [`UsersError::InvalidToken`] for a token that is forged, expired or signed out.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Authenticate {
-    /// The token as it was shown.
+    /// Token as the client sent it.
     pub token: String,
 }
 
-/// Whose a token is.
+/// The user behind a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Authenticated {
-    /// Who, and by what.
+    /// User, role and credential.
     pub identity: Identity,
-    /// When the token ends, if it does.
+    /// Time at which the token ends; `null` for an API key, which has no end.
     pub expires_at: Option<Timestamp>,
 }
 
 /// Reads one user.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct GetUser {
-    /// Who.
+    /// Id of the user.
     pub user_id: UserId,
 }
 
-/// Changes what is given of a user. A new e-mail must be verified again; a new password ends all other sign-ins.
+/// Changes the given fields of a user. A new address must be verified again; a new password ends all other sessions.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct UpdateUser {
-    /// Who.
+    /// Id of the user.
     pub user_id: UserId,
-    /// The new name.
+    /// New display name, 1 to 100 characters on one line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// The new address.
+    /// New e-mail address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub email: Option<String>,
-    /// The new password.
+    /// New password, 8 to 200 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<String>,
-    /// The password so far; owners must show it to change e-mail or password.
+    /// Current password; required of the owner to change address or password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current_password: Option<String>,
-    /// The new role; administrators only, and the last one cannot resign.
+    /// New role; set by administrators only, and the last administrator keeps theirs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<Role>,
 }
 
-/// Erases a user: everything that names the person goes, here and, by the event, everywhere.
+/// Erases a user: deletes all personal data of this domain at once, and by [`UserErased`] that of the others.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct DeleteUser {
-    /// Who.
+    /// Id of the user.
     pub user_id: UserId,
 }
 
-/// Lists users, newest first, guests left out.
+/// Lists accounts, newest first. Guests are left out.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct ListUsers {
-    /// Only those whose name or e-mail contains this.
+    /// Text that the name or the address must contain, without regard to case; at most 100 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub q: Option<String>,
-    /// Which page.
+    /// Page size and cursor.
     #[serde(flatten)]
     pub page: PageRequest,
 }
 
-/// Asks for a mail by which the password can be set anew. Answers the same whether the address is known or not.
+/// Requests an e-mail with a password reset link. Succeeds for unknown addresses too, so that it reveals no account.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ForgotPassword {
-    /// The account's address.
+    /// Address of the account.
     pub email: String,
 }
 
-/// Sets the password by a mailed token and ends all sign-ins.
+/// Sets a new password by the token of a mailed link and ends all sessions of the user.
+///
+/// # Errors
+/// [`UsersError::InvalidLink`] when the token is unknown, used or expired.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ResetPassword {
-    /// The token from the mail; good once, for an hour.
+    /// Token of the link; valid once, for an hour.
     pub token: String,
-    /// The new password.
+    /// New password, 8 to 200 characters.
     pub password: String,
 }
 
-/// Shows by a mailed token that an address is one's own.
+/// Confirms an e-mail address by the token of a mailed link. Repeating it changes nothing.
+///
+/// # Errors
+/// [`UsersError::InvalidLink`] when the token is unknown or expired, or the address has changed since.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct VerifyEmail {
-    /// The token from the mail.
+    /// Token of the link; valid for 72 hours.
     pub token: String,
 }
 
-/// A key of a program, without its secret.
+/// An API key without its secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApiKey {
-    /// Which.
+    /// Id of the key.
     pub id: ApiKeyId,
-    /// What its owner calls it.
+    /// Label given by the owner, 1 to 100 characters.
     pub name: String,
-    /// How it begins, to know it by.
+    /// First 16 characters of the token, to recognise the key by.
     pub prefix: String,
-    /// When it was made.
+    /// Time the key was created.
     pub created_at: Timestamp,
-    /// When it was last used, to the minute.
+    /// Time of the last use, rounded down to the minute; `null` before the first.
     pub last_used_at: Option<Timestamp>,
 }
 
-/// A new key: its secret is shown this once.
+/// A new API key with its secret, which is shown here only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewApiKey {
-    /// The key.
+    /// The key without its secret.
     #[serde(flatten)]
     pub api_key: ApiKey,
-    /// The secret, to be sent as a bearer token.
+    /// Secret, sent as a bearer token.
     pub token: String,
 }
 
-/// Lists the caller's keys.
+/// Lists the caller's API keys, newest first, on one page.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ListApiKeys {}
 
-/// Makes a key that acts for the caller.
+/// Creates an API key that acts for the caller. Guests may have none.
+///
+/// # Errors
+/// [`UsersError::TooManyApiKeys`] above 50 keys per user.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CreateApiKey {
-    /// 1 to 100 characters.
+    /// Label, 1 to 100 characters on one line.
     pub name: String,
 }
 
-/// Ends one of the caller's keys.
+/// Deletes one of the caller's API keys, which ends it at once.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct DeleteApiKey {
-    /// Which.
+    /// Id of the key.
     pub api_key_id: ApiKeyId,
 }
 
-/// Makes an account of any role, its address taken as verified; for the command line and the demo shop.
+/// Creates an account of any role but guest, with a verified address. For the command line and the sample data.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CreateUser {
-    /// The address.
+    /// E-mail address, unique among accounts.
     pub email: String,
-    /// The password.
+    /// Password, 8 to 200 characters.
     pub password: String,
-    /// The name.
+    /// Display name, 1 to 100 characters on one line.
     pub name: String,
-    /// The role.
+    /// Role: customer or admin.
     pub role: Role,
-    /// When the account was made, if not now.
+    /// Creation time to record; the current time when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created_at: Option<Timestamp>,
 }
@@ -227,75 +249,75 @@ crate::requests! { UsersError;
     "users.CreateUser": CreateUser => User, once, |_| Access::Internal;
 }
 
-/// An account was made, or a guest became one.
+/// Event: an account was created, or a guest became one.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct UserRegistered {
-    /// Who.
+    /// Id of the user.
     pub user_id: UserId,
-    /// Their address.
+    /// E-mail address of the account.
     pub email: EmailAddress,
-    /// Their name.
+    /// Display name.
     pub name: String,
-    /// Their role.
+    /// Role of the account.
     pub role: Role,
-    /// When the account was made.
+    /// Creation time of the account; may lie in the past ([`CreateUser::created_at`]).
     pub created_at: Timestamp,
 }
 
-/// Name, address or role changed.
+/// Event: name, address or role of a user changed. Carries the state after the change.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct UserChanged {
-    /// Who.
+    /// Id of the user.
     pub user_id: UserId,
-    /// Their address now.
+    /// E-mail address; `null` for a guest.
     pub email: Option<EmailAddress>,
-    /// Their name now.
+    /// Display name.
     pub name: String,
-    /// Their role now.
+    /// Role of the user.
     pub role: Role,
 }
 
-/// A person is gone: whoever keeps something of theirs erases it or makes it anonymous.
+/// Event: a user was erased. Subscribers delete or anonymize what they store of them.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct UserErased {
-    /// Who.
+    /// Id of the former user; never used again.
     pub user_id: UserId,
-    /// The address they had.
+    /// Address the user had; `null` for a guest.
     pub email: Option<EmailAddress>,
 }
 
-/// Sign-ins ended or what they may do changed: open sockets must be looked at again.
+/// Event: sessions ended or a role changed. Open sockets of the user must authenticate again.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct AccessChanged {
-    /// Whose.
+    /// Id of the user.
     pub user_id: UserId,
-    /// Which sign-in; all of the user's when absent.
+    /// Session concerned; `null` for all sessions and keys of the user.
     pub session_id: Option<SessionId>,
 }
 
-/// A mail that proves an address is wanted.
+/// Event: an e-mail with a verification link is to be sent.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct EmailVerificationRequested {
-    /// Who.
+    /// Id of the user.
     pub user_id: UserId,
-    /// Where to.
+    /// Address to verify, and to send to.
     pub email: EmailAddress,
-    /// Their name.
+    /// Display name, for the salutation.
     pub name: String,
-    /// What the mail must carry.
+    /// Token to put in the link; see [`VerifyEmail`].
     pub token: String,
 }
 
-/// A mail to set the password anew is wanted.
+/// Event: an e-mail with a password reset link is to be sent.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PasswordResetRequested {
-    /// Who.
+    /// Id of the user.
     pub user_id: UserId,
-    /// Where to.
+    /// Address to send to.
     pub email: EmailAddress,
-    /// Their name.
+    /// Display name, for the salutation.
     pub name: String,
-    /// What the mail must carry.
+    /// Token to put in the link; see [`ResetPassword`].
     pub token: String,
 }
 
@@ -308,10 +330,10 @@ crate::events! {
     "users.password_reset_requested": PasswordResetRequested;
 }
 
-/// Says which of these users there are, at most 500. For `mercat check`.
+/// Returns those of the given ids that belong to a user. For `mercat check`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FilterExistingUsers {
-    /// Of whom.
+    /// Ids to look up, at most 500.
     pub users: Vec<UserId>,
 }
 
@@ -319,35 +341,35 @@ crate::requests! { crate::messaging::CommonError;
     "users.FilterExistingUsers": FilterExistingUsers => Vec<UserId>, retry, |_| Access::Internal;
 }
 
-/// An error of the users domain.
+/// An error of the users domain. Its code is the variant's name in snake case.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(tag = "code", rename_all = "snake_case")]
 pub enum UsersError {
-    /// No such user.
+    /// No user has this id; also after it was erased.
     #[error("there is no such user")]
     UserNotFound,
     /// Another account has this address.
     #[error("another account has this e-mail address; sign in, or reset its password")]
     EmailTaken,
-    /// Address or password is wrong; which one is not said.
+    /// Address or password is wrong; the reply does not tell the two apart.
     #[error("e-mail or password is wrong")]
     BadCredentials,
-    /// The bearer token is none of ours, has ended or was signed out.
+    /// The bearer token is forged, expired or signed out.
     #[error("the token is not valid or has expired; sign in again")]
     InvalidToken,
-    /// The mailed token is none of ours, was used or is too old.
-    #[error("this link is not valid, was used before or is too old; ask for a new one")]
+    /// The token of a mailed link is forged, used or expired.
+    #[error("this link is not valid, was used before or has expired; request a new one")]
     InvalidLink,
-    /// Somebody must run the shop.
-    #[error("the last administrator cannot leave; name another one first")]
+    /// The request would leave the shop without an administrator.
+    #[error("the last administrator cannot be removed; appoint another one first")]
     LastAdmin,
-    /// No such key.
+    /// The caller has no API key with this id.
     #[error("there is no such API key")]
     ApiKeyNotFound,
-    /// A user may have only so many keys.
-    #[error("there are as many API keys as one user may have; delete one first")]
+    /// The caller has 50 API keys, the limit.
+    #[error("the limit of API keys per user is reached; delete one first")]
     TooManyApiKeys,
-    /// What can happen to any request.
+    /// An error that every request can meet.
     #[error(transparent)]
     #[serde(untagged)]
     Common(#[from] CommonError),
@@ -362,13 +384,13 @@ impl DomainError for UsersError {
             Self::EmailTaken | Self::LastAdmin | Self::TooManyApiKeys => ErrorKind::Conflict,
             Self::BadCredentials | Self::InvalidToken => ErrorKind::Unauthenticated,
             Self::InvalidLink => ErrorKind::Invalid,
-            Self::Common(failure) => failure.kind(),
+            Self::Common(error) => error.kind(),
         }
     }
 
     fn fields(&self) -> &[FieldError] {
         match self {
-            Self::Common(failure) => failure.fields(),
+            Self::Common(error) => error.fields(),
             _ => &[],
         }
     }
