@@ -35,11 +35,11 @@ diesel::table! {
 }
 
 diesel::table! {
-    tally (mode, kind, value) {
-        mode -> Integer,
-        kind -> Text,
+    facet_count (scope, facet, value) {
+        scope -> Integer,
+        facet -> Text,
         value -> Text,
-        n -> BigInt,
+        count -> BigInt,
     }
 }
 

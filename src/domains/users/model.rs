@@ -75,15 +75,15 @@ pub fn newcomer(email: &str, password: &str, name: &str) -> Result<(EmailAddress
 
 /// What a search looks for, in the form of the column it looks at: a pattern of `LIKE` with `\` as its escape.
 pub fn pattern(q: &str) -> Result<Option<String>, FieldError> {
-    let sought = one_line(q).to_lowercase();
-    if sought.chars().count() > SEARCH_TEXT_MAX {
+    let text = one_line(q).to_lowercase();
+    if text.chars().count() > SEARCH_TEXT_MAX {
         return Err(FieldError::new("q", "too_long", format!("must have at most {SEARCH_TEXT_MAX} characters")));
     }
-    if sought.is_empty() {
+    if text.is_empty() {
         return Ok(None);
     }
     let mut pattern = String::from("%");
-    for c in sought.chars() {
+    for c in text.chars() {
         if matches!(c, '%' | '_' | '\\') {
             pattern.push('\\');
         }
@@ -94,7 +94,7 @@ pub fn pattern(q: &str) -> Result<Option<String>, FieldError> {
 }
 
 /// What a search looks at. The line between keeps a search from matching across name and address.
-pub fn sought(name: &str, email: Option<&EmailAddress>) -> String {
+pub fn search_text(name: &str, email: Option<&EmailAddress>) -> String {
     format!("{}\n{}", name.to_lowercase(), email.map_or("", EmailAddress::as_str))
 }
 

@@ -8,7 +8,7 @@ diesel::table! {
         role -> Text,
         email_verified -> Bool,
         password_hash -> Nullable<Text>,
-        sought -> Text,
+        search_text -> Text,
         created_at -> BigInt,
         updated_at -> BigInt,
     }

@@ -84,7 +84,7 @@ macro_rules! columns {
             account::role.eq($account.role.as_str()),
             account::email_verified.eq($account.email_verified),
             account::password_hash.eq($account.password_hash.as_ref()),
-            account::sought.eq(model::sought(&$account.name, $account.email.as_ref())),
+            account::search_text.eq(model::search_text(&$account.name, $account.email.as_ref())),
             account::created_at.eq($account.created_at),
             account::updated_at.eq($account.updated_at),
         )
@@ -136,7 +136,7 @@ pub fn list(
     on!(conn, c => {
         let mut query = account::table.filter(account::email.is_not_null()).select(Account::as_select()).into_boxed();
         if let Some(pattern) = pattern {
-            query = query.filter(account::sought.like(pattern).escape('\\'));
+            query = query.filter(account::search_text.like(pattern).escape('\\'));
         }
         if let Some((at, id)) = after {
             let at = Timestamp::from_micros(at);

@@ -8,7 +8,7 @@ use diesel::upsert::excluded;
 
 use super::{Row, read};
 use crate::contract::catalog::{FacetValue, Facets};
-use crate::domains::catalog::schema::tally;
+use crate::domains::catalog::schema::facet_count;
 use crate::store::query::*;
 use crate::store::{Conn, Prepare};
 use crate::types::Amount;
@@ -61,15 +61,21 @@ impl FacetDelta {
     /// Writes what moved.
     pub fn write(self, conn: &mut Conn) -> QueryResult<()> {
         for ((mode, kind, value), by) in self.0.into_iter().filter(|(_, by)| *by != 0) {
-            diesel::insert_into(tally::table)
-                .values((tally::mode.eq(mode), tally::kind.eq(kind), tally::value.eq(&value), tally::n.eq(by)))
-                .on_conflict((tally::mode, tally::kind, tally::value))
+            diesel::insert_into(facet_count::table)
+                .values((
+                    facet_count::scope.eq(mode),
+                    facet_count::facet.eq(kind),
+                    facet_count::value.eq(&value),
+                    facet_count::count.eq(by),
+                ))
+                .on_conflict((facet_count::scope, facet_count::facet, facet_count::value))
                 .do_update()
-                .set(tally::n.eq(tally::n + excluded(tally::n)))
+                .set(facet_count::count.eq(facet_count::count + excluded(facet_count::count)))
                 .prepared()
                 .execute(conn)?;
             if by < 0 {
-                diesel::delete(tally::table.find((mode, kind, value)).filter(tally::n.eq(0))).execute(conn)?;
+                diesel::delete(facet_count::table.find((mode, kind, value)).filter(facet_count::count.eq(0)))
+                    .execute(conn)?;
             }
         }
         Ok(())
@@ -88,7 +94,7 @@ struct Prices {
 pub fn whole(conn: &mut Conn, all_variants: bool) -> QueryResult<Facets> {
     let mode = if all_variants { ALL } else { LEADS };
     let number = |conn: &mut Conn, kind: &str| -> QueryResult<i64> {
-        let n = tally::table.find((mode, kind, "")).select(tally::n).first(conn).optional()?;
+        let n = facet_count::table.find((mode, kind, "")).select(facet_count::count).first(conn).optional()?;
         Ok(n.unwrap_or(0))
     };
     let (through, listed) = match (conn.is_postgres(), all_variants) {
@@ -114,18 +120,18 @@ pub fn whole(conn: &mut Conn, all_variants: bool) -> QueryResult<Facets> {
 }
 
 fn fullest(conn: &mut Conn, mode: i32, kind: &str, max: usize) -> QueryResult<Vec<FacetValue>> {
-    let rows: Vec<(String, i64)> = tally::table
-        .filter(tally::mode.eq(mode))
-        .filter(tally::kind.eq(kind))
-        .order((tally::n.desc(), tally::value))
+    let rows: Vec<(String, i64)> = facet_count::table
+        .filter(facet_count::scope.eq(mode))
+        .filter(facet_count::facet.eq(kind))
+        .order((facet_count::count.desc(), facet_count::value))
         .limit(i64::try_from(max).unwrap_or(i64::MAX))
-        .select((tally::value, tally::n))
+        .select((facet_count::value, facet_count::count))
         .load(conn)?;
     Ok(rows.into_iter().map(|(value, count)| FacetValue { value, count }).collect())
 }
 
 /// How many products have a tag, and so how far a search for it reaches.
 pub fn tagged(conn: &mut Conn, tag: &str) -> QueryResult<i64> {
-    let n = tally::table.find((ALL, "tag", tag)).select(tally::n).first(conn).optional()?;
+    let n = facet_count::table.find((ALL, "tag", tag)).select(facet_count::count).first(conn).optional()?;
     Ok(n.unwrap_or(0))
 }

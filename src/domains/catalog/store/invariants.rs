@@ -61,15 +61,15 @@ pub const INVARIANTS: Invariants = Invariants {
         Invariant {
             what: "a list's count is not what the list has",
             remedy: REPORT,
-            sql: Sql::Shared("SELECT k.name || ' is counted as ' || COALESCE(t.n, 0) || ', there are ' || k.n AS found FROM (
-                  SELECT 'all variants' AS name, 1 AS mode, 'total' AS kind, COUNT(*) AS n FROM product WHERE deleted IS NOT TRUE
+            sql: Sql::Shared("SELECT k.name || ' is counted as ' || COALESCE(f.count, 0) || ', there are ' || k.count AS found FROM (
+                  SELECT 'all variants' AS name, 1 AS scope, 'total' AS facet, COUNT(*) AS count FROM product WHERE deleted IS NOT TRUE
                   UNION ALL SELECT 'all items', 0, 'total', COUNT(*) FROM product WHERE is_lead IS TRUE
                   UNION ALL SELECT 'variants in stock', 1, 'in_stock', COUNT(*) FROM product
                             WHERE deleted IS NOT TRUE AND stock > 0
                   UNION ALL SELECT 'items in stock', 0, 'in_stock', COUNT(*) FROM product
                             WHERE is_lead IS TRUE AND stock > 0) k
-                  LEFT JOIN tally t ON t.mode = k.mode AND t.kind = k.kind AND t.value = ''
-                  WHERE COALESCE(t.n, 0) <> k.n"),
+                  LEFT JOIN facet_count f ON f.scope = k.scope AND f.facet = k.facet AND f.value = ''
+                  WHERE COALESCE(f.count, 0) <> k.count"),
         },
         Invariant {
             what: "a group of variants has not exactly one that stands for it",

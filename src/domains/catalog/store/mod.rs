@@ -437,7 +437,7 @@ fn index(conn: &mut Conn, before: Option<&Row>, after: &Row) -> QueryResult<()> 
 fn index_words(conn: &mut Conn, seq: i64, words: (&str, String, &str)) -> QueryResult<()> {
     let (name, labels, description) = words;
     if conn.is_postgres() {
-        sql_query("INSERT INTO product_fts (seq, sought) VALUES ($1, CAST($2 AS tsvector))")
+        sql_query("INSERT INTO product_fts (seq, document) VALUES ($1, CAST($2 AS tsvector))")
             .bind::<BigInt, _>(seq)
             .bind::<Text, _>(model::ts_vector(name, &labels, description))
             .execute(conn)?;

@@ -313,10 +313,10 @@ fn hits(statement: &mut SqlBuilder, q: &str, words: &str) {
             "SELECT * FROM (SELECT {row} AS seq, CAST({tier} AS BIGINT) AS tier FROM product_fts WHERE "
         ));
         if statement.postgres {
-            statement.sql("sought @@ CAST(").text(&model::ts_query(q, weights)).sql(" AS tsquery) ORDER BY seq");
+            statement.sql("document @@ CAST(").text(&model::ts_query(q, weights)).sql(" AS tsquery) ORDER BY seq");
         } else {
-            let sought = format!("{{{columns}}} : ({words})");
-            statement.sql("product_fts MATCH ").text(&sought).sql(" ORDER BY rowid");
+            let expression = format!("{{{columns}}} : ({words})");
+            statement.sql("product_fts MATCH ").text(&expression).sql(" ORDER BY rowid");
         }
         statement.sql(" DESC LIMIT ").number(HITS_MAX).sql(") found");
     }
