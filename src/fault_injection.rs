@@ -1,130 +1,89 @@
-//! The laboratory's hand on a process: what a test decides at each durable step and each message of a shop that runs
-//! on one thread and on a clock of its own. Compiled for tests alone (feature `test-hooks`).
+//! Fault injection for simulations: a test decides at each durable step and each message of a shop that runs on one
+//! thread and on a simulated clock. Compiled only with the feature `test-hooks`.
 //!
-//! Lives here: the points at which a test may interfere, and in which ways. Never enters: what is decided there and
-//! what is checked afterwards (that is `tests/lab`), another way of doing the work: jobs, commits, answers and handlers
-//! are those of the real shop.
+//! Contains: the injection points, the faults and the injector of the current thread. Does not contain: decisions and
+//! checks (`tests/simulation`), or another way of doing the work: jobs, commits, replies and handlers are those of a real
+//! process (`crate::store`, `crate::messaging`). Imports nothing of this crate.
 //!
-//! A thread that has entered a [`FaultInjector`] opens domains on itself: actors on its own arbiter, one task a database in the
-//! place of the writer's thread, reads where they are asked for. So the order of everything is that of one runtime
-//! and of the delays that the world gives, and the same decisions make the same history.
+//! On a thread with a [`FaultInjector`] all domains run on that thread: actors on its arbiter, one task per database
+//! instead of the writer's thread, queries where they are made. So the order of all steps is given by one runtime and by
+//! the delays of the injector, and equal decisions give equal runs.
 
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, Addr, Context, Handler, MailboxError};
 use uuid::Uuid;
 
-use crate::domains::payments::PaymentProvider;
-use crate::messaging::{Envelope, Request};
-
-/// A point at which the world decides.
+/// Step at which a [`FaultInjector`] decides. Each names its domain or its message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum InjectionPoint {
     /// A batch of jobs is about to run and to be committed.
     Commit(&'static str),
-    /// A batch is durable and nobody has been told.
+    /// A batch is durable and its callers have no reply yet.
     Committed(&'static str),
     /// A query is about to run.
     Read(&'static str),
-    /// A request is on its way to its actor; whether its caller might send it twice.
+    /// A request is about to be delivered to its actor; `true` if its caller may send it twice.
     Request(&'static str, bool),
-    /// An answer is on its way back.
+    /// A reply is about to be delivered to its caller.
     Answer(&'static str),
 }
 
-/// What happens there.
+/// Fault of one step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum InjectedFault {
-    /// What is meant to happen.
+    /// The step succeeds.
     None,
-    /// The disk is as full as it can be: no file of this database may grow.
+    /// No file of this database can grow.
     DiskFull,
-    /// The file system has become read-only.
+    /// The database cannot be written.
     ReadOnly,
-    /// The database cannot be opened, a reader not be had.
+    /// The database cannot be opened, or no reader is available.
     Unavailable,
-    /// All goes well until the commit, and that fails: nothing of it is there.
+    /// All statements succeed and the commit fails: nothing is written.
     CommitFails,
-    /// A commit is durable, and the disk says that it failed.
+    /// The commit is durable and is reported as failed.
     CommitUnknown,
     /// A message is lost.
     MessageLost,
-    /// A request arrives twice.
+    /// A request is delivered twice.
     Duplicated,
 }
 
-/// What a test decides.
+/// Decisions of a test.
 pub trait FaultInjector: Send + Sync + 'static {
-    /// After which pause it goes on at this point, and how.
-    fn meet(&self, step: InjectionPoint) -> (Duration, InjectedFault);
-    /// Whether the process is dead: nothing in it has an effect any more.
+    /// Returns the delay before this step and its fault.
+    fn inject(&self, point: InjectionPoint) -> (Duration, InjectedFault);
+    /// Whether the process is killed: no step of it has an effect any more.
     fn is_stopped(&self) -> bool;
-    /// A new id, later in order than all before.
-    fn id(&self) -> Uuid;
-    /// Who takes the money.
-    fn provider(&self) -> Box<dyn PaymentProvider>;
+    /// Returns a new id that is greater than all before.
+    fn new_id(&self) -> Uuid;
 }
 
 thread_local! {
     static INJECTOR: RefCell<Option<Arc<dyn FaultInjector>>> = const { RefCell::new(None) };
 }
 
-/// From now on this thread is in `world`, or in none.
-pub fn enter(world: Option<Arc<dyn FaultInjector>>) {
-    INJECTOR.with(|here| *here.borrow_mut() = world);
+/// Sets or removes the injector of the current thread.
+pub fn install(injector: Option<Arc<dyn FaultInjector>>) {
+    INJECTOR.with(|current| *current.borrow_mut() = injector);
 }
 
-/// Closes what the processes of a history have left open, once no other will begin on its files.
-pub fn close() {
-    crate::store::close_kept();
-}
-
-/// The world this thread is in.
+/// Returns the injector of the current thread.
 #[must_use]
-pub fn world() -> Option<Arc<dyn FaultInjector>> {
-    INJECTOR.with(|here| here.borrow().clone())
+pub fn current() -> Option<Arc<dyn FaultInjector>> {
+    INJECTOR.with(|current| current.borrow().clone())
 }
 
-/// Waits until it goes on at `step` and says how; never goes on when the process dies meanwhile.
-pub async fn meet(world: &Arc<dyn FaultInjector>, step: InjectionPoint) -> InjectedFault {
-    let (pause, fate) = world.meet(step);
-    if !world.is_stopped() && !pause.is_zero() {
-        tokio::time::sleep(pause).await;
+/// Waits for the delay of `point` and returns its fault. Never returns once the process is killed.
+pub async fn inject(injector: &Arc<dyn FaultInjector>, point: InjectionPoint) -> InjectedFault {
+    let (delay, fault) = injector.inject(point);
+    if !injector.is_stopped() && !delay.is_zero() {
+        tokio::time::sleep(delay).await;
     }
-    if world.is_stopped() {
+    if injector.is_stopped() {
         std::future::pending::<()>().await;
     }
-    fate
-}
-
-/// Brings a request to its actor and the answer back. A lost message is known by its silence, here without the wait.
-pub async fn carry<A, R>(
-    world: Arc<dyn FaultInjector>,
-    address: &Addr<A>,
-    envelope: Envelope<R>,
-) -> Result<Result<R::Reply, R::Error>, MailboxError>
-where
-    A: Actor<Context = Context<A>> + Handler<Envelope<R>>,
-    R: Request,
-{
-    let repeatable = R::RETRYABLE || envelope.ctx.key.is_some();
-    match meet(&world, InjectionPoint::Request(R::NAME, repeatable)).await {
-        InjectedFault::MessageLost => return Err(MailboxError::Timeout),
-        InjectedFault::Duplicated => {
-            let request = serde_json::to_value(&envelope.request).and_then(serde_json::from_value::<R>);
-            let mut ctx = envelope.ctx.for_downstream_call("", envelope.ctx.key.clone());
-            ctx.caller = envelope.ctx.caller.clone();
-            if let Ok(request) = request {
-                let _ = address.send(Envelope { ctx, request }).await;
-            }
-        }
-        _ => {}
-    }
-    let answer = address.send(envelope).await;
-    match meet(&world, InjectionPoint::Answer(R::NAME)).await {
-        InjectedFault::MessageLost => Err(MailboxError::Timeout),
-        _ => answer,
-    }
+    fault
 }

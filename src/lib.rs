@@ -19,6 +19,7 @@ pub mod messaging;
 pub mod runtime;
 pub mod settings;
 pub mod store;
+pub mod tasks;
 #[cfg(test)]
 mod two_process_tests;
 pub mod types;

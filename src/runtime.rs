@@ -3,15 +3,14 @@
 //!
 //! Never enters: which domains there are or where they run (that is `app`), a rule of any domain.
 
-use std::collections::{HashMap, HashSet};
-use std::hash::Hash;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Arbiter, ArbiterHandle, AsyncContext, Context, Supervised};
-use futures_util::future::LocalBoxFuture;
+use parking_lot::Mutex;
 
-use crate::messaging::{Client, CommonError, StorageHealth, Supervisor, trace};
+use crate::messaging::{Client, StorageHealth, Supervisor};
 use crate::settings::{Database, Settings};
 use crate::store::{Migrations, OpenError, PoolThreads, Store, StoreConfig};
 use crate::types::Clock;
@@ -94,19 +93,19 @@ impl DomainRuntime {
     }
 
     fn storage(&self, domain: &'static str) -> Arc<StorageHealth> {
-        let mut storages = self.storages.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut storages = self.storages.lock();
         Arc::clone(storages.entry(domain).or_default())
     }
 
     /// A thread for one more domain. In the laboratory all live on one, so that a history can be had again.
     fn arbiter(&self, name: &'static str) -> ArbiterHandle {
         #[cfg(feature = "test-hooks")]
-        if crate::fault_injection::world().is_some() {
+        if crate::fault_injection::current().is_some() {
             return Arbiter::current();
         }
         let arbiter = Arbiter::new();
         let handle = arbiter.handle();
-        self.arbiters.lock().unwrap_or_else(PoisonError::into_inner).push((name, arbiter));
+        self.arbiters.lock().push((name, arbiter));
         handle
     }
 
@@ -122,7 +121,7 @@ impl DomainRuntime {
     }
 
     fn stop_those(&self, which: impl Fn(&str) -> bool) {
-        let mut all = self.arbiters.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.arbiters.lock();
         let (ending, staying) = std::mem::take(&mut *all).into_iter().partition(|(name, _)| which(name));
         *all = staying;
         drop(all);
@@ -178,52 +177,6 @@ pub fn spawn_interval<A, R, F>(
     ctx.run_interval(period, move |_, _| {
         actix::spawn(work(Arc::clone(&state)));
     });
-}
-
-/// Which pieces of work run in this process, so that whoever looks for what a crash left behind lets those alone.
-#[derive(Debug)]
-pub struct InFlightSet<T>(Arc<Mutex<HashSet<T>>>);
-
-/// A piece of work that runs; it ends when this is dropped, by a panic too.
-#[derive(Debug)]
-pub struct InFlightGuard<T: Eq + Hash> {
-    id: T,
-    all: Arc<Mutex<HashSet<T>>>,
-}
-
-impl<T> Default for InFlightSet<T> {
-    fn default() -> Self {
-        Self(Arc::default())
-    }
-}
-
-impl<T: Copy + Eq + Hash> InFlightSet<T> {
-    /// Notes that the work on `id` begins, or says nothing when it runs already.
-    #[must_use]
-    pub fn begin(&self, id: T) -> Option<InFlightGuard<T>> {
-        let new = self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
-        new.then(|| InFlightGuard { id, all: Arc::clone(&self.0) })
-    }
-}
-
-impl<T: Eq + Hash> Drop for InFlightGuard<T> {
-    fn drop(&mut self) {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
-    }
-}
-
-/// Runs `work` to its end as a task of its own, even if the caller goes away meanwhile, and waits for it.
-pub async fn spawn_detached<T, E>(work: impl Future<Output = Result<T, E>> + 'static) -> Result<T, E>
-where
-    T: 'static,
-    E: From<CommonError> + 'static,
-{
-    // In a box, so that there is one type of task for each type of answer and not for each work.
-    let work: LocalBoxFuture<'static, _> = Box::pin(work);
-    actix::spawn(trace::within(trace::current(), work)).await.unwrap_or_else(|lost| {
-        log::error!("work of several steps was cut short: {lost}");
-        Err(CommonError::Internal.into())
-    })
 }
 
 #[cfg(test)]

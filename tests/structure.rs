@@ -26,7 +26,7 @@ const LAYERS: &[&[&str]] = &[
     &["settings"],
     &["messaging"],
     &["contract", "store"],
-    &["events"],
+    &["events", "tasks"],
     &["runtime"],
     &["domains"],
     &["app"],

@@ -20,9 +20,9 @@ use crate::domains::notifications::{self, Feed, NotificationsActor, Push};
 use crate::domains::payments::{self, PaymentsActor};
 use crate::domains::stats::{self, StatsActor};
 use crate::domains::users::{self, UsersActor};
-use crate::events::{DeliverEvents, RabbitMq, Subscriber};
+use crate::events::{RabbitMq, Subscriber};
 use crate::messaging::grpc::{self, DomainService, Peer, PeerConfig, PeerRegistry, Remote, ServerConfig};
-use crate::messaging::{Client, CommonError, Envelope, Health, RemoteCallable, StatusTracker};
+use crate::messaging::{Client, CommonError, DeliverEvents, Envelope, Health, RemoteCallable, StatusTracker};
 use crate::runtime::{DomainRuntime, RunningDomain};
 use crate::settings::{DOMAINS, DomainLocation, EventTransport, Settings};
 use crate::store::{OpenError, Store};
@@ -196,7 +196,7 @@ impl App {
         let feed = Feed::default();
         let ground = Arc::new(ground);
         let mut opening = AppBuilder {
-            wire: PeerConfig::of(&ground.settings),
+            wire: PeerConfig::new(ground.settings.peers.token.as_deref(), ground.settings.catalog.image_bytes_max),
             ground: Arc::clone(&ground),
             peers: PeerRegistry::default(),
             moved: relocation::moved(&ground.settings)?,
@@ -253,7 +253,7 @@ impl App {
                 Arc::new(move || grpc::heard(feed.listen(), written(&Push::Resync), |push| written(push)))
             }),
             token: settings.peers.token.clone(),
-            message_max: grpc::message_max(&settings),
+            message_max: grpc::message_max(settings.catalog.image_bytes_max),
             drain_timeout: settings.http.drain_timeout,
         };
         grpc::Server::bind(address, offers).map(Some)

@@ -9,8 +9,8 @@ use super::{CliError, say};
 use crate::app::{App, broker};
 use crate::domains::mailer;
 use crate::messaging::grpc::{AddressStatus, Peer, PeerConfig};
-use crate::settings::{Address, DomainLocation, EventTransport, Settings};
-use crate::types::Clock;
+use crate::settings::{DomainLocation, EventTransport, Settings};
+use crate::types::{Address, Clock};
 
 /// How long a mail server may take to greet and to take our sign-in.
 const MAIL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -126,7 +126,8 @@ fn elsewhere(settings: &Settings) -> BTreeMap<Address, Vec<&'static str>> {
 }
 
 async fn remote(settings: &Settings, place: &Address, domains: &[&str], findings: &mut DoctorReport) {
-    let peer = Peer::start(place.clone(), PeerConfig::of(settings));
+    let peer =
+        Peer::start(place.clone(), PeerConfig::new(settings.peers.token.as_deref(), settings.catalog.image_bytes_max));
     let end = tokio::time::Instant::now() + PEER_TIMEOUT;
     let seen = loop {
         let seen = peer.seen();

@@ -25,11 +25,13 @@ use crate::contract::notifications::{AuditPaidNotifications, NotificationFacts};
 use crate::contract::payments::{CountPaidByDay, InvoiceFacts, InvoiceSelection, InvoiceStatus, ListInvoiceFacts};
 use crate::contract::stats::{CountOrders, ListOrderFacts, OrderFacts};
 use crate::contract::users::FilterExistingUsers;
-use crate::messaging::{Client, CommonError, Envelope, HealthStatus, Request, RequestContext};
-use crate::store::{CheckInvariants, InvariantReport, PAGE, Selection};
+use crate::messaging::{
+    CheckInvariants, Client, CommonError, Envelope, FACTS_PAGE_SIZE, HealthStatus, InvariantReport, Request,
+    RequestContext, Selection,
+};
 use crate::types::{HoldId, InvoiceId, ProductId, Timestamp, UserId};
 
-pub use crate::store::Violation;
+pub use crate::messaging::Violation;
 
 #[cfg(test)]
 mod tests;
@@ -245,11 +247,11 @@ impl Checker<'_> {
             }
         }
         let mut suspects = Vec::new();
-        for ids in invoices.chunks(PAGE) {
+        for ids in invoices.chunks(FACTS_PAGE_SIZE) {
             let page = self.invoices(InvoiceSelection::These(ids.to_vec())).await?;
             suspects.extend(self.compare(&page).await?);
         }
-        for ids in holds.chunks(PAGE) {
+        for ids in holds.chunks(FACTS_PAGE_SIZE) {
             let page = ask(&self.clients.catalog, ListHoldFacts { which: Selection::These(ids.to_vec()) }).await?;
             if self.on.contains("payments") {
                 let of_them = self.invoices(InvoiceSelection::OfHolds(ids.to_vec())).await?;
@@ -264,7 +266,7 @@ impl Checker<'_> {
                 _ => false,
             }));
         }
-        for ids in rated.chunks(PAGE) {
+        for ids in rated.chunks(FACTS_PAGE_SIZE) {
             let page = ask(&self.clients.comments, ListRatingFacts { which: Selection::These(ids.to_vec()) }).await?;
             suspects.extend(self.ratings(&page).await?);
         }

@@ -152,7 +152,7 @@ crate::events! {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ListCheckoutFacts {
     /// Checkouts to report on.
-    pub which: crate::store::Selection<CheckoutId>,
+    pub which: crate::messaging::Selection<CheckoutId>,
 }
 
 /// Facts of a checkout that must agree with the data of other domains.

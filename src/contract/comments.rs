@@ -106,7 +106,7 @@ crate::events! {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ListRatingFacts {
     /// Which.
-    pub which: crate::store::Selection<ProductId>,
+    pub which: crate::messaging::Selection<ProductId>,
 }
 
 crate::requests! { crate::messaging::CommonError;

@@ -7,10 +7,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{DeliverEvents, EventEnvelope, Subscriber};
+use super::Subscriber;
 use crate::messaging::grpc::proto::{EventsReply, EventsRequest};
 use crate::messaging::grpc::{CallError, LONG_POLL_TIMEOUT, Peer};
-use crate::messaging::{CommonError, RequestContext};
+use crate::messaging::{CommonError, DeliverEvents, EventEnvelope, RequestContext};
 use crate::store::Store;
 
 /// How long a subscriber leaves a source alone that tells it by itself.

@@ -22,12 +22,11 @@ use lapin::uri::AMQPUri;
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind};
 use tokio::sync::oneshot;
 
-use super::{DeliverEvents, EventEnvelope, Subscriber};
-use crate::messaging::{CommonError, RequestContext};
+use super::Subscriber;
+use crate::messaging::{CommonError, DeliverEvents, EventEnvelope, RequestContext};
+use crate::store::BROKER_CURSOR;
 use crate::types::fresh;
 
-/// The name under which it is a subscriber of every outbox.
-pub const BROKER: &str = "rabbitmq";
 /// Where all events go.
 const EXCHANGE: &str = "mercat.events";
 /// Where messages go that nobody can read, and the queue that keeps them for people to look at.
@@ -137,7 +136,7 @@ impl RabbitMq {
     #[must_use]
     pub fn publisher(&self) -> Subscriber {
         let (broker, channel) = (self.clone(), Arc::new(tokio::sync::Mutex::new(None)));
-        Subscriber::of_everything(BROKER, move |deliver| {
+        Subscriber::of_everything(BROKER_CURSOR, move |deliver| {
             let (broker, channel) = (broker.clone(), Arc::clone(&channel));
             Box::pin(async move {
                 let mut channel = channel.lock().await;

@@ -7,8 +7,7 @@ use actix::{Actor, Context, Handler};
 use futures_util::future::LocalBoxFuture;
 use tokio::task::JoinHandle;
 
-use super::{DeliverEvents, EventEnvelope};
-use crate::messaging::{Client, CommonError, Envelope, RequestContext};
+use crate::messaging::{Client, CommonError, DeliverEvents, Envelope, EventEnvelope, RequestContext};
 use crate::store::Store;
 
 /// How many events are read and told at once.

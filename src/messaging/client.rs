@@ -360,7 +360,8 @@ impl<A: Actor<Context = Context<A>>> Client<A> {
             return Err(CommonError::Unavailable.into());
         }
         let (deadline, asked) = (ctx.deadline, LogFields::from(&ctx));
-        let failure = match tokio::time::timeout_at(deadline, hooks::carry(address, Envelope { ctx, request })).await {
+        let failure = match tokio::time::timeout_at(deadline, hooks::deliver(address, Envelope { ctx, request })).await
+        {
             Ok(Ok(answer)) => return answer,
             Ok(Err(MailboxError::Closed)) if vitals.is_down() => CommonError::Unavailable,
             Ok(Err(MailboxError::Closed)) => {

@@ -147,55 +147,11 @@ impl From<FieldError> for CommonError {
     }
 }
 
-/// The one place where a database's error becomes ours: the cause goes to the log, never to a caller.
-impl From<diesel::result::Error> for CommonError {
-    fn from(error: diesel::result::Error) -> Self {
-        use diesel::result::{DatabaseErrorKind, Error};
-        let text = error.to_string();
-        log::error!("database: {text}");
-        // A broken transaction is never committed.
-        if let Error::DatabaseError(DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::SerializationFailure, _)
-        | Error::BrokenTransactionManager = error
-        {
-            return Self::StorageUnavailable;
-        }
-        if text.contains("invalid byte sequence for encoding") {
-            // PostgreSQL keeps no NUL in a text; a file would.
-            return FieldError::new("request", "invalid", "must not have NUL characters").into();
-        }
-        // SQLite's own sentences (sqlite3_errstr); diesel hands on no code for them.
-        let passing = [
-            "disk is full",
-            "disk I/O error",
-            "readonly database",
-            "is locked",
-            "unable to open",
-            "malformed",
-            "not a database",
-            // PostgreSQL's own.
-            "deadlock detected",
-            "lock timeout",
-            "terminating connection",
-            "server closed the connection",
-            "no connection to the server",
-            "could not receive data from server",
-            "could not send data to server",
-            "No space left on device",
-            "the database system is",
-        ];
-        if passing.iter().any(|sign| text.contains(sign)) { Self::StorageUnavailable } else { Self::Internal }
-    }
-}
-
-/// Lets `?` lift a domain's usual sources of failure into its error.
+/// Implements `From` for an error enum of a domain, so that `?` converts validation errors into its variant
+/// `Common(CommonError)`. Errors of the database are converted by `impl_from_storage_error!`.
 #[macro_export]
 macro_rules! impl_from_common_errors {
     ($error:ident) => {
-        impl From<diesel::result::Error> for $error {
-            fn from(error: diesel::result::Error) -> Self {
-                Self::Common(error.into())
-            }
-        }
         impl From<Vec<$crate::types::FieldError>> for $error {
             fn from(errors: Vec<$crate::types::FieldError>) -> Self {
                 Self::Common(errors.into())

@@ -8,7 +8,11 @@ mod client;
 mod common_error;
 mod context;
 mod dispatch;
+mod event;
+#[cfg(feature = "test-hooks")]
+mod faulty_transport;
 pub mod grpc;
+mod invariants;
 mod request;
 mod request_metrics;
 mod supervisor;
@@ -18,19 +22,21 @@ pub use client::{Client, Health, HealthStatus, Pause, StatusTracker, StorageHeal
 pub use common_error::{CommonError, DomainError, ErrorKind};
 pub use context::{Caller, Credential, IdempotencyKey, Identity, InvalidIdempotencyKey, RequestContext, Role};
 pub use dispatch::{DispatchFn, DispatchTable, EncodedReply, RemoteCallable};
+pub use event::{DeliverEvents, Event, EventEnvelope};
+pub use invariants::{CheckInvariants, FACTS_PAGE_SIZE, InvariantReport, Selection, Violation};
 pub use request::{Access, Envelope, HandlerFuture, Request};
 pub use request_metrics::{RequestMetrics, RequestMetricsSnapshot};
 pub use supervisor::{ActorHealth, Supervisor};
 
-/// What the macros of this state expand to; not for hands.
+/// Parts of the expansion of the macros below; not to be called directly.
 #[doc(hidden)]
 pub mod hooks {
     use actix::{Actor, Addr, Context, Handler, MailboxError};
 
     use super::{Envelope, Request, RequestContext};
 
-    /// Brings a request to its actor and the answer back; in the laboratory, on a way where both can be lost.
-    pub async fn carry<A, R>(
+    /// Sends a request to its actor and returns the reply; in a simulation, through its fault injector.
+    pub async fn deliver<A, R>(
         address: &Addr<A>,
         envelope: Envelope<R>,
     ) -> Result<Result<R::Reply, R::Error>, MailboxError>
@@ -39,14 +45,14 @@ pub mod hooks {
         R: Request,
     {
         #[cfg(feature = "test-hooks")]
-        if let Some(world) = crate::fault_injection::world() {
-            return crate::fault_injection::carry(world, address, envelope).await;
+        if let Some(injector) = crate::fault_injection::current() {
+            return super::faulty_transport::send_with_faults(injector, address, envelope).await;
         }
         address.send(envelope).await
     }
 
     /// Panics when a test asked for it in the context. Compiled to nothing outside tests.
-    pub fn before<R: Request>(ctx: &RequestContext) {
+    pub fn panic_if_requested<R: Request>(ctx: &RequestContext) {
         #[cfg(feature = "test-hooks")]
         super::trace::during(ctx.trace.clone(), || {
             assert!(ctx.panic_at.as_deref() != Some(R::NAME), "a test asked {} to panic", R::NAME);
@@ -114,7 +120,7 @@ macro_rules! handlers {
             ) -> Self::Result {
                 use $crate::messaging::Request as _;
                 let $crate::messaging::Envelope { ctx, request } = envelope;
-                $crate::messaging::hooks::before::<$request>(&ctx);
+                $crate::messaging::hooks::panic_if_requested::<$request>(&ctx);
                 let (trace, allowed) = (ctx.trace.clone(), request.access().check(&ctx));
                 let state = std::sync::Arc::clone(&self.state);
                 // What it logs says its trace, and what it emits carries it.

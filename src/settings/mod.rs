@@ -7,7 +7,6 @@ mod database;
 mod layers;
 mod schema;
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -19,7 +18,7 @@ pub use database::{Database, Postgres};
 pub use layers::{Layer, Origin, SettingError, Values};
 pub use schema::{SETTINGS, Spec, example};
 
-use crate::types::{Currency, EmailAddress, hex};
+use crate::types::{Address, Currency, EmailAddress, hex};
 
 /// The eight domains, by the names that settings, files and messages use.
 pub const DOMAINS: [&str; 8] = ["users", "catalog", "cart", "payments", "mailer", "stats", "comments", "notifications"];
@@ -266,21 +265,6 @@ pub enum DomainLocation {
     Off,
 }
 
-/// Where another process answers gRPC.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Address {
-    /// Its name or network address; a name may stand for several.
-    pub host: String,
-    /// Its port.
-    pub port: u16,
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}:{}", self.host, self.port)
-    }
-}
-
 impl FromStr for DomainLocation {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
@@ -290,30 +274,6 @@ impl FromStr for DomainLocation {
             "standby" => Ok(Self::Standby),
             _ => text.parse().map(Self::Remote),
         }
-    }
-}
-
-impl FromStr for Address {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong =
-            || "must be local, standby or off, or where the domain's process answers gRPC: http://HOST:PORT".to_owned();
-        if text.starts_with("https://") {
-            return Err(
-                "must begin with http://: there is no TLS between processes yet; use a private network".to_owned()
-            );
-        }
-        let rest = text.strip_prefix("http://").ok_or_else(wrong)?;
-        let (host, port) = rest.strip_suffix('/').unwrap_or(rest).rsplit_once(':').ok_or_else(wrong)?;
-        let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(wrong)?;
-        let six = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-        let good = match six {
-            Some(six) => six.parse::<std::net::Ipv6Addr>().is_ok(),
-            None => {
-                !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
-            }
-        };
-        if good { Ok(Self { host: host.to_owned(), port }) } else { Err(wrong()) }
     }
 }
 

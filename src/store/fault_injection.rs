@@ -43,12 +43,12 @@ thread_local! {
 
 /// The connection to this file that a process before this one has left.
 pub fn kept(file: &Path, of: ConnectionRole) -> Option<Conn> {
-    fault_injection::world()?;
+    fault_injection::current()?;
     CONNECTION_CACHE.with(|kept| kept.borrow_mut().remove(&(file.to_owned(), of)))
 }
 
 /// Closes all that were kept.
-pub fn close_kept() {
+pub fn close_cached_connections() {
     let _ = CONNECTION_CACHE.try_with(|kept| kept.borrow_mut().clear());
 }
 
@@ -87,7 +87,7 @@ pub async fn work(
         let _ = conn.batch_execute(NO_FSYNC);
     }
     while let Some(first) = jobs.recv().await {
-        let fate = fault_injection::meet(&world, InjectionPoint::Commit(domain)).await;
+        let fate = fault_injection::inject(&world, InjectionPoint::Commit(domain)).await;
         // Gathered after the pause: what has come meanwhile shares the commit, as under load.
         let mut batch = desk.gather(first, &mut jobs);
         let (finished, mut outcome) = match fate {
@@ -115,7 +115,7 @@ pub async fn work(
             }
         };
         if outcome.is_ok() {
-            fault_injection::meet(&world, InjectionPoint::Committed(domain)).await;
+            fault_injection::inject(&world, InjectionPoint::Committed(domain)).await;
             if fate == InjectedFault::CommitUnknown {
                 outcome = Err(CommonError::StorageUnavailable);
                 desk.conn = None;
@@ -166,12 +166,12 @@ pub struct Reader {
 
 impl Reader {
     pub fn new(domain: &'static str, file: &Path) -> Option<Self> {
-        let world = fault_injection::world()?;
+        let world = fault_injection::current()?;
         Some(Self { domain, file: file.to_owned(), world, conn: Arc::default() })
     }
 
     pub async fn run(&self, query: ErasedQuery) -> Result<ErasedResult, CommonError> {
-        if fault_injection::meet(&self.world, InjectionPoint::Read(self.domain)).await == InjectedFault::Unavailable {
+        if fault_injection::inject(&self.world, InjectionPoint::Read(self.domain)).await == InjectedFault::Unavailable {
             return Err(CommonError::StorageUnavailable);
         }
         let mut conn = self.conn.lock().unwrap_or_else(PoisonError::into_inner);

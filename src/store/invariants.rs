@@ -5,37 +5,17 @@ use std::collections::BTreeMap;
 
 use diesel::sql_query;
 use diesel::sql_types::{BigInt, Text};
-use serde::{Deserialize, Serialize};
 
+use super::outbox::BROKER_CURSOR;
 use super::query::*;
 use super::{Conn, Store};
-use crate::events::BROKER;
-use crate::messaging::CommonError;
+use crate::messaging::{CheckInvariants, CommonError, InvariantReport, Violation};
 use crate::types::Timestamp;
 
 /// How many breaches of one rule are told one by one; the rest would say nothing new.
 const REPORTED_MAX: usize = 50;
 /// Where a file is broken or a promise is: there is no way to mend it by hand that is safe in general.
 pub const RESTORE: &str = "keep a copy of the folder, then restore the last backup with `mercat restore`";
-
-/// Something that must never be, found to be so.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Violation {
-    /// In whose books.
-    pub domain: String,
-    /// What is wrong.
-    pub what: String,
-    /// With which: ids and figures.
-    pub found: String,
-    /// What to do.
-    pub remedy: String,
-}
-
-impl std::fmt::Display for Violation {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}: {}; {}", self.domain, self.what, self.found, self.remedy)
-    }
-}
 
 /// Something that must always hold, as a query for what breaks it: one text column named `found`. `{now}` in it is the
 /// present instant in microseconds.
@@ -79,47 +59,6 @@ pub struct Invariants {
     pub rules: &'static [Invariant],
     /// What is counted as looked at: the word people know it by, and its table.
     pub counted: &'static [(&'static str, &'static str)],
-}
-
-/// Asks a domain what is wrong with its own books. All is read of one moment.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct CheckInvariants {
-    /// Whether the books are looked at; otherwise only how far its events have come.
-    pub deep: bool,
-    /// Who hears of this domain's events.
-    pub subscribers: Vec<String>,
-}
-
-/// What a domain found wrong with its own books.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct InvariantReport {
-    /// The time, as the domain sees it.
-    pub now: Timestamp,
-    /// What is wrong, at most fifty of a kind.
-    pub faults: Vec<Violation>,
-    /// How many of what were looked at.
-    pub looked_at: BTreeMap<String, i64>,
-    /// The last event there ever was; 0 before the first.
-    pub head: i64,
-    /// Up to which event each subscriber has heard, or a broker has it for them.
-    pub heard: BTreeMap<String, i64>,
-}
-
-/// Selection of a domain's things facts are wanted of.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Selection<T> {
-    /// The next [`PAGE`] in the order of their ids.
-    After(Option<T>),
-    /// These, at most [`PAGE`]; those that do not exist are left out.
-    These(Vec<T>),
-}
-
-/// How many things facts are told of at once.
-pub const PAGE: usize = 500;
-
-crate::requests! { CommonError;
-    "store.CheckInvariants": CheckInvariants => InvariantReport, retry, |_| Access::Internal;
 }
 
 /// What every domain's database must be.
@@ -212,7 +151,7 @@ fn look(
         // What the broker has confirmed is on its way to all of them, each by its own queue: nobody here knows more.
         let heard = sql_query("SELECT COALESCE(MAX(seq), 0) AS n FROM outbox_cursor WHERE subscriber IN ($1, $2)")
             .bind::<Text, _>(subscriber)
-            .bind::<Text, _>(BROKER)
+            .bind::<Text, _>(BROKER_CURSOR)
             .get_result::<Number>(conn)?;
         audited.heard.insert(subscriber.clone(), heard.n);
     }

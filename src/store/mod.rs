@@ -7,6 +7,7 @@
 mod conn;
 mod coordination;
 mod erased_job;
+mod error;
 #[cfg(test)]
 mod explain;
 #[cfg(feature = "test-hooks")]
@@ -32,8 +33,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::events::{Event, EventEnvelope};
-use crate::messaging::{CommonError, DomainError, Request, RequestContext, StorageHealth, trace};
+use crate::messaging::{CommonError, DomainError, Event, EventEnvelope, Request, RequestContext, StorageHealth, trace};
 use crate::settings::Postgres;
 use crate::types::{Clock, Timestamp};
 
@@ -43,14 +43,13 @@ use erased_job::{ErasedJob, ErasedQuery, ErasedResult, is_of_database};
 #[cfg(test)]
 pub use explain::plans;
 #[cfg(feature = "test-hooks")]
-pub(crate) use fault_injection::close_kept;
+pub use fault_injection::close_cached_connections;
 pub use idempotency::{Fingerprint, IdempotentRequest, RESPONSE_TTL};
-pub use invariants::{
-    CheckInvariants, Invariant, InvariantReport, Invariants, PAGE, RESTORE, Selection, Sql, Violation,
-};
+pub use invariants::{Invariant, Invariants, RESTORE, Sql};
 pub use locks::LockSet;
 pub use migrate::Migrations;
 pub use online_backup::{BackupTarget, change, copy_all, is_in_use, lone, verify};
+pub use outbox::BROKER_CURSOR;
 pub use postgres::{AdvisoryMarker, server_has};
 pub use prepared::{Prepare, Prepared};
 pub use reader::PoolThreads;

@@ -9,14 +9,16 @@ use diesel::upsert::excluded;
 use super::query::*;
 use super::schema::{dead_letter, inbox, outbox, outbox_cursor};
 use super::{Conn, Prepare, Tx, is_of_database};
-use crate::events::{Event, EventEnvelope};
-use crate::messaging::{CommonError, DomainError, trace};
+use crate::messaging::{CommonError, DomainError, Event, EventEnvelope, trace};
 use crate::types::{EventId, Timestamp};
 
 /// How long an event that everybody has heard of stays readable.
 const OUTBOX_RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// How long a seen event is remembered. Longer than any is kept to be told again.
 const INBOX_RETENTION: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+
+/// Subscriber name of the message broker in every outbox: up to its cursor events are confirmed by the broker.
+pub const BROKER_CURSOR: &str = "rabbitmq";
 
 /// Writes an event.
 pub fn insert<E: Event>(conn: &mut Conn, now: Timestamp, event: &E) -> QueryResult<()> {

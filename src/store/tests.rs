@@ -8,8 +8,7 @@ use diesel::sql_types::{BigInt, Text};
 use tempfile::TempDir;
 
 use super::*;
-use crate::events::BROKER;
-use crate::messaging::{Caller, IdempotencyKey};
+use crate::messaging::{Caller, CheckInvariants, IdempotencyKey};
 use crate::store::query::*;
 
 const NO_MIGRATIONS: Migrations = Migrations {
@@ -398,14 +397,14 @@ async fn events_that_nobody_hears_are_settled_and_forgotten_in_time() {
 async fn what_the_broker_has_is_as_good_as_heard_for_whoever_waits_for_news() {
     let shop = open();
     shop.store.write(|tx| put(tx, "a")).await.unwrap();
-    let (last, _) = shop.store.outbox_read_after(BROKER, 10).await.unwrap()[0];
+    let (last, _) = shop.store.outbox_read_after(BROKER_CURSOR, 10).await.unwrap()[0];
     let heard = async || {
         let audit = CheckInvariants { deep: false, subscribers: vec!["me".to_owned()] };
         let audited = shop.store.audit(audit, Invariants { rules: &[], counted: &[] }).await.unwrap();
         (audited.head, audited.heard["me"])
     };
     assert_eq!(heard().await, (last, 0));
-    shop.store.outbox_advance_cursor(BROKER, last).await.unwrap();
+    shop.store.outbox_advance_cursor(BROKER_CURSOR, last).await.unwrap();
     assert_eq!(heard().await, (last, last));
 }
 

@@ -123,8 +123,8 @@ impl Writer {
             storage,
         };
         #[cfg(feature = "test-hooks")]
-        if let Some(world) = crate::fault_injection::world() {
-            actix::spawn(super::fault_injection::work(domain, desk, jobs, world));
+        if let Some(injector) = crate::fault_injection::current() {
+            actix::spawn(super::fault_injection::work(domain, desk, jobs, injector));
             return Ok(Self { queue, closing, ended });
         }
         let is_last = Arc::clone(&closing);

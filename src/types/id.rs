@@ -16,10 +16,10 @@ use uuid::Uuid;
 /// A new UUIDv7, later in order than all made before it in this process.
 #[must_use]
 pub fn fresh() -> Uuid {
-    // The laboratory's ids are of its own time, so that a history can be had again.
+    // A simulation gives its own ids, so that equal seeds give equal runs.
     #[cfg(feature = "test-hooks")]
-    if let Some(world) = crate::fault_injection::world() {
-        return world.id();
+    if let Some(injector) = crate::fault_injection::current() {
+        return injector.new_id();
     }
     Uuid::now_v7()
 }

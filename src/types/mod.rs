@@ -3,6 +3,7 @@
 //! Lives here: small types that more than one room speaks, each of which cannot hold a wrong value.
 //! Never enters: anything of one domain alone, SQL (beyond how a value is stored in a column), HTTP, settings.
 
+mod address;
 mod clock;
 mod email;
 mod id;
@@ -11,6 +12,7 @@ mod page;
 mod timestamp;
 mod validation;
 
+pub use address::Address;
 pub use clock::Clock;
 pub use email::EmailAddress;
 pub use id::*;

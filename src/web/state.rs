@@ -213,7 +213,8 @@ mod tests {
     use futures_util::FutureExt as _;
 
     use super::*;
-    use crate::settings::{Address, DomainLocation};
+    use crate::settings::DomainLocation;
+    use crate::types::Address;
 
     #[actix::test]
     async fn what_is_being_told_elsewhere_when_the_process_ends_is_counted_once() {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use mercat::domains::payments::{
-    Charge, ChargeOutcome, ChargeStatus, PaymentProvider, ProviderEvent, ProviderEventKind, RefundOutcome,
+    self, Charge, ChargeOutcome, ChargeStatus, PaymentProvider, ProviderEvent, ProviderEventKind, RefundOutcome,
     RefundRequest, WebhookError,
 };
 use mercat::fault_injection::{self, FaultInjector, InjectedFault, InjectionPoint};
@@ -68,9 +68,12 @@ impl Bank {
 
     /// Opens a shop whose money this bank takes. Everything that is opened in it lives on this thread.
     pub async fn shop(&self, dir: TempDir, clock: Clock, change: impl FnOnce(&mut Settings)) -> TestShop {
-        fault_injection::enter(Some(Arc::new(self.clone())));
+        fault_injection::install(Some(Arc::new(self.clone())));
+        let bank = self.clone();
+        payments::set_test_provider(Some(Arc::new(move || Box::new(bank.clone()))));
         let shop = TestShop::at(dir, clock, change).await;
-        fault_injection::enter(None);
+        fault_injection::install(None);
+        payments::set_test_provider(None);
         shop
     }
 
@@ -217,7 +220,7 @@ impl PaymentProvider for Bank {
 }
 
 impl FaultInjector for Bank {
-    fn meet(&self, step: InjectionPoint) -> (Duration, InjectedFault) {
+    fn inject(&self, step: InjectionPoint) -> (Duration, InjectedFault) {
         let mut books = self.books();
         if matches!(step, InjectionPoint::Committed(_)) && !books.is_dead {
             books.steps += 1;
@@ -233,11 +236,7 @@ impl FaultInjector for Bank {
         self.books().is_dead
     }
 
-    fn id(&self) -> uuid::Uuid {
+    fn new_id(&self) -> uuid::Uuid {
         uuid::Uuid::now_v7()
-    }
-
-    fn provider(&self) -> Box<dyn PaymentProvider> {
-        Box::new(self.clone())
     }
 }

@@ -4,8 +4,8 @@ use std::io::Write as _;
 
 use mercat::app::App;
 use mercat::messaging::grpc;
-use mercat::settings::{Address, Database, DomainLocation, EventTransport, Settings};
-use mercat::types::Clock;
+use mercat::settings::{Database, DomainLocation, EventTransport, Settings};
+use mercat::types::{Address, Clock};
 
 use crate::run::{broker, is_split, virtual_host};
 

@@ -5,14 +5,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mercat::domains::payments::PaymentProvider;
 use mercat::fault_injection::{self, InjectedFault, InjectionPoint};
 use mercat::types::{Clock, Timestamp};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::fake_provider::{FakeProvider, ProviderConnection};
+use super::fake_provider::FakeProvider;
 use super::rng::Rng;
 
 /// The faults of one scenario. Clones share it; it outlives the processes in it.
@@ -299,7 +298,7 @@ impl State {
 }
 
 impl fault_injection::FaultInjector for SimFaults {
-    fn meet(&self, step: InjectionPoint) -> (Duration, InjectedFault) {
+    fn inject(&self, step: InjectionPoint) -> (Duration, InjectedFault) {
         let mut state = self.state();
         if state.crashed {
             return (Duration::ZERO, InjectedFault::None);
@@ -325,7 +324,7 @@ impl fault_injection::FaultInjector for SimFaults {
         self.state().crashed
     }
 
-    fn id(&self) -> Uuid {
+    fn new_id(&self) -> Uuid {
         let mut state = self.state();
         state.ids += 1;
         let millis = u128::try_from(state.clock.now().micros() / 1_000).unwrap_or_default();
@@ -333,9 +332,5 @@ impl fault_injection::FaultInjector for SimFaults {
         let count = u128::from(state.ids) & 0xFF_FFFF_FFFF;
         let random = u128::from(state.rng.below(0x1_0000));
         Uuid::from_u128((millis << 80) | (0x7 << 76) | (0b10 << 62) | (count << 16) | random)
-    }
-
-    fn provider(&self) -> Box<dyn PaymentProvider> {
-        Box::new(ProviderConnection::new(self.clone()))
     }
 }

@@ -45,8 +45,9 @@ fn number(variable: &str) -> Option<u64> {
 fn run(template: &DatabaseTemplate, seed: u64, traced: bool) -> (Result<(), String>, Scenario) {
     let mut scenario = Scenario::new(template, seed, traced);
     let result = catch_unwind(AssertUnwindSafe(|| scenario.run()));
-    mercat::fault_injection::enter(None);
-    mercat::fault_injection::close();
+    mercat::fault_injection::install(None);
+    mercat::domains::payments::set_test_provider(None);
+    mercat::store::close_cached_connections();
     let outcome = result.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));

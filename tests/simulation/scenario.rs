@@ -13,6 +13,7 @@ use futures_util::future::{join_all, select};
 use mercat::app::App;
 use mercat::contract::catalog::{CreateProduct, NewProduct};
 use mercat::contract::users::CreateGuest;
+use mercat::domains::payments;
 use mercat::messaging::{Caller, RequestContext};
 use mercat::settings::Settings;
 use mercat::types::{Clock, Timestamp};
@@ -21,6 +22,7 @@ use tempfile::TempDir;
 
 use super::admin_workload;
 use super::customer_workload::{self, Customer, Population, SharedPopulation};
+use super::fake_provider::ProviderConnection;
 use super::fault_injector::SimFaults;
 use super::invariants::CrossDomainInvariants;
 
@@ -48,7 +50,7 @@ impl DatabaseTemplate {
         let faults = SimFaults::new(0, false);
         run_process(&faults, dir.path(), START_TIME, async |_| ());
         // Closed, so that nothing is left in the write-ahead logs.
-        fault_injection::close();
+        mercat::store::close_cached_connections();
         Self(dir)
     }
 
@@ -85,7 +87,9 @@ fn run_process<T>(
 ) -> (T, Timestamp) {
     let paused = || tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let system = actix::System::with_tokio_rt(paused);
-    fault_injection::enter(Some(Arc::new(faults.clone())));
+    fault_injection::install(Some(Arc::new(faults.clone())));
+    let provider = faults.clone();
+    payments::set_test_provider(Some(Arc::new(move || Box::new(ProviderConnection::new(provider.clone())))));
     let result = system.block_on(async {
         let clock = Clock::simulated(at);
         faults.start_process(clock.clone());
@@ -94,7 +98,8 @@ fn run_process<T>(
         (outcome, faults.now())
     });
     drop(system);
-    fault_injection::enter(None);
+    fault_injection::install(None);
+    payments::set_test_provider(None);
     result
 }
 

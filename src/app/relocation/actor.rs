@@ -19,11 +19,13 @@ use crate::app::event_wiring::EventRouter;
 use crate::domains::users;
 use crate::messaging::grpc::{AddressStatus, Peer, PeerConfig, PeerRegistry, Remote};
 use crate::messaging::{Client, CommonError, RemoteCallable as _, RequestContext};
-use crate::runtime::{DomainRuntime, spawn_detached};
-use crate::settings::{Address, DOMAINS, DomainLocation, Settings};
+use crate::runtime::DomainRuntime;
+use crate::settings::{DOMAINS, DomainLocation, Settings};
 use crate::store::files::{measure, remove, rename, sync_folder};
 use crate::store::{self, AdvisoryMarker};
+use crate::tasks::spawn_detached;
 use crate::types;
+use crate::types::Address;
 
 /// How long calls under way may take to end. Who asks meanwhile waits as long.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);

@@ -28,6 +28,7 @@ pub enum PlacementError {
 }
 
 crate::impl_from_common_errors!(PlacementError);
+crate::impl_from_storage_error!(PlacementError);
 
 impl PlacementError {
     /// Says what is in the way.

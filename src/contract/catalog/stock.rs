@@ -95,7 +95,7 @@ crate::events! {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ListHoldFacts {
     /// Holds to return: a page of all, or given ids.
-    pub which: crate::store::Selection<HoldId>,
+    pub which: crate::messaging::Selection<HoldId>,
 }
 
 /// The state of a hold.

@@ -14,10 +14,12 @@ use crate::contract::payments::{
     GetInvoice, Invoice, InvoiceExpired, InvoicePaid, InvoiceStatus, InvoiceVoided, PaymentsError, VoidInvoice,
 };
 use crate::contract::users::UserErased;
-use crate::events::{DeliverEvents, EventEnvelope};
-use crate::messaging::{CommonError, RequestContext, Role};
-use crate::runtime::{spawn_detached, spawn_leader_interval};
-use crate::store::{CheckInvariants, Conn, InvariantReport, LockSet, Tx};
+use crate::messaging::{
+    CheckInvariants, CommonError, DeliverEvents, EventEnvelope, InvariantReport, RequestContext, Role,
+};
+use crate::runtime::spawn_leader_interval;
+use crate::store::{Conn, LockSet, Tx};
+use crate::tasks::spawn_detached;
 use crate::types::{CartItemId, CheckoutId, InvoiceId, ProductId, UserId, Validator};
 
 /// How often unfinished checkouts are looked for.

@@ -17,8 +17,8 @@ use crate::contract::payments::{CreateInvoice, Invoice, PaymentsError};
 use crate::domains::catalog::CatalogActor;
 use crate::domains::payments::PaymentsActor;
 use crate::messaging::{Client, CommonError, IdempotencyKey, RequestContext};
-use crate::runtime::InFlightSet;
 use crate::store::{Fingerprint, IdempotentRequest, RESPONSE_TTL, Store, Tx};
+use crate::tasks::InFlightSet;
 use crate::types::{CheckoutId, Currency, EmailAddress, HoldId};
 
 /// How much longer than its invoice the stock is held, so that one who pays in the last second gets the goods.
@@ -186,7 +186,7 @@ impl CartState {
         };
         let lifetime = self.lifetime;
         // Noted before the row can be seen: the timer must not take up what is about to begin.
-        let _running = self.under_way.begin(id);
+        let _running = self.under_way.try_insert(id);
         let touch = of_cart(request.user_id).and_wish(&wish);
         match self.store.write_locked(touch, move |tx| begin(tx, id, &request, email, &wish, lifetime)).await? {
             BeginOutcome::Before(invoice) => {
@@ -311,7 +311,7 @@ impl CartState {
     /// Ends, at its buyer's wish, a checkout that has no invoice yet and on which nobody works; `false` when that
     /// cannot be said of it.
     pub async fn abandon(&self, ctx: &RequestContext, row: &CheckoutRow) -> Result<bool, CartError> {
-        let Some(_running) = self.under_way.begin(row.id) else { return Ok(false) };
+        let Some(_running) = self.under_way.try_insert(row.id) else { return Ok(false) };
         if !self.store.is_orphaned(row.created_at) {
             // Another process may be working on it.
             return Ok(false);
@@ -338,7 +338,7 @@ impl CartState {
             }
         };
         for row in rows.into_iter().filter(|row| self.store.is_orphaned(row.created_at)) {
-            let Some(running) = self.under_way.begin(row.id) else { continue };
+            let Some(running) = self.under_way.try_insert(row.id) else { continue };
             let state = Arc::clone(&self);
             actix::spawn(async move {
                 let (_running, id) = (running, row.id);

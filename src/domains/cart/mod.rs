@@ -31,6 +31,8 @@ pub use actor::CartActor;
 
 use checkout::CartState;
 
+crate::impl_from_storage_error!(CartError);
+
 /// The steps of this domain's database.
 pub const MIGRATIONS: Migrations = Migrations {
     sqlite: embed_migrations!("migrations/cart/sqlite"),

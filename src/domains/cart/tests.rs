@@ -17,8 +17,11 @@ use crate::contract::payments::{
 use crate::contract::users::UserErased;
 use crate::domains::catalog::{self};
 use crate::domains::payments::{self};
-use crate::events::{DeliverEvents, Event, EventEnvelope, Relay, Subscriber};
-use crate::messaging::{Caller, CommonError, Credential, IdempotencyKey, Identity, RequestContext, Role};
+use crate::events::{Relay, Subscriber};
+use crate::messaging::{
+    Caller, CommonError, Credential, DeliverEvents, Event, EventEnvelope, IdempotencyKey, Identity, RequestContext,
+    Role,
+};
 use crate::runtime::DomainRuntime;
 use crate::settings::Settings;
 use crate::store::query::*;

@@ -13,11 +13,12 @@ use super::cache::{Cache, Counts, PageKey};
 use super::image_processing::{self, PictureError, Rendition};
 use super::store::{self as shelf, WriteScope, images, search, stock};
 use super::*;
-use crate::events::{DeliverEvents, Event, EventEnvelope};
-use crate::messaging::{CommonError, Request, RequestContext};
+use crate::messaging::{
+    CheckInvariants, CommonError, DeliverEvents, Event, EventEnvelope, InvariantReport, Request, RequestContext,
+};
 use crate::runtime::spawn_leader_interval;
 use crate::settings;
-use crate::store::{CheckInvariants, Conn, InvariantReport, LockSet, Store, Tx};
+use crate::store::{Conn, LockSet, Store, Tx};
 use crate::types::{Cursor, FieldError, HoldId, ProductId, Validator};
 
 /// How often holds that ran out are looked for.

@@ -28,13 +28,15 @@ use diesel_migrations::embed_migrations;
 
 use crate::contract::comments::RatingChanged;
 use crate::contract::payments::{InvoiceExpired, InvoicePaid, InvoiceRefunded, InvoiceVoided};
-use crate::events::Event as _;
+use crate::messaging::Event as _;
 use crate::runtime::{DomainRuntime, RunningDomain};
 use crate::store::{Migrations, OpenError};
 
 use crate::contract::catalog::*;
 pub use actor::CatalogActor;
 pub use store::index_anew;
+
+crate::impl_from_storage_error!(CatalogError);
 
 /// The tables of this domain.
 pub const MIGRATIONS: Migrations = Migrations {

@@ -12,8 +12,10 @@ use super::store::search;
 use super::store::stock::misbooked;
 use super::*;
 use crate::contract::payments::{Invoice, InvoiceStatus};
-use crate::events::{DeliverEvents, Event, EventEnvelope, Relay, Subscriber};
-use crate::messaging::{Client, CommonError, IdempotencyKey, Request, RequestContext};
+use crate::events::{Relay, Subscriber};
+use crate::messaging::{
+    Client, CommonError, DeliverEvents, Event, EventEnvelope, IdempotencyKey, Request, RequestContext,
+};
 use crate::settings::Settings;
 use crate::store::Store;
 use crate::types::{Clock, Currency, EventId, HoldId, InvoiceId, PageRequest, ProductId, Timestamp, UserId};

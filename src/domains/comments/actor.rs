@@ -12,9 +12,10 @@ use super::{
 use crate::contract::catalog::{CatalogError, GetProduct, RatingFacts};
 use crate::contract::users::{UserChanged, UserErased, UserRegistered};
 use crate::domains::catalog::CatalogActor;
-use crate::events::{DeliverEvents, EventEnvelope};
-use crate::messaging::{Client, CommonError, Identity, RequestContext, Role};
-use crate::store::{CheckInvariants, InvariantReport, Store, Tx};
+use crate::messaging::{
+    CheckInvariants, Client, CommonError, DeliverEvents, EventEnvelope, Identity, InvariantReport, RequestContext, Role,
+};
+use crate::store::{Store, Tx};
 use crate::types::{CommentId, Page};
 
 /// What the answers share.

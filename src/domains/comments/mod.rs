@@ -21,6 +21,8 @@ use crate::store::{Migrations, OpenError};
 use crate::contract::comments::*;
 pub use actor::CommentsActor;
 
+crate::impl_from_storage_error!(CommentsError);
+
 /// The steps of this domain's database.
 pub const MIGRATIONS: Migrations = Migrations {
     sqlite: embed_migrations!("migrations/comments/sqlite"),

@@ -7,8 +7,10 @@ use super::*;
 use crate::contract::catalog::{CreateProduct, DeleteProduct};
 use crate::contract::users::{UserChanged, UserErased};
 use crate::domains::catalog::{self, CatalogActor};
-use crate::events::{DeliverEvents, Event, EventEnvelope};
-use crate::messaging::{Caller, CommonError, Credential, IdempotencyKey, Identity, RequestContext, Role};
+use crate::messaging::{
+    Caller, CommonError, Credential, DeliverEvents, Event, EventEnvelope, IdempotencyKey, Identity, RequestContext,
+    Role,
+};
 use crate::settings::Settings;
 use crate::types::{Clock, EventId, Page, PageRequest, ProductId, SessionId, Timestamp, UserId};
 

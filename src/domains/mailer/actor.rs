@@ -13,10 +13,11 @@ use crate::contract::payments::{Invoice, InvoicePaid, InvoiceRefunded, LATE_PAYM
 use crate::contract::users::{
     EmailVerificationRequested, PasswordResetRequested, UserChanged, UserErased, UserRegistered,
 };
-use crate::events::{DeliverEvents, Event, EventEnvelope};
-use crate::messaging::{CommonError, RequestContext};
+use crate::messaging::{
+    CheckInvariants, CommonError, DeliverEvents, Event, EventEnvelope, InvariantReport, RequestContext,
+};
 use crate::runtime::{spawn_interval, spawn_leader_interval};
-use crate::store::{CheckInvariants, InvariantReport, Tx};
+use crate::store::Tx;
 use crate::types::{EmailAddress, Page, UserId, Validator};
 
 /// How often the queue is looked at when nobody wakes it.

@@ -13,6 +13,8 @@ use crate::store::query::*;
 use crate::store::{Conn, Migrations, Prepare};
 use crate::types::{EmailAddress, EmailId, Timestamp, UserId};
 
+crate::impl_from_storage_error!(crate::contract::mailer::MailerError);
+
 /// The tables of this domain.
 pub const MIGRATIONS: Migrations = Migrations {
     sqlite: embed_migrations!("migrations/mailer/sqlite"),

@@ -16,8 +16,10 @@ use crate::contract::payments::{Invoice, InvoiceLine, InvoicePaid, InvoiceRefund
 use crate::contract::users::{
     EmailVerificationRequested, PasswordResetRequested, UserChanged, UserErased, UserRegistered,
 };
-use crate::events::{DeliverEvents, EventEnvelope};
-use crate::messaging::{Caller, Client, CommonError, Credential, IdempotencyKey, Identity, RequestContext, Role};
+use crate::messaging::{
+    Caller, Client, CommonError, Credential, DeliverEvents, EventEnvelope, IdempotencyKey, Identity, RequestContext,
+    Role,
+};
 use crate::settings::Settings;
 use crate::store::Store;
 use crate::store::query::*;

@@ -9,9 +9,8 @@ use super::{
     AuditPaidNotifications, GetStream, ListNotifications, MarkRead, MissedNotifications, NotificationFacts,
     NotificationPage, NotificationsError, Push, ReadMissed, Stream, model, store,
 };
-use crate::events::{DeliverEvents, EventEnvelope};
-use crate::messaging::{CommonError, RequestContext};
-use crate::store::{CheckInvariants, InvariantReport, Store, Tx};
+use crate::messaging::{CheckInvariants, CommonError, DeliverEvents, EventEnvelope, InvariantReport, RequestContext};
+use crate::store::{Store, Tx};
 use crate::types::{Page, UserId};
 
 /// What the answers share.

@@ -24,6 +24,8 @@ use crate::contract::notifications::*;
 pub use actor::NotificationsActor;
 pub use broadcast::{Feed, Push};
 
+crate::impl_from_storage_error!(NotificationsError);
+
 /// The steps of this domain's database.
 pub const MIGRATIONS: Migrations = Migrations {
     sqlite: embed_migrations!("migrations/notifications/sqlite"),

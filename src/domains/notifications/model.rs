@@ -15,7 +15,7 @@ use crate::contract::payments::{
     PaymentFailed,
 };
 use crate::contract::users::{AccessChanged, UserErased, UserRegistered};
-use crate::events::{Event, EventEnvelope};
+use crate::messaging::{Event, EventEnvelope};
 use crate::types::{Timestamp, UserId};
 
 /// The topic of everything for sale.

@@ -9,8 +9,9 @@ use tokio::sync::broadcast::Receiver;
 use super::*;
 use crate::contract::payments::{Invoice, InvoiceCreated, InvoicePaid, InvoiceStatus};
 use crate::contract::users::{AccessChanged, UserErased, UserRegistered};
-use crate::events::{DeliverEvents, Event, EventEnvelope};
-use crate::messaging::{Caller, Client, Credential, Identity, RequestContext, Role};
+use crate::messaging::{
+    Caller, Client, Credential, DeliverEvents, Event, EventEnvelope, Identity, RequestContext, Role,
+};
 use crate::settings::Settings;
 use crate::types::{Clock, Currency, EventId, InvoiceId, NotificationId, PageRequest, SessionId, Timestamp, UserId};
 

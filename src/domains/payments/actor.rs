@@ -10,10 +10,12 @@ use super::store::{self, InvoiceRow};
 use super::*;
 use crate::contract::catalog::SaleRefused;
 use crate::contract::users::UserErased;
-use crate::events::{DeliverEvents, Event, EventEnvelope};
-use crate::messaging::{CommonError, RequestContext};
-use crate::runtime::{spawn_detached, spawn_leader_interval};
-use crate::store::{CheckInvariants, InvariantReport, LockSet, Tx};
+use crate::messaging::{
+    CheckInvariants, CommonError, DeliverEvents, Event, EventEnvelope, InvariantReport, RequestContext,
+};
+use crate::runtime::spawn_leader_interval;
+use crate::store::{LockSet, Tx};
+use crate::tasks::spawn_detached;
 use crate::types::{Amount, FieldError, InvoiceId, Page, PaymentId, Timestamp, Validator};
 
 /// How often overdue invoices and unfinished payments are looked for.

@@ -14,6 +14,8 @@ mod actor;
 mod model;
 mod processing;
 mod provider;
+#[cfg(feature = "test-hooks")]
+mod provider_override;
 mod schema;
 mod store;
 mod stripe;
@@ -38,11 +40,16 @@ pub use provider::{
     RefundRequest, WebhookError,
 };
 
+#[cfg(feature = "test-hooks")]
+pub use provider_override::set_test_provider;
+
 use processing::PaymentsState;
 #[cfg(not(feature = "test-hooks"))]
 use provider::PaymentProvider;
 use provider::TestProvider;
 use stripe::StripeProvider;
+
+crate::impl_from_storage_error!(PaymentsError);
 
 /// The steps of this domain's database.
 pub const MIGRATIONS: Migrations = Migrations {
@@ -59,8 +66,8 @@ pub const SUBSCRIPTIONS: &[&str] = &["catalog.sale_refused", "users.user_erased"
 /// When its database cannot be opened, or the provider's settings cannot be used.
 pub fn open(ground: &DomainRuntime) -> Result<RunningDomain<PaymentsActor>, OpenError> {
     #[cfg(feature = "test-hooks")]
-    if let Some(world) = crate::fault_injection::world() {
-        return open_with(ground, |_| Ok(world.provider()));
+    if let Some(new_provider) = provider_override::test_provider() {
+        return open_with(ground, |_| Ok(new_provider()));
     }
     let settings = &ground.settings.payments;
     open_with(ground, |store| match settings.provider {

@@ -23,8 +23,8 @@ use super::{
     OUT_OF_STOCK, PayInvoice, PaymentFailed, PaymentsError, REQUESTED, RefundInvoice, ReturnLine,
 };
 use crate::messaging::{Caller, CommonError, RequestContext};
-use crate::runtime::InFlightSet;
 use crate::store::{IdempotentRequest, LockSet, Store, Tx};
+use crate::tasks::InFlightSet;
 use crate::types::{FieldError, InvoiceId, PaymentId, UserId};
 
 /// How long the provider may take before its answer counts as lost.
@@ -442,7 +442,7 @@ impl PaymentsState {
     ) -> Result<Invoice, PaymentsError> {
         let (id, invoice, payer) = (PaymentId::new(), request.invoice_id, payer(&ctx)?);
         // Noted before the row can be seen: the timer must not take a try for an orphan that is about to begin.
-        let _running = self.under_way.begin(id);
+        let _running = self.under_way.try_insert(id);
         let touch = of_invoice(invoice, wish.as_ref());
         let payment = match self
             .store
@@ -493,7 +493,7 @@ impl PaymentsState {
             lines: request.lines,
             reason: REQUESTED,
         };
-        let _running = self.under_way.begin(id);
+        let _running = self.under_way.try_insert(id);
         let touch = of_invoice(back.invoice, wish.as_ref());
         match self.store.write_locked(touch, move |tx| begin_refund(tx, id, &back, wish.as_ref())).await? {
             BeginOutcome::Before(invoice) => {
@@ -674,7 +674,7 @@ impl PaymentsState {
         if !self.put_off.is_due(id) {
             return;
         }
-        let Some(running) = self.under_way.begin(id) else { return };
+        let Some(running) = self.under_way.try_insert(id) else { return };
         let (state, work) = (Arc::clone(self), work(Arc::clone(self)));
         actix::spawn(async move {
             let _running = running;

@@ -16,8 +16,10 @@ use super::provider::{Charge, ChargeOutcome, ChargeStatus, RefundOutcome, Refund
 use super::*;
 use crate::contract::catalog::SaleRefused;
 use crate::contract::users::UserErased;
-use crate::events::{DeliverEvents, Event, EventEnvelope};
-use crate::messaging::{Caller, Client, CommonError, Credential, IdempotencyKey, Identity, RequestContext, Role};
+use crate::messaging::{
+    Caller, Client, CommonError, Credential, DeliverEvents, Event, EventEnvelope, IdempotencyKey, Identity,
+    RequestContext, Role,
+};
 use crate::settings::Settings;
 use crate::store::query::*;
 use crate::store::{IdempotentRequest, plans};

@@ -12,11 +12,12 @@ use super::*;
 use crate::contract::cart::CartStarted;
 use crate::contract::payments::{InvoicePaid, InvoiceRefunded, LATE_PAYMENT};
 use crate::contract::users::{UserErased, UserRegistered};
-use crate::events::{DeliverEvents, Event, EventEnvelope};
-use crate::messaging::{CommonError, RequestContext, Role};
+use crate::messaging::{
+    CheckInvariants, CommonError, DeliverEvents, Event, EventEnvelope, InvariantReport, RequestContext, Role,
+};
 use crate::runtime::spawn_leader_interval;
 use crate::settings::Settings;
-use crate::store::{CheckInvariants, InvariantReport, LockSet, Store, Tx};
+use crate::store::{LockSet, Store, Tx};
 use crate::types::{ActionId, Currency, FieldError, Page, Timestamp, UserId};
 
 /// How often old actions are forgotten.

@@ -19,7 +19,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use crate::events::Event;
+use crate::messaging::Event;
 use crate::runtime::{DomainRuntime, RunningDomain};
 use crate::store::OpenError;
 

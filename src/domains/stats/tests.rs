@@ -9,8 +9,10 @@ use super::*;
 use crate::contract::cart::CartStarted;
 use crate::contract::payments::{Invoice, InvoiceLine, InvoicePaid, InvoiceRefunded, InvoiceStatus};
 use crate::contract::users::{UserErased, UserRegistered};
-use crate::events::{DeliverEvents, EventEnvelope};
-use crate::messaging::{Caller, Client, CommonError, Credential, IdempotencyKey, Identity, RequestContext, Role};
+use crate::messaging::{
+    Caller, Client, CommonError, Credential, DeliverEvents, EventEnvelope, IdempotencyKey, Identity, RequestContext,
+    Role,
+};
 use crate::settings::Settings;
 use crate::types::{Amount, ApiKeyId, Clock, Currency, EventId, InvoiceId, PageRequest, ProductId, Timestamp, UserId};
 

@@ -13,11 +13,12 @@ use super::store::{self, Account};
 use super::token_cache::{KeyUsage, TokenCache};
 use super::tokens::{Purpose, Tokens};
 use super::*;
-use crate::events::DeliverEvents;
-use crate::messaging::{CommonError, Credential, Identity, Request, RequestContext, Role};
+use crate::messaging::{
+    CheckInvariants, CommonError, Credential, DeliverEvents, Identity, InvariantReport, Request, RequestContext, Role,
+};
 use crate::runtime::{spawn_interval, spawn_leader_interval};
 use crate::settings;
-use crate::store::{CheckInvariants, Conn, InvariantReport, LockSet, Store, Tx};
+use crate::store::{Conn, LockSet, Store, Tx};
 use crate::types::{ApiKeyId, EmailAddress, FieldError, Page, SessionId, Timestamp, UserId, Validator, fresh};
 
 /// How often the uses of API keys are written.

@@ -38,6 +38,8 @@ pub use signing_secret::mark as secret_mark;
 /// The events of other domains that this one wants to hear of.
 pub const SUBSCRIPTIONS: &[&str] = &[];
 
+crate::impl_from_storage_error!(UsersError);
+
 /// The steps that bring this domain's database to this version.
 pub const MIGRATIONS: Migrations = Migrations {
     sqlite: embed_migrations!("migrations/users/sqlite"),

@@ -8,8 +8,9 @@ use tempfile::TempDir;
 
 use super::actor::{purge, write_uses};
 use super::*;
-use crate::events::{Event, EventEnvelope};
-use crate::messaging::{Caller, Client, CommonError, Credential, IdempotencyKey, RequestContext, Role};
+use crate::messaging::{
+    Caller, Client, CommonError, Credential, Event, EventEnvelope, IdempotencyKey, RequestContext, Role,
+};
 use crate::settings::Settings;
 use crate::store::Store;
 use crate::types::{Clock, EmailAddress, Page, PageRequest, SessionId, Timestamp, UserId};

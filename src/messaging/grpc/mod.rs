@@ -39,24 +39,25 @@ pub mod proto {
 /// What `proto/` says, for programs that ask (the reflection service).
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
-/// Bytes of the largest message when no picture can be larger.
+/// Bytes of the largest message, unless images may be larger.
 const MESSAGE_MAX: usize = 16 << 20;
 
 impl PeerConfig {
-    /// How this process calls others.
+    /// Returns the configuration of calls that carry `token` and whose largest payload is an image of
+    /// `image_bytes_max` bytes.
     #[must_use]
-    pub fn of(settings: &crate::settings::Settings) -> Self {
-        let token = settings.peers.token.as_deref().and_then(|token| {
+    pub fn new(token: Option<&str>, image_bytes_max: usize) -> Self {
+        let token = token.and_then(|token| {
             let mut value: MetadataValue<_> = format!("Bearer {token}").parse().ok()?;
             value.set_sensitive(true);
             Some(value)
         });
-        Self { token, message_max: message_max(settings) }
+        Self { token, message_max: message_max(image_bytes_max) }
     }
 }
 
-/// Bytes of the largest message: a picture is the largest thing that travels, as base64.
+/// Returns the limit of a message in bytes: at least 16 MiB, and enough for an image of `image_bytes_max` as base64.
 #[must_use]
-pub fn message_max(settings: &crate::settings::Settings) -> usize {
-    (settings.catalog.image_bytes_max / 3 * 4 + (1 << 20)).max(MESSAGE_MAX)
+pub fn message_max(image_bytes_max: usize) -> usize {
+    (image_bytes_max / 3 * 4 + (1 << 20)).max(MESSAGE_MAX)
 }

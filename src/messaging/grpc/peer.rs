@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::connection::{AddressStatus, BreakerPermit, CallError, Connection, PeerConfig, PeerConnection};
 use super::proto::{CallReply, CallRequest, EventsReply, EventsRequest, LiveRequest};
 use crate::messaging::{CommonError, RequestContext};
-use crate::settings::Address;
+use crate::types::Address;
 
 /// How often a name is resolved anew.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(5);

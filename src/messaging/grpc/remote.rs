@@ -174,11 +174,11 @@ fn unreadable(ctx: &RequestContext, name: &str, error: &serde_json::Error) -> Co
 
 /// The other processes that this one knows of: one for each place, however many domains are there.
 #[derive(Default)]
-pub struct PeerRegistry(BTreeMap<crate::settings::Address, Arc<Peer>>);
+pub struct PeerRegistry(BTreeMap<crate::types::Address, Arc<Peer>>);
 
 impl PeerRegistry {
     /// The process at `address`.
-    pub fn at(&mut self, address: &crate::settings::Address, wire: &super::PeerConfig) -> Arc<Peer> {
+    pub fn at(&mut self, address: &crate::types::Address, wire: &super::PeerConfig) -> Arc<Peer> {
         let peer = self.0.entry(address.clone()).or_insert_with(|| Peer::start(address.clone(), wire.clone()));
         Arc::clone(peer)
     }

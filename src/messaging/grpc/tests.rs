@@ -15,8 +15,7 @@ use crate::messaging::{
     Caller, Client, CommonError, HealthStatus, IdempotencyKey, RemoteCallable, RequestContext, StorageHealth,
     Supervisor,
 };
-use crate::settings::Address;
-use crate::types::{FieldError, UserId};
+use crate::types::{Address, FieldError, UserId};
 
 /// A domain that answers as it is told.
 struct Echo {

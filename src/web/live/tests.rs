@@ -26,8 +26,10 @@ use crate::contract::users::{
 };
 use crate::domains::notifications::{self, Feed, NotificationsActor, Push};
 use crate::domains::users::{self, UsersActor};
-use crate::events::{DeliverEvents, Event, EventEnvelope, Relay, Subscriber};
-use crate::messaging::{Caller, Client, Credential, Identity, RequestContext, Role};
+use crate::events::{Relay, Subscriber};
+use crate::messaging::{
+    Caller, Client, Credential, DeliverEvents, Event, EventEnvelope, Identity, RequestContext, Role,
+};
 use crate::runtime::{DomainRuntime, RunningDomain};
 use crate::settings::Settings;
 use crate::types::{Clock, Currency, EventId, InvoiceId, ProductId, SessionId, Timestamp, UserId};

@@ -2,8 +2,9 @@
 
 use crate::contract::cart::CheckoutFacts;
 use crate::domains::cart::schema::checkout;
+use crate::messaging::{FACTS_PAGE_SIZE, Selection};
 use crate::store::query::*;
-use crate::store::{Conn, Invariant, Invariants, PAGE, RESTORE, Selection, Sql};
+use crate::store::{Conn, Invariant, Invariants, RESTORE, Sql};
 use crate::types::{CheckoutId, HoldId, InvoiceId};
 
 /// What must always hold here.
@@ -51,7 +52,7 @@ pub fn checkouts(conn: &mut Conn, which: Selection<CheckoutId>) -> QueryResult<V
     let rows: Vec<Row> = match which {
         Selection::These(ids) => checkout::table.filter(checkout::id.eq_any(ids)).select(columns).load(conn)?,
         Selection::After(after) => {
-            let page = checkout::table.select(columns).order(checkout::id).limit(PAGE as i64);
+            let page = checkout::table.select(columns).order(checkout::id).limit(FACTS_PAGE_SIZE as i64);
             match after {
                 Some(after) => page.filter(checkout::id.gt(after)).load(conn)?,
                 None => page.load(conn)?,

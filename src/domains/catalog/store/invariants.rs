@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use crate::contract::catalog::{HoldFacts, HoldLine, RatingFacts};
 use crate::domains::catalog::model::HoldState;
 use crate::domains::catalog::schema::{hold, hold_line, product};
+use crate::messaging::{FACTS_PAGE_SIZE, Selection};
 use crate::store::query::*;
-use crate::store::{Conn, Invariant, Invariants, PAGE, RESTORE, Selection, Sql};
+use crate::store::{Conn, Invariant, Invariants, RESTORE, Sql};
 use crate::types::{HoldId, ProductId, Quantity, Timestamp};
 
 const RECOUNT: &str = "find the sale or return that was not booked, and set the product's stock by hand";
@@ -100,7 +101,7 @@ pub fn holds(conn: &mut Conn, which: Selection<HoldId>) -> QueryResult<Vec<HoldF
     let rows: Vec<Row> = match which {
         Selection::These(ids) => hold::table.filter(hold::id.eq_any(ids)).select(columns).load(conn)?,
         Selection::After(after) => {
-            let page = hold::table.select(columns).order(hold::id).limit(PAGE as i64);
+            let page = hold::table.select(columns).order(hold::id).limit(FACTS_PAGE_SIZE as i64);
             match after {
                 Some(after) => page.filter(hold::id.gt(after)).load(conn)?,
                 None => page.load(conn)?,

@@ -2,8 +2,9 @@
 
 use crate::contract::catalog::RatingFacts;
 use crate::domains::comments::schema::rating;
+use crate::messaging::{FACTS_PAGE_SIZE, Selection};
 use crate::store::query::*;
-use crate::store::{Conn, Invariant, Invariants, PAGE, Selection, Sql};
+use crate::store::{Conn, Invariant, Invariants, Sql};
 use crate::types::ProductId;
 
 /// What must always hold here.
@@ -26,11 +27,11 @@ pub const INVARIANTS: Invariants = Invariants {
 pub fn ratings(conn: &mut Conn, which: Selection<ProductId>) -> QueryResult<Vec<RatingFacts>> {
     let rows: Vec<(ProductId, i64, i64)> = match which {
         Selection::These(ids) => rating::table.filter(rating::product_id.eq_any(ids)).load(conn)?,
-        Selection::After(None) => rating::table.order(rating::product_id).limit(PAGE as i64).load(conn)?,
+        Selection::After(None) => rating::table.order(rating::product_id).limit(FACTS_PAGE_SIZE as i64).load(conn)?,
         Selection::After(Some(after)) => rating::table
             .filter(rating::product_id.gt(after))
             .order(rating::product_id)
-            .limit(PAGE as i64)
+            .limit(FACTS_PAGE_SIZE as i64)
             .load(conn)?,
     };
     Ok(rows.into_iter().map(|(product_id, sum, count)| RatingFacts { product_id, sum, count }).collect())

@@ -10,8 +10,9 @@ use crate::contract::payments::OUT_OF_STOCK;
 use crate::contract::payments::{InvoiceFacts, InvoiceLine, InvoiceSelection, ReturnLine};
 use crate::domains::payments::model::{RefundState, number};
 use crate::domains::payments::schema::{invoice, refund};
+use crate::messaging::FACTS_PAGE_SIZE;
 use crate::store::query::*;
-use crate::store::{Conn, Invariant, Invariants, PAGE, RESTORE, Sql};
+use crate::store::{Conn, Invariant, Invariants, RESTORE, Sql};
 use crate::types::{InvoiceId, ProductId, Quantity, Timestamp};
 
 const BANK: &str = "compare with the provider's books before anything is paid or refunded by hand";
@@ -147,9 +148,9 @@ pub fn invoices(conn: &mut Conn, which: InvoiceSelection) -> QueryResult<Vec<Inv
         InvoiceSelection::OfHolds(holds) => {
             query.filter(invoice::hold.eq_any(holds.into_iter().map(Some))).load(conn)?
         }
-        InvoiceSelection::After(None) => query.order(invoice::id).limit(PAGE as i64).load(conn)?,
+        InvoiceSelection::After(None) => query.order(invoice::id).limit(FACTS_PAGE_SIZE as i64).load(conn)?,
         InvoiceSelection::After(Some(after)) => {
-            query.filter(invoice::id.gt(after)).order(invoice::id).limit(PAGE as i64).load(conn)?
+            query.filter(invoice::id.gt(after)).order(invoice::id).limit(FACTS_PAGE_SIZE as i64).load(conn)?
         }
     };
     let ids: Vec<InvoiceId> = rows.iter().map(|row| row.id).collect();
