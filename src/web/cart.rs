@@ -1,28 +1,30 @@
-//! `/user/{id}/cart`.
+//! Handlers of `/user/{id}/cart`.
 
 use serde::Deserialize;
 
-use super::asked::{ApiRequest, ApiResult, BASE};
-use super::input::{ServerSetFields, UnreadBody};
+use super::body::{ServerSetFields, UnreadBody};
+use super::extract::ApiRequest;
+use super::names::API_BASE;
 use super::problem::Problem;
+use super::respond::ApiResult;
 use crate::contract::cart::{AddItem, CancelCheckout, CartError, Checkout, GetCart, GetItem, RemoveItem, SetQuantity};
 use crate::contract::users::UsersError;
 use crate::types::{CartItemId, ProductId, Quantity, UserId};
 
-/// What is put into a cart; whose says the path.
+/// Body of a new cart line. The path names the cart.
 #[derive(Deserialize)]
 pub struct AddItemBody {
     product_id: ProductId,
     quantity: Quantity,
 }
 
-/// How many of a line.
+/// Body with the new quantity of a cart line; 0 removes it.
 #[derive(Deserialize)]
 pub struct SetQuantityBody {
     quantity: Quantity,
 }
 
-/// Where the receipt goes.
+/// Body of a checkout: the address for the receipt, required of guests.
 #[derive(Default, Deserialize)]
 pub struct CheckoutBody {
     #[serde(default)]
@@ -46,65 +48,65 @@ impl ServerSetFields for SetQuantityBody {
 }
 impl ServerSetFields for CheckoutBody {}
 
-fn user_id(asked: &ApiRequest) -> Result<UserId, Problem> {
-    asked.id("id", UsersError::UserNotFound)
+fn user_id(request: &ApiRequest) -> Result<UserId, Problem> {
+    request.path_id("id", UsersError::UserNotFound)
 }
 
-fn item_id(asked: &ApiRequest) -> Result<CartItemId, Problem> {
-    asked.id("item_id", CartError::ItemNotFound)
+fn item_id(request: &ApiRequest) -> Result<CartItemId, Problem> {
+    request.path_id("item_id", CartError::ItemNotFound)
 }
 
 /// POST `/user/{id}/cart/`.
-pub async fn add(asked: ApiRequest, sent: UnreadBody) -> ApiResult {
-    let user_id = user_id(&asked)?;
-    asked.may(&GetCart { user_id })?;
-    let AddItemBody { product_id, quantity } = sent.json(&asked).await?;
-    let item = asked.clients().cart.call(asked.ctx(), AddItem { user_id, product_id, quantity }).await?;
-    asked.created(&format!("{BASE}/user/{user_id}/cart/{}", item.id), &item)
+pub async fn add(request: ApiRequest, body: UnreadBody) -> ApiResult {
+    let user_id = user_id(&request)?;
+    request.authorize(&GetCart { user_id })?;
+    let AddItemBody { product_id, quantity } = body.json(&request).await?;
+    let item = request.clients().cart.call(request.ctx(), AddItem { user_id, product_id, quantity }).await?;
+    request.created(&format!("{API_BASE}/user/{user_id}/cart/{}", item.id), &item)
 }
 
 /// GET `/user/{id}/cart/`.
-pub async fn get(asked: ApiRequest) -> ApiResult {
-    let user_id = user_id(&asked)?;
-    asked.ok(&asked.clients().cart.call(asked.ctx(), GetCart { user_id }).await?)
+pub async fn get(request: ApiRequest) -> ApiResult {
+    let user_id = user_id(&request)?;
+    request.ok(&request.clients().cart.call(request.ctx(), GetCart { user_id }).await?)
 }
 
 /// GET `/user/{id}/cart/{item_id}`.
-pub async fn get_item(asked: ApiRequest) -> ApiResult {
-    let (user_id, item_id) = (user_id(&asked)?, item_id(&asked)?);
-    asked.ok(&asked.clients().cart.call(asked.ctx(), GetItem { user_id, item_id }).await?)
+pub async fn get_item(request: ApiRequest) -> ApiResult {
+    let (user_id, item_id) = (user_id(&request)?, item_id(&request)?);
+    request.ok(&request.clients().cart.call(request.ctx(), GetItem { user_id, item_id }).await?)
 }
 
 /// PUT `/user/{id}/cart/{item_id}`.
-pub async fn set_quantity(asked: ApiRequest, sent: UnreadBody) -> ApiResult {
-    let (user_id, item_id) = (user_id(&asked)?, item_id(&asked)?);
-    asked.may(&GetCart { user_id })?;
-    let SetQuantityBody { quantity } = sent.json(&asked).await?;
-    match asked.clients().cart.call(asked.ctx(), SetQuantity { user_id, item_id, quantity }).await? {
-        Some(item) => asked.ok(&item),
-        None => asked.done(),
+pub async fn set_quantity(request: ApiRequest, body: UnreadBody) -> ApiResult {
+    let (user_id, item_id) = (user_id(&request)?, item_id(&request)?);
+    request.authorize(&GetCart { user_id })?;
+    let SetQuantityBody { quantity } = body.json(&request).await?;
+    match request.clients().cart.call(request.ctx(), SetQuantity { user_id, item_id, quantity }).await? {
+        Some(item) => request.ok(&item),
+        None => request.no_content(),
     }
 }
 
 /// DELETE `/user/{id}/cart/{item_id}`.
-pub async fn remove(asked: ApiRequest) -> ApiResult {
-    let (user_id, item_id) = (user_id(&asked)?, item_id(&asked)?);
-    asked.clients().cart.call(asked.ctx(), RemoveItem { user_id, item_id }).await?;
-    asked.done()
+pub async fn remove(request: ApiRequest) -> ApiResult {
+    let (user_id, item_id) = (user_id(&request)?, item_id(&request)?);
+    request.clients().cart.call(request.ctx(), RemoveItem { user_id, item_id }).await?;
+    request.no_content()
 }
 
 /// POST `/user/{id}/cart/checkout`.
-pub async fn checkout(asked: ApiRequest, sent: UnreadBody) -> ApiResult {
-    let user_id = user_id(&asked)?;
-    asked.may(&GetCart { user_id })?;
-    let CheckoutBody { email } = sent.json_or_nothing(&asked).await?;
-    let invoice = asked.clients().cart.call(asked.ctx(), Checkout { user_id, email }).await?;
-    asked.created(&format!("{BASE}/invoices/{}", invoice.id), &invoice)
+pub async fn checkout(request: ApiRequest, body: UnreadBody) -> ApiResult {
+    let user_id = user_id(&request)?;
+    request.authorize(&GetCart { user_id })?;
+    let CheckoutBody { email } = body.json_or_default(&request).await?;
+    let invoice = request.clients().cart.call(request.ctx(), Checkout { user_id, email }).await?;
+    request.created(&format!("{API_BASE}/invoices/{}", invoice.id), &invoice)
 }
 
 /// DELETE `/user/{id}/cart/checkout`.
-pub async fn cancel_checkout(asked: ApiRequest) -> ApiResult {
-    let user_id = user_id(&asked)?;
-    asked.clients().cart.call(asked.ctx(), CancelCheckout { user_id }).await?;
-    asked.done()
+pub async fn cancel_checkout(request: ApiRequest) -> ApiResult {
+    let user_id = user_id(&request)?;
+    request.clients().cart.call(request.ctx(), CancelCheckout { user_id }).await?;
+    request.no_content()
 }

@@ -1,8 +1,11 @@
-//! `/product`, `/products`.
+//! Handlers of `/product` and `/products`.
 
-use super::asked::{ApiRequest, ApiResult, BASE};
-use super::input::{Query, ServerSetFields, UnreadBody};
+use super::body::{ServerSetFields, UnreadBody};
+use super::extract::ApiRequest;
+use super::names::API_BASE;
 use super::problem::Problem;
+use super::query::Query;
+use super::respond::ApiResult;
 use crate::contract::catalog::{
     CatalogError, CreateProduct, DeleteProduct, GetProduct, ListProducts, NewProduct, ProductPatch, ProductQuery,
     ReplaceProduct, UpdateProduct,
@@ -10,7 +13,7 @@ use crate::contract::catalog::{
 use crate::messaging::CommonError;
 use crate::types::ProductId;
 
-/// What a product carries that nobody can send.
+/// Fields of a product that only the server sets.
 const SERVER_SET: &[&str] =
     &["id", "slug", "variants", "images", "rating", "review_count", "deleted", "created_at", "updated_at"];
 
@@ -21,70 +24,70 @@ impl ServerSetFields for ProductPatch {
     const NAMES: &'static [&'static str] = SERVER_SET;
 }
 
-/// The product in the path.
-pub fn product_id(asked: &ApiRequest) -> Result<ProductId, Problem> {
-    asked.id("id", CatalogError::ProductNotFound)
+/// Id of the product in the path.
+pub fn product_id(request: &ApiRequest) -> Result<ProductId, Problem> {
+    request.path_id("id", CatalogError::ProductNotFound)
 }
 
-/// Whether the caller may change a product. ApiRequest before the body is read: who may not, hears that and not what is
-/// wrong with the body.
-fn may_change(asked: &ApiRequest, product_id: ProductId) -> Result<(), CommonError> {
-    asked.may(&UpdateProduct { product_id, patch: ProductPatch::default() })
+/// Checks the right to change a product. Called before the body is read, so that a caller without the right learns that
+/// and not the faults of the body.
+fn authorize_change(request: &ApiRequest, product_id: ProductId) -> Result<(), CommonError> {
+    request.authorize(&UpdateProduct { product_id, patch: ProductPatch::default() })
 }
 
-/// The id of no product, to ask for rights with where there is none yet.
+/// Id of no product, for checking rights where there is no product yet.
 const fn no_product() -> ProductId {
     ProductId::from_uuid(uuid::Uuid::nil())
 }
 
 /// POST `/product/`.
-pub async fn create(asked: ApiRequest, sent: UnreadBody) -> ApiResult {
-    may_change(&asked, no_product())?;
-    let product: NewProduct = sent.json(&asked).await?;
-    let product = asked.clients().catalog.call(asked.ctx(), CreateProduct { product }).await?;
-    asked.created(&format!("{BASE}/product/{}", product.id), &product)
+pub async fn create(request: ApiRequest, body: UnreadBody) -> ApiResult {
+    authorize_change(&request, no_product())?;
+    let product: NewProduct = body.json(&request).await?;
+    let product = request.clients().catalog.call(request.ctx(), CreateProduct { product }).await?;
+    request.created(&format!("{API_BASE}/product/{}", product.id), &product)
 }
 
 /// GET `/product/{id}`.
-pub async fn get(asked: ApiRequest) -> ApiResult {
-    let product_id = product_id(&asked)?;
-    asked.ok(&asked.clients().catalog.call(asked.ctx(), GetProduct { product_id }).await?)
+pub async fn get(request: ApiRequest) -> ApiResult {
+    let product_id = product_id(&request)?;
+    request.ok(&request.clients().catalog.call(request.ctx(), GetProduct { product_id }).await?)
 }
 
 /// PUT `/product/{id}`.
-pub async fn replace(asked: ApiRequest, sent: UnreadBody) -> ApiResult {
-    let product_id = product_id(&asked)?;
-    may_change(&asked, product_id)?;
-    let product: NewProduct = sent.json(&asked).await?;
-    asked.ok(&asked.clients().catalog.call(asked.ctx(), ReplaceProduct { product_id, product }).await?)
+pub async fn replace(request: ApiRequest, body: UnreadBody) -> ApiResult {
+    let product_id = product_id(&request)?;
+    authorize_change(&request, product_id)?;
+    let product: NewProduct = body.json(&request).await?;
+    request.ok(&request.clients().catalog.call(request.ctx(), ReplaceProduct { product_id, product }).await?)
 }
 
 /// PATCH `/product/{id}`.
-pub async fn update(asked: ApiRequest, sent: UnreadBody) -> ApiResult {
-    let product_id = product_id(&asked)?;
-    may_change(&asked, product_id)?;
-    let patch: ProductPatch = sent.json(&asked).await?;
-    asked.ok(&asked.clients().catalog.call(asked.ctx(), UpdateProduct { product_id, patch }).await?)
+pub async fn update(request: ApiRequest, body: UnreadBody) -> ApiResult {
+    let product_id = product_id(&request)?;
+    authorize_change(&request, product_id)?;
+    let patch: ProductPatch = body.json(&request).await?;
+    request.ok(&request.clients().catalog.call(request.ctx(), UpdateProduct { product_id, patch }).await?)
 }
 
 /// DELETE `/product/{id}`.
-pub async fn delete(asked: ApiRequest) -> ApiResult {
-    let product_id = product_id(&asked)?;
-    asked.clients().catalog.call(asked.ctx(), DeleteProduct { product_id }).await?;
-    asked.done()
+pub async fn delete(request: ApiRequest) -> ApiResult {
+    let product_id = product_id(&request)?;
+    request.clients().catalog.call(request.ctx(), DeleteProduct { product_id }).await?;
+    request.no_content()
 }
 
-/// What `variants=` may say: the only word there is.
+/// Value of the query parameter `variants`.
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Variants {
+enum VariantsParameter {
     All,
 }
 
 /// GET `/products/`.
-pub async fn list(asked: ApiRequest) -> ApiResult {
-    let mut query = Query::of(asked.request());
-    let request = ListProducts {
+pub async fn list(request: ApiRequest) -> ApiResult {
+    let mut query = Query::of(request.http());
+    let message = ListProducts {
         query: ProductQuery {
             q: query.text("q"),
             category: query.text("category"),
@@ -92,12 +95,12 @@ pub async fn list(asked: ApiRequest) -> ApiResult {
             min_price: query.number("min_price"),
             max_price: query.number("max_price"),
             in_stock: query.flag("in_stock"),
-            sort: query.word("sort", "must be name, price, -price, created_at, -created_at or relevance"),
-            all_variants: query.word::<Variants>("variants", "must be all, or left out").is_some(),
+            sort: query.one_of("sort", "must be name, price, -price, created_at, -created_at or relevance"),
+            all_variants: query.one_of::<VariantsParameter>("variants", "must be all, or left out").is_some(),
         },
         page: query.page(),
     };
-    query.done()?;
-    let page = asked.clients().catalog.call(asked.ctx(), request).await?;
-    asked.page(page.next.as_ref(), &page)
+    query.finish()?;
+    let page = request.clients().catalog.call(request.ctx(), message).await?;
+    request.page(page.next.as_ref(), &page)
 }

@@ -1,13 +1,16 @@
-//! `/product/{id}/comments`.
+//! Handlers of `/product/{id}/comments`.
 
 use serde::Deserialize;
 
-use super::asked::{ApiRequest, ApiResult, BASE};
+use super::body::{ServerSetFields, UnreadBody};
 use super::catalog::product_id;
-use super::input::{Query, ServerSetFields, UnreadBody};
+use super::extract::ApiRequest;
+use super::names::API_BASE;
+use super::query::Query;
+use super::respond::ApiResult;
 use crate::contract::comments::{AddComment, CommentsError, DeleteComment, ListComments};
 
-/// What somebody says of a product; which one says the path.
+/// Body of a new comment: stars from 1 to 5, and a text. The path names the product.
 #[derive(Deserialize)]
 pub struct AddCommentBody {
     rating: i32,
@@ -18,28 +21,28 @@ pub struct AddCommentBody {
 impl ServerSetFields for AddCommentBody {}
 
 /// POST `/product/{id}/comments/`.
-pub async fn add(asked: ApiRequest, sent: UnreadBody) -> ApiResult {
-    let product_id = product_id(&asked)?;
-    asked.may(&AddComment { product_id, rating: 1, text: String::new() })?;
-    let AddCommentBody { rating, text } = sent.json(&asked).await?;
-    let comment = asked.clients().comments.call(asked.ctx(), AddComment { product_id, rating, text }).await?;
-    asked.created(&format!("{BASE}/product/{product_id}/comments/{}", comment.id), &comment)
+pub async fn add(request: ApiRequest, body: UnreadBody) -> ApiResult {
+    let product_id = product_id(&request)?;
+    request.authorize(&AddComment { product_id, rating: 1, text: String::new() })?;
+    let AddCommentBody { rating, text } = body.json(&request).await?;
+    let comment = request.clients().comments.call(request.ctx(), AddComment { product_id, rating, text }).await?;
+    request.created(&format!("{API_BASE}/product/{product_id}/comments/{}", comment.id), &comment)
 }
 
 /// GET `/product/{id}/comments/`.
-pub async fn list(asked: ApiRequest) -> ApiResult {
-    let product_id = product_id(&asked)?;
-    let mut query = Query::of(asked.request());
-    let request = ListComments { product_id, page: query.page() };
-    query.done()?;
-    let page = asked.clients().comments.call(asked.ctx(), request).await?;
-    asked.page(page.next.as_ref(), &page)
+pub async fn list(request: ApiRequest) -> ApiResult {
+    let product_id = product_id(&request)?;
+    let mut query = Query::of(request.http());
+    let message = ListComments { product_id, page: query.page() };
+    query.finish()?;
+    let page = request.clients().comments.call(request.ctx(), message).await?;
+    request.page(page.next.as_ref(), &page)
 }
 
 /// DELETE `/product/{id}/comments/{comment_id}`.
-pub async fn delete(asked: ApiRequest) -> ApiResult {
-    let product_id = product_id(&asked)?;
-    let comment_id = asked.id("comment_id", CommentsError::CommentNotFound)?;
-    asked.clients().comments.call(asked.ctx(), DeleteComment { product_id, comment_id }).await?;
-    asked.done()
+pub async fn delete(request: ApiRequest) -> ApiResult {
+    let product_id = product_id(&request)?;
+    let comment_id = request.path_id("comment_id", CommentsError::CommentNotFound)?;
+    request.clients().comments.call(request.ctx(), DeleteComment { product_id, comment_id }).await?;
+    request.no_content()
 }

@@ -1,17 +1,18 @@
-//! `/domains/{name}/move`.
+//! Handler of `/domains/{name}/move`.
 
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::asked::{ApiRequest, ApiResult};
-use super::input::{ServerSetFields, UnreadBody};
+use super::body::{ServerSetFields, UnreadBody};
+use super::extract::ApiRequest;
+use super::respond::ApiResult;
 use crate::app::MoveDomain;
 
-/// How long a move may take. A large database is copied while everybody waits.
+/// Timeout of a move. The domain is not available while a large database is copied.
 const MOVE_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Where a domain is to go; which one says the path.
+/// Body of a move: the new place, `local` or an address. The path names the domain.
 #[derive(Deserialize)]
 pub struct MoveDomainBody {
     to: String,
@@ -20,11 +21,11 @@ pub struct MoveDomainBody {
 impl ServerSetFields for MoveDomainBody {}
 
 /// POST `/domains/{name}/move`.
-pub async fn move_domain(asked: ApiRequest, sent: UnreadBody) -> ApiResult {
-    let domain = asked.request().match_info().get("name").unwrap_or_default().to_owned();
-    asked.may(&MoveDomain { domain: domain.clone(), to: String::new() })?;
-    let MoveDomainBody { to } = sent.json(&asked).await?;
+pub async fn move_domain(request: ApiRequest, body: UnreadBody) -> ApiResult {
+    let domain = request.http().match_info().get("name").unwrap_or_default().to_owned();
+    request.authorize(&MoveDomain { domain: domain.clone(), to: String::new() })?;
+    let MoveDomainBody { to } = body.json(&request).await?;
     let moved =
-        asked.clients().placement.call(asked.ctx().with_timeout(MOVE_TIMEOUT), MoveDomain { domain, to }).await?;
-    asked.ok(&moved)
+        request.clients().placement.call(request.ctx().with_timeout(MOVE_TIMEOUT), MoveDomain { domain, to }).await?;
+    request.ok(&moved)
 }

@@ -1,10 +1,9 @@
-//! The gateway's other door: the typed gRPC services for programs in other languages (`proto/users.proto`,
-//! `catalog.proto`, `payments.proto`).
+//! Typed gRPC services for programs in other languages (`proto/users.proto`, `catalog.proto`, `payments.proto`).
 //!
-//! Lives here: their form. Who calls is found out as over HTTP, and what they may do is decided at the same messages.
-//! Never enters: how the processes of the shop ask each other (`messaging::grpc`).
+//! Contains: the translation between protobuf and messages. Callers are authenticated as over HTTP (`web::auth`), and
+//! rights are decided at the same messages. Does not contain: the calls between the processes of a shop
+//! (`messaging::grpc`).
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use actix::{Actor, Context, Handler};
@@ -14,13 +13,16 @@ use tonic::service::RoutesBuilder;
 use tonic::transport::server::TcpConnectInfo;
 use tonic::{Code, Extensions, Request, Response, Status};
 
+use super::auth;
+use super::client_ip::{ClientAddress, FORWARDED_FOR};
+use super::request_meta::request_id;
 use crate::app::{App, Clients};
 use crate::contract::catalog;
 use crate::contract::catalog::{ListProducts, ProductPage, ProductQuery};
 use crate::contract::payments;
 use crate::contract::payments::PaymentsError;
 use crate::contract::users;
-use crate::contract::users::{Authenticate, UsersError};
+use crate::contract::users::UsersError;
 use crate::messaging::grpc::proto::catalog_service_server::{CatalogService, CatalogServiceServer};
 use crate::messaging::grpc::proto::payment_service_server::{PaymentService, PaymentServiceServer};
 use crate::messaging::grpc::proto::user_service_server::{UserService, UserServiceServer};
@@ -30,34 +32,30 @@ use crate::messaging::grpc::proto::{
 };
 use crate::messaging::grpc::{DESCRIPTORS, patience};
 use crate::messaging::{
-    self, Caller, Client, CommonError, DomainError, Envelope, ErrorKind, HealthStatus, IdempotencyKey, RequestContext,
-    trace,
+    self, Client, CommonError, DomainError, Envelope, ErrorKind, HealthStatus, IdempotencyKey, RequestContext, trace,
 };
 use crate::settings::Settings;
-use crate::types::{PageRequest, fresh};
+use crate::types::PageRequest;
 
-/// The longest id of a caller's own that is taken over.
-const TEXT_MAX: usize = 128;
-
-/// Adds the typed services for the domains that can be asked from this process, and the reflection service, by which
-/// programs learn what there is.
+/// Adds the typed services of the domains that this process can call, and the reflection service, by which clients
+/// discover them.
 ///
 /// # Errors
-/// When the descriptions that were compiled in cannot be read.
+/// When the embedded descriptors cannot be decoded.
 pub fn add(app: &App, to: &mut RoutesBuilder) -> Result<(), tonic_reflection::server::Error> {
-    let door = Arc::new(TypedServices { clients: app.clients.clone(), settings: Arc::clone(app.settings()) });
-    let on = |health: messaging::Health| health.status != HealthStatus::Off;
+    let services = Arc::new(TypedServices { clients: app.clients.clone(), settings: Arc::clone(app.settings()) });
+    let is_enabled = |health: messaging::Health| health.status != HealthStatus::Off;
     let mut names = vec!["grpc.health.v1.Health", "mercat.v1.Domains"];
-    if on(app.clients.users.health()) {
-        to.add_service(UserServiceServer::from_arc(Arc::clone(&door)));
+    if is_enabled(app.clients.users.health()) {
+        to.add_service(UserServiceServer::from_arc(Arc::clone(&services)));
         names.push("mercat.v1.UserService");
     }
-    if on(app.clients.catalog.health()) {
-        to.add_service(CatalogServiceServer::from_arc(Arc::clone(&door)));
+    if is_enabled(app.clients.catalog.health()) {
+        to.add_service(CatalogServiceServer::from_arc(Arc::clone(&services)));
         names.push("mercat.v1.CatalogService");
     }
-    if on(app.clients.payments.health()) {
-        to.add_service(PaymentServiceServer::from_arc(door));
+    if is_enabled(app.clients.payments.health()) {
+        to.add_service(PaymentServiceServer::from_arc(services));
         names.push("mercat.v1.PaymentService");
     }
     let reflection = || {
@@ -67,68 +65,61 @@ pub fn add(app: &App, to: &mut RoutesBuilder) -> Result<(), tonic_reflection::se
         names.iter().fold(builder, |builder, name| builder.with_service_name(*name))
     };
     to.add_service(reflection().build_v1()?);
-    // What many clients still speak.
+    // Many clients still use the older version.
     to.add_service(reflection().build_v1alpha()?);
     Ok(())
 }
 
+/// Implementation of all typed services.
 struct TypedServices {
     clients: Clients,
     settings: Arc<Settings>,
 }
 
 impl TypedServices {
-    /// The context of a call, its caller known.
+    /// Context of a call with its authenticated caller.
     async fn context(&self, metadata: &MetadataMap, extensions: &Extensions) -> Result<RequestContext, Status> {
         let text = |name: &str| metadata.get(name).and_then(|value| value.to_str().ok());
-        let short = |text: &&str| !text.is_empty() && text.len() <= TEXT_MAX;
-        let address = extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
-        let address: Option<IpAddr> = address.map(|address| address.ip().to_canonical());
-        let networks = &self.settings.stats.internal_networks;
-        let internal = address.is_some_and(|address| networks.iter().any(|network| network.contains(address)));
-        let caller = Caller::Anyone {
-            address: address.map_or_else(|| "unknown".into(), |address| address.to_string().into()),
-            internal,
-        };
-        let request_id = text("x-request-id").filter(short).map_or_else(|| fresh().to_string(), str::to_owned);
-        let mut ctx = RequestContext::new(caller, request_id).with_timeout(patience(metadata));
+        let peer = extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+        let forwarded = metadata.get_all(FORWARDED_FOR).iter().next_back();
+        let forwarded = forwarded.map(|value| value.as_encoded_bytes());
+        let address = ClientAddress::new(peer.map(|address| address.ip()), forwarded, &self.settings);
+        let request_id = request_id(text("x-request-id"));
+        let mut ctx = RequestContext::new(address.into_anonymous_caller(), request_id).with_timeout(patience(metadata));
         ctx.trace = text("traceparent").and_then(trace::read);
-        if let Some(key) = text("idempotency-key") {
-            ctx.key = Some(
-                IdempotencyKey::parse(key)
-                    .map_err(|bad| Status::invalid_argument(format!("the idempotency-key {bad}")))?,
-            );
+        if let Some(value) = metadata.get("authorization") {
+            let token = auth::bearer_token(value.as_encoded_bytes()).map_err(|error| status(&error))?;
+            let authenticated = auth::authenticate(&self.clients.users, &ctx, token).await;
+            auth::set_caller(&mut ctx, &authenticated.map_err(|error| status(&error))?);
         }
-        if let Some(authorization) = metadata.get("authorization") {
-            let token = authorization.to_str().ok().and_then(super::asked::bearer);
-            let token = token.ok_or_else(|| status(&UsersError::InvalidToken))?.to_owned();
-            let who = self.clients.users.call(ctx.for_downstream_call("gateway", None), Authenticate { token }).await;
-            let identity = who.map_err(|error| status(&error))?.identity;
-            ctx.caller = Caller::User { identity, internal };
+        if let Some(key) = metadata.get("idempotency-key") {
+            let key = IdempotencyKey::parse(key.to_str().unwrap_or_default());
+            let invalid = |error| Status::invalid_argument(format!("the idempotency-key {error}"));
+            ctx.key = Some(key.map_err(invalid)?);
         }
         Ok(ctx)
     }
 
-    /// Asks a domain for a caller.
-    async fn ask<A, T, R>(
+    /// Calls a domain on behalf of the caller.
+    async fn call<A, T, R>(
         &self,
         client: &Client<A>,
-        asked: Request<T>,
+        request: Request<T>,
         message: impl FnOnce(T) -> Result<R, R::Error>,
     ) -> Result<R::Reply, Status>
     where
         A: Actor<Context = Context<A>> + Handler<Envelope<R>>,
         R: messaging::Request,
     {
-        let (metadata, extensions, asked) = asked.into_parts();
+        let (metadata, extensions, request) = request.into_parts();
         let ctx = self.context(&metadata, &extensions).await?;
-        let message = message(asked).map_err(|error| status(&error))?;
+        let message = message(request).map_err(|error| status(&error))?;
         client.call(ctx, message).await.map_err(|error| status(&error))
     }
 }
 
-/// How every domain's error becomes gRPC: the code of its kind, its sentence, and in `mercat-code` and
-/// `mercat-error-bin` what programs rely on.
+/// Maps every domain's error to gRPC: the status code by its kind, its text as the message, and the code and the whole
+/// JSON form for programs in `mercat-code` and `mercat-error-bin`.
 fn status<E: DomainError>(error: &E) -> Status {
     let code = match error.kind() {
         ErrorKind::Malformed | ErrorKind::Invalid | ErrorKind::TooLarge | ErrorKind::UnsupportedMedia => {
@@ -144,64 +135,67 @@ fn status<E: DomainError>(error: &E) -> Status {
         ErrorKind::DeadlineExceeded => Code::DeadlineExceeded,
     };
     let mut metadata = MetadataMap::new();
-    if let Ok(told) = serde_json::to_value(error) {
-        if let Some(code) = told["code"].as_str().and_then(|code| code.parse().ok()) {
+    if let Ok(json) = serde_json::to_value(error) {
+        if let Some(code) = json["code"].as_str().and_then(|code| code.parse().ok()) {
             metadata.insert("mercat-code", code);
         }
-        metadata.insert_bin("mercat-error-bin", BinaryMetadataValue::from_bytes(told.to_string().as_bytes()));
+        metadata.insert_bin("mercat-error-bin", BinaryMetadataValue::from_bytes(json.to_string().as_bytes()));
     }
     Status::with_metadata(code, error.to_string(), metadata)
 }
 
-/// The word that something is in JSON.
-fn word(value: &impl Serialize) -> String {
+/// Text that a value is in JSON, such as an enum's name.
+fn json_text(value: &impl Serialize) -> String {
     match serde_json::to_value(value) {
-        Ok(serde_json::Value::String(word)) => word,
+        Ok(serde_json::Value::String(name)) => name,
         _ => String::new(),
     }
 }
 
 #[tonic::async_trait]
 impl UserService for TypedServices {
-    async fn get_user(&self, asked: Request<GetUserRequest>) -> Result<Response<User>, Status> {
-        let message = |asked: GetUserRequest| {
-            let user_id = asked.user_id.parse().map_err(|_| UsersError::UserNotFound)?;
+    async fn get_user(&self, request: Request<GetUserRequest>) -> Result<Response<User>, Status> {
+        let message = |request: GetUserRequest| {
+            let user_id = request.user_id.parse().map_err(|_| UsersError::UserNotFound)?;
             Ok(users::GetUser { user_id })
         };
-        self.ask(&self.clients.users, asked, message).await.map(|user| Response::new(user.into()))
+        self.call(&self.clients.users, request, message).await.map(|user| Response::new(user.into()))
     }
 
-    async fn create_user(&self, asked: Request<CreateUserRequest>) -> Result<Response<User>, Status> {
+    async fn create_user(&self, request: Request<CreateUserRequest>) -> Result<Response<User>, Status> {
         let message = |CreateUserRequest { email, password, name }| Ok(users::Register { email, password, name });
-        self.ask(&self.clients.users, asked, message).await.map(|user| Response::new(user.into()))
+        self.call(&self.clients.users, request, message).await.map(|user| Response::new(user.into()))
     }
 }
 
 #[tonic::async_trait]
 impl CatalogService for TypedServices {
-    async fn get_product(&self, asked: Request<GetProductRequest>) -> Result<Response<Product>, Status> {
-        let message = |asked: GetProductRequest| {
-            let product_id = asked.product_id.parse().map_err(|_| catalog::CatalogError::ProductNotFound)?;
+    async fn get_product(&self, request: Request<GetProductRequest>) -> Result<Response<Product>, Status> {
+        let message = |request: GetProductRequest| {
+            let product_id = request.product_id.parse().map_err(|_| catalog::CatalogError::ProductNotFound)?;
             Ok(catalog::GetProduct { product_id })
         };
-        self.ask(&self.clients.catalog, asked, message).await.map(|product| Response::new((&product).into()))
+        self.call(&self.clients.catalog, request, message).await.map(|product| Response::new((&product).into()))
     }
 
-    async fn list_products(&self, asked: Request<ListProductsRequest>) -> Result<Response<ListProductsReply>, Status> {
-        let message = |asked: ListProductsRequest| {
-            let ListProductsRequest { q, category, tag, min_price, max_price, in_stock, sort, .. } = asked;
+    async fn list_products(
+        &self,
+        request: Request<ListProductsRequest>,
+    ) -> Result<Response<ListProductsReply>, Status> {
+        let message = |request: ListProductsRequest| {
+            let ListProductsRequest { q, category, tag, min_price, max_price, in_stock, sort, .. } = request;
             let unknown = || {
-                let words = "must be name, price, -price, created_at, -created_at or relevance";
-                crate::types::FieldError::new("sort", "invalid", words)
+                let requirement = "must be name, price, -price, created_at, -created_at or relevance";
+                crate::types::FieldError::new("sort", "invalid", requirement)
             };
-            let sort = sort.map(|word| serde_json::from_value(word.into()).map_err(|_| unknown())).transpose()?;
-            let all_variants = asked.all_variants;
+            let sort = sort.map(|name| serde_json::from_value(name.into()).map_err(|_| unknown())).transpose()?;
+            let all_variants = request.all_variants;
             let query = ProductQuery { q, category, tag, min_price, max_price, in_stock, sort, all_variants };
-            let cursor = asked.cursor.map(|cursor| serde_json::from_value(cursor.into())).transpose();
+            let cursor = request.cursor.map(|cursor| serde_json::from_value(cursor.into())).transpose();
             let cursor = cursor.map_err(|_| CommonError::Internal)?;
-            Ok(ListProducts { query, page: PageRequest { limit: asked.limit, cursor } })
+            Ok(ListProducts { query, page: PageRequest { limit: request.limit, cursor } })
         };
-        let ProductPage { items, next, facets } = self.ask(&self.clients.catalog, asked, message).await?;
+        let ProductPage { items, next, facets } = self.call(&self.clients.catalog, request, message).await?;
         Ok(Response::new(ListProductsReply {
             items: items.iter().map(|product| (&**product).into()).collect(),
             next: next.map(|next| next.as_str().to_owned()),
@@ -212,12 +206,12 @@ impl CatalogService for TypedServices {
 
 #[tonic::async_trait]
 impl PaymentService for TypedServices {
-    async fn get_invoice(&self, asked: Request<GetInvoiceRequest>) -> Result<Response<Invoice>, Status> {
-        let message = |asked: GetInvoiceRequest| {
-            let invoice_id = asked.invoice_id.parse().map_err(|_| PaymentsError::InvoiceNotFound)?;
+    async fn get_invoice(&self, request: Request<GetInvoiceRequest>) -> Result<Response<Invoice>, Status> {
+        let message = |request: GetInvoiceRequest| {
+            let invoice_id = request.invoice_id.parse().map_err(|_| PaymentsError::InvoiceNotFound)?;
             Ok(payments::GetInvoice { invoice_id })
         };
-        self.ask(&self.clients.payments, asked, message).await.map(|invoice| Response::new(invoice.into()))
+        self.call(&self.clients.payments, request, message).await.map(|invoice| Response::new(invoice.into()))
     }
 }
 
@@ -225,7 +219,7 @@ impl From<users::User> for User {
     fn from(user: users::User) -> Self {
         Self {
             id: user.id.to_string(),
-            email: user.email.map(|email| word(&email)),
+            email: user.email.map(|email| json_text(&email)),
             name: user.name,
             role: user.role.as_str().to_owned(),
             email_verified: user.email_verified,
@@ -291,7 +285,7 @@ impl From<payments::Invoice> for Invoice {
             id: invoice.id.to_string(),
             number: invoice.number,
             user_id: invoice.user_id.to_string(),
-            status: word(&invoice.status),
+            status: json_text(&invoice.status),
             lines: lines.collect(),
             total: invoice.total,
             refunded: invoice.refunded,

@@ -1,4 +1,4 @@
-//! `/healthz`, `/readyz`, `/health`: how the process is, for machines and people that watch.
+//! Handlers of `/healthz`, `/readyz` and `/health`: liveness, readiness and the state of each domain.
 
 use std::collections::BTreeMap;
 
@@ -13,40 +13,40 @@ use super::state::GatewayState;
 use crate::messaging::{Health, HealthStatus};
 use crate::settings::DomainLocation;
 
-/// How the shop is.
+/// Health of the shop and of each domain.
 #[derive(Serialize)]
-struct HealthReport {
+pub struct HealthReport {
     status: &'static str,
     domains: BTreeMap<&'static str, Health>,
 }
 
-/// GET `/healthz`: the process lives.
-pub async fn alive() -> HttpResponse {
+/// GET `/healthz`: 200 as long as the process runs.
+pub async fn healthz() -> HttpResponse {
     HttpResponse::Ok().insert_header(NO_STORE).json(json!({ "status": "up" }))
 }
 
-/// GET `/readyz`: whether it may get traffic. A domain that is down here stays down until the process is started anew,
-/// so its traffic is better sent to another one. One that is down in another process is down for every gateway alike,
-/// and comes back by itself.
-pub async fn ready(gate: web::Data<GatewayState>) -> Result<HttpResponse, Problem> {
+/// GET `/readyz`: 200 if the process may get traffic. A local domain that is down stays down until the process is
+/// restarted, so its traffic belongs elsewhere. A domain that is down in another process is down for every gateway
+/// alike, and recovers without a restart of this one.
+pub async fn readyz(state: web::Data<GatewayState>) -> Result<HttpResponse, Problem> {
     let not_ready = |detail| Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", detail));
-    if gate.is_draining() {
+    if state.is_draining() {
         return not_ready("this process is on its way out");
     }
-    if gate.clients.health().iter().any(|(_, health)| health.is_local() && health.status == HealthStatus::Down) {
+    if state.clients.health().iter().any(|(_, health)| health.is_local() && health.status == HealthStatus::Down) {
         return not_ready("a part of the shop is down; see /health");
     }
-    // One that cannot save still reads, which is more than none does.
+    // A domain that cannot write still answers reads, so it does not take the process out of service.
     let read_only: Vec<_> =
-        gate.clients.health().into_iter().filter(|(_, health)| health.read_only).map(|(name, _)| name).collect();
+        state.clients.health().into_iter().filter(|(_, health)| health.read_only).map(|(name, _)| name).collect();
     Ok(HttpResponse::Ok().insert_header(NO_STORE).json(json!({ "status": "ready", "read_only": read_only })))
 }
 
-/// GET `/health`: each domain. The whole is down only when nothing that is switched on answers.
-pub async fn report(gate: web::Data<GatewayState>) -> HttpResponse {
-    // What runs elsewhere, nobody here knows where, is no matter of this process.
-    let known = |name: &&'static str| gate.settings.domain(name).place != DomainLocation::RemoteUnspecified;
-    let domains: BTreeMap<_, _> = gate.clients.health().into_iter().filter(|(name, _)| known(name)).collect();
+/// GET `/health`: each domain. The status is `down` only if no enabled domain answers.
+pub async fn health(state: web::Data<GatewayState>) -> HttpResponse {
+    // A domain without a known place is not part of this process's health.
+    let has_place = |name: &&'static str| state.settings.domain(name).place != DomainLocation::RemoteUnspecified;
+    let domains: BTreeMap<_, _> = state.clients.health().into_iter().filter(|(name, _)| has_place(name)).collect();
     let on = || domains.values().map(|health| health.status).filter(|status| *status != HealthStatus::Off);
     let status = match (on().all(|status| status == HealthStatus::Up), on().all(|status| status == HealthStatus::Down))
     {

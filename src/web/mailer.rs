@@ -1,36 +1,39 @@
-//! `/send_email`, `/emails`.
+//! Handlers of `/send_email` and `/emails`.
 
-use super::asked::{ApiRequest, ApiResult, BASE};
-use super::input::{Query, ServerSetFields, UnreadBody};
+use super::body::{ServerSetFields, UnreadBody};
+use super::extract::ApiRequest;
+use super::names::API_BASE;
+use super::query::Query;
+use super::respond::ApiResult;
 use crate::contract::mailer::{GetEmail, ListEmails, MailerError, SendEmail};
 
 impl ServerSetFields for SendEmail {}
 
 /// POST `/send_email/`.
-pub async fn send(asked: ApiRequest, sent: UnreadBody) -> ApiResult {
-    asked.may(&ListEmails::default())?;
-    let request: SendEmail = sent.json(&asked).await?;
-    let accepted = asked.clients().mailer.call(asked.ctx(), request).await?;
-    let mut answer = asked.accepted(&accepted)?;
-    asked.locate(&mut answer, &format!("{BASE}/emails/{}", accepted.id));
-    Ok(answer)
+pub async fn send(request: ApiRequest, body: UnreadBody) -> ApiResult {
+    request.authorize(&ListEmails::default())?;
+    let message: SendEmail = body.json(&request).await?;
+    let accepted = request.clients().mailer.call(request.ctx(), message).await?;
+    let mut response = request.accepted(&accepted)?;
+    request.set_location(&mut response, &format!("{API_BASE}/emails/{}", accepted.id));
+    Ok(response)
 }
 
 /// GET `/emails/{id}`.
-pub async fn get(asked: ApiRequest) -> ApiResult {
-    let email_id = asked.id("id", MailerError::EmailNotFound)?;
-    asked.ok(&asked.clients().mailer.call(asked.ctx(), GetEmail { email_id }).await?)
+pub async fn get(request: ApiRequest) -> ApiResult {
+    let email_id = request.path_id("id", MailerError::EmailNotFound)?;
+    request.ok(&request.clients().mailer.call(request.ctx(), GetEmail { email_id }).await?)
 }
 
 /// GET `/emails/`.
-pub async fn list(asked: ApiRequest) -> ApiResult {
-    let mut query = Query::of(asked.request());
-    let request = ListEmails {
-        status: query.word("status", "must be queued, sent, kept or failed"),
+pub async fn list(request: ApiRequest) -> ApiResult {
+    let mut query = Query::of(request.http());
+    let message = ListEmails {
+        status: query.one_of("status", "must be queued, sent, kept or failed"),
         to: query.text("to"),
         page: query.page(),
     };
-    query.done()?;
-    let page = asked.clients().mailer.call(asked.ctx(), request).await?;
-    asked.page(page.next.as_ref(), &page)
+    query.finish()?;
+    let page = request.clients().mailer.call(request.ctx(), message).await?;
+    request.page(page.next.as_ref(), &page)
 }

@@ -1,112 +1,113 @@
-//! `/metrics`: the figures of this process, for Prometheus; and those of HTTP, counted by route.
+//! Handler of `/metrics`: metrics of this process in the Prometheus text format, and the counters of HTTP requests.
 //!
-//! A route is named by its pattern, never by a path: paths have ids in them, and each would be a series of its own.
-//! Every number is read, or asked for, when somebody looks; what is counted on the way is an atomic addition to a
-//! counter that was found when the routes were laid ([`Route`]) or is the message's own ([`RequestMetrics`]).
+//! A route is labelled by its pattern, never by a path: paths contain ids, and each would become a series of its own.
+//! Gauges are read when the endpoint is called. A request costs atomic additions to counters that were looked up when
+//! the router was built ([`ResourceMetrics`]) or belong to the message ([`RequestMetrics`]).
 
 use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use actix_web::dev::ServiceResponse;
 use actix_web::http::{Method, StatusCode, header};
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::future::join_all;
+use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::asked::is_internal;
+use super::client_ip::ClientAddress;
 use super::problem::Problem;
 use super::state::GatewayState;
 use crate::histogram::{Histogram, HistogramSnapshot};
 use crate::messaging::{CommonError, Health, HealthStatus, RequestMetrics, RequestMetricsSnapshot};
 use crate::settings::DomainLocation;
 
-/// The form of what is answered. Everything that reads Prometheus' figures reads this one.
-const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
-/// How long a database may take to say what waits in it. One that does not is left out, and the rest is answered.
+/// Media type of the response: the Prometheus text format, which every collector reads.
+const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// Timeout for reading the backlog of one database. A slower one is left out of the response.
 const BACKLOG_TIMEOUT: Duration = Duration::from_secs(1);
-/// The classes of statuses.
-const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
-/// What is counted where a path, or a method at it, is none of ours.
+/// Classes of status codes.
+const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+/// Label of requests whose path, or whose method at a path, has no route.
 const UNMATCHED: &str = "other";
 
-/// All routes of this process. Their number is that of the patterns in `routes.rs`.
-static ROUTES: Mutex<Vec<Arc<Route>>> = Mutex::new(Vec::new());
-/// What has no route.
-static NO_ROUTE: LazyLock<Arc<Route>> = LazyLock::new(|| Route::of(UNMATCHED, &[]));
-/// Requests under way.
+/// Metrics of all patterns of the router.
+static RESOURCES: Mutex<Vec<Arc<ResourceMetrics>>> = Mutex::new(Vec::new());
+/// Metrics of requests without a route.
+static NO_RESOURCE: LazyLock<Arc<ResourceMetrics>> = LazyLock::new(|| ResourceMetrics::of(UNMATCHED, &[]));
+/// Requests without a response yet.
 static IN_FLIGHT: AtomicI64 = AtomicI64::new(0);
-/// When the process began to serve.
+/// Start of serving, in seconds since 1970.
 static STARTED_AT: LazyLock<f64> =
     LazyLock::new(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
 
-/// Notes that the process begins to serve.
-pub fn begin() {
+/// Records the start of serving.
+pub fn record_start() {
     LazyLock::force(&STARTED_AT);
-    LazyLock::force(&NO_ROUTE);
+    LazyLock::force(&NO_RESOURCE);
 }
 
-/// What is counted of one route.
+/// Metrics of one path pattern.
 #[derive(Debug)]
-pub struct Route {
+pub struct ResourceMetrics {
     pattern: String,
-    /// The methods it has, and last whatever else it was asked by.
+    /// Metrics per method, the last one for methods without a route.
     methods: Vec<(&'static str, RouteMetrics)>,
 }
 
 #[derive(Debug, Default)]
 struct RouteMetrics {
-    answers: [AtomicU64; CLASSES.len()],
-    took: Histogram,
+    responses: [AtomicU64; STATUS_CLASSES.len()],
+    duration: Histogram,
 }
 
-impl Route {
-    /// The route with this pattern and these methods; the same for all threads.
+impl ResourceMetrics {
+    /// Metrics of a pattern with these methods, shared by all workers.
     pub fn of(pattern: &str, methods: &[&'static str]) -> Arc<Self> {
-        let mut routes = ROUTES.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(route) = routes.iter().find(|route| route.pattern == pattern) {
-            return Arc::clone(route);
+        let mut resources = RESOURCES.lock();
+        if let Some(resource) = resources.iter().find(|resource| resource.pattern == pattern) {
+            return Arc::clone(resource);
         }
         let methods = methods.iter().chain(&[UNMATCHED]).map(|method| (*method, RouteMetrics::default())).collect();
-        let route = Arc::new(Self { pattern: pattern.to_owned(), methods });
-        routes.push(Arc::clone(&route));
-        route
+        let resource = Arc::new(Self { pattern: pattern.to_owned(), methods });
+        resources.push(Arc::clone(&resource));
+        resource
     }
 
-    fn note(&self, method: &Method, status: StatusCode, took: Duration) {
+    fn record(&self, method: &Method, status: StatusCode, duration: Duration) {
         let known = self.methods.iter().find(|(name, _)| *name == method.as_str()).or_else(|| self.methods.last());
-        let Some((_, figures)) = known else { return };
+        let Some((_, metrics)) = known else { return };
         let class = usize::from(status.as_u16() / 100).saturating_sub(1);
-        if let Some(answers) = figures.answers.get(class) {
-            answers.fetch_add(1, Relaxed);
+        if let Some(responses) = metrics.responses.get(class) {
+            responses.fetch_add(1, Relaxed);
         }
-        figures.took.note(took);
+        metrics.duration.note(duration);
     }
 }
 
-/// A request under way. Dropped before it was answered, its caller is gone, and it counts as no answer.
+/// A request without a response yet. One that is dropped, because its client has disconnected, counts as no response.
 pub struct InFlightRequest(Method);
 
 impl InFlightRequest {
-    /// One more.
+    /// Counts a request as in flight.
     pub fn begin(method: &Method) -> Self {
         IN_FLIGHT.fetch_add(1, Relaxed);
         Self(method.clone())
     }
 
-    /// It is answered: its head, that is; a picture or a live stream may take longer.
-    pub fn answered(self, answer: &ServiceResponse, began: Instant) {
-        let route = answer.request().app_data::<Arc<Route>>().unwrap_or(&NO_ROUTE);
-        route.note(&self.0, answer.status(), began.elapsed());
+    /// Records the head of the response. The body of an image or a live stream may take longer.
+    pub fn finished(self, response: &ServiceResponse, started_at: Instant) {
+        let resource = response.request().app_data::<Arc<ResourceMetrics>>().unwrap_or(&NO_RESOURCE);
+        resource.record(&self.0, response.status(), started_at.elapsed());
     }
 
-    /// It is answered, and nobody knows any more by what route it went: its handler panicked.
-    pub fn lost(self, status: StatusCode, began: Instant) {
-        NO_ROUTE.note(&self.0, status, began.elapsed());
+    /// Records a response whose route is not known any more because its handler panicked.
+    pub fn unmatched(self, status: StatusCode, started_at: Instant) {
+        NO_RESOURCE.record(&self.0, status, started_at.elapsed());
     }
 }
 
@@ -116,84 +117,84 @@ impl Drop for InFlightRequest {
     }
 }
 
-/// GET `/metrics`. For the shop's own networks, as the action log is: how much is sold, and which parts of the shop are
-/// ill, is nobody else's matter.
-pub async fn show(request: HttpRequest, gate: web::Data<GatewayState>) -> Result<HttpResponse, Problem> {
-    if !is_internal(&request, &gate) {
+/// GET `/metrics`. Only for internal networks, as the action log is: sales and outages are not public.
+pub async fn metrics(request: HttpRequest, state: web::Data<GatewayState>) -> Result<HttpResponse, Problem> {
+    if !ClientAddress::of(&request, &state.settings).is_internal {
         return Err(CommonError::InternalOnly.into());
     }
-    let page = Snapshot::of(&gate).await;
+    let snapshot = Snapshot::of(&state).await;
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(page));
+    registry.register_collector(Box::new(snapshot));
     let mut body = String::new();
     text::encode_registry(&mut body, &registry).map_err(|error| {
-        log::error!("the figures cannot be written: {error}");
+        log::error!("web: encoding the metrics failed: {error}");
         CommonError::Internal
     })?;
     Ok(HttpResponse::Ok()
-        .insert_header((header::CONTENT_TYPE, TEXT))
+        .insert_header((header::CONTENT_TYPE, TEXT_FORMAT))
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .body(body))
 }
 
-/// What is not counted on the way, but asked for when somebody looks.
+/// Gauges, read when the endpoint is called.
 #[derive(Debug)]
 struct Snapshot {
     health: Vec<(&'static str, Health)>,
-    /// Source, subscriber, and how many events it has not heard of.
+    /// Source, subscriber, and number of events not delivered yet.
     backlog: Vec<(&'static str, &'static str, i64)>,
-    /// Whose database, and how many changes wait for it.
+    /// Domain, and number of writes that wait for its database.
     writes: Vec<(&'static str, i64)>,
-    /// Only where the gateway is.
+    /// Live sessions, in a process that runs the gateway.
     live: Option<i64>,
 }
 
 impl Snapshot {
-    async fn of(gate: &GatewayState) -> Self {
-        let stores = gate.outboxes.kept();
-        let writes = stores.iter().map(|(store, _)| (store.domain(), whole(store.queue_depth()))).collect();
+    async fn of(state: &GatewayState) -> Self {
+        let stores = state.outboxes.kept();
+        let writes = stores.iter().map(|(store, _)| (store.domain(), as_i64(store.queue_depth()))).collect();
         let backlog = join_all(stores.into_iter().map(async |(store, names)| {
-            let told = tokio::time::timeout(BACKLOG_TIMEOUT, store.outbox_backlog(names)).await;
-            let told = told.ok().and_then(Result::ok).unwrap_or_default();
-            told.into_iter().map(|(name, events)| (store.domain(), name, events)).collect::<Vec<_>>()
+            let backlog = tokio::time::timeout(BACKLOG_TIMEOUT, store.outbox_backlog(names)).await;
+            let backlog = backlog.ok().and_then(Result::ok).unwrap_or_default();
+            backlog.into_iter().map(|(name, events)| (store.domain(), name, events)).collect::<Vec<_>>()
         }));
-        let known = |name: &str, health: &Health| {
-            health.status != HealthStatus::Off && gate.settings.domain(name).place != DomainLocation::RemoteUnspecified
+        let has_place = |name: &str, health: &Health| {
+            health.status != HealthStatus::Off && state.settings.domain(name).place != DomainLocation::RemoteUnspecified
         };
         Self {
-            health: gate.clients.health().into_iter().filter(|(name, health)| known(name, health)).collect(),
+            health: state.clients.health().into_iter().filter(|(name, health)| has_place(name, health)).collect(),
             backlog: backlog.await.into_iter().flatten().collect(),
             writes,
-            live: gate.settings.gateway.then(|| whole(gate.hub.listeners())),
+            live: state.settings.gateway.then(|| as_i64(state.hub.listeners())),
         }
     }
 }
 
-fn whole(number: impl TryInto<i64>) -> i64 {
+fn as_i64(number: impl TryInto<i64>) -> i64 {
     number.try_into().unwrap_or(i64::MAX)
 }
 
-/// Numbers and their labels.
-trait Write {
+/// Writes one sample of a metric.
+trait EncodeSample {
     fn number(&mut self, labels: &impl EncodeLabelSet, number: i64) -> fmt::Result;
-    fn times(&mut self, labels: &impl EncodeLabelSet, times: &HistogramSnapshot) -> fmt::Result;
+    fn histogram(&mut self, labels: &impl EncodeLabelSet, durations: &HistogramSnapshot) -> fmt::Result;
 }
 
-impl Write for MetricEncoder<'_> {
-    /// Counters are written this way too: the form with which the library writes them is that of OpenMetrics, in which
-    /// the name of a counter and that of its numbers differ, and which older readers take for two things.
+impl EncodeSample for MetricEncoder<'_> {
+    /// Encodes counters too: the library encodes them as OpenMetrics, where a counter and its samples have different
+    /// names, and older collectors read that as two metrics.
     fn number(&mut self, labels: &impl EncodeLabelSet, number: i64) -> fmt::Result {
         self.encode_family(labels)?.encode_gauge(&number)
     }
 
-    fn times(&mut self, labels: &impl EncodeLabelSet, times: &HistogramSnapshot) -> fmt::Result {
-        self.encode_family(labels)?.encode_histogram::<NoLabelSet>(times.sum, times.count, &times.buckets, None)
+    fn histogram(&mut self, labels: &impl EncodeLabelSet, durations: &HistogramSnapshot) -> fmt::Result {
+        let HistogramSnapshot { sum, count, buckets } = durations;
+        self.encode_family(labels)?.encode_histogram::<NoLabelSet>(*sum, *count, buckets, None)
     }
 }
 
 impl Collector for Snapshot {
-    fn encode(&self, mut to: DescriptorEncoder<'_>) -> fmt::Result {
-        let to = &mut to;
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let to = &mut encoder;
         process(to)?;
         self.domains(to)?;
         messages(to)?;
@@ -225,86 +226,86 @@ fn histogram<'a>(
 impl Snapshot {
     fn domains(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let states = [(HealthStatus::Up, "up"), (HealthStatus::Degraded, "degraded"), (HealthStatus::Down, "down")];
-        let mut written = gauge(to, "mercat_domain_state", "How each domain is: 1 for the state it is in.")?;
+        let mut samples = gauge(to, "mercat_domain_state", "How each domain is: 1 for the state it is in.")?;
         for (domain, health) in &self.health {
             let place = if health.is_local() { "local" } else { "remote" };
-            for (state, word) in states {
-                let labels = [("domain", *domain), ("place", place), ("state", word)];
-                written.number(&labels, i64::from(health.status == state))?;
+            for (state, name) in states {
+                let labels = [("domain", *domain), ("place", place), ("state", name)];
+                samples.number(&labels, i64::from(health.status == state))?;
             }
         }
-        let mut written =
+        let mut samples =
             gauge(to, "mercat_domain_queue_depth", "Requests that a domain has in hand for this process.")?;
         for (domain, health) in &self.health {
-            written.number(&[("domain", *domain)], whole(health.queue_depth))?;
+            samples.number(&[("domain", *domain)], as_i64(health.queue_depth))?;
         }
-        let mut written = counter(to, "mercat_domain_restarts_total", "Restarts of a domain here after a panic.")?;
+        let mut samples = counter(to, "mercat_domain_restarts_total", "Restarts of a domain here after a panic.")?;
         for (domain, health) in self.health.iter().filter(|(_, health)| health.is_local()) {
-            written.number(&[("domain", *domain)], whole(health.restarts))?;
+            samples.number(&[("domain", *domain)], as_i64(health.restarts))?;
         }
-        let mut written = gauge(to, "mercat_domain_read_only", "1 while the domain's database takes no change.")?;
+        let mut samples = gauge(to, "mercat_domain_read_only", "1 while the domain's database takes no change.")?;
         for (domain, health) in &self.health {
-            written.number(&[("domain", *domain)], i64::from(health.read_only))?;
+            samples.number(&[("domain", *domain)], i64::from(health.read_only))?;
         }
-        let mut written = gauge(to, "mercat_store_waiting_writes", "Changes that wait for a domain's database.")?;
-        for (domain, waiting) in &self.writes {
-            written.number(&[("domain", *domain)], *waiting)?;
+        let mut samples = gauge(to, "mercat_store_waiting_writes", "Changes that wait for a domain's database.")?;
+        for (domain, pending) in &self.writes {
+            samples.number(&[("domain", *domain)], *pending)?;
         }
         let help = "Events that a subscriber has not heard of yet; over RabbitMQ the subscriber is the broker.";
-        let mut written = gauge(to, "mercat_outbox_backlog_events", help)?;
+        let mut samples = gauge(to, "mercat_outbox_backlog_events", help)?;
         for (source, subscriber, events) in &self.backlog {
-            written.number(&[("source", *source), ("subscriber", *subscriber)], *events)?;
+            samples.number(&[("source", *source), ("subscriber", *subscriber)], *events)?;
         }
         Ok(())
     }
 }
 
 fn messages(to: &mut DescriptorEncoder<'_>) -> fmt::Result {
-    let all = RequestMetrics::all();
-    let labels = |counted: &RequestMetricsSnapshot| {
-        let domain = counted.name.split('.').next().unwrap_or_default();
-        [("domain", domain), ("message", counted.name), ("place", counted.place)]
+    let messages = RequestMetrics::all();
+    let labels = |message: &RequestMetricsSnapshot| {
+        let domain = message.name.split('.').next().unwrap_or_default();
+        [("domain", domain), ("message", message.name), ("place", message.place)]
     };
     let help = "How long messages took until they were answered, by whom asked here.";
-    let mut written = histogram(to, "mercat_message_duration_seconds", help)?;
-    for counted in &all {
-        written.times(&labels(counted), &counted.took)?;
+    let mut samples = histogram(to, "mercat_message_duration_seconds", help)?;
+    for message in &messages {
+        samples.histogram(&labels(message), &message.took)?;
     }
-    let mut written = counter(to, "mercat_message_errors_total", "Messages that failed, by kind.")?;
-    for counted in &all {
-        for (kind, count) in &counted.failed {
-            written.number(&(labels(counted), [("kind", *kind)]), whole(*count))?;
+    let mut samples = counter(to, "mercat_message_errors_total", "Messages that failed, by kind.")?;
+    for message in &messages {
+        for (kind, count) in &message.failed {
+            samples.number(&(labels(message), [("kind", *kind)]), as_i64(*count))?;
         }
     }
-    let mut written = gauge(to, "mercat_messages_in_flight", "Messages that were asked here and not answered yet.")?;
-    for counted in &all {
-        written.number(&labels(counted), counted.in_flight)?;
+    let mut samples = gauge(to, "mercat_messages_in_flight", "Messages that were asked here and not answered yet.")?;
+    for message in &messages {
+        samples.number(&labels(message), message.in_flight)?;
     }
     Ok(())
 }
 
 fn http(to: &mut DescriptorEncoder<'_>) -> fmt::Result {
-    let routes = ROUTES.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let figures: Vec<_> = routes
+    let resources = RESOURCES.lock().clone();
+    let routes: Vec<_> = resources
         .iter()
-        .flat_map(|route| route.methods.iter().map(|(method, figures)| (&*route.pattern, *method, figures)))
-        .map(|(route, method, figures)| (route, method, figures, figures.took.read()))
-        .filter(|(.., took)| took.count > 0)
+        .flat_map(|resource| resource.methods.iter().map(|(method, metrics)| (&*resource.pattern, *method, metrics)))
+        .map(|(pattern, method, metrics)| (pattern, method, metrics, metrics.duration.read()))
+        .filter(|(.., durations)| durations.count > 0)
         .collect();
-    let mut written = counter(to, "mercat_http_requests_total", "HTTP requests that were answered.")?;
-    for (route, method, figures, _) in &figures {
-        for (class, count) in CLASSES.iter().zip(&figures.answers) {
+    let mut samples = counter(to, "mercat_http_requests_total", "HTTP requests that were answered.")?;
+    for (pattern, method, metrics, _) in &routes {
+        for (class, count) in STATUS_CLASSES.iter().zip(&metrics.responses) {
             let count = count.load(Relaxed);
             if count > 0 {
-                let labels = [("method", *method), ("route", *route), ("status", *class)];
-                written.number(&labels, whole(count))?;
+                let labels = [("method", *method), ("route", *pattern), ("status", *class)];
+                samples.number(&labels, as_i64(count))?;
             }
         }
     }
     let help = "How long HTTP requests took until the head of their answer.";
-    let mut written = histogram(to, "mercat_http_request_duration_seconds", help)?;
-    for (route, method, _, took) in &figures {
-        written.times(&[("method", *method), ("route", *route)], took)?;
+    let mut samples = histogram(to, "mercat_http_request_duration_seconds", help)?;
+    for (pattern, method, _, durations) in &routes {
+        samples.histogram(&[("method", *method), ("route", *pattern)], durations)?;
     }
     gauge(to, "mercat_http_requests_in_flight", "HTTP requests that are not answered yet.")?
         .encode_gauge(&IN_FLIGHT.load(Relaxed))
@@ -313,20 +314,20 @@ fn http(to: &mut DescriptorEncoder<'_>) -> fmt::Result {
 fn process(to: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let version = [("version", env!("CARGO_PKG_VERSION"))];
     gauge(to, "mercat_build_info", "Which version runs.")?.number(&version, 1)?;
-    // By the names that all programs have for them.
+    // Names that Prometheus client libraries share.
     gauge(to, "process_start_time_seconds", "When the process began to serve, in seconds since 1970.")?
         .encode_gauge(&*STARTED_AT)?;
-    if let Some(bytes) = resident() {
+    if let Some(bytes) = resident_memory() {
         gauge(to, "process_resident_memory_bytes", "Resident memory.")?.encode_gauge(&bytes)?;
     }
     if let Ok(files) = std::fs::read_dir("/proc/self/fd") {
-        gauge(to, "process_open_fds", "Open file descriptors.")?.encode_gauge(&whole(files.count()))?;
+        gauge(to, "process_open_fds", "Open file descriptors.")?.encode_gauge(&as_i64(files.count()))?;
     }
     Ok(())
 }
 
-/// Bytes of resident memory, where the system says it as Linux does.
-fn resident() -> Option<i64> {
+/// Resident memory in bytes, on Linux.
+fn resident_memory() -> Option<i64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kilobytes: i64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;

@@ -1,28 +1,40 @@
-//! The gateway: turns HTTP into messages and replies into JSON, errors into problem documents.
+//! The gateway: turns HTTP into messages, replies into JSON and errors into problem documents.
 //!
-//! Lives here: paths, who asks (authentication, not rights), limits of size and time, the pages. Never enters: a
-//! business rule, a right (both are at the messages), SQL, where a domain is. [`problem`] is the only place that
-//! makes problem documents, [`edge`] the only one that every request passes.
+//! Contains: the table of routes ([`ROUTES`]), authentication, limits of size and time, live sessions, the pages. Does
+//! not contain: business rules and rights (both are decided at the messages), SQL, the places of domains. [`problem`]
+//! is the only module that makes problem documents, and [`middleware`] the only one that every request passes.
 //!
-//! It asks all domains and is asked by none. While a domain is down its own paths answer 503; the others go on.
+//! The gateway calls all domains, and no domain calls it. While a domain is down its own paths return 503; the others
+//! keep working.
 
-mod asked;
+mod auth;
+mod body;
 mod cart;
 mod catalog;
+mod client_ip;
 mod comments;
+mod cookies;
+mod csrf;
 mod domains;
+mod extract;
 pub mod grpc;
+mod headers;
 mod health;
+mod idempotency_guard;
 mod images;
-mod input;
 pub mod live;
 mod mailer;
 mod metrics;
 mod middleware;
+mod names;
 mod notifications;
 mod payments;
 mod problem;
+mod query;
+mod request_meta;
+mod respond;
 mod routes;
+mod served_counter;
 mod state;
 mod static_files;
 mod stats;
@@ -33,56 +45,62 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::{App as Site, HttpServer, web};
+use actix_web::{App as ActixApp, HttpServer, web};
 
 use crate::app::App;
 use state::GatewayState;
 
-/// How long a client may take for the head of a request, before it is answered with 408.
+#[doc(hidden)]
+pub use routes::{BodyInfo, ROUTES, ReplyInfo, RouteAccess, RouteGroup, RouteInfo};
+
+/// Timeout for the head of a request; 408 after it.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a connection may be idle.
+/// Longest idle time of a connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
-/// How long a closing connection is listened to.
+/// Time that a closing connection may take to finish.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How many connections one worker has at most; more wait to be accepted.
+/// Most connections per worker; further ones wait to be accepted.
 const CONNECTIONS_MAX: usize = 25_000;
-/// How often the statistics are told how many requests were served.
+/// Interval at which the count of served requests is reported to the statistics.
 const COUNT_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a stop waits, once no connection is accepted any more, until those accepted last are in a worker's hands.
+/// Pause between the end of accepting and the stop, in which the last accepted connections reach their worker.
 const ACCEPT_GRACE: Duration = Duration::from_millis(50);
 
-/// The gateway, listening. It serves from the moment it is made.
+/// The listening gateway. It serves from the moment it is started.
 ///
-/// It does not listen to signals: whoever made it does that, and calls [`Handle::stop`].
+/// It does not handle signals: its owner does, and calls [`Handle::stop`].
 pub struct Server {
     address: SocketAddr,
     server: actix_web::dev::Server,
     handle: Handle,
-    /// Only where the gateway is.
-    counting: Option<tokio::task::JoinHandle<()>>,
+    /// Reports the count of served requests, in a process that runs the gateway.
+    reporter: Option<tokio::task::JoinHandle<()>>,
 }
 
-/// Stops a [`Server`] from elsewhere. Cheap to clone.
+/// Handle that stops a [`Server`]. Cheap to clone.
 #[derive(Clone)]
 pub struct Handle {
     server: actix_web::dev::ServerHandle,
-    gate: Arc<GatewayState>,
+    state: Arc<GatewayState>,
 }
 
-/// Binds the address in the settings of `app` and serves it: the whole gateway, or in a process that is to run without it
-/// only how the process is. Must be called on an actix system's thread.
+/// Binds the address in the settings of `app` and serves it: the whole gateway, or only health and metrics in a process
+/// that runs without a gateway. Must be called on an actix system's thread.
 ///
 /// # Errors
 /// When the address cannot be bound.
 pub fn start(app: &App) -> io::Result<Server> {
-    metrics::begin();
-    let gate = GatewayState::new(app);
-    let settings = Arc::clone(&gate.settings);
-    let data = web::Data::from(Arc::clone(&gate));
-    let edge = Arc::clone(&gate);
-    let routes = if settings.gateway { routes::all } else { routes::bare };
+    metrics::record_start();
+    let state = GatewayState::new(app);
+    let settings = Arc::clone(&state.settings);
+    let data = web::Data::from(Arc::clone(&state));
+    let middleware_state = Arc::clone(&state);
+    let routes = if settings.gateway { routes::configure } else { routes::configure_health_only };
     let mut server = HttpServer::new(move || {
-        Site::new().app_data(data.clone()).configure(routes).wrap(middleware::RequestMiddleware(Arc::clone(&edge)))
+        ActixApp::new()
+            .app_data(data.clone())
+            .configure(routes)
+            .wrap(middleware::RequestMiddleware(Arc::clone(&middleware_state)))
     })
     .on_connect(live::on_connect)
     .disable_signals()
@@ -98,59 +116,59 @@ pub fn start(app: &App) -> io::Result<Server> {
     let server = server.bind(settings.listen)?;
     let address = server.addrs().first().copied().unwrap_or(settings.listen);
     let server = server.run();
-    let handle = Handle { server: server.handle(), gate: Arc::clone(&gate) };
-    let counting = settings.gateway.then(|| {
+    let handle = Handle { server: server.handle(), state: Arc::clone(&state) };
+    let reporter = settings.gateway.then(|| {
         actix_web::rt::spawn(async move {
             loop {
                 tokio::time::sleep(COUNT_INTERVAL).await;
-                gate.tell_served().await;
+                state.served.flush().await;
             }
         })
     });
-    Ok(Server { address, server, handle, counting })
+    Ok(Server { address, server, handle, reporter })
 }
 
 impl Server {
-    /// Where it listens; with the port the system gave when none was asked for.
+    /// Bound address; with the port that the system chose if the settings name port 0.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What stops it.
+    /// Handle that stops the server.
     #[must_use]
     pub fn handle(&self) -> Handle {
         self.handle.clone()
     }
 
-    /// Runs until it is stopped. When this returns, the requests under way have been answered, as far as the drain
-    /// timeout allowed, and the domains may be closed.
+    /// Runs until the server is stopped. When this returns, the requests in flight have their response, as far as the
+    /// drain timeout allowed, and the domains may be closed.
     ///
     /// # Errors
     /// When accepting connections failed for good.
     pub async fn run(self) -> io::Result<()> {
         let result = self.server.await;
-        if let Some(counting) = self.counting {
-            counting.abort();
-            // An aborted telling may or may not have been heard; waiting for its end keeps the count whole.
-            let _ = counting.await;
-            self.handle.gate.tell_served().await;
+        if let Some(reporter) = self.reporter {
+            reporter.abort();
+            // An aborted report may or may not have arrived; waiting for its end keeps the count exact.
+            let _ = reporter.await;
+            self.handle.state.served.flush().await;
         }
         result
     }
 }
 
 impl Handle {
-    /// Stops the server. Gracefully: no new connection is taken, idle ones are closed, and what was accepted is
-    /// answered, unless it takes longer than the drain timeout. Otherwise: at once.
+    /// Stops the server. Gracefully: no new connection is accepted, idle ones are closed, and accepted requests get
+    /// their response within the drain timeout. Otherwise at once.
     pub async fn stop(&self, graceful: bool) {
-        self.gate.drain();
+        self.state.drain();
         if graceful {
-            // A worker that is told to stop drops what still waits in its queue, so nothing may wait there.
+            // A stopping worker drops the connections in its queue, so the queue has to be empty.
             self.server.pause().await;
             tokio::time::sleep(ACCEPT_GRACE).await;
-            // A socket has no end of its own, and the server would wait for one.
-            self.gate.hub.close_all(DISCONNECT_TIMEOUT).await;
+            // The server would wait for live sessions, which have no end of their own.
+            self.state.hub.close_all(DISCONNECT_TIMEOUT).await;
         }
         self.server.stop(graceful).await;
     }

@@ -1,43 +1,44 @@
-//! `/notifications`, `/ws`, `/events`.
+//! Handlers of `/notifications`, `/ws` and `/events`.
 
 use actix_web::web;
 
-use super::asked::{ApiRequest, ApiResult};
-use super::input::Query;
+use super::extract::ApiRequest;
 use super::live;
+use super::query::Query;
+use super::respond::ApiResult;
 use crate::contract::notifications::{ListNotifications, MarkRead, NotificationsError};
 
 /// GET `/notifications/`.
-pub async fn list(asked: ApiRequest) -> ApiResult {
-    let mut query = Query::of(asked.request());
-    let request = ListNotifications { after: query.number("after"), page: query.page() };
-    query.done()?;
-    let page = asked.clients().notifications.call(asked.ctx(), request).await?;
-    asked.page(page.next.as_ref(), &page)
+pub async fn list(request: ApiRequest) -> ApiResult {
+    let mut query = Query::of(request.http());
+    let message = ListNotifications { after: query.number("after"), page: query.page() };
+    query.finish()?;
+    let page = request.clients().notifications.call(request.ctx(), message).await?;
+    request.page(page.next.as_ref(), &page)
 }
 
 /// POST `/notifications/{id}/read`.
-pub async fn mark_read(asked: ApiRequest) -> ApiResult {
-    let notification_id = asked.id("id", NotificationsError::NotificationNotFound)?;
-    asked.clients().notifications.call(asked.ctx(), MarkRead { notification_id }).await?;
-    asked.done()
+pub async fn mark_read(request: ApiRequest) -> ApiResult {
+    let notification_id = request.path_id("id", NotificationsError::NotificationNotFound)?;
+    request.clients().notifications.call(request.ctx(), MarkRead { notification_id }).await?;
+    request.no_content()
 }
 
-/// GET `/ws`: the connection becomes a live session.
-pub async fn socket(asked: ApiRequest, payload: web::Payload) -> ApiResult {
-    let (hub, who) = (asked.gate().hub.clone(), asked.who());
-    Ok(live::socket(asked.request().clone(), payload, hub, who).await?)
+/// GET `/ws`: turns the connection into a live session over WebSocket.
+pub async fn websocket(request: ApiRequest, payload: web::Payload) -> ApiResult {
+    let hub = request.state().hub.clone();
+    Ok(live::start_websocket(request.http().clone(), payload, hub, request.principal()).await?)
 }
 
-/// GET `/events`: the same stream as server-sent events, for clients without WebSocket.
-pub async fn events(asked: ApiRequest) -> ApiResult {
-    let mut query = Query::of(asked.request());
-    let wished = live::EventsQuery {
+/// GET `/events`: sends the same stream as server-sent events, for clients without WebSocket.
+pub async fn sse(request: ApiRequest) -> ApiResult {
+    let mut query = Query::of(request.http());
+    let events = live::EventsQuery {
         topics: query.text("topics").unwrap_or_default(),
         epoch: query.text("epoch"),
         after: query.number("after"),
     };
-    query.done()?;
-    let (hub, who) = (asked.gate().hub.clone(), asked.who());
-    Ok(live::events(asked.request().clone(), hub, who, wished).await?)
+    query.finish()?;
+    let hub = request.state().hub.clone();
+    Ok(live::start_sse(request.http().clone(), hub, request.principal(), events).await?)
 }

@@ -1,22 +1,25 @@
-//! `/invoices`, and what the payment provider tells by itself.
+//! Handlers of `/invoices`, and of the payment provider's webhooks.
 
 use serde::Deserialize;
 
-use super::asked::{ApiRequest, ApiResult, BASE};
-use super::input::{Query, ServerSetFields, UnreadBody};
+use super::body::{ServerSetFields, UnreadBody};
+use super::extract::ApiRequest;
+use super::names::{API_BASE, GATEWAY};
 use super::problem::Problem;
+use super::query::Query;
+use super::respond::ApiResult;
 use crate::contract::payments::{
     CreateInvoice, GetInvoice, HandleProviderWebhook, InvoiceLine, ListInvoices, PayInvoice, PaymentsError,
     RefundInvoice, ReturnLine, VoidInvoice,
 };
 use crate::types::{Amount, Currency, EmailAddress, InvoiceId, Timestamp, UserId};
 
-/// Bytes of what the provider tells at once. Stripe's events are a few thousand.
-const NEWS_MAX: usize = 256 * 1024;
-/// The most characters of the header that signs it.
+/// Largest body of a webhook, in bytes. Stripe's events have a few thousand.
+const WEBHOOK_BYTES_MAX: usize = 256 * 1024;
+/// Longest signature header, in characters.
 const SIGNATURE_MAX: usize = 4_096;
 
-/// A new invoice. What ties one to a checkout comes from the cart alone and has no field here.
+/// Body of a new invoice. Only the cart ties an invoice to a checkout, so there is no field for it.
 #[derive(Deserialize)]
 pub struct CreateInvoiceBody {
     user_id: UserId,
@@ -28,13 +31,13 @@ pub struct CreateInvoiceBody {
     expires_at: Option<Timestamp>,
 }
 
-/// What an invoice is paid with.
+/// Body of a payment: the provider's token of a payment method.
 #[derive(Deserialize)]
 pub struct PayBody {
     token: String,
 }
 
-/// How much goes back.
+/// Body of a refund. Without `amount` all money that is left is refunded.
 #[derive(Default, Deserialize)]
 pub struct RefundBody {
     #[serde(default)]
@@ -49,68 +52,68 @@ impl ServerSetFields for CreateInvoiceBody {}
 impl ServerSetFields for PayBody {}
 impl ServerSetFields for RefundBody {}
 
-fn invoice_id(asked: &ApiRequest) -> Result<InvoiceId, Problem> {
-    asked.id("id", PaymentsError::InvoiceNotFound)
+fn invoice_id(request: &ApiRequest) -> Result<InvoiceId, Problem> {
+    request.path_id("id", PaymentsError::InvoiceNotFound)
 }
 
 /// POST `/invoices`.
-pub async fn create(asked: ApiRequest, sent: UnreadBody) -> ApiResult {
-    asked.may(&VoidInvoice { invoice_id: InvoiceId::from_uuid(uuid::Uuid::nil()) })?;
-    let CreateInvoiceBody { user_id, lines, currency, email, expires_at } = sent.json(&asked).await?;
-    let request = CreateInvoice { user_id, lines, currency, email, hold: None, checkout: None, expires_at };
-    let invoice = asked.clients().payments.call(asked.ctx(), request).await?;
-    asked.created(&format!("{BASE}/invoices/{}", invoice.id), &invoice)
+pub async fn create(request: ApiRequest, body: UnreadBody) -> ApiResult {
+    request.authorize(&VoidInvoice { invoice_id: InvoiceId::from_uuid(uuid::Uuid::nil()) })?;
+    let CreateInvoiceBody { user_id, lines, currency, email, expires_at } = body.json(&request).await?;
+    let message = CreateInvoice { user_id, lines, currency, email, hold: None, checkout: None, expires_at };
+    let invoice = request.clients().payments.call(request.ctx(), message).await?;
+    request.created(&format!("{API_BASE}/invoices/{}", invoice.id), &invoice)
 }
 
 /// GET `/invoices/{id}`.
-pub async fn get(asked: ApiRequest) -> ApiResult {
-    let invoice_id = invoice_id(&asked)?;
-    asked.ok(&asked.clients().payments.call(asked.ctx(), GetInvoice { invoice_id }).await?)
+pub async fn get(request: ApiRequest) -> ApiResult {
+    let invoice_id = invoice_id(&request)?;
+    request.ok(&request.clients().payments.call(request.ctx(), GetInvoice { invoice_id }).await?)
 }
 
 /// GET `/invoices/`.
-pub async fn list(asked: ApiRequest) -> ApiResult {
-    let mut query = Query::of(asked.request());
-    let request = ListInvoices {
+pub async fn list(request: ApiRequest) -> ApiResult {
+    let mut query = Query::of(request.http());
+    let message = ListInvoices {
         user_id: query.id("user_id"),
-        status: query.word("status", "must be open, paid, expired, void or refunded"),
+        status: query.one_of("status", "must be open, paid, expired, void or refunded"),
         page: query.page(),
     };
-    query.done()?;
-    let page = asked.clients().payments.call(asked.ctx(), request).await?;
-    asked.page(page.next.as_ref(), &page)
+    query.finish()?;
+    let page = request.clients().payments.call(request.ctx(), message).await?;
+    request.page(page.next.as_ref(), &page)
 }
 
 /// POST `/invoices/{id}/pay`.
-pub async fn pay(asked: ApiRequest, sent: UnreadBody) -> ApiResult {
-    let invoice_id = invoice_id(&asked)?;
-    asked.may(&GetInvoice { invoice_id })?;
-    let PayBody { token } = sent.json(&asked).await?;
-    asked.ok(&asked.clients().payments.call(asked.ctx(), PayInvoice { invoice_id, token }).await?)
+pub async fn pay(request: ApiRequest, body: UnreadBody) -> ApiResult {
+    let invoice_id = invoice_id(&request)?;
+    request.authorize(&GetInvoice { invoice_id })?;
+    let PayBody { token } = body.json(&request).await?;
+    request.ok(&request.clients().payments.call(request.ctx(), PayInvoice { invoice_id, token }).await?)
 }
 
 /// POST `/invoices/{id}/refund`.
-pub async fn refund(asked: ApiRequest, sent: UnreadBody) -> ApiResult {
-    let invoice_id = invoice_id(&asked)?;
-    asked.may(&VoidInvoice { invoice_id })?;
-    let RefundBody { amount, restock, lines } = sent.json_or_nothing(&asked).await?;
-    let request = RefundInvoice { invoice_id, amount, restock, lines };
-    asked.ok(&asked.clients().payments.call(asked.ctx(), request).await?)
+pub async fn refund(request: ApiRequest, body: UnreadBody) -> ApiResult {
+    let invoice_id = invoice_id(&request)?;
+    request.authorize(&VoidInvoice { invoice_id })?;
+    let RefundBody { amount, restock, lines } = body.json_or_default(&request).await?;
+    let message = RefundInvoice { invoice_id, amount, restock, lines };
+    request.ok(&request.clients().payments.call(request.ctx(), message).await?)
 }
 
 /// POST `/invoices/{id}/void`.
-pub async fn void(asked: ApiRequest) -> ApiResult {
-    let invoice_id = invoice_id(&asked)?;
-    asked.ok(&asked.clients().payments.call(asked.ctx(), VoidInvoice { invoice_id }).await?)
+pub async fn void(request: ApiRequest) -> ApiResult {
+    let invoice_id = invoice_id(&request)?;
+    request.ok(&request.clients().payments.call(request.ctx(), VoidInvoice { invoice_id }).await?)
 }
 
-/// POST `/webhooks/stripe`. Nobody signs in here: whether it is from Stripe is shown by the signature, which payments
-/// looks at with the body as it came.
-pub async fn stripe(asked: ApiRequest, sent: UnreadBody) -> ApiResult {
-    let signature = asked.request().headers().get("stripe-signature").and_then(|value| value.to_str().ok());
+/// POST `/webhooks/stripe`. Authenticated by its signature alone, which the payments domain verifies over the unchanged
+/// body.
+pub async fn stripe_webhook(request: ApiRequest, body: UnreadBody) -> ApiResult {
+    let signature = request.http().headers().get("stripe-signature").and_then(|value| value.to_str().ok());
     let signature = signature.filter(|text| text.len() <= SIGNATURE_MAX).unwrap_or_default().to_owned();
-    let body = sent.text(&asked, NEWS_MAX).await?;
-    let ctx = asked.ctx().for_downstream_call("gateway", None);
-    asked.clients().payments.call(ctx, HandleProviderWebhook { body, signature }).await?;
-    asked.ok(&serde_json::json!({ "received": true }))
+    let body = body.text(&request, WEBHOOK_BYTES_MAX).await?;
+    let ctx = request.ctx().for_downstream_call(GATEWAY, None);
+    request.clients().payments.call(ctx, HandleProviderWebhook { body, signature }).await?;
+    request.ok(&serde_json::json!({ "received": true }))
 }

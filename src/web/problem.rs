@@ -1,6 +1,7 @@
-//! The one place where something that went wrong becomes an HTTP answer: `application/problem+json` (RFC 9457).
+//! Problem documents: the only place where an error becomes an HTTP response, `application/problem+json` (RFC 9457).
 //!
-//! Never enters: what can go wrong (the domains say that), a cause that is only for our log.
+//! Does not contain: the errors themselves, which each domain declares in its contract; causes, which are for the log
+//! only.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -12,16 +13,17 @@ use actix_web::http::header::{self, HeaderValue};
 use actix_web::{HttpResponse, ResponseError};
 use serde_json::{Map, Value, json};
 
+use super::headers::set_common_headers;
 use crate::messaging::{CommonError, DomainError, ErrorKind};
 use crate::types::FieldError;
 
-/// The media type of every error.
+/// Media type of every error response.
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
-/// Seconds after which a client may try again when nothing better is known.
-const RETRY_AFTER: u64 = 1;
+/// Seconds until a retry when the error names no number of its own.
+const RETRY_AFTER_SECONDS: u64 = 1;
 
-/// Something that went wrong, ready to be told. Boxed, because every answer has room for one.
+/// An error as it is returned to the client. Boxed, because every handler's result has space for one.
 #[derive(Debug, Clone)]
 pub struct Problem(Box<ProblemDetails>);
 
@@ -31,34 +33,34 @@ struct ProblemDetails {
     code: Cow<'static, str>,
     detail: Cow<'static, str>,
     errors: Vec<FieldError>,
-    /// Members of the domain's error beside its code, such as `left`.
-    more: Map<String, Value>,
-    /// Set on answers to a wrong method.
+    /// Extension members: the fields of the domain's error, such as `left`.
+    extensions: Map<String, Value>,
+    /// Methods of the path, on a response to another method.
     allow: Option<Arc<str>>,
-    /// Known to the edge only, which adds it.
+    /// Set only where the middleware cannot render the problem again.
     request_id: Option<Arc<str>>,
 }
 
 impl Problem {
-    /// A problem of the gateway's own.
+    /// A problem that the gateway itself reports.
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(ProblemDetails {
             status,
             code: Cow::Borrowed(code),
             detail: detail.into(),
             errors: Vec::new(),
-            more: Map::new(),
+            extensions: Map::new(),
             allow: None,
             request_id: None,
         }))
     }
 
-    /// There is nothing at this path.
-    pub fn no_such_path() -> Self {
+    /// 404: no route has this path.
+    pub fn not_found() -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path")
     }
 
-    /// There is something, but not for this method.
+    /// 405: the path has other methods, listed in `allow`.
     pub fn method_not_allowed(allow: Arc<str>) -> Self {
         let detail = format!("this path takes {allow}");
         let mut problem = Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail);
@@ -66,39 +68,39 @@ impl Problem {
         problem
     }
 
-    /// The body is not what its type says.
-    pub fn malformed(detail: impl Into<Cow<'static, str>>) -> Self {
+    /// 400: the body cannot be parsed as its media type.
+    pub fn malformed_body(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "malformed_body", detail)
     }
 
-    /// The body is larger than is taken here.
+    /// 413: the body has more than `max` bytes.
     pub fn too_large(max: usize) -> Self {
         let detail = format!("the body is larger than the {max} bytes that are taken here");
         let mut problem = Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail);
-        problem.0.more.insert("max_bytes".to_owned(), json!(max));
+        problem.0.extensions.insert("max_bytes".to_owned(), json!(max));
         problem
     }
 
-    /// The body is of a type that is not taken here.
-    pub fn unsupported_type(wanted: &str) -> Self {
-        let detail = format!("send the body as {wanted}, and say so in Content-Type");
+    /// 415: the body has another media type than `expected`.
+    pub fn unsupported_media_type(expected: &str) -> Self {
+        let detail = format!("send the body as {expected}, and say so in Content-Type");
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)
     }
 
-    /// The body came too slowly.
-    pub fn too_slow() -> Self {
+    /// 408: the body did not arrive in time.
+    pub fn request_timeout() -> Self {
         Self::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", "the body did not arrive in time; send it again")
     }
 
-    /// A handler of the gateway panicked.
+    /// 500 after a panic in a handler of the gateway.
     pub fn panicked() -> Self {
         CommonError::Internal.into()
     }
 
-    /// What a bare status of the framework says.
-    pub fn of_status(status: StatusCode) -> Self {
+    /// Problem for a status that the web framework set without a body.
+    pub fn from_status(status: StatusCode) -> Self {
         match status {
-            StatusCode::NOT_FOUND => Self::no_such_path(),
+            StatusCode::NOT_FOUND => Self::not_found(),
             StatusCode::PAYLOAD_TOO_LARGE => {
                 Self::new(status, "body_too_large", "the body is larger than what is taken here")
             }
@@ -108,14 +110,14 @@ impl Problem {
         }
     }
 
-    /// The first of the wrong fields it names.
+    /// First of the invalid fields.
     #[cfg(test)]
     pub fn first_error(&self) -> Option<&FieldError> {
         self.0.errors.first()
     }
 
-    /// The answer, under the id of the request.
-    pub fn answer(&self, request_id: &str) -> HttpResponse {
+    /// Renders the problem for the request with this id.
+    pub fn to_response(&self, request_id: &str) -> HttpResponse {
         let mut body = json!({
             "type": format!("urn:mercat:problem:{}", self.0.code),
             "title": title(&self.0.code),
@@ -128,35 +130,36 @@ impl Problem {
             if !self.0.errors.is_empty() {
                 members.insert("errors".to_owned(), json!(self.0.errors));
             }
-            for (name, value) in &self.0.more {
-                // The members of RFC 9457 and our own are not for a domain to overwrite.
+            for (name, value) in &self.0.extensions {
+                // An extension must not overwrite the standard members.
                 members.entry(name.clone()).or_insert_with(|| value.clone());
             }
         }
-        let mut answer = HttpResponse::build(self.0.status);
-        answer.insert_header((header::CONTENT_TYPE, PROBLEM_JSON));
-        answer.insert_header((header::CACHE_CONTROL, "no-store"));
+        let mut response = HttpResponse::build(self.0.status);
+        response.insert_header((header::CONTENT_TYPE, PROBLEM_JSON));
+        response.insert_header((header::CACHE_CONTROL, "no-store"));
         match self.0.status {
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
-                let seconds = self.0.more.get("retry_after").and_then(Value::as_u64).unwrap_or(RETRY_AFTER);
-                answer.insert_header((header::RETRY_AFTER, seconds));
+                let seconds =
+                    self.0.extensions.get("retry_after").and_then(Value::as_u64).unwrap_or(RETRY_AFTER_SECONDS);
+                response.insert_header((header::RETRY_AFTER, seconds));
             }
             StatusCode::UNAUTHORIZED => {
-                answer.insert_header((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")));
+                response.insert_header((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")));
             }
             _ => {}
         }
         if self.0.code == "request_in_progress" {
-            answer.insert_header((header::RETRY_AFTER, RETRY_AFTER));
+            response.insert_header((header::RETRY_AFTER, RETRY_AFTER_SECONDS));
         }
         if let Some(allow) = &self.0.allow {
-            answer.insert_header((header::ALLOW, &**allow));
+            response.insert_header((header::ALLOW, &**allow));
         }
-        answer.body(body.to_string())
+        response.body(body.to_string())
     }
 
-    /// The same problem, carrying the id of its request itself: for where the edge has no request left to answer.
-    pub fn of_request(mut self, request_id: Arc<str>) -> Self {
+    /// Attaches the request's id, for a problem that the middleware returns as an error without the request.
+    pub fn with_request_id(mut self, request_id: Arc<str>) -> Self {
         self.0.request_id = Some(request_id);
         self
     }
@@ -174,25 +177,25 @@ impl ResponseError for Problem {
     }
 
     fn error_response(&self) -> HttpResponse<BoxBody> {
-        // Inside the edge the request's id is not known yet; the edge renders the problem anew with it.
+        // Without an id the middleware renders the problem again, with the id.
         match &self.0.request_id {
             None => HttpResponse::new(self.0.status),
             Some(id) => {
-                let mut answer = self.answer(id);
-                super::middleware::dress(answer.headers_mut(), id);
-                answer
+                let mut response = self.to_response(id);
+                set_common_headers(response.headers_mut(), id);
+                response
             }
         }
     }
 }
 
-/// How every domain's error becomes HTTP.
+/// Maps every domain's error to HTTP: the status by its kind, the code and the members by its JSON form.
 impl<E: DomainError> From<E> for Problem {
     fn from(error: E) -> Self {
         let mut members = match serde_json::to_value(&error) {
             Ok(Value::Object(members)) => members,
             other => {
-                log::error!("an error has no JSON object: {other:?}");
+                log::error!("web: domain error has no JSON object: {other:?}");
                 Map::new()
             }
         };
@@ -206,19 +209,19 @@ impl<E: DomainError> From<E> for Problem {
             code,
             detail: Cow::Owned(error.to_string()),
             errors: error.fields().to_vec(),
-            more: members,
+            extensions: members,
             allow: None,
             request_id: None,
         }))
     }
 }
 
-/// What went wrong while a body was read.
+/// Errors while reading a body.
 impl From<PayloadError> for Problem {
     fn from(error: PayloadError) -> Self {
         match error {
-            PayloadError::Overflow => Self::of_status(StatusCode::PAYLOAD_TOO_LARGE),
-            _ => Self::malformed("the body broke off or is not coded as its headers say"),
+            PayloadError::Overflow => Self::from_status(StatusCode::PAYLOAD_TOO_LARGE),
+            _ => Self::malformed_body("the body broke off or is not coded as its headers say"),
         }
     }
 }
@@ -243,11 +246,11 @@ fn status_of(kind: ErrorKind) -> StatusCode {
     }
 }
 
-/// The code in words: `out_of_stock` is "Out of stock". The same for every occurrence, as RFC 9457 wants it.
+/// The code as a phrase: `out_of_stock` becomes "Out of stock". Equal for every occurrence, as RFC 9457 §3.1.3 requires.
 fn title(code: &str) -> String {
     let words = code.replace('_', " ");
-    let mut letters = words.chars();
-    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+    let mut chars = words.chars();
+    chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -257,16 +260,16 @@ mod tests {
     use crate::contract::mailer::MailerError;
     use crate::types::ProductId;
 
-    async fn shown(problem: Problem) -> (HttpResponse<()>, Value) {
-        let (head, body) = problem.answer("r1").into_parts();
+    async fn render(problem: Problem) -> (HttpResponse<()>, Value) {
+        let (head, body) = problem.to_response("r1").into_parts();
         let bytes = actix_web::body::to_bytes(body).await.unwrap();
         (head, serde_json::from_slice(&bytes).unwrap())
     }
 
     #[actix_web::test]
-    async fn a_domains_error_keeps_its_code_and_members() {
+    async fn domain_error_keeps_code_and_members() {
         let product_id = ProductId::new();
-        let (head, body) = shown(CatalogError::OutOfStock { product_id, left: 2 }.into()).await;
+        let (head, body) = render(CatalogError::OutOfStock { product_id, left: 2 }.into()).await;
         assert_eq!(head.status(), 409);
         assert_eq!(head.headers().get(header::CONTENT_TYPE).unwrap(), PROBLEM_JSON);
         assert_eq!(
@@ -280,25 +283,25 @@ mod tests {
     }
 
     #[actix_web::test]
-    async fn who_may_try_again_is_told_when_and_who_must_sign_in_how() {
-        let (head, _) = shown(MailerError::RecipientLimit { max: 1, retry_after: 90 }.into()).await;
+    async fn retry_after_and_www_authenticate_are_set() {
+        let (head, _) = render(MailerError::RecipientLimit { max: 1, retry_after: 90 }.into()).await;
         assert_eq!(
             (head.status().as_u16(), head.headers().get(header::RETRY_AFTER).unwrap().to_str().ok()),
             (429, Some("90"))
         );
-        let (head, _) = shown(CommonError::Overloaded.into()).await;
+        let (head, _) = render(CommonError::Overloaded.into()).await;
         assert_eq!(
             (head.status().as_u16(), head.headers().get(header::RETRY_AFTER).unwrap().to_str().ok()),
             (503, Some("1"))
         );
-        let (head, _) = shown(CommonError::Unauthenticated.into()).await;
+        let (head, _) = render(CommonError::Unauthenticated.into()).await;
         assert_eq!(head.headers().get(header::WWW_AUTHENTICATE).unwrap(), "Bearer");
     }
 
     #[actix_web::test]
-    async fn wrong_fields_are_listed() {
+    async fn invalid_fields_are_listed() {
         let error = FieldError::new("price", "out_of_range", "must be between 0 and 1");
-        let (head, body) = shown(CatalogError::from(vec![error]).into()).await;
+        let (head, body) = render(CatalogError::from(vec![error]).into()).await;
         assert_eq!(head.status(), 422);
         assert_eq!(body["code"], "validation_failed");
         assert_eq!(

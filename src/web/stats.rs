@@ -1,49 +1,51 @@
-//! `/log`, `/stats/summary`, `/counter`.
+//! Handlers of `/log`, `/stats/summary` and `/counter`.
 
 use serde_json::json;
 
-use super::asked::{ApiRequest, ApiResult, PublicApiRequest};
-use super::input::{Query, ServerSetFields, UnreadBody};
+use super::body::{ServerSetFields, UnreadBody};
+use super::extract::{ApiRequest, PublicApiRequest};
+use super::query::Query;
+use super::respond::ApiResult;
 use crate::contract::stats::{GetSummary, ListActions, LogAction};
 
 impl ServerSetFields for LogAction {}
 
 /// POST `/log`.
-pub async fn log(PublicApiRequest(asked): PublicApiRequest, sent: UnreadBody) -> ApiResult {
-    let request: LogAction = sent.json(&asked).await?;
-    asked.clients().stats.call(asked.ctx(), request).await?;
-    asked.accepted(&json!({ "status": "accepted" }))
+pub async fn log(PublicApiRequest(request): PublicApiRequest, body: UnreadBody) -> ApiResult {
+    let message: LogAction = body.json(&request).await?;
+    request.clients().stats.call(request.ctx(), message).await?;
+    request.accepted(&json!({ "status": "accepted" }))
 }
 
 /// GET `/log`.
-pub async fn actions(asked: ApiRequest) -> ApiResult {
-    let mut query = Query::of(asked.request());
-    let request = ListActions {
+pub async fn actions(request: ApiRequest) -> ApiResult {
+    let mut query = Query::of(request.http());
+    let message = ListActions {
         from: query.time("from"),
         to: query.time("to"),
         action: query.text("action"),
         user_id: query.id("user_id"),
         page: query.page(),
     };
-    query.done()?;
-    let page = asked.clients().stats.call(asked.ctx(), request).await?;
-    asked.page(page.next.as_ref(), &page)
+    query.finish()?;
+    let page = request.clients().stats.call(request.ctx(), message).await?;
+    request.page(page.next.as_ref(), &page)
 }
 
 /// GET `/stats/summary`.
-pub async fn summary(asked: ApiRequest) -> ApiResult {
-    let mut query = Query::of(asked.request());
-    let request = GetSummary {
+pub async fn summary(request: ApiRequest) -> ApiResult {
+    let mut query = Query::of(request.http());
+    let message = GetSummary {
         from: query.time("from"),
         to: query.time("to"),
-        bucket: query.word("bucket", "must be hour, day, week or month").unwrap_or_default(),
+        bucket: query.one_of("bucket", "must be hour, day, week or month").unwrap_or_default(),
     };
-    query.done()?;
-    asked.ok(&asked.clients().stats.call(asked.ctx(), request).await?)
+    query.finish()?;
+    request.ok(&request.clients().stats.call(request.ctx(), message).await?)
 }
 
 /// GET `/counter`.
-pub async fn counter(asked: ApiRequest) -> ApiResult {
-    let count = asked.gate().served(asked.ctx()).await?;
-    asked.ok(&json!({ "count": count }))
+pub async fn counter(request: ApiRequest) -> ApiResult {
+    let count = request.state().served.total(request.ctx()).await?;
+    request.ok(&json!({ "count": count }))
 }

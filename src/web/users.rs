@@ -1,10 +1,13 @@
-//! `/user`, `/guest`, `/signin`, `/me`, `/password`, `/email`, `/api_keys`.
+//! Handlers of `/user`, `/guest`, `/signin`, `/me`, `/password`, `/email` and `/api_keys`.
 
 use serde::Deserialize;
 use serde_json::json;
 
-use super::asked::{ApiRequest, ApiResult, BASE, PublicApiRequest};
-use super::input::{Query, ServerSetFields, UnreadBody};
+use super::body::{ServerSetFields, UnreadBody};
+use super::extract::{ApiRequest, PublicApiRequest};
+use super::names::API_BASE;
+use super::query::Query;
+use super::respond::ApiResult;
 use crate::contract::users::{
     CreateApiKey, CreateGuest, DeleteApiKey, DeleteUser, ForgotPassword, GetUser, ListApiKeys, ListUsers, Register,
     ResetPassword, SignIn, SignOut, UpdateUser, UsersError, VerifyEmail,
@@ -19,7 +22,7 @@ impl ServerSetFields for ResetPassword {}
 impl ServerSetFields for VerifyEmail {}
 impl ServerSetFields for CreateApiKey {}
 
-/// What changes of a user; who it is says the path.
+/// Body of a change of a user: absent fields stay as they are. The path names the user.
 #[derive(Deserialize)]
 pub struct UpdateUserBody {
     name: Option<String>,
@@ -33,122 +36,122 @@ impl ServerSetFields for UpdateUserBody {
     const NAMES: &'static [&'static str] = &["id", "email_verified", "created_at", "updated_at"];
 }
 
-fn user_id(asked: &ApiRequest) -> Result<UserId, super::problem::Problem> {
-    asked.id("id", UsersError::UserNotFound)
+fn user_id(request: &ApiRequest) -> Result<UserId, super::problem::Problem> {
+    request.path_id("id", UsersError::UserNotFound)
 }
 
 /// POST `/user/`.
-pub async fn register(PublicApiRequest(asked): PublicApiRequest, sent: UnreadBody) -> ApiResult {
-    let request: Register = sent.json(&asked).await?;
-    let user = asked.clients().users.call(asked.ctx(), request).await?;
-    let mut answer = asked.created(&format!("{BASE}/user/{}", user.id), &user)?;
-    asked.keep_cookie(&mut answer);
-    Ok(answer)
+pub async fn register(PublicApiRequest(request): PublicApiRequest, body: UnreadBody) -> ApiResult {
+    let message: Register = body.json(&request).await?;
+    let user = request.clients().users.call(request.ctx(), message).await?;
+    let mut response = request.created(&format!("{API_BASE}/user/{}", user.id), &user)?;
+    request.extend_cookie(&mut response);
+    Ok(response)
 }
 
 /// POST `/guest`.
-pub async fn guest(PublicApiRequest(asked): PublicApiRequest) -> ApiResult {
-    let signed_in = asked.clients().users.call(asked.ctx(), CreateGuest {}).await?;
-    let mut answer = asked.created(&format!("{BASE}/user/{}", signed_in.user.id), &signed_in)?;
-    asked.set_cookie(&mut answer, &signed_in);
-    Ok(answer)
+pub async fn guest(PublicApiRequest(request): PublicApiRequest) -> ApiResult {
+    let signed_in = request.clients().users.call(request.ctx(), CreateGuest {}).await?;
+    let mut response = request.created(&format!("{API_BASE}/user/{}", signed_in.user.id), &signed_in)?;
+    request.set_session_cookie(&mut response, &signed_in);
+    Ok(response)
 }
 
 /// POST `/signin`.
-pub async fn sign_in(PublicApiRequest(asked): PublicApiRequest, sent: UnreadBody) -> ApiResult {
-    let request: SignIn = sent.json(&asked).await?;
-    let signed_in = asked.clients().users.call(asked.ctx(), request).await?;
-    let mut answer = asked.ok(&signed_in)?;
-    asked.set_cookie(&mut answer, &signed_in);
-    Ok(answer)
+pub async fn sign_in(PublicApiRequest(request): PublicApiRequest, body: UnreadBody) -> ApiResult {
+    let message: SignIn = body.json(&request).await?;
+    let signed_in = request.clients().users.call(request.ctx(), message).await?;
+    let mut response = request.ok(&signed_in)?;
+    request.set_session_cookie(&mut response, &signed_in);
+    Ok(response)
 }
 
 /// POST `/signout`.
-pub async fn sign_out(asked: ApiRequest) -> ApiResult {
-    asked.clients().users.call(asked.ctx(), SignOut {}).await?;
-    asked.drop_cookie();
-    asked.done()
+pub async fn sign_out(request: ApiRequest) -> ApiResult {
+    request.clients().users.call(request.ctx(), SignOut {}).await?;
+    request.remove_cookie();
+    request.no_content()
 }
 
 /// GET `/me`.
-pub async fn me(asked: ApiRequest) -> ApiResult {
-    let user_id = asked.identity()?.user_id;
-    asked.ok(&asked.clients().users.call(asked.ctx(), GetUser { user_id }).await?)
+pub async fn me(request: ApiRequest) -> ApiResult {
+    let user_id = request.identity()?.user_id;
+    request.ok(&request.clients().users.call(request.ctx(), GetUser { user_id }).await?)
 }
 
 /// GET `/user/{id}`.
-pub async fn get(asked: ApiRequest) -> ApiResult {
-    let user_id = user_id(&asked)?;
-    asked.ok(&asked.clients().users.call(asked.ctx(), GetUser { user_id }).await?)
+pub async fn get(request: ApiRequest) -> ApiResult {
+    let user_id = user_id(&request)?;
+    request.ok(&request.clients().users.call(request.ctx(), GetUser { user_id }).await?)
 }
 
-/// PUT and PATCH `/user/{id}`: what is given changes, the rest stays. A user has no field that could be left out
-/// on purpose, so both mean the same.
-pub async fn update(asked: ApiRequest, sent: UnreadBody) -> ApiResult {
-    let user_id = user_id(&asked)?;
-    asked.may(&GetUser { user_id })?;
-    let UpdateUserBody { name, email, password, current_password, role } = sent.json(&asked).await?;
-    let request = UpdateUser { user_id, name, email, password, current_password, role };
-    asked.ok(&asked.clients().users.call(asked.ctx(), request).await?)
+/// PUT and PATCH `/user/{id}`. A user has no field that could be removed by leaving it out, so both change the fields
+/// that are given and keep the rest.
+pub async fn update(request: ApiRequest, body: UnreadBody) -> ApiResult {
+    let user_id = user_id(&request)?;
+    request.authorize(&GetUser { user_id })?;
+    let UpdateUserBody { name, email, password, current_password, role } = body.json(&request).await?;
+    let message = UpdateUser { user_id, name, email, password, current_password, role };
+    request.ok(&request.clients().users.call(request.ctx(), message).await?)
 }
 
 /// DELETE `/user/{id}`.
-pub async fn delete(asked: ApiRequest) -> ApiResult {
-    let user_id = user_id(&asked)?;
-    asked.clients().users.call(asked.ctx(), DeleteUser { user_id }).await?;
-    if asked.identity().is_ok_and(|who| who.user_id == user_id) {
-        asked.drop_cookie();
+pub async fn delete(request: ApiRequest) -> ApiResult {
+    let user_id = user_id(&request)?;
+    request.clients().users.call(request.ctx(), DeleteUser { user_id }).await?;
+    if request.identity().is_ok_and(|identity| identity.user_id == user_id) {
+        request.remove_cookie();
     }
-    asked.done()
+    request.no_content()
 }
 
 /// GET `/users/`.
-pub async fn list(asked: ApiRequest) -> ApiResult {
-    let mut query = Query::of(asked.request());
-    let request = ListUsers { q: query.text("q"), page: query.page() };
-    query.done()?;
-    let page = asked.clients().users.call(asked.ctx(), request).await?;
-    asked.page(page.next.as_ref(), &page)
+pub async fn list(request: ApiRequest) -> ApiResult {
+    let mut query = Query::of(request.http());
+    let message = ListUsers { q: query.text("q"), page: query.page() };
+    query.finish()?;
+    let page = request.clients().users.call(request.ctx(), message).await?;
+    request.page(page.next.as_ref(), &page)
 }
 
 /// POST `/password/forgot`.
-pub async fn forgot_password(PublicApiRequest(asked): PublicApiRequest, sent: UnreadBody) -> ApiResult {
-    let request: ForgotPassword = sent.json(&asked).await?;
-    asked.clients().users.call(asked.ctx(), request).await?;
-    asked.accepted(&json!({ "status": "accepted" }))
+pub async fn forgot_password(PublicApiRequest(request): PublicApiRequest, body: UnreadBody) -> ApiResult {
+    let message: ForgotPassword = body.json(&request).await?;
+    request.clients().users.call(request.ctx(), message).await?;
+    request.accepted(&json!({ "status": "accepted" }))
 }
 
 /// POST `/password/reset`.
-pub async fn reset_password(PublicApiRequest(asked): PublicApiRequest, sent: UnreadBody) -> ApiResult {
-    let request: ResetPassword = sent.json(&asked).await?;
-    asked.clients().users.call(asked.ctx(), request).await?;
-    asked.done()
+pub async fn reset_password(PublicApiRequest(request): PublicApiRequest, body: UnreadBody) -> ApiResult {
+    let message: ResetPassword = body.json(&request).await?;
+    request.clients().users.call(request.ctx(), message).await?;
+    request.no_content()
 }
 
 /// POST `/email/verify`.
-pub async fn verify_email(PublicApiRequest(asked): PublicApiRequest, sent: UnreadBody) -> ApiResult {
-    let request: VerifyEmail = sent.json(&asked).await?;
-    asked.clients().users.call(asked.ctx(), request).await?;
-    asked.done()
+pub async fn verify_email(PublicApiRequest(request): PublicApiRequest, body: UnreadBody) -> ApiResult {
+    let message: VerifyEmail = body.json(&request).await?;
+    request.clients().users.call(request.ctx(), message).await?;
+    request.no_content()
 }
 
 /// GET `/api_keys`.
-pub async fn list_api_keys(asked: ApiRequest) -> ApiResult {
-    let page = asked.clients().users.call(asked.ctx(), ListApiKeys {}).await?;
-    asked.page(page.next.as_ref(), &page)
+pub async fn list_api_keys(request: ApiRequest) -> ApiResult {
+    let page = request.clients().users.call(request.ctx(), ListApiKeys {}).await?;
+    request.page(page.next.as_ref(), &page)
 }
 
 /// POST `/api_keys`.
-pub async fn create_api_key(asked: ApiRequest, sent: UnreadBody) -> ApiResult {
-    asked.may(&ListApiKeys {})?;
-    let request: CreateApiKey = sent.json(&asked).await?;
-    let key = asked.clients().users.call(asked.ctx(), request).await?;
-    asked.created(&format!("{BASE}/api_keys/{}", key.api_key.id), &key)
+pub async fn create_api_key(request: ApiRequest, body: UnreadBody) -> ApiResult {
+    request.authorize(&ListApiKeys {})?;
+    let message: CreateApiKey = body.json(&request).await?;
+    let key = request.clients().users.call(request.ctx(), message).await?;
+    request.created(&format!("{API_BASE}/api_keys/{}", key.api_key.id), &key)
 }
 
 /// DELETE `/api_keys/{id}`.
-pub async fn delete_api_key(asked: ApiRequest) -> ApiResult {
-    let api_key_id: ApiKeyId = asked.id("id", UsersError::ApiKeyNotFound)?;
-    asked.clients().users.call(asked.ctx(), DeleteApiKey { api_key_id }).await?;
-    asked.done()
+pub async fn delete_api_key(request: ApiRequest) -> ApiResult {
+    let api_key_id: ApiKeyId = request.path_id("id", UsersError::ApiKeyNotFound)?;
+    request.clients().users.call(request.ctx(), DeleteApiKey { api_key_id }).await?;
+    request.no_content()
 }

@@ -28,8 +28,8 @@ use crate::types::FieldError;
 pub use hub::{Hub, LiveSettings, Principal};
 pub use kill_switch::{KillSwitch, on_connect};
 pub use origin::origin_allowed;
-pub use sse::{EventsQuery, events};
-pub use websocket::socket;
+pub use sse::{EventsQuery, start_sse};
+pub use websocket::start_websocket;
 
 /// Why a connection is not made live.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]

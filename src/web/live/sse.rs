@@ -70,7 +70,7 @@ pub struct EventsQuery {
 ///
 /// # Errors
 /// When a page of another site asks, and when too many listen.
-pub async fn events(
+pub async fn start_sse(
     req: HttpRequest,
     hub: Hub,
     who: Option<Principal>,

@@ -82,7 +82,7 @@ async fn ws(
     people: web::Data<People>,
 ) -> actix_web::Result<HttpResponse> {
     let who = bearer(&req, &people)?;
-    socket(req, body, hub.get_ref().clone(), who).await.map_err(refuse)
+    start_websocket(req, body, hub.get_ref().clone(), who).await.map_err(refuse)
 }
 
 async fn sse(
@@ -92,7 +92,7 @@ async fn sse(
     query: web::Query<EventsQuery>,
 ) -> actix_web::Result<HttpResponse> {
     let who = bearer(&req, &people)?;
-    events(req, hub.get_ref().clone(), who, query.into_inner()).await.map_err(refuse)
+    start_sse(req, hub.get_ref().clone(), who, query.into_inner()).await.map_err(refuse)
 }
 
 fn bearer(req: &HttpRequest, people: &People) -> actix_web::Result<Option<Principal>> {

@@ -53,7 +53,7 @@ impl Transport for WebSocket {
 ///
 /// # Errors
 /// When a page of another site asks, when too many listen, and when it is no WebSocket handshake.
-pub async fn socket(
+pub async fn start_websocket(
     req: HttpRequest,
     payload: Payload,
     hub: Hub,

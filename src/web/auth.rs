@@ -1,0 +1,85 @@
+//! Authentication: the caller behind a presented token, for every transport.
+//!
+//! Contains: how a token is extracted from HTTP headers, and [`authenticate`], the only call of `users.Authenticate`
+//! in the gateway. Does not contain: rights, which are decided at the message; the protection of cookies against
+//! forged requests (`csrf`).
+
+use actix_web::http::header::{self, HeaderMap};
+
+use super::cookies::SESSION_COOKIE;
+use super::names::GATEWAY;
+use crate::contract::users::{Authenticate, Authenticated, UsersError};
+use crate::domains::users::UsersActor;
+use crate::messaging::{Caller, Client, RequestContext};
+
+/// Returns the account and the expiry behind a token: a session's or an API key's.
+///
+/// # Errors
+/// [`UsersError::InvalidToken`] for a token that is unknown, expired or revoked; anything else when the users domain
+/// does not answer.
+pub async fn authenticate(
+    users: &Client<UsersActor>,
+    ctx: &RequestContext,
+    token: &str,
+) -> Result<Authenticated, UsersError> {
+    // The panic that a test asks for may be meant for this call, so its name stays in the context.
+    users.call(ctx.for_downstream_call(GATEWAY, None), Authenticate { token: token.to_owned() }).await
+}
+
+/// Makes `authenticated` the caller of `ctx`. The caller's network stays as it was found.
+pub fn set_caller(ctx: &mut RequestContext, authenticated: &Authenticated) {
+    let internal = match ctx.caller {
+        Caller::Anyone { internal, .. } | Caller::User { internal, .. } => internal,
+        Caller::Domain(_) => false,
+    };
+    ctx.caller = Caller::User { identity: authenticated.identity, internal };
+}
+
+/// Token in the value of an `Authorization` header (RFC 6750 §2.1).
+///
+/// # Errors
+/// [`UsersError::InvalidToken`] for another scheme, an empty token and a value that is not ASCII.
+pub fn bearer_token(value: &[u8]) -> Result<&str, UsersError> {
+    std::str::from_utf8(value).ok().filter(|text| text.is_ascii()).and_then(bearer).ok_or(UsersError::InvalidToken)
+}
+
+fn bearer(header: &str) -> Option<&str> {
+    let (scheme, token) = header.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
+/// Token in the session cookie, taken literally: tokens contain no character that would have to be encoded.
+pub fn session_token(headers: &HeaderMap) -> Option<&str> {
+    let pairs = headers.get_all(header::COOKIE).filter_map(|value| value.to_str().ok());
+    let mut tokens = pairs.flat_map(|text| text.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    tokens.find(|(name, token)| *name == SESSION_COOKIE && !token.is_empty()).map(|(_, token)| token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actix_web::http::header::HeaderValue;
+
+    fn cookie(value: &'static str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::COOKIE, HeaderValue::from_static(value));
+        headers
+    }
+
+    #[test]
+    fn bearer_token_accepts_only_its_scheme() {
+        assert_eq!(bearer_token(b"Bearer abc"), Ok("abc"));
+        assert_eq!(bearer_token(b"bearer  abc "), Ok("abc"));
+        for bad in [&b""[..], b"Bearer", b"Bearer ", b"Basic abc", b"abc", b"Bearer \xff"] {
+            assert_eq!(bearer_token(bad), Err(UsersError::InvalidToken), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn session_token_reads_only_its_cookie() {
+        assert_eq!(session_token(&cookie("a=b; mercat_session=t1; c=d")), Some("t1"));
+        assert_eq!(session_token(&cookie("not_mercat_session=t1")), None);
+        assert_eq!(session_token(&cookie("mercat_session=")), None);
+    }
+}

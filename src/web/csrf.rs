@@ -1,0 +1,67 @@
+//! Protection against cross-site request forgery: a mutating request by cookie must come from the shop's own pages.
+
+use actix_web::http::header::{self, HeaderMap, HeaderName};
+use actix_web::http::{Method, StatusCode};
+
+use super::problem::Problem;
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const X_REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
+
+/// Whether a method changes something.
+pub fn is_mutating(method: &Method) -> bool {
+    !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+}
+
+/// Whether a page of the shop itself made the request. Another site's page can make a browser send the shop's cookie
+/// along, but none of these headers.
+pub fn is_same_origin(headers: &HeaderMap) -> bool {
+    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    if text(SEC_FETCH_SITE).is_some_and(|site| matches!(site, "same-origin" | "none")) {
+        return true;
+    }
+    // Another origin needs a permission (CORS) to set this header, and none is ever given.
+    if headers.contains_key(X_REQUESTED_WITH) {
+        return true;
+    }
+    match (text(header::ORIGIN), text(header::HOST)) {
+        (Some(origin), Some(host)) => origin.split_once("://").is_some_and(|(_, from)| from.eq_ignore_ascii_case(host)),
+        _ => false,
+    }
+}
+
+/// Problem of a mutating request by cookie without a sign of its origin.
+pub fn csrf_refused() -> Problem {
+    Problem::new(
+        StatusCode::FORBIDDEN,
+        "csrf_refused",
+        "a change made by cookie must come from the shop's own pages: send `X-Requested-With: mercat`, or an `Origin` \
+         that is this host, or use a bearer token",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actix_web::test::TestRequest;
+
+    #[test]
+    fn cookie_write_needs_a_same_origin_header() {
+        let cases: &[(&[(&str, &str)], bool)] = &[
+            (&[], false),
+            (&[("sec-fetch-site", "same-origin")], true),
+            (&[("sec-fetch-site", "none")], true),
+            (&[("sec-fetch-site", "same-site")], false),
+            (&[("sec-fetch-site", "cross-site")], false),
+            (&[("x-requested-with", "mercat")], true),
+            (&[("origin", "https://shop.example"), ("host", "shop.example")], true),
+            (&[("origin", "https://shop.example:444"), ("host", "shop.example")], false),
+            (&[("origin", "https://evil.example"), ("host", "shop.example")], false),
+            (&[("origin", "null"), ("host", "shop.example")], false),
+        ];
+        for (pairs, same) in cases {
+            let request = pairs.iter().fold(TestRequest::default(), |request, pair| request.append_header(*pair));
+            assert_eq!(is_same_origin(request.to_http_request().headers()), *same, "{pairs:?}");
+        }
+    }
+}
