@@ -1,14 +1,16 @@
-//! H5: nobody reads or changes another's data by guessing ids. Every path, every method, every role.
+//! H5: no caller reads or changes another's data by guessing ids. Every route of the gateway, every role.
 
+use mercat::web::{ROUTES, RouteAccess, RouteGroup, RouteInfo};
 use serde_json::{Value, json};
 
 use crate::support::{PASSWORD, Person, TestShop, new_product, only};
 
-/// What a role may: the status it gets. `-` in a row: not tried, because it would change what later rows stand on.
+/// Roles, in the order of the statuses of a case. `-` in a case: not sent, because it would change what later cases
+/// depend on.
 const ROLES: [&str; 6] = ["anonymous", "guest", "other customer", "the customer", "the customer's API key", "admin"];
 
 #[rustfmt::skip]
-const ROWS: &[(&str, &str, &str, [&str; 6])] = &[
+const CASES: &[(&str, &str, &str, [&str; 6])] = &[
     // method, path, body                                    anon   guest  other  cust   key    admin
     ("GET",    "/user/{user}", "",                          ["401", "403", "403", "200", "200", "200"]),
     ("PUT",    "/user/{user}", r#"{"name":"Ada"}"#,         ["401", "403", "403", "200", "200", "200"]),
@@ -60,18 +62,73 @@ const ROWS: &[(&str, &str, &str, [&str; 6])] = &[
     ("GET",    "/notifications/", "",                       ["401", "200", "200", "200", "200", "200"]),
     ("POST",   "/notifications/{note}/read", "",            ["401", "404", "404", "204", "204", "404"]),
     ("GET",    "/counter", "",                              ["200", "200", "200", "200", "200", "200"]),
+    ("POST",   "/user/", "{}",                              ["422", "422", "422", "422", "422", "422"]),
+    ("POST",   "/guest", "",                                ["201", "201", "201", "201", "201", "201"]),
+    ("POST",   "/signin", "{}",                             ["422", "422", "422", "422", "422", "422"]),
+    ("POST",   "/password/forgot", "{}",                    ["422", "422", "422", "422", "422", "422"]),
+    ("POST",   "/password/reset", "{}",                     ["422", "422", "422", "422", "422", "422"]),
+    ("POST",   "/email/verify", "{}",                       ["422", "422", "422", "422", "422", "422"]),
+    ("GET",    "/ws", "",                                   ["400", "400", "400", "400", "400", "400"]),
+    ("GET",    "/events?after=x", "",                       ["422", "422", "422", "422", "422", "422"]),
+    ("GET",    "!/healthz", "",                             ["200", "200", "200", "200", "200", "200"]),
+    ("GET",    "!/readyz", "",                              ["200", "200", "200", "200", "200", "200"]),
+    ("GET",    "!/health", "",                              ["200", "200", "200", "200", "200", "200"]),
+    ("GET",    "!/metrics", "",                             ["200", "200", "200", "200", "200", "200"]),
     ("POST",   "/domains/{nobody}/move", r#"{"to":"local"}"#, ["401", "403", "403", "403", "403", "404"]),
     ("POST",   "/domains/mailer/move", r#"{"to":"there"}"#, ["401", "403", "403", "403", "403", "422"]),
     ("GET",    "/api_keys/", "",                            ["401", "-", "200", "200", "200", "200"]),
+    ("POST",   "/api_keys/", "{}",                          ["401", "422", "422", "422", "422", "422"]),
     ("DELETE", "/api_keys/{key}", "",                       ["401", "404", "404", "-", "-", "404"]),
     ("DELETE", "/user/{user}", "",                          ["401", "403", "403", "-", "-", "-"]),
-    // Last, because it ends what the rows before stood on.
+    // Last, because the cases before depend on what these end.
     ("DELETE", "/product/{product}", "",                    ["401", "403", "403", "403", "403", "204"]),
     ("POST",   "/signout", "",                              ["401", "204", "204", "204", "-", "204"]),
 ];
 
+/// The route that a case is for.
+fn route_of(method: &str, path: &str) -> &'static RouteInfo {
+    let (is_api, path) = path.strip_prefix('!').map_or((true, path), |path| (false, path));
+    let route = ROUTES.iter().find(|route| (route.group == RouteGroup::Api) == is_api && route.matches(method, path));
+    route.unwrap_or_else(|| panic!("{method} {path} is no route"))
+}
+
+/// Whether a case expects no more and no less than the documented access of its route. The roles are those of [`ROLES`]
+/// and the case's resource belongs to the customer.
+fn agrees(access: RouteAccess, statuses: &[&str; 6]) -> bool {
+    let is_rejected = |status: &str| matches!(status, "401" | "403");
+    let [anonymous, others @ .., admin] = statuses;
+    match access {
+        RouteAccess::Anyone | RouteAccess::InternalNetwork => *anonymous != "401",
+        RouteAccess::SignedIn => *anonymous == "401" && others.iter().all(|status| !is_rejected(status)),
+        RouteAccess::Owner | RouteAccess::OwnerOrAdmin => *anonymous == "401" && others.contains(&"403"),
+        RouteAccess::Admin => *anonymous == "401" && others.iter().all(|s| *s == "403") && !is_rejected(admin),
+    }
+}
+
+#[test]
+fn every_route_has_a_case_that_agrees_with_its_access() {
+    for route in ROUTES.iter().filter(|route| route.group != RouteGroup::Page) {
+        let mut cases = CASES.iter().filter(|case| std::ptr::eq(route_of(case.0, case.1), route)).peekable();
+        assert!(cases.peek().is_some(), "{route:?} has no case");
+        for (.., statuses) in cases {
+            assert!(agrees(route.access, statuses), "{route:?} is for {}: {statuses:?}", route.access.as_str());
+        }
+    }
+}
+
 #[actix_web::test]
-async fn h05_every_path_answers_every_role_as_it_should_and_no_more() {
+async fn pages_are_public() {
+    let shop = TestShop::open().await;
+    for route in ROUTES.iter().filter(|route| route.group == RouteGroup::Page) {
+        assert_eq!(route.access, RouteAccess::Anyone, "{route:?}");
+        let path = route.path.replace("{path:.*}", "css/base.css").replace("{id}", "x");
+        let reply = shop.call(route.method, &format!("!{path}")).send().await;
+        assert_eq!(reply.status.as_u16(), 200, "{route:?}");
+    }
+}
+
+#[actix_web::test]
+async fn h05_every_route_grants_each_role_exactly_its_rights() {
     let shop = TestShop::open().await;
     let admin = shop.admin().await;
     let customer = shop.customer("ada@example.com").await;
@@ -113,12 +170,12 @@ async fn h05_every_path_answers_every_role_as_it_should_and_no_more() {
         ("{note}", text(&note["id"])),
         ("{nobody}", uuid::Uuid::now_v7().to_string()),
     ];
-    let put_in = |template: &str| names.iter().fold(template.to_owned(), |text, (name, id)| text.replace(name, id));
+    let fill_in = |template: &str| names.iter().fold(template.to_owned(), |text, (name, id)| text.replace(name, id));
     let callers = [None, Some(&guest), Some(&other), Some(&customer), Some(&key_bearer), Some(&admin)];
-    let mut wrong = Vec::new();
+    let mut errors = Vec::new();
     let mut keys = 0;
-    for (method, path, body, wanted) in ROWS {
-        let path = put_in(path);
+    for (method, path, body, statuses) in CASES {
+        let path = fill_in(path);
         let body = match *body {
             "PRODUCT" => new_product("JUG", 900, 3).to_string(),
             "LINE" => line.to_string(),
@@ -126,10 +183,10 @@ async fn h05_every_path_answers_every_role_as_it_should_and_no_more() {
                 "lines": [{ "description": "Work", "quantity": 1, "unit_price": 100 }] })
             .to_string(),
             "MAIL" => json!({ "to": "ada@example.com", "subject": "Hello", "text": "Hello." }).to_string(),
-            body => put_in(body),
+            body => fill_in(body),
         };
-        for ((caller, role), wanted) in callers.iter().zip(ROLES).zip(wanted) {
-            if *wanted == "-" {
+        for ((caller, role), expected) in callers.iter().zip(ROLES).zip(statuses) {
+            if *expected == "-" {
                 continue;
             }
             let mut call = shop.call(method, &path);
@@ -144,12 +201,12 @@ async fn h05_every_path_answers_every_role_as_it_should_and_no_more() {
                 call = call.raw("application/json", body.clone());
             }
             let reply = call.send().await;
-            if reply.status.as_str() != *wanted {
-                wrong.push(format!("{method} {path} as {role}: {} for {wanted}: {}", reply.status, reply.text()));
+            if reply.status.as_str() != *expected {
+                errors.push(format!("{method} {path} as {role}: {} for {expected}: {}", reply.status, reply.text()));
             }
         }
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(errors.is_empty(), "{}", errors.join("\n"));
     shop.is_sound().await;
 }
 
@@ -158,19 +215,19 @@ fn text(value: &Value) -> String {
 }
 
 #[actix_web::test]
-async fn the_log_is_for_the_shops_own_networks_and_a_header_makes_nobody_a_neighbour() {
-    let inside = TestShop::open().await;
-    inside.get("/log").await.expect(200);
-    // Behind a proxy that was not declared nobody knows where a request comes from.
-    inside.call("GET", "/log").header("x-forwarded-for", "203.0.113.9").send().await.problem(403, "internal_only");
-    let outside = TestShop::with(|settings| {
+async fn log_requires_internal_network_despite_header() {
+    let internal = TestShop::open().await;
+    internal.get("/log").await.expect(200);
+    // An undeclared proxy hides the origin of a request.
+    internal.call("GET", "/log").header("x-forwarded-for", "203.0.113.9").send().await.problem(403, "internal_only");
+    let external = TestShop::with(|settings| {
         settings.stats.internal_networks = vec!["10.0.0.0/8".parse().unwrap()];
     })
     .await;
-    outside.get("/log").await.problem(403, "internal_only");
-    outside.call("GET", "/log").header("x-forwarded-for", "10.0.0.1").send().await.problem(403, "internal_only");
-    let admin = outside.admin().await;
-    outside.call("GET", "/log").as_(&admin).send().await.problem(403, "internal_only");
+    external.get("/log").await.problem(403, "internal_only");
+    external.call("GET", "/log").header("x-forwarded-for", "10.0.0.1").send().await.problem(403, "internal_only");
+    let admin = external.admin().await;
+    external.call("GET", "/log").as_(&admin).send().await.problem(403, "internal_only");
     let proxied = TestShop::with(|settings| {
         settings.stats.internal_networks = vec!["10.0.0.0/8".parse().unwrap()];
         settings.http.trust_proxy = true;
@@ -184,7 +241,7 @@ async fn the_log_is_for_the_shops_own_networks_and_a_header_makes_nobody_a_neigh
 }
 
 #[actix_web::test]
-async fn a_deleted_users_token_opens_nothing() {
+async fn deleted_users_token_is_invalid() {
     let shop = TestShop::with(|settings| only(settings, &["users"])).await;
     let customer = shop.customer("ada@example.com").await;
     shop.call("DELETE", &format!("/user/{}", customer.id)).as_(&customer).send().await.expect(204);
