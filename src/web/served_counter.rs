@@ -92,8 +92,8 @@ mod tests {
 
     use super::*;
     use crate::app::App;
-    use crate::settings::{Address, DomainLocation, Settings};
-    use crate::types::Clock;
+    use crate::settings::{DomainLocation, Settings};
+    use crate::types::{Address, Clock};
 
     #[actix::test]
     async fn interrupted_remote_report_counts_once() {
