@@ -1,74 +1,74 @@
-//! What the comments can be asked, answer and announce.
+//! Messages, errors and events of the comments domain.
 
 use serde::{Deserialize, Serialize};
 
 use crate::messaging::{CommonError, DomainError, ErrorKind};
 use crate::types::{CommentId, FieldError, Page, PageRequest, ProductId, Timestamp, UserId};
 
-/// A customer's rating of a product, with words.
+/// A customer's review of a product: a rating with an optional text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Comment {
-    /// Which.
+    /// Identifier of the comment.
     pub id: CommentId,
-    /// Of what.
+    /// Product that the comment is about.
     pub product_id: ProductId,
-    /// By whom; `null` once the account is gone.
+    /// Author; `null` once the account is deleted.
     pub user_id: Option<UserId>,
-    /// What they are called.
+    /// Display name of the author.
     pub author: String,
-    /// 1 to 5.
+    /// Rating from 1 to 5.
     pub rating: i32,
-    /// What they say.
+    /// Plain text, at most 5,000 characters; may be empty.
     pub text: String,
-    /// When.
+    /// Time of writing.
     pub created_at: Timestamp,
 }
 
-/// Says what one thinks of a product; once a customer and product.
+/// Adds the caller's comment on a product. A customer may have one comment per product.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct AddComment {
-    /// Of what.
+    /// Product that the comment is about.
     pub product_id: ProductId,
-    /// 1 to 5.
+    /// Rating from 1 to 5.
     pub rating: i32,
-    /// At most 5,000 characters.
+    /// Plain text, at most 5,000 characters.
     #[serde(default)]
     pub text: String,
 }
 
-/// Lists what is said of a product, newest first.
+/// Lists the comments on a product, newest first.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ListComments {
-    /// Of what.
+    /// Product that the comment is about.
     pub product_id: ProductId,
-    /// Which page.
+    /// Cursor and page size.
     #[serde(flatten)]
     pub page: PageRequest,
 }
 
-/// Takes a comment away: one's own, or for staff anybody's.
+/// Deletes a comment: the caller's own, or any for administrators.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct DeleteComment {
-    /// Of what.
+    /// Product that the comment is about.
     pub product_id: ProductId,
-    /// Which.
+    /// Comment to delete.
     pub comment_id: CommentId,
 }
 
-/// Writes a comment of the past; for the demo shop.
+/// Imports a comment with its author and time. For the sample data.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ImportComment {
-    /// Of what.
+    /// Product that the comment is about.
     pub product_id: ProductId,
-    /// By whom.
+    /// Author.
     pub user_id: UserId,
-    /// What they are called.
+    /// Display name of the author.
     pub author: String,
-    /// 1 to 5.
+    /// Rating from 1 to 5.
     pub rating: i32,
-    /// What they say.
+    /// Plain text, at most 5,000 characters.
     pub text: String,
-    /// When.
+    /// Time of writing.
     pub at: Timestamp,
 }
 
@@ -79,21 +79,21 @@ crate::requests! { CommentsError;
     "comments.ImportComment": ImportComment => Comment, once, |_| Access::Internal;
 }
 
-/// Somebody said what they think of a product.
+/// Event: a customer added a comment.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CommentAdded {
-    /// The comment.
+    /// Comment as it was stored.
     pub comment: Comment,
 }
 
-/// The ratings of a product are now these: all of them, so that a newer telling replaces an older one.
+/// Event: a product's ratings changed. Carries the totals and not the difference, so the latest event suffices.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RatingChanged {
-    /// Of what.
+    /// Product that the comment is about.
     pub product_id: ProductId,
-    /// The sum of all ratings.
+    /// Sum of all ratings.
     pub sum: i64,
-    /// How many.
+    /// Number of ratings.
     pub count: i64,
 }
 
@@ -102,10 +102,10 @@ crate::events! {
     "comments.rating_changed": RatingChanged;
 }
 
-/// Says how products are rated. For `mercat check`.
+/// Reads the rating totals of products. For `mercat check`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ListRatingFacts {
-    /// Which.
+    /// Products to read.
     pub which: crate::messaging::Selection<ProductId>,
 }
 
@@ -113,20 +113,20 @@ crate::requests! { crate::messaging::CommonError;
     "comments.ListRatingFacts": ListRatingFacts => Vec<crate::contract::catalog::RatingFacts>, retry, |_| Access::Internal;
 }
 
-/// An error of the comments.
+/// Error of the comments domain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(tag = "code", rename_all = "snake_case")]
 pub enum CommentsError {
-    /// No such product.
+    /// The product does not exist or is deleted.
     #[error("there is no such product")]
     ProductNotFound,
-    /// No such comment on this product, or not the caller's.
+    /// The product has no such comment, or it is another customer's.
     #[error("there is no such comment of yours")]
     CommentNotFound,
-    /// One comment a customer and product.
+    /// The caller has a comment on this product already.
     #[error("you have commented on this product already; delete that comment first")]
     AlreadyCommented,
-    /// What can happen to any request.
+    /// An error that any request can have.
     #[error(transparent)]
     #[serde(untagged)]
     Common(#[from] CommonError),
@@ -139,13 +139,13 @@ impl DomainError for CommentsError {
         match self {
             Self::ProductNotFound | Self::CommentNotFound => ErrorKind::NotFound,
             Self::AlreadyCommented => ErrorKind::Conflict,
-            Self::Common(failure) => failure.kind(),
+            Self::Common(error) => error.kind(),
         }
     }
 
     fn fields(&self) -> &[FieldError] {
         match self {
-            Self::Common(failure) => failure.fields(),
+            Self::Common(error) => error.fields(),
             _ => &[],
         }
     }

@@ -1,8 +1,10 @@
-//! The messages, errors and events of each domain: serde types and their documentation, and nothing that runs.
+//! Messages, errors and events of each domain: serde types with their documentation.
 //!
-//! A name here is on a wire: the same struct is the mailbox message, the gRPC payload, the REST body and the event.
-//! New fields are `Option` or `#[serde(default)]`; nothing is renamed or given a new meaning. Does not contain: actors,
-//! SQL, HTTP. Imports nothing but `messaging` and `types`.
+//! The same struct is the mailbox message, the gRPC payload, the REST body and the event, so every name and field is part
+//! of a wire format: new fields are `Option` or `#[serde(default)]`, and nothing is renamed or given another meaning.
+//! `tests/contract.rs` keeps the encoding of every message and event in a golden file and reads all former ones.
+//!
+//! Does not contain: actors, SQL, HTTP, business rules. Imports only `messaging` and `types`.
 
 pub mod cart;
 pub mod catalog;

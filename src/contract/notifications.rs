@@ -1,99 +1,100 @@
-//! What the notifications can be asked and answer.
+//! Messages and errors of the notifications domain.
 
 use serde::{Deserialize, Serialize};
 
 use crate::messaging::{CommonError, DomainError, ErrorKind};
 use crate::types::{Cursor, FieldError, NotificationId, PageRequest, Timestamp, UserId};
 
-/// One entry of a user's stream.
+/// An entry of a user's notification stream.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Notification {
-    /// Which.
+    /// Identifier, for [`MarkRead`].
     pub id: NotificationId,
-    /// Its place in the user's stream: 1, 2, 3, ... without a gap.
+    /// Sequence number in the user's stream: 1, 2, 3, ... without gaps.
     pub seq: i64,
-    /// What happened: `invoice_paid`, ...
+    /// Machine-readable kind: `invoice_paid`, ...
     pub kind: String,
-    /// In a few words.
+    /// Headline in English.
     pub title: String,
-    /// In a sentence.
+    /// One or two sentences in English.
     pub body: String,
-    /// For programs.
+    /// Values of the event for programs; the fields depend on `kind`.
     pub data: serde_json::Value,
-    /// Whether the user has seen it.
+    /// Whether the user has marked it as read.
     pub read: bool,
-    /// When.
+    /// Time at which the notification was stored.
     pub created_at: Timestamp,
 }
 
 /// Lists the caller's notifications, newest first.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct ListNotifications {
-    /// Only those after this place in the stream.
+    /// Sequence number to start after; all are listed when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<i64>,
-    /// Which page.
+    /// Cursor and page size.
     #[serde(flatten)]
     pub page: PageRequest,
 }
 
-/// A page of notifications, and from where to subscribe so that nothing falls between.
+/// A page of notifications with the stream's position of the same moment: a subscription from there misses nothing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NotificationPage {
-    /// The notifications.
+    /// Notifications, newest first.
     pub items: Vec<Notification>,
-    /// Where the next page starts.
+    /// Cursor of the next page; `null` on the last one.
     pub next: Option<Cursor>,
-    /// Under which history the places count.
+    /// Epoch of the sequence numbers, as in [`Stream`].
     pub epoch: String,
-    /// The last place in the stream at this moment.
+    /// Last sequence number of the stream.
     pub seq: i64,
-    /// How many are unread.
+    /// Number of unread notifications in the whole stream.
     pub unread: i64,
 }
 
-/// Notes that the caller has seen one of theirs.
+/// Marks one of the caller's notifications as read.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct MarkRead {
-    /// Which.
+    /// Notification to mark.
     pub notification_id: NotificationId,
 }
 
-/// Reads where a user's stream stands. For the live sessions.
+/// Reads the position of a user's stream. For live sessions.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct GetStream {
-    /// Whose; an anonymous listener learns the epoch alone.
+    /// Owner of the stream. For an anonymous session, which has none, only the epoch is meaningful.
     pub user_id: Option<UserId>,
 }
 
-/// Where a stream stands.
+/// Position of a stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stream {
-    /// Changes only if history was lost.
+    /// Identifier of the notification history. Another one means that sequence numbers seen before are invalid.
     pub epoch: String,
-    /// The last place; 0 before the first.
+    /// Last sequence number; 0 in an empty stream.
     pub seq: i64,
 }
 
-/// Reads what a listener missed. For the live sessions.
+/// Reads the notifications after a position. For live sessions that resume.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ReadMissed {
-    /// Whose stream.
+    /// Owner of the stream.
     pub user_id: UserId,
-    /// Under which history the listener counts.
+    /// Epoch that the session has seen.
     pub epoch: String,
-    /// The last place it has seen.
+    /// Last sequence number that the session has seen.
     pub after: i64,
 }
 
-/// What a listener missed.
+/// Notifications that a session missed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MissedNotifications {
-    /// Whether all of it can be told. If not, nothing is: the listener must read its list anew.
+    /// Whether all missed notifications are available. If not, `notifications` is empty, and the client must read the
+    /// list again.
     pub recovered: bool,
-    /// What was missed, in order, at most 200; ask again after the last for more.
+    /// Missed notifications in order, at most 200. Call again after the last one for more.
     pub notifications: Vec<Notification>,
-    /// The stream as it stands.
+    /// Position of the stream.
     pub stream: Stream,
 }
 
@@ -104,21 +105,21 @@ crate::requests! { NotificationsError;
     "notifications.ReadMissed": ReadMissed => MissedNotifications, retry, |_| Access::Internal;
 }
 
-/// Says how often users were told that these invoices are paid, at most 500. For `mercat check`.
+/// Counts the `invoice_paid` notifications of invoices. At most 500 invoices per call. For `mercat check`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct AuditPaidNotifications {
-    /// Whose stream, and which invoice.
+    /// Owners of streams with their invoices.
     pub paid: Vec<(UserId, crate::types::InvoiceId)>,
 }
 
-/// What a stream says of one invoice.
+/// Notifications of one invoice in its owner's stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotificationFacts {
-    /// How often it says that the invoice is paid.
+    /// Number of `invoice_paid` notifications.
     pub times: i64,
-    /// The oldest that is kept, when older ones were dropped.
+    /// Time of the oldest notification kept, if older ones were dropped.
     pub kept_since: Option<Timestamp>,
-    /// Whether the stream's user was erased.
+    /// Whether the owner was erased.
     pub erased: bool,
 }
 
@@ -126,14 +127,14 @@ crate::requests! { crate::messaging::CommonError;
     "notifications.AuditPaidNotifications": AuditPaidNotifications => Vec<NotificationFacts>, retry, |_| Access::Internal;
 }
 
-/// An error of the notifications.
+/// Error of the notifications domain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(tag = "code", rename_all = "snake_case")]
 pub enum NotificationsError {
-    /// No such notification of the caller's.
+    /// The caller has no such notification.
     #[error("there is no such notification of yours")]
     NotificationNotFound,
-    /// What can happen to any request.
+    /// An error that any request can have.
     #[error(transparent)]
     #[serde(untagged)]
     Common(#[from] CommonError),
@@ -145,13 +146,13 @@ impl DomainError for NotificationsError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::NotificationNotFound => ErrorKind::NotFound,
-            Self::Common(failure) => failure.kind(),
+            Self::Common(error) => error.kind(),
         }
     }
 
     fn fields(&self) -> &[FieldError] {
         match self {
-            Self::Common(failure) => failure.fields(),
+            Self::Common(error) => error.fields(),
             _ => &[],
         }
     }

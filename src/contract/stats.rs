@@ -1,38 +1,38 @@
-//! What the statistics can be asked and answer.
+//! Messages of the stats domain: the action log, summaries and the count of served requests.
 
 use serde::{Deserialize, Serialize};
 
 use crate::types::{ActionId, Amount, Currency, Page, PageRequest, ProductId, Quantity, Timestamp, UserId};
 
-/// Something somebody did.
+/// An entry of the action log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Action {
-    /// Which.
+    /// Identifier, for the cursor of [`ListActions`].
     pub id: ActionId,
-    /// When.
+    /// Time of the action.
     pub at: Timestamp,
-    /// Who, if known.
+    /// User who acted; `null` for anonymous callers and erased users.
     pub user_id: Option<UserId>,
-    /// What: `product_viewed`, `signed_up`, ...
+    /// Kind of the action: `product_viewed`, `signed_up`, ...
     pub action: String,
-    /// With what: often an id.
+    /// Object of the action, often an id.
     pub subject: Option<String>,
-    /// Anything else.
+    /// Further JSON of the caller's choice.
     pub data: Option<serde_json::Value>,
 }
 
-/// Notes that somebody did something. A user can be named only by themselves or by staff.
+/// Appends an action to the log. Only administrators and other domains may name another user.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LogAction {
-    /// Who; the caller when absent.
+    /// User who acted; the caller when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_id: Option<UserId>,
-    /// 1 to 64 characters: letters, digits, `_`, `.`, `-`, `:`.
+    /// Kind of the action, 1 to 64 characters: letters, digits, `_`, `.`, `-`, `:`.
     pub action: String,
-    /// At most 200 characters.
+    /// Object of the action, at most 200 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
-    /// At most 4,096 bytes of JSON.
+    /// Further JSON, at most 4,096 bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<serde_json::Value>,
 }
@@ -40,117 +40,117 @@ pub struct LogAction {
 /// Lists actions in time order.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct ListActions {
-    /// From this instant on.
+    /// Start of the period, inclusive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Timestamp>,
-    /// Before this instant.
+    /// End of the period, exclusive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<Timestamp>,
-    /// Only this action.
+    /// Kind of action to list; all when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action: Option<String>,
-    /// Only of this user.
+    /// User whose actions to list; everyone's when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_id: Option<UserId>,
-    /// Which page.
+    /// Cursor and page size.
     #[serde(flatten)]
     pub page: PageRequest,
 }
 
-/// How wide a bucket of the summary is. A summary has at most 1,100 of them.
+/// Width of a summary's buckets. A summary has at most 1,100 buckets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Bucket {
-    /// An hour.
+    /// A full hour.
     Hour,
-    /// A day, in UTC.
+    /// A day of UTC.
     #[default]
     Day,
-    /// A week from Monday.
+    /// A week of UTC, from Monday.
     Week,
-    /// A calendar month.
+    /// A calendar month of UTC.
     Month,
 }
 
-/// Sums up what happened, for the plots.
+/// Reads totals by bucket, for the charts of the back office.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct GetSummary {
-    /// From this instant on; thirty days back when absent.
+    /// Start of the period, inclusive; thirty days before the end when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Timestamp>,
-    /// Before this instant; now when absent.
+    /// End of the period, exclusive; now when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<Timestamp>,
-    /// How wide the buckets are.
+    /// Width of the buckets.
     #[serde(default)]
     pub bucket: Bucket,
 }
 
-/// What happened, summed up.
+/// Totals of a period, by bucket.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
-    /// From when, at the start of a bucket.
+    /// Start of the first bucket.
     pub from: Timestamp,
-    /// Until when, as it was asked; the last bucket is counted whole.
+    /// Requested end. The last bucket is counted as a whole even if it ends later.
     pub to: Timestamp,
-    /// How wide the buckets are.
+    /// Width of the buckets.
     pub bucket: Bucket,
-    /// Of all amounts: the shop's own. Sales in another one are counted as orders only.
+    /// Currency of all amounts: the shop's own. Sales in another currency count as orders, without revenue.
     pub currency: Currency,
-    /// All of it.
+    /// Totals over all buckets.
     pub totals: Totals,
-    /// Bucket for bucket, empty ones included, in time order.
+    /// Buckets in time order, empty ones included.
     pub buckets: Vec<BucketTotals>,
-    /// The ten products that brought most on the days of the buckets, refunds not taken off.
+    /// The ten products with the highest revenue on the days of the buckets, refunds not deducted.
     pub top_products: Vec<TopProduct>,
 }
 
-/// Totals of a stretch of time.
+/// Totals of a period.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Totals {
-    /// What was paid less what went back, in minor units.
+    /// Payments less refunds, in minor units.
     pub revenue: Amount,
-    /// Paid invoices.
+    /// Number of paid invoices.
     pub orders: i64,
-    /// New accounts.
+    /// Number of new customer accounts.
     pub sign_ups: i64,
-    /// Carts that got their first line.
+    /// Number of carts that received their first item.
     pub carts: i64,
-    /// Orders for each cart, 0 to 1; `null` without any cart.
+    /// Orders per cart, 0 to 1; `null` without carts.
     pub conversion: Option<f64>,
 }
 
 /// Totals of one bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct BucketTotals {
-    /// When the bucket starts.
+    /// Start of the bucket.
     pub start: Timestamp,
-    /// Its figures.
+    /// Totals of the bucket.
     #[serde(flatten)]
-    pub figures: Totals,
+    pub totals: Totals,
 }
 
-/// What a product brought.
+/// Sales of one product in a period.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopProduct {
-    /// Which.
+    /// Identifier in the catalog.
     pub product_id: ProductId,
-    /// Its name when last sold.
+    /// Name at the latest sale.
     pub name: String,
-    /// How many were sold.
+    /// Units sold.
     pub quantity: Quantity,
-    /// What they brought, in minor units.
+    /// Revenue in minor units.
     pub revenue: Amount,
 }
 
-/// Adds to the count of requests served. For the gateway.
+/// Adds to the count of served requests and returns the new count. For the gateway.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct AddServedRequests {
-    /// How many more.
+    /// Requests served since the last call, at most 10^12.
     pub count: i64,
 }
 
-/// Reads how many requests were served since the shop was opened, as far as it was told.
+/// Reads the count of requests that gateways have reported since the shop was created.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct GetServedRequests {}
 
@@ -162,23 +162,23 @@ crate::requests! { StatsError;
     "stats.GetServedRequests": GetServedRequests => i64, retry, |_| Access::Internal;
 }
 
-/// Says how often the log has each of these orders as paid at its time, at most 500. For `mercat check`.
+/// Counts the log entries of paid orders. At most 500 orders per call. For `mercat check`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ListOrderFacts {
-    /// The invoice, and when it was paid.
+    /// Invoices with their time of payment.
     pub orders: Vec<(crate::types::InvoiceId, Timestamp)>,
 }
 
-/// What the log says of orders.
+/// Log entries of the orders in a [`ListOrderFacts`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrderFacts {
-    /// How often each is in the log, in the order they were asked.
+    /// Number of entries per order, in the order of the request.
     pub times: Vec<i64>,
-    /// The log may have forgotten what is older.
+    /// Start of the log's retention: older entries may be deleted.
     pub kept_since: Timestamp,
 }
 
-/// Counts the orders of each day of UTC that has any. For `mercat check`.
+/// Counts the orders per day of UTC, days without orders left out. For `mercat check`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CountOrders {}
 
@@ -187,5 +187,5 @@ crate::requests! { crate::messaging::CommonError;
     "stats.CountOrders": CountOrders => Vec<(Timestamp, i64)>, retry, |_| Access::Internal;
 }
 
-/// An error of the statistics.
+/// Error of the stats domain. It has none of its own.
 pub type StatsError = crate::messaging::CommonError;
