@@ -1,4 +1,4 @@
-//! One handler a message, and what each event is worth.
+//! Handlers of the stats messages, and the effect of each event on the log and the totals.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,24 +20,24 @@ use crate::settings::Settings;
 use crate::store::{LockSet, Store, Tx};
 use crate::types::{ActionId, Currency, FieldError, Page, Timestamp, UserId};
 
-/// How often old actions are forgotten.
+/// Interval at which old actions are deleted.
 const PURGE_INTERVAL: Duration = Duration::from_secs(3_600);
-/// How many are forgotten in one job: everybody who writes waits for it.
+/// Actions deleted per write job, which delays other writers.
 const PURGE_BATCH: i64 = 5_000;
-/// What a summary covers when nobody says.
+/// Period of a summary without `from`.
 const DEFAULT_RANGE: Duration = Duration::from_secs(30 * 86_400);
-/// How many products the top ones are.
+/// Number of products in a summary's `top_products`.
 const TOP_PRODUCTS: i64 = 10;
-/// The most requests one message may add to the count: more is a mistake, not a busy day.
+/// Most requests that one message may add to the count. More is an error of the caller.
 const SERVED_MAX: i64 = 1_000_000_000_000;
 
-/// What the actor's handlers share.
+/// State shared by the actor's handlers.
 pub struct StatsState {
     pub(super) store: Store,
     pub(super) settings: Arc<Settings>,
 }
 
-/// The actor of this domain.
+/// Actor of the stats domain. It holds nothing that a restart could lose.
 pub struct StatsActor {
     pub(super) state: Arc<StatsState>,
 }
@@ -47,8 +47,8 @@ impl Actor for StatsActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         spawn_leader_interval(ctx, &self.state.store, &self.state, PURGE_INTERVAL, |state| async move {
-            if let Err(failure) = state.purge().await {
-                log::warn!("stats: old actions could not be forgotten: {failure}");
+            if let Err(error) = state.purge().await {
+                log::warn!("stats: deleting old actions failed: {error}");
             }
         });
     }
@@ -59,34 +59,35 @@ impl Supervised for StatsActor {}
 crate::handlers! { StatsActor;
     LogAction => log_action,
     ListActions => list_actions,
-    GetSummary => summarize,
-    AddServedRequests => add_served,
-    GetServedRequests => get_served,
+    GetSummary => get_summary,
+    AddServedRequests => add_served_requests,
+    GetServedRequests => get_served_requests,
     DeliverEvents => on_events,
-    CheckInvariants => audit,
-    ListOrderFacts => audit_orders,
+    CheckInvariants => check_invariants,
+    ListOrderFacts => list_order_facts,
     CountOrders => count_orders,
 }
 
 impl StatsState {
-    /// Forgets the actions that are older than the settings say.
+    /// Deletes the actions that are older than `stats.keep_days`.
     pub(super) async fn purge(&self) -> Result<(), CommonError> {
-        let kept = Duration::from_secs(u64::from(self.settings.stats.keep_days) * 86_400);
-        let until = self.store.now().minus(kept);
-        while self.store.write(move |tx| Ok::<_, CommonError>(store::forget(tx.conn, until, PURGE_BATCH)?)).await? {}
+        let retention = Duration::from_secs(u64::from(self.settings.stats.keep_days) * 86_400);
+        let until = self.store.now().minus(retention);
+        while self.store.write(move |tx| Ok::<_, CommonError>(store::delete_old(tx.conn, until, PURGE_BATCH)?)).await? {
+        }
         Ok(())
     }
 }
 
 async fn log_action(state: Arc<StatsState>, ctx: RequestContext, request: LogAction) -> Result<(), StatsError> {
-    let user_id = model::doer(&ctx, request.user_id)?;
-    let data = model::check(&request)?;
+    let user_id = model::attributed_user(&ctx, request.user_id)?;
+    let data = model::validate_action(&request)?;
     let (kind, subject) = (request.action.clone(), request.subject.clone());
     state
         .store
         .write_idempotent_locked(LockSet::none(), &ctx, &request, move |tx| {
-            let line = NewAction { at: tx.now, id: ActionId::new(), user_id, kind, subject, data };
-            Ok(store::append(tx.conn, &line)?)
+            let action = NewAction { at: tx.now, id: ActionId::new(), user_id, kind, subject, data };
+            Ok(store::append(tx.conn, &action)?)
         })
         .await
 }
@@ -99,99 +100,107 @@ async fn list_actions(
     let limit = request.page.limit()?;
     let ListActions { from, to, action, user_id, page } = request;
     let filter = Filter { from, to, action, user_id, after: page.after()? };
-    let rows = state.store.read(move |conn| store::actions(conn, &filter, limit + 1)).await?;
+    let rows = state.store.read(move |conn| store::list_actions(conn, &filter, limit + 1)).await?;
     Ok(Page::cut(rows, limit, |action| (action.at, action.id)))
 }
 
-async fn summarize(state: Arc<StatsState>, _: RequestContext, request: GetSummary) -> Result<Summary, StatsError> {
+async fn get_summary(state: Arc<StatsState>, _: RequestContext, request: GetSummary) -> Result<Summary, StatsError> {
     let bucket = request.bucket;
     let to = request.to.unwrap_or_else(|| state.store.now());
-    let span = BucketRange::of(bucket, request.from.unwrap_or_else(|| to.minus(DEFAULT_RANGE)), to)?;
-    let (from, end) = (span.begin(), span.end);
-    let (tallies, top_products) = state
+    let range = BucketRange::of(bucket, request.from.unwrap_or_else(|| to.minus(DEFAULT_RANGE)), to)?;
+    let (from, end) = (range.begin(), range.end);
+    let (counters, top_products) = state
         .store
         .read(move |conn| {
-            let tallies = store::tallies(conn, bucket, from, end)?;
-            Ok::<_, CommonError>((tallies, store::top_products(conn, model::day_of(from), end, TOP_PRODUCTS)?))
+            let counters = store::counters(conn, bucket, from, end)?;
+            Ok::<_, CommonError>((counters, store::top_products(conn, model::floor_day(from), end, TOP_PRODUCTS)?))
         })
         .await?;
-    let filled = span.fill(&tallies);
-    let mut totals = Counters::default();
-    filled.iter().for_each(|tally| totals.add(tally));
-    let buckets = span.starts.iter().zip(&filled);
+    let filled = range.fill(&counters);
+    let mut sum = Counters::default();
+    filled.iter().for_each(|counters| sum.add(counters));
+    let buckets = range.starts.iter().zip(&filled);
     Ok(Summary {
         from,
         to,
         bucket,
         currency: state.settings.shop.currency,
-        totals: totals.figures(),
-        buckets: buckets.map(|(start, tally)| BucketTotals { start: *start, figures: tally.figures() }).collect(),
+        totals: sum.to_totals(),
+        buckets: buckets
+            .map(|(start, counters)| BucketTotals { start: *start, totals: counters.to_totals() })
+            .collect(),
         top_products,
     })
 }
 
-async fn add_served(
+async fn add_served_requests(
     state: Arc<StatsState>,
     ctx: RequestContext,
     request: AddServedRequests,
 ) -> Result<i64, StatsError> {
     let count = request.count;
     if !(0..=SERVED_MAX).contains(&count) {
-        return Err(FieldError::new("count", "out_of_range", "must be a number of requests").into());
+        return Err(FieldError::new("count", "out_of_range", "must be between 0 and 1000000000000").into());
     }
     state
         .store
-        .write_idempotent_locked(LockSet::none(), &ctx, &request, move |tx| Ok(store::add_served(tx.conn, count)?))
+        .write_idempotent_locked(LockSet::none(), &ctx, &request, move |tx| {
+            Ok(store::add_served_requests(tx.conn, count)?)
+        })
         .await
 }
 
-async fn get_served(state: Arc<StatsState>, _: RequestContext, _: GetServedRequests) -> Result<i64, StatsError> {
-    state.store.read(|conn| Ok(store::served(conn)?)).await
+async fn get_served_requests(
+    state: Arc<StatsState>,
+    _: RequestContext,
+    _: GetServedRequests,
+) -> Result<i64, StatsError> {
+    state.store.read(|conn| Ok(store::served_requests(conn)?)).await
 }
 
 async fn on_events(state: Arc<StatsState>, _: RequestContext, request: DeliverEvents) -> Result<(), CommonError> {
-    let shop = state.settings.shop.currency;
-    state.store.consume(request.events, move |tx, event| effect(tx, event, shop)).await
+    let shop_currency = state.settings.shop.currency;
+    state.store.consume(request.events, move |tx, event| apply_event(tx, event, shop_currency)).await
 }
 
-/// What an event is worth, counted in the hour and on the day it belongs to, however late it comes.
-fn effect(tx: &mut Tx<'_>, event: &EventEnvelope, shop: Currency) -> Result<(), CommonError> {
-    if let Some(UserRegistered { user_id, role, created_at, .. }) = open(event)? {
+/// Counts and logs an event, in the hour and on the day in which it happened.
+fn apply_event(tx: &mut Tx<'_>, event: &EventEnvelope, shop_currency: Currency) -> Result<(), CommonError> {
+    if let Some(UserRegistered { user_id, role, created_at, .. }) = decode(event)? {
         if role == Role::Customer {
             store::count(tx.conn, created_at, &Counters { sign_ups: 1, ..Counters::default() })?;
-            note(tx, created_at, user_id, "signed_up", None, None)?;
+            log_event(tx, created_at, user_id, "signed_up", None, None)?;
         }
-    } else if let Some(UserErased { user_id, .. }) = open(event)? {
+    } else if let Some(UserErased { user_id, .. }) = decode(event)? {
         store::erase_user(tx.conn, user_id)?;
-    } else if let Some(CartStarted { user_id }) = open(event)? {
+    } else if let Some(CartStarted { user_id }) = decode(event)? {
         store::count(tx.conn, event.at, &Counters { carts: 1, ..Counters::default() })?;
-        note(tx, event.at, user_id, "cart_started", None, None)?;
-    } else if let Some(InvoicePaid { invoice, .. }) = open(event)? {
+        log_event(tx, event.at, user_id, "cart_started", None, None)?;
+    } else if let Some(InvoicePaid { invoice, .. }) = decode(event)? {
         let at = invoice.paid_at.unwrap_or(event.at);
-        let revenue = model::revenue(invoice.total, invoice.currency, shop);
+        let revenue = model::revenue(invoice.total, invoice.currency, shop_currency);
         store::count(tx.conn, at, &Counters { revenue, orders: 1, ..Counters::default() })?;
-        if invoice.currency == shop {
+        if invoice.currency == shop_currency {
             store::count_sales(tx.conn, at, &model::sales(&invoice))?;
         }
         let data = json!({ "number": invoice.number, "total": invoice.total, "currency": invoice.currency });
-        note(tx, at, invoice.user_id, "order_paid", Some(invoice.id.to_string()), Some(data.to_string()))?;
-    } else if let Some(InvoiceRefunded { invoice, amount, imported, reason, .. }) = open(event)? {
-        // Money that no invoice could take was never counted as revenue, so it does not go off it either.
+        log_event(tx, at, invoice.user_id, "order_paid", Some(invoice.id.to_string()), Some(data.to_string()))?;
+    } else if let Some(InvoiceRefunded { invoice, amount, imported, reason, .. }) = decode(event)? {
+        // A payment that came too late was never counted as revenue, so its refund is not deducted.
         let counted = if reason == LATE_PAYMENT { 0 } else { amount };
-        // What each product brought stays as it was sold: a refund may name no lines.
+        // Product sales stay as they are: a refund may name no lines.
         let at = if imported { invoice.paid_at.unwrap_or(invoice.created_at) } else { event.at };
-        let revenue = -model::revenue(counted, invoice.currency, shop);
+        let revenue = -model::revenue(counted, invoice.currency, shop_currency);
         store::count(tx.conn, at, &Counters { revenue, ..Counters::default() })?;
         let data = json!({
             "number": invoice.number, "amount": amount, "currency": invoice.currency, "reason": reason
         });
-        note(tx, at, invoice.user_id, "order_refunded", Some(invoice.id.to_string()), Some(data.to_string()))?;
+        log_event(tx, at, invoice.user_id, "order_refunded", Some(invoice.id.to_string()), Some(data.to_string()))?;
     }
     Ok(())
 }
 
-/// Adds a line of the shop's own to the log.
-fn note(
+/// Appends an entry for an event to the log.
+fn log_event(
     tx: &mut Tx<'_>,
     at: Timestamp,
     user_id: UserId,
@@ -203,15 +212,15 @@ fn note(
     Ok(store::append(tx.conn, &NewAction { at, id: ActionId::new(), user_id, kind, subject, data })?)
 }
 
-/// The event inside, if it is an `E`; one of another shape is set aside by the store, with what was wrong in the log.
-fn open<E: Event>(event: &EventEnvelope) -> Result<Option<E>, CommonError> {
+/// Decodes an event if it is an `E`. One that cannot be decoded is logged and dead-lettered by the store.
+fn decode<E: Event>(event: &EventEnvelope) -> Result<Option<E>, CommonError> {
     event.decode().map_err(|error| {
-        log::error!("stats: event {} {} is not understood: {error}", event.name, event.id);
+        log::error!("stats: event {} {} cannot be decoded: {error}", event.name, event.id);
         CommonError::Internal
     })
 }
 
-async fn audit(
+async fn check_invariants(
     state: Arc<StatsState>,
     _: RequestContext,
     request: CheckInvariants,
@@ -219,15 +228,17 @@ async fn audit(
     state.store.audit(request, store::invariants::INVARIANTS).await
 }
 
-async fn audit_orders(
+async fn list_order_facts(
     state: Arc<StatsState>,
     _: RequestContext,
     request: ListOrderFacts,
 ) -> Result<OrderFacts, CommonError> {
-    let kept = Duration::from_secs(u64::from(state.settings.stats.keep_days) * 86_400);
-    let kept_since = state.store.now().minus(kept);
-    let times =
-        state.store.read(move |conn| Ok::<_, CommonError>(store::invariants::orders(conn, &request.orders)?)).await?;
+    let retention = Duration::from_secs(u64::from(state.settings.stats.keep_days) * 86_400);
+    let kept_since = state.store.now().minus(retention);
+    let times = state
+        .store
+        .read(move |conn| Ok::<_, CommonError>(store::invariants::count_order_entries(conn, &request.orders)?))
+        .await?;
     Ok(OrderFacts { times, kept_since })
 }
 

@@ -1,14 +1,13 @@
-//! Stats: what happened in the shop, written down and counted.
+//! Stats: the action log and totals of what happened in the shop.
 //!
-//! Lives here: the action log, figures for each hour and day (UTC), what each product brought, the count of requests
-//! served. Never enters: names, addresses or card data; figures that another domain could be asked for right now;
-//! HTTP; SQL outside `store`.
-//! Asks: nobody. Hears of accounts, carts and paid or refunded invoices. Announces: nothing.
-//! While this domain is down: the shop sells as ever; the events wait in the outboxes of those who sent them, and
-//! each is counted in its own hour when it arrives, once.
+//! Contains: the action log, totals per hour and per day (UTC), sales per product, the count of served requests.
+//! Does not contain: names, addresses or card data; totals that another domain can compute at any time; HTTP; SQL outside
+//! `store`. Calls no other domain, subscribes to accounts, carts and paid or refunded invoices, and emits no events.
 //!
-//! Totals are kept for ever; actions for `stats.keep_days`. When a user is erased, their actions stay as counts of
-//! what was done, without who and without data.
+//! While this domain is down the shop keeps selling: its events wait in their senders' outboxes. Each is counted once,
+//! in the hour in which it happened, however late it arrives.
+//!
+//! Totals are kept permanently, actions for `stats.keep_days`. The actions of an erased user stay without user and data.
 
 mod actor;
 mod model;
@@ -36,9 +35,12 @@ pub const SUBSCRIPTIONS: &[&str] = &[
     crate::contract::payments::InvoiceRefunded::NAME,
 ];
 
-/// Opens the domain.
-pub fn open(ground: &DomainRuntime) -> Result<RunningDomain<StatsActor>, OpenError> {
-    let store = ground.store("stats", MIGRATIONS)?;
-    let state = Arc::new(actor::StatsState { store: store.clone(), settings: Arc::clone(&ground.settings) });
-    Ok(RunningDomain { client: ground.start("stats", move || StatsActor { state }), store })
+/// Opens the database and starts the actor.
+///
+/// # Errors
+/// If the database cannot be opened or migrated.
+pub fn open(runtime: &DomainRuntime) -> Result<RunningDomain<StatsActor>, OpenError> {
+    let store = runtime.store("stats", MIGRATIONS)?;
+    let state = Arc::new(actor::StatsState { store: store.clone(), settings: Arc::clone(&runtime.settings) });
+    Ok(RunningDomain { client: runtime.start("stats", move || StatsActor { state }), store })
 }

@@ -1,4 +1,4 @@
-//! The rules of counting: where an instant falls, what an event is worth, what an action may look like.
+//! Rules of the stats domain: buckets of time, counters, and the validation of actions. No clock, no SQL.
 
 use time::{Date, Month};
 
@@ -7,49 +7,49 @@ use crate::contract::payments::Invoice;
 use crate::messaging::{CommonError, RequestContext};
 use crate::types::{Amount, Currency, FieldError, ProductId, Quantity, Timestamp, UserId, Validator};
 
-/// The most buckets one summary has: three years of days, six weeks of hours.
+/// Most buckets of a summary: three years of days, or six weeks of hours.
 pub const BUCKETS_MAX: usize = 1_100;
-/// Bytes of an action's data, as JSON.
+/// Most bytes of an action's data, encoded as JSON.
 const DATA_MAX: usize = 4_096;
 
 const HOUR: i64 = 3_600_000_000;
 const DAY: i64 = 24 * HOUR;
 const WEEK: i64 = 7 * DAY;
-/// 1970-01-01 was a Thursday: the weeks' Mondays are three days off the multiples of a week.
-const MONDAY: i64 = -3 * DAY;
+/// Offset of the first Monday from the Unix epoch, which was a Thursday.
+const MONDAY_OFFSET: i64 = -3 * DAY;
 
-/// The start of the hour of `at`.
+/// Rounds down to the full hour.
 #[must_use]
-pub fn hour_of(at: Timestamp) -> Timestamp {
+pub fn floor_hour(at: Timestamp) -> Timestamp {
     floor(at, HOUR, 0)
 }
 
-/// The start of the day of `at`.
+/// Rounds down to midnight UTC.
 #[must_use]
-pub fn day_of(at: Timestamp) -> Timestamp {
+pub fn floor_day(at: Timestamp) -> Timestamp {
     floor(at, DAY, 0)
 }
 
 fn floor(at: Timestamp, width: i64, origin: i64) -> Timestamp {
-    let into = at.micros().saturating_sub(origin).rem_euclid(width);
-    Timestamp::from_micros(at.micros().saturating_sub(into))
+    let elapsed = at.micros().saturating_sub(origin).rem_euclid(width);
+    Timestamp::from_micros(at.micros().saturating_sub(elapsed))
 }
 
 impl Bucket {
-    /// The start of the bucket of `at`; none beyond the calendar.
+    /// Returns the start of the bucket that contains `at`; `None` beyond the calendar.
     #[must_use]
-    pub fn start_of(self, at: Timestamp) -> Option<Timestamp> {
+    pub fn bucket_start(self, at: Timestamp) -> Option<Timestamp> {
         match self {
-            Self::Hour => Some(hour_of(at)),
-            Self::Day => Some(day_of(at)),
-            Self::Week => Some(floor(at, WEEK, MONDAY)),
+            Self::Hour => Some(floor_hour(at)),
+            Self::Day => Some(floor_day(at)),
+            Self::Week => Some(floor(at, WEEK, MONDAY_OFFSET)),
             Self::Month => at.to_utc().date().replace_day(1).ok().map(midnight),
         }
     }
 
-    /// The start of the bucket after the one that starts at `start`; none beyond the calendar.
+    /// Returns the start of the bucket after the one that starts at `start`; `None` beyond the calendar.
     #[must_use]
-    pub fn after(self, start: Timestamp) -> Option<Timestamp> {
+    pub fn next_bucket(self, start: Timestamp) -> Option<Timestamp> {
         let width = match self {
             Self::Hour => HOUR,
             Self::Day => DAY,
@@ -68,17 +68,20 @@ fn midnight(date: Date) -> Timestamp {
     Timestamp::from_micros(date.midnight().assume_utc().unix_timestamp().saturating_mul(1_000_000))
 }
 
-/// The buckets of a summary.
+/// Consecutive buckets of a summary.
 #[derive(Debug, PartialEq, Eq)]
 pub struct BucketRange {
-    /// Where each starts, in time order; at least one.
+    /// Starts of the buckets in time order; at least one.
     pub starts: Vec<Timestamp>,
-    /// Where the last one ends.
+    /// End of the last bucket, exclusive.
     pub end: Timestamp,
 }
 
 impl BucketRange {
-    /// The buckets that hold every instant from `from` to before `to`.
+    /// Returns the buckets that cover the period from `from` to before `to`.
+    ///
+    /// # Errors
+    /// If the period is empty or needs more than [`BUCKETS_MAX`] buckets.
     pub fn of(bucket: Bucket, from: Timestamp, to: Timestamp) -> Result<Self, FieldError> {
         if from >= to {
             return Err(FieldError::new("from", "out_of_range", "must be before `to`"));
@@ -88,52 +91,52 @@ impl BucketRange {
             FieldError::new("bucket", "out_of_range", message)
         };
         let mut starts = Vec::new();
-        let mut start = bucket.start_of(from).ok_or_else(too_many)?;
+        let mut start = bucket.bucket_start(from).ok_or_else(too_many)?;
         while start < to {
             if starts.len() == BUCKETS_MAX {
                 return Err(too_many());
             }
             starts.push(start);
-            start = bucket.after(start).ok_or_else(too_many)?;
+            start = bucket.next_bucket(start).ok_or_else(too_many)?;
         }
         Ok(Self { starts, end: start })
     }
 
-    /// Where the first bucket starts.
+    /// Returns the start of the first bucket.
     #[must_use]
     pub fn begin(&self) -> Timestamp {
         self.starts.first().copied().unwrap_or(self.end)
     }
 
-    /// Adds each tally to the bucket it falls in.
+    /// Adds up the counters per bucket.
     #[must_use]
-    pub fn fill(&self, tallies: &[(Timestamp, Counters)]) -> Vec<Counters> {
+    pub fn fill(&self, counters: &[(Timestamp, Counters)]) -> Vec<Counters> {
         let mut filled = vec![Counters::default(); self.starts.len()];
-        for (at, tally) in tallies {
-            let before = self.starts.partition_point(|start| start <= at);
-            if let Some(bucket) = before.checked_sub(1).and_then(|index| filled.get_mut(index)) {
-                bucket.add(tally);
+        for (at, counters) in counters {
+            let index = self.starts.partition_point(|start| start <= at);
+            if let Some(bucket) = index.checked_sub(1).and_then(|index| filled.get_mut(index)) {
+                bucket.add(counters);
             }
         }
         filled
     }
 }
 
-/// What is counted.
+/// Counters of an hour, a day or a bucket.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// What was paid less what went back, in minor units of the shop's currency.
+    /// Payments less refunds, in minor units of the shop's currency.
     pub revenue: Amount,
-    /// Paid invoices.
+    /// Number of paid invoices.
     pub orders: i64,
-    /// New customers' accounts.
+    /// Number of new customer accounts.
     pub sign_ups: i64,
-    /// Carts that got their first line.
+    /// Number of carts that received their first item.
     pub carts: i64,
 }
 
 impl Counters {
-    /// Adds another.
+    /// Adds the counters of another period. Revenue saturates.
     pub fn add(&mut self, other: &Self) {
         self.revenue = self.revenue.saturating_add(other.revenue);
         self.orders += other.orders;
@@ -141,31 +144,32 @@ impl Counters {
         self.carts += other.carts;
     }
 
-    /// The same as it is answered. There can be more orders than carts in a stretch of time, because a cart begun
-    /// before it may be paid in it; more than every cart is not said.
+    /// Converts to the totals of a reply.
+    ///
+    /// The conversion is capped at 1: a period can have more orders than carts, because a cart may be paid in a later
+    /// period than it was started in.
     #[must_use]
-    pub fn figures(&self) -> Totals {
+    pub fn to_totals(&self) -> Totals {
         let conversion = (self.carts > 0).then(|| (self.orders as f64 / self.carts as f64).min(1.0));
         let Self { revenue, orders, sign_ups, carts } = *self;
         Totals { revenue, orders, sign_ups, carts, conversion }
     }
 }
 
-/// What was sold of one product.
+/// Units of one product on an invoice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProductSale {
-    /// Of what.
+    /// Product that was sold.
     pub product_id: ProductId,
-    /// What it was called on the invoice.
+    /// Name of the product on the invoice.
     pub name: String,
-    /// How many.
+    /// Units sold.
     pub quantity: Quantity,
-    /// What they brought, in minor units.
+    /// Revenue in minor units.
     pub revenue: Amount,
 }
 
-/// What an invoice sold of each product. A line whose amount does not fit in an integer is no sale payments would
-/// have made, so it is left out rather than counted wrong.
+/// Returns the product sales of an invoice. A line whose amount overflows is left out: the payments domain creates none.
 #[must_use]
 pub fn sales(invoice: &Invoice) -> Vec<ProductSale> {
     let sale = |line: &crate::contract::payments::InvoiceLine| {
@@ -176,14 +180,17 @@ pub fn sales(invoice: &Invoice) -> Vec<ProductSale> {
     invoice.lines.iter().filter_map(sale).collect()
 }
 
-/// An amount as the figures count it: one in another currency is not added to the shop's own.
+/// Returns the revenue that an amount counts as: 0 in another currency than the shop's.
 #[must_use]
-pub fn revenue(amount: Amount, currency: Currency, shop: Currency) -> Amount {
-    if currency == shop { amount } else { 0 }
+pub fn revenue(amount: Amount, currency: Currency, shop_currency: Currency) -> Amount {
+    if currency == shop_currency { amount } else { 0 }
 }
 
-/// Whose action it is: the caller's own, unless staff or another domain says whose.
-pub fn doer(ctx: &RequestContext, named: Option<UserId>) -> Result<Option<UserId>, CommonError> {
+/// Returns the user to whom an action is attributed: the caller, or the one named by an administrator or another domain.
+///
+/// # Errors
+/// [`CommonError::Forbidden`] if another caller names another user.
+pub fn attributed_user(ctx: &RequestContext, named: Option<UserId>) -> Result<Option<UserId>, CommonError> {
     let own = ctx.identity().map(|identity| identity.user_id);
     if named.is_some() && named != own && !ctx.is_staff() {
         return Err(CommonError::Forbidden);
@@ -191,13 +198,16 @@ pub fn doer(ctx: &RequestContext, named: Option<UserId>) -> Result<Option<UserId
     Ok(named.or(own))
 }
 
-/// Checks an action from outside; gives its data as JSON text.
-pub fn check(request: &LogAction) -> Result<Option<String>, CommonError> {
+/// Validates an action and returns its data as JSON text.
+///
+/// # Errors
+/// [`CommonError::ValidationFailed`] with the invalid fields.
+pub fn validate_action(request: &LogAction) -> Result<Option<String>, CommonError> {
     let mut fields = Validator::new();
-    let word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | ':');
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | ':');
     if request.action.is_empty() {
         fields.wrong("action", "required", "must not be empty");
-    } else if request.action.len() > 64 || !request.action.chars().all(word) {
+    } else if request.action.len() > 64 || !request.action.chars().all(is_allowed) {
         fields.wrong("action", "invalid", "must be 1 to 64 letters, digits, `_`, `.`, `-` or `:`");
     }
     if let Some(subject) = &request.subject {
@@ -223,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn every_instant_falls_into_the_bucket_people_expect() {
+    fn bucket_boundaries_are_calendar_boundaries() {
         let cases = [
             (Bucket::Hour, "2026-03-01T00:59:59.999999Z", "2026-03-01T00:00:00Z", "2026-03-01T01:00:00Z"),
             (Bucket::Day, "2026-02-28T23:59:59Z", "2026-02-28", "2026-03-01"),
@@ -235,13 +245,13 @@ mod tests {
             (Bucket::Month, "2025-12-31T23:59:59Z", "2025-12-01", "2026-01-01"),
         ];
         for (bucket, instant, start, next) in cases {
-            assert_eq!(bucket.start_of(at(instant)), Some(at(start)), "{bucket:?} {instant}");
-            assert_eq!(bucket.after(at(start)), Some(at(next)), "{bucket:?} {instant}");
+            assert_eq!(bucket.bucket_start(at(instant)), Some(at(start)), "{bucket:?} {instant}");
+            assert_eq!(bucket.next_bucket(at(start)), Some(at(next)), "{bucket:?} {instant}");
         }
     }
 
     #[test]
-    fn the_end_of_the_calendar_is_an_error_and_no_endless_loop() {
+    fn end_of_the_calendar_is_an_error() {
         for bucket in [Bucket::Hour, Bucket::Day, Bucket::Week, Bucket::Month] {
             assert!(BucketRange::of(bucket, at("0000-01-01"), at("9999-12-31")).is_err());
         }
@@ -249,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn money_in_another_currency_is_not_added_to_the_shops_own() {
+    fn foreign_currency_counts_as_no_revenue() {
         assert_eq!(revenue(5, Currency::EUR, Currency::EUR), 5);
         assert_eq!(revenue(5, "USD".parse().unwrap(), Currency::EUR), 0);
     }

@@ -1,4 +1,4 @@
-//! The tables of this domain; see `migrations/stats`.
+//! Tables of the stats database; see `migrations/stats`.
 
 diesel::table! {
     action (at, id) {

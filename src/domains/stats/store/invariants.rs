@@ -1,4 +1,4 @@
-//! What must hold of figures, and the facts that other domains must agree with.
+//! Invariants of the stats database, and the facts that `mercat check` compares with other domains.
 
 use diesel::sql_query;
 use diesel::sql_types::{BigInt, Text};
@@ -8,13 +8,13 @@ use crate::store::query::*;
 use crate::store::{Conn, Invariant, Invariants, Sql};
 use crate::types::{InvoiceId, Timestamp};
 
-/// What must always hold here.
+/// Invariants of this database.
 pub const INVARIANTS: Invariants = Invariants {
     counted: &[("logged actions", "action")],
     rules: &[
         Invariant {
-            what: "the hours of a day do not add up to the day",
-            remedy: "report it as a bug; the figures of that day are not to be trusted",
+            what: "the hourly totals of a day do not add up to its daily totals",
+            remedy: "report it as a bug; the totals of that day are unreliable",
             sql: Sql::Shared(
                 "SELECT d.start || ': ' || d.orders || ' orders, ' || d.revenue || ' revenue' AS found FROM daily d
                   LEFT JOIN (SELECT start - start % 86400000000 AS day, SUM(revenue) AS revenue, SUM(orders) AS orders,
@@ -24,8 +24,8 @@ pub const INVARIANTS: Invariants = Invariants {
             ),
         },
         Invariant {
-            what: "an hour is counted that its day knows nothing of",
-            remedy: "report it as a bug; the figures of that day are not to be trusted",
+            what: "hourly statistics exist without a daily row",
+            remedy: "report it as a bug; the totals of that day are unreliable",
             sql: Sql::Shared(
                 "SELECT CAST(start AS TEXT) AS found FROM hourly
                   WHERE start - start % 86400000000 NOT IN (SELECT start FROM daily)",
@@ -35,26 +35,26 @@ pub const INVARIANTS: Invariants = Invariants {
 };
 
 #[derive(QueryableByName)]
-struct Number {
+struct CountRow {
     #[diesel(sql_type = BigInt)]
     n: i64,
 }
 
-/// How often the log says that each of these was paid at its time.
-pub fn orders(conn: &mut Conn, orders: &[(InvoiceId, Timestamp)]) -> QueryResult<Vec<i64>> {
+/// Counts the `order_paid` entries of each invoice at its time of payment.
+pub fn count_order_entries(conn: &mut Conn, orders: &[(InvoiceId, Timestamp)]) -> QueryResult<Vec<i64>> {
     let mut times = Vec::with_capacity(orders.len());
     for (invoice, at) in orders {
-        let found: Number =
+        let row: CountRow =
             sql_query("SELECT COUNT(*) AS n FROM action WHERE at = $1 AND kind = 'order_paid' AND subject = $2")
                 .bind::<BigInt, _>(*at)
                 .bind::<Text, _>(*invoice)
                 .get_result(conn)?;
-        times.push(found.n);
+        times.push(row.n);
     }
     Ok(times)
 }
 
-/// How many orders were counted on each day of UTC.
+/// Reads the number of orders per day of UTC.
 pub fn orders_by_day(conn: &mut Conn) -> QueryResult<Vec<(Timestamp, i64)>> {
     daily::table.filter(daily::orders.ne(0)).select((daily::start, daily::orders)).load(conn)
 }
