@@ -1,4 +1,4 @@
-//! Answers what comments are asked.
+//! Handlers of the comments messages and of the users' events.
 
 use std::sync::Arc;
 
@@ -18,13 +18,13 @@ use crate::messaging::{
 use crate::store::{Store, Tx};
 use crate::types::{CommentId, Page};
 
-/// What the answers share.
+/// State shared by the actor's handlers.
 pub struct CommentsState {
     pub(super) store: Store,
     pub(super) catalog: Client<CatalogActor>,
 }
 
-/// The actor of this domain. It holds nothing that a restart could lose.
+/// Actor of the comments domain. It holds nothing that a restart could lose.
 pub struct CommentsActor {
     pub(super) state: Arc<CommentsState>,
 }
@@ -39,10 +39,10 @@ crate::handlers! { CommentsActor;
     AddComment => add_comment,
     ListComments => list_comments,
     DeleteComment => delete_comment,
-    ImportComment => record_comment,
+    ImportComment => import_comment,
     DeliverEvents => on_events,
-    CheckInvariants => audit,
-    ListRatingFacts => audit_ratings,
+    CheckInvariants => check_invariants,
+    ListRatingFacts => list_rating_facts,
 }
 
 async fn add_comment(
@@ -54,11 +54,11 @@ async fn add_comment(
     if identity.role == Role::Guest {
         return Err(CommonError::Forbidden.into());
     }
-    model::check(request.rating, &request.text)?;
-    state.store.run_idempotent(&ctx, &request, || record(&state, &ctx, identity, &request)).await
+    model::validate_comment(request.rating, &request.text)?;
+    state.store.run_idempotent(&ctx, &request, || add_new(&state, &ctx, identity, &request)).await
 }
 
-async fn record(
+async fn add_new(
     state: &CommentsState,
     ctx: &RequestContext,
     identity: Identity,
@@ -66,11 +66,11 @@ async fn record(
 ) -> Result<Comment, CommentsError> {
     let product = request.product_id;
     match state.catalog.call(ctx.for_downstream_call("comments", None), GetProduct { product_id: product }).await {
-        Ok(found) if !found.deleted => {}
+        Ok(product) if !product.deleted => {}
         Ok(_) | Err(CatalogError::ProductNotFound) => return Err(CommentsError::ProductNotFound),
-        Err(CatalogError::Common(failure)) => return Err(failure.into()),
+        Err(CatalogError::Common(error)) => return Err(error.into()),
         Err(error) => {
-            log::error!("comments: the catalog answered a question for a product with: {error}");
+            log::error!("comments: unexpected catalog error: {error}");
             return Err(CommonError::Internal.into());
         }
     }
@@ -78,11 +78,11 @@ async fn record(
     state
         .store
         .write_idempotent(ctx, request, move |tx| {
-            let author = match store::person(tx.conn, identity.user_id)? {
+            let author = match store::author_status(tx.conn, identity.user_id)? {
                 AuthorStatus::Named(name) => name,
-                AuthorStatus::Unknown => model::author(None),
-                // Erased while this request was on its way: it must not leave a trace of them.
-                AuthorStatus::Gone => return Err(CommonError::Unauthenticated.into()),
+                AuthorStatus::Unknown => model::display_name(None),
+                // Deleted while this request was running: it must leave no trace of the user.
+                AuthorStatus::Deleted => return Err(CommonError::Unauthenticated.into()),
             };
             let comment = Comment {
                 id: CommentId::new(),
@@ -93,33 +93,33 @@ async fn record(
                 text,
                 created_at: tx.now,
             };
-            put(tx, &comment)?;
+            insert_comment(tx, &comment)?;
             tx.emit(&CommentAdded { comment: comment.clone() })?;
             Ok(comment)
         })
         .await
 }
 
-async fn record_comment(
+async fn import_comment(
     state: Arc<CommentsState>,
     ctx: RequestContext,
     request: ImportComment,
 ) -> Result<Comment, CommentsError> {
-    model::check(request.rating, &request.text)?;
-    let past = request.clone();
+    model::validate_comment(request.rating, &request.text)?;
+    let import = request.clone();
     state
         .store
         .write_idempotent(&ctx, &request, move |tx| {
             let comment = Comment {
                 id: CommentId::new(),
-                product_id: past.product_id,
-                user_id: Some(past.user_id),
-                author: model::author(Some(&past.author)),
-                rating: past.rating,
-                text: past.text.trim().to_owned(),
-                created_at: past.at,
+                product_id: import.product_id,
+                user_id: Some(import.user_id),
+                author: model::display_name(Some(&import.author)),
+                rating: import.rating,
+                text: import.text.trim().to_owned(),
+                created_at: import.at,
             };
-            put(tx, &comment)?;
+            insert_comment(tx, &comment)?;
             Ok(comment)
         })
         .await
@@ -143,55 +143,55 @@ async fn delete_comment(
     ctx: RequestContext,
     request: DeleteComment,
 ) -> Result<(), CommentsError> {
-    let (staff, caller) = (ctx.is_staff(), ctx.identity().map(|identity| identity.user_id));
+    let (is_staff, caller) = (ctx.is_staff(), ctx.identity().map(|identity| identity.user_id));
     let DeleteComment { product_id, comment_id } = request.clone();
     state
         .store
         .write_idempotent(&ctx, &request, move |tx| {
             let comment = store::find(tx.conn, product_id, comment_id)?
-                .filter(|comment| staff || (caller.is_some() && comment.user_id == caller))
+                .filter(|comment| is_staff || (caller.is_some() && comment.user_id == caller))
                 .ok_or(CommentsError::CommentNotFound)?;
             store::delete(tx.conn, comment.id)?;
-            rate(tx, &comment, -1)
+            adjust_rating(tx, &comment, -1)
         })
         .await
 }
 
 async fn on_events(state: Arc<CommentsState>, _: RequestContext, request: DeliverEvents) -> Result<(), CommonError> {
-    state.store.consume(request.events, learn).await
+    state.store.consume(request.events, apply_user_event).await
 }
 
-/// Writes a comment and counts its rating.
-fn put(tx: &mut Tx<'_>, comment: &Comment) -> Result<(), CommentsError> {
+/// Inserts a comment and adds its rating to the product's totals.
+fn insert_comment(tx: &mut Tx<'_>, comment: &Comment) -> Result<(), CommentsError> {
     if !store::insert(tx.conn, comment)? {
         return Err(CommentsError::AlreadyCommented);
     }
-    rate(tx, comment, 1)
+    adjust_rating(tx, comment, 1)
 }
 
-/// Counts a comment's rating in (1) or out (-1) and tells the sums of that moment.
-fn rate(tx: &mut Tx<'_>, comment: &Comment, sign: i64) -> Result<(), CommentsError> {
-    let (sum, count) = store::add_rating(tx.conn, comment.product_id, sign * i64::from(comment.rating), sign)?;
+/// Adds (`sign` 1) or removes (`sign` -1) a comment's rating and emits the new totals.
+fn adjust_rating(tx: &mut Tx<'_>, comment: &Comment, sign: i64) -> Result<(), CommentsError> {
+    let (sum, count) = store::adjust_rating(tx.conn, comment.product_id, sign * i64::from(comment.rating), sign)?;
     Ok(tx.emit(&RatingChanged { product_id: comment.product_id, sum, count })?)
 }
 
-/// Keeps the names of people as the users domain tells them.
-fn learn(tx: &mut Tx<'_>, event: &EventEnvelope) -> Result<(), CommonError> {
-    let unreadable = |error: serde_json::Error| {
-        log::error!("comments: {} {} cannot be read: {error}", event.name, event.id);
+/// Updates authors' names from the users domain's events.
+fn apply_user_event(tx: &mut Tx<'_>, event: &EventEnvelope) -> Result<(), CommonError> {
+    let undecodable = |error: serde_json::Error| {
+        log::error!("comments: event {} {} cannot be decoded: {error}", event.name, event.id);
         CommonError::Internal
     };
-    if let Some(UserRegistered { user_id, name, .. }) = event.decode().map_err(unreadable)? {
-        store::name_person(tx.conn, user_id, &model::author(Some(&name)))?;
-    } else if let Some(UserChanged { user_id, name, .. }) = event.decode().map_err(unreadable)? {
-        store::name_person(tx.conn, user_id, &model::author(Some(&name)))?;
-    } else if let Some(UserErased { user_id, .. }) = event.decode().map_err(unreadable)? {
-        store::erase_person(tx.conn, user_id)?;
+    if let Some(UserRegistered { user_id, name, .. }) = event.decode().map_err(undecodable)? {
+        store::set_author_name(tx.conn, user_id, &model::display_name(Some(&name)))?;
+    } else if let Some(UserChanged { user_id, name, .. }) = event.decode().map_err(undecodable)? {
+        store::set_author_name(tx.conn, user_id, &model::display_name(Some(&name)))?;
+    } else if let Some(UserErased { user_id, .. }) = event.decode().map_err(undecodable)? {
+        store::anonymize_author(tx.conn, user_id)?;
     }
     Ok(())
 }
 
-async fn audit(
+async fn check_invariants(
     state: Arc<CommentsState>,
     _: RequestContext,
     request: CheckInvariants,
@@ -199,10 +199,10 @@ async fn audit(
     state.store.audit(request, store::invariants::INVARIANTS).await
 }
 
-async fn audit_ratings(
+async fn list_rating_facts(
     state: Arc<CommentsState>,
     _: RequestContext,
     request: ListRatingFacts,
 ) -> Result<Vec<RatingFacts>, CommonError> {
-    state.store.read(move |conn| Ok(store::invariants::ratings(conn, request.which)?)).await
+    state.store.read(move |conn| Ok(store::invariants::list_rating_facts(conn, request.which)?)).await
 }

@@ -1,9 +1,11 @@
-//! Comments: what customers say of products.
+//! Comments: ratings and reviews of products by customers.
 //!
-//! Lives here: ratings with words, one a customer and product; what their authors are called, as the users domain
-//! tells it; the sum and number of each product's ratings. Never enters: products (Catalog), accounts (Users), the
-//! mean that is shown with a product (Catalog makes it of the sums told here).
-//! Asks: Catalog. Is asked by: web. Announces: `comments.comment_added`, `comments.rating_changed`.
+//! Contains: comments, one per customer and product; the display names of their authors, as the users domain publishes
+//! them; the sum and count of each product's ratings. Does not contain: products (catalog), accounts (users), the mean
+//! rating shown with a product (the catalog computes it from the sums published here).
+//!
+//! Calls the catalog; is called by the gateway. Subscribes to users. Emits `comments.comment_added` and
+//! `comments.rating_changed`. Invariant: a product's rating is the sum and count over its comments.
 
 mod actor;
 mod model;
@@ -12,34 +14,30 @@ mod store;
 
 use std::sync::Arc;
 
-use diesel_migrations::embed_migrations;
-
 use crate::messaging::Client;
 use crate::runtime::{DomainRuntime, RunningDomain};
-use crate::store::{Migrations, OpenError};
+use crate::store::OpenError;
 
 use crate::contract::comments::*;
 pub use actor::CommentsActor;
+pub use store::MIGRATIONS;
 
 crate::impl_from_storage_error!(CommentsError);
-
-/// The steps of this domain's database.
-pub const MIGRATIONS: Migrations = Migrations {
-    sqlite: embed_migrations!("migrations/comments/sqlite"),
-    postgres: embed_migrations!("migrations/comments/postgres"),
-};
 
 /// The events of other domains that this one wants to hear of.
 pub const SUBSCRIPTIONS: &[&str] = &["users.user_registered", "users.user_changed", "users.user_erased"];
 
-/// Opens the domain.
+/// Opens the database and starts the actor.
+///
+/// # Errors
+/// If the database cannot be opened or migrated.
 pub fn open(
-    ground: &DomainRuntime,
+    runtime: &DomainRuntime,
     catalog: Client<crate::domains::catalog::CatalogActor>,
 ) -> Result<RunningDomain<CommentsActor>, OpenError> {
-    let store = ground.store("comments", MIGRATIONS)?;
+    let store = runtime.store("comments", MIGRATIONS)?;
     let state = Arc::new(actor::CommentsState { store: store.clone(), catalog });
-    let client = ground.start("comments", move || CommentsActor { state });
+    let client = runtime.start("comments", move || CommentsActor { state });
     Ok(RunningDomain { client, store })
 }
 

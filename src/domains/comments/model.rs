@@ -1,23 +1,26 @@
-//! The rules of comments: what one may say, and under which name. No clock, no SQL.
+//! Rules of comments: their validation and the names of their authors. No clock, no SQL.
 
 use crate::types::{FieldError, Validator};
 
-/// The most characters of a comment.
+/// Most characters of a comment.
 pub const TEXT_MAX: usize = 5_000;
-/// What an author is called until the users domain has told us.
+/// Display name of an author whose name the users domain has not published yet.
 pub const UNKNOWN_AUTHOR: &str = "Customer";
-/// What an author is called once the account is gone.
+/// Display name of an author whose account is deleted.
 pub const DELETED_AUTHOR: &str = "Former customer";
 
-/// Whether a rating and its words are as they may be.
-pub fn check(rating: i32, text: &str) -> Result<(), Vec<FieldError>> {
+/// Validates a rating and its text.
+///
+/// # Errors
+/// Lists the invalid fields.
+pub fn validate_comment(rating: i32, text: &str) -> Result<(), Vec<FieldError>> {
     let mut fields = Validator::new();
     fields.range("rating", i64::from(rating), 1, 5);
     fields.text("text", text, 0, TEXT_MAX);
     fields.done()
 }
 
-/// The name to show for a person who calls themselves `name`.
-pub fn author(name: Option<&str>) -> String {
+/// Returns the trimmed name, or [`UNKNOWN_AUTHOR`] without one.
+pub fn display_name(name: Option<&str>) -> String {
     name.map(str::trim).filter(|name| !name.is_empty()).unwrap_or(UNKNOWN_AUTHOR).to_owned()
 }

@@ -1,4 +1,4 @@
-//! The tables of this domain; see `migrations/comments`.
+//! Tables of the comments database; see `migrations/comments`.
 
 diesel::table! {
     comment (id) {

@@ -1,4 +1,4 @@
-//! The comments' promises, through messages, on a real database file.
+//! Tests of the comments domain through its messages, on a database file.
 
 use serde_json::json;
 use tempfile::TempDir;
@@ -14,25 +14,25 @@ use crate::messaging::{
 use crate::settings::Settings;
 use crate::types::{Clock, EventId, Page, PageRequest, ProductId, SessionId, Timestamp, UserId};
 
-struct Shop {
+struct TestComments {
     client: Client<CommentsActor>,
     catalog: Client<CatalogActor>,
     store: crate::store::Store,
-    _ground: DomainRuntime,
+    _runtime: DomainRuntime,
     _dir: TempDir,
 }
 
-/// A shop whose catalog is switched off: what must not depend on it does not.
-fn shop() -> Shop {
-    shop_with(|_| Client::off("catalog"))
+/// Opens the comments without a catalog.
+fn open_without_catalog() -> TestComments {
+    open_with(|_| Client::off("catalog"))
 }
 
-fn shop_with(catalog: impl FnOnce(&DomainRuntime) -> Client<CatalogActor>) -> Shop {
+fn open_with(catalog: impl FnOnce(&DomainRuntime) -> Client<CatalogActor>) -> TestComments {
     let dir = TempDir::new().unwrap();
-    let ground = DomainRuntime::new(Settings::for_test(dir.path()), Clock::system());
-    let catalog = catalog(&ground);
-    let RunningDomain { client, store } = open(&ground, catalog.clone()).unwrap();
-    Shop { client, catalog, store, _ground: ground, _dir: dir }
+    let runtime = DomainRuntime::new(Settings::for_test(dir.path()), Clock::system());
+    let catalog = catalog(&runtime);
+    let RunningDomain { client, store } = open(&runtime, catalog.clone()).unwrap();
+    TestComments { client, catalog, store, _runtime: runtime, _dir: dir }
 }
 
 fn as_user(user_id: UserId, role: Role) -> RequestContext {
@@ -40,8 +40,8 @@ fn as_user(user_id: UserId, role: Role) -> RequestContext {
     RequestContext::new(Caller::User { identity, internal: false }, "test")
 }
 
-impl Shop {
-    async fn record(&self, product: ProductId, user: UserId, rating: i32, at: i64) -> Result<Comment, CommentsError> {
+impl TestComments {
+    async fn import(&self, product: ProductId, user: UserId, rating: i32, at: i64) -> Result<Comment, CommentsError> {
         let at = Timestamp::from_micros(at);
         let (author, text) = ("Ada Lovelace".to_owned(), " Good. ".to_owned());
         let request = ImportComment { product_id: product, user_id: user, author, rating, text, at };
@@ -53,7 +53,7 @@ impl Shop {
         self.client.call(anyone, ListComments { product_id, page }).await.unwrap()
     }
 
-    async fn hear<E: Event>(&self, event: &E) {
+    async fn deliver<E: Event>(&self, event: &E) {
         let data = serde_json::to_value(event).unwrap();
         let delivery = EventEnvelope {
             id: EventId::new(),
@@ -71,45 +71,46 @@ impl Shop {
         self.catalog.call(RequestContext::internal("test"), create).await.unwrap().id
     }
 
-    /// The ratings that were told, as (sum, count).
-    async fn ratings(&self) -> Vec<(i64, i64)> {
-        let told = self.store.outbox_read_after("test", 100).await.unwrap();
-        told.iter().filter_map(|(_, e)| e.decode::<RatingChanged>().unwrap()).map(|r| (r.sum, r.count)).collect()
+    /// Returns the emitted rating totals: (sum, count).
+    async fn emitted_ratings(&self) -> Vec<(i64, i64)> {
+        let events = self.store.outbox_read_after("test", 100).await.unwrap();
+        events.iter().filter_map(|(_, e)| e.decode::<RatingChanged>().unwrap()).map(|r| (r.sum, r.count)).collect()
     }
 }
 
 #[actix::test]
-async fn one_comment_a_customer_and_product_and_the_sums_follow() {
-    let (shop, tea, pot, ada, bob) = (shop(), ProductId::new(), ProductId::new(), UserId::new(), UserId::new());
-    let first = shop.record(tea, ada, 5, 1).await.unwrap();
+async fn one_comment_per_customer_and_product() {
+    let (comments, tea, pot, ada, bob) =
+        (open_without_catalog(), ProductId::new(), ProductId::new(), UserId::new(), UserId::new());
+    let first = comments.import(tea, ada, 5, 1).await.unwrap();
     assert_eq!((first.author.as_str(), first.text.as_str()), ("Ada Lovelace", "Good."));
-    assert_eq!(shop.record(tea, ada, 1, 2).await, Err(CommentsError::AlreadyCommented));
-    shop.record(tea, bob, 2, 3).await.unwrap();
-    shop.record(pot, ada, 4, 4).await.unwrap();
+    assert_eq!(comments.import(tea, ada, 1, 2).await, Err(CommentsError::AlreadyCommented));
+    comments.import(tea, bob, 2, 3).await.unwrap();
+    comments.import(pot, ada, 4, 4).await.unwrap();
     let delete = DeleteComment { product_id: tea, comment_id: first.id };
-    shop.client.call(as_user(ada, Role::Customer), delete).await.unwrap();
-    // Deleted, so it can be said anew.
-    shop.record(tea, ada, 3, 5).await.unwrap();
-    assert_eq!(shop.ratings().await, [(5, 1), (7, 2), (4, 1), (2, 1), (5, 2)]);
+    comments.client.call(as_user(ada, Role::Customer), delete).await.unwrap();
+    // After the deletion the customer may comment again.
+    comments.import(tea, ada, 3, 5).await.unwrap();
+    assert_eq!(comments.emitted_ratings().await, [(5, 1), (7, 2), (4, 1), (2, 1), (5, 2)]);
 }
 
 #[actix::test]
-async fn fifty_comments_of_one_customer_at_once_are_one() {
-    let (shop, tea, ada) = (shop(), ProductId::new(), UserId::new());
-    let answers = futures_util::future::join_all((0..50).map(|n| shop.record(tea, ada, 5, n))).await;
-    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 1);
-    assert_eq!(shop.ratings().await, [(5, 1)]);
+async fn concurrent_comments_of_one_customer_become_one() {
+    let (comments, tea, ada) = (open_without_catalog(), ProductId::new(), UserId::new());
+    let results = futures_util::future::join_all((0..50).map(|n| comments.import(tea, ada, 5, n))).await;
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
+    assert_eq!(comments.emitted_ratings().await, [(5, 1)]);
 }
 
 #[actix::test]
-async fn newest_come_first_page_after_page() {
-    let (shop, tea) = (shop(), ProductId::new());
+async fn comments_list_newest_first_across_pages() {
+    let (comments, tea) = (open_without_catalog(), ProductId::new());
     for at in [1, 2, 2, 2, 3] {
-        shop.record(tea, UserId::new(), 5, at).await.unwrap();
+        comments.import(tea, UserId::new(), 5, at).await.unwrap();
     }
     let (mut cursor, mut seen) = (None, Vec::new());
     loop {
-        let page = shop.list(tea, PageRequest { limit: Some(2), cursor }).await;
+        let page = comments.list(tea, PageRequest { limit: Some(2), cursor }).await;
         seen.extend(page.items.iter().map(|c| (c.created_at.micros(), c.id)));
         cursor = page.next;
         if cursor.is_none() {
@@ -123,80 +124,80 @@ async fn newest_come_first_page_after_page() {
 }
 
 #[actix::test]
-async fn only_its_author_and_staff_take_a_comment_away_and_a_retry_hears_the_same() {
-    let (shop, tea, ada) = (shop(), ProductId::new(), UserId::new());
-    let comment = shop.record(tea, ada, 5, 1).await.unwrap();
+async fn comment_is_deleted_by_author_or_staff_only() {
+    let (comments, tea, ada) = (open_without_catalog(), ProductId::new(), UserId::new());
+    let comment = comments.import(tea, ada, 5, 1).await.unwrap();
     let delete = |product_id| DeleteComment { product_id, comment_id: comment.id };
-    let stranger = shop.client.call(as_user(UserId::new(), Role::Customer), delete(tea)).await;
-    let elsewhere = shop.client.call(as_user(ada, Role::Customer), delete(ProductId::new())).await;
-    assert_eq!((stranger, elsewhere), (Err(CommentsError::CommentNotFound), Err(CommentsError::CommentNotFound)));
+    let stranger = comments.client.call(as_user(UserId::new(), Role::Customer), delete(tea)).await;
+    let wrong_product = comments.client.call(as_user(ada, Role::Customer), delete(ProductId::new())).await;
+    assert_eq!((stranger, wrong_product), (Err(CommentsError::CommentNotFound), Err(CommentsError::CommentNotFound)));
     let staff = as_user(UserId::new(), Role::Admin).with_key(IdempotencyKey::parse("k").unwrap());
     for _ in 0..2 {
-        shop.client.call(staff.clone(), delete(tea)).await.unwrap();
+        comments.client.call(staff.clone(), delete(tea)).await.unwrap();
     }
     assert!(staff.is_replayed());
-    assert_eq!(shop.ratings().await, [(5, 1), (0, 0)]);
+    assert_eq!(comments.emitted_ratings().await, [(5, 1), (0, 0)]);
 }
 
 #[actix::test]
-async fn a_name_follows_its_person_and_goes_with_the_account() {
-    let (shop, tea, ada) = (shop(), ProductId::new(), UserId::new());
-    shop.record(tea, ada, 5, 1).await.unwrap();
+async fn author_name_follows_the_account() {
+    let (comments, tea, ada) = (open_without_catalog(), ProductId::new(), UserId::new());
+    comments.import(tea, ada, 5, 1).await.unwrap();
     let named = |name: &str| UserChanged { user_id: ada, email: None, name: name.to_owned(), role: Role::Customer };
-    shop.hear(&named("Ada King")).await;
-    assert_eq!(shop.list(tea, PageRequest::default()).await.items[0].author, "Ada King");
-    shop.hear(&UserErased { user_id: ada, email: None }).await;
-    // Told late or again, it does not bring the name back.
-    shop.hear(&named("Ada King")).await;
-    let kept = &shop.list(tea, PageRequest::default()).await.items[0];
+    comments.deliver(&named("Ada King")).await;
+    assert_eq!(comments.list(tea, PageRequest::default()).await.items[0].author, "Ada King");
+    comments.deliver(&UserErased { user_id: ada, email: None }).await;
+    // A late or repeated event does not restore the name.
+    comments.deliver(&named("Ada King")).await;
+    let kept = &comments.list(tea, PageRequest::default()).await.items[0];
     assert_eq!((kept.user_id, kept.author.as_str(), kept.rating), (None, "Former customer", 5));
 }
 
 #[actix::test]
-async fn what_cannot_be_is_refused_before_the_catalog_is_asked() {
-    let (shop, product_id) = (shop(), ProductId::new());
+async fn invalid_comment_is_rejected_without_catalog() {
+    let (comments, product_id) = (open_without_catalog(), ProductId::new());
     let add = |rating, text: &str| AddComment { product_id, rating, text: text.to_owned() };
-    let ask = |role, request| shop.client.call(as_user(UserId::new(), role), request);
-    assert_eq!(ask(Role::Guest, add(5, "")).await, Err(CommonError::Forbidden.into()));
+    let call = |role, request| comments.client.call(as_user(UserId::new(), role), request);
+    assert_eq!(call(Role::Guest, add(5, "")).await, Err(CommonError::Forbidden.into()));
     for (rating, text) in [(0, ""), (6, ""), (5, "x".repeat(5_001).as_str()), (5, "bell \u{7}")] {
-        let refused = ask(Role::Customer, add(rating, text)).await;
+        let refused = call(Role::Customer, add(rating, text)).await;
         assert!(matches!(refused, Err(CommentsError::Common(CommonError::ValidationFailed { .. }))), "{rating} {text}");
     }
-    // All is well but the catalog, and then nothing is written.
-    assert_eq!(ask(Role::Customer, add(5, "")).await, Err(CommonError::Unavailable.into()));
-    assert!(shop.ratings().await.is_empty());
+    // A valid comment fails without the catalog, and nothing is written.
+    assert_eq!(call(Role::Customer, add(5, "")).await, Err(CommonError::Unavailable.into()));
+    assert!(comments.emitted_ratings().await.is_empty());
 }
 
 #[actix::test]
-async fn a_customer_comments_on_what_there_is_and_a_retry_hears_the_first_answer() {
-    let shop = shop_with(|ground| catalog::open(ground).unwrap().client);
-    let tea = shop.product("Tea").await;
+async fn comment_needs_a_product_and_replays_under_its_key() {
+    let comments = open_with(|runtime| catalog::open(runtime).unwrap().client);
+    let tea = comments.product("Tea").await;
     let add = |product_id| AddComment { product_id, rating: 4, text: " Fine. ".to_owned() };
     let ada = as_user(UserId::new(), Role::Customer);
-    let unknown = shop.client.call(ada.clone(), add(ProductId::new())).await;
+    let unknown = comments.client.call(ada.clone(), add(ProductId::new())).await;
     assert_eq!(unknown, Err(CommentsError::ProductNotFound));
     let keyed = ada.clone().with_key(IdempotencyKey::parse("k").unwrap());
-    let first = shop.client.call(keyed.clone(), add(tea)).await.unwrap();
+    let first = comments.client.call(keyed.clone(), add(tea)).await.unwrap();
     assert_eq!((first.author.as_str(), first.text.as_str(), first.rating), ("Customer", "Fine.", 4));
-    assert_eq!(shop.client.call(ada, add(tea)).await, Err(CommentsError::AlreadyCommented));
-    let told = shop.store.outbox_read_after("test", 100).await.unwrap();
-    let told: Vec<Comment> =
-        told.iter().filter_map(|(_, e)| e.decode::<CommentAdded>().unwrap()).map(|added| added.comment).collect();
-    assert_eq!((told, shop.ratings().await), (vec![first.clone()], vec![(4, 1)]));
-    // Known by their name from now on, here too.
+    assert_eq!(comments.client.call(ada, add(tea)).await, Err(CommentsError::AlreadyCommented));
+    let events = comments.store.outbox_read_after("test", 100).await.unwrap();
+    let added: Vec<Comment> =
+        events.iter().filter_map(|(_, e)| e.decode::<CommentAdded>().unwrap()).map(|added| added.comment).collect();
+    assert_eq!((added, comments.emitted_ratings().await), (vec![first.clone()], vec![(4, 1)]));
+    // Existing comments take the author's name.
     let (user_id, name) = (first.user_id.unwrap(), "Ada".to_owned());
-    shop.hear(&UserChanged { user_id, email: None, name, role: Role::Customer }).await;
-    assert_eq!(shop.list(tea, PageRequest::default()).await.items[0].author, "Ada");
-    // Gone from the shop: nothing more is said of it, but a repetition is answered as it was.
-    shop.catalog.call(RequestContext::internal("test"), DeleteProduct { product_id: tea }).await.unwrap();
-    let late = shop.client.call(as_user(UserId::new(), Role::Customer), add(tea)).await;
+    comments.deliver(&UserChanged { user_id, email: None, name, role: Role::Customer }).await;
+    assert_eq!(comments.list(tea, PageRequest::default()).await.items[0].author, "Ada");
+    // A deleted product accepts no more comments, but a replay returns the first reply.
+    comments.catalog.call(RequestContext::internal("test"), DeleteProduct { product_id: tea }).await.unwrap();
+    let late = comments.client.call(as_user(UserId::new(), Role::Customer), add(tea)).await;
     assert_eq!(late, Err(CommentsError::ProductNotFound));
-    assert_eq!(shop.client.call(keyed.clone(), add(tea)).await, Ok(first));
+    assert_eq!(comments.client.call(keyed.clone(), add(tea)).await, Ok(first));
     assert!(keyed.is_replayed());
-    // A person who was erased while the request was on its way leaves no trace.
+    // A user who was erased while the request was running leaves no trace.
     let gone = UserId::new();
-    shop.hear(&UserErased { user_id: gone, email: None }).await;
-    let cup = shop.product("Cup").await;
-    let refused = shop.client.call(as_user(gone, Role::Customer), add(cup)).await;
+    comments.deliver(&UserErased { user_id: gone, email: None }).await;
+    let cup = comments.product("Cup").await;
+    let refused = comments.client.call(as_user(gone, Role::Customer), add(cup)).await;
     assert_eq!(refused, Err(CommonError::Unauthenticated.into()));
 }

@@ -1,4 +1,4 @@
-//! What must hold of comments, and the facts that other domains must agree with.
+//! Invariants of the comments database, and the facts that `mercat check` compares with other domains.
 
 use crate::contract::catalog::RatingFacts;
 use crate::domains::comments::schema::rating;
@@ -7,14 +7,14 @@ use crate::store::query::*;
 use crate::store::{Conn, Invariant, Invariants, Sql};
 use crate::types::ProductId;
 
-/// What must always hold here.
+/// Invariants of this database.
 pub const INVARIANTS: Invariants = Invariants {
     counted: &[("comments", "comment")],
     rules: &[Invariant {
-        what: "a product's rating is not that of its comments",
-        remedy: "the next comment on it does not mend this: report it as a bug",
+        what: "a product's rating totals are not those of its comments",
+        remedy: "report it as a bug; the next comment does not repair it",
         sql: Sql::Shared(
-            "SELECT r.product_id || ' says ' || r.sum || ' of ' || r.count AS found FROM rating r
+            "SELECT r.product_id || ' has the sum ' || r.sum || ' and the count ' || r.count AS found FROM rating r
               LEFT JOIN (SELECT product_id, SUM(rating) AS sum, COUNT(*) AS count FROM comment GROUP BY product_id) c
               ON c.product_id = r.product_id
               WHERE r.sum <> COALESCE(c.sum, 0) OR r.count <> COALESCE(c.count, 0)
@@ -23,8 +23,8 @@ pub const INVARIANTS: Invariants = Invariants {
     }],
 };
 
-/// What products are rated as here.
-pub fn ratings(conn: &mut Conn, which: Selection<ProductId>) -> QueryResult<Vec<RatingFacts>> {
+/// Reads the rating totals of products.
+pub fn list_rating_facts(conn: &mut Conn, which: Selection<ProductId>) -> QueryResult<Vec<RatingFacts>> {
     let rows: Vec<(ProductId, i64, i64)> = match which {
         Selection::These(ids) => rating::table.filter(rating::product_id.eq_any(ids)).load(conn)?,
         Selection::After(None) => rating::table.order(rating::product_id).limit(FACTS_PAGE_SIZE as i64).load(conn)?,
