@@ -250,7 +250,7 @@ impl App {
             domains: std::mem::take(&mut self.offers),
             news,
             show: feed.map(|feed| -> grpc::LiveSource {
-                Arc::new(move || grpc::heard(feed.listen(), written(&Push::Resync), |push| written(push)))
+                Arc::new(move || grpc::heard(feed.subscribe(), written(&Push::Resync), |push| written(push)))
             }),
             token: settings.peers.token.clone(),
             message_max: grpc::message_max(settings.catalog.image_bytes_max),

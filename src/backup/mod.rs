@@ -288,7 +288,7 @@ fn stage(settings: &Settings, from: &Path, manifest: &Manifest) -> BackupResult<
         }
         if entry.name == database("notifications") {
             // What was told after the backup is lost; whoever listens must not take other news for it.
-            notifications::begin_new_history(&draft).map_err(BackupError::Unusable)?;
+            notifications::rotate_epoch(&draft).map_err(BackupError::Unusable)?;
             File::open(&draft).and_then(|file| file.sync_all()).map_err(|why| unusable(&draft, &why))?;
         }
         // As old as the backup: a newer one may follow it without force.

@@ -1,4 +1,4 @@
-//! Answers what the notifications are asked, and turns events into them.
+//! Handlers of the notifications messages, and the projection of events into streams and pushes.
 
 use std::sync::Arc;
 
@@ -13,15 +13,15 @@ use crate::messaging::{CheckInvariants, CommonError, DeliverEvents, EventEnvelop
 use crate::store::{Store, Tx};
 use crate::types::{Page, UserId};
 
-/// What the answers share.
+/// State shared by the actor's handlers.
 pub struct NotificationsState {
     pub(super) store: Store,
-    pub(super) outlet: Arc<OrderedPublisher>,
-    /// How many entries of a user's stream are kept.
+    pub(super) publisher: Arc<OrderedPublisher>,
+    /// Number of notifications kept per stream.
     pub(super) keep: i64,
 }
 
-/// The actor of this domain. It holds nothing that a restart could lose.
+/// Actor of the notifications domain. It holds nothing that a restart could lose.
 pub struct NotificationsActor {
     pub(super) state: Arc<NotificationsState>,
 }
@@ -36,13 +36,13 @@ crate::handlers! { NotificationsActor;
     ListNotifications => list_notifications,
     MarkRead => mark_read,
     GetStream => get_stream,
-    ReadMissed => catchup,
+    ReadMissed => read_missed,
     DeliverEvents => on_events,
-    CheckInvariants => audit,
-    AuditPaidNotifications => audit_told,
+    CheckInvariants => check_invariants,
+    AuditPaidNotifications => audit_paid_notifications,
 }
 
-fn caller(ctx: &RequestContext) -> Result<UserId, CommonError> {
+fn caller_id(ctx: &RequestContext) -> Result<UserId, CommonError> {
     ctx.identity().map(|identity| identity.user_id).ok_or(CommonError::Unauthenticated)
 }
 
@@ -51,7 +51,7 @@ async fn list_notifications(
     ctx: RequestContext,
     request: ListNotifications,
 ) -> Result<NotificationPage, NotificationsError> {
-    let (user, limit) = (caller(&ctx)?, request.page.limit()?);
+    let (user, limit) = (caller_id(&ctx)?, request.page.limit()?);
     let (after, before) = (request.after.unwrap_or(0), request.page.after()?);
     let (rows, Stream { epoch, seq }, unread) = state
         .store
@@ -66,7 +66,7 @@ async fn mark_read(
     ctx: RequestContext,
     request: MarkRead,
 ) -> Result<(), NotificationsError> {
-    let (user, id) = (caller(&ctx)?, request.notification_id);
+    let (user, id) = (caller_id(&ctx)?, request.notification_id);
     state
         .store
         .write_idempotent(&ctx, &request, move |tx| match store::mark_read(tx.conn, user, id)? {
@@ -81,15 +81,15 @@ async fn get_stream(
     _: RequestContext,
     request: GetStream,
 ) -> Result<Stream, NotificationsError> {
-    state.store.read(move |conn| Ok(store::stream(conn, request.user_id)?)).await
+    state.store.read(move |conn| Ok(store::stream_position(conn, request.user_id)?)).await
 }
 
-async fn catchup(
+async fn read_missed(
     state: Arc<NotificationsState>,
     _: RequestContext,
     request: ReadMissed,
 ) -> Result<MissedNotifications, NotificationsError> {
-    state.store.read(move |conn| Ok(store::missed(conn, request.user_id, &request.epoch, request.after)?)).await
+    state.store.read(move |conn| Ok(store::read_missed(conn, request.user_id, &request.epoch, request.after)?)).await
 }
 
 async fn on_events(
@@ -97,33 +97,33 @@ async fn on_events(
     _: RequestContext,
     request: DeliverEvents,
 ) -> Result<(), CommonError> {
-    let (batch, keep) = (state.outlet.batch(), state.keep);
-    let pushes = Arc::clone(&batch);
-    state.store.consume(request.events, move |tx, event| effect(tx, event, keep, &pushes)).await?;
-    batch.durable();
+    let (pending, keep) = (state.publisher.pending(), state.keep);
+    let pushes = Arc::clone(&pending);
+    state.store.consume(request.events, move |tx, event| apply_event(tx, event, keep, &pushes)).await?;
+    pending.commit();
     Ok(())
 }
 
-/// Writes what an event means into the stream it concerns, and lays aside what goes out once that is durable.
-fn effect(tx: &mut Tx<'_>, event: &EventEnvelope, keep: i64, pushes: &PendingPushes) -> Result<(), CommonError> {
-    let meaning = model::meaning(event).map_err(|error| {
-        log::error!("notifications: {} {} cannot be read: {error}", event.name, event.id);
+/// Appends an event's notification to its user's stream and collects its pushes, which go out after the commit.
+fn apply_event(tx: &mut Tx<'_>, event: &EventEnvelope, keep: i64, pushes: &PendingPushes) -> Result<(), CommonError> {
+    let projection = model::project(event).map_err(|error| {
+        log::error!("notifications: event {} {} cannot be decoded: {error}", event.name, event.id);
         CommonError::Internal
     })?;
-    if let Some(user) = meaning.erased {
+    if let Some(user) = projection.erased {
         store::erase(tx.conn, user)?;
     }
-    let own = match meaning.told {
-        Some((user_id, telling)) => store::append(tx.conn, user_id, telling, keep, tx.now)?
+    let own = match projection.notification {
+        Some((user_id, new)) => store::append(tx.conn, user_id, new, keep, tx.now)?
             .map(|notification| Push::Notification { user_id, notification }),
         None => None,
     };
-    // Last, after everything that can fail: an effect that is undone shows nothing.
-    pushes.add(own.into_iter().chain(meaning.live));
+    // Last, after everything that can fail: an event that is rolled back pushes nothing.
+    pushes.add(own.into_iter().chain(projection.pushes));
     Ok(())
 }
 
-async fn audit(
+async fn check_invariants(
     state: Arc<NotificationsState>,
     _: RequestContext,
     request: CheckInvariants,
@@ -131,10 +131,10 @@ async fn audit(
     state.store.audit(request, store::invariants::INVARIANTS).await
 }
 
-async fn audit_told(
+async fn audit_paid_notifications(
     state: Arc<NotificationsState>,
     _: RequestContext,
     request: AuditPaidNotifications,
 ) -> Result<Vec<NotificationFacts>, CommonError> {
-    state.store.read(move |conn| Ok(store::invariants::told(conn, &request.paid)?)).await
+    state.store.read(move |conn| Ok(store::invariants::audit_paid_notifications(conn, &request.paid)?)).await
 }

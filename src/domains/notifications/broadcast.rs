@@ -1,5 +1,6 @@
-//! What goes out live, in this process: from the notifications domain, after it is durable, to whoever listens. Where
-//! the domain is in another process, its feed is carried to the one here.
+//! Broadcast of pushes from the notifications domain to the live sessions of this process.
+//!
+//! If the domain runs in another process, its pushes are forwarded to the feed of this one. Contains no sessions.
 
 use std::sync::Arc;
 
@@ -9,41 +10,41 @@ use tokio::sync::broadcast;
 use super::Notification;
 use crate::types::{SessionId, UserId};
 
-/// How many pushes a listener may lag behind before it is told that it missed some.
+/// Pushes that a receiver may lag behind before it misses some.
 const BROADCAST_BUFFER: usize = 4_096;
 
-/// Something to be shown at once.
+/// A message for live sessions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Push {
     /// A new entry of a user's stream.
     Notification {
-        /// Whose stream.
+        /// Owner of the stream.
         user_id: UserId,
-        /// The entry.
+        /// New entry of the stream.
         notification: Notification,
     },
-    /// An event on a topic: live only, never told again.
+    /// An event on a topic. It is not stored, so a session that misses it does not receive it later.
     Event {
         /// `product:ID`, `catalog`, `comments:PRODUCT_ID`, `stats`, `orders`, `emails`.
         topic: String,
-        /// What happened.
+        /// Machine-readable kind of the event.
         kind: String,
-        /// For programs.
+        /// Values of the event; the fields depend on `kind`.
         data: serde_json::Value,
     },
-    /// What a user may see has changed, or a sign-in has ended.
+    /// A user's access has changed, or a session has ended.
     AccessChanged {
-        /// Whose.
+        /// User whose access changed.
         user_id: UserId,
-        /// Selection sign-in; all of the user's when absent.
+        /// Session that ended; all sessions of the user when absent.
         session_id: Option<SessionId>,
     },
-    /// Some of the above may have been lost on the way from another process: whoever listens reads back what is theirs.
+    /// Pushes from another process may have been lost: sessions read their missed notifications.
     Resync,
 }
 
-/// Carries pushes from the one domain that makes them to all who show them.
+/// Channel for pushes from the notifications domain to any number of receivers. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Feed(broadcast::Sender<Arc<Push>>);
 
@@ -54,15 +55,15 @@ impl Default for Feed {
 }
 
 impl Feed {
-    /// Sends to all who listen now.
+    /// Sends a push to all current receivers. Never waits.
     pub fn send(&self, push: Push) {
-        // An error only says that nobody listens.
+        // An error means that there is no receiver.
         let _ = self.0.send(Arc::new(push));
     }
 
-    /// Listens from now on. A listener that lags too far behind is told how many it missed and reads them back.
+    /// Subscribes to later pushes. A receiver that lags behind gets the number of pushes that it missed.
     #[must_use]
-    pub fn listen(&self) -> broadcast::Receiver<Arc<Push>> {
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<Push>> {
         self.0.subscribe()
     }
 }

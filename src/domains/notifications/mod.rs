@@ -1,10 +1,11 @@
-//! Notifications: what a user is told, in order and without gaps, and what goes out live.
+//! Notifications: a durable stream per user, and pushes for live sessions.
 //!
-//! Lives here: a durable stream for each user (places 1, 2, 3, ... under an epoch that names the history), its
-//! retention, the words of what is told, and the [`Feed`] of pushes that the live sessions listen to. Never enters:
-//! sockets and sessions (web), whether a person may see a topic (web asks Users), mail (Mailer).
-//! Hears of: users, payments, catalog, comments, cart, mailer. Asks nobody. Is asked by: web. Announces nothing but
-//! pushes, which are told once, after they are durable, in the order of their commits.
+//! Contains: the streams with their sequence numbers (1, 2, 3, ... without gaps, under an epoch that identifies the
+//! history), their retention, the texts of notifications, and the [`Feed`] of pushes that live sessions subscribe to.
+//! Does not contain: sockets and sessions (web), access to topics (web asks users), mail (mailer).
+//!
+//! Calls no other domain; is called by the gateway. Subscribes to users, payments, catalog, comments, cart and mailer.
+//! Emits no events, only pushes: each once, after its notification is durable, in the order of the commits.
 
 mod actor;
 mod broadcast;
@@ -15,22 +16,15 @@ mod store;
 
 use std::sync::Arc;
 
-use diesel_migrations::embed_migrations;
-
 use crate::runtime::{DomainRuntime, RunningDomain};
-use crate::store::{Migrations, OpenError};
+use crate::store::OpenError;
 
 use crate::contract::notifications::*;
 pub use actor::NotificationsActor;
 pub use broadcast::{Feed, Push};
+pub use store::MIGRATIONS;
 
 crate::impl_from_storage_error!(NotificationsError);
-
-/// The steps of this domain's database.
-pub const MIGRATIONS: Migrations = Migrations {
-    sqlite: embed_migrations!("migrations/notifications/sqlite"),
-    postgres: embed_migrations!("migrations/notifications/postgres"),
-};
 
 /// The events of other domains that this one wants to hear of.
 pub const SUBSCRIPTIONS: &[&str] = &[
@@ -52,28 +46,32 @@ pub const SUBSCRIPTIONS: &[&str] = &[
     "mailer.email_failed",
 ];
 
-/// Opens the domain; what it tells goes out live on `feed`.
-pub fn open(ground: &DomainRuntime, feed: Feed) -> Result<RunningDomain<NotificationsActor>, OpenError> {
-    let store = ground.store("notifications", MIGRATIONS)?;
+/// Opens the database and starts the actor. Pushes go out on `feed`.
+///
+/// # Errors
+/// If the database cannot be opened or migrated.
+pub fn open(runtime: &DomainRuntime, feed: Feed) -> Result<RunningDomain<NotificationsActor>, OpenError> {
+    let store = runtime.store("notifications", MIGRATIONS)?;
     if !store.is_sole_process() && !store.is_auxiliary() {
         log::warn!(
-            "notifications: another mercat has them open too; what happens live is shown only by the process that \
-             hears of it first, and read back by the others when a listener comes again: run them in one process"
+            "notifications: another process has the database open too; live pushes reach only the sessions of the \
+             process that receives an event first, the others read them back on reconnect: run this domain once"
         );
     }
-    let (outlet, keep) = (Arc::new(ordered_publisher::OrderedPublisher::new(feed)), ground.settings.notifications.keep);
-    let state = Arc::new(actor::NotificationsState { store: store.clone(), outlet, keep });
-    let client = ground.start("notifications", move || NotificationsActor { state });
+    let (publisher, keep) =
+        (Arc::new(ordered_publisher::OrderedPublisher::new(feed)), runtime.settings.notifications.keep);
+    let state = Arc::new(actor::NotificationsState { store: store.clone(), publisher, keep });
+    let client = runtime.start("notifications", move || NotificationsActor { state });
     Ok(RunningDomain { client, store })
 }
 
-/// Gives the history in a database that nobody has open another name: it is not the one that listeners know, because
-/// some of it may be lost. For a restore.
+/// Replaces the epoch in a database file that no process has open, because a restore may have lost notifications that
+/// sessions have seen.
 ///
 /// # Errors
-/// Says what is wrong with the file.
-pub fn begin_new_history(file: &std::path::Path) -> Result<(), String> {
-    crate::store::change(file, store::new_epoch)
+/// Describes why the file cannot be changed.
+pub fn rotate_epoch(file: &std::path::Path) -> Result<(), String> {
+    crate::store::change(file, store::rotate_epoch)
 }
 
 #[cfg(test)]

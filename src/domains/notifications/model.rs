@@ -1,5 +1,4 @@
-//! What an event means for people: the words of a user's notification, and the live topics it goes out on.
-//! No clock, no SQL.
+//! Projection of events into notifications and pushes: texts for users, topics for live sessions. No clock, no SQL.
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -18,75 +17,75 @@ use crate::contract::users::{AccessChanged, UserErased, UserRegistered};
 use crate::messaging::{Event, EventEnvelope};
 use crate::types::{Timestamp, UserId};
 
-/// The topic of everything for sale.
+/// Topic of changes to any product.
 const CATALOG: &str = "catalog";
-/// The staff's topic of orders.
+/// Topic of orders, for administrators.
 const ORDERS: &str = "orders";
-/// The staff's topic of figures.
+/// Topic of statistics, for administrators.
 const STATS: &str = "stats";
-/// The staff's topic of mails.
+/// Topic of emails, for administrators.
 const EMAILS: &str = "emails";
 
-/// What a user is told.
+/// A notification before it has its place in a stream.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewNotification {
-    /// A stable word for programs.
+    /// Machine-readable kind.
     pub kind: &'static str,
-    /// In a few words.
+    /// Headline in English.
     pub title: String,
-    /// In a sentence.
+    /// One or two sentences in English.
     pub body: String,
-    /// For programs.
+    /// Values of the event for programs.
     pub data: Value,
 }
 
-/// What an event is to this domain.
+/// Effects of an event on this domain.
 #[derive(Debug, Default, PartialEq)]
 pub struct EventProjection {
-    /// Who is told what, for good.
-    pub told: Option<(UserId, NewNotification)>,
-    /// Whose stream goes.
+    /// User and notification to append to their stream.
+    pub notification: Option<(UserId, NewNotification)>,
+    /// User whose stream is deleted.
     pub erased: Option<UserId>,
-    /// What goes out live.
-    pub live: Vec<Push>,
+    /// Pushes to broadcast after the commit.
+    pub pushes: Vec<Push>,
 }
 
 impl EventProjection {
-    fn tell(mut self, user: UserId, kind: &'static str, title: String, body: String, data: Value) -> Self {
-        self.told = Some((user, NewNotification { kind, title, body, data }));
+    fn notify(mut self, user: UserId, kind: &'static str, title: String, body: String, data: Value) -> Self {
+        self.notification = Some((user, NewNotification { kind, title, body, data }));
         self
     }
 
-    fn show(mut self, topic: impl Into<String>, kind: &str, data: &Value) -> Self {
-        self.live.push(Push::Event { topic: topic.into(), kind: kind.to_owned(), data: data.clone() });
+    fn broadcast(mut self, topic: impl Into<String>, kind: &str, data: &Value) -> Self {
+        self.pushes.push(Push::Event { topic: topic.into(), kind: kind.to_owned(), data: data.clone() });
         self
     }
 
-    /// For the staff's figures, which are read anew: what changed says only that something did.
-    fn figures_changed(self, cause: &str) -> Self {
-        self.show(STATS, "stats_changed", &json!({ "cause": cause }))
+    /// Announces changed statistics. The push carries only the cause: the client reads them again.
+    fn broadcast_stats(self, cause: &str) -> Self {
+        self.broadcast(STATS, "stats_changed", &json!({ "cause": cause }))
     }
 
-    /// For the staff who watch orders.
-    fn order(self, kind: &str, data: &Value) -> Self {
-        self.show(ORDERS, kind, data).figures_changed(kind)
+    /// Announces an order's change, which changes the statistics too.
+    fn broadcast_order(self, kind: &str, data: &Value) -> Self {
+        self.broadcast(ORDERS, kind, data).broadcast_stats(kind)
     }
 }
 
-/// What `event` means; nothing for an event this domain does not know.
+/// Returns the effects of an event; none for an event that this domain does not know.
 ///
 /// # Errors
-/// When the event's name is known and its data are not.
-pub fn meaning(event: &EventEnvelope) -> Result<EventProjection, serde_json::Error> {
+/// If the event's name is known and its data cannot be decoded.
+pub fn project(event: &EventEnvelope) -> Result<EventProjection, serde_json::Error> {
     macro_rules! match_event {
-        ($($event:ty => $meaning:path,)+) => {
+        ($($event:ty => $project:path,)+) => {
             match event.name.as_str() {
-                $(<$event as Event>::NAME => event.decode::<$event>()?.map($meaning).transpose(),)+
+                $(<$event as Event>::NAME => event.decode::<$event>()?.map($project).transpose(),)+
                 _ => return Ok(EventProjection::default()),
             }
         };
     }
-    let meaning = match_event! {
+    let projection = match_event! {
         UserRegistered => registered,
         UserErased => erased,
         AccessChanged => access_changed,
@@ -104,7 +103,7 @@ pub fn meaning(event: &EventEnvelope) -> Result<EventProjection, serde_json::Err
         EmailChanged => email_changed,
         EmailFailed => email_failed,
     };
-    Ok(meaning?.unwrap_or_default())
+    Ok(projection?.unwrap_or_default())
 }
 
 type ProjectionResult = Result<EventProjection, serde_json::Error>;
@@ -113,8 +112,8 @@ fn value(event: &impl Serialize) -> Result<Value, serde_json::Error> {
     serde_json::to_value(event)
 }
 
-/// What programs need of an invoice to show it or to ask for it.
-fn brief(invoice: &Invoice) -> Result<Value, serde_json::Error> {
+/// Summarizes an invoice for programs.
+fn invoice_summary(invoice: &Invoice) -> Result<Value, serde_json::Error> {
     Ok(json!({
         "invoice_id": invoice.id,
         "number": invoice.number,
@@ -124,8 +123,8 @@ fn brief(invoice: &Invoice) -> Result<Value, serde_json::Error> {
     }))
 }
 
-/// A time as people read it.
-fn minute(at: Timestamp) -> String {
+/// Formats a time to the minute, in UTC.
+fn format_minute(at: Timestamp) -> String {
     let format = format_description!("[year]-[month]-[day] [hour]:[minute] UTC");
     at.to_utc().format(format).unwrap_or_else(|_| at.to_string())
 }
@@ -135,27 +134,29 @@ fn registered(event: UserRegistered) -> ProjectionResult {
     let title = if event.name.is_empty() { "Welcome!".to_owned() } else { format!("Welcome, {}!", event.name) };
     let data = json!({ "user_id": event.user_id });
     Ok(EventProjection::default()
-        .tell(event.user_id, "user_registered", title, body, data)
-        .figures_changed("user_registered"))
+        .notify(event.user_id, "user_registered", title, body, data)
+        .broadcast_stats("user_registered"))
 }
 
 fn erased(event: UserErased) -> ProjectionResult {
-    let gone = Push::AccessChanged { user_id: event.user_id, session_id: None };
-    Ok(EventProjection { erased: Some(event.user_id), live: vec![gone], told: None })
+    let push = Push::AccessChanged { user_id: event.user_id, session_id: None };
+    Ok(EventProjection { erased: Some(event.user_id), pushes: vec![push], notification: None })
 }
 
 fn access_changed(event: AccessChanged) -> ProjectionResult {
-    let changed = Push::AccessChanged { user_id: event.user_id, session_id: event.session_id };
-    Ok(EventProjection { live: vec![changed], ..EventProjection::default() })
+    let push = Push::AccessChanged { user_id: event.user_id, session_id: event.session_id };
+    Ok(EventProjection { pushes: vec![push], ..EventProjection::default() })
 }
 
 fn created(InvoiceCreated { invoice }: InvoiceCreated) -> ProjectionResult {
     let (kind, total) = ("invoice_created", invoice.currency.format(invoice.total));
-    let mut data = brief(&invoice)?;
+    let mut data = invoice_summary(&invoice)?;
     data["expires_at"] = value(&invoice.expires_at)?;
     let title = format!("Invoice {} is ready", invoice.number);
-    let body = format!("{total} is to be paid by {}.", minute(invoice.expires_at));
-    Ok(EventProjection::default().tell(invoice.user_id, kind, title, body, data).order(kind, &value(&invoice)?))
+    let body = format!("{total} is to be paid by {}.", format_minute(invoice.expires_at));
+    Ok(EventProjection::default()
+        .notify(invoice.user_id, kind, title, body, data)
+        .broadcast_order(kind, &value(&invoice)?))
 }
 
 fn paid(InvoicePaid { invoice, imported, .. }: InvoicePaid) -> ProjectionResult {
@@ -163,27 +164,29 @@ fn paid(InvoicePaid { invoice, imported, .. }: InvoicePaid) -> ProjectionResult 
         return Ok(EventProjection::default());
     }
     let (kind, total) = ("invoice_paid", invoice.currency.format(invoice.total));
-    let mut data = brief(&invoice)?;
+    let mut data = invoice_summary(&invoice)?;
     data["paid_at"] = value(&invoice.paid_at)?;
     let title = "Thank you for your order".to_owned();
     let body = format!("We received {total} for invoice {}.", invoice.number);
-    Ok(EventProjection::default().tell(invoice.user_id, kind, title, body, data).order(kind, &value(&invoice)?))
+    Ok(EventProjection::default()
+        .notify(invoice.user_id, kind, title, body, data)
+        .broadcast_order(kind, &value(&invoice)?))
 }
 
 fn failed(event: PaymentFailed) -> ProjectionResult {
     let kind = "payment_failed";
-    let why = match event.reason.as_str() {
+    let reason = match event.reason.as_str() {
         "card_declined" => "The card was declined",
         "authentication_required" => "The card's bank wanted you to confirm the payment, which is not possible here",
         _ => "The payment did not go through",
     };
     let title = "Your payment failed".to_owned();
-    let body = format!("{why}. Invoice {} is still open: you can try again.", event.number);
+    let body = format!("{reason}. Invoice {} is still open: you can try again.", event.number);
     let data = json!({ "invoice_id": event.invoice_id, "number": event.number, "reason": event.reason });
-    let seen = json!({
+    let order = json!({
         "id": event.invoice_id, "number": event.number, "user_id": event.user_id, "status": "open", "reason": event.reason
     });
-    Ok(EventProjection::default().tell(event.user_id, kind, title, body, data).order(kind, &seen))
+    Ok(EventProjection::default().notify(event.user_id, kind, title, body, data).broadcast_order(kind, &order))
 }
 
 fn expired(event: InvoiceExpired) -> ProjectionResult {
@@ -191,14 +194,15 @@ fn expired(event: InvoiceExpired) -> ProjectionResult {
     let title = format!("Invoice {} has expired", event.number);
     let body = "It was not paid in time, so nothing was bought. You can order again whenever you like.".to_owned();
     let data = json!({ "invoice_id": event.invoice_id, "number": event.number });
-    let seen = json!({ "id": event.invoice_id, "number": event.number, "user_id": event.user_id, "status": "expired" });
-    Ok(EventProjection::default().tell(event.user_id, kind, title, body, data).order(kind, &seen))
+    let order =
+        json!({ "id": event.invoice_id, "number": event.number, "user_id": event.user_id, "status": "expired" });
+    Ok(EventProjection::default().notify(event.user_id, kind, title, body, data).broadcast_order(kind, &order))
 }
 
-/// Staff see it; the buyer or the staff member who did it knows already.
+/// Announced to administrators only: the customer or administrator who voided it knows already.
 fn voided(event: InvoiceVoided) -> ProjectionResult {
-    let seen = json!({ "id": event.invoice_id, "number": event.number, "user_id": event.user_id, "status": "void" });
-    Ok(EventProjection::default().order("invoice_voided", &seen))
+    let order = json!({ "id": event.invoice_id, "number": event.number, "user_id": event.user_id, "status": "void" });
+    Ok(EventProjection::default().broadcast_order("invoice_voided", &order))
 }
 
 fn refunded(event: InvoiceRefunded) -> ProjectionResult {
@@ -207,7 +211,7 @@ fn refunded(event: InvoiceRefunded) -> ProjectionResult {
     }
     let (kind, invoice) = ("invoice_refunded", &event.invoice);
     let amount = invoice.currency.format(event.amount);
-    let mut data = brief(invoice)?;
+    let mut data = invoice_summary(invoice)?;
     data["amount"] = json!(event.amount);
     data["refunded"] = json!(invoice.refunded);
     data["reason"] = json!(event.reason);
@@ -224,35 +228,45 @@ fn refunded(event: InvoiceRefunded) -> ProjectionResult {
         ),
         _ => format!("We are sending {amount} of invoice {} back.", invoice.number),
     };
-    Ok(EventProjection::default().tell(invoice.user_id, kind, title, body, data).order(kind, &value(invoice)?))
+    Ok(EventProjection::default()
+        .notify(invoice.user_id, kind, title, body, data)
+        .broadcast_order(kind, &value(invoice)?))
 }
 
 fn product_changed(event: ProductChanged) -> ProjectionResult {
     let (kind, data) = ("product_changed", value(&event)?);
-    Ok(EventProjection::default().show(format!("product:{}", event.product_id), kind, &data).show(CATALOG, kind, &data))
+    Ok(EventProjection::default()
+        .broadcast(format!("product:{}", event.product_id), kind, &data)
+        .broadcast(CATALOG, kind, &data))
 }
 
 fn back_in_stock(event: BackInStock) -> ProjectionResult {
     let (kind, data) = ("back_in_stock", value(&event)?);
-    Ok(EventProjection::default().show(format!("product:{}", event.product_id), kind, &data).show(CATALOG, kind, &data))
+    Ok(EventProjection::default()
+        .broadcast(format!("product:{}", event.product_id), kind, &data)
+        .broadcast(CATALOG, kind, &data))
 }
 
 fn low_stock(event: LowStock) -> ProjectionResult {
-    Ok(EventProjection::default().show(STATS, "low_stock", &value(&event)?))
+    Ok(EventProjection::default().broadcast(STATS, "low_stock", &value(&event)?))
 }
 
 fn comment_added(CommentAdded { comment }: CommentAdded) -> ProjectionResult {
-    Ok(EventProjection::default().show(format!("comments:{}", comment.product_id), "comment_added", &value(&comment)?))
+    Ok(EventProjection::default().broadcast(
+        format!("comments:{}", comment.product_id),
+        "comment_added",
+        &value(&comment)?,
+    ))
 }
 
 fn cart_started(_: CartStarted) -> ProjectionResult {
-    Ok(EventProjection::default().figures_changed("cart_started"))
+    Ok(EventProjection::default().broadcast_stats("cart_started"))
 }
 
 fn email_changed(event: EmailChanged) -> ProjectionResult {
-    Ok(EventProjection::default().show(EMAILS, "email_changed", &value(&event)?))
+    Ok(EventProjection::default().broadcast(EMAILS, "email_changed", &value(&event)?))
 }
 
 fn email_failed(event: EmailFailed) -> ProjectionResult {
-    Ok(EventProjection::default().show(EMAILS, "email_failed", &value(&event)?))
+    Ok(EventProjection::default().broadcast(EMAILS, "email_failed", &value(&event)?))
 }

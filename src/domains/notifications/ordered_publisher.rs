@@ -1,110 +1,108 @@
-//! Lets pushes out in the order of the commits they belong to, each only after its commit.
+//! Publishes pushes in the order of the commits they belong to, each after its commit.
 //!
-//! The jobs of a database run one after the other and are committed in that order, but whoever waits for two of them
-//! may wake in either. So a job draws its place in the line while it runs, and nothing leaves the line before
-//! everything ahead of it is known to be durable or undone.
+//! Write jobs run one after the other and are committed in that order, but the tasks that wait for them may resume in
+//! any order. So a job reserves a slot in a queue while it runs, and a slot is published once all earlier ones are
+//! committed or rolled back.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::{Feed, Push};
 
-/// The one door through which all pushes go.
+/// Publishes the pushes of all jobs on one feed.
 pub struct OrderedPublisher {
     feed: Feed,
-    line: Mutex<Queue>,
+    queue: Mutex<Queue>,
 }
 
 #[derive(Default)]
 struct Queue {
-    /// The number of the first place in `places`.
+    /// Number of the first slot.
     first: u64,
-    places: VecDeque<Slot>,
+    slots: VecDeque<Slot>,
 }
 
 enum Slot {
-    /// Its commit is not known yet.
-    Open,
-    /// Durable: these may go.
-    Durable(Vec<Push>),
+    /// The job has neither committed nor rolled back.
+    Reserved,
+    /// The job has ended; its pushes, none after a rollback, may be published.
+    Resolved(Vec<Push>),
 }
 
-/// The pushes of one job. Dropped without [`PendingPushes::durable`], they are as if they had never been.
+/// Pushes of one job. They are discarded if it is dropped without [`PendingPushes::commit`].
 pub struct PendingPushes {
-    outlet: Arc<OrderedPublisher>,
-    content: Mutex<PendingState>,
+    publisher: Arc<OrderedPublisher>,
+    state: Mutex<PendingState>,
 }
 
 #[derive(Default)]
 struct PendingState {
-    number: Option<u64>,
+    slot: Option<u64>,
     pushes: Vec<Push>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl OrderedPublisher {
-    /// The door to `feed`.
+    /// Creates a publisher on `feed`.
     pub fn new(feed: Feed) -> Self {
-        Self { feed, line: Mutex::default() }
+        Self { feed, queue: Mutex::default() }
     }
 
-    /// The pushes of a job that is about to be asked for.
-    pub fn batch(self: &Arc<Self>) -> Arc<PendingPushes> {
-        Arc::new(PendingPushes { outlet: Arc::clone(self), content: Mutex::default() })
+    /// Creates the collection for the pushes of one job.
+    pub fn pending(self: &Arc<Self>) -> Arc<PendingPushes> {
+        Arc::new(PendingPushes { publisher: Arc::clone(self), state: Mutex::default() })
     }
 
-    fn draw(&self) -> u64 {
-        let mut line = lock(&self.line);
-        line.places.push_back(Slot::Open);
-        line.first + line.places.len() as u64 - 1
+    fn reserve_slot(&self) -> u64 {
+        let mut queue = self.queue.lock();
+        queue.slots.push_back(Slot::Reserved);
+        queue.first + queue.slots.len() as u64 - 1
     }
 
-    fn settle(&self, number: u64, pushes: Vec<Push>) {
-        let mut line = lock(&self.line);
-        let index = usize::try_from(number.saturating_sub(line.first)).unwrap_or(usize::MAX);
-        if let Some(place) = line.places.get_mut(index) {
-            *place = Slot::Durable(pushes);
+    fn resolve(&self, number: u64, pushes: Vec<Push>) {
+        let mut queue = self.queue.lock();
+        let index = usize::try_from(number.saturating_sub(queue.first)).unwrap_or(usize::MAX);
+        if let Some(slot) = queue.slots.get_mut(index) {
+            *slot = Slot::Resolved(pushes);
         }
-        // Sent while the line is held: that is what keeps the order. Sending never waits.
-        while let Some(Slot::Durable(pushes)) = line.places.front_mut() {
+        // Sent while the queue is locked, which keeps the order. Sending never waits.
+        while let Some(Slot::Resolved(pushes)) = queue.slots.front_mut() {
             for push in pushes.drain(..) {
                 self.feed.send(push);
             }
-            line.places.pop_front();
-            line.first += 1;
+            queue.slots.pop_front();
+            queue.first += 1;
         }
     }
 }
 
 impl PendingPushes {
-    /// Adds pushes; to be called inside the job alone, because the first call draws the place in the line.
+    /// Adds pushes. Must be called inside the write job: the first call reserves the slot.
     pub fn add(&self, pushes: impl IntoIterator<Item = Push>) {
-        let mut content = lock(&self.content);
-        content.pushes.extend(pushes);
-        if content.number.is_none() && !content.pushes.is_empty() {
-            content.number = Some(self.outlet.draw());
+        let mut state = self.state.lock();
+        state.pushes.extend(pushes);
+        if state.slot.is_none() && !state.pushes.is_empty() {
+            state.slot = Some(self.publisher.reserve_slot());
         }
     }
 
-    /// The job's changes are durable: lets its pushes go when their turn has come.
-    pub fn durable(&self) {
-        self.settle(true);
+    /// Marks the job as committed. Its pushes are published once all earlier slots are resolved.
+    pub fn commit(&self) {
+        self.resolve(true);
     }
 
-    fn settle(&self, keep: bool) {
-        let PendingState { number, pushes } = std::mem::take(&mut *lock(&self.content));
-        if let Some(number) = number {
-            self.outlet.settle(number, if keep { pushes } else { Vec::new() });
+    fn resolve(&self, committed: bool) {
+        let PendingState { slot, pushes } = std::mem::take(&mut *self.state.lock());
+        if let Some(slot) = slot {
+            self.publisher.resolve(slot, if committed { pushes } else { Vec::new() });
         }
     }
 }
 
 impl Drop for PendingPushes {
     fn drop(&mut self) {
-        self.settle(false);
+        self.resolve(false);
     }
 }
 
@@ -116,8 +114,8 @@ mod tests {
         Push::Event { topic: "catalog".to_owned(), kind: kind.to_owned(), data: serde_json::Value::Null }
     }
 
-    fn heard(listener: &mut tokio::sync::broadcast::Receiver<Arc<Push>>) -> Vec<String> {
-        std::iter::from_fn(|| listener.try_recv().ok())
+    fn received(receiver: &mut tokio::sync::broadcast::Receiver<Arc<Push>>) -> Vec<String> {
+        std::iter::from_fn(|| receiver.try_recv().ok())
             .map(|push| match &*push {
                 Push::Event { kind, .. } => kind.clone(),
                 other => panic!("{other:?}"),
@@ -126,19 +124,19 @@ mod tests {
     }
 
     #[test]
-    fn whoever_wakes_first_the_order_is_that_of_the_jobs_and_undone_ones_are_never_seen() {
+    fn pushes_follow_commit_order_and_skip_rollbacks() {
         let feed = Feed::default();
-        let (mut listener, outlet) = (feed.listen(), Arc::new(OrderedPublisher::new(feed)));
-        let [first, undone, empty, last] = [(); 4].map(|()| outlet.batch());
+        let (mut receiver, publisher) = (feed.subscribe(), Arc::new(OrderedPublisher::new(feed)));
+        let [first, rolled_back, empty, last] = [(); 4].map(|()| publisher.pending());
         first.add([push("1"), push("2")]);
-        undone.add([push("never")]);
+        rolled_back.add([push("never")]);
         last.add([push("3")]);
-        last.durable();
-        empty.durable();
-        assert!(heard(&mut listener).is_empty(), "what is ahead is not durable yet");
-        first.durable();
-        assert_eq!(heard(&mut listener), ["1", "2"]);
-        drop(undone);
-        assert_eq!(heard(&mut listener), ["3"]);
+        last.commit();
+        empty.commit();
+        assert!(received(&mut receiver).is_empty(), "the first job has not committed");
+        first.commit();
+        assert_eq!(received(&mut receiver), ["1", "2"]);
+        drop(rolled_back);
+        assert_eq!(received(&mut receiver), ["3"]);
     }
 }

@@ -1,4 +1,4 @@
-//! The tables of this domain; see `migrations/notifications`.
+//! Tables of the notifications database; see `migrations/notifications`.
 
 diesel::table! {
     meta (key) {

@@ -1,20 +1,28 @@
-//! The only SQL of the notifications.
+//! SQL of the notifications domain.
 
 pub mod invariants;
+
+use diesel_migrations::embed_migrations;
 
 use super::model::NewNotification;
 use super::schema::{meta, notification, stream};
 use super::{MissedNotifications, Notification, Stream};
 use crate::store::query::*;
-use crate::store::{Conn, Prepare};
+use crate::store::{Conn, Migrations, Prepare};
 use crate::types::{NotificationId, Timestamp, UserId};
 
-/// How many missed notifications are told at once: what a listener is told waits in memory until it is read.
-pub const PAGE: i64 = 200;
+/// Migrations of this domain's database.
+pub const MIGRATIONS: Migrations = Migrations {
+    sqlite: embed_migrations!("migrations/notifications/sqlite"),
+    postgres: embed_migrations!("migrations/notifications/postgres"),
+};
+
+/// Most missed notifications per reply, which a session buffers in memory.
+const MISSED_MAX: i64 = 200;
 
 #[derive(Queryable, Selectable, Insertable)]
 #[diesel(table_name = notification)]
-struct Row {
+struct NotificationRow {
     user_id: UserId,
     seq: i64,
     id: NotificationId,
@@ -26,10 +34,10 @@ struct Row {
     created_at: Timestamp,
 }
 
-impl From<Row> for Notification {
-    fn from(row: Row) -> Self {
+impl From<NotificationRow> for Notification {
+    fn from(row: NotificationRow) -> Self {
         let data = serde_json::from_str(&row.data).unwrap_or_else(|error| {
-            log::error!("the data of notification {} cannot be read: {error}", row.id);
+            log::error!("notifications: data of notification {} cannot be decoded: {error}", row.id);
             serde_json::Value::Null
         });
         Self {
@@ -45,37 +53,36 @@ impl From<Row> for Notification {
     }
 }
 
-/// The name of this history.
+/// Reads the epoch.
 pub fn epoch(conn: &mut Conn) -> QueryResult<String> {
     meta::table.find("epoch").select(meta::value).first(conn)
 }
 
-/// Gives this history another name.
-pub fn new_epoch(conn: &mut Conn) -> QueryResult<()> {
-    // The half of a new id that is random.
+/// Replaces the epoch by a new random one.
+pub fn rotate_epoch(conn: &mut Conn) -> QueryResult<()> {
+    // The random half of a new id.
     let (_, random) = crate::types::fresh().as_u64_pair();
     diesel::update(meta::table.find("epoch")).set(meta::value.eq(format!("{random:016x}"))).execute(conn).map(drop)
 }
 
-fn seq(conn: &mut Conn, user: UserId) -> QueryResult<i64> {
+fn last_seq(conn: &mut Conn, user: UserId) -> QueryResult<i64> {
     Ok(stream::table.find(user).select(stream::seq).first(conn).optional()?.unwrap_or(0))
 }
 
-/// Where a user's stream stands; without a user, the epoch alone.
-pub fn stream(conn: &mut Conn, user: Option<UserId>) -> QueryResult<Stream> {
-    // One transaction, so that both are of one moment.
+/// Reads the position of a user's stream; without a user, the epoch and 0.
+pub fn stream_position(conn: &mut Conn, user: Option<UserId>) -> QueryResult<Stream> {
+    // One transaction, so that both values are of one moment.
     conn.transaction(|conn| {
-        let seq = user.map_or(Ok(0), |user| seq(conn, user))?;
+        let seq = user.map_or(Ok(0), |user| last_seq(conn, user))?;
         Ok(Stream { epoch: epoch(conn)?, seq })
     })
 }
 
-/// Gives a user the next entry of their stream and drops what is older than the last `keep`. `None` when the user
-/// is gone.
+/// Appends a notification to a user's stream and deletes all but the last `keep`. Returns `None` if the user is erased.
 pub fn append(
     conn: &mut Conn,
     user: UserId,
-    telling: NewNotification,
+    new: NewNotification,
     keep: i64,
     now: Timestamp,
 ) -> QueryResult<Option<Notification>> {
@@ -90,24 +97,24 @@ pub fn append(
     if erased {
         return Ok(None);
     }
-    let row = Row {
+    let row = NotificationRow {
         user_id: user,
         seq,
         id: NotificationId::new(),
-        kind: telling.kind.to_owned(),
-        title: telling.title,
-        body: telling.body,
-        data: telling.data.to_string(),
+        kind: new.kind.to_owned(),
+        title: new.title,
+        body: new.body,
+        data: new.data.to_string(),
         read: false,
         created_at: now,
     };
     diesel::insert_into(notification::table).values(&row).execute(conn)?;
     let old = notification::table.filter(notification::user_id.eq(user)).filter(notification::seq.le(seq - keep));
     diesel::delete(old).execute(conn)?;
-    Ok(Some(Notification { data: telling.data, ..row.into() }))
+    Ok(Some(Notification { data: new.data, ..row.into() }))
 }
 
-/// Forgets everything a user was told.
+/// Deletes a user's stream and marks the user as erased.
 pub fn erase(conn: &mut Conn, user: UserId) -> QueryResult<()> {
     diesel::insert_into(stream::table)
         .values((stream::user_id.eq(user), stream::seq.eq(0), stream::erased.eq(true)))
@@ -119,8 +126,8 @@ pub fn erase(conn: &mut Conn, user: UserId) -> QueryResult<()> {
     Ok(())
 }
 
-/// What a user was told after `after`, newest first, from before `before` on; where the stream stands; and how many
-/// of all are unread. All of one moment, so that who subscribes from there misses nothing.
+/// Lists the notifications with sequence numbers after `after` and before `before`, newest first, with the stream's
+/// position and the number of unread ones. All of one moment, so that a subscription from there misses nothing.
 pub fn list(
     conn: &mut Conn,
     user: UserId,
@@ -129,43 +136,43 @@ pub fn list(
     limit: i64,
 ) -> QueryResult<(Vec<Notification>, Stream, i64)> {
     conn.transaction(|conn| {
-        let rows: Vec<Row> = notification::table
+        let rows: Vec<NotificationRow> = notification::table
             .filter(notification::user_id.eq(user))
             .filter(notification::seq.gt(after))
             .filter(notification::seq.lt(before.unwrap_or(i64::MAX)))
             .order(notification::seq.desc())
             .limit(limit)
-            .select(Row::as_select())
+            .select(NotificationRow::as_select())
             .load(conn)?;
         let unread = notification::table
             .filter(notification::user_id.eq(user))
             .filter(notification::read.eq(false))
             .count()
             .get_result(conn)?;
-        let stream = Stream { epoch: epoch(conn)?, seq: seq(conn, user)? };
+        let stream = Stream { epoch: epoch(conn)?, seq: last_seq(conn, user)? };
         Ok((rows.into_iter().map(Notification::from).collect(), stream, unread))
     })
 }
 
-/// What a user was told after `after`, in order, if all of it is still kept and of this history.
-pub fn missed(conn: &mut Conn, user: UserId, of_epoch: &str, after: i64) -> QueryResult<MissedNotifications> {
+/// Reads the notifications after `after` in order, if all of them are still kept and the epoch is the current one.
+pub fn read_missed(conn: &mut Conn, user: UserId, seen_epoch: &str, after: i64) -> QueryResult<MissedNotifications> {
     conn.transaction(|conn| {
-        let stream = Stream { epoch: epoch(conn)?, seq: seq(conn, user)? };
-        let lost = |stream| MissedNotifications { recovered: false, notifications: Vec::new(), stream };
-        if of_epoch != stream.epoch || !(0..=stream.seq).contains(&after) {
-            return Ok(lost(stream));
+        let stream = Stream { epoch: epoch(conn)?, seq: last_seq(conn, user)? };
+        let not_recovered = |stream| MissedNotifications { recovered: false, notifications: Vec::new(), stream };
+        if seen_epoch != stream.epoch || !(0..=stream.seq).contains(&after) {
+            return Ok(not_recovered(stream));
         }
-        let rows: Vec<Row> = notification::table
+        let rows: Vec<NotificationRow> = notification::table
             .filter(notification::user_id.eq(user))
             .filter(notification::seq.gt(after))
             .order(notification::seq)
-            .limit(PAGE)
-            .select(Row::as_select())
+            .limit(MISSED_MAX)
+            .select(NotificationRow::as_select())
             .load(conn)?;
-        // What is dropped is dropped from the old end, so only the first place can be missing.
+        // Notifications are dropped from the old end, so only the first can be missing.
         let first = rows.first().map_or(stream.seq + 1, |row| row.seq);
         if first != after + 1 {
-            return Ok(lost(stream));
+            return Ok(not_recovered(stream));
         }
         Ok(MissedNotifications {
             recovered: true,
@@ -175,7 +182,7 @@ pub fn missed(conn: &mut Conn, user: UserId, of_epoch: &str, after: i64) -> Quer
     })
 }
 
-/// Notes that a user has seen one of theirs; says whether there is such a one.
+/// Marks a notification as read. Returns `false` if the user has no such notification.
 pub fn mark_read(conn: &mut Conn, user: UserId, id: NotificationId) -> QueryResult<bool> {
     let own = notification::table.filter(notification::id.eq(id)).filter(notification::user_id.eq(user));
     Ok(diesel::update(own).set(notification::read.eq(true)).execute(conn)? == 1)

@@ -265,7 +265,7 @@ impl Hub {
             numbers: AtomicU64::new(0),
             registry: Mutex::default(),
         }));
-        actix::spawn(listen(Arc::downgrade(&hub.0), feed.listen()));
+        actix::spawn(listen(Arc::downgrade(&hub.0), feed.subscribe()));
         actix::spawn(watch(Arc::downgrade(&hub.0)));
         hub
     }

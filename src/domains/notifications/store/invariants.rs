@@ -1,4 +1,4 @@
-//! What must hold of streams, and the facts that other domains must agree with.
+//! Invariants of the notifications database, and the facts that `mercat check` compares with other domains.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use crate::store::query::*;
 use crate::store::{Conn, Invariant, Invariants, RESTORE, Sql};
 use crate::types::{InvoiceId, Timestamp, UserId};
 
-/// What must always hold here.
+/// Invariants of this database.
 pub const INVARIANTS: Invariants = Invariants {
     counted: &[("notifications", "notification"), ("streams", "stream")],
     rules: &[
@@ -24,16 +24,16 @@ pub const INVARIANTS: Invariants = Invariants {
             ),
         },
         Invariant {
-            what: "a user's stream does not end where it stands",
+            what: "a user's notification sequence does not match its last entry",
             remedy: RESTORE,
             sql: Sql::Shared(
-                "SELECT s.user_id || ' stands at ' || s.seq || ', the last is ' || COALESCE(MAX(n.seq), 0) AS found
+                "SELECT s.user_id || ' is at ' || s.seq || ', the last is ' || COALESCE(MAX(n.seq), 0) AS found
                   FROM stream s LEFT JOIN notification n ON n.user_id = s.user_id WHERE s.erased IS NOT TRUE
                   GROUP BY s.user_id, s.seq HAVING s.seq <> COALESCE(MAX(n.seq), 0)",
             ),
         },
         Invariant {
-            what: "an erased user still has notifications, or there are some without a stream",
+            what: "an erased user has notifications, or notifications have no stream",
             remedy: RESTORE,
             sql: Sql::Shared(
                 "SELECT DISTINCT n.user_id AS found FROM notification n LEFT JOIN stream s ON s.user_id = n.user_id
@@ -41,7 +41,7 @@ pub const INVARIANTS: Invariants = Invariants {
             ),
         },
         Invariant {
-            what: "the history of the streams has no name",
+            what: "notification epoch is missing",
             remedy: RESTORE,
             sql: Sql::Shared("SELECT 'no epoch' AS found WHERE NOT EXISTS (SELECT 1 FROM meta WHERE key = 'epoch')"),
         },
@@ -49,36 +49,36 @@ pub const INVARIANTS: Invariants = Invariants {
 };
 
 #[derive(QueryableByName)]
-struct Row {
+struct PaidCountRow {
     #[diesel(sql_type = Text)]
     invoice: String,
     #[diesel(sql_type = BigInt)]
     n: i64,
 }
 
-/// What is known of one user.
-struct Stream {
-    told: HashMap<String, i64>,
+/// Notifications of one user as far as the audit needs them.
+struct StreamFacts {
+    paid_counts: HashMap<String, i64>,
     kept_since: Option<Timestamp>,
     erased: bool,
 }
 
-/// How often users were told that these were paid, in their order.
-pub fn told(conn: &mut Conn, paid: &[(UserId, InvoiceId)]) -> QueryResult<Vec<NotificationFacts>> {
-    let mut streams: HashMap<UserId, Stream> = HashMap::new();
+/// Counts the `invoice_paid` notifications of each invoice, in the order of `paid`.
+pub fn audit_paid_notifications(conn: &mut Conn, paid: &[(UserId, InvoiceId)]) -> QueryResult<Vec<NotificationFacts>> {
+    let mut streams: HashMap<UserId, StreamFacts> = HashMap::new();
     let mut facts = Vec::with_capacity(paid.len());
     for (user, invoice) in paid {
         if !streams.contains_key(user) {
-            streams.insert(*user, read(conn, *user)?);
+            streams.insert(*user, read_stream(conn, *user)?);
         }
-        let Some(Stream { told, kept_since, erased }) = streams.get(user) else { continue };
-        let times = told.get(&invoice.to_string()).copied().unwrap_or(0);
+        let Some(StreamFacts { paid_counts, kept_since, erased }) = streams.get(user) else { continue };
+        let times = paid_counts.get(&invoice.to_string()).copied().unwrap_or(0);
         facts.push(NotificationFacts { times, kept_since: *kept_since, erased: *erased });
     }
     Ok(facts)
 }
 
-fn read(conn: &mut Conn, user: UserId) -> QueryResult<Stream> {
+fn read_stream(conn: &mut Conn, user: UserId) -> QueryResult<StreamFacts> {
     let erased = stream::table.find(user).select(stream::erased).first(conn).optional()?.unwrap_or(false);
     let first: Option<(i64, Timestamp)> = notification::table
         .filter(notification::user_id.eq(user))
@@ -88,12 +88,12 @@ fn read(conn: &mut Conn, user: UserId) -> QueryResult<Stream> {
         .optional()?;
     let invoice =
         if conn.is_postgres() { "CAST(data AS jsonb) ->> 'invoice_id'" } else { "json_extract(data, '$.invoice_id')" };
-    let rows: Vec<Row> = sql_query(format!(
+    let rows: Vec<PaidCountRow> = sql_query(format!(
         "SELECT COALESCE({invoice}, '') AS invoice, COUNT(*) AS n FROM notification
          WHERE user_id = $1 AND kind = 'invoice_paid' GROUP BY 1"
     ))
     .bind::<Text, _>(user)
     .load(conn)?;
-    let told = rows.into_iter().map(|Row { invoice, n }| (invoice, n)).collect();
-    Ok(Stream { told, kept_since: first.filter(|(seq, _)| *seq > 1).map(|(_, at)| at), erased })
+    let paid_counts = rows.into_iter().map(|PaidCountRow { invoice, n }| (invoice, n)).collect();
+    Ok(StreamFacts { paid_counts, kept_since: first.filter(|(seq, _)| *seq > 1).map(|(_, at)| at), erased })
 }
