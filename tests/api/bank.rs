@@ -204,18 +204,18 @@ impl PaymentProvider for Bank {
         })
     }
 
-    fn read_news(&self, body: &str, signature: &str, _: Timestamp) -> Result<ProviderEvent, WebhookError> {
+    fn verify_webhook(&self, body: &str, signature: &str, _: Timestamp) -> Result<ProviderEvent, WebhookError> {
         if signature != SEAL {
-            return Err(WebhookError::NotSigned);
+            return Err(WebhookError::InvalidSignature);
         }
-        let news: Value = serde_json::from_str(body).map_err(|_| WebhookError::Unreadable)?;
+        let news: Value = serde_json::from_str(body).map_err(|_| WebhookError::Malformed)?;
         let text = |name: &str| news[name].as_str().unwrap_or_default().to_owned();
-        let about = ProviderEventKind::Captured {
+        let kind = ProviderEventKind::Captured {
             charge: text("charge"),
-            amount: news["amount"].as_i64().ok_or(WebhookError::Unreadable)?,
-            currency: text("currency").parse().map_err(|_| WebhookError::Unreadable)?,
+            amount: news["amount"].as_i64().ok_or(WebhookError::Malformed)?,
+            currency: text("currency").parse().map_err(|_| WebhookError::Malformed)?,
         };
-        Ok(ProviderEvent { id: text("id"), about })
+        Ok(ProviderEvent { id: text("id"), kind })
     }
 }
 

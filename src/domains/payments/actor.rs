@@ -1,11 +1,14 @@
-//! The actor of payments: one function a message.
+//! The actor of payments: one handler per message.
+//!
+//! Does not contain: calls of the provider, SQL.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Context, Supervised};
 
-use super::processing::{self, BeginOutcome, PaymentsState, RefundParams};
+use super::refunds::{RefundParams, begin_refund};
+use super::state::{BeginOutcome, PaymentsState, require_idempotency};
 use super::store::{self, InvoiceRow};
 use super::*;
 use crate::contract::catalog::SaleRefused;
@@ -18,9 +21,9 @@ use crate::store::{LockSet, Tx};
 use crate::tasks::spawn_detached;
 use crate::types::{Amount, FieldError, InvoiceId, Page, PaymentId, Timestamp, Validator};
 
-/// How often overdue invoices and unfinished payments are looked for.
+/// Interval of reconciliation rounds.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(1);
-/// The longest payment token, in characters.
+/// Maximum length of a payment token, in characters.
 const TOKEN_MAX: usize = 500;
 
 /// The actor of this domain.
@@ -32,7 +35,7 @@ impl Actor for PaymentsActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        spawn_leader_interval(ctx, &self.state.store, &self.state, RECONCILE_INTERVAL, PaymentsState::look_around);
+        spawn_leader_interval(ctx, &self.state.store, &self.state, RECONCILE_INTERVAL, PaymentsState::reconcile);
     }
 }
 
@@ -45,29 +48,29 @@ crate::handlers! { PaymentsActor;
     PayInvoice => pay_invoice,
     RefundInvoice => refund_invoice,
     VoidInvoice => void_invoice,
-    HandleProviderWebhook => hear_provider,
-    ImportInvoice => record_past_invoice,
+    HandleProviderWebhook => handle_webhook,
+    ImportInvoice => import_invoice,
     DeliverEvents => on_events,
-    CheckInvariants => audit,
-    ListInvoiceFacts => audit_invoices,
-    CountPaidByDay => count_paid,
+    CheckInvariants => check_invariants,
+    ListInvoiceFacts => list_invoice_facts,
+    CountPaidByDay => count_paid_by_day,
 }
 
-/// A new open invoice with the next number.
-fn new_invoice(tx: &mut Tx<'_>, new: &CreateInvoice, total: Amount) -> Result<InvoiceRow, PaymentsError> {
+/// Builds an open invoice with the next number.
+fn new_invoice(tx: &mut Tx<'_>, request: &CreateInvoice, total: Amount) -> Result<InvoiceRow, PaymentsError> {
     Ok(InvoiceRow {
         id: InvoiceId::new(),
-        number: store::next_number(tx.conn)?,
-        user_id: new.user_id,
+        number: store::next_invoice_number(tx.conn)?,
+        user_id: request.user_id,
         status: InvoiceStatus::Open.as_str().to_owned(),
-        lines: store::lines_to_text(&new.lines)?,
+        lines: store::lines_to_text(&request.lines)?,
         total,
         refunded: 0,
         refunding: 0,
-        currency: new.currency,
-        email: new.email.clone(),
-        checkout: new.checkout,
-        hold: new.hold,
+        currency: request.currency,
+        email: request.email.clone(),
+        checkout: request.checkout,
+        hold: request.hold,
         processing: None,
         imported: false,
         created_at: tx.now,
@@ -81,14 +84,14 @@ async fn create_invoice(
     ctx: RequestContext,
     request: CreateInvoice,
 ) -> Result<Invoice, PaymentsError> {
-    let total = model::check(&request.lines)?;
+    let total = model::validate_lines(&request.lines)?;
     let (new, lifetime) = (request.clone(), state.lifetime);
-    // Beside the numbers, whose row is held by whoever draws one, an invoice of its own.
-    let touch = request.checkout.map_or_else(LockSet::none, |checkout| LockSet::key("checkout", checkout));
+    // The counter's row is locked by the transaction that takes a number; invoices of one checkout exclude each other.
+    let locks = request.checkout.map_or_else(LockSet::none, |checkout| LockSet::key("checkout", checkout));
     state
         .store
-        .write_idempotent_locked(touch, &ctx, &request, move |tx| {
-            // Before all else: the invoice of a checkout is the same when its time has run out meanwhile.
+        .write_idempotent_locked(locks, &ctx, &request, move |tx| {
+            // First of all: a repeated request gets the same invoice, even after its expiry.
             if let Some(checkout) = new.checkout
                 && let Some(row) = store::invoice_of_checkout(tx.conn, checkout)?
             {
@@ -143,7 +146,7 @@ async fn list_invoices(
     let rows = state
         .store
         .read(move |conn| {
-            let rows = store::list(conn, user, request.status, after, limit + 1)?;
+            let rows = store::list_invoices(conn, user, request.status, after, limit + 1)?;
             Ok::<_, PaymentsError>(rows.iter().map(InvoiceRow::to_invoice).collect::<Result<Vec<_>, _>>()?)
         })
         .await?;
@@ -155,11 +158,11 @@ async fn pay_invoice(
     ctx: RequestContext,
     request: PayInvoice,
 ) -> Result<Invoice, PaymentsError> {
-    let wish = processing::required_wish(&ctx, &request)?;
+    let idempotent = require_idempotency(&ctx, &request)?;
     let mut fields = Validator::new();
     fields.line("token", &request.token, 1, TOKEN_MAX);
     fields.done()?;
-    spawn_detached(async move { state.pay(ctx, request, wish).await }).await
+    spawn_detached(async move { state.pay(ctx, request, idempotent).await }).await
 }
 
 async fn refund_invoice(
@@ -167,13 +170,13 @@ async fn refund_invoice(
     ctx: RequestContext,
     request: RefundInvoice,
 ) -> Result<Invoice, PaymentsError> {
-    let wish = processing::required_wish(&ctx, &request)?;
+    let idempotent = require_idempotency(&ctx, &request)?;
     let mut fields = Validator::new();
     if let Some(amount) = request.amount {
         fields.range("amount", amount, 1, Amount::MAX);
     }
     fields.done()?;
-    spawn_detached(async move { state.refund(ctx, request, wish).await }).await
+    spawn_detached(async move { state.refund(ctx, request, idempotent).await }).await
 }
 
 async fn void_invoice(
@@ -186,12 +189,12 @@ async fn void_invoice(
         .store
         .write_idempotent(&ctx, &request, move |tx| {
             let mut row = store::invoice(tx.conn, id)?.ok_or(PaymentsError::InvoiceNotFound)?;
-            let Some(void) = row.standing()?.void()? else { return Ok(row.to_invoice()?) };
-            row.stand(void, None);
-            store::save(tx.conn, &row)?;
+            let Some(void) = row.ledger()?.void()? else { return Ok(row.to_invoice()?) };
+            row.apply(void, None);
+            store::update_invoice(tx.conn, &row)?;
             tx.emit(&InvoiceVoided {
                 invoice_id: row.id,
-                number: model::number(row.number),
+                number: model::format_number(row.number),
                 user_id: row.user_id,
                 hold: row.hold,
                 checkout: row.checkout,
@@ -201,20 +204,20 @@ async fn void_invoice(
         .await
 }
 
-async fn hear_provider(
+async fn handle_webhook(
     state: Arc<PaymentsState>,
     ctx: RequestContext,
     request: HandleProviderWebhook,
 ) -> Result<(), PaymentsError> {
-    state.hear(ctx, request).await
+    state.handle_webhook(ctx, request).await
 }
 
-async fn record_past_invoice(
+async fn import_invoice(
     state: Arc<PaymentsState>,
     ctx: RequestContext,
     request: ImportInvoice,
 ) -> Result<Invoice, PaymentsError> {
-    let total = model::check(&request.lines)?;
+    let total = model::validate_lines(&request.lines)?;
     let paid = match request.status {
         InvoiceStatus::Paid | InvoiceStatus::Refunded => true,
         InvoiceStatus::Open | InvoiceStatus::Expired => false,
@@ -222,36 +225,36 @@ async fn record_past_invoice(
             return Err(FieldError::new("status", "invalid", "must be paid, refunded, expired or open").into());
         }
     };
-    let (past, lifetime) = (request.clone(), state.lifetime);
+    let (import, lifetime) = (request.clone(), state.lifetime);
     state
         .store
         .write_idempotent(&ctx, &request, move |tx| {
             let new = CreateInvoice {
-                user_id: past.user_id,
-                lines: past.lines,
-                currency: past.currency,
+                user_id: import.user_id,
+                lines: import.lines,
+                currency: import.currency,
                 email: None,
                 hold: None,
                 checkout: None,
                 expires_at: None,
             };
             let mut row = new_invoice(tx, &new, total)?;
-            past.status.as_str().clone_into(&mut row.status);
-            row.created_at = past.at;
-            // One that is still open can still be paid, so its time begins now.
-            let from = if past.status == InvoiceStatus::Open { tx.now.max(past.at) } else { past.at };
+            import.status.as_str().clone_into(&mut row.status);
+            row.created_at = import.at;
+            // An open invoice can still be paid, so its lifetime begins now.
+            let from = if import.status == InvoiceStatus::Open { tx.now.max(import.at) } else { import.at };
             row.expires_at = from.plus(lifetime);
-            row.paid_at = paid.then_some(past.at);
-            row.refunded = if past.status == InvoiceStatus::Refunded { total } else { 0 };
-            // An open one is not of the past in this: whoever pays it is really charged.
-            row.imported = past.status != InvoiceStatus::Open;
+            row.paid_at = paid.then_some(import.at);
+            row.refunded = if import.status == InvoiceStatus::Refunded { total } else { 0 };
+            // An open invoice is not marked imported: paying it charges the buyer.
+            row.imported = import.status != InvoiceStatus::Open;
             store::insert_invoice(tx.conn, &row)?;
             let invoice = row.to_invoice()?;
             if paid {
                 let invoice = Invoice { status: InvoiceStatus::Paid, refunded: 0, ..invoice.clone() };
                 tx.emit(&InvoicePaid { invoice, hold: None, checkout: None, imported: true })?;
             }
-            if past.status == InvoiceStatus::Refunded {
+            if import.status == InvoiceStatus::Refunded {
                 tx.emit(&InvoiceRefunded {
                     invoice: invoice.clone(),
                     amount: total,
@@ -268,38 +271,38 @@ async fn record_past_invoice(
 }
 
 async fn on_events(state: Arc<PaymentsState>, _: RequestContext, request: DeliverEvents) -> Result<(), CommonError> {
-    let refused = request.events.iter().any(|event| event.name == SaleRefused::NAME);
-    state.store.consume(request.events, hear).await?;
-    if refused {
-        // The reservation of the refund is durable now; the provider is asked by whoever takes it up.
-        actix::spawn(state.look_around());
+    let has_refund = request.events.iter().any(|event| event.name == SaleRefused::NAME);
+    state.store.consume(request.events, apply_event).await?;
+    if has_refund {
+        // The refund is reserved durably; a reconciliation round executes it.
+        actix::spawn(state.reconcile());
     }
     Ok(())
 }
 
-/// The effect of one event.
-fn hear(tx: &mut Tx<'_>, event: &EventEnvelope) -> Result<(), PaymentsError> {
-    let unreadable = |error: serde_json::Error| {
-        log::error!("payments: event {} cannot be read: {error}", event.id);
+/// Applies an event of another domain.
+fn apply_event(tx: &mut Tx<'_>, event: &EventEnvelope) -> Result<(), PaymentsError> {
+    let malformed = |error: serde_json::Error| {
+        log::error!("payments: event {} is malformed: {error}", event.id);
         PaymentsError::from(CommonError::Internal)
     };
-    if let Some(SaleRefused { invoice_id, .. }) = event.decode().map_err(unreadable)? {
-        let back =
+    if let Some(SaleRefused { invoice_id, .. }) = event.decode().map_err(malformed)? {
+        let params =
             RefundParams { invoice: invoice_id, amount: None, restock: false, lines: None, reason: OUT_OF_STOCK };
-        match processing::begin_refund(tx, PaymentId::new(), &back, None) {
-            // Somebody was quicker and gave it all back.
-            Ok(BeginOutcome::Go(_) | BeginOutcome::Before(_) | BeginOutcome::Refused(_))
+        match begin_refund(tx, PaymentId::new(), &params, None) {
+            // Too large: the invoice was refunded in full already.
+            Ok(BeginOutcome::Started(_) | BeginOutcome::Replayed(_) | BeginOutcome::Rejected(_))
             | Err(PaymentsError::RefundTooLarge { .. }) => {}
             Err(error) => return Err(error),
         }
     }
-    if let Some(UserErased { user_id, .. }) = event.decode().map_err(unreadable)? {
-        store::forget_email(tx.conn, user_id)?;
+    if let Some(UserErased { user_id, .. }) = event.decode().map_err(malformed)? {
+        store::clear_email(tx.conn, user_id)?;
     }
     Ok(())
 }
 
-async fn audit(
+async fn check_invariants(
     state: Arc<PaymentsState>,
     _: RequestContext,
     request: CheckInvariants,
@@ -307,12 +310,12 @@ async fn audit(
     state.store.audit(request, store::invariants::INVARIANTS).await
 }
 
-async fn audit_invoices(
+async fn list_invoice_facts(
     state: Arc<PaymentsState>,
     _: RequestContext,
     request: ListInvoiceFacts,
 ) -> Result<Vec<InvoiceFacts>, CommonError> {
-    // One transaction, so that an invoice and its refunds are of one moment.
+    // One transaction, so that invoices and refunds are of one snapshot.
     state
         .store
         .read(move |conn| {
@@ -321,7 +324,7 @@ async fn audit_invoices(
         .await
 }
 
-async fn count_paid(
+async fn count_paid_by_day(
     state: Arc<PaymentsState>,
     _: RequestContext,
     _: CountPaidByDay,

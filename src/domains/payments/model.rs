@@ -1,20 +1,22 @@
-//! The rules of money, pure: which state may follow which, what lines come to, what may still go back.
+//! Rules of invoices, payments and refunds as pure functions: state transitions, totals, refundable amounts.
+//!
+//! Does not contain: SQL, events, the provider.
 
 use super::{InvoiceLine, InvoiceStatus, PaymentsError, ReturnLine};
 use crate::types::{Amount, FieldError, ProductId, Quantity, Validator};
 
-/// The most lines of an invoice.
+/// Maximum number of lines of an invoice.
 const LINES_MAX: usize = 1_000;
-/// The longest description of a line, in characters.
+/// Maximum length of a line's description, in characters.
 const DESCRIPTION_MAX: usize = 300;
-/// The highest price of one piece, in minor units.
+/// Maximum price of one unit, in minor units.
 const UNIT_PRICE_MAX: Amount = 1_000_000_000_000;
 
 impl InvoiceStatus {
-    /// All there are.
+    /// All values.
     pub const ALL: [Self; 5] = [Self::Open, Self::Paid, Self::Expired, Self::Void, Self::Refunded];
 
-    /// The word for it, in columns and on the wire.
+    /// Returns the code used in columns and on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -26,53 +28,56 @@ impl InvoiceStatus {
         }
     }
 
-    /// The status that has this word.
+    /// Parses the code used in columns and on the wire.
     #[must_use]
-    pub fn parse(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|status| status.as_str() == word)
+    pub fn parse(code: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == code)
     }
 
-    /// Whether an invoice that stands so may come to stand as `next`.
+    /// Returns `true` if an invoice may change from this state to `next`.
     #[must_use]
     pub const fn may_become(self, next: Self) -> bool {
         matches!((self, next), (Self::Open, Self::Paid | Self::Expired | Self::Void) | (Self::Paid, Self::Refunded))
     }
 }
 
-/// How an invoice stands with its money. Each step takes one and gives the next, or says why there is none; nothing
-/// else in this domain changes these.
+/// State of an invoice and its money. A transition returns the next state, or the reason why there is none; no other
+/// code in this domain changes these values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvoiceLedger {
-    /// How it stands.
+    /// State of the invoice.
     pub status: InvoiceStatus,
-    /// What it is over.
+    /// Invoice total, in minor units.
     pub total: Amount,
-    /// What went back.
+    /// Refunded amount, in minor units.
     pub refunded: Amount,
-    /// What is reserved for refunds under way.
+    /// Amount reserved for refunds in progress, in minor units.
     pub refunding: Amount,
-    /// Whether the provider was asked for the money and has not answered yet.
+    /// Whether a payment attempt is in progress.
     pub paying: bool,
 }
 
 impl InvoiceLedger {
-    /// A new invoice.
+    /// Creates the state of a new invoice.
     #[cfg(test)]
     pub const fn new(total: Amount) -> Self {
         Self { status: InvoiceStatus::Open, total, refunded: 0, refunding: 0, paying: false }
     }
 
-    const fn enter(self, status: InvoiceStatus) -> Self {
+    const fn with_status(self, status: InvoiceStatus) -> Self {
         debug_assert!(self.status.may_become(status));
         Self { status, ..self }
     }
 
-    /// How much may still go back: what was taken, less what went back, less what is reserved.
-    pub const fn left(self) -> Amount {
+    /// Returns the amount that can still be refunded: total minus refunded minus reserved.
+    pub const fn refundable(self) -> Amount {
         self.total - self.refunded - self.refunding
     }
 
-    /// The provider is about to be asked for the money.
+    /// Begins a payment attempt.
+    ///
+    /// # Errors
+    /// If the invoice is not open, or an attempt is in progress.
     pub fn begin_payment(self) -> Result<Self, PaymentsError> {
         match self.status {
             InvoiceStatus::Paid | InvoiceStatus::Refunded => Err(PaymentsError::AlreadyPaid),
@@ -83,91 +88,98 @@ impl InvoiceLedger {
         }
     }
 
-    /// The provider was asked and took nothing.
+    /// Ends an attempt that captured no money.
     pub const fn fail_payment(self) -> Self {
         Self { paying: false, ..self }
     }
 
-    /// The provider was asked and the money is ours.
+    /// Ends an attempt that captured the money. Returns `None` if no attempt is in progress.
     pub const fn capture(self) -> Option<Self> {
         match self.status {
-            InvoiceStatus::Open if self.paying => Some(Self { paying: false, ..self }.enter(InvoiceStatus::Paid)),
+            InvoiceStatus::Open if self.paying => Some(Self { paying: false, ..self }.with_status(InvoiceStatus::Paid)),
             _ => None,
         }
     }
 
-    /// Money came by a try that had been given up. Nothing when the invoice cannot take it any more: then it goes back.
+    /// Applies a capture of an attempt that had failed. Returns `None` if the invoice cannot take the money any more; it
+    /// is refunded then.
     pub const fn capture_late(self) -> Option<Self> {
         match self.status {
-            InvoiceStatus::Open if !self.paying => Some(self.enter(InvoiceStatus::Paid)),
+            InvoiceStatus::Open if !self.paying => Some(self.with_status(InvoiceStatus::Paid)),
             _ => None,
         }
     }
 
-    /// Its time is over. Nothing while it is being paid, and of course when it is not open.
+    /// Expires the invoice. Returns `None` if it is not open, or an attempt is in progress.
     pub const fn expire(self) -> Option<Self> {
         match self.status {
-            InvoiceStatus::Open if !self.paying => Some(self.enter(InvoiceStatus::Expired)),
+            InvoiceStatus::Open if !self.paying => Some(self.with_status(InvoiceStatus::Expired)),
             _ => None,
         }
     }
 
-    /// It is taken back. Nothing changes when it was before.
+    /// Voids the invoice. Returns `None` if it is void already.
+    ///
+    /// # Errors
+    /// If the invoice is paid or expired, or an attempt is in progress.
     pub fn void(self) -> Result<Option<Self>, PaymentsError> {
         match self.status {
             InvoiceStatus::Void => Ok(None),
             InvoiceStatus::Open if self.paying => Err(PaymentsError::PaymentInProgress),
-            InvoiceStatus::Open => Ok(Some(self.enter(InvoiceStatus::Void))),
+            InvoiceStatus::Open => Ok(Some(self.with_status(InvoiceStatus::Void))),
             InvoiceStatus::Paid | InvoiceStatus::Expired | InvoiceStatus::Refunded => Err(PaymentsError::NotOpen),
         }
     }
 
-    /// Reserves what is to go back, so that refunds which run at once never exceed what was taken.
+    /// Reserves an amount for a refund, so that concurrent refunds never exceed the total.
+    ///
+    /// # Errors
+    /// If the invoice is not paid, or less than `amount` is left.
     pub fn begin_refund(self, amount: Amount) -> Result<Self, PaymentsError> {
         match self.status {
             InvoiceStatus::Paid => {}
             InvoiceStatus::Refunded => return Err(PaymentsError::RefundTooLarge { left: 0 }),
             InvoiceStatus::Open | InvoiceStatus::Expired | InvoiceStatus::Void => return Err(PaymentsError::NotPaid),
         }
-        if amount < 0 || amount > self.left() {
-            return Err(PaymentsError::RefundTooLarge { left: self.left() });
+        if amount < 0 || amount > self.refundable() {
+            return Err(PaymentsError::RefundTooLarge { left: self.refundable() });
         }
         Ok(Self { refunding: self.refunding + amount, ..self })
     }
 
-    /// What was reserved went back.
+    /// Ends a refund whose reserved amount was returned.
     pub const fn end_refund(self, amount: Amount) -> Self {
         let ended = Self { refunding: self.refunding - amount, refunded: self.refunded + amount, ..self };
         match ended.status {
-            // One over nothing may end when all has gone back.
-            InvoiceStatus::Paid if ended.refunded == ended.total => ended.enter(InvoiceStatus::Refunded),
+            // A refund of a zero invoice may end after all was refunded.
+            InvoiceStatus::Paid if ended.refunded == ended.total => ended.with_status(InvoiceStatus::Refunded),
             _ => ended,
         }
     }
 
-    /// What was reserved did not go back and can be asked for again.
+    /// Ends a failed refund and releases its reserved amount.
     pub const fn fail_refund(self, amount: Amount) -> Self {
         Self { refunding: self.refunding - amount, ..self }
     }
 }
 
-/// How a try to take money stands. `Captured` is for ever; a failed one is for ever too, unless the provider breaks its
-/// word and takes the money after all.
+/// State of a payment attempt. `Captured` is final; so is `Failed`, unless the provider captures the money after all,
+/// which it has promised not to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PaymentState {
-    /// The provider was or is about to be asked.
+    /// The provider is being called, or its response was lost.
     Processing,
-    /// The money is ours.
+    /// The money is captured.
     Captured,
-    /// It was not taken, and under this try's key it never will be.
+    /// No money was captured, and none will be under this attempt's key.
     Failed,
 }
 
 impl PaymentState {
-    /// All there are.
+    /// All values.
     pub const ALL: [Self; 3] = [Self::Processing, Self::Captured, Self::Failed];
 
-    /// The word for it, in columns.
+    /// Returns the code used in columns.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Processing => "processing",
@@ -176,30 +188,30 @@ impl PaymentState {
         }
     }
 
-    /// The state that has this word.
-    pub fn parse(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.as_str() == word)
+    /// Parses the code used in columns.
+    pub fn parse(code: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == code)
     }
 
-    /// Whether a try that stands so may come to stand as `next`.
+    /// Returns `true` if a row may change from this state to `next`.
     pub const fn may_become(self, next: Self) -> bool {
         matches!((self, next), (Self::Processing, Self::Captured | Self::Failed) | (Self::Failed, Self::Captured))
     }
 }
 
-/// How a try to give money back stands. Only `Processing` changes.
+/// State of a refund. All but `Processing` are final.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefundState {
-    /// The amount is reserved; the provider was or is about to be asked.
+    /// The amount is reserved; the provider is being called, or its response was lost.
     Processing,
-    /// The money went back.
+    /// The money is refunded.
     Done,
-    /// It did not, and under this try's key it never will.
+    /// No money was refunded, and none will be under this refund's key.
     Failed,
 }
 
 impl RefundState {
-    /// The word for it, in columns.
+    /// Returns the code used in columns.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Processing => "processing",
@@ -208,34 +220,40 @@ impl RefundState {
         }
     }
 
-    /// Whether a try that stands so may come to stand as `next`.
+    /// Returns `true` if a row may change from this state to `next`.
     pub const fn may_become(self, next: Self) -> bool {
         matches!((self, next), (Self::Processing, Self::Done | Self::Failed))
     }
 }
 
-/// The number people know an invoice by.
-pub fn number(n: i64) -> String {
+/// Formats an invoice number as shown to people.
+pub fn format_number(n: i64) -> String {
     format!("INV-{n:06}")
 }
 
-/// What all lines come to, exactly, or that it is more than can be said.
+/// Sums up lines exactly.
+///
+/// # Errors
+/// If the sum overflows an [`Amount`].
 pub fn total(lines: &[InvoiceLine]) -> Result<Amount, FieldError> {
     lines
         .iter()
         .try_fold(0, |sum: Amount, line| sum.checked_add(line.unit_price.checked_mul(line.quantity)?))
-        .ok_or_else(|| FieldError::new("lines", "out_of_range", "come to more than an invoice can say"))
+        .ok_or_else(|| FieldError::new("lines", "out_of_range", "have a total that is too large"))
 }
 
-/// The total of lines that are all as they must be, or everything that is wrong with them.
-pub fn check(lines: &[InvoiceLine]) -> Result<Amount, Vec<FieldError>> {
+/// Validates lines and returns their total.
+///
+/// # Errors
+/// All violations, of the first 1,000 lines.
+pub fn validate_lines(lines: &[InvoiceLine]) -> Result<Amount, Vec<FieldError>> {
     let mut fields = Validator::new();
     match lines.len() {
         0 => fields.wrong("lines", "required", "must have at least one line"),
         1..=LINES_MAX => {}
         _ => fields.wrong("lines", "too_long", format!("must have at most {LINES_MAX} lines")),
     }
-    // Beyond the limit nothing is looked at: an answer must not grow with what somebody sends.
+    // Lines beyond the limit are not validated: the response must not grow with the request.
     for (n, line) in lines.iter().take(LINES_MAX).enumerate() {
         let length = line.description.trim().chars().count();
         if length == 0 {
@@ -254,8 +272,8 @@ pub fn check(lines: &[InvoiceLine]) -> Result<Amount, Vec<FieldError>> {
     Ok(total.unwrap_or_default())
 }
 
-/// What of an invoice's goods has not come back, a line a product, in the order of its lines.
-pub fn still_out(lines: &[InvoiceLine], returned: &[ReturnLine]) -> Vec<ReturnLine> {
+/// Lists the units of an invoice that were not returned, one entry per product, in the order of the lines.
+pub fn unreturned_lines(lines: &[InvoiceLine], returned: &[ReturnLine]) -> Vec<ReturnLine> {
     let mut out: Vec<ReturnLine> = Vec::new();
     for line in lines {
         let Some(product_id) = line.product_id else { continue };
@@ -265,19 +283,23 @@ pub fn still_out(lines: &[InvoiceLine], returned: &[ReturnLine]) -> Vec<ReturnLi
         }
     }
     for line in &mut out {
-        line.quantity -= came_back(returned, line.product_id);
+        line.quantity -= returned_quantity(returned, line.product_id);
     }
     out.retain(|line| line.quantity > 0);
     out
 }
 
-fn came_back(returned: &[ReturnLine], product: ProductId) -> Quantity {
+/// Counts the returned units of a product.
+fn returned_quantity(returned: &[ReturnLine], product: ProductId) -> Quantity {
     returned.iter().filter(|line| line.product_id == product).map(|line| line.quantity).sum()
 }
 
-/// What the goods that come back cost, or everything that is wrong with them. A product that stands in several lines at
-/// different prices comes back in their order.
-pub fn price_of_return(
+/// Returns the price of units that come back. A product that is in several lines at different prices comes back in the
+/// order of the lines.
+///
+/// # Errors
+/// All violations, of the first 1,000 entries.
+pub fn refund_amount(
     lines: &[InvoiceLine],
     returned: &[ReturnLine],
     wanted: &[ReturnLine],
@@ -288,32 +310,36 @@ pub fn price_of_return(
         1..=LINES_MAX => {}
         _ => fields.wrong("lines", "too_long", format!("must have at most {LINES_MAX} lines")),
     }
-    let out = still_out(lines, returned);
+    let unreturned = unreturned_lines(lines, returned);
     let mut price: Amount = 0;
     for (n, line) in wanted.iter().take(LINES_MAX).enumerate() {
-        let left = out.iter().find(|sold| sold.product_id == line.product_id).map_or(0, |sold| sold.quantity);
+        let left = unreturned.iter().find(|sold| sold.product_id == line.product_id).map_or(0, |sold| sold.quantity);
         if wanted.iter().take(n).any(|before| before.product_id == line.product_id) {
-            fields.wrong(format!("lines.{n}.product_id"), "duplicate", "is named twice");
+            fields.wrong(format!("lines.{n}.product_id"), "duplicate", "must be named only once");
         } else if left == 0 {
-            fields.wrong(format!("lines.{n}.product_id"), "not_sold", "was not sold by this invoice, or all came back");
+            fields.wrong(
+                format!("lines.{n}.product_id"),
+                "not_sold",
+                "was not sold with this invoice, or all of it was returned",
+            );
         } else {
             fields.range(format!("lines.{n}.quantity"), line.quantity, 1, left);
         }
-        let first = came_back(returned, line.product_id);
-        price = price.saturating_add(price_of_pieces(lines, line.product_id, first, line.quantity));
+        let first = returned_quantity(returned, line.product_id);
+        price = price.saturating_add(price_units(lines, line.product_id, first, line.quantity));
     }
     fields.done()?;
     Ok(price)
 }
 
-/// What `count` pieces of a product cost, from the piece `first` on, in the order of the lines.
-fn price_of_pieces(lines: &[InvoiceLine], product: ProductId, first: Quantity, count: Quantity) -> Amount {
+/// Returns the price of `count` units of a product, starting at unit `first` in the order of the lines.
+fn price_units(lines: &[InvoiceLine], product: ProductId, first: Quantity, count: Quantity) -> Amount {
     let (mut skip, mut count, mut price) = (first, count, 0);
     for line in lines.iter().filter(|line| line.product_id == Some(product)) {
-        let here = (line.quantity - skip).clamp(0, count.max(0));
+        let taken = (line.quantity - skip).clamp(0, count.max(0));
         skip = (skip - line.quantity).max(0);
-        count -= here;
-        price += line.unit_price * here;
+        count -= taken;
+        price += line.unit_price * taken;
     }
     price
 }
@@ -323,7 +349,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What may happen to an invoice, in any order.
+    /// A transition of an invoice; they are tried in any order.
     #[derive(Debug, Clone)]
     enum Step {
         BeginPayment,
@@ -352,16 +378,16 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happens in whatever order: no state follows that may not, money is taken once, and it goes back at
-        /// most as it came, also while refunds are under way.
+        /// In any order of transitions only allowed states follow, money is captured once, and at most the captured amount
+        /// is refunded or reserved.
         #[test]
-        fn p13_an_invoice_never_stands_as_it_may_not(
+        fn p13_ledger_keeps_its_invariants(
             total in prop_oneof![Just(0), 1..1500_i64],
             steps in proptest::collection::vec(step(), 0..60),
         ) {
             let mut now = InvoiceLedger::new(total);
-            // What is known from outside: how much was taken and went back, and which refunds are under way.
-            let (mut taken, mut back, mut reserved) = (0, 0, Vec::<Amount>::new());
+            // A second ledger, kept by the test: captures, refunded amount, reserved amounts.
+            let (mut captures, mut refunded, mut reserved) = (0, 0, Vec::<Amount>::new());
             for step in steps {
                 let before = now;
                 match step {
@@ -370,9 +396,9 @@ mod tests {
                     Step::FailPayment => {}
                     Step::Capture | Step::CaptureLate => {
                         let next = if matches!(step, Step::Capture) { now.capture() } else { now.capture_late() };
-                        prop_assert!(next.is_none() || taken == 0);
+                        prop_assert!(next.is_none() || captures == 0);
                         if let Some(next) = next {
-                            taken += 1;
+                            captures += 1;
                             now = next;
                         }
                     }
@@ -385,7 +411,7 @@ mod tests {
                     }
                     Step::EndRefund(n) if n < reserved.len() => {
                         let amount = reserved.remove(n);
-                        back += amount;
+                        refunded += amount;
                         now = now.end_refund(amount);
                     }
                     Step::FailRefund(n) if n < reserved.len() => now = now.fail_refund(reserved.remove(n)),
@@ -394,18 +420,18 @@ mod tests {
                 let moved = before.status != now.status;
                 prop_assert!(!moved || before.status.may_become(now.status), "{before:?} {now:?}");
                 prop_assert_eq!(now.total, total);
-                prop_assert_eq!((now.refunded, now.refunding), (back, reserved.iter().sum::<Amount>()));
-                let most = if taken == 1 { total } else { 0 };
-                prop_assert!(back >= 0 && back + now.refunding <= most);
+                prop_assert_eq!((now.refunded, now.refunding), (refunded, reserved.iter().sum::<Amount>()));
+                let most = if captures == 1 { total } else { 0 };
+                prop_assert!(refunded >= 0 && refunded + now.refunding <= most);
                 let paid = matches!(now.status, InvoiceStatus::Paid | InvoiceStatus::Refunded);
-                prop_assert_eq!(paid, taken == 1);
+                prop_assert_eq!(paid, captures == 1);
                 prop_assert!(!now.paying || now.status == InvoiceStatus::Open);
-                prop_assert!(now.status != InvoiceStatus::Refunded || back == total);
+                prop_assert!(now.status != InvoiceStatus::Refunded || refunded == total);
             }
         }
 
         #[test]
-        fn a_try_that_ended_stays_as_it_is_but_for_a_capture(steps in proptest::collection::vec(0..3_usize, 0..20)) {
+        fn finished_attempt_only_becomes_captured(steps in proptest::collection::vec(0..3_usize, 0..20)) {
             let (mut payment, mut refund) = (PaymentState::Processing, RefundState::Processing);
             for n in steps {
                 let next = PaymentState::ALL[n];
@@ -422,49 +448,49 @@ mod tests {
             }
         }
 
-        /// Goods that come back in any parts: never more of one than were sold, and all of them cost exactly what was
-        /// paid for them.
+        /// Returned in any parts, a product never comes back more often than it was sold, and all parts together cost
+        /// exactly what was paid.
         #[test]
-        fn p13_goods_come_back_at_most_once_and_cost_what_they_cost(
+        fn p13_returned_units_cost_what_was_paid(
             lines in proptest::collection::vec((0..4_usize, 1..20_i64, 0..1000_i64), 1..8),
-            wishes in proptest::collection::vec(proptest::collection::vec((0..5_usize, -1..12_i64), 0..4), 0..12),
+            requests in proptest::collection::vec(proptest::collection::vec((0..5_usize, -1..12_i64), 0..4), 0..12),
         ) {
             let products: Vec<ProductId> = (0..5).map(|_| ProductId::new()).collect();
             let lines: Vec<InvoiceLine> = lines
                 .into_iter()
                 .map(|(product, quantity, unit_price)| InvoiceLine {
                     description: "A teapot".to_owned(),
-                    // One kind of line is of no product: work, postage.
+                    // Some lines have no product, such as services and postage.
                     product_id: (product > 0).then(|| products[product]),
                     quantity,
                     unit_price,
                 })
                 .collect();
-            let goods = |line: &&InvoiceLine| line.product_id.is_some();
-            let sold: Amount = lines.iter().filter(goods).map(|line| line.quantity * line.unit_price).sum();
+            let has_product = |line: &&InvoiceLine| line.product_id.is_some();
+            let sold: Amount = lines.iter().filter(has_product).map(|line| line.quantity * line.unit_price).sum();
             let (mut returned, mut paid_back) = (Vec::new(), 0);
-            for wish in wishes {
-                let wish: Vec<ReturnLine> =
-                    wish.into_iter().map(|(n, quantity)| ReturnLine { product_id: products[n], quantity }).collect();
-                if let Ok(price) = price_of_return(&lines, &returned, &wish) {
-                    prop_assert!(price >= 0 && wish.iter().all(|line| line.quantity > 0));
+            for request in requests {
+                let request: Vec<ReturnLine> =
+                    request.into_iter().map(|(n, quantity)| ReturnLine { product_id: products[n], quantity }).collect();
+                if let Ok(price) = refund_amount(&lines, &returned, &request) {
+                    prop_assert!(price >= 0 && request.iter().all(|line| line.quantity > 0));
                     paid_back += price;
-                    returned.extend(wish);
+                    returned.extend(request);
                 }
                 for product in &products {
-                    let of = |line: &&InvoiceLine| line.product_id == Some(*product);
-                    let had: Quantity = lines.iter().filter(of).map(|line| line.quantity).sum();
-                    prop_assert!(came_back(&returned, *product) <= had);
+                    let is_of_product = |line: &&InvoiceLine| line.product_id == Some(*product);
+                    let sold: Quantity = lines.iter().filter(is_of_product).map(|line| line.quantity).sum();
+                    prop_assert!(returned_quantity(&returned, *product) <= sold);
                 }
                 prop_assert!(paid_back <= sold);
             }
-            let rest = still_out(&lines, &returned);
+            let rest = unreturned_lines(&lines, &returned);
             if !rest.is_empty() {
-                paid_back += price_of_return(&lines, &returned, &rest).unwrap();
+                paid_back += refund_amount(&lines, &returned, &rest).unwrap();
                 returned.extend(rest);
             }
             prop_assert_eq!(paid_back, sold);
-            prop_assert!(still_out(&lines, &returned).is_empty());
+            prop_assert!(unreturned_lines(&lines, &returned).is_empty());
         }
     }
 }

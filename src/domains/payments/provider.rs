@@ -1,234 +1,150 @@
-//! Who takes the money: what a provider must be able to do, and the built-in one for trying out.
+//! The interface of a payment provider.
 //!
-//! A new provider is another implementation of [`PaymentProvider`], as [`super::stripe`] is; nothing else here knows
-//! one.
-//! Never enters: the state of an invoice, who may pay it, events.
-
-use std::time::Duration;
+//! A provider is an implementation of [`PaymentProvider`] with a folder of its own, such as [`super::stripe`] and
+//! [`super::test_provider`]; no other module of this domain depends on one.
+//! Does not contain: the state of an invoice, permission to pay it, events.
 
 use futures_util::future::BoxFuture;
 
-use super::store;
-use crate::messaging::CommonError;
-use crate::store::{LockSet, Store};
 use crate::types::{Amount, Currency, InvoiceId, Timestamp};
 
-/// How long `tok_slow` takes.
-const SLOW: Duration = Duration::from_secs(3);
-
-/// Money to be taken.
+/// A request to capture money.
 #[derive(Debug, Clone)]
 pub struct Charge {
-    /// Our name for this try, never used for another.
+    /// Idempotency key of the payment attempt, unique among all charges.
     pub key: String,
-    /// What it is for, as the provider will show it in its books.
+    /// Invoice to pay, for the provider's records.
     pub invoice: InvoiceId,
-    /// How much, in minor units.
+    /// Amount to capture, in minor units of `currency`.
     pub amount: Amount,
-    /// Of the amount.
+    /// Currency of the amount.
     pub currency: Currency,
-    /// What the provider gave the buyer's browser for the card. Never kept, never logged.
+    /// Payment token that the provider issued to the buyer's browser. Must be neither stored nor logged.
     pub token: String,
 }
 
-/// Money to be given back.
+/// A request to refund captured money.
 #[derive(Debug, Clone)]
 pub struct RefundRequest {
-    /// Our name for this try, never used for another.
+    /// Idempotency key of the refund, unique among all refunds.
     pub key: String,
-    /// The key of the charge it comes from.
+    /// Key of the charge to refund.
     pub charge: String,
-    /// How much, in minor units.
+    /// Amount to refund, in minor units of `currency`.
     pub amount: Amount,
-    /// Of the amount.
+    /// Currency of the amount.
     pub currency: Currency,
 }
 
-/// What became of a charge.
+/// Result of a charge. All but `Captured` and `Unknown` are definitive failures: no money was or will be captured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChargeOutcome {
-    /// The money is ours.
+    /// The money is captured.
     Captured,
-    /// The card's bank says no. Certainly not done.
+    /// The bank declined the card.
     Declined,
-    /// The card's bank wants to hear from the buyer first (3-D Secure). Certainly not done, and given up.
-    NeedsBuyer,
-    /// The token is none of the provider's. Certainly not done.
+    /// The bank requires the buyer's confirmation (3-D Secure); the charge is cancelled.
+    AuthenticationRequired,
+    /// The provider did not issue the token, or it was used before.
     UnknownToken,
-    /// The provider does not take so much, so little, or this currency. Certainly not done.
+    /// The provider does not accept the amount or the currency.
     AmountRefused,
-    /// The provider failed. Certainly not done.
+    /// The provider failed.
     Failed,
-    /// No answer came: nobody here knows. Ask [`PaymentProvider::lookup`].
+    /// The provider did not answer, so the outcome is unknown. [`PaymentProvider::lookup`] resolves it.
     Unknown,
 }
 
-/// What became of a return.
+/// Result of a refund.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefundOutcome {
-    /// The money went back.
+    /// The money is refunded.
     Done,
-    /// Certainly not done.
+    /// A definitive failure.
     Failed,
-    /// The provider cannot give back so much or so little. Certainly not done.
+    /// A definitive failure: the provider cannot refund so small or so large an amount.
     AmountRefused,
-    /// No answer came, or it is still on its way: ask again with the same key.
+    /// The provider did not answer, or the refund is still pending. A retry with the same key resolves it.
     Unknown,
 }
 
-/// What the provider knows of a charge.
+/// State of a charge at the provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChargeStatus {
-    /// The money is ours.
+    /// The money is captured.
     Captured,
-    /// It was not taken, and under this key never will be.
+    /// No money was captured, and none ever will be under this key.
     NotCharged,
-    /// No answer came: ask again later.
+    /// The provider did not answer. A later lookup resolves it.
     Unknown,
 }
 
-/// What a provider told the shop by itself.
+/// A webhook event of the provider, with a verified signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProviderEvent {
-    /// Its name for this piece of news; told twice, it is one.
+    /// Id that the provider gave the event; a redelivery carries the same one.
     pub id: String,
-    /// What it says.
-    pub about: ProviderEventKind,
+    /// Kind of the event, with its data.
+    pub kind: ProviderEventKind,
 }
 
-/// What a piece of news says.
+/// Kind of a webhook event, with its data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProviderEventKind {
-    /// The money of the charge under this key is ours.
+    /// The money of a charge is captured.
     Captured {
-        /// The key of the charge.
+        /// Key of the charge.
         charge: String,
-        /// How much, in minor units.
+        /// Captured amount, in minor units of `currency`.
         amount: Amount,
-        /// Of the amount.
+        /// Currency of the amount.
         currency: Currency,
     },
-    /// The money of the return under this key went back.
-    RefundOutcome {
-        /// The key of the return.
-        back: String,
+    /// A refund is done.
+    Refunded {
+        /// Key of the refund.
+        refund: String,
     },
-    /// Something happened to the charge or the return under this key: ask what.
+    /// A charge or a refund changed; the provider has to be queried for its state.
     Changed {
-        /// The key.
+        /// Key of the charge or the refund.
         key: String,
     },
     /// An event that does not concern the shop.
     Irrelevant,
 }
 
-/// Why news is not believed.
+/// Reason for rejecting a webhook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WebhookError {
-    /// This provider tells nothing by itself.
-    WebhooksUnsupported,
-    /// It is not signed by the provider, or too long ago.
-    NotSigned,
-    /// It is signed and cannot be read.
-    Unreadable,
+    /// The provider has no webhooks, or no secret for them is configured.
+    Unsupported,
+    /// The signature is invalid or too old.
+    InvalidSignature,
+    /// The signature is valid, but the body is malformed.
+    Malformed,
 }
 
-/// Somebody who takes and returns money.
+/// A service that captures and refunds money.
 ///
-/// The first three are idempotent by key: asked again with the same key, the provider does nothing more and answers as at
-/// first. Each ends in its own time limit with `Unknown` rather than never.
+/// `capture`, `refund` and `lookup` are idempotent by key: a repeated call with the same key moves no money and
+/// returns the first result. Each of them ends within a time limit of its own, with `Unknown` if need be.
 pub trait PaymentProvider: Send + Sync + 'static {
-    /// Takes money.
+    /// Captures money.
     fn capture(&self, charge: Charge) -> BoxFuture<'_, ChargeOutcome>;
 
-    /// Gives money back.
-    fn refund(&self, back: RefundRequest) -> BoxFuture<'_, RefundOutcome>;
+    /// Refunds captured money.
+    fn refund(&self, request: RefundRequest) -> BoxFuture<'_, RefundOutcome>;
 
-    /// Says what became of the charge under this key. `ChargeStatus::NotCharged` is a promise that it will not be done later
-    /// either: a provider whose request may still be on its way cancels it first, or answers `Unknown`.
+    /// Looks up the state of the charge with this key. [`ChargeStatus::NotCharged`] is a promise that no money will be
+    /// captured later either: a provider whose request may still be in flight cancels it first, or returns `Unknown`.
     fn lookup(&self, key: String) -> BoxFuture<'_, ChargeStatus>;
 
-    /// Reads what the provider told by itself, as it came, if its signature shows that it did.
-    fn read_news(&self, _body: &str, _signature: &str, _now: Timestamp) -> Result<ProviderEvent, WebhookError> {
-        Err(WebhookError::WebhooksUnsupported)
-    }
-}
-
-/// Takes no real money. Its books are a table of their own, so that it remembers across a crash like a real one.
-pub struct TestProvider {
-    store: Store,
-}
-
-impl TestProvider {
-    /// A provider that keeps its books in `store`.
-    pub const fn new(store: Store) -> Self {
-        Self { store }
-    }
-
-    async fn take(&self, charge: Charge) -> ChargeOutcome {
-        let touch = LockSet::key("book", &charge.key);
-        match self
-            .store
-            .write_locked(touch, move |tx| Ok::<_, CommonError>(store::book_capture(tx.conn, &charge, tx.now)?))
-            .await
-        {
-            Ok(true) => ChargeOutcome::Captured,
-            Ok(false) => ChargeOutcome::Failed,
-            Err(failure) => {
-                log::warn!("payments: the test provider's book cannot be written: {failure}");
-                ChargeOutcome::Unknown
-            }
-        }
-    }
-}
-
-impl PaymentProvider for TestProvider {
-    fn capture(&self, charge: Charge) -> BoxFuture<'_, ChargeOutcome> {
-        Box::pin(async move {
-            match charge.token.as_str() {
-                "tok_ok" => self.take(charge).await,
-                "tok_declined" => ChargeOutcome::Declined,
-                "tok_error" => ChargeOutcome::Failed,
-                "tok_slow" => {
-                    // The money moves in the middle, so that a crash may fall on either side of it.
-                    tokio::time::sleep(SLOW / 2).await;
-                    let charged = self.take(charge).await;
-                    tokio::time::sleep(SLOW / 2).await;
-                    charged
-                }
-                "tok_flaky" => {
-                    // Once for each invoice, not for each key: a repetition is a new try with a new key.
-                    let invoice = charge.invoice;
-                    let failed = self
-                        .store
-                        .write(move |tx| Ok::<_, CommonError>(store::book_failure(tx.conn, invoice, tx.now)?));
-                    match failed.await {
-                        Ok(true) | Err(_) => ChargeOutcome::Failed,
-                        Ok(false) => self.take(charge).await,
-                    }
-                }
-                _ => ChargeOutcome::UnknownToken,
-            }
-        })
-    }
-
-    fn refund(&self, back: RefundRequest) -> BoxFuture<'_, RefundOutcome> {
-        Box::pin(async move {
-            match self.store.write(move |tx| Ok::<_, CommonError>(store::book_refund(tx.conn, &back, tx.now)?)).await {
-                Ok(true) => RefundOutcome::Done,
-                Ok(false) => RefundOutcome::Failed,
-                Err(_) => RefundOutcome::Unknown,
-            }
-        })
-    }
-
-    fn lookup(&self, key: String) -> BoxFuture<'_, ChargeStatus> {
-        Box::pin(async move {
-            match self.store.write(move |tx| Ok::<_, CommonError>(store::book_settle(tx.conn, &key, tx.now)?)).await {
-                Ok(true) => ChargeStatus::Captured,
-                Ok(false) => ChargeStatus::NotCharged,
-                Err(_) => ChargeStatus::Unknown,
-            }
-        })
+    /// Verifies and parses a webhook.
+    ///
+    /// # Errors
+    /// If the provider has no webhooks, the signature is invalid or the body is malformed.
+    fn verify_webhook(&self, _body: &str, _signature: &str, _now: Timestamp) -> Result<ProviderEvent, WebhookError> {
+        Err(WebhookError::Unsupported)
     }
 }

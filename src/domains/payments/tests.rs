@@ -1,5 +1,5 @@
-//! The promises of payments, through their messages, on a real database file. Only the provider is told to
-//! misbehave; a crash is the loss of every task and the opening of the same folder again.
+//! Tests of payments through their messages, on a real database file. Only the provider is faulty; a crash is
+//! simulated by dropping all tasks and opening the same folder again.
 
 use std::collections::BTreeSet;
 use std::pin::pin;
@@ -28,44 +28,44 @@ use crate::types::{
     UserId,
 };
 
-/// What the provider does wrong, until told otherwise.
+/// Fault of the provider, until another one is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ProviderFault {
-    Nothing,
-    /// Hears nothing and says nothing.
-    SilentBefore,
-    /// Does it and says nothing.
-    SilentAfter,
-    /// Does it, and its answer is lost.
-    AnswerLost,
-    /// Hears nothing, and says that nobody knows.
+    None,
+    /// Does nothing and never responds.
+    HangBefore,
+    /// Succeeds and never responds.
+    HangAfter,
+    /// Succeeds, and the outcome is reported as unknown.
+    ResponseLost,
+    /// Does nothing, and the outcome is reported as unknown.
     RequestLost,
-    /// Says no to refunds.
-    NoRefunds,
+    /// Rejects refunds.
+    RefundsRejected,
 }
 
 struct FaultyProvider {
     inner: TestProvider,
-    trouble: Arc<Mutex<ProviderFault>>,
+    fault: Arc<Mutex<ProviderFault>>,
     /// Calls that have got as far as they will: carried out, or swallowed.
     calls: Arc<AtomicUsize>,
 }
 
 impl FaultyProvider {
-    async fn meet<T>(&self, work: BoxFuture<'_, T>, unknown: T) -> T {
-        let trouble = *self.trouble.lock().unwrap();
-        match trouble {
-            ProviderFault::Nothing | ProviderFault::NoRefunds => work.await,
-            ProviderFault::SilentBefore => {
+    async fn inject<T>(&self, work: BoxFuture<'_, T>, unknown: T) -> T {
+        let fault = *self.fault.lock().unwrap();
+        match fault {
+            ProviderFault::None | ProviderFault::RefundsRejected => work.await,
+            ProviderFault::HangBefore => {
                 self.calls.fetch_add(1, Ordering::SeqCst);
                 pending().await
             }
-            ProviderFault::SilentAfter => {
+            ProviderFault::HangAfter => {
                 work.await;
                 self.calls.fetch_add(1, Ordering::SeqCst);
                 pending().await
             }
-            ProviderFault::AnswerLost => {
+            ProviderFault::ResponseLost => {
                 work.await;
                 unknown
             }
@@ -76,18 +76,18 @@ impl FaultyProvider {
 
 impl PaymentProvider for FaultyProvider {
     fn capture(&self, charge: Charge) -> BoxFuture<'_, ChargeOutcome> {
-        Box::pin(self.meet(self.inner.capture(charge), ChargeOutcome::Unknown))
+        Box::pin(self.inject(self.inner.capture(charge), ChargeOutcome::Unknown))
     }
 
-    fn refund(&self, back: RefundRequest) -> BoxFuture<'_, RefundOutcome> {
-        if *self.trouble.lock().unwrap() == ProviderFault::NoRefunds {
+    fn refund(&self, request: RefundRequest) -> BoxFuture<'_, RefundOutcome> {
+        if *self.fault.lock().unwrap() == ProviderFault::RefundsRejected {
             return Box::pin(async { RefundOutcome::Failed });
         }
-        Box::pin(self.meet(self.inner.refund(back), RefundOutcome::Unknown))
+        Box::pin(self.inject(self.inner.refund(request), RefundOutcome::Unknown))
     }
 
     fn lookup(&self, key: String) -> BoxFuture<'_, ChargeStatus> {
-        if *self.trouble.lock().unwrap() == ProviderFault::Nothing {
+        if *self.fault.lock().unwrap() == ProviderFault::None {
             self.inner.lookup(key)
         } else {
             Box::pin(async { ChargeStatus::Unknown })
@@ -95,12 +95,12 @@ impl PaymentProvider for FaultyProvider {
     }
 }
 
-pub(super) struct Shop {
-    ground: DomainRuntime,
+pub(super) struct TestPayments {
+    runtime: DomainRuntime,
     pub(super) payments: Client<PaymentsActor>,
     pub(super) store: Store,
     pub(super) clock: Clock,
-    trouble: Arc<Mutex<ProviderFault>>,
+    fault: Arc<Mutex<ProviderFault>>,
     /// Calls that the faulty provider has swallowed.
     calls: Arc<AtomicUsize>,
     pub(super) dir: TempDir,
@@ -112,27 +112,27 @@ struct Number {
     n: i64,
 }
 
-impl Shop {
+impl TestPayments {
     fn open() -> Self {
         Self::open_in(TempDir::new().unwrap(), Clock::system())
     }
 
     fn open_in(dir: TempDir, clock: Clock) -> Self {
-        let trouble = Arc::new(Mutex::new(ProviderFault::Nothing));
+        let fault = Arc::new(Mutex::new(ProviderFault::None));
         let calls = Arc::new(AtomicUsize::new(0));
-        let (told, counter) = (Arc::clone(&trouble), Arc::clone(&calls));
+        let (events, counter) = (Arc::clone(&fault), Arc::clone(&calls));
         let shop = Self::with(dir, clock, |store| {
-            Box::new(FaultyProvider { inner: TestProvider::new(store), trouble: told, calls: counter })
+            Box::new(FaultyProvider { inner: TestProvider::new(store), fault: events, calls: counter })
         });
-        Self { trouble, calls, ..shop }
+        Self { fault, calls, ..shop }
     }
 
-    /// A shop whose money somebody else takes.
-    pub(super) fn with(dir: TempDir, clock: Clock, who: impl FnOnce(Store) -> Box<dyn PaymentProvider>) -> Self {
-        let ground = DomainRuntime::new(Settings::for_test(dir.path()), clock.clone());
-        let RunningDomain { client, store } = open_with(&ground, |store| Ok(who(store))).unwrap();
-        let trouble = Arc::new(Mutex::new(ProviderFault::Nothing));
-        Self { ground, payments: client, store, clock, trouble, calls: Arc::default(), dir }
+    /// Opens payments with another provider.
+    pub(super) fn with(dir: TempDir, clock: Clock, provider: impl FnOnce(Store) -> Box<dyn PaymentProvider>) -> Self {
+        let runtime = DomainRuntime::new(Settings::for_test(dir.path()), clock.clone());
+        let RunningDomain { client, store } = open_with(&runtime, |store| Ok(provider(store))).unwrap();
+        let fault = Arc::new(Mutex::new(ProviderFault::None));
+        Self { runtime, payments: client, store, clock, fault, calls: Arc::default(), dir }
     }
 
     /// Waits until a silent provider has been called.
@@ -144,20 +144,20 @@ impl Shop {
         }
     }
 
-    /// All tasks are lost; what was durable is found again.
+    /// Drops all tasks and opens the same folder again.
     fn crash(self) -> Self {
         let (dir, clock) = self.stop();
         Self::open_in(dir, clock)
     }
 
-    /// All tasks are lost; what was durable is left.
+    /// Drops all tasks and returns the folder.
     pub(super) fn stop(self) -> (TempDir, Clock) {
-        self.ground.stop();
+        self.runtime.stop();
         (self.dir, self.clock)
     }
 
-    fn trouble(&self, trouble: ProviderFault) {
-        *self.trouble.lock().unwrap() = trouble;
+    fn set_fault(&self, fault: ProviderFault) {
+        *self.fault.lock().unwrap() = fault;
     }
 
     pub(super) async fn invoice(&self, user: UserId, unit_price: Amount) -> Invoice {
@@ -198,25 +198,25 @@ impl Shop {
             .unwrap()
     }
 
-    /// How often the provider took money.
+    /// Counts the captures of the provider.
     async fn captures(&self) -> i64 {
         self.number("SELECT count(*) AS n FROM test_provider_book WHERE kind = 'capture'").await
     }
 
-    /// How much the provider gave back.
-    async fn returned(&self) -> i64 {
+    /// Sums up the refunds of the provider, in minor units.
+    async fn refunded_total(&self) -> i64 {
         self.number(
             "SELECT CAST(coalesce(sum(amount), 0) AS BIGINT) AS n FROM test_provider_book WHERE kind = 'refund'",
         )
         .await
     }
 
-    pub(super) async fn heard<E: Event>(&self) -> Vec<E> {
+    pub(super) async fn events<E: Event>(&self) -> Vec<E> {
         let events = self.store.outbox_read_after("nobody", 10_000).await.unwrap();
         events.iter().filter_map(|(_, event)| event.decode::<E>().unwrap()).collect()
     }
 
-    async fn tell<E: Event>(&self, event: &E) {
+    async fn deliver<E: Event>(&self, event: &E) {
         let event = EventEnvelope {
             id: EventId::new(),
             name: E::NAME.to_owned(),
@@ -227,12 +227,12 @@ impl Shop {
         self.payments.call(RequestContext::internal("events"), DeliverEvents { events: vec![event] }).await.unwrap();
     }
 
-    /// Waits until the invoice is as wished.
-    pub(super) async fn until(&self, invoice: InvoiceId, wished: impl Fn(&Invoice) -> bool) -> Invoice {
+    /// Waits until the invoice satisfies a condition.
+    pub(super) async fn wait_for(&self, invoice: InvoiceId, is_reached: impl Fn(&Invoice) -> bool) -> Invoice {
         let begun = Instant::now();
         loop {
             let found = self.get(invoice).await;
-            if wished(&found) {
+            if is_reached(&found) {
                 return found;
             }
             assert!(begun.elapsed() < Duration::from_secs(60), "waited in vain: {found:?}");
@@ -257,17 +257,17 @@ pub(super) fn new(user: UserId, unit_price: Amount) -> CreateInvoice {
     }
 }
 
-fn who(user_id: UserId, role: Role) -> RequestContext {
+fn user_context(user_id: UserId, role: Role) -> RequestContext {
     let credential = Credential::Session(SessionId::new());
     RequestContext::new(Caller::User { identity: Identity { user_id, role, credential }, internal: false }, "test")
 }
 
 pub(super) fn customer(user: UserId) -> RequestContext {
-    who(user, Role::Customer)
+    user_context(user, Role::Customer)
 }
 
 pub(super) fn admin() -> RequestContext {
-    who(UserId::new(), Role::Admin)
+    user_context(UserId::new(), Role::Admin)
 }
 
 pub(super) fn keyed(ctx: RequestContext, key: &str) -> RequestContext {
@@ -275,8 +275,8 @@ pub(super) fn keyed(ctx: RequestContext, key: &str) -> RequestContext {
 }
 
 #[actix::test]
-async fn p02_fifty_pays_with_one_key_take_the_money_once() {
-    let (shop, user) = (Shop::open(), UserId::new());
+async fn p02_fifty_pays_with_one_key_capture_once() {
+    let (shop, user) = (TestPayments::open(), UserId::new());
     let invoice = shop.invoice(user, 999).await;
     let calls = (0..50).map(|_| async {
         let ctx = keyed(customer(user), "k");
@@ -292,17 +292,17 @@ async fn p02_fifty_pays_with_one_key_take_the_money_once() {
             Err(error) => assert_eq!(*error, CommonError::RequestInProgress.into()),
         }
     }
-    assert_eq!((shop.captures().await, shop.heard::<InvoicePaid>().await.len()), (1, 1));
+    assert_eq!((shop.captures().await, shop.events::<InvoicePaid>().await.len()), (1, 1));
 }
 
 #[actix::test]
-async fn p01_after_its_end_a_key_gives_the_first_answer_and_refuses_another_request() {
-    let (shop, user) = (Shop::open(), UserId::new());
+async fn p01_finished_key_replays_and_rejects_reuse() {
+    let (shop, user) = (TestPayments::open(), UserId::new());
     let (invoice, other) = (shop.invoice(user, 999).await, shop.invoice(user, 5).await);
     let first = shop.pay(&keyed(customer(user), "k"), invoice.id, "tok_ok").await.unwrap();
     assert_eq!((first.status, first.total, first.processing), (InvoiceStatus::Paid, 999, false));
     assert!(first.paid_at.is_some());
-    // Also when the invoice has changed since: the answer is that of then.
+    // The replayed response is the original one, even if the invoice has changed since.
     shop.refund("r", invoice.id, Some(9)).await.unwrap();
     let ctx = keyed(customer(user), "k");
     assert_eq!(shop.pay(&ctx, invoice.id, "tok_ok").await, Ok(first));
@@ -315,20 +315,20 @@ async fn p01_after_its_end_a_key_gives_the_first_answer_and_refuses_another_requ
 }
 
 #[actix::test]
-async fn fifty_pays_with_a_key_each_take_the_money_once() {
-    let (shop, user) = (Shop::open(), UserId::new());
+async fn fifty_pays_with_distinct_keys_capture_once() {
+    let (shop, user) = (TestPayments::open(), UserId::new());
     let invoice = shop.invoice(user, 999).await;
     let contexts: Vec<RequestContext> = (0..50).map(|n| keyed(customer(user), &format!("k{n}"))).collect();
     let answers = join_all(contexts.iter().map(|ctx| shop.pay(ctx, invoice.id, "tok_ok"))).await;
     assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 1);
     let refused = [PaymentsError::PaymentInProgress, PaymentsError::AlreadyPaid];
     assert!(answers.iter().filter_map(|answer| answer.as_ref().err()).all(|error| refused.contains(error)));
-    assert_eq!((shop.captures().await, shop.heard::<InvoicePaid>().await.len()), (1, 1));
+    assert_eq!((shop.captures().await, shop.events::<InvoicePaid>().await.len()), (1, 1));
 }
 
 #[actix::test]
-async fn p05_money_moves_under_a_key_only_unless_a_domain_asks() {
-    let (shop, user) = (Shop::open(), UserId::new());
+async fn p05_moving_money_requires_an_idempotency_key() {
+    let (shop, user) = (TestPayments::open(), UserId::new());
     let invoice = shop.invoice(user, 999).await;
     let without = Err(CommonError::IdempotencyKeyRequired.into());
     assert_eq!(shop.pay(&customer(user), invoice.id, "tok_ok").await, without);
@@ -338,8 +338,8 @@ async fn p05_money_moves_under_a_key_only_unless_a_domain_asks() {
 }
 
 #[actix::test]
-async fn p06_a_refused_payment_leaves_the_invoice_open_and_its_key_free() {
-    let (shop, user) = (Shop::open(), UserId::new());
+async fn p06_failed_payment_leaves_invoice_open_and_key_free() {
+    let (shop, user) = (TestPayments::open(), UserId::new());
     let invoice = shop.invoice(user, 999).await;
     let key = || keyed(customer(user), "k");
     for (token, error) in [
@@ -352,7 +352,7 @@ async fn p06_a_refused_payment_leaves_the_invoice_open_and_its_key_free() {
         let now = shop.get(invoice.id).await;
         assert_eq!((now.status, now.processing), (InvoiceStatus::Open, false));
     }
-    let reasons: Vec<String> = shop.heard::<PaymentFailed>().await.into_iter().map(|event| event.reason).collect();
+    let reasons: Vec<String> = shop.events::<PaymentFailed>().await.into_iter().map(|event| event.reason).collect();
     assert_eq!(reasons, ["card_declined", "card_declined", "provider_failed", "unknown_token"]);
     assert_eq!(shop.captures().await, 0);
     let ctx = key();
@@ -361,8 +361,8 @@ async fn p06_a_refused_payment_leaves_the_invoice_open_and_its_key_free() {
 }
 
 #[actix::test]
-async fn a_flaky_provider_works_the_second_time_under_the_same_key() {
-    let (shop, user) = (Shop::open(), UserId::new());
+async fn flaky_provider_succeeds_on_the_second_attempt() {
+    let (shop, user) = (TestPayments::open(), UserId::new());
     for key in ["a", "b"] {
         let invoice = shop.invoice(user, 999).await;
         let ctx = keyed(customer(user), key);
@@ -373,8 +373,8 @@ async fn a_flaky_provider_works_the_second_time_under_the_same_key() {
 }
 
 #[actix::test]
-async fn only_the_owner_pays_and_strangers_learn_nothing() {
-    let (shop, user) = (Shop::open(), UserId::new());
+async fn invoice_of_another_user_is_not_found() {
+    let (shop, user) = (TestPayments::open(), UserId::new());
     let invoice = shop.invoice(user, 999).await;
     for stranger in [customer(UserId::new()), admin()] {
         let refused = shop.pay(&keyed(stranger, "k"), invoice.id, "tok_ok").await;
@@ -390,8 +390,8 @@ async fn only_the_owner_pays_and_strangers_learn_nothing() {
 }
 
 #[actix::test]
-async fn an_invoice_says_why_it_cannot_be_paid() {
-    let (shop, user) = (Shop::open(), UserId::new());
+async fn unpayable_invoice_reports_the_reason() {
+    let (shop, user) = (TestPayments::open(), UserId::new());
     let [paid, void, expired] = [1, 2, 3].map(|price| shop.invoice(user, price));
     let (paid, void, expired) = (paid.await, void.await, expired.await);
     shop.pay(&keyed(customer(user), "k"), paid.id, "tok_ok").await.unwrap();
@@ -400,75 +400,75 @@ async fn an_invoice_says_why_it_cannot_be_paid() {
     for (invoice, error) in [
         (paid, PaymentsError::AlreadyPaid),
         (void, PaymentsError::InvoiceVoid),
-        // Whether the timer has come by or not: the clock decides inside the job.
+        // Independent of reconciliation: the transaction compares with the clock.
         (expired.clone(), PaymentsError::InvoiceExpired),
         (expired, PaymentsError::InvoiceExpired),
     ] {
         assert_eq!(shop.pay(&keyed(customer(user), "x"), invoice.id, "tok_ok").await, Err(error));
     }
-    assert_eq!((shop.captures().await, shop.heard::<InvoiceExpired>().await.len()), (1, 1));
+    assert_eq!((shop.captures().await, shop.events::<InvoiceExpired>().await.len()), (1, 1));
 }
 
 #[actix::test]
-async fn an_invoice_runs_out_by_itself_but_not_while_it_is_being_paid() {
-    let (shop, user) = (Shop::open(), UserId::new());
+async fn invoice_expires_unless_it_is_being_paid() {
+    let (shop, user) = (TestPayments::open(), UserId::new());
     let (idle, busy) = (shop.invoice(user, 1).await, shop.invoice(user, 2).await);
-    shop.trouble(ProviderFault::RequestLost);
+    shop.set_fault(ProviderFault::RequestLost);
     let unknown = shop.pay(&keyed(customer(user), "k"), busy.id, "tok_ok").await;
     assert_eq!(unknown, Err(CommonError::DeadlineExceeded.into()));
     shop.clock.advance(Duration::from_secs(3600));
-    shop.until(idle.id, |invoice| invoice.status == InvoiceStatus::Expired).await;
+    shop.wait_for(idle.id, |invoice| invoice.status == InvoiceStatus::Expired).await;
     let now = shop.get(busy.id).await;
     assert_eq!((now.status, now.processing), (InvoiceStatus::Open, true));
     assert_eq!(shop.void(busy.id).await, Err(PaymentsError::PaymentInProgress));
-    // While nobody knows, the same wish waits and another is refused.
+    // While the outcome is unknown, the same request is in progress and another one is rejected.
     let same = shop.pay(&keyed(customer(user), "k"), busy.id, "tok_ok").await;
     assert_eq!(same, Err(CommonError::RequestInProgress.into()));
     let changed = shop.pay(&keyed(customer(user), "k"), busy.id, "tok_slow").await;
     assert_eq!(changed, Err(CommonError::IdempotencyKeyReused.into()));
     let other = shop.pay(&keyed(customer(user), "l"), busy.id, "tok_ok").await;
     assert_eq!(other, Err(PaymentsError::PaymentInProgress));
-    shop.trouble(ProviderFault::Nothing);
-    shop.until(busy.id, |invoice| invoice.status == InvoiceStatus::Expired).await;
-    assert_eq!((shop.captures().await, shop.heard::<PaymentFailed>().await.len()), (0, 1));
+    shop.set_fault(ProviderFault::None);
+    shop.wait_for(busy.id, |invoice| invoice.status == InvoiceStatus::Expired).await;
+    assert_eq!((shop.captures().await, shop.events::<PaymentFailed>().await.len()), (0, 1));
 }
 
 #[actix::test]
-async fn p12_an_answer_that_was_lost_is_asked_for_and_nothing_is_charged_twice() {
-    let (shop, user) = (Shop::open(), UserId::new());
+async fn p12_lost_capture_response_is_reconciled() {
+    let (shop, user) = (TestPayments::open(), UserId::new());
     let invoice = shop.invoice(user, 999).await;
-    shop.trouble(ProviderFault::AnswerLost);
+    shop.set_fault(ProviderFault::ResponseLost);
     let ctx = keyed(customer(user), "k");
     assert_eq!(shop.pay(&ctx, invoice.id, "tok_ok").await, Err(CommonError::DeadlineExceeded.into()));
-    shop.trouble(ProviderFault::Nothing);
-    let paid = shop.until(invoice.id, |invoice| invoice.status == InvoiceStatus::Paid).await;
+    shop.set_fault(ProviderFault::None);
+    let paid = shop.wait_for(invoice.id, |invoice| invoice.status == InvoiceStatus::Paid).await;
     assert_eq!(shop.pay(&ctx, invoice.id, "tok_ok").await, Ok(paid));
     assert!(ctx.is_replayed());
-    assert_eq!((shop.captures().await, shop.heard::<InvoicePaid>().await.len()), (1, 1));
+    assert_eq!((shop.captures().await, shop.events::<InvoicePaid>().await.len()), (1, 1));
 }
 
 #[actix::test]
-async fn p03_a_crash_while_the_provider_is_asked_leaves_one_capture_or_none() {
-    for (trouble, captured) in [(ProviderFault::SilentBefore, false), (ProviderFault::SilentAfter, true)] {
-        let (shop, user) = (Shop::open(), UserId::new());
+async fn p03_crash_during_capture_charges_at_most_once() {
+    for (fault, captured) in [(ProviderFault::HangBefore, false), (ProviderFault::HangAfter, true)] {
+        let (shop, user) = (TestPayments::open(), UserId::new());
         let invoice = shop.invoice(user, 999).await;
-        shop.trouble(trouble);
+        shop.set_fault(fault);
         let ctx = keyed(customer(user), "k").with_timeout(Duration::from_millis(200));
         assert_eq!(shop.pay(&ctx, invoice.id, "tok_ok").await, Err(CommonError::DeadlineExceeded.into()));
         shop.until_called().await;
         let shop = shop.crash();
-        let found = shop.until(invoice.id, |invoice| !invoice.processing).await;
+        let found = shop.wait_for(invoice.id, |invoice| !invoice.processing).await;
         assert_eq!(found.status == InvoiceStatus::Paid, captured);
         let ctx = keyed(customer(user), "k");
         let again = shop.pay(&ctx, invoice.id, "tok_ok").await.unwrap();
         assert_eq!((again.status, ctx.is_replayed()), (InvoiceStatus::Paid, captured));
-        assert_eq!((shop.captures().await, shop.heard::<InvoicePaid>().await.len()), (1, 1));
+        assert_eq!((shop.captures().await, shop.events::<InvoicePaid>().await.len()), (1, 1));
     }
 }
 
 #[actix::test]
-async fn a_try_that_was_given_up_is_never_charged_later() {
-    let (shop, user) = (Shop::open(), UserId::new());
+async fn voided_charge_is_never_captured() {
+    let (shop, user) = (TestPayments::open(), UserId::new());
     let invoice = shop.invoice(user, 999).await;
     let provider = TestProvider::new(shop.store.clone());
     let charge = Charge {
@@ -484,23 +484,23 @@ async fn a_try_that_was_given_up_is_never_charged_later() {
 }
 
 #[actix::test]
-async fn a_payment_goes_on_when_its_caller_goes_away() {
-    let (shop, user) = (Shop::open(), UserId::new());
+async fn payment_completes_after_its_caller_disconnects() {
+    let (shop, user) = (TestPayments::open(), UserId::new());
     let invoice = shop.invoice(user, 999).await;
     let ctx = keyed(customer(user), "k");
     {
-        let begun = pin!(shop.until(invoice.id, |invoice| invoice.processing));
+        let begun = pin!(shop.wait_for(invoice.id, |invoice| invoice.processing));
         let Either::Left(_) = select(begun, pin!(shop.pay(&ctx, invoice.id, "tok_slow"))).await else {
             panic!("it was paid before it was processing")
         };
     }
-    shop.until(invoice.id, |invoice| invoice.status == InvoiceStatus::Paid).await;
+    shop.wait_for(invoice.id, |invoice| invoice.status == InvoiceStatus::Paid).await;
     assert_eq!(shop.captures().await, 1);
 }
 
 #[actix::test]
-async fn p13_refunds_that_race_never_exceed_what_was_taken() {
-    let (shop, user) = (Shop::open(), UserId::new());
+async fn p13_racing_refunds_never_exceed_the_capture() {
+    let (shop, user) = (TestPayments::open(), UserId::new());
     let invoice = shop.invoice(user, 1000).await;
     assert_eq!(shop.refund("early", invoice.id, None).await, Err(PaymentsError::NotPaid));
     shop.pay(&keyed(customer(user), "k"), invoice.id, "tok_ok").await.unwrap();
@@ -509,23 +509,26 @@ async fn p13_refunds_that_race_never_exceed_what_was_taken() {
     assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 3);
     let too_large = PaymentsError::RefundTooLarge { left: 100 };
     assert_eq!(answers.iter().filter(|answer| answer.as_ref() == Err(&too_large)).count(), 17);
-    assert_eq!((shop.get(invoice.id).await.refunded, shop.returned().await), (900, 900));
-    // Goods go back on the shelf with all that is left, not with a part of it.
+    assert_eq!((shop.get(invoice.id).await.refunded, shop.refunded_total().await), (900, 900));
+    // Restocking without lines requires a refund of all that is left.
     let part = RefundInvoice { invoice_id: invoice.id, amount: Some(50), restock: true, lines: None };
     let refused = shop.payments.call(keyed(admin(), "p"), part).await.unwrap_err();
     assert!(matches!(refused, PaymentsError::Common(CommonError::ValidationFailed { .. })));
     let rest = RefundInvoice { invoice_id: invoice.id, amount: None, restock: true, lines: None };
     let refunded = shop.payments.call(keyed(admin(), "all"), rest).await.unwrap();
-    assert_eq!((refunded.status, refunded.refunded, shop.returned().await), (InvoiceStatus::Refunded, 1000, 1000));
+    assert_eq!(
+        (refunded.status, refunded.refunded, shop.refunded_total().await),
+        (InvoiceStatus::Refunded, 1000, 1000)
+    );
     assert_eq!(shop.refund("x", invoice.id, None).await, Err(PaymentsError::RefundTooLarge { left: 0 }));
-    let told = shop.heard::<InvoiceRefunded>().await;
-    assert_eq!(told.iter().map(|event| event.amount).sum::<Amount>(), 1000);
-    assert_eq!(told.iter().filter(|event| event.restock).count(), 1);
+    let events = shop.events::<InvoiceRefunded>().await;
+    assert_eq!(events.iter().map(|event| event.amount).sum::<Amount>(), 1000);
+    assert_eq!(events.iter().filter(|event| event.restock).count(), 1);
 }
 
 #[actix::test]
-async fn fifty_refunds_with_one_key_give_back_once() {
-    let (shop, user) = (Shop::open(), UserId::new());
+async fn fifty_refunds_with_one_key_refund_once() {
+    let (shop, user) = (TestPayments::open(), UserId::new());
     let invoice = shop.invoice(user, 1000).await;
     shop.pay(&keyed(customer(user), "k"), invoice.id, "tok_ok").await.unwrap();
     let staff = admin();
@@ -540,87 +543,87 @@ async fn fifty_refunds_with_one_key_give_back_once() {
                 .map_or_else(|error| *error == CommonError::RequestInProgress.into(), |invoice| invoice.refunded == 10)
         );
     }
-    assert_eq!((shop.get(invoice.id).await.refunded, shop.returned().await), (10, 10));
+    assert_eq!((shop.get(invoice.id).await.refunded, shop.refunded_total().await), (10, 10));
 }
 
 #[actix::test]
-async fn a_refund_survives_a_crash_and_is_done_once() {
-    for trouble in [ProviderFault::SilentBefore, ProviderFault::SilentAfter] {
-        let (shop, user) = (Shop::open(), UserId::new());
+async fn refund_interrupted_by_a_crash_completes_once() {
+    for fault in [ProviderFault::HangBefore, ProviderFault::HangAfter] {
+        let (shop, user) = (TestPayments::open(), UserId::new());
         let invoice = shop.invoice(user, 1000).await;
         shop.pay(&keyed(customer(user), "k"), invoice.id, "tok_ok").await.unwrap();
-        shop.trouble(trouble);
+        shop.set_fault(fault);
         let request = RefundInvoice { invoice_id: invoice.id, amount: Some(600), restock: false, lines: None };
         let staff = admin();
         let ctx = keyed(staff.clone(), "r").with_timeout(Duration::from_millis(200));
         let unknown = shop.payments.call(ctx, request.clone()).await;
         assert_eq!(unknown, Err(CommonError::DeadlineExceeded.into()));
         shop.until_called().await;
-        // What is reserved cannot be given back a second time, whatever the provider will say.
+        // A reserved amount cannot be refunded again while the outcome is unknown.
         let too_large = shop.refund("s", invoice.id, Some(401)).await;
         assert_eq!(too_large, Err(PaymentsError::RefundTooLarge { left: 400 }));
         let shop = shop.crash();
-        let found = shop.until(invoice.id, |invoice| invoice.refunded == 600).await;
+        let found = shop.wait_for(invoice.id, |invoice| invoice.refunded == 600).await;
         let ctx = keyed(staff, "r");
         assert_eq!(shop.payments.call(ctx.clone(), request).await, Ok(found));
         assert!(ctx.is_replayed());
-        assert_eq!((shop.returned().await, shop.heard::<InvoiceRefunded>().await.len()), (600, 1));
+        assert_eq!((shop.refunded_total().await, shop.events::<InvoiceRefunded>().await.len()), (600, 1));
     }
 }
 
 #[actix::test]
-async fn a_refund_that_the_provider_refuses_gives_its_reservation_back() {
-    let (shop, user) = (Shop::open(), UserId::new());
+async fn rejected_refund_releases_its_reservation() {
+    let (shop, user) = (TestPayments::open(), UserId::new());
     let invoice = shop.invoice(user, 1000).await;
     shop.pay(&keyed(customer(user), "k"), invoice.id, "tok_ok").await.unwrap();
-    shop.trouble(ProviderFault::NoRefunds);
+    shop.set_fault(ProviderFault::RefundsRejected);
     assert_eq!(shop.refund("r", invoice.id, None).await, Err(PaymentsError::ProviderFailed));
-    shop.trouble(ProviderFault::Nothing);
+    shop.set_fault(ProviderFault::None);
     assert_eq!(shop.refund("r", invoice.id, None).await.unwrap().status, InvoiceStatus::Refunded);
 }
 
 #[actix::test]
-async fn p11_the_money_of_a_sale_that_cannot_be_kept_goes_back_by_itself() {
-    let (shop, user, hold) = (Shop::open(), UserId::new(), HoldId::new());
+async fn p11_unfulfillable_sale_is_refunded() {
+    let (shop, user, hold) = (TestPayments::open(), UserId::new(), HoldId::new());
     let request = CreateInvoice { hold: Some(hold), ..new(user, 1000) };
     let invoice = shop.payments.call(RequestContext::internal("cart"), request).await.unwrap();
     shop.pay(&keyed(customer(user), "k"), invoice.id, "tok_ok").await.unwrap();
-    // It is owed, so a provider that says no at first is asked until it says yes.
-    shop.trouble(ProviderFault::NoRefunds);
-    shop.tell(&SaleRefused { invoice_id: invoice.id, hold }).await;
-    shop.tell(&SaleRefused { invoice_id: invoice.id, hold }).await;
+    // The refund is owed, so it is retried until the provider accepts it.
+    shop.set_fault(ProviderFault::RefundsRejected);
+    shop.deliver(&SaleRefused { invoice_id: invoice.id, hold }).await;
+    shop.deliver(&SaleRefused { invoice_id: invoice.id, hold }).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
-    shop.trouble(ProviderFault::Nothing);
-    shop.until(invoice.id, |invoice| invoice.status == InvoiceStatus::Refunded).await;
-    let told = shop.heard::<InvoiceRefunded>().await;
-    assert_eq!(told.len(), 1);
-    assert_eq!((told[0].reason.as_str(), told[0].restock, told[0].hold), ("out_of_stock", false, Some(hold)));
-    assert_eq!(shop.returned().await, 1000);
+    shop.set_fault(ProviderFault::None);
+    shop.wait_for(invoice.id, |invoice| invoice.status == InvoiceStatus::Refunded).await;
+    let events = shop.events::<InvoiceRefunded>().await;
+    assert_eq!(events.len(), 1);
+    assert_eq!((events[0].reason.as_str(), events[0].restock, events[0].hold), ("out_of_stock", false, Some(hold)));
+    assert_eq!(shop.refunded_total().await, 1000);
 }
 
 #[actix::test]
-async fn a_void_invoice_stays_void_and_a_paid_one_cannot_become_it() {
-    let (shop, user) = (Shop::open(), UserId::new());
+async fn void_invoice_stays_void_and_paid_one_stays_paid() {
+    let (shop, user) = (TestPayments::open(), UserId::new());
     let (void, paid) = (shop.invoice(user, 1).await, shop.invoice(user, 2).await);
     let first = shop.void(void.id).await.unwrap();
     assert_eq!(first.status, InvoiceStatus::Void);
     assert_eq!(shop.void(void.id).await, Ok(first));
-    assert_eq!(shop.heard::<InvoiceVoided>().await.len(), 1);
+    assert_eq!(shop.events::<InvoiceVoided>().await.len(), 1);
     shop.pay(&keyed(customer(user), "k"), paid.id, "tok_ok").await.unwrap();
     assert_eq!(shop.void(paid.id).await, Err(PaymentsError::NotOpen));
     assert_eq!(shop.void(InvoiceId::new()).await, Err(PaymentsError::InvoiceNotFound));
 }
 
 #[actix::test]
-async fn p13_invoice_numbers_have_no_gap_when_some_are_not_made() {
-    let (shop, user) = (Shop::open(), UserId::new());
+async fn p13_invoice_numbers_have_no_gaps() {
+    let (shop, user) = (TestPayments::open(), UserId::new());
     let made = join_all((0..100).map(|n| {
         let (payments, store) = (shop.payments.clone(), shop.store.clone());
         async move {
             if n % 3 == 0 {
-                // Takes a number and then fails, as a crash or a full disk would.
+                // The transaction takes a number and fails, as with a full disk.
                 let lost = store.write(|tx| {
-                    super::store::next_number(tx.conn)?;
+                    super::store::next_invoice_number(tx.conn)?;
                     Err::<(), _>(PaymentsError::from(CommonError::StorageUnavailable))
                 });
                 assert!(lost.await.is_err());
@@ -636,13 +639,13 @@ async fn p13_invoice_numbers_have_no_gap_when_some_are_not_made() {
 }
 
 #[actix::test]
-async fn one_checkout_has_one_invoice_however_often_it_is_asked_for() {
-    let (shop, user) = (Shop::open(), UserId::new());
+async fn repeated_checkout_has_one_invoice() {
+    let (shop, user) = (TestPayments::open(), UserId::new());
     let request = CreateInvoice { checkout: Some(CheckoutId::new()), ..new(user, 5) };
     let calls = (0..20).map(|_| shop.payments.call(RequestContext::internal("cart"), request.clone()));
     let made: BTreeSet<InvoiceId> = join_all(calls).await.into_iter().map(|invoice| invoice.unwrap().id).collect();
-    assert_eq!((made.len(), shop.heard::<InvoiceCreated>().await.len()), (1, 1));
-    // Asked again when its time is over, it is still that one.
+    assert_eq!((made.len(), shop.events::<InvoiceCreated>().await.len()), (1, 1));
+    // A repeated request after its expiry still returns the same invoice.
     shop.clock.advance(Duration::from_secs(3600));
     let late = CreateInvoice { expires_at: Some(Timestamp::from_micros(0)), ..request };
     let found = shop.payments.call(RequestContext::internal("cart"), late).await.unwrap();
@@ -650,8 +653,8 @@ async fn one_checkout_has_one_invoice_however_often_it_is_asked_for() {
 }
 
 #[actix::test]
-async fn lines_that_cannot_be_are_named_and_the_rest_add_up_exactly() {
-    let (shop, user) = (Shop::open(), UserId::new());
+async fn invalid_lines_are_reported_and_valid_ones_add_up() {
+    let (shop, user) = (TestPayments::open(), UserId::new());
     let ask = |lines: Vec<InvoiceLine>| {
         shop.payments.call(RequestContext::internal("cart"), CreateInvoice { lines, ..new(user, 0) })
     };
@@ -675,8 +678,8 @@ async fn lines_that_cannot_be_are_named_and_the_rest_add_up_exactly() {
 }
 
 #[actix::test]
-async fn a_list_shows_ones_own_newest_first_and_loses_nothing_between_pages() {
-    let (shop, ada, bob) = (Shop::open(), UserId::new(), UserId::new());
+async fn invoice_list_is_complete_and_newest_first() {
+    let (shop, ada, bob) = (TestPayments::open(), UserId::new(), UserId::new());
     for n in 0..7 {
         shop.invoice(ada, n).await;
         shop.invoice(bob, n).await;
@@ -705,8 +708,8 @@ async fn a_list_shows_ones_own_newest_first_and_loses_nothing_between_pages() {
 }
 
 #[actix::test]
-async fn an_order_of_the_past_is_in_the_books_and_told_for_the_statistics_alone() {
-    let (shop, user) = (Shop::open(), UserId::new());
+async fn imported_invoice_counts_in_statistics_only() {
+    let (shop, user) = (TestPayments::open(), UserId::new());
     let at = Timestamp::parse("2026-01-31T12:00:00Z").unwrap();
     let record = async |status| {
         let request = ImportInvoice { user_id: user, lines: vec![line(2, 50)], currency: Currency::EUR, status, at };
@@ -719,58 +722,58 @@ async fn an_order_of_the_past_is_in_the_books_and_told_for_the_statistics_alone(
     assert_eq!(record(InvoiceStatus::Expired).await.unwrap().paid_at, None);
     let open = record(InvoiceStatus::Open).await.unwrap();
     assert!(record(InvoiceStatus::Void).await.is_err());
-    assert_eq!(shop.heard::<InvoiceCreated>().await.len(), 0);
-    assert!(shop.heard::<InvoicePaid>().await.iter().all(|event| event.imported && event.invoice.paid_at == Some(at)));
-    assert_eq!((shop.heard::<InvoicePaid>().await.len(), shop.heard::<InvoiceRefunded>().await.len()), (2, 1));
-    // It was never charged here, so giving it back moves no money; an open one is charged like any other.
+    assert_eq!(shop.events::<InvoiceCreated>().await.len(), 0);
+    assert!(shop.events::<InvoicePaid>().await.iter().all(|event| event.imported && event.invoice.paid_at == Some(at)));
+    assert_eq!((shop.events::<InvoicePaid>().await.len(), shop.events::<InvoiceRefunded>().await.len()), (2, 1));
+    // Refunding an imported invoice moves no money; an imported open one is charged like any other.
     assert_eq!(shop.refund("r", paid.id, None).await.unwrap().status, InvoiceStatus::Refunded);
-    assert_eq!(shop.returned().await, 0);
+    assert_eq!(shop.refunded_total().await, 0);
     shop.pay(&keyed(customer(user), "k"), open.id, "tok_ok").await.unwrap();
     assert_eq!(shop.captures().await, 1);
 }
 
 #[actix::test]
-async fn an_erased_person_leaves_invoices_without_an_address() {
-    let (shop, ada, bob) = (Shop::open(), UserId::new(), UserId::new());
+async fn erased_user_leaves_invoices_without_email() {
+    let (shop, ada, bob) = (TestPayments::open(), UserId::new(), UserId::new());
     let email: EmailAddress = "ada@example.com".parse().unwrap();
     let mut made = Vec::new();
     for user in [ada, bob] {
         let request = CreateInvoice { email: Some(email.clone()), ..new(user, 1) };
         made.push(shop.payments.call(RequestContext::internal("cart"), request).await.unwrap());
     }
-    shop.tell(&UserErased { user_id: ada, email: Some(email.clone()) }).await;
+    shop.deliver(&UserErased { user_id: ada, email: Some(email.clone()) }).await;
     assert_eq!(shop.get(made[0].id).await, Invoice { email: None, ..made[0].clone() });
     assert_eq!(shop.get(made[1].id).await.email, Some(email));
 }
 
 #[actix::test]
-async fn no_search_grows_with_the_number_of_invoices() {
+async fn queries_use_indexes() {
     if crate::store::tested_on_server() {
         return;
     }
     use super::store;
-    let (shop, user) = (Shop::open(), UserId::new());
+    let (shop, user) = (TestPayments::open(), UserId::new());
     let id = shop.invoice(user, 5).await.id;
-    let wish = IdempotentRequest::of(&keyed(customer(user), "k"), &GetInvoice { invoice_id: id }).unwrap().unwrap();
+    let request = IdempotentRequest::of(&keyed(customer(user), "k"), &GetInvoice { invoice_id: id }).unwrap().unwrap();
     let found = plans(&shop.store, move |conn| {
         let now = Timestamp::from_micros(1);
-        store::overdue(conn, now, 1).unwrap();
-        store::under_way(conn, &wish).unwrap();
-        store::processing_payments(conn, 9).unwrap();
-        store::processing_refunds(conn, 9).unwrap();
+        store::overdue_invoices(conn, now, 1).unwrap();
+        store::running_fingerprint(conn, &request).unwrap();
+        store::unfinished_payments(conn, 9).unwrap();
+        store::unfinished_refunds(conn, 9).unwrap();
         store::captured_payment(conn, id).unwrap();
-        store::has_refund_under_way(conn, id).unwrap();
+        store::has_refund_in_progress(conn, id).unwrap();
         store::invoice_of_checkout(conn, CheckoutId::new()).unwrap();
-        store::forget_email(conn, user).unwrap();
+        store::clear_email(conn, user).unwrap();
         for (user, status) in [(Some(user), None), (None, Some(InvoiceStatus::Open)), (None, None)] {
-            store::list(conn, user, status, Some((now, id)), 20).unwrap();
+            store::list_invoices(conn, user, status, Some((now, id)), 20).unwrap();
         }
     });
     let found = found.await;
     assert!(found.len() >= 12, "{found:?}");
     for (query, step) in found {
         assert!(!step.contains("TEMP B-TREE"), "{step}: {query}");
-        // The indexes of what has not ended hold only that, so reading one from its start is no growth.
+        // The partial indexes contain unfinished rows only, so scanning one does not grow with the data.
         assert!(
             !step.starts_with("SCAN") || step.contains("unfinished") || step == "SCAN CONSTANT ROW",
             "{step}: {query}"
@@ -778,7 +781,7 @@ async fn no_search_grows_with_the_number_of_invoices() {
     }
 }
 
-/// What somebody may do to an invoice, in any order.
+/// A command on an invoice; they are tried in any order.
 #[derive(Debug, Clone)]
 enum Command {
     Pay { key: u8, token: usize },
@@ -803,11 +806,11 @@ fn command() -> impl Strategy<Value = Command> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
-    /// Whatever is asked in whatever order: no state follows that may not, and money goes back at most as it came.
+    /// In any order of commands only allowed states follow, and at most the captured amount is refunded.
     #[test]
-    fn p13_no_order_of_commands_breaks_an_invoice(commands in proptest::collection::vec(command(), 1..14)) {
+    fn p13_invoice_stays_valid_in_any_order_of_commands(commands in proptest::collection::vec(command(), 1..14)) {
         actix::System::new().block_on(async {
-            let (mut shop, user) = (Shop::open(), UserId::new());
+            let (mut shop, user) = (TestPayments::open(), UserId::new());
             let mut before = shop.invoice(user, 1000).await;
             for command in commands {
                 match command {
@@ -825,7 +828,7 @@ proptest! {
                 assert!(now.status == before.status || before.status.may_become(now.status), "{before:?} {now:?}");
                 let paid = matches!(now.status, InvoiceStatus::Paid | InvoiceStatus::Refunded);
                 assert_eq!(shop.captures().await, i64::from(paid));
-                assert_eq!(shop.returned().await, now.refunded);
+                assert_eq!(shop.refunded_total().await, now.refunded);
                 assert!(now.refunded <= now.total && (now.refunded == 0 || paid));
                 assert_eq!(now.status == InvoiceStatus::Refunded, now.refunded == now.total);
                 assert_eq!(Ok(now.total), model::total(&now.lines));
@@ -837,7 +840,7 @@ proptest! {
 
 proptest! {
     #[test]
-    fn a_total_is_exact_or_an_error(lines in proptest::collection::vec((any::<i32>(), any::<i64>()), 0..20)) {
+    fn total_is_exact_or_an_error(lines in proptest::collection::vec((any::<i32>(), any::<i64>()), 0..20)) {
         let exact: i128 = lines.iter().map(|(quantity, price)| i128::from(*quantity) * i128::from(*price)).sum();
         let lines: Vec<InvoiceLine> = lines.into_iter().map(|(quantity, price)| line(quantity.into(), price)).collect();
         if let Ok(total) = model::total(&lines) {

@@ -1,28 +1,29 @@
-//! What must hold of invoices and money, and the facts that other domains must agree with.
+//! Invariants of invoices and money, and the facts that other domains must agree with.
 
 use std::collections::BTreeMap;
 
 use diesel::sql_query;
 use diesel::sql_types::BigInt;
 
-use super::{InvoiceRow, unreadable};
+use super::{InvoiceRow, malformed_row};
 use crate::contract::payments::OUT_OF_STOCK;
 use crate::contract::payments::{InvoiceFacts, InvoiceLine, InvoiceSelection, ReturnLine};
-use crate::domains::payments::model::{RefundState, number};
+use crate::domains::payments::model::{RefundState, format_number};
 use crate::domains::payments::schema::{invoice, refund};
 use crate::messaging::FACTS_PAGE_SIZE;
 use crate::store::query::*;
 use crate::store::{Conn, Invariant, Invariants, RESTORE, Sql};
 use crate::types::{InvoiceId, ProductId, Quantity, Timestamp};
 
-const BANK: &str = "compare with the provider's books before anything is paid or refunded by hand";
+/// Remedy for a mismatch that may involve real money.
+const COMPARE_WITH_PROVIDER: &str = "compare with the provider's records before anything is paid or refunded manually";
 
-/// What must always hold here.
+/// Invariants of this domain's database.
 pub const INVARIANTS: Invariants = Invariants {
     counted: &[("invoices", "invoice"), ("payments", "payment"), ("refunds", "refund")],
     rules: &[
         Invariant {
-            what: "an invoice's total is not the sum of its lines",
+            what: "invoice total must equal the sum of its lines",
             remedy: RESTORE,
             sql: Sql::PerBackend {
                 sqlite: "SELECT id || ' says ' || total AS found FROM invoice WHERE total <> (
@@ -34,47 +35,47 @@ pub const INVARIANTS: Invariants = Invariants {
             },
         },
         Invariant {
-            what: "there is no invoice with the number before this one",
+            what: "invoice numbers must be consecutive",
             remedy: RESTORE,
             sql: Sql::Shared("SELECT i.number || ' of ' || i.id AS found FROM invoice i
                   WHERE i.number <> 1 AND NOT EXISTS (SELECT 1 FROM invoice b WHERE b.number = i.number - 1)"),
         },
         Invariant {
-            what: "the next invoice's number is not the one after the last",
+            what: "the invoice counter must equal the highest invoice number",
             remedy: RESTORE,
-            sql: Sql::Shared("SELECT 'the counter says ' || value || ', the last is ' || (SELECT COALESCE(MAX(number), 0) FROM invoice)
+            sql: Sql::Shared("SELECT 'counter ' || value || ', highest number ' || (SELECT COALESCE(MAX(number), 0) FROM invoice)
                   AS found FROM counter WHERE name = 'invoice' AND value <> (SELECT COALESCE(MAX(number), 0) FROM invoice)"),
         },
         Invariant {
-            what: "an invoice is paid and has not exactly one captured payment",
-            remedy: BANK,
+            what: "paid invoice must have exactly one captured payment",
+            remedy: COMPARE_WITH_PROVIDER,
             sql: Sql::Shared("SELECT id || ' has ' || n AS found FROM (SELECT i.id, COUNT(p.id) AS n FROM invoice i
                   LEFT JOIN payment p ON p.invoice_id = i.id AND p.state = 'captured'
                   WHERE i.status IN ('paid', 'refunded') AND i.imported IS NOT TRUE GROUP BY i.id HAVING COUNT(p.id) <> 1) x"),
         },
         Invariant {
-            what: "an invoice is not paid and has a captured payment",
-            remedy: BANK,
+            what: "unpaid invoice must not have a captured payment",
+            remedy: COMPARE_WITH_PROVIDER,
             sql: Sql::Shared("SELECT i.id || ' is ' || i.status || ', payment ' || p.id AS found FROM payment p
                   JOIN invoice i ON i.id = p.invoice_id
                   WHERE p.state = 'captured' AND i.status NOT IN ('paid', 'refunded')"),
         },
         Invariant {
-            what: "a payment is not over what its invoice says",
-            remedy: BANK,
+            what: "payment must have the amount and currency of its invoice",
+            remedy: COMPARE_WITH_PROVIDER,
             sql: Sql::Shared("SELECT p.id || ' over ' || p.amount || ' of ' || i.total || ' for ' || i.id AS found FROM payment p
                   JOIN invoice i ON i.id = p.invoice_id WHERE p.amount <> i.total OR p.currency <> i.currency"),
         },
         Invariant {
-            what: "an invoice is paid without a time, or has a time and is not paid",
+            what: "invoice must have a payment time exactly if it is paid",
             remedy: RESTORE,
             sql: Sql::Shared("SELECT id || ' is ' || status AS found FROM invoice
                   WHERE (status IN ('paid', 'refunded')) <> (paid_at IS NOT NULL)"),
         },
         Invariant {
-            what: "what went back of an invoice is not the sum of its refunds",
-            remedy: BANK,
-            sql: Sql::Shared("SELECT i.id || ' says ' || i.refunded || ' and ' || i.refunding || ' under way, the refunds '
+            what: "refunded amount must equal the sum of the refunds",
+            remedy: COMPARE_WITH_PROVIDER,
+            sql: Sql::Shared("SELECT i.id || ' says ' || i.refunded || ' and ' || i.refunding || ' in progress, its refunds '
                          || COALESCE(r.done, 0) || ' and ' || COALESCE(r.open, 0) AS found FROM invoice i
                   LEFT JOIN (SELECT invoice_id, SUM(CASE WHEN state = 'done' THEN amount ELSE 0 END) AS done,
                              SUM(CASE WHEN state = 'processing' THEN amount ELSE 0 END) AS open
@@ -83,21 +84,21 @@ pub const INVARIANTS: Invariants = Invariants {
                   AND NOT (i.imported IS TRUE AND i.status = 'refunded' AND r.invoice_id IS NULL))"),
         },
         Invariant {
-            what: "more went back of an invoice than came",
-            remedy: BANK,
+            what: "refunded more than was captured",
+            remedy: COMPARE_WITH_PROVIDER,
             sql: Sql::Shared("SELECT id || ' of ' || total || ': ' || refunded || ' and ' || refunding AS found FROM invoice
                   WHERE refunded + refunding > total OR refunded < 0 OR refunding < 0
                   OR (status NOT IN ('paid', 'refunded') AND refunded + refunding > 0)"),
         },
         Invariant {
-            what: "an invoice is refunded and not all went back, or all did and it is not",
-            remedy: BANK,
+            what: "invoice must be refunded exactly if its whole total is",
+            remedy: COMPARE_WITH_PROVIDER,
             sql: Sql::Shared("SELECT id || ' is ' || status || ', ' || refunded || ' of ' || total AS found FROM invoice
                   WHERE (status = 'refunded' AND refunded <> total)
                   OR (status = 'paid' AND total > 0 AND refunded = total)"),
         },
         Invariant {
-            what: "an invoice and its payment disagree on whether it is under way",
+            what: "invoice and payment must agree on the attempt in progress",
             remedy: RESTORE,
             sql: Sql::Shared("SELECT i.id AS found FROM invoice i LEFT JOIN payment p ON p.id = i.processing
                   WHERE i.processing IS NOT NULL
@@ -106,29 +107,29 @@ pub const INVARIANTS: Invariants = Invariants {
                   WHERE p.state = 'processing' AND i.processing IS DISTINCT FROM p.id"),
         },
         Invariant {
-            what: "a payment or refund has ended and does not say when, or the other way round",
+            what: "payment or refund must have an end time exactly if it has ended",
             remedy: RESTORE,
             sql: Sql::Shared("SELECT id || ' is ' || state AS found FROM payment WHERE (state = 'processing') <> (ended_at IS NULL)
                   UNION ALL
                   SELECT id || ' is ' || state FROM refund WHERE (state = 'processing') <> (ended_at IS NULL)"),
         },
         Invariant {
-            what: "the test provider took money that the shop knows nothing of",
-            remedy: BANK,
+            what: "the test provider captured money without a payment",
+            remedy: COMPARE_WITH_PROVIDER,
             sql: Sql::Shared("SELECT b.key || ' over ' || b.amount || ' for ' || b.about AS found FROM test_provider_book b
                   LEFT JOIN payment p ON p.id = b.key
                   WHERE b.kind = 'capture' AND (p.id IS NULL OR p.state = 'failed' OR p.amount <> b.amount
                   OR p.currency <> b.currency OR p.invoice_id <> b.about)"),
         },
         Invariant {
-            what: "the test provider took money for an invoice more than once",
-            remedy: BANK,
+            what: "the test provider captured an invoice more than once",
+            remedy: COMPARE_WITH_PROVIDER,
             sql: Sql::Shared("SELECT about || ': ' || COUNT(*) || ' times' AS found FROM test_provider_book
                   WHERE kind = 'capture' GROUP BY about HAVING COUNT(*) > 1"),
         },
         Invariant {
-            what: "the test provider gave back what it never took, or what the shop knows nothing of",
-            remedy: BANK,
+            what: "the test provider refunded money without a capture or a refund",
+            remedy: COMPARE_WITH_PROVIDER,
             sql: Sql::Shared("SELECT b.key || ' over ' || b.amount AS found FROM test_provider_book b
                   LEFT JOIN refund r ON r.id = b.key LEFT JOIN test_provider_book c ON c.key = b.about AND c.kind = 'capture'
                   WHERE b.kind = 'refund' AND (c.key IS NULL OR r.id IS NULL OR r.state = 'failed' OR r.amount <> b.amount)
@@ -140,7 +141,7 @@ pub const INVARIANTS: Invariants = Invariants {
     ],
 };
 
-/// Facts about invoices.
+/// Lists facts of invoices.
 pub fn invoices(conn: &mut Conn, which: InvoiceSelection) -> QueryResult<Vec<InvoiceFacts>> {
     let query = invoice::table.select(InvoiceRow::as_select());
     let rows: Vec<InvoiceRow> = match which {
@@ -160,7 +161,7 @@ pub fn invoices(conn: &mut Conn, which: InvoiceSelection) -> QueryResult<Vec<Inv
         .load(conn)?;
     let mut facts = Vec::with_capacity(rows.len());
     for row in rows {
-        let lines: Vec<InvoiceLine> = serde_json::from_str(&row.lines).map_err(unreadable)?;
+        let lines: Vec<InvoiceLine> = serde_json::from_str(&row.lines).map_err(malformed_row)?;
         let mut goods: BTreeMap<ProductId, Quantity> = BTreeMap::new();
         for line in lines {
             if let Some(product) = line.product_id {
@@ -169,24 +170,24 @@ pub fn invoices(conn: &mut Conn, which: InvoiceSelection) -> QueryResult<Vec<Inv
         }
         let own = || refunds.iter().filter(|(id, ..)| *id == row.id);
         let done = || own().filter(|(_, state, ..)| state == RefundState::Done.as_str());
-        let mut back: BTreeMap<ProductId, Quantity> = BTreeMap::new();
+        let mut returned: BTreeMap<ProductId, Quantity> = BTreeMap::new();
         for (.., lines) in done().filter(|(_, _, restock, ..)| *restock) {
             let lines =
-                lines.as_deref().map(serde_json::from_str::<Vec<ReturnLine>>).transpose().map_err(unreadable)?;
+                lines.as_deref().map(serde_json::from_str::<Vec<ReturnLine>>).transpose().map_err(malformed_row)?;
             for line in lines.unwrap_or_default() {
-                *back.entry(line.product_id).or_default() += line.quantity;
+                *returned.entry(line.product_id).or_default() += line.quantity;
             }
         }
         facts.push(InvoiceFacts {
             id: row.id,
-            number: number(row.number),
+            number: format_number(row.number),
             user_id: row.user_id,
             status: row.status()?,
             imported: row.imported,
             has_email: row.email.is_some(),
             hold: row.hold,
             checkout: row.checkout,
-            restocked: !goods.is_empty() && back == goods,
+            restocked: !goods.is_empty() && returned == goods,
             goods: goods.into_iter().collect(),
             expires_at: row.expires_at,
             paid_at: row.paid_at,
@@ -197,18 +198,18 @@ pub fn invoices(conn: &mut Conn, which: InvoiceSelection) -> QueryResult<Vec<Inv
     Ok(facts)
 }
 
-/// How many invoices were paid on each day of UTC.
+/// Counts the paid invoices per UTC day.
 pub fn paid_by_day(conn: &mut Conn) -> QueryResult<Vec<(Timestamp, i64)>> {
     #[derive(QueryableByName)]
-    struct Day {
+    struct DayRow {
         #[diesel(sql_type = BigInt)]
         day: Timestamp,
         #[diesel(sql_type = BigInt)]
         n: i64,
     }
-    let days: Vec<Day> = sql_query(
+    let days: Vec<DayRow> = sql_query(
         "SELECT paid_at - paid_at % 86400000000 AS day, COUNT(*) AS n FROM invoice WHERE paid_at IS NOT NULL GROUP BY 1",
     )
     .load(conn)?;
-    Ok(days.into_iter().map(|Day { day, n }| (day, n)).collect())
+    Ok(days.into_iter().map(|DayRow { day, n }| (day, n)).collect())
 }

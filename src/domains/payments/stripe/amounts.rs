@@ -1,45 +1,45 @@
-//! Amounts as Stripe counts them, which is not always as ISO 4217 does.
+//! Conversion between the shop's minor units (ISO 4217) and Stripe's.
 //!
-//! Its rules are from <https://docs.stripe.com/currencies>: some currencies have no minor unit there, two that lost
-//! theirs are still said in hundredths, and in thousandths the last digit must be 0. An amount that cannot be said
-//! exactly is refused, never rounded: what is charged equals the invoice's total.
+//! The rules are from <https://docs.stripe.com/currencies>: some currencies have no minor unit at Stripe, two that lost
+//! theirs are still given in hundredths, and in thousandths the last digit must be 0. An amount without an exact form
+//! is refused, never rounded: the charged amount equals the invoice's total.
 
 use crate::types::{Amount, Currency};
 
-/// How many decimal digits Stripe gives a currency.
-fn digits(currency: Currency) -> u32 {
+/// Number of decimal digits of a currency at Stripe.
+fn stripe_digits(currency: Currency) -> u32 {
     match currency.as_str() {
         "BIF" | "CLP" | "DJF" | "GNF" | "JPY" | "KMF" | "KRW" | "MGA" | "PYG" | "RWF" | "VND" | "VUV" | "XAF"
         | "XOF" | "XPF" => 0,
-        // Without a minor unit today, said in hundredths for old times' sake.
+        // Without a minor unit today, but still given in hundredths.
         "ISK" | "UGX" => 2,
         "BHD" | "JOD" | "KWD" | "OMR" | "TND" => 3,
         _ => currency.digits(),
     }
 }
 
-/// Our minor units as Stripe's; nothing when it cannot say so much.
+/// Converts the shop's minor units to Stripe's. Returns `None` if the amount has no exact form there.
 pub fn to_stripe(currency: Currency, amount: Amount) -> Option<Amount> {
-    let (ours, theirs) = (currency.digits(), digits(currency));
-    let said = if theirs >= ours {
-        amount.checked_mul(10_i64.checked_pow(theirs - ours)?)?
+    let (own, stripe) = (currency.digits(), stripe_digits(currency));
+    let amount = if stripe >= own {
+        amount.checked_mul(10_i64.checked_pow(stripe - own)?)?
     } else {
-        divided(amount, 10_i64.checked_pow(ours - theirs)?)?
+        divide_exact(amount, 10_i64.checked_pow(own - stripe)?)?
     };
-    if theirs == 3 { divided(said, 10)?.checked_mul(10) } else { Some(said) }
+    if stripe == 3 { divide_exact(amount, 10)?.checked_mul(10) } else { Some(amount) }
 }
 
-/// Stripe's minor units as ours; nothing when we cannot say so little.
+/// Converts Stripe's minor units to the shop's. Returns `None` if the amount has no exact form here.
 pub fn from_stripe(currency: Currency, amount: Amount) -> Option<Amount> {
-    let (ours, theirs) = (currency.digits(), digits(currency));
-    if theirs >= ours {
-        divided(amount, 10_i64.checked_pow(theirs - ours)?)
+    let (own, stripe) = (currency.digits(), stripe_digits(currency));
+    if stripe >= own {
+        divide_exact(amount, 10_i64.checked_pow(stripe - own)?)
     } else {
-        amount.checked_mul(10_i64.checked_pow(ours - theirs)?)
+        amount.checked_mul(10_i64.checked_pow(own - stripe)?)
     }
 }
 
-fn divided(amount: Amount, by: i64) -> Option<Amount> {
+fn divide_exact(amount: Amount, by: i64) -> Option<Amount> {
     (amount % by == 0).then_some(amount / by)
 }
 
@@ -53,8 +53,8 @@ mod tests {
     }
 
     #[test]
-    fn each_currency_is_said_as_stripe_says_it() {
-        for (code, ours, theirs) in [
+    fn each_currency_converts_by_stripes_rules() {
+        for (code, own, stripe) in [
             ("EUR", 1099, Some(1099)),
             ("USD", 5, Some(5)),
             ("HUF", 1045, Some(1045)),
@@ -71,20 +71,20 @@ mod tests {
             ("KWD", 5124, None),
             ("ISK", Amount::MAX, None),
         ] {
-            assert_eq!(to_stripe(currency(code), ours), theirs, "{ours} {code}");
+            assert_eq!(to_stripe(currency(code), own), stripe, "{own} {code}");
         }
         assert_eq!(from_stripe(currency("ISK"), 501), None);
     }
 
     proptest! {
         #[test]
-        fn what_was_said_is_understood_again(
+        fn converted_amount_converts_back(
             code in proptest::sample::select(vec!["EUR", "JPY", "ISK", "UGX", "MGA", "KWD", "TND", "KRW"]),
             amount in 0..1_000_000_000_000_i64,
         ) {
             let currency = currency(code);
-            if let Some(said) = to_stripe(currency, amount) {
-                prop_assert_eq!(from_stripe(currency, said), Some(amount));
+            if let Some(converted) = to_stripe(currency, amount) {
+                prop_assert_eq!(from_stripe(currency, converted), Some(amount));
             }
         }
     }

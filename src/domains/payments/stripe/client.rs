@@ -1,8 +1,8 @@
-//! The way to Stripe's HTTP interface: one request, its time limit, its repetitions, and how sure one can be of what
-//! became of it. Never enters: what an answer means for a payment.
+//! A client for Stripe's HTTP API: one request, its time limit, its retries, and how certain its outcome is.
+//! Does not contain: the meaning of a response for a payment.
 //!
-//! hyper with rustls, because both are in the tree for other reasons; a client with more comfort would bring a dozen
-//! crates for it. Nothing that Stripe says in words goes to the log: its sentences repeat keys and tokens.
+//! It uses hyper with rustls, because both are dependencies anyway; a more convenient client would add a dozen crates.
+//! Stripe's messages are not logged: they repeat keys and tokens.
 
 use std::time::Duration;
 
@@ -17,80 +17,85 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-/// The version of the interface that this is written against. An account's own default may be any.
+/// Version of the API that this client is written for. The default of an account may be any other.
 const VERSION: HeaderValue = HeaderValue::from_static("2024-06-20");
 const STRIPE_VERSION: HeaderName = HeaderName::from_static("stripe-version");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 
-/// How long a connection may take to be made.
+/// Time limit of connecting.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long an idle connection is kept; Stripe itself closes them after about a minute.
-const IDLE: Duration = Duration::from_secs(50);
-/// How many idle connections are kept.
-const IDLE_MAX: usize = 16;
-/// How often a request that was certainly not heard is made again, and the first pause between.
-const AGAIN: u32 = 2;
-const PAUSE: Duration = Duration::from_millis(250);
-/// Bytes of an answer. A page of a hundred refunds has about 100,000.
+/// Time after which an idle connection is closed; Stripe closes them after about a minute.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
+/// Maximum number of idle connections.
+const IDLE_CONNECTIONS_MAX: usize = 16;
+/// Maximum number of retries of a request that certainly did not reach Stripe.
+const RETRIES_MAX: u32 = 2;
+/// Delay before the first retry; it doubles with each further one.
+const RETRY_DELAY: Duration = Duration::from_millis(250);
+/// Maximum size of a response in bytes. A page of 100 refunds has about 100,000.
 const RESPONSE_BYTES_MAX: usize = 1 << 20;
 
-/// Stripe's interface, for one account.
+/// A client for one Stripe account.
 pub struct Api {
     http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     base: String,
     authorization: HeaderValue,
 }
 
-/// Why there is no answer.
+/// Reason for the absence of a successful response.
 #[derive(Debug)]
 pub enum ApiError {
-    /// Stripe says no. Done is what an answer of this kind says, mostly nothing.
-    Refused(StripeError),
-    /// It was certainly not heard.
-    NotHeard,
-    /// Nobody knows.
+    /// Stripe rejected the request. Depending on the error, mostly nothing was done.
+    Rejected(StripeError),
+    /// The request certainly did not reach Stripe.
+    NotSent,
+    /// The outcome is unknown.
     Unknown,
 }
 
-/// Stripe's no.
+/// Error object of Stripe.
 #[derive(Debug, Deserialize)]
 pub struct StripeError {
-    /// The HTTP status.
+    /// HTTP status of the response.
     #[serde(skip)]
     pub status: u16,
-    /// Of which kind, as `card_error`.
+    /// Kind of the error, such as `card_error`.
     #[serde(rename = "type", default)]
     pub kind: String,
-    /// What is wrong, as `card_declined`.
+    /// Error code, such as `card_declined`.
     #[serde(default)]
     pub code: Option<String>,
-    /// Why the bank said no.
+    /// Reason of the bank, such as `generic_decline`.
     #[serde(default)]
     pub decline_code: Option<String>,
-    /// Selection parameter is wrong.
+    /// Name of the rejected parameter.
     #[serde(default)]
     pub param: Option<String>,
 }
 
 #[derive(Deserialize)]
-struct SendError {
+struct ErrorBody {
     error: StripeError,
 }
 
-/// One request.
+/// A request to the API.
 pub struct ApiCall<'a> {
     pub method: Method,
-    /// Below `/v1/`, its ids checked to be such.
+    /// Path below `/v1/`; ids in it must be checked by the caller.
     pub path: String,
     pub form: &'a [(&'a str, &'a str)],
-    /// Our name for it, so that a repetition is none.
+    /// Idempotency key.
     pub key: Option<String>,
-    pub patience: Duration,
+    /// Time limit that includes all retries.
+    pub timeout: Duration,
 }
 
 impl Api {
-    /// The interface at `base` for the account with this key; or which of the two cannot be used.
+    /// Creates a client for the API at `base` with the secret key of an account.
+    ///
+    /// # Errors
+    /// If the key cannot be sent in a header, or TLS is not available.
     pub fn new(base: &str, key: &str) -> Result<Self, &'static str> {
         let wrong = "cannot be sent in a header";
         let mut authorization = HeaderValue::from_str(&format!("Bearer {key}")).map_err(|_| wrong)?;
@@ -99,7 +104,7 @@ impl Api {
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        // Said here and not taken from the process, where another library may have set another one.
+        // Chosen explicitly, because another library may have installed another default for the process.
         let https = hyper_rustls::HttpsConnectorBuilder::new()
             .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())
             .map_err(|_| "cannot be used: TLS is not available")?;
@@ -107,93 +112,93 @@ impl Api {
         let https = https.enable_http1().wrap_connector(tcp);
         let http = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE)
-            .pool_max_idle_per_host(IDLE_MAX)
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
             .build(https);
         Ok(Self { http, base: base.to_owned(), authorization })
     }
 
-    /// Asks, within the patience of `ask`.
-    pub async fn ask<T: DeserializeOwned>(&self, ask: ApiCall<'_>) -> Result<T, ApiError> {
-        tokio::time::timeout(ask.patience, self.insist(&ask)).await.unwrap_or_else(|_| {
-            log::warn!("payments: Stripe did not answer {} in time", ask.path);
+    /// Sends a request, with retries, within its time limit.
+    pub async fn call<T: DeserializeOwned>(&self, call: ApiCall<'_>) -> Result<T, ApiError> {
+        tokio::time::timeout(call.timeout, self.send_with_retries(&call)).await.unwrap_or_else(|_| {
+            log::warn!("stripe: {} timed out", call.path);
             Err(ApiError::Unknown)
         })
     }
 
-    /// Asks again when it was not heard, or when another request under its key has not ended.
-    async fn insist<T: DeserializeOwned>(&self, ask: &ApiCall<'_>) -> Result<T, ApiError> {
+    /// Retries a request that did not reach Stripe, or whose key is in use by a request in progress.
+    async fn send_with_retries<T: DeserializeOwned>(&self, call: &ApiCall<'_>) -> Result<T, ApiError> {
         let mut busy = false;
-        for turn in 0.. {
-            let trouble = match self.once(ask).await {
-                Err(ApiError::Refused(refusal)) if refusal.status == StatusCode::CONFLICT.as_u16() => {
+        for attempt in 0.. {
+            let error = match self.send(call).await {
+                Err(ApiError::Rejected(error)) if error.status == StatusCode::CONFLICT.as_u16() => {
                     busy = true;
                     ApiError::Unknown
                 }
-                Err(ApiError::NotHeard) if busy => ApiError::Unknown,
-                Err(ApiError::NotHeard) => ApiError::NotHeard,
+                Err(ApiError::NotSent) if busy => ApiError::Unknown,
+                Err(ApiError::NotSent) => ApiError::NotSent,
                 other => return other,
             };
-            if turn >= AGAIN {
-                return Err(trouble);
+            if attempt >= RETRIES_MAX {
+                return Err(error);
             }
-            tokio::time::sleep(PAUSE * 2_u32.pow(turn)).await;
+            tokio::time::sleep(RETRY_DELAY * 2_u32.pow(attempt)).await;
         }
         Err(ApiError::Unknown)
     }
 
-    async fn once<T: DeserializeOwned>(&self, ask: &ApiCall<'_>) -> Result<T, ApiError> {
-        let request = self.request(ask).map_err(|error| {
-            log::error!("payments: {} cannot be asked of Stripe: {error}", ask.path);
-            ApiError::NotHeard
+    async fn send<T: DeserializeOwned>(&self, call: &ApiCall<'_>) -> Result<T, ApiError> {
+        let request = self.request(call).map_err(|error| {
+            log::error!("stripe: request {} is invalid: {error}", call.path);
+            ApiError::NotSent
         })?;
-        let answer = self.http.request(request).await.map_err(|error| {
-            log::warn!("payments: Stripe cannot be reached for {}: {error}", ask.path);
-            if error.is_connect() { ApiError::NotHeard } else { ApiError::Unknown }
+        let response = self.http.request(request).await.map_err(|error| {
+            log::warn!("stripe: {} failed: {error}", call.path);
+            if error.is_connect() { ApiError::NotSent } else { ApiError::Unknown }
         })?;
-        let (head, body) = answer.into_parts();
+        let (head, body) = response.into_parts();
         let body = Limited::new(body, RESPONSE_BYTES_MAX).collect().await.map_err(|error| {
-            log::warn!("payments: Stripe's answer to {} broke off: {error}", ask.path);
+            log::warn!("stripe: response to {} was cut off: {error}", call.path);
             ApiError::Unknown
         })?;
         let (status, body) = (head.status, body.to_bytes());
         let id = head.headers.get(&REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or("-");
         if status.is_success() {
             return serde_json::from_slice(&body).map_err(|error| {
-                log::error!("payments: Stripe's answer to {} is not understood ({id}): {error}", ask.path);
+                log::error!("stripe: response to {} is malformed (request {id}): {error}", call.path);
                 ApiError::Unknown
             });
         }
-        let refusal =
-            serde_json::from_slice(&body).map(|SendError { error }| StripeError { status: status.as_u16(), ..error });
-        let (kind, code) = match &refusal {
-            Ok(refusal) => (refusal.kind.as_str(), refusal.code.as_deref().unwrap_or("-")),
-            Err(_) => ("not of Stripe's form", "-"),
+        let rejection =
+            serde_json::from_slice(&body).map(|ErrorBody { error }| StripeError { status: status.as_u16(), ..error });
+        let (kind, code) = match &rejection {
+            Ok(error) => (error.kind.as_str(), error.code.as_deref().unwrap_or("-")),
+            Err(_) => ("unknown error format", "-"),
         };
-        log::warn!("payments: Stripe answered {} with {}, {kind}, {code} ({id})", ask.path, status.as_u16());
-        match (status, refusal) {
-            // Too many at once, or the object is locked by another request: turned away at the door.
-            (StatusCode::TOO_MANY_REQUESTS, _) => Err(ApiError::NotHeard),
-            // The key is known for another request, so that one may have done anything.
-            (_, Ok(refusal)) if refusal.kind == "idempotency_error" => Err(ApiError::Unknown),
-            (status, Ok(refusal)) if status.is_client_error() => Err(ApiError::Refused(refusal)),
-            // Its own fault, or somebody's between us: what was done is not said.
+        log::warn!("stripe: {} rejected with status {}: {kind}, {code} (request {id})", call.path, status.as_u16());
+        match (status, rejection) {
+            // Rate limit, or the object is locked by another request: nothing was done.
+            (StatusCode::TOO_MANY_REQUESTS, _) => Err(ApiError::NotSent),
+            // The key belongs to another request, which may have done anything.
+            (_, Ok(error)) if error.kind == "idempotency_error" => Err(ApiError::Unknown),
+            (status, Ok(error)) if status.is_client_error() => Err(ApiError::Rejected(error)),
+            // An error of Stripe or of a proxy on the way: the outcome is unknown.
             _ => Err(ApiError::Unknown),
         }
     }
 
-    fn request(&self, ask: &ApiCall<'_>) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
-        let form = encoded(ask.form);
-        let mut uri = format!("{}/v1/{}", self.base, ask.path);
+    fn request(&self, call: &ApiCall<'_>) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
+        let form = encoded(call.form);
+        let mut uri = format!("{}/v1/{}", self.base, call.path);
         let mut request = Request::builder()
-            .method(&ask.method)
+            .method(&call.method)
             .header(AUTHORIZATION, self.authorization.clone())
             .header(STRIPE_VERSION, VERSION)
             .header(USER_AGENT, concat!("mercat/", env!("CARGO_PKG_VERSION")));
-        if let Some(key) = &ask.key {
+        if let Some(key) = &call.key {
             request = request.header(IDEMPOTENCY_KEY, key);
         }
-        if ask.method == Method::GET {
+        if call.method == Method::GET {
             if !form.is_empty() {
                 uri = format!("{uri}?{form}");
             }
@@ -203,7 +208,7 @@ impl Api {
     }
 }
 
-/// A form as `application/x-www-form-urlencoded`.
+/// Encodes a form as `application/x-www-form-urlencoded`.
 fn encoded(form: &[(&str, &str)]) -> String {
     let mut text = String::new();
     for (name, value) in form {
@@ -232,7 +237,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_form_carries_anything() {
+    fn form_encodes_reserved_characters() {
         let form = [("metadata[a]", "b&c=d e"), ("payment_method", "pm_1"), ("x", "\u{e9}")];
         assert_eq!(encoded(&form), "metadata%5Ba%5D=b%26c%3Dd%20e&payment_method=pm_1&x=%C3%A9");
     }

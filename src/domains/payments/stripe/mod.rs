@@ -1,19 +1,22 @@
-//! The provider `stripe`: money taken and given back over Stripe's HTTP interface, and its webhooks read.
+//! The provider `stripe`: charges and refunds over Stripe's HTTP API, and its webhooks.
 //!
-//! Lives here: what Stripe's answers mean for a payment. Never enters: the state of an invoice, SQL.
+//! Contains: the meaning of Stripe's responses for a payment. Does not contain: the state of an invoice; HTTP outside
+//! `client`; SQL outside `store`.
 //!
-//! A charge is a payment intent of its own, made and confirmed in two requests, and its name is durable between the
-//! two. So whoever finds a try that nobody works on knows: without a name it was never confirmed, and is declared void
-//! so that it never will be; with one Stripe can be asked for it, and an intent that took no money is cancelled, which
-//! Stripe never takes back. To send one request and ask again under its key would be no lookup: that takes the buyer's
-//! token, which is not kept, and Stripe forgets a key after a day. Its search is not up to date by its own account.
+//! A charge is a payment intent of its own, created and confirmed in two requests, and its id is durable before the
+//! second. So recovery of an interrupted attempt is certain: without an id the intent was never confirmed, and the
+//! charge is voided so that it never will be; with an id Stripe is queried, and an intent that captured no money is
+//! cancelled, which Stripe never undoes. A single request that is repeated under its key would be no lookup: it needs
+//! the buyer's token, which is not stored, and Stripe forgets a key after a day. Stripe's search is not up to date,
+//! according to its documentation.
 //!
-//! A return is asked for under a key of ours. One that was asked for before is first looked for among the refunds of
+//! A refund is requested under a key of the shop. One that was requested before is first searched among the refunds of
 //! its intent, by the key in its metadata, because Stripe may have forgotten the key itself.
 
 mod amounts;
 mod client;
 mod signature;
+mod store;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -28,37 +31,40 @@ use super::provider::{
     Charge, ChargeOutcome, ChargeStatus, PaymentProvider, ProviderEvent, ProviderEventKind, RefundOutcome,
     RefundRequest, WebhookError,
 };
-use super::store::{self, StripeRefundState};
 use crate::messaging::CommonError;
 use crate::settings::StripeSettings;
 use crate::store::Store;
 use crate::types::Timestamp;
 use client::{Api, ApiCall, ApiError, StripeError};
+use store::StripeRefundState;
 use types::{Event, Intent, IntentStatus, Page, Refund, RefundStatus};
 
-/// How long most requests may take.
+/// Time limit of a request that involves no bank.
 const CALL_TIMEOUT: Duration = Duration::from_secs(8);
-/// How long the one may take in which a bank is asked.
+/// Time limit of a request in which Stripe queries a bank.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(20);
-/// How many pages of an intent's refunds are looked through, a hundred each.
-const PAGES_MAX: usize = 10;
+/// Pages of an intent's refunds that are searched, with 100 refunds per page.
+const REFUND_PAGES_MAX: usize = 10;
 
-/// Takes money through Stripe.
+/// A provider that captures and refunds money through Stripe.
 pub struct StripeProvider {
     api: Api,
-    books: Store,
+    store: Store,
     webhook_secrets: Vec<String>,
 }
 
 impl StripeProvider {
-    /// The provider of these settings, with its books in `books`; or what is wrong with the key.
-    pub fn new(settings: &StripeSettings, books: Store) -> Result<Self, &'static str> {
+    /// Creates a provider that keeps Stripe's ids in `store`.
+    ///
+    /// # Errors
+    /// If the secret key cannot be sent in a header, or TLS is not available.
+    pub fn new(settings: &StripeSettings, store: Store) -> Result<Self, &'static str> {
         let api = Api::new(&settings.url, &settings.secret_key)?;
-        Ok(Self { api, books, webhook_secrets: settings.webhook_secrets.clone() })
+        Ok(Self { api, store, webhook_secrets: settings.webhook_secrets.clone() })
     }
 
     async fn get<T: DeserializeOwned>(&self, path: String, form: &[(&str, &str)]) -> Result<T, ApiError> {
-        self.api.ask(ApiCall { method: Method::GET, path, form, key: None, patience: CALL_TIMEOUT }).await
+        self.api.call(ApiCall { method: Method::GET, path, form, key: None, timeout: CALL_TIMEOUT }).await
     }
 
     async fn post<T: DeserializeOwned>(
@@ -66,44 +72,45 @@ impl StripeProvider {
         path: String,
         form: &[(&str, &str)],
         key: Option<String>,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<T, ApiError> {
-        self.api.ask(ApiCall { method: Method::POST, path, form, key, patience }).await
+        self.api.call(ApiCall { method: Method::POST, path, form, key, timeout }).await
     }
 
-    async fn take(&self, charge: Charge) -> ChargeOutcome {
+    async fn create_charge(&self, charge: Charge) -> ChargeOutcome {
         if charge.amount == 0 {
             return ChargeOutcome::Captured;
         }
-        let intent = match self.make(&charge).await {
+        let intent = match self.create_intent(&charge).await {
             Ok(intent) => intent,
-            Err(certain) => return certain,
+            Err(outcome) => return outcome,
         };
-        let (key, name) = (charge.key.clone(), intent.clone());
-        let noted = self.books.write(move |tx| Ok::<_, CommonError>(store::name_charge(tx.conn, &key, &name, tx.now)?));
-        if !matches!(noted.await, Ok(true)) {
-            // Declared void meanwhile, or not to be kept: either way it is not confirmed, so nothing is taken.
+        let (key, id) = (charge.key.clone(), intent.clone());
+        let recorded =
+            self.store.write(move |tx| Ok::<_, CommonError>(store::set_charge_intent(tx.conn, &key, &id, tx.now)?));
+        if !matches!(recorded.await, Ok(true)) {
+            // Voided meanwhile, or not stored. Either way it is not confirmed, so no money is captured.
             self.cancel(&intent).await;
             return ChargeOutcome::Failed;
         }
         let path = format!("payment_intents/{intent}/confirm");
         match self.post::<Intent>(path, &[], Some(format!("{}/confirm", charge.key)), CONFIRM_TIMEOUT).await {
-            Ok(found) => self.judge(&intent, &found).await,
-            Err(ApiError::Refused(refusal)) => {
-                let charged = not_taken(&refusal);
-                if charged != ChargeOutcome::Unknown {
-                    // Nobody could confirm it but us; this only leaves nothing unfinished in Stripe's books.
+            Ok(confirmed) => self.interpret_intent(&intent, &confirmed).await,
+            Err(ApiError::Rejected(error)) => {
+                let outcome = map_confirm_error(&error);
+                if outcome != ChargeOutcome::Unknown {
+                    // Only the shop can confirm it, so cancelling merely leaves no incomplete intent at Stripe.
                     self.cancel(&intent).await;
                 }
-                charged
+                outcome
             }
-            Err(ApiError::NotHeard) => ChargeOutcome::Failed,
+            Err(ApiError::NotSent) => ChargeOutcome::Failed,
             Err(ApiError::Unknown) => ChargeOutcome::Unknown,
         }
     }
 
-    /// Makes the intent. Whatever goes wrong here, nothing was taken and nothing will be: it is not confirmed.
-    async fn make(&self, charge: &Charge) -> Result<String, ChargeOutcome> {
+    /// Creates the intent and returns its id. Any failure is definitive, because the intent is not confirmed.
+    async fn create_intent(&self, charge: &Charge) -> Result<String, ChargeOutcome> {
         let amount = amounts::to_stripe(charge.currency, charge.amount).ok_or(ChargeOutcome::AmountRefused)?;
         let (amount, currency) = (amount.to_string(), charge.currency.as_str().to_ascii_lowercase());
         let invoice = charge.invoice.to_string();
@@ -115,7 +122,7 @@ impl StripeProvider {
             ("metadata[mercat_invoice]", invoice.as_str()),
         ];
         match charge.token.split_once('_') {
-            _ if !is_name(&charge.token) => return Err(ChargeOutcome::UnknownToken),
+            _ if !is_stripe_id(&charge.token) => return Err(ChargeOutcome::UnknownToken),
             Some(("pm" | "card" | "src", _)) => form.push(("payment_method", &charge.token)),
             Some(("tok", _)) => form
                 .extend([("payment_method_data[type]", "card"), ("payment_method_data[card][token]", &charge.token)]),
@@ -123,55 +130,57 @@ impl StripeProvider {
         }
         let path = "payment_intents".to_owned();
         match self.post::<Intent>(path, &form, Some(format!("{}/create", charge.key)), CALL_TIMEOUT).await {
-            Ok(intent) if is_name(&intent.id) => Ok(intent.id),
-            Err(ApiError::Refused(refusal)) => Err(match not_made(&refusal) {
+            Ok(intent) if is_stripe_id(&intent.id) => Ok(intent.id),
+            Err(ApiError::Rejected(error)) => Err(match map_create_error(&error) {
                 ChargeOutcome::Failed => {
-                    log::error!("payments: Stripe takes no payments of this shop: see its settings and its account");
+                    log::error!("stripe: payment intent rejected: check the shop's settings and its Stripe account");
                     ChargeOutcome::Failed
                 }
                 other => other,
             }),
-            Ok(_) | Err(ApiError::NotHeard | ApiError::Unknown) => Err(ChargeOutcome::Failed),
+            Ok(_) | Err(ApiError::NotSent | ApiError::Unknown) => Err(ChargeOutcome::Failed),
         }
     }
 
-    /// What an intent that was just confirmed has come to.
-    async fn judge(&self, name: &str, intent: &Intent) -> ChargeOutcome {
-        let charged = match intent.status {
+    /// Maps the state of an intent that was just confirmed; cancels one that needs the buyer.
+    async fn interpret_intent(&self, id: &str, intent: &Intent) -> ChargeOutcome {
+        let outcome = match intent.status {
             IntentStatus::Succeeded => return ChargeOutcome::Captured,
             IntentStatus::Canceled => return ChargeOutcome::Failed,
             IntentStatus::Processing | IntentStatus::Other => return ChargeOutcome::Unknown,
-            IntentStatus::RequiresAction => ChargeOutcome::NeedsBuyer,
+            IntentStatus::RequiresAction => ChargeOutcome::AuthenticationRequired,
             IntentStatus::RequiresPaymentMethod => ChargeOutcome::Declined,
             IntentStatus::RequiresConfirmation | IntentStatus::RequiresCapture => ChargeOutcome::Failed,
         };
-        // The buyer could still answer their bank, so it is over only once Stripe says so.
-        if self.cancel(name).await { charged } else { ChargeOutcome::Unknown }
+        // The buyer could still confirm at the bank, so the failure is definitive only once the intent is cancelled.
+        if self.cancel(id).await { outcome } else { ChargeOutcome::Unknown }
     }
 
-    /// Cancels an intent; says whether it certainly is. Without a key: it cannot be done twice, and Stripe would keep a
-    /// failure of its own under the key for a day.
+    /// Cancels an intent. Returns `true` if it is certainly cancelled. Sent without a key: cancelling is idempotent, and
+    /// Stripe would repeat an internal error of its own under the key for a day.
     async fn cancel(&self, intent: &str) -> bool {
         let path = format!("payment_intents/{intent}/cancel");
         let cancelled = self.post::<Intent>(path, &[], None, CALL_TIMEOUT).await;
         cancelled.is_ok_and(|intent| intent.status == IntentStatus::Canceled)
     }
 
-    async fn look_up(&self, key: String) -> ChargeStatus {
-        let found =
-            self.books.write(move |tx| Ok::<_, CommonError>(store::settle_charge(tx.conn, &key, tx.now)?)).await;
-        let intent = match found {
+    async fn reconcile_charge(&self, key: String) -> ChargeStatus {
+        let recorded = self
+            .store
+            .write(move |tx| Ok::<_, CommonError>(store::void_unconfirmed_charge(tx.conn, &key, tx.now)?))
+            .await;
+        let intent = match recorded {
             Ok(Some(intent)) => intent,
             Ok(None) => return ChargeStatus::NotCharged,
             Err(_) => return ChargeStatus::Unknown,
         };
         let path = format!("payment_intents/{intent}");
-        // Twice, because it may succeed between the look and the cancelling.
+        // Twice, because it may succeed between the query and the cancellation.
         for _ in 0..2 {
             let status = match self.get::<Intent>(path.clone(), &[]).await {
                 Ok(found) => found.status,
-                Err(ApiError::Refused(_)) => {
-                    log::error!("payments: Stripe does not know {intent}: is the key that of another account?");
+                Err(ApiError::Rejected(_)) => {
+                    log::error!("stripe: {intent} not found: is the secret key that of another account?");
                     return ChargeStatus::Unknown;
                 }
                 Err(_) => return ChargeStatus::Unknown,
@@ -187,77 +196,92 @@ impl StripeProvider {
         ChargeStatus::Unknown
     }
 
-    async fn give_back(&self, back: RefundRequest) -> RefundOutcome {
-        if back.amount == 0 {
+    async fn create_refund(&self, request: RefundRequest) -> RefundOutcome {
+        if request.amount == 0 {
             return RefundOutcome::Done;
         }
-        let Some(amount) = amounts::to_stripe(back.currency, back.amount) else { return RefundOutcome::AmountRefused };
-        let asked = {
-            let back = back.clone();
-            self.books.write(move |tx| Ok::<_, CommonError>(store::begin_return(tx.conn, &back, tx.now)?)).await
+        let Some(amount) = amounts::to_stripe(request.currency, request.amount) else {
+            return RefundOutcome::AmountRefused;
         };
-        let asked = match asked {
-            Ok(Some(asked)) => asked,
+        let state = {
+            let request = request.clone();
+            self.store
+                .write(move |tx| Ok::<_, CommonError>(store::begin_refund_request(tx.conn, &request, tx.now)?))
+                .await
+        };
+        let state = match state {
+            Ok(Some(state)) => state,
             Ok(None) => {
-                log::error!("payments: {} was not taken by Stripe, so it cannot be given back there", back.charge);
+                log::error!("stripe: refund of {} failed: the charge was not captured by Stripe", request.charge);
                 return RefundOutcome::Failed;
             }
             Err(_) => return RefundOutcome::Unknown,
         };
-        let found = match self.find_refund(&back, &asked).await {
+        let refund = match self.find_refund(&request, &state).await {
             Ok(Some(found)) => Ok(found),
             Ok(None) => {
                 let amount = amount.to_string();
                 let form = [
-                    ("payment_intent", asked.intent.as_str()),
+                    ("payment_intent", state.intent.as_str()),
                     ("amount", &amount),
-                    ("metadata[mercat_refund]", &back.key),
+                    ("metadata[mercat_refund]", &request.key),
                 ];
-                let key = format!("{}/refund/{}", back.key, asked.turn);
+                let key = format!("{}/refund/{}", request.key, state.attempt);
                 self.post::<Refund>("refunds".to_owned(), &form, Some(key), CONFIRM_TIMEOUT).await
             }
-            Err(trouble) => Err(trouble),
+            Err(error) => Err(error),
         };
-        match found {
-            Ok(refund) => match refund.status {
-                RefundStatus::Succeeded => RefundOutcome::Done,
-                RefundStatus::Failed | RefundStatus::Canceled => self.turn_over(back, RefundOutcome::Failed).await,
-                RefundStatus::Pending | RefundStatus::RequiresAction | RefundStatus::Other => {
-                    let named = self
-                        .books
-                        .write(move |tx| Ok::<_, CommonError>(store::name_return(tx.conn, &back.key, &refund.id)?));
-                    if named.await.is_err() {
-                        log::warn!("payments: the name of a refund cannot be kept; it is looked for the next time");
-                    }
-                    RefundOutcome::Unknown
-                }
-            },
-            Err(ApiError::Refused(refusal)) => self.turn_over(back, not_returned(&refusal)).await,
-            Err(ApiError::NotHeard) => RefundOutcome::Failed,
+        match refund {
+            Ok(refund) => self.interpret_refund(request, refund).await,
+            Err(ApiError::Rejected(error)) => self.begin_new_refund_attempt(request, map_refund_error(&error)).await,
+            Err(ApiError::NotSent) => RefundOutcome::Failed,
             Err(ApiError::Unknown) => RefundOutcome::Unknown,
         }
     }
 
-    /// The refund that an earlier asking made, if it did.
-    async fn find_refund(&self, back: &RefundRequest, asked: &StripeRefundState) -> Result<Option<Refund>, ApiError> {
-        if let Some(refund) = &asked.refund {
-            return self.get(format!("refunds/{refund}"), &[]).await.map(Some).map_err(not_there);
+    /// Maps the state of a refund; records the id of one that is pending and the failure of one that failed.
+    async fn interpret_refund(&self, request: RefundRequest, refund: Refund) -> RefundOutcome {
+        match refund.status {
+            RefundStatus::Succeeded => RefundOutcome::Done,
+            RefundStatus::Failed | RefundStatus::Canceled => {
+                self.begin_new_refund_attempt(request, RefundOutcome::Failed).await
+            }
+            RefundStatus::Pending | RefundStatus::RequiresAction | RefundStatus::Other => {
+                let recorded = self
+                    .store
+                    .write(move |tx| Ok::<_, CommonError>(store::set_refund_id(tx.conn, &request.key, &refund.id)?));
+                if let Err(error) = recorded.await {
+                    log::warn!("stripe: refund id not stored, the next attempt searches for it: {error}");
+                }
+                RefundOutcome::Unknown
+            }
         }
-        if asked.first {
+    }
+
+    /// Finds the refund that an earlier request created, if it did.
+    async fn find_refund(
+        &self,
+        request: &RefundRequest,
+        state: &StripeRefundState,
+    ) -> Result<Option<Refund>, ApiError> {
+        if let Some(refund) = &state.refund {
+            return self.get(format!("refunds/{refund}"), &[]).await.map(Some).map_err(map_lookup_error);
+        }
+        if state.is_first {
             return Ok(None);
         }
         let mut after = String::new();
-        for _ in 0..PAGES_MAX {
-            let mut form = vec![("payment_intent", asked.intent.as_str()), ("limit", "100")];
+        for _ in 0..REFUND_PAGES_MAX {
+            let mut form = vec![("payment_intent", state.intent.as_str()), ("limit", "100")];
             if !after.is_empty() {
                 form.push(("starting_after", &after));
             }
-            let page: Page<Refund> = self.get("refunds".to_owned(), &form).await.map_err(not_there)?;
+            let page: Page<Refund> = self.get("refunds".to_owned(), &form).await.map_err(map_lookup_error)?;
             let (more, last) = (page.has_more, page.data.last().map(|refund| refund.id.clone()));
-            // One that failed was answered for: since then the turn is another.
-            let alive = |refund: &Refund| !matches!(refund.status, RefundStatus::Failed | RefundStatus::Canceled);
-            let ours = |refund: &Refund| refund.metadata.mercat_refund.as_deref() == Some(&back.key);
-            if let Some(found) = page.data.into_iter().find(|refund| ours(refund) && alive(refund)) {
+            // A failed one has been recorded as such; the current attempt is a later one.
+            let is_active = |refund: &Refund| !matches!(refund.status, RefundStatus::Failed | RefundStatus::Canceled);
+            let is_ours = |refund: &Refund| refund.metadata.mercat_refund.as_deref() == Some(&request.key);
+            if let Some(found) = page.data.into_iter().find(|refund| is_ours(refund) && is_active(refund)) {
                 return Ok(Some(found));
             }
             match last {
@@ -265,18 +289,19 @@ impl StripeProvider {
                 _ => return Ok(None),
             }
         }
-        log::error!("payments: {} has more refunds than are looked through", asked.intent);
+        log::error!("stripe: {} has more than {REFUND_PAGES_MAX} pages of refunds", state.intent);
         Err(ApiError::Unknown)
     }
 
-    /// Notes that a return certainly failed, so that asking for it again is a new wish for Stripe.
-    async fn turn_over(&self, back: RefundRequest, returned: RefundOutcome) -> RefundOutcome {
-        if returned == RefundOutcome::Unknown {
-            return returned;
+    /// Records that a refund failed definitively, so that its next attempt has a new key at Stripe.
+    async fn begin_new_refund_attempt(&self, request: RefundRequest, outcome: RefundOutcome) -> RefundOutcome {
+        if outcome == RefundOutcome::Unknown {
+            return outcome;
         }
-        match self.books.write(move |tx| Ok::<_, CommonError>(store::turn_return(tx.conn, &back.key)?)).await {
-            Ok(()) => returned,
-            // The same turn again gets the same answer again: no harm.
+        match self.store.write(move |tx| Ok::<_, CommonError>(store::next_refund_attempt(tx.conn, &request.key)?)).await
+        {
+            Ok(()) => outcome,
+            // The same attempt gets the same response again, which is harmless.
             Err(_) => RefundOutcome::Unknown,
         }
     }
@@ -284,59 +309,59 @@ impl StripeProvider {
 
 impl PaymentProvider for StripeProvider {
     fn capture(&self, charge: Charge) -> BoxFuture<'_, ChargeOutcome> {
-        Box::pin(self.take(charge))
+        Box::pin(self.create_charge(charge))
     }
 
-    fn refund(&self, back: RefundRequest) -> BoxFuture<'_, RefundOutcome> {
-        Box::pin(self.give_back(back))
+    fn refund(&self, request: RefundRequest) -> BoxFuture<'_, RefundOutcome> {
+        Box::pin(self.create_refund(request))
     }
 
     fn lookup(&self, key: String) -> BoxFuture<'_, ChargeStatus> {
-        Box::pin(self.look_up(key))
+        Box::pin(self.reconcile_charge(key))
     }
 
-    fn read_news(&self, body: &str, signature: &str, now: Timestamp) -> Result<ProviderEvent, WebhookError> {
+    fn verify_webhook(&self, body: &str, signature: &str, now: Timestamp) -> Result<ProviderEvent, WebhookError> {
         if self.webhook_secrets.is_empty() {
-            return Err(WebhookError::WebhooksUnsupported);
+            return Err(WebhookError::Unsupported);
         }
-        if !signature::is_true(signature, body, &self.webhook_secrets, now) {
-            return Err(WebhookError::NotSigned);
+        if !signature::verify(signature, body, &self.webhook_secrets, now) {
+            return Err(WebhookError::InvalidSignature);
         }
         let event: Event = serde_json::from_str(body).map_err(|error| {
-            log::error!("payments: a webhook of Stripe is not understood: {error}");
-            WebhookError::Unreadable
+            log::error!("stripe: webhook body is malformed: {error}");
+            WebhookError::Malformed
         })?;
-        Ok(ProviderEvent { about: about(&event)?, id: event.id })
+        Ok(ProviderEvent { kind: event_kind(&event)?, id: event.id })
     }
 }
 
-/// What an event of Stripe means here. Most mean nothing: an endpoint may be sent all kinds there are.
-fn about(event: &Event) -> Result<ProviderEventKind, WebhookError> {
-    let unreadable = |error: serde_json::Error| {
-        log::error!("payments: event {} of Stripe is not understood: {error}", event.id);
-        WebhookError::Unreadable
+/// Maps an event of Stripe. Most are irrelevant: an endpoint may subscribe to all kinds.
+fn event_kind(event: &Event) -> Result<ProviderEventKind, WebhookError> {
+    let malformed = |error: serde_json::Error| {
+        log::error!("stripe: event {} is malformed: {error}", event.id);
+        WebhookError::Malformed
     };
     Ok(match event.kind.as_str() {
         "payment_intent.succeeded" => {
-            let intent: Intent = serde_json::from_str(event.data.object.get()).map_err(unreadable)?;
+            let intent: Intent = serde_json::from_str(event.data.object.get()).map_err(malformed)?;
             match (intent.paid(), intent.metadata.mercat_payment) {
                 (Some((amount, currency)), Some(charge)) => ProviderEventKind::Captured { charge, amount, currency },
-                (None, Some(_)) => return Err(WebhookError::Unreadable),
-                // Somebody else's on the same account.
+                (None, Some(_)) => return Err(WebhookError::Malformed),
+                // Of another application on the same account.
                 (_, None) => ProviderEventKind::Irrelevant,
             }
         }
         "payment_intent.payment_failed" | "payment_intent.canceled" => {
-            let intent: Intent = serde_json::from_str(event.data.object.get()).map_err(unreadable)?;
+            let intent: Intent = serde_json::from_str(event.data.object.get()).map_err(malformed)?;
             intent
                 .metadata
                 .mercat_payment
                 .map_or(ProviderEventKind::Irrelevant, |key| ProviderEventKind::Changed { key })
         }
         "refund.created" | "refund.updated" | "refund.failed" | "charge.refund.updated" => {
-            let refund: Refund = serde_json::from_str(event.data.object.get()).map_err(unreadable)?;
+            let refund: Refund = serde_json::from_str(event.data.object.get()).map_err(malformed)?;
             match (refund.metadata.mercat_refund, refund.status) {
-                (Some(back), RefundStatus::Succeeded) => ProviderEventKind::RefundOutcome { back },
+                (Some(refund), RefundStatus::Succeeded) => ProviderEventKind::Refunded { refund },
                 (Some(key), _) => ProviderEventKind::Changed { key },
                 (None, _) => ProviderEventKind::Irrelevant,
             }
@@ -345,52 +370,55 @@ fn about(event: &Event) -> Result<ProviderEventKind, WebhookError> {
     })
 }
 
-/// What a refusal to make an intent means.
-fn not_made(refusal: &StripeError) -> ChargeOutcome {
-    let about_token = refusal.param.as_deref().is_some_and(|param| param.starts_with("payment_method"));
-    match refusal.code.as_deref() {
+/// Maps an error response to the creation of an intent.
+fn map_create_error(error: &StripeError) -> ChargeOutcome {
+    let about_token = error.param.as_deref().is_some_and(|param| param.starts_with("payment_method"));
+    match error.code.as_deref() {
         Some("amount_too_small" | "amount_too_large" | "invalid_charge_amount") => ChargeOutcome::AmountRefused,
         Some("invalid_charge_amount_no_decimal_compatible" | "currency_not_supported") => ChargeOutcome::AmountRefused,
         Some("resource_missing" | "token_already_used" | "token_in_use") => ChargeOutcome::UnknownToken,
-        _ if refusal.status == 402 => ChargeOutcome::Declined,
-        _ if refusal.status == 404 || about_token => ChargeOutcome::UnknownToken,
+        _ if error.status == 402 => ChargeOutcome::Declined,
+        _ if error.status == 404 || about_token => ChargeOutcome::UnknownToken,
         _ => ChargeOutcome::Failed,
     }
 }
 
-/// What a refusal to confirm an intent means. Only what Stripe says of cards is taken for certain.
-fn not_taken(refusal: &StripeError) -> ChargeOutcome {
-    let about_buyer = ["authentication_required", "authentication_not_handled", "requires_action_not_handled"];
-    let said = |word: &Option<String>| word.as_deref().is_some_and(|word| about_buyer.contains(&word));
-    match refusal.status {
-        402 if said(&refusal.code) || said(&refusal.decline_code) => ChargeOutcome::NeedsBuyer,
+/// Maps an error response to the confirmation of an intent. Only card and permission errors count as definitive.
+fn map_confirm_error(error: &StripeError) -> ChargeOutcome {
+    let authentication_codes = ["authentication_required", "authentication_not_handled", "requires_action_not_handled"];
+    let is_authentication =
+        |code: &Option<String>| code.as_deref().is_some_and(|code| authentication_codes.contains(&code));
+    match error.status {
+        402 if is_authentication(&error.code) || is_authentication(&error.decline_code) => {
+            ChargeOutcome::AuthenticationRequired
+        }
         402 => ChargeOutcome::Declined,
         401 | 403 => ChargeOutcome::Failed,
-        // A state that does not fit, a card that was taken away meanwhile: the intent itself is asked.
+        // A state that does not fit, a card that was removed meanwhile: a lookup of the intent decides.
         _ => ChargeOutcome::Unknown,
     }
 }
 
-/// What a refusal of a refund means.
-fn not_returned(refusal: &StripeError) -> RefundOutcome {
-    match refusal.code.as_deref() {
+/// Maps an error response to a refund request.
+fn map_refund_error(error: &StripeError) -> RefundOutcome {
+    match error.code.as_deref() {
         Some("amount_too_small" | "invalid_charge_amount_no_decimal_compatible") => RefundOutcome::AmountRefused,
         _ => RefundOutcome::Failed,
     }
 }
 
-/// A refund that Stripe does not show is not one that was never made.
-fn not_there(trouble: ApiError) -> ApiError {
-    match trouble {
-        ApiError::Refused(_) => {
-            log::error!("payments: Stripe does not show a refund: is the key that of another account?");
+/// Maps an error response to a refund query. A refund that is not found may still exist, so the outcome is unknown.
+fn map_lookup_error(error: ApiError) -> ApiError {
+    match error {
+        ApiError::Rejected(_) => {
+            log::error!("stripe: refund not found: is the secret key that of another account?");
             ApiError::Unknown
         }
         other => other,
     }
 }
 
-/// Whether a text can be a name of Stripe's, and so stand in a path.
-fn is_name(text: &str) -> bool {
+/// Returns `true` if a text has the form of a Stripe id, so that it can be part of a path.
+fn is_stripe_id(text: &str) -> bool {
     (1..=255).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }

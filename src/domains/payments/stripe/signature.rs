@@ -1,5 +1,5 @@
-//! What shows that a webhook is from Stripe: an HMAC of its time and its raw body under a secret we share.
-//! <https://docs.stripe.com/webhooks#verify-manually>
+//! Signatures of Stripe's webhooks: an HMAC-SHA256 of the time and the raw body under a shared secret.
+//! See <https://docs.stripe.com/webhooks#verify-manually>
 
 use std::time::Duration;
 
@@ -8,23 +8,23 @@ use sha2::Sha256;
 
 use crate::types::Timestamp;
 
-/// How far its time may be from ours. An older one may have been caught on its way and sent again.
+/// Maximum distance of a signature's time from the current time, against replays of a captured webhook.
 pub const TOLERANCE: Duration = Duration::from_secs(300);
-/// The most signatures of one message that are looked at. There is one for each secret that holds.
+/// Maximum number of signatures per webhook that are compared. Stripe sends one per valid secret.
 const SIGNATURES_MAX: usize = 16;
-/// Bytes of an HMAC-SHA256.
-const MAC: usize = 32;
+/// Length of an HMAC-SHA256 in bytes.
+const MAC_LEN: usize = 32;
 
-/// Whether one of the signatures in `header` is that of `body` under one of `secrets`, and made near `now`.
+/// Returns `true` if one of the signatures in `header` is valid for `body` under one of `secrets` and within
+/// [`TOLERANCE`] of `now`.
 ///
-/// The scheme is `t=SECONDS,v1=HEX,v1=HEX,...`; parts of other schemes are passed over. Comparing takes as long
-/// whatever is right about a wrong one.
-pub fn is_true(header: &str, body: &str, secrets: &[String], now: Timestamp) -> bool {
+/// The scheme is `t=SECONDS,v1=HEX,v1=HEX,...`; parts of other schemes are ignored. Comparison takes constant time.
+pub fn verify(header: &str, body: &str, secrets: &[String], now: Timestamp) -> bool {
     let (mut seconds, mut signatures) = (None, Vec::new());
     for (name, value) in header.split(',').filter_map(|part| part.trim().split_once('=')) {
         match name {
             "t" => seconds = value.parse::<i64>().ok(),
-            "v1" if signatures.len() < SIGNATURES_MAX => signatures.extend(bytes(value)),
+            "v1" if signatures.len() < SIGNATURES_MAX => signatures.extend(parse_mac(value)),
             _ => {}
         }
     }
@@ -33,33 +33,33 @@ pub fn is_true(header: &str, body: &str, secrets: &[String], now: Timestamp) -> 
     if at.plus(TOLERANCE) < now || now.plus(TOLERANCE) < at {
         return false;
     }
-    let mut found = false;
+    let mut is_valid = false;
     for secret in secrets {
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret.as_bytes()) else { continue };
         mac.update(seconds.to_string().as_bytes());
         mac.update(b".");
         mac.update(body.as_bytes());
-        // Every pair is tried: how long it takes says nothing about which secret was right.
+        // Every pair is compared, so that the time reveals nothing about the matching secret.
         for signature in &signatures {
-            found |= mac.clone().verify_slice(signature).is_ok();
+            is_valid |= mac.clone().verify_slice(signature).is_ok();
         }
     }
-    found
+    is_valid
 }
 
-/// The bytes of a signature in hexadecimal, when it has the right length.
-fn bytes(hex: &str) -> Option<[u8; MAC]> {
-    if hex.len() != 2 * MAC || !hex.is_ascii() {
+/// Parses a signature of 64 hexadecimal digits.
+fn parse_mac(hex: &str) -> Option<[u8; MAC_LEN]> {
+    if hex.len() != 2 * MAC_LEN || !hex.is_ascii() {
         return None;
     }
-    let mut bytes = [0; MAC];
+    let mut bytes = [0; MAC_LEN];
     for (n, byte) in bytes.iter_mut().enumerate() {
         *byte = u8::from_str_radix(hex.get(2 * n..2 * n + 2)?, 16).ok()?;
     }
     Some(bytes)
 }
 
-/// A header as Stripe makes it, for tests.
+/// Signs a webhook as Stripe does, for tests.
 #[cfg(test)]
 pub fn sign(body: &str, secret: &str, at: Timestamp) -> String {
     let seconds = at.micros() / 1_000_000;
@@ -73,7 +73,7 @@ pub fn sign(body: &str, secret: &str, at: Timestamp) -> String {
 mod tests {
     use super::*;
 
-    /// Made with another tool: `printf '1614000000.{"id":"evt_1"}' | openssl dgst -sha256 -hmac whsec_test_secret`.
+    /// Made with another program: `printf '1614000000.{"id":"evt_1"}' | openssl dgst -sha256 -hmac whsec_test_secret`.
     const HEADER: &str = "t=1614000000,v1=a39bac6773e9b7c759626a8d3f01600e8d98cfdf8376e876650947e6b7145067";
     const BODY: &str = r#"{"id":"evt_1"}"#;
 
@@ -86,36 +86,36 @@ mod tests {
     }
 
     #[test]
-    fn a_signature_that_another_tool_made_is_true() {
-        assert!(is_true(HEADER, BODY, &secrets(&["whsec_test_secret"]), at(1_614_000_000)));
+    fn signature_of_openssl_is_valid() {
+        assert!(verify(HEADER, BODY, &secrets(&["whsec_test_secret"]), at(1_614_000_000)));
         assert_eq!(sign(BODY, "whsec_test_secret", at(1_614_000_000)), HEADER);
     }
 
     #[test]
-    fn any_secret_that_holds_will_do_and_no_other() {
+    fn any_configured_secret_is_accepted() {
         let now = at(1_614_000_000);
-        assert!(is_true(HEADER, BODY, &secrets(&["whsec_new", "whsec_test_secret"]), now));
-        assert!(!is_true(HEADER, BODY, &secrets(&["whsec_new"]), now));
-        assert!(!is_true(HEADER, BODY, &[], now));
-        // While Stripe rolls a secret it signs with both.
+        assert!(verify(HEADER, BODY, &secrets(&["whsec_new", "whsec_test_secret"]), now));
+        assert!(!verify(HEADER, BODY, &secrets(&["whsec_new"]), now));
+        assert!(!verify(HEADER, BODY, &[], now));
+        // Stripe signs with both secrets while one is being rolled.
         let both = format!("{},{}", sign(BODY, "whsec_old", now), &HEADER[13..]);
-        assert!(is_true(&both, BODY, &secrets(&["whsec_test_secret"]), now));
+        assert!(verify(&both, BODY, &secrets(&["whsec_test_secret"]), now));
     }
 
     #[test]
-    fn the_time_is_part_of_it_and_must_be_near() {
+    fn signature_outside_tolerance_is_rejected() {
         let secrets = secrets(&["whsec_test_secret"]);
-        for (now, good) in
+        for (now, is_valid) in
             [(1_614_000_300, true), (1_614_000_301, false), (1_613_999_700, true), (1_613_999_699, false)]
         {
-            assert_eq!(is_true(HEADER, BODY, &secrets, at(now)), good, "{now}");
+            assert_eq!(verify(HEADER, BODY, &secrets, at(now)), is_valid, "{now}");
         }
         let later = HEADER.replace("t=1614000000", "t=1614000001");
-        assert!(!is_true(&later, BODY, &secrets, at(1_614_000_000)));
+        assert!(!verify(&later, BODY, &secrets, at(1_614_000_000)));
     }
 
     #[test]
-    fn nonsense_is_refused() {
+    fn malformed_header_is_rejected() {
         let (now, secrets) = (at(1_614_000_000), secrets(&["whsec_test_secret"]));
         let hex = &HEADER[16..];
         for header in [
@@ -127,8 +127,8 @@ mod tests {
             format!("t=9223372036854775807,v1={hex}"),
             format!("t=1614000000,v1={}", "\u{e9}".repeat(32)),
         ] {
-            assert!(!is_true(&header, BODY, &secrets, now), "{header}");
+            assert!(!verify(&header, BODY, &secrets, now), "{header}");
         }
-        assert!(!is_true(HEADER, r#"{"id":"evt_2"}"#, &secrets, now));
+        assert!(!verify(HEADER, r#"{"id":"evt_2"}"#, &secrets, now));
     }
 }

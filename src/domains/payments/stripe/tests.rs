@@ -1,6 +1,5 @@
-//! The promises of payments when Stripe takes the money: against a small Stripe that answers in the shapes of its
-//! public documentation and can be told to lose, delay and forget; and against one that somebody else wrote, when
-//! `MERCAT_TEST_STRIPE` names it (see `scripts/test`).
+//! Tests of payments with Stripe: against a fake server that responds as in Stripe's public documentation and can lose,
+//! delay and forget requests, and against localstripe if `MERCAT_TEST_STRIPE` has its address (see `scripts/test`).
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -15,7 +14,7 @@ use futures_util::stream;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::super::tests::{Shop, admin, customer, keyed, new};
+use super::super::tests::{TestPayments, admin, customer, keyed, new};
 use super::super::{
     CreateInvoice, HandleProviderWebhook, Invoice, InvoicePaid, InvoiceRefunded, InvoiceStatus, PaymentFailed,
     PaymentsError,
@@ -28,82 +27,82 @@ const SECRET_KEY: &str = "sk_test_mercat";
 const OLD_SECRET: &str = "whsec_old_0123456789";
 const SECRET: &str = "whsec_new_0123456789";
 
-/// What the fake does wrong with the next request to a path.
+/// Fault of the next request to a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
-    /// Hears nothing; the answer breaks off.
-    Lost,
-    /// Does it; the answer breaks off.
-    AnswerLost,
-    /// Does it after a while.
+    /// Does nothing; the response is cut off.
+    RequestLost,
+    /// Succeeds; the response is cut off.
+    ResponseLost,
+    /// Succeeds after a delay.
     Slow,
-    /// Turns it away.
-    TooMany,
-    /// Fails before it does anything, and keeps that answer under the key.
-    Broken,
+    /// Rejects the request with status 429.
+    RateLimited,
+    /// Fails with status 500 before doing anything, and stores that response under the key.
+    ServerError,
 }
 
 #[derive(Default)]
-struct Invariants {
+struct FakeLedger {
     intents: HashMap<String, Value>,
     refunds: Vec<Value>,
-    answers: HashMap<String, (String, u16, Value)>,
+    responses: HashMap<String, (String, u16, Value)>,
     faults: Vec<(&'static str, Fault)>,
     captures: i64,
-    /// What a refund comes to at first.
+    /// Initial status of a refund; `succeeded` when `None`.
     refund_status: Option<&'static str>,
-    asked: Vec<String>,
+    requests: Vec<String>,
 }
 
-/// A Stripe of our own.
+/// A fake Stripe server.
 struct FakeStripe {
     url: String,
-    books: Arc<Mutex<Invariants>>,
+    ledger: Arc<Mutex<FakeLedger>>,
 }
 
 impl FakeStripe {
     fn start() -> Self {
-        let books = Arc::new(Mutex::new(Invariants::default()));
-        let data = web::Data::from(Arc::clone(&books));
-        let server = HttpServer::new(move || App::new().app_data(data.clone()).default_service(web::to(answer)))
+        let ledger = Arc::new(Mutex::new(FakeLedger::default()));
+        let data = web::Data::from(Arc::clone(&ledger));
+        let server = HttpServer::new(move || App::new().app_data(data.clone()).default_service(web::to(respond)))
             .workers(1)
             .disable_signals()
             .bind("127.0.0.1:0")
             .unwrap();
         let url = format!("http://{}", server.addrs()[0]);
         actix::spawn(server.run());
-        Self { url, books }
+        Self { url, ledger }
     }
 
-    fn with<T>(&self, look: impl FnOnce(&mut Invariants) -> T) -> T {
-        look(&mut self.books.lock().unwrap())
+    fn with<T>(&self, action: impl FnOnce(&mut FakeLedger) -> T) -> T {
+        action(&mut self.ledger.lock().unwrap())
     }
 
     fn fail(&self, path: &'static str, fault: Fault) {
-        self.with(|books| books.faults.push((path, fault)));
+        self.with(|ledger| ledger.faults.push((path, fault)));
     }
 
     fn captures(&self) -> i64 {
-        self.with(|books| books.captures)
+        self.with(|ledger| ledger.captures)
     }
 
-    fn returned(&self) -> Amount {
-        self.with(|books| {
-            let done = books.refunds.iter().filter(|refund| refund["status"] == "succeeded");
+    fn refunded_total(&self) -> Amount {
+        self.with(|ledger| {
+            let done = ledger.refunds.iter().filter(|refund| refund["status"] == "succeeded");
             done.map(|refund| refund["amount"].as_i64().unwrap()).sum()
         })
     }
 
-    /// The intent that was made last.
+    /// An intent in the given status.
     fn intent(&self, status: &str) -> Value {
-        self.with(|books| books.intents.values().find(|intent| intent["status"] == status).cloned())
+        self.with(|ledger| ledger.intents.values().find(|intent| intent["status"] == status).cloned())
             .unwrap_or_else(|| panic!("no intent is {status}"))
     }
 
-    /// Takes the money of an intent whatever became of it, as Stripe says it never does.
-    fn break_word(&self, intent: &Value) -> Value {
-        self.with(|books| {
-            let found = books.intents.get_mut(intent["id"].as_str().unwrap()).unwrap();
+    /// Captures a canceled intent, which Stripe promises never to do.
+    fn capture_canceled(&self, intent: &Value) -> Value {
+        self.with(|ledger| {
+            let found = ledger.intents.get_mut(intent["id"].as_str().unwrap()).unwrap();
             found["status"] = json!("succeeded");
             found["amount_received"] = found["amount"].clone();
             found.clone()
@@ -111,7 +110,7 @@ impl FakeStripe {
     }
 }
 
-/// An object as the documentation shows it.
+/// A payment intent as in Stripe's documentation.
 fn intent(id: &str, form: &HashMap<String, String>) -> Value {
     let amount: i64 = form["amount"].parse().unwrap();
     let method = form.get("payment_method").or_else(|| form.get("payment_method_data[card][token]"));
@@ -146,60 +145,60 @@ fn not_in_this_state() -> (u16, Value) {
     error(400, "invalid_request_error", "payment_intent_unexpected_state", json!({}))
 }
 
-async fn answer(request: HttpRequest, body: Bytes, books: web::Data<Mutex<Invariants>>) -> HttpResponse {
+async fn respond(request: HttpRequest, body: Bytes, ledger: web::Data<Mutex<FakeLedger>>) -> HttpResponse {
     let path = request.path().to_owned();
     let text =
         if body.is_empty() { request.query_string().to_owned() } else { String::from_utf8(body.into()).unwrap() };
     let form: HashMap<String, String> = web::Query::<HashMap<String, String>>::from_query(&text).unwrap().into_inner();
     let fault = {
-        let mut books = books.lock().unwrap();
-        let asked = format!("{} {path}", request.method());
-        let found = books.faults.iter().position(|(part, _)| asked.ends_with(part) || asked.starts_with(part));
-        books.asked.push(asked);
-        found.map(|n| books.faults.remove(n).1)
+        let mut ledger = ledger.lock().unwrap();
+        let line = format!("{} {path}", request.method());
+        let found = ledger.faults.iter().position(|(part, _)| line.ends_with(part) || line.starts_with(part));
+        ledger.requests.push(line);
+        found.map(|n| ledger.faults.remove(n).1)
     };
     let broken =
         || HttpResponse::Ok().streaming(stream::once(async { Err::<Bytes, _>(std::io::Error::other("lost")) }));
     match fault {
-        Some(Fault::Lost) => return broken(),
+        Some(Fault::RequestLost) => return broken(),
         Some(Fault::Slow) => tokio::time::sleep(Duration::from_millis(700)).await,
-        Some(Fault::TooMany) => {
+        Some(Fault::RateLimited) => {
             let (_, body) = error(429, "invalid_request_error", "rate_limit", json!({}));
             return HttpResponse::TooManyRequests().json(body);
         }
         _ => {}
     }
     let key = request.headers().get("idempotency-key").map(|key| key.to_str().unwrap().to_owned());
-    let said = format!("{path}?{text}");
+    let target = format!("{path}?{text}");
     let (status, body) = {
-        let mut books = books.lock().unwrap();
-        match key.as_ref().and_then(|key| books.answers.get(key)).cloned() {
-            Some((before, status, body)) if before == said => (status, body),
+        let mut ledger = ledger.lock().unwrap();
+        match key.as_ref().and_then(|key| ledger.responses.get(key)).cloned() {
+            Some((before, status, body)) if before == target => (status, body),
             Some(_) => error(400, "idempotency_error", "idempotency_key_in_use", json!({})),
             None => {
                 let authorized = request.headers().get("authorization").map(|value| value.to_str().unwrap());
                 let (status, body) = if authorized != Some(&format!("Bearer {SECRET_KEY}")) {
                     error(401, "invalid_request_error", "api_key_expired", json!({}))
-                } else if fault == Some(Fault::Broken) {
+                } else if fault == Some(Fault::ServerError) {
                     error(500, "api_error", "api_error", json!({}))
                 } else {
-                    act(&mut books, request.method().as_str(), &path, &form)
+                    execute(&mut ledger, request.method().as_str(), &path, &form)
                 };
                 if let Some(key) = key {
-                    books.answers.insert(key, (said, status, body.clone()));
+                    ledger.responses.insert(key, (target, status, body.clone()));
                 }
                 (status, body)
             }
         }
     };
-    if fault == Some(Fault::AnswerLost) {
+    if fault == Some(Fault::ResponseLost) {
         return broken();
     }
     let status = StatusCode::from_u16(status).unwrap();
     HttpResponse::build(status).insert_header(("request-id", "req_1")).json(body)
 }
 
-fn act(books: &mut Invariants, method: &str, path: &str, form: &HashMap<String, String>) -> (u16, Value) {
+fn execute(ledger: &mut FakeLedger, method: &str, path: &str, form: &HashMap<String, String>) -> (u16, Value) {
     let parts: Vec<&str> = path.trim_start_matches("/v1/").split('/').collect();
     let missing = |param: &str| error(400, "invalid_request_error", "resource_missing", json!({ "param": param }));
     match (method, parts.as_slice()) {
@@ -212,14 +211,14 @@ fn act(books: &mut Invariants, method: &str, path: &str, form: &HashMap<String, 
             if made["amount"].as_i64().unwrap() < 50 {
                 return error(400, "invalid_request_error", "amount_too_small", json!({ "param": "amount" }));
             }
-            books.intents.insert(made["id"].as_str().unwrap().to_owned(), made.clone());
+            ledger.intents.insert(made["id"].as_str().unwrap().to_owned(), made.clone());
             (200, made)
         }
         ("GET", ["payment_intents", id]) => {
-            books.intents.get(*id).map_or_else(|| missing("intent"), |found| (200, found.clone()))
+            ledger.intents.get(*id).map_or_else(|| missing("intent"), |found| (200, found.clone()))
         }
         ("POST", ["payment_intents", id, "confirm"]) => {
-            let Some(found) = books.intents.get_mut(*id) else { return missing("intent") };
+            let Some(found) = ledger.intents.get_mut(*id) else { return missing("intent") };
             if found["status"] != "requires_confirmation" {
                 return not_in_this_state();
             }
@@ -238,13 +237,13 @@ fn act(books: &mut Invariants, method: &str, path: &str, form: &HashMap<String, 
                     found["status"] = json!("succeeded");
                     found["latest_charge"] = json!("ch_1");
                     found["amount_received"] = found["amount"].clone();
-                    books.captures += 1;
+                    ledger.captures += 1;
                 }
             }
             (200, found.clone())
         }
         ("POST", ["payment_intents", id, "cancel"]) => {
-            let Some(found) = books.intents.get_mut(*id) else { return missing("intent") };
+            let Some(found) = ledger.intents.get_mut(*id) else { return missing("intent") };
             if matches!(found["status"].as_str().unwrap(), "succeeded" | "canceled" | "processing") {
                 return not_in_this_state();
             }
@@ -252,10 +251,10 @@ fn act(books: &mut Invariants, method: &str, path: &str, form: &HashMap<String, 
             (200, found.clone())
         }
         ("POST", ["refunds"]) => {
-            let Some(intent) = books.intents.get(&form["payment_intent"]) else { return missing("payment_intent") };
+            let Some(intent) = ledger.intents.get(&form["payment_intent"]) else { return missing("payment_intent") };
             let amount: i64 = form["amount"].parse().unwrap();
             let of = |refund: &&Value| refund["payment_intent"] == intent["id"] && refund["status"] != "failed";
-            let before: i64 = books.refunds.iter().filter(of).map(|refund| refund["amount"].as_i64().unwrap()).sum();
+            let before: i64 = ledger.refunds.iter().filter(of).map(|refund| refund["amount"].as_i64().unwrap()).sum();
             if intent["status"] != "succeeded" || before + amount > intent["amount"].as_i64().unwrap() {
                 return error(400, "invalid_request_error", "charge_already_refunded", json!({}));
             }
@@ -265,19 +264,19 @@ fn act(books: &mut Invariants, method: &str, path: &str, form: &HashMap<String, 
                 "currency": intent["currency"], "destination_details": { "type": "card" }, "metadata": metadata(form),
                 "payment_intent": intent["id"], "reason": null, "receipt_number": null,
                 "source_transfer_reversal": null, "transfer_reversal": null,
-                "status": books.refund_status.unwrap_or("succeeded")
+                "status": ledger.refund_status.unwrap_or("succeeded")
             });
-            books.refunds.insert(0, refund.clone());
+            ledger.refunds.insert(0, refund.clone());
             (200, refund)
         }
         ("GET", ["refunds", id]) => {
-            let found = books.refunds.iter().find(|refund| refund["id"] == *id);
+            let found = ledger.refunds.iter().find(|refund| refund["id"] == *id);
             found.map_or_else(|| missing("id"), |found| (200, found.clone()))
         }
         ("GET", ["refunds"]) => {
             let of = |refund: &&Value| refund["payment_intent"] == form["payment_intent"].as_str();
-            // Two a page, so that there are pages.
-            let all: Vec<Value> = books.refunds.iter().filter(of).cloned().collect();
+            // Two per page, so that there are several pages.
+            let all: Vec<Value> = ledger.refunds.iter().filter(of).cloned().collect();
             let at = |id: &String| all.iter().position(|refund| refund["id"] == id.as_str()).map_or(0, |n| n + 1);
             let from = form.get("starting_after").map_or(0, at);
             let page: Vec<Value> = all.iter().skip(from).take(2).cloned().collect();
@@ -296,16 +295,16 @@ fn settings(url: &str) -> StripeSettings {
     }
 }
 
-fn open(stripe: &FakeStripe) -> Shop {
+fn open(stripe: &FakeStripe) -> TestPayments {
     open_in(stripe, TempDir::new().unwrap(), Clock::system())
 }
 
-fn open_in(stripe: &FakeStripe, dir: TempDir, clock: Clock) -> Shop {
+fn open_in(stripe: &FakeStripe, dir: TempDir, clock: Clock) -> TestPayments {
     let settings = settings(&stripe.url);
-    Shop::with(dir, clock, |store| Box::new(StripeProvider::new(&settings, store).unwrap()))
+    TestPayments::with(dir, clock, |store| Box::new(StripeProvider::new(&settings, store).unwrap()))
 }
 
-/// An event as Stripe sends it.
+/// A webhook body as in Stripe's documentation.
 fn event(id: &str, kind: &str, object: &Value) -> String {
     json!({
         "id": id, "object": "event", "api_version": "2019-02-19", "created": 1_686_089_970, "type": kind,
@@ -315,25 +314,25 @@ fn event(id: &str, kind: &str, object: &Value) -> String {
     .to_string()
 }
 
-impl Shop {
-    /// Stripe tells the shop something.
-    async fn told(&self, id: &str, kind: &str, object: &Value) -> Result<(), PaymentsError> {
+impl TestPayments {
+    /// Delivers a signed webhook.
+    async fn deliver_webhook(&self, id: &str, kind: &str, object: &Value) -> Result<(), PaymentsError> {
         let body = event(id, kind, object);
         let signature = signature::sign(&body, SECRET, self.clock.now());
         self.payments.call(RequestContext::internal("gateway"), HandleProviderWebhook { body, signature }).await
     }
 
-    async fn settled(&self, stripe: &FakeStripe, invoice: InvoiceId) {
+    async fn assert_paid_once(&self, stripe: &FakeStripe, invoice: InvoiceId) {
         let paid = self.get(invoice).await;
         assert_eq!((paid.status, paid.processing), (InvoiceStatus::Paid, false));
-        assert_eq!((stripe.captures(), self.heard::<InvoicePaid>().await.len()), (1, 1));
+        assert_eq!((stripe.captures(), self.events::<InvoicePaid>().await.len()), (1, 1));
     }
 }
 
 const PAID: &str = "payment_intent.succeeded";
 
 #[actix::test]
-async fn p10_the_browser_first_and_the_webhook_doubled_are_one_payment() {
+async fn p10_response_then_duplicate_webhooks_are_one_payment() {
     let (stripe, user) = (FakeStripe::start(), UserId::new());
     let shop = open(&stripe);
     let invoice = shop.invoice(user, 999).await;
@@ -342,83 +341,83 @@ async fn p10_the_browser_first_and_the_webhook_doubled_are_one_payment() {
     let intent = stripe.intent("succeeded");
     assert_eq!((&intent["amount"], &intent["currency"]), (&json!(999), &json!("eur")));
     for id in ["evt_1", "evt_1", "evt_2"] {
-        shop.told(id, PAID, &intent).await.unwrap();
+        shop.deliver_webhook(id, PAID, &intent).await.unwrap();
     }
-    shop.settled(&stripe, invoice.id).await;
+    shop.assert_paid_once(&stripe, invoice.id).await;
 }
 
 #[actix::test]
-async fn p10_the_webhook_while_the_browser_still_waits_is_the_same_payment() {
+async fn p10_webhook_before_the_response_is_one_payment() {
     let (stripe, user) = (FakeStripe::start(), UserId::new());
     let shop = open(&stripe);
     let invoice = shop.invoice(user, 999).await;
     stripe.fail("/confirm", Fault::Slow);
     let (ctx, pays) =
         (keyed(customer(user), "k"), async |ctx: &RequestContext| shop.pay(ctx, invoice.id, "pm_card_visa").await);
-    let telling = async {
+    let webhook = async {
         let intent = loop {
             tokio::time::sleep(Duration::from_millis(20)).await;
-            let found = stripe.with(|books| books.intents.values().next().cloned());
-            if let Some(found) = found.filter(|_| stripe.with(|books| books.asked.len() > 1)) {
+            let found = stripe.with(|ledger| ledger.intents.values().next().cloned());
+            if let Some(found) = found.filter(|_| stripe.with(|ledger| ledger.requests.len() > 1)) {
                 break found;
             }
         };
-        let mut told = intent.clone();
-        told["status"] = json!("succeeded");
-        told["amount_received"] = told["amount"].clone();
-        shop.told("evt_1", PAID, &told).await.unwrap();
+        let mut events = intent.clone();
+        events["status"] = json!("succeeded");
+        events["amount_received"] = events["amount"].clone();
+        shop.deliver_webhook("evt_1", PAID, &events).await.unwrap();
         shop.get(invoice.id).await
     };
-    let (answer, seen) = futures_util::join!(pays(&ctx), telling);
+    let (answer, seen) = futures_util::join!(pays(&ctx), webhook);
     assert_eq!(seen.status, InvoiceStatus::Paid);
     assert_eq!(answer, Ok(seen.clone()));
-    // The key has one answer, whoever was first.
+    // The key has one response, no matter which came first.
     let again = keyed(customer(user), "k");
     assert_eq!(shop.pay(&again, invoice.id, "pm_card_visa").await, Ok(seen));
     assert!(again.is_replayed());
-    shop.settled(&stripe, invoice.id).await;
+    shop.assert_paid_once(&stripe, invoice.id).await;
 }
 
 #[actix::test]
-async fn p10_the_webhook_alone_is_enough_and_so_is_asking() {
+async fn p10_webhook_or_reconciliation_alone_suffices() {
     for webhook in [true, false] {
         let (stripe, user) = (FakeStripe::start(), UserId::new());
         let shop = open(&stripe);
         let invoice = shop.invoice(user, 999).await;
-        stripe.fail("/confirm", Fault::AnswerLost);
+        stripe.fail("/confirm", Fault::ResponseLost);
         if webhook {
-            // Whoever asks hears nothing for a while.
-            (0..3).for_each(|_| stripe.fail("GET", Fault::Lost));
+            // Reconciliation fails for a while.
+            (0..3).for_each(|_| stripe.fail("GET", Fault::RequestLost));
         }
         let ctx = keyed(customer(user), "k");
         let unknown = shop.pay(&ctx, invoice.id, "pm_card_visa").await;
         assert_eq!(unknown, Err(CommonError::DeadlineExceeded.into()));
         if webhook {
             let intent = stripe.intent("succeeded");
-            shop.told("evt_1", PAID, &intent).await.unwrap();
+            shop.deliver_webhook("evt_1", PAID, &intent).await.unwrap();
             assert_eq!(shop.get(invoice.id).await.status, InvoiceStatus::Paid);
         }
-        let paid = shop.until(invoice.id, |invoice| invoice.status == InvoiceStatus::Paid).await;
+        let paid = shop.wait_for(invoice.id, |invoice| invoice.status == InvoiceStatus::Paid).await;
         assert_eq!(shop.pay(&ctx, invoice.id, "pm_card_visa").await, Ok(paid));
-        shop.settled(&stripe, invoice.id).await;
+        shop.assert_paid_once(&stripe, invoice.id).await;
     }
 }
 
 #[actix::test]
-async fn p12_a_silence_at_any_step_ends_in_one_capture_or_none() {
-    let (make, confirm, cancel) = ("/payment_intents", "/confirm", "/cancel");
-    // What goes wrong, and whether the money is taken by then.
+async fn p12_lost_response_at_any_step_captures_at_most_once() {
+    let (create, confirm, cancel) = ("/payment_intents", "/confirm", "/cancel");
+    // Faults, and whether the money is captured by then; `None` if the attempt ends at once.
     type Case<'a> = (&'a [(&'static str, Fault)], Option<bool>);
     let cases: [Case<'_>; 9] = [
-        (&[(make, Fault::Lost)], None),
-        (&[(make, Fault::AnswerLost)], None),
-        (&[(make, Fault::Broken)], None),
-        (&[(confirm, Fault::Lost)], Some(false)),
-        (&[(confirm, Fault::Broken)], Some(false)),
-        (&[(confirm, Fault::AnswerLost)], Some(true)),
-        (&[(confirm, Fault::Lost), (cancel, Fault::Lost)], Some(false)),
-        (&[(confirm, Fault::Lost), (cancel, Fault::AnswerLost)], Some(false)),
-        (&[(confirm, Fault::Lost), (cancel, Fault::Broken)], Some(false)),
+        (&[(create, Fault::RequestLost)], None),
+        (&[(create, Fault::ResponseLost)], None),
+        (&[(create, Fault::ServerError)], None),
+        (&[(confirm, Fault::RequestLost)], Some(false)),
+        (&[(confirm, Fault::ServerError)], Some(false)),
+        (&[(confirm, Fault::ResponseLost)], Some(true)),
+        (&[(confirm, Fault::RequestLost), (cancel, Fault::RequestLost)], Some(false)),
+        (&[(confirm, Fault::RequestLost), (cancel, Fault::ResponseLost)], Some(false)),
+        (&[(confirm, Fault::RequestLost), (cancel, Fault::ServerError)], Some(false)),
     ];
     for (faults, captured) in cases {
         let (stripe, user) = (FakeStripe::start(), UserId::new());
@@ -427,25 +426,25 @@ async fn p12_a_silence_at_any_step_ends_in_one_capture_or_none() {
         faults.iter().for_each(|(path, fault)| stripe.fail(path, *fault));
         let answer = shop.pay(&keyed(customer(user), "k"), invoice.id, "pm_card_visa").await;
         match captured {
-            // Before it is confirmed nothing can have been taken, and the buyer hears so at once.
+            // Before the confirmation no money can be captured, so the failure is definitive.
             None => assert_eq!(answer, Err(PaymentsError::ProviderFailed), "{faults:?}"),
             Some(_) => assert_eq!(answer, Err(CommonError::DeadlineExceeded.into()), "{faults:?}"),
         }
-        let found = shop.until(invoice.id, |invoice| !invoice.processing).await;
+        let found = shop.wait_for(invoice.id, |invoice| !invoice.processing).await;
         assert_eq!(found.status == InvoiceStatus::Paid, captured == Some(true), "{faults:?}");
         if captured == Some(false) {
-            // The try that was given up can never take money later.
+            // The failed attempt can never capture money later.
             stripe.intent("canceled");
-            assert_eq!(shop.heard::<PaymentFailed>().await.len(), 1);
+            assert_eq!(shop.events::<PaymentFailed>().await.len(), 1);
         }
         let again = shop.pay(&keyed(customer(user), "k"), invoice.id, "pm_card_visa").await.unwrap();
         assert_eq!(again.status, InvoiceStatus::Paid);
-        shop.settled(&stripe, invoice.id).await;
+        shop.assert_paid_once(&stripe, invoice.id).await;
     }
 }
 
 #[actix::test]
-async fn p12_a_crash_before_the_intent_has_a_name_is_a_try_that_never_was() {
+async fn p12_crash_before_the_intent_id_is_stored_captures_none() {
     let (stripe, user) = (FakeStripe::start(), UserId::new());
     let shop = open(&stripe);
     let invoice = shop.invoice(user, 999).await;
@@ -454,14 +453,14 @@ async fn p12_a_crash_before_the_intent_has_a_name_is_a_try_that_never_was() {
     assert_eq!(shop.pay(&ctx, invoice.id, "pm_card_visa").await, Err(CommonError::DeadlineExceeded.into()));
     let (dir, clock) = shop.stop();
     let shop = open_in(&stripe, dir, clock);
-    let found = shop.until(invoice.id, |invoice| !invoice.processing).await;
+    let found = shop.wait_for(invoice.id, |invoice| !invoice.processing).await;
     assert_eq!((found.status, stripe.captures()), (InvoiceStatus::Open, 0));
     shop.pay(&keyed(customer(user), "k"), invoice.id, "pm_card_visa").await.unwrap();
-    shop.settled(&stripe, invoice.id).await;
+    shop.assert_paid_once(&stripe, invoice.id).await;
 }
 
 #[actix::test]
-async fn p12_fifty_pays_and_as_many_webhooks_are_one_capture() {
+async fn p12_fifty_pays_and_fifty_webhooks_capture_once() {
     let (stripe, user) = (FakeStripe::start(), UserId::new());
     let shop = open(&stripe);
     let invoice = shop.invoice(user, 999).await;
@@ -470,43 +469,43 @@ async fn p12_fifty_pays_and_as_many_webhooks_are_one_capture() {
     assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 1);
     let intent = stripe.intent("succeeded");
     let names: Vec<String> = (0..50).map(|n| format!("evt_{}", n % 10)).collect();
-    for told in join_all(names.iter().map(|name| shop.told(name, PAID, &intent))).await {
-        told.unwrap();
+    for events in join_all(names.iter().map(|name| shop.deliver_webhook(name, PAID, &intent))).await {
+        events.unwrap();
     }
-    shop.settled(&stripe, invoice.id).await;
+    shop.assert_paid_once(&stripe, invoice.id).await;
 }
 
 #[actix::test]
-async fn p11_money_that_comes_when_the_invoice_is_over_goes_back_by_itself() {
+async fn p11_capture_after_the_invoice_ended_is_refunded() {
     for void in [false, true] {
         let (stripe, user) = (FakeStripe::start(), UserId::new());
         let shop = open(&stripe);
         let invoice = shop.invoice(user, 999).await;
-        stripe.fail("/confirm", Fault::Lost);
+        stripe.fail("/confirm", Fault::RequestLost);
         let _ = shop.pay(&keyed(customer(user), "k"), invoice.id, "pm_card_visa").await;
-        shop.until(invoice.id, |invoice| !invoice.processing).await;
+        shop.wait_for(invoice.id, |invoice| !invoice.processing).await;
         if void {
             shop.void(invoice.id).await.unwrap();
         } else {
             shop.clock.advance(Duration::from_secs(3600));
-            shop.until(invoice.id, |invoice| invoice.status == InvoiceStatus::Expired).await;
+            shop.wait_for(invoice.id, |invoice| invoice.status == InvoiceStatus::Expired).await;
         }
-        // Stripe says that a cancelled intent takes no money. Should it ever, the shop does not keep it.
-        let intent = stripe.break_word(&stripe.intent("canceled"));
-        stripe.fail("/refunds", Fault::TooMany);
+        // Stripe promises that a canceled intent captures no money; if it does, the shop refunds it.
+        let intent = stripe.capture_canceled(&stripe.intent("canceled"));
+        stripe.fail("/refunds", Fault::RateLimited);
         for id in ["evt_1", "evt_1", "evt_2"] {
-            shop.told(id, PAID, &intent).await.unwrap();
+            shop.deliver_webhook(id, PAID, &intent).await.unwrap();
         }
         for _ in 0..3_000 {
-            if !shop.heard::<InvoiceRefunded>().await.is_empty() {
+            if !shop.events::<InvoiceRefunded>().await.is_empty() {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        let told = shop.heard::<InvoiceRefunded>().await;
-        assert_eq!((told.len(), told[0].amount, told[0].reason.as_str()), (1, 999, "late_payment"));
-        assert!(!told[0].restock);
-        assert_eq!((stripe.returned(), shop.heard::<InvoicePaid>().await.len()), (999, 0));
+        let events = shop.events::<InvoiceRefunded>().await;
+        assert_eq!((events.len(), events[0].amount, events[0].reason.as_str()), (1, 999, "late_payment"));
+        assert!(!events[0].restock);
+        assert_eq!((stripe.refunded_total(), shop.events::<InvoicePaid>().await.len()), (999, 0));
         let over = shop.get(invoice.id).await;
         assert_eq!(over.status, if void { InvoiceStatus::Void } else { InvoiceStatus::Expired });
         assert_eq!(over.refunded, 0);
@@ -514,25 +513,25 @@ async fn p11_money_that_comes_when_the_invoice_is_over_goes_back_by_itself() {
 }
 
 #[actix::test]
-async fn p11_money_that_comes_late_pays_an_invoice_that_is_still_open() {
+async fn p11_late_capture_pays_an_open_invoice() {
     let (stripe, user) = (FakeStripe::start(), UserId::new());
     let shop = open(&stripe);
     let invoice = shop.invoice(user, 999).await;
-    stripe.fail("/confirm", Fault::Lost);
+    stripe.fail("/confirm", Fault::RequestLost);
     let _ = shop.pay(&keyed(customer(user), "k"), invoice.id, "pm_card_visa").await;
-    shop.until(invoice.id, |invoice| !invoice.processing).await;
-    let intent = stripe.break_word(&stripe.intent("canceled"));
-    shop.told("evt_1", PAID, &intent).await.unwrap();
-    shop.told("evt_2", PAID, &intent).await.unwrap();
+    shop.wait_for(invoice.id, |invoice| !invoice.processing).await;
+    let intent = stripe.capture_canceled(&stripe.intent("canceled"));
+    shop.deliver_webhook("evt_1", PAID, &intent).await.unwrap();
+    shop.deliver_webhook("evt_2", PAID, &intent).await.unwrap();
     assert_eq!(shop.get(invoice.id).await.status, InvoiceStatus::Paid);
-    assert_eq!((stripe.returned(), shop.heard::<InvoicePaid>().await.len()), (0, 1));
-    // And it can be given back like any other.
+    assert_eq!((stripe.refunded_total(), shop.events::<InvoicePaid>().await.len()), (0, 1));
+    // It can be refunded like any other.
     assert_eq!(shop.refund("r", invoice.id, None).await.unwrap().status, InvoiceStatus::Refunded);
-    assert_eq!(stripe.returned(), 999);
+    assert_eq!(stripe.refunded_total(), 999);
 }
 
 #[actix::test]
-async fn every_no_has_its_word_and_leaves_the_invoice_open_and_nothing_at_stripe() {
+async fn failed_charge_leaves_invoice_open_and_intent_canceled() {
     let (stripe, user) = (FakeStripe::start(), UserId::new());
     let shop = open(&stripe);
     let invoice = shop.invoice(user, 999).await;
@@ -548,22 +547,22 @@ async fn every_no_has_its_word_and_leaves_the_invoice_open_and_nothing_at_stripe
         let now = shop.get(invoice.id).await;
         assert_eq!((now.status, now.processing), (InvoiceStatus::Open, false));
     }
-    stripe.with(|books| assert!(books.intents.values().all(|intent| intent["status"] == "canceled")));
-    let reasons: Vec<String> = shop.heard::<PaymentFailed>().await.into_iter().map(|event| event.reason).collect();
+    stripe.with(|ledger| assert!(ledger.intents.values().all(|intent| intent["status"] == "canceled")));
+    let reasons: Vec<String> = shop.events::<PaymentFailed>().await.into_iter().map(|event| event.reason).collect();
     let unknown = "unknown_token";
     assert_eq!(reasons, ["card_declined", "authentication_required", unknown, unknown, unknown, unknown]);
     let small = shop.invoice(user, 49).await;
     let refused = shop.pay(&keyed(customer(user), "s"), small.id, "pm_card_visa").await;
     assert_eq!(refused, Err(PaymentsError::AmountRefused));
-    // An old-fashioned token of a card does too, and one that is turned away at the door is asked again.
-    stripe.fail("/payment_intents", Fault::TooMany);
-    stripe.fail("/confirm", Fault::TooMany);
+    // A legacy card token is accepted too, and a rate-limited request is retried.
+    stripe.fail("/payment_intents", Fault::RateLimited);
+    stripe.fail("/confirm", Fault::RateLimited);
     assert!(shop.pay(&keyed(customer(user), "k"), invoice.id, "tok_visa").await.is_ok());
-    shop.settled(&stripe, invoice.id).await;
+    shop.assert_paid_once(&stripe, invoice.id).await;
 }
 
 #[actix::test]
-async fn amounts_are_said_as_stripe_counts_and_what_cannot_be_said_is_refused() {
+async fn amounts_convert_to_stripes_minor_units() {
     let (stripe, user) = (FakeStripe::start(), UserId::new());
     let shop = open(&stripe);
     let pay = async |currency: &str, price: Amount| {
@@ -572,16 +571,16 @@ async fn amounts_are_said_as_stripe_counts_and_what_cannot_be_said_is_refused() 
         let invoice: Invoice = shop.payments.call(RequestContext::internal("cart"), request).await.unwrap();
         (invoice.id, shop.pay(&keyed(customer(user), &invoice.number), invoice.id, "pm_card_visa").await)
     };
-    for (currency, price, said) in [("JPY", 500, 500), ("ISK", 500, 50_000), ("KWD", 5_120, 5_120)] {
+    for (currency, price, target) in [("JPY", 500, 500), ("ISK", 500, 50_000), ("KWD", 5_120, 5_120)] {
         let (id, paid) = pay(currency, price).await;
         assert_eq!(paid.unwrap().status, InvoiceStatus::Paid, "{currency}");
-        let found = stripe.with(|books| {
+        let found = stripe.with(|ledger| {
             let named = |intent: &&Value| intent["metadata"]["mercat_invoice"] == id.to_string();
-            books.intents.values().find(named).cloned().unwrap()
+            ledger.intents.values().find(named).cloned().unwrap()
         });
-        assert_eq!((&found["amount"], &found["currency"]), (&json!(said), &json!(currency.to_lowercase())));
-        // Stripe's word for it is understood as the same amount.
-        shop.told(&format!("evt_{currency}"), PAID, &found).await.unwrap();
+        assert_eq!((&found["amount"], &found["currency"]), (&json!(target), &json!(currency.to_lowercase())));
+        // The webhook's amount converts back to the same amount.
+        shop.deliver_webhook(&format!("evt_{currency}"), PAID, &found).await.unwrap();
     }
     assert_eq!(pay("KWD", 5_124).await.1, Err(PaymentsError::AmountRefused));
     let (free, paid) = pay("EUR", 0).await;
@@ -591,7 +590,7 @@ async fn amounts_are_said_as_stripe_counts_and_what_cannot_be_said_is_refused() 
 }
 
 #[actix::test]
-async fn p13_refunds_at_stripe_add_up_and_never_exceed_what_was_taken() {
+async fn p13_refunds_at_stripe_never_exceed_the_capture() {
     let (stripe, user) = (FakeStripe::start(), UserId::new());
     let shop = open(&stripe);
     let invoice = shop.invoice(user, 1000).await;
@@ -599,65 +598,65 @@ async fn p13_refunds_at_stripe_add_up_and_never_exceed_what_was_taken() {
     let keys: Vec<String> = (0..12).map(|n| format!("r{n}")).collect();
     let answers = join_all(keys.iter().map(|key| shop.refund(key, invoice.id, Some(300)))).await;
     assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 3);
-    assert_eq!((shop.get(invoice.id).await.refunded, stripe.returned()), (900, 900));
+    assert_eq!((shop.get(invoice.id).await.refunded, stripe.refunded_total()), (900, 900));
     let rest = shop.refund("rest", invoice.id, None).await.unwrap();
-    assert_eq!((rest.status, rest.refunded, stripe.returned()), (InvoiceStatus::Refunded, 1000, 1000));
-    let told = shop.heard::<InvoiceRefunded>().await;
-    assert_eq!(told.iter().map(|event| event.amount).sum::<Amount>(), 1000);
+    assert_eq!((rest.status, rest.refunded, stripe.refunded_total()), (InvoiceStatus::Refunded, 1000, 1000));
+    let events = shop.events::<InvoiceRefunded>().await;
+    assert_eq!(events.iter().map(|event| event.amount).sum::<Amount>(), 1000);
 }
 
 #[actix::test]
-async fn p13_a_refund_whose_answer_is_lost_is_found_even_when_stripe_has_forgotten_the_key() {
+async fn p13_refund_with_lost_response_is_found_again() {
     for (fault, forgotten) in [
-        (Fault::Lost, false),
-        (Fault::AnswerLost, false),
-        (Fault::AnswerLost, true),
-        (Fault::Lost, true),
-        (Fault::Broken, true),
+        (Fault::RequestLost, false),
+        (Fault::ResponseLost, false),
+        (Fault::ResponseLost, true),
+        (Fault::RequestLost, true),
+        (Fault::ServerError, true),
     ] {
         let (stripe, user) = (FakeStripe::start(), UserId::new());
         let shop = open(&stripe);
         let invoice = shop.invoice(user, 1000).await;
         shop.pay(&keyed(customer(user), "k"), invoice.id, "pm_card_visa").await.unwrap();
-        // Others, so that it stands on a later page.
+        // More refunds, so that it is on a later page.
         stripe.fail("/refunds", fault);
         assert_eq!(shop.refund("r", invoice.id, Some(100)).await, Err(CommonError::DeadlineExceeded.into()));
         for n in 0..5 {
             let _ = shop.refund(&format!("o{n}"), invoice.id, Some(10)).await;
         }
         if forgotten {
-            stripe.with(|books| books.answers.clear());
+            stripe.with(|ledger| ledger.responses.clear());
         }
-        let found = shop.until(invoice.id, |invoice| invoice.refunded == 150).await;
-        assert_eq!((found.status, stripe.returned()), (InvoiceStatus::Paid, 150), "{fault:?}");
+        let found = shop.wait_for(invoice.id, |invoice| invoice.refunded == 150).await;
+        assert_eq!((found.status, stripe.refunded_total()), (InvoiceStatus::Paid, 150), "{fault:?}");
     }
 }
 
 #[actix::test]
-async fn a_refund_that_takes_days_is_done_when_stripe_says_so_and_asked_for_anew_when_it_fails() {
+async fn pending_refund_is_finished_by_webhook() {
     let (stripe, user) = (FakeStripe::start(), UserId::new());
     let shop = open(&stripe);
     let invoice = shop.invoice(user, 1000).await;
     shop.pay(&keyed(customer(user), "k"), invoice.id, "pm_card_visa").await.unwrap();
-    stripe.with(|books| books.refund_status = Some("pending"));
+    stripe.with(|ledger| ledger.refund_status = Some("pending"));
     assert_eq!(shop.refund("a", invoice.id, Some(400)).await, Err(CommonError::DeadlineExceeded.into()));
     let now = shop.get(invoice.id).await;
     assert_eq!(now.refunded, 0);
-    // It is reserved meanwhile.
+    // The amount is reserved meanwhile.
     let too_large = shop.refund("b", invoice.id, Some(601)).await;
     assert_eq!(too_large, Err(PaymentsError::RefundTooLarge { left: 600 }));
-    let become_ = |status: &str| {
-        stripe.with(|books| {
-            books.refunds[0]["status"] = json!(status);
-            books.refunds[0].clone()
+    let set_refund_status = |status: &str| {
+        stripe.with(|ledger| {
+            ledger.refunds[0]["status"] = json!(status);
+            ledger.refunds[0].clone()
         })
     };
-    shop.told("evt_1", "refund.updated", &become_("succeeded")).await.unwrap();
+    shop.deliver_webhook("evt_1", "refund.updated", &set_refund_status("succeeded")).await.unwrap();
     assert_eq!(shop.get(invoice.id).await.refunded, 400);
     assert_eq!(shop.refund("c", invoice.id, Some(600)).await, Err(CommonError::DeadlineExceeded.into()));
-    shop.told("evt_2", "refund.failed", &become_("failed")).await.unwrap();
-    // The reservation is free again, and the next asking is another for Stripe.
-    stripe.with(|books| books.refund_status = None);
+    shop.deliver_webhook("evt_2", "refund.failed", &set_refund_status("failed")).await.unwrap();
+    // The reservation is released, and the next attempt is a new one for Stripe.
+    stripe.with(|ledger| ledger.refund_status = None);
     for _ in 0..3_000 {
         if shop.refund("d", invoice.id, None).await.is_ok() {
             break;
@@ -665,24 +664,24 @@ async fn a_refund_that_takes_days_is_done_when_stripe_says_so_and_asked_for_anew
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let rest = shop.get(invoice.id).await;
-    assert_eq!((rest.status, rest.refunded, stripe.returned()), (InvoiceStatus::Refunded, 1000, 1000));
-    assert_eq!(shop.heard::<InvoiceRefunded>().await.len(), 2);
+    assert_eq!((rest.status, rest.refunded, stripe.refunded_total()), (InvoiceStatus::Refunded, 1000, 1000));
+    assert_eq!(shop.events::<InvoiceRefunded>().await.len(), 2);
 }
 
 #[actix::test]
-async fn only_what_stripe_signed_is_heard_and_what_means_nothing_does_nothing() {
+async fn unsigned_or_irrelevant_webhooks_have_no_effect() {
     let (stripe, user) = (FakeStripe::start(), UserId::new());
     let shop = open(&stripe);
     let invoice = shop.invoice(user, 999).await;
-    stripe.fail("/confirm", Fault::AnswerLost);
-    // Until the end whoever asks hears nothing.
-    (0..5).for_each(|_| stripe.fail("GET", Fault::Lost));
+    stripe.fail("/confirm", Fault::ResponseLost);
+    // Reconciliation fails until the end.
+    (0..5).for_each(|_| stripe.fail("GET", Fault::RequestLost));
     let unknown = shop.pay(&keyed(customer(user), "k"), invoice.id, "pm_card_visa").await;
     assert_eq!(unknown, Err(CommonError::DeadlineExceeded.into()));
     let intent = stripe.intent("succeeded");
     let body = event("evt_1", PAID, &intent);
     let now = shop.clock.now();
-    let hear = async |body: &str, signature: String| {
+    let deliver = async |body: &str, signature: String| {
         let request = HandleProviderWebhook { body: body.to_owned(), signature };
         shop.payments.call(RequestContext::internal("gateway"), request).await
     };
@@ -693,10 +692,10 @@ async fn only_what_stripe_signed_is_heard_and_what_means_nothing_does_nothing() 
         (&body, signature::sign(&body, SECRET, now.minus(Duration::from_secs(302)))),
         (&other, signature::sign(&body, SECRET, now)),
     ] {
-        assert_eq!(hear(body, signature).await, Err(PaymentsError::BadSignature));
+        assert_eq!(deliver(body, signature).await, Err(PaymentsError::BadSignature));
     }
     let signed = |body: &str| signature::sign(body, SECRET, now);
-    assert_eq!(hear("{}", signed("{}")).await, Err(PaymentsError::UnreadableWebhook));
+    assert_eq!(deliver("{}", signed("{}")).await, Err(PaymentsError::UnreadableWebhook));
     let mut foreign = intent.clone();
     foreign["metadata"] = json!({});
     let mut unknown = intent.clone();
@@ -715,29 +714,29 @@ async fn only_what_stripe_signed_is_heard_and_what_means_nothing_does_nothing() 
     .enumerate()
     {
         let body = event(&format!("evt_x{n}"), kind, object);
-        assert_eq!(hear(&body, signed(&body)).await, Ok(()), "{kind}");
+        assert_eq!(deliver(&body, signed(&body)).await, Ok(()), "{kind}");
     }
-    // The old secret still holds while it is being replaced.
-    assert_eq!(hear(&body, signature::sign(&body, OLD_SECRET, now)).await, Ok(()));
-    shop.settled(&stripe, invoice.id).await;
+    // The old secret is valid while it is being rolled.
+    assert_eq!(deliver(&body, signature::sign(&body, OLD_SECRET, now)).await, Ok(()));
+    shop.assert_paid_once(&stripe, invoice.id).await;
     assert_eq!(shop.payments.call(admin(), HandleProviderWebhook { body, signature: String::new() }).await, {
         Err(CommonError::Forbidden.into())
     });
 }
 
 #[actix::test]
-async fn a_wrong_key_takes_no_money_and_says_so() {
+async fn wrong_secret_key_captures_nothing() {
     let (stripe, user) = (FakeStripe::start(), UserId::new());
     let wrong = StripeSettings { secret_key: "sk_test_other".to_owned(), ..settings(&stripe.url) };
-    let shop = Shop::with(TempDir::new().unwrap(), Clock::system(), |store| {
+    let shop = TestPayments::with(TempDir::new().unwrap(), Clock::system(), |store| {
         Box::new(StripeProvider::new(&wrong, store).unwrap())
     });
     let invoice = shop.invoice(user, 999).await;
     let failed = shop.pay(&keyed(customer(user), "k"), invoice.id, "pm_card_visa").await;
     assert_eq!(failed, Err(PaymentsError::ProviderFailed));
-    // Nobody listens at all: the same.
+    // The same without a server.
     let nowhere = StripeSettings { url: "http://127.0.0.1:9".to_owned(), ..wrong };
-    let shop = Shop::with(TempDir::new().unwrap(), Clock::system(), |store| {
+    let shop = TestPayments::with(TempDir::new().unwrap(), Clock::system(), |store| {
         Box::new(StripeProvider::new(&nowhere, store).unwrap())
     });
     let invoice = shop.invoice(user, 999).await;
@@ -746,23 +745,23 @@ async fn a_wrong_key_takes_no_money_and_says_so() {
     assert_eq!((shop.get(invoice.id).await.status, stripe.captures()), (InvoiceStatus::Open, 0));
 }
 
-/// Against a Stripe that others wrote, when there is one.
+/// Runs against localstripe, an independent fake, if it is available.
 #[actix::test]
-async fn a_stripe_that_others_wrote_takes_refuses_and_gives_back() {
+async fn localstripe_captures_declines_and_refunds() {
     let Ok(url) = std::env::var("MERCAT_TEST_STRIPE") else {
-        // Past the capturing of a test's output, so that everybody sees it.
+        // Bypasses the output capture of the test harness, so that it is always visible.
         let mut seen = std::io::stderr();
-        let _ = writeln!(seen, "skipped: no localstripe is named by MERCAT_TEST_STRIPE (see scripts/test)");
+        let _ = writeln!(seen, "skipped: MERCAT_TEST_STRIPE is not set (see scripts/test)");
         return;
     };
     let user = UserId::new();
-    let shop = Shop::with(TempDir::new().unwrap(), Clock::system(), |store| {
+    let shop = TestPayments::with(TempDir::new().unwrap(), Clock::system(), |store| {
         Box::new(StripeProvider::new(&settings(&url), store).unwrap())
     });
     let api = Api::new(&url, SECRET_KEY).unwrap();
     let post = async |path: &str, form: &[(&str, &str)]| {
-        let ask = ApiCall { method: Method::POST, path: path.to_owned(), form, key: None, patience: CALL_TIMEOUT };
-        api.ask::<Value>(ask).await.unwrap()
+        let call = ApiCall { method: Method::POST, path: path.to_owned(), form, key: None, timeout: CALL_TIMEOUT };
+        api.call::<Value>(call).await.unwrap()
     };
     let card = [
         ("type", "card"),
@@ -771,11 +770,11 @@ async fn a_stripe_that_others_wrote_takes_refuses_and_gives_back() {
         ("card[exp_year]", "2030"),
         ("card[cvc]", "123"),
     ];
-    let careful = post("payment_methods", &card).await["id"].as_str().unwrap().to_owned();
+    let authentication_required = post("payment_methods", &card).await["id"].as_str().unwrap().to_owned();
     let invoice = shop.invoice(user, 1999).await;
     for (token, error) in [
         ("pm_card_chargeCustomerFail", PaymentsError::CardDeclined),
-        (careful.as_str(), PaymentsError::AuthenticationRequired),
+        (authentication_required.as_str(), PaymentsError::AuthenticationRequired),
         ("pm_nobody", PaymentsError::UnknownToken),
     ] {
         assert_eq!(shop.pay(&keyed(customer(user), "k"), invoice.id, token).await, Err(error), "{token}");
@@ -784,24 +783,26 @@ async fn a_stripe_that_others_wrote_takes_refuses_and_gives_back() {
     assert_eq!(paid.status, InvoiceStatus::Paid);
     assert_eq!(shop.refund("a", invoice.id, Some(500)).await.unwrap().refunded, 500);
     assert_eq!(shop.refund("b", invoice.id, None).await.unwrap().status, InvoiceStatus::Refunded);
-    // What it knows of the try is asked of it as after a crash.
+    // A lookup of the attempt, as after a crash.
     let id = invoice.id;
-    let found = shop.store.read(move |conn| Ok::<_, CommonError>(store::captured_payment(conn, id)?)).await;
+    let found =
+        shop.store.read(move |conn| Ok::<_, CommonError>(super::super::store::captured_payment(conn, id)?)).await;
     let payment = found.unwrap().unwrap().to_string();
     let provider = StripeProvider::new(&settings(&url), shop.store.clone()).unwrap();
     assert_eq!(provider.lookup(payment).await, ChargeStatus::Captured);
     let intent = post("payment_intents", &[("amount", "500"), ("currency", "eur"), ("payment_method", "pm_card_visa")]);
     let intent = intent.await["id"].as_str().unwrap().to_owned();
     let named = intent.clone();
-    let noted = shop.store.write(move |tx| Ok::<_, CommonError>(store::name_charge(tx.conn, "open", &named, tx.now)?));
-    assert!(noted.await.unwrap());
+    let recorded =
+        shop.store.write(move |tx| Ok::<_, CommonError>(store::set_charge_intent(tx.conn, "open", &named, tx.now)?));
+    assert!(recorded.await.unwrap());
     assert_eq!(provider.lookup("open".to_owned()).await, ChargeStatus::NotCharged);
     let confirm = ApiCall {
         method: Method::POST,
         path: format!("payment_intents/{intent}/confirm"),
         form: &[],
         key: None,
-        patience: CALL_TIMEOUT,
+        timeout: CALL_TIMEOUT,
     };
-    assert!(api.ask::<Value>(confirm).await.is_err(), "a cancelled intent takes no money");
+    assert!(api.call::<Value>(confirm).await.is_err(), "a cancelled intent takes no money");
 }

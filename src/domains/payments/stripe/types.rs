@@ -1,5 +1,5 @@
-//! The parts of Stripe's objects that are read here. Everything else in them is passed over, so that a new field or
-//! a new word is no error.
+//! Stripe's API objects, reduced to the fields that are used. Other fields are ignored, and unknown states map to
+//! `Other`, so that an addition to the API is no error.
 
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use super::amounts;
 use crate::types::{Amount, Currency};
 
-/// What may be `null`.
+/// Deserializes `null` as the default.
 fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
     Option::deserialize(from).map(Option::unwrap_or_default)
 }
@@ -17,8 +17,9 @@ fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D)
 pub struct Intent {
     pub id: String,
     pub status: IntentStatus,
+    /// Requested amount, in Stripe's minor units.
     pub amount: Amount,
-    /// What came of it.
+    /// Captured amount, in Stripe's minor units.
     #[serde(default)]
     pub amount_received: Option<Amount>,
     pub currency: String,
@@ -27,7 +28,7 @@ pub struct Intent {
 }
 
 impl Intent {
-    /// How much came, as we count it.
+    /// Captured amount in the shop's minor units; `None` if the currency is unknown or the amount has no exact form.
     pub fn paid(&self) -> Option<(Amount, Currency)> {
         let currency: Currency = self.currency.to_ascii_uppercase().parse().ok()?;
         let amount = amounts::from_stripe(currency, self.amount_received.unwrap_or(self.amount))?;
@@ -35,7 +36,7 @@ impl Intent {
     }
 }
 
-/// How an intent stands.
+/// State of a payment intent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IntentStatus {
@@ -46,12 +47,12 @@ pub enum IntentStatus {
     RequiresCapture,
     Canceled,
     Succeeded,
-    /// One that is new since this was written.
+    /// A state that the API added later.
     #[serde(other)]
     Other,
 }
 
-/// What we wrote on an object.
+/// Keys that the shop attached to an object.
 #[derive(Debug, Default, Deserialize)]
 pub struct Metadata {
     #[serde(default)]
@@ -70,7 +71,7 @@ pub struct Refund {
     pub metadata: Metadata,
 }
 
-/// How a refund stands.
+/// State of a refund.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RefundStatus {
@@ -79,7 +80,7 @@ pub enum RefundStatus {
     Succeeded,
     Failed,
     Canceled,
-    /// One that is new since this was written.
+    /// A state that the API added later.
     #[default]
     #[serde(other)]
     Other,
@@ -93,7 +94,7 @@ pub struct Page<T> {
     pub has_more: bool,
 }
 
-/// What a webhook carries.
+/// Body of a webhook.
 #[derive(Debug, Deserialize)]
 pub struct Event {
     pub id: String,
@@ -102,7 +103,7 @@ pub struct Event {
     pub data: EventData,
 }
 
-/// What an event is about, read only when its kind is known.
+/// Object that an event is about, parsed only when its kind is known.
 #[derive(Debug, Deserialize)]
 pub struct EventData {
     pub object: Box<RawValue>,

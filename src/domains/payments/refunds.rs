@@ -1,0 +1,223 @@
+//! Refunds: the saga that returns captured money, and the refund of unapplied payments.
+//!
+//! The amount of a refund is reserved on its invoice first, so that concurrent refunds never exceed what was captured.
+//! An interrupted refund is repeated under the same key, because the shop owes it.
+//! Does not contain: payment attempts, timers.
+
+use tokio::time::timeout;
+
+use super::model::{self, RefundState};
+use super::provider::{RefundOutcome, RefundRequest};
+use super::state::{BeginOutcome, PROVIDER_TIMEOUT, PaymentsState, find_replay, invoice_lock};
+use super::store::{self, RefundRow, UnappliedPaymentRow};
+use super::{
+    Invoice, InvoiceRefunded, LATE_PAYMENT, OUT_OF_STOCK, PaymentsError, REQUESTED, RefundInvoice, ReturnLine,
+};
+use crate::messaging::{CommonError, RequestContext};
+use crate::store::{IdempotentRequest, Tx};
+use crate::types::{Amount, FieldError, InvoiceId, PaymentId};
+
+/// Parameters of a refund, as in [`RefundInvoice`].
+pub struct RefundParams {
+    pub invoice: InvoiceId,
+    pub amount: Option<Amount>,
+    pub restock: bool,
+    pub lines: Option<Vec<ReturnLine>>,
+    pub reason: &'static str,
+}
+
+/// Records a refund and reserves its amount on the invoice.
+pub fn begin_refund(
+    tx: &mut Tx<'_>,
+    id: PaymentId,
+    params: &RefundParams,
+    idempotent: Option<&IdempotentRequest>,
+) -> Result<BeginOutcome<RefundRow>, PaymentsError> {
+    if let Some(response) = find_replay(tx, idempotent)? {
+        return Ok(BeginOutcome::Replayed(response));
+    }
+    let mut row = store::invoice(tx.conn, params.invoice)?.ok_or(PaymentsError::InvoiceNotFound)?;
+    let ledger = row.ledger()?;
+    // An invoice that cannot be refunded at all is reported before errors in the parameters.
+    ledger.begin_refund(0)?;
+    let left = ledger.refundable();
+    let (price, returned) = match &params.lines {
+        None if params.restock => {
+            (left, model::unreturned_lines(&row.lines()?, &store::returned_lines(tx.conn, &row)?))
+        }
+        None => (left, Vec::new()),
+        Some(lines) => {
+            let returned = store::returned_lines(tx.conn, &row)?;
+            (model::refund_amount(&row.lines()?, &returned, lines)?, lines.clone())
+        }
+    };
+    let amount = params.amount.unwrap_or(price);
+    // A zero invoice has nothing to reserve, so the refund itself is queried.
+    let nothing_left = if row.total == 0 { store::has_refund_in_progress(tx.conn, row.id)? } else { left == 0 };
+    if nothing_left {
+        return Err(PaymentsError::RefundTooLarge { left });
+    }
+    let reserved = ledger.begin_refund(amount)?;
+    if params.restock && params.lines.is_none() && amount < left {
+        let message = "requires a full refund; name the units in `lines`, or leave the amount out";
+        return Err(FieldError::new("restock", "invalid", message).into());
+    }
+    let (scope, key, fingerprint) = store::to_idempotency_columns(idempotent);
+    let refund = RefundRow {
+        id,
+        invoice_id: row.id,
+        state: RefundState::Processing.as_str().to_owned(),
+        amount,
+        restock: params.restock,
+        lines: if returned.is_empty() { None } else { Some(store::lines_to_text(&returned)?) },
+        reason: params.reason.to_owned(),
+        scope,
+        key,
+        fingerprint,
+        created_at: tx.now,
+        ended_at: None,
+    };
+    store::insert_refund(tx.conn, &refund)?;
+    row.apply(reserved, row.processing);
+    store::update_invoice(tx.conn, &row)?;
+    Ok(BeginOutcome::Started(refund))
+}
+
+/// Finishes a refund, unless it is finished already. The inner result is the response to the caller: a failure is
+/// committed too.
+pub fn finish_refund(
+    tx: &mut Tx<'_>,
+    refund: &RefundRow,
+    outcome: Result<(), PaymentsError>,
+) -> Result<Result<Invoice, PaymentsError>, PaymentsError> {
+    let mut row = store::invoice(tx.conn, refund.invoice_id)?.ok_or(PaymentsError::InvoiceNotFound)?;
+    let state = if outcome.is_ok() { RefundState::Done } else { RefundState::Failed };
+    if !store::finish_refund(tx.conn, refund.id, state, tx.now)? {
+        return Ok(Ok(row.to_invoice()?));
+    }
+    let ledger = row.ledger()?;
+    if let Err(error) = outcome {
+        row.apply(ledger.fail_refund(refund.amount), row.processing);
+        store::update_invoice(tx.conn, &row)?;
+        return Ok(Err(error));
+    }
+    row.apply(ledger.end_refund(refund.amount), row.processing);
+    store::update_invoice(tx.conn, &row)?;
+    let invoice = row.to_invoice()?;
+    tx.emit(&InvoiceRefunded {
+        invoice: invoice.clone(),
+        amount: refund.amount,
+        restock: refund.restock,
+        lines: refund.lines()?,
+        hold: row.hold,
+        reason: refund.reason.clone(),
+        imported: row.imported,
+    })?;
+    let columns = (refund.scope.clone(), refund.key.clone(), refund.fingerprint.clone());
+    if let Some(idempotent) = store::from_idempotency_columns(columns) {
+        tx.keep::<_, PaymentsError>(&idempotent, &invoice)?;
+    }
+    Ok(Ok(invoice))
+}
+
+/// Marks an unapplied payment refunded, unless it is already, and notifies its payer.
+pub fn finish_unapplied_payment(tx: &mut Tx<'_>, unapplied: &UnappliedPaymentRow) -> Result<(), PaymentsError> {
+    if !store::finish_unapplied_payment(tx.conn, unapplied.payment_id, tx.now)? {
+        return Ok(());
+    }
+    let Some(row) = store::invoice(tx.conn, unapplied.invoice_id)? else { return Ok(()) };
+    tx.emit(&InvoiceRefunded {
+        invoice: row.to_invoice()?,
+        amount: unapplied.amount,
+        restock: false,
+        lines: Vec::new(),
+        hold: None,
+        reason: LATE_PAYMENT.to_owned(),
+        imported: false,
+    })?;
+    Ok(())
+}
+
+impl PaymentsState {
+    /// Refunds an invoice in full or in part.
+    pub async fn refund(
+        &self,
+        ctx: RequestContext,
+        request: RefundInvoice,
+        idempotent: Option<IdempotentRequest>,
+    ) -> Result<Invoice, PaymentsError> {
+        let id = PaymentId::new();
+        let params = RefundParams {
+            invoice: request.invoice_id,
+            amount: request.amount,
+            restock: request.restock,
+            lines: request.lines,
+            reason: REQUESTED,
+        };
+        let _running = self.in_flight.try_insert(id);
+        let locks = invoice_lock(params.invoice, idempotent.as_ref());
+        match self.store.write_locked(locks, move |tx| begin_refund(tx, id, &params, idempotent.as_ref())).await? {
+            BeginOutcome::Replayed(invoice) => {
+                ctx.mark_replayed();
+                Ok(invoice)
+            }
+            BeginOutcome::Rejected(error) => Err(error),
+            BeginOutcome::Started(refund) => self.execute_refund(refund).await,
+        }
+    }
+
+    /// Requests a reserved refund from the provider, for the first time or again, and finishes it.
+    pub(super) async fn execute_refund(&self, refund: RefundRow) -> Result<Invoice, PaymentsError> {
+        let invoice = refund.invoice_id;
+        let (row, charge) = self
+            .store
+            .read(move |conn| {
+                let row = store::invoice(conn, invoice)?.ok_or(PaymentsError::InvoiceNotFound)?;
+                Ok::<_, PaymentsError>((row, store::captured_payment(conn, invoice)?))
+            })
+            .await?;
+        let outcome = match charge {
+            // An imported order was never charged here, so no money moves.
+            _ if row.imported => RefundOutcome::Done,
+            Some(charge) => {
+                let (key, charge) = (refund.id.to_string(), charge.to_string());
+                let request = RefundRequest { key, charge, amount: refund.amount, currency: row.currency };
+                timeout(PROVIDER_TIMEOUT, self.provider.refund(request)).await.unwrap_or(RefundOutcome::Unknown)
+            }
+            None => RefundOutcome::Failed,
+        };
+        let result = match outcome {
+            RefundOutcome::Unknown => {
+                log::warn!("refund {}: provider timed out; status unknown, retrying", refund.id);
+                return Err(CommonError::DeadlineExceeded.into());
+            }
+            // No caller would retry this refund, so the shop retries it until it is done.
+            RefundOutcome::Failed | RefundOutcome::AmountRefused if refund.reason == OUT_OF_STOCK => {
+                log::error!("refund {}: the provider rejected a refund that is owed; retrying", refund.id);
+                return Err(PaymentsError::ProviderFailed);
+            }
+            RefundOutcome::Done => Ok(()),
+            RefundOutcome::Failed => Err(PaymentsError::ProviderFailed),
+            RefundOutcome::AmountRefused => Err(PaymentsError::AmountRefused),
+        };
+        self.store.write(move |tx| finish_refund(tx, &refund, result)).await?
+    }
+
+    /// Refunds an unapplied payment. Returns `true` if it is refunded now.
+    pub(super) async fn refund_unapplied_payment(&self, unapplied: UnappliedPaymentRow) -> Result<bool, PaymentsError> {
+        let request = RefundRequest {
+            key: unapplied.refund_key.to_string(),
+            charge: unapplied.payment_id.to_string(),
+            amount: unapplied.amount,
+            currency: unapplied.currency,
+        };
+        let outcome = timeout(PROVIDER_TIMEOUT, self.provider.refund(request)).await;
+        let outcome = outcome.unwrap_or(RefundOutcome::Unknown);
+        if outcome != RefundOutcome::Done {
+            log::error!("payment {}: refund of unapplied payment: {outcome:?}; retrying", unapplied.payment_id);
+            return Ok(false);
+        }
+        self.store.write(move |tx| finish_unapplied_payment(tx, &unapplied)).await?;
+        Ok(true)
+    }
+}
