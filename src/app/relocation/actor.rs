@@ -184,7 +184,7 @@ impl RelocationState {
         if domain != "users" {
             return Ok(String::new());
         }
-        users::secret_mark(self.settings()).map_err(PlacementError::because)
+        users::secret_fingerprint(self.settings()).map_err(PlacementError::because)
     }
 
     /// Closes a domain that nobody reaches any more.

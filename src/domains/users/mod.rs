@@ -1,21 +1,24 @@
-//! Users: who people are and what they may do.
+//! Users: accounts, authentication and roles.
 //!
-//! Lives here: accounts and guests, passwords as argon2id hashes, sign-ins, API keys, the links that are mailed to
-//! prove an address or to set a password anew. Never enters: a cart, an order or anything else that belongs to a
-//! person (their domains hear [`UserErased`]), the sending of mail, HTTP and its cookies, a password or bearer token
-//! in a form that could be used.
-//! Asks: nobody. Is asked by: the gateway, at every request ([`Authenticate`]). Announces: [`UserRegistered`],
-//! [`UserChanged`], [`UserErased`], [`AccessChanged`], and the mails it wants sent.
-//! While this domain is down nobody who is not anonymous gets past the gateway; browsing goes on.
+//! Contains: accounts and guests, passwords as argon2id hashes, sessions, API keys, and the mailed links that verify an
+//! address or reset a password. Does not contain: carts, orders or other data of a user (their domains subscribe to
+//! [`UserErased`]), the sending of e-mails, HTTP and its cookies. Invariant: no password and no bearer token is stored
+//! in a usable form.
+//! Calls: no other domain. Called by: the gateway, for every request with a token ([`Authenticate`]). Emits:
+//! [`UserRegistered`], [`UserChanged`], [`UserErased`], [`AccessChanged`], and requests for e-mails.
+//! While this domain is down, authenticated requests fail; anonymous browsing works.
 //!
-//! Two things outlive what they are about. The token of a mailed link travels in its event, so it lies in the outbox
-//! until events are tidied away; it is good once and for as long as its link. And an erased person's address is in
-//! events (a week) and answers kept under an idempotency key (a day) until those are tidied away.
+//! Two things are kept longer than needed. The token of a mailed link is in its event, so it stays in the outbox until
+//! events are pruned; it works once, and only until the link expires. The address of an erased user is in events (a week)
+//! and in responses stored under an idempotency key (a day) until those are pruned.
 
 mod actor;
+mod api_keys;
+mod email_links;
 mod model;
 mod password_hasher;
 mod schema;
+mod sign_in;
 mod signing_secret;
 mod store;
 mod token_cache;
@@ -31,16 +34,16 @@ use crate::store::{Migrations, OpenError};
 use crate::contract::users::*;
 pub use actor::UsersActor;
 use actor::UsersState;
-/// The file of the data folder with the secret that signs tokens; a backup has it too.
-pub use signing_secret::FILE as SECRET_FILE;
-pub use signing_secret::mark as secret_mark;
+/// Name of the file in the data folder that holds the signing secret; part of a backup.
+pub use signing_secret::SECRET_FILE;
+pub use signing_secret::fingerprint as secret_fingerprint;
 
-/// The events of other domains that this one wants to hear of.
+/// Events this domain subscribes to: none.
 pub const SUBSCRIPTIONS: &[&str] = &[];
 
 crate::impl_from_storage_error!(UsersError);
 
-/// The steps that bring this domain's database to this version.
+/// Schema migrations of this domain's database.
 pub const MIGRATIONS: Migrations = Migrations {
     sqlite: embed_migrations!("migrations/users/sqlite"),
     postgres: embed_migrations!("migrations/users/postgres"),
@@ -49,18 +52,18 @@ pub const MIGRATIONS: Migrations = Migrations {
 /// Opens the domain.
 ///
 /// # Errors
-/// When the database or the secret that signs tokens cannot be had.
-pub fn open(ground: &DomainRuntime) -> Result<RunningDomain<UsersActor>, OpenError> {
-    let state = open_room(ground)?;
+/// The database cannot be opened, or the signing secret cannot be read or created.
+pub fn open(runtime: &DomainRuntime) -> Result<RunningDomain<UsersActor>, OpenError> {
+    let state = open_state(runtime)?;
     let store = state.store.clone();
-    Ok(RunningDomain { client: ground.start("users", move || UsersActor { state }), store })
+    Ok(RunningDomain { client: runtime.start("users", move || UsersActor { state }), store })
 }
 
-fn open_room(ground: &DomainRuntime) -> Result<Arc<UsersState>, OpenError> {
-    let secret = signing_secret::load(&ground.settings)
+fn open_state(runtime: &DomainRuntime) -> Result<Arc<UsersState>, OpenError> {
+    let secret = signing_secret::load(&runtime.settings)
         .map_err(|signing_secret::SecretError { file, reason }| OpenError { domain: "users", file, reason })?;
-    let store = ground.store("users", MIGRATIONS)?;
-    Ok(Arc::new(UsersState::new(store, &secret, &ground.settings.users)))
+    let store = runtime.store("users", MIGRATIONS)?;
+    Ok(Arc::new(UsersState::new(store, &secret, &runtime.settings.users)))
 }
 
 #[cfg(test)]

@@ -1,34 +1,34 @@
-//! The rules about people, without clock or database.
+//! Rules for accounts that need neither a clock nor a database: lengths, limits, roles, search text.
 
 use std::time::Duration;
 
 use crate::messaging::Role;
 use crate::types::{EmailAddress, FieldError, Validator, one_line};
 
-/// How long a password must and may be, in characters. The upper end keeps hashing cheap to ask for.
-pub const PASSWORD: std::ops::RangeInclusive<usize> = 8..=200;
-/// The longest name of a person or a key, in characters.
+/// Length of a password in characters. The maximum bounds the cost of hashing one.
+pub const PASSWORD_CHARS: std::ops::RangeInclusive<usize> = 8..=200;
+/// Maximum length of the name of a user or an API key, in characters.
 const NAME_MAX: usize = 100;
-/// The longest text to search for, in characters.
+/// Maximum length of a search text, in characters.
 const SEARCH_TEXT_MAX: usize = 100;
-/// API keys one user may have.
-pub const KEYS_MAX: i64 = 50;
-/// Sign-ins one user may have at once; one more ends the oldest.
+/// Maximum number of API keys per user.
+pub const API_KEYS_MAX: i64 = 50;
+/// Maximum number of sessions per user; one more ends the oldest.
 pub const SESSIONS_MAX: i64 = 1_000;
-/// Mails to set the password anew that one account may cause within [`EmailLinkKind::Reset`]'s lifetime, which is an hour.
-pub const RESETS_MAX: i64 = 3;
+/// Maximum number of password reset e-mails per account within the lifetime of [`EmailLinkKind::Reset`], an hour.
+pub const RESET_EMAILS_MAX: i64 = 3;
 
-/// What a mailed link is for.
+/// Purpose of a mailed link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EmailLinkKind {
-    /// Setting the password anew.
+    /// Resets the password.
     Reset,
-    /// Showing that an address is one's own.
+    /// Verifies an e-mail address.
     Verify,
 }
 
 impl EmailLinkKind {
-    /// The word for it in a column.
+    /// The name stored in the database.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Reset => "reset",
@@ -36,8 +36,8 @@ impl EmailLinkKind {
         }
     }
 
-    /// How long it is good. A reset opens the account, so it is short; a proof of address opens nothing, and mail
-    /// may lie over a weekend.
+    /// Time until the link expires. A reset gives access to the account, so it is short; a verification gives none, and
+    /// may be read after a weekend.
     pub const fn lifetime(self) -> Duration {
         match self {
             Self::Reset => Duration::from_secs(3_600),
@@ -46,35 +46,45 @@ impl EmailLinkKind {
     }
 }
 
-/// Checks a new password. It is taken as it is, white space and all: what people type is theirs to choose.
+/// Checks the length of a new password. It is used unchanged, white space included.
 pub fn check_password(fields: &mut Validator, field: &'static str, password: &str) {
     let length = password.chars().count();
-    if length < *PASSWORD.start() {
-        fields.wrong(field, "too_short", format!("must have at least {} characters", PASSWORD.start()));
-    } else if length > *PASSWORD.end() {
-        fields.wrong(field, "too_long", format!("must have at most {} characters", PASSWORD.end()));
+    if length < *PASSWORD_CHARS.start() {
+        fields.wrong(field, "too_short", format!("must have at least {} characters", PASSWORD_CHARS.start()));
+    } else if length > *PASSWORD_CHARS.end() {
+        fields.wrong(field, "too_long", format!("must have at most {} characters", PASSWORD_CHARS.end()));
     }
 }
 
-/// A name as it is kept, or why it cannot be.
-pub fn name(fields: &mut Validator, name: &str) -> String {
+/// Validates a name and returns it with white space normalized.
+pub fn validate_name(fields: &mut Validator, name: &str) -> String {
     fields.line("name", name, 1, NAME_MAX);
     one_line(name)
 }
 
-/// The address and name of a new account, or all that is wrong with them and the password.
-pub fn newcomer(email: &str, password: &str, name: &str) -> Result<(EmailAddress, String), Vec<FieldError>> {
+/// Validates the fields of a new account and returns its address and name.
+///
+/// # Errors
+/// All invalid fields at once.
+pub fn validate_registration(
+    email: &str,
+    password: &str,
+    name: &str,
+) -> Result<(EmailAddress, String), Vec<FieldError>> {
     let mut fields = Validator::new();
     let email = fields.email("email", email);
     check_password(&mut fields, "password", password);
-    let name = self::name(&mut fields, name);
+    let name = validate_name(&mut fields, name);
     fields.done()?;
-    // An address that was wrong has been noted, so `done` has returned.
+    // An invalid address is recorded in `fields`, so the line above has returned.
     email.map(|email| (email, name)).ok_or_else(Vec::new)
 }
 
-/// What a search looks for, in the form of the column it looks at: a pattern of `LIKE` with `\` as its escape.
-pub fn pattern(q: &str) -> Result<Option<String>, FieldError> {
+/// Turns a search text into a pattern for `LIKE` with `\` as its escape; `None` for a blank text.
+///
+/// # Errors
+/// The text is longer than [`SEARCH_TEXT_MAX`].
+pub fn like_pattern(q: &str) -> Result<Option<String>, FieldError> {
     let text = one_line(q).to_lowercase();
     if text.chars().count() > SEARCH_TEXT_MAX {
         return Err(FieldError::new("q", "too_long", format!("must have at most {SEARCH_TEXT_MAX} characters")));
@@ -93,13 +103,16 @@ pub fn pattern(q: &str) -> Result<Option<String>, FieldError> {
     Ok(Some(pattern))
 }
 
-/// What a search looks at. The line between keeps a search from matching across name and address.
+/// Value of the column that a search matches. The line break keeps a match from spanning name and address.
 pub fn search_text(name: &str, email: Option<&EmailAddress>) -> String {
     format!("{}\n{}", name.to_lowercase(), email.map_or("", EmailAddress::as_str))
 }
 
-/// Whether an account of role `from` can be given role `to`. Guests become customers by registering, which gives
-/// them an address and a password, and nobody becomes a guest.
+/// Checks that an account of role `from` can be given role `to`. Guests become customers by registering, which gives
+/// them an address and a password; no account becomes a guest.
+///
+/// # Errors
+/// The role cannot be changed, or not to `to`.
 pub fn check_role(from: Role, to: Role) -> Result<(), FieldError> {
     match (from, to) {
         (Role::Guest, _) => Err(FieldError::new("role", "guest", "cannot be changed: a guest registers first")),
@@ -113,14 +126,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_search_takes_its_text_literally() {
-        assert_eq!(pattern("  100%_A\\ "), Ok(Some("%100\\%\\_a\\\\%".to_owned())));
-        assert_eq!(pattern("   "), Ok(None));
-        assert!(pattern(&"x".repeat(101)).is_err());
+    fn like_pattern_escapes_wildcards() {
+        assert_eq!(like_pattern("  100%_A\\ "), Ok(Some("%100\\%\\_a\\\\%".to_owned())));
+        assert_eq!(like_pattern("   "), Ok(None));
+        assert!(like_pattern(&"x".repeat(101)).is_err());
     }
 
     #[test]
-    fn nobody_is_made_a_guest_and_no_guest_is_promoted() {
+    fn check_role_rejects_guests() {
         use Role::{Admin, Customer, Guest};
         for (from, to, allowed) in [
             (Customer, Admin, true),
@@ -135,13 +148,13 @@ mod tests {
     }
 
     #[test]
-    fn all_that_is_wrong_with_a_newcomer_is_said_at_once() {
-        let wrong = newcomer("nobody", "short", " ").unwrap_err();
-        assert_eq!(wrong.iter().map(|e| &*e.field).collect::<Vec<_>>(), ["email", "password", "name"]);
+    fn validate_registration_reports_all_fields() {
+        let errors = validate_registration("nobody", "short", " ").unwrap_err();
+        assert_eq!(errors.iter().map(|e| &*e.field).collect::<Vec<_>>(), ["email", "password", "name"]);
         for (password, good) in
             [("sevench", false), ("eightchr", true), (&"ß".repeat(200), true), (&"x".repeat(201), false)]
         {
-            assert_eq!(newcomer("ada@example.com", password, "Ada").is_ok(), good, "{password}");
+            assert_eq!(validate_registration("ada@example.com", password, "Ada").is_ok(), good, "{password}");
         }
     }
 }

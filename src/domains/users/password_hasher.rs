@@ -1,4 +1,7 @@
-//! Hashing passwords: slow on purpose, so it happens off the actor's thread, a few at once, and only so many wait.
+//! Password hashing with argon2id, off the actor's thread.
+//!
+//! Contains: the algorithm, its concurrency limit and its bounded queue. Does not contain: accounts. Invariant: a caller
+//! without an account costs as much as one with a wrong password, and no more than a place in the queue.
 
 use std::sync::Arc;
 
@@ -8,42 +11,42 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::messaging::{CommonError, RequestContext};
 
-/// How many may wait for each hasher: about a second of work. Whoever would wait longer is better told so at once.
+/// Callers that may wait per hasher: about a second of work. Further ones are rejected at once.
 const WAITING_MAX: usize = 32;
 
 /// Hashes and verifies passwords with argon2id at the crate's defaults (19 MiB, two passes: OWASP's advice of 2025).
 pub struct Passwords {
     argon2: Argon2<'static>,
-    /// A hash that no password has, verified when there is no account, so that nobody can tell by the time it takes.
+    /// Hash that no password matches, verified when there is no account so that the time taken reveals nothing.
     decoy: Arc<str>,
-    /// One each that works: 19 MiB and a core.
-    slots: Arc<Semaphore>,
-    /// One each that works or waits.
-    places: Arc<Semaphore>,
+    /// One permit per running hash, which takes 19 MiB and a core.
+    workers: Arc<Semaphore>,
+    /// One permit per running or waiting caller.
+    queue: Arc<Semaphore>,
     /// Hashes computed so far, verified ones included.
     #[cfg(test)]
     computed: Arc<std::sync::atomic::AtomicUsize>,
 }
 
-/// A place among those who hash or wait to. Free again when dropped.
+/// A place in the queue for hashing; released when dropped.
 pub struct HashPermit<'a> {
     passwords: &'a Passwords,
-    _place: OwnedSemaphorePermit,
+    _queue_slot: OwnedSemaphorePermit,
 }
 
 impl Passwords {
-    /// Hashes so many at once.
+    /// Creates a hasher that computes at most `hashers` hashes at once.
     pub fn new(hashers: usize) -> Self {
         let params = Params::DEFAULT;
         let cost = format!("m={},t={},p={}", params.m_cost(), params.t_cost(), params.p_cost());
-        // Zeros as salt and hash: as good as any, because finding their password is as hard as breaking argon2.
+        // Zeros as salt and hash: finding a password for them is as hard as breaking argon2.
         let decoy = format!("$argon2id$v=19${cost}${}${}", "A".repeat(22), "A".repeat(43)).into();
-        let (slots, places) = (Semaphore::new(hashers), Semaphore::new(hashers.saturating_mul(1 + WAITING_MAX)));
+        let (workers, queue) = (Semaphore::new(hashers), Semaphore::new(hashers.saturating_mul(1 + WAITING_MAX)));
         Self {
             argon2: Argon2::from(params),
             decoy,
-            slots: Arc::new(slots),
-            places: Arc::new(places),
+            workers: Arc::new(workers),
+            queue: Arc::new(queue),
             #[cfg(test)]
             computed: Arc::default(),
         }
@@ -58,24 +61,33 @@ impl Passwords {
     /// Takes one hasher out of service until the permit is dropped.
     #[cfg(test)]
     pub async fn suspend_hasher(&self) -> OwnedSemaphorePermit {
-        Arc::clone(&self.slots).acquire_owned().await.expect("the semaphore is never closed")
+        Arc::clone(&self.workers).acquire_owned().await.expect("the semaphore is never closed")
     }
 
-    /// A place, or `Overloaded`. Taken before anything else is done for the caller, so that a flood costs nothing.
-    pub fn enter(&self) -> Result<HashPermit<'_>, CommonError> {
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| CommonError::Overloaded)?;
-        Ok(HashPermit { passwords: self, _place: place })
+    /// Takes a place in the queue. Called before anything else is done for a request, so that a flood costs nothing.
+    ///
+    /// # Errors
+    /// `Overloaded` when the queue is full.
+    pub fn acquire(&self) -> Result<HashPermit<'_>, CommonError> {
+        let queue_slot = Arc::clone(&self.queue).try_acquire_owned().map_err(|_| CommonError::Overloaded)?;
+        Ok(HashPermit { passwords: self, _queue_slot: queue_slot })
     }
 }
 
 impl HashPermit<'_> {
-    /// The hash of a password, as a PHC string with a salt of its own.
+    /// Hashes a password with a random salt and returns the PHC string.
+    ///
+    /// # Errors
+    /// `DeadlineExceeded` when the deadline passed in the queue.
     pub async fn hash(&self, ctx: &RequestContext, password: &str) -> Result<String, CommonError> {
         let password = password.to_owned();
         self.work(ctx, move |argon2| Ok(argon2.hash_password(password.as_bytes())?.to_string())).await
     }
 
-    /// Whether this is the password of that hash. Without a hash it is not, and takes as long.
+    /// Returns `true` if the password matches the hash; without a hash `false`, after the same work.
+    ///
+    /// # Errors
+    /// `DeadlineExceeded` when the deadline passed in the queue.
     pub async fn verify(&self, ctx: &RequestContext, password: &str, hash: Option<&str>) -> Result<bool, CommonError> {
         let (password, known) = (password.to_owned(), hash.is_some());
         let hash: Arc<str> = hash.map_or_else(|| Arc::clone(&self.passwords.decoy), Arc::from);
@@ -92,28 +104,28 @@ impl HashPermit<'_> {
         ctx: &RequestContext,
         work: impl FnOnce(&Argon2<'static>) -> password_hash::Result<T> + Send + 'static,
     ) -> Result<T, CommonError> {
-        let slot = Arc::clone(&self.passwords.slots).acquire_owned().await.map_err(|_| CommonError::Unavailable)?;
+        let worker = Arc::clone(&self.passwords.workers).acquire_owned().await.map_err(|_| CommonError::Unavailable)?;
         if ctx.remaining().is_zero() {
-            // The caller has gone; nothing was done.
+            // The caller has timed out; nothing was done.
             return Err(CommonError::DeadlineExceeded);
         }
         #[cfg(test)]
         self.passwords.computed.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         let argon2 = self.passwords.argon2.clone();
         let outcome = tokio::task::spawn_blocking(move || {
-            // StockHold by the work, not by who waits for it: a slot is a core and its memory.
-            let _slot = slot;
+            // Held until the work ends, also when its caller is gone: a permit is a core and its memory.
+            let _worker = worker;
             work(&argon2)
         })
         .await;
         match outcome {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(error)) => {
-                log::error!("users: a password could not be hashed: {error}");
+                log::error!("users: password hashing failed: {error}");
                 Err(CommonError::Internal)
             }
             Err(panicked) => {
-                log::error!("users: hashing a password panicked: {panicked}");
+                log::error!("users: password hashing panicked: {panicked}");
                 Err(CommonError::Internal)
             }
         }
@@ -125,27 +137,27 @@ mod tests {
     use super::*;
 
     #[actix::test]
-    async fn the_decoy_costs_what_a_hash_costs_and_fits_no_password() {
+    async fn decoy_hash_costs_as_much_and_never_matches() {
         let passwords = Passwords::new(1);
-        let (ctx, turn) = (RequestContext::internal("test"), passwords.enter().unwrap());
-        let hash = turn.hash(&ctx, "correct horse").await.unwrap();
+        let (ctx, permit) = (RequestContext::internal("test"), passwords.acquire().unwrap());
+        let hash = permit.hash(&ctx, "correct horse").await.unwrap();
         let cost = |hash: &str| hash.split('$').take(4).map(str::to_owned).collect::<Vec<_>>();
         assert_eq!(cost(&hash), cost(&passwords.decoy));
         assert_eq!(hash.len(), passwords.decoy.len());
-        assert_eq!(turn.verify(&ctx, "correct horse", Some(&hash)).await, Ok(true));
-        assert_eq!(turn.verify(&ctx, "wrong horse", Some(&hash)).await, Ok(false));
-        assert_eq!(turn.verify(&ctx, "correct horse", None).await, Ok(false));
+        assert_eq!(permit.verify(&ctx, "correct horse", Some(&hash)).await, Ok(true));
+        assert_eq!(permit.verify(&ctx, "wrong horse", Some(&hash)).await, Ok(false));
+        assert_eq!(permit.verify(&ctx, "correct horse", None).await, Ok(false));
     }
 
     #[actix::test]
-    async fn only_so_many_wait_and_places_come_back() {
+    async fn full_queue_rejects_until_permits_are_dropped() {
         let passwords = Passwords::new(1);
-        let turns: Vec<_> = (0..=WAITING_MAX).map(|_| passwords.enter().unwrap()).collect();
-        assert_eq!(passwords.enter().map(drop), Err(CommonError::Overloaded));
-        drop(turns);
-        assert!(passwords.enter().is_ok());
+        let permits: Vec<_> = (0..=WAITING_MAX).map(|_| passwords.acquire().unwrap()).collect();
+        assert_eq!(passwords.acquire().map(drop), Err(CommonError::Overloaded));
+        drop(permits);
+        assert!(passwords.acquire().is_ok());
         let gone = RequestContext::internal("test").with_timeout(std::time::Duration::ZERO);
-        let late = passwords.enter().unwrap().hash(&gone, "password").await;
+        let late = passwords.acquire().unwrap().hash(&gone, "password").await;
         assert_eq!(late, Err(CommonError::DeadlineExceeded));
     }
 }

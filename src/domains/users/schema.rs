@@ -1,4 +1,4 @@
-//! The tables of this domain; see `migrations/users`.
+//! Tables of this domain as diesel sees them; defined by `migrations/users`.
 
 diesel::table! {
     account (id) {

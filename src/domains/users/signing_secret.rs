@@ -1,4 +1,6 @@
-//! The secret that signs tokens: from the settings, or else made once and kept in a file of the data folder.
+//! The secret that signs tokens: from the settings, or else created once in a file of the data folder.
+//!
+//! Invariant: an existing file is never replaced, and is readable by its owner only.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -10,71 +12,74 @@ use uuid::Uuid;
 use crate::settings::Settings;
 use crate::types::hex;
 
-/// The file's name in the data folder.
-pub const FILE: &str = "secret.key";
-/// Hex digits in the file: 32 random bytes.
-const DIGITS: usize = 64;
+/// Name of the file in the data folder.
+pub const SECRET_FILE: &str = "secret.key";
+/// Hex digits in the file, for 32 random bytes.
+const HEX_DIGITS: usize = 64;
 
-/// Why there is no secret: which file, and what is wrong with it.
+/// The signing secret cannot be read or created.
 pub struct SecretError {
     pub file: PathBuf,
     pub reason: String,
 }
 
-/// The secret of this shop. The digits of the file are used as text, so that they can be moved into the setting
-/// `secret` and everybody stays signed in.
+/// Loads the secret, creating the file if neither it nor the setting exists. The digits of the file are used as text, so
+/// that they can be moved into the setting `secret` without ending any session.
+///
+/// # Errors
+/// The file cannot be read or created, or is damaged.
 pub fn load(settings: &Settings) -> Result<Vec<u8>, SecretError> {
     if let Some(secret) = &settings.secret {
         return Ok(secret.as_bytes().to_vec());
     }
-    let file = settings.data.join(FILE);
-    match read(&file) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => make(&file).and_then(|()| read(&file)),
+    let file = settings.data.join(SECRET_FILE);
+    match read_file(&file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => create(&file).and_then(|()| read_file(&file)),
         other => other,
     }
     .map_err(|error| SecretError { reason: format!("the secret that signs tokens: {error}"), file })
 }
 
-/// By what two processes know that they sign with the same secret. It says nothing about the secret itself.
+/// Hashes the secret, so that two processes can compare theirs without revealing it.
 ///
 /// # Errors
-/// Says why there is none.
-pub fn mark(settings: &Settings) -> Result<String, String> {
+/// The secret cannot be loaded; the text is for people.
+pub fn fingerprint(settings: &Settings) -> Result<String, String> {
     let secret = load(settings).map_err(|SecretError { file, reason }| format!("{}: {reason}", file.display()))?;
     let hash = Sha256::new().chain_update("mercat: the same secret").chain_update(secret).finalize();
     Ok(hex(&hash))
 }
 
-fn read(file: &Path) -> io::Result<Vec<u8>> {
+fn read_file(file: &Path) -> io::Result<Vec<u8>> {
     let mut text = String::new();
     File::open(file)?.take(1_024).read_to_string(&mut text)?;
     let digits = text.trim();
-    if digits.len() != DIGITS || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
-        let reason = format!("must be {DIGITS} hex digits; restore it, or delete it, which ends all sign-ins");
+    if digits.len() != HEX_DIGITS || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        let reason = format!("must be {HEX_DIGITS} hex digits; restore it, or delete it, which ends all sign-ins");
         return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
     }
     Ok(digits.as_bytes().to_vec())
 }
 
-/// Makes the file, whole or not at all: it is written and synced under another name and then linked to its own, which
-/// fails if two start at once and the other was first. Then the other's is good.
-fn make(file: &Path) -> io::Result<()> {
+/// Creates the file atomically: writes and syncs it under another name and links it to its own, which fails if another
+/// process was first. Then the other's file is used.
+fn create(file: &Path) -> io::Result<()> {
     let folder = file.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
     let draft = file.with_extension(Uuid::now_v7().simple().to_string());
-    let linked = write(&draft).and_then(|()| match fs::hard_link(&draft, file) {
+    let linked = write_draft(&draft).and_then(|()| match fs::hard_link(&draft, file) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         other => other,
     });
-    // A draft may not exist when writing it failed; that failure is the one to tell.
+    // The draft may not exist when writing it failed; that error is the one to report.
     let _ = fs::remove_file(&draft);
     linked?;
-    // Its name must survive a power loss too, or all sign-ins would end.
+    // The name must survive a power loss too, or all sessions would end.
     File::open(folder)?.sync_all()
 }
 
-fn write(draft: &Path) -> io::Result<()> {
-    let mut random = [0; DIGITS / 2];
+fn write_draft(draft: &Path) -> io::Result<()> {
+    let mut random = [0; HEX_DIGITS / 2];
     getrandom::fill(&mut random).map_err(io::Error::other)?;
     let digits = hex(&random);
     let mut options = OpenOptions::new();
@@ -91,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_is_made_once_for_its_owner_alone_and_all_who_start_at_once_agree() {
+    fn concurrent_starts_create_one_private_secret() {
         let dir = tempfile::tempdir().unwrap();
         let settings = Settings::for_test(&dir.path().join("new/folder"));
         let secrets: Vec<Vec<u8>> = std::thread::scope(|scope| {
@@ -100,7 +105,7 @@ mod tests {
         });
         assert!(secrets.iter().all(|secret| *secret == secrets[0]));
         let files: Vec<_> = fs::read_dir(&settings.data).unwrap().map(|f| f.unwrap()).collect();
-        assert_eq!(files.len(), 1, "no draft stays behind");
+        assert_eq!(files.len(), 1, "no draft is left");
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
@@ -109,19 +114,19 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_secret_is_refused_with_the_way_out_and_never_replaced() {
+    fn damaged_secret_fails_with_remedy_and_stays() {
         let dir = tempfile::tempdir().unwrap();
         let settings = Settings::for_test(dir.path());
-        for damaged in ["", "abc", &"g".repeat(DIGITS)] {
+        for damaged in ["", "abc", &"g".repeat(HEX_DIGITS)] {
             fs::write(dir.path().join("secret.key"), damaged).unwrap();
-            let refused = load(&settings).err().unwrap();
-            assert!(refused.reason.contains("64 hex digits"), "{}", refused.reason);
+            let error = load(&settings).err().unwrap();
+            assert!(error.reason.contains("64 hex digits"), "{}", error.reason);
             assert_eq!(fs::read_to_string(dir.path().join("secret.key")).unwrap(), damaged);
         }
     }
 
     #[test]
-    fn the_setting_is_stronger_than_the_file_and_makes_none() {
+    fn setting_overrides_file_and_creates_none() {
         let dir = tempfile::tempdir().unwrap();
         let mut settings = Settings::for_test(dir.path());
         settings.secret = Some("s".repeat(32));

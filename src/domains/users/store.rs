@@ -1,4 +1,4 @@
-//! The only SQL of the users domain.
+//! The SQL of the users domain, apart from its invariants.
 
 pub mod invariants;
 
@@ -17,7 +17,7 @@ use crate::store::Conn;
 use crate::store::query::*;
 use crate::types::{ApiKeyId, EmailAddress, SessionId, Timestamp, UserId};
 
-/// A role's word in a column.
+/// Column type of a role, stored by name.
 #[derive(FromSqlRow)]
 pub struct RoleColumn(Role);
 
@@ -26,8 +26,8 @@ where
     String: FromSql<Text, B>,
 {
     fn from_sql(bytes: B::RawValue<'_>) -> deserialize::Result<Self> {
-        let word = String::from_sql(bytes)?;
-        Role::parse(&word).map(Self).ok_or_else(|| format!("{word} is no role").into())
+        let name = String::from_sql(bytes)?;
+        Role::parse(&name).map(Self).ok_or_else(|| format!("unknown role {name}").into())
     }
 }
 
@@ -37,7 +37,7 @@ impl From<RoleColumn> for Role {
     }
 }
 
-/// A user with what never leaves this domain. Not `Debug`, so that no log shows a hash.
+/// A row of `account`, with the password hash. Not `Debug`, so that no log shows the hash.
 #[derive(Clone, Queryable, Selectable)]
 #[diesel(table_name = account)]
 pub struct Account {
@@ -53,7 +53,7 @@ pub struct Account {
 }
 
 impl Account {
-    /// What others may see.
+    /// The public part of the account.
     pub fn user(&self) -> User {
         User {
             id: self.id,
@@ -67,15 +67,15 @@ impl Account {
     }
 }
 
-pub fn by_id(conn: &mut Conn, id: UserId) -> QueryResult<Option<Account>> {
+pub fn find_by_id(conn: &mut Conn, id: UserId) -> QueryResult<Option<Account>> {
     account::table.find(id).select(Account::as_select()).first(conn).optional()
 }
 
-pub fn by_email(conn: &mut Conn, email: &EmailAddress) -> QueryResult<Option<Account>> {
+pub fn find_by_email(conn: &mut Conn, email: &EmailAddress) -> QueryResult<Option<Account>> {
     account::table.filter(account::email.eq(email)).select(Account::as_select()).first(conn).optional()
 }
 
-/// Every column of an account but its id. A macro, because the type of such a tuple cannot be written down.
+/// All columns of an account except its id. A macro, because the type of such a tuple cannot be named.
 macro_rules! columns {
     ($account:expr) => {
         (
@@ -91,24 +91,34 @@ macro_rules! columns {
     };
 }
 
-/// Writes an account that is new.
+/// Inserts an account.
+///
+/// # Errors
+/// [`UsersError::EmailTaken`].
 pub fn insert(conn: &mut Conn, new: &Account) -> Result<(), UsersError> {
     diesel::insert_into(account::table)
         .values((account::id.eq(new.id), columns!(new)))
         .execute(conn)
         .map(drop)
-        .map_err(or_taken)
+        .map_err(map_unique_violation)
 }
 
-/// Writes an account that is there.
+/// Updates all columns of an account.
+///
+/// # Errors
+/// [`UsersError::EmailTaken`].
 pub fn update(conn: &mut Conn, changed: &Account) -> Result<(), UsersError> {
-    diesel::update(account::table.find(changed.id)).set(columns!(changed)).execute(conn).map(drop).map_err(or_taken)
+    diesel::update(account::table.find(changed.id))
+        .set(columns!(changed))
+        .execute(conn)
+        .map(drop)
+        .map_err(map_unique_violation)
 }
 
-/// The unique index decides whose an address is, not a look before the write.
-fn or_taken(error: DbError) -> UsersError {
+/// Maps a violation of the unique index to [`UsersError::EmailTaken`]; the index decides, not a query before the write.
+fn map_unique_violation(error: DbError) -> UsersError {
     match error {
-        // Ids are made here and never twice, so it was the address.
+        // Ids are generated and unique, so the conflict is the address.
         DbError::DatabaseError(DatabaseErrorKind::UniqueViolation, _) => UsersError::EmailTaken,
         other => other.into(),
     }
@@ -119,14 +129,14 @@ pub fn delete(conn: &mut Conn, id: UserId) -> QueryResult<usize> {
     diesel::delete(account::table.find(id)).execute(conn)
 }
 
-/// Whether somebody else than `id` runs the shop.
+/// Returns `true` if there is an administrator other than `id`.
 pub fn has_another_admin(conn: &mut Conn, id: UserId) -> QueryResult<bool> {
-    // The role as a literal: only so does the database see that the small index of administrators will do.
+    // The role as a literal, so that the planner can use the partial index of administrators.
     let others = account::table.filter(sql::<Bool>("role = 'admin'")).filter(account::id.ne(id));
     others.select(account::id).first::<UserId>(conn).optional().map(|found| found.is_some())
 }
 
-/// Accounts, newest first, those after `after`.
+/// Lists accounts after `after`, newest first.
 pub fn list(
     conn: &mut Conn,
     pattern: Option<&str>,
@@ -140,7 +150,7 @@ pub fn list(
         }
         if let Some((at, id)) = after {
             let at = Timestamp::from_micros(at);
-            // `<=` first, so that the index is entered at the place and not walked from its end.
+            // `<=` first, so that the scan of the index starts at the cursor.
             query = query.filter(account::created_at.le(at)).filter(account::created_at.lt(at).or(account::id.lt(id)));
         }
         let query = query.order((account::created_at.desc(), account::id.desc())).limit(limit);
@@ -148,7 +158,7 @@ pub fn list(
     })
 }
 
-/// Begins a session, and ends the user's oldest when there would be too many; gives back the ended.
+/// Inserts a session, deletes the user's oldest ones beyond [`SESSIONS_MAX`], and returns the deleted.
 pub fn begin_session(
     conn: &mut Conn,
     id: SessionId,
@@ -177,12 +187,12 @@ pub fn begin_session(
     Ok(too_many)
 }
 
-/// Ends one session; says whether there was one.
+/// Deletes a session; returns `false` if there was none.
 pub fn end_session(conn: &mut Conn, id: SessionId) -> QueryResult<bool> {
     diesel::delete(session::table.find(id)).execute(conn).map(|ended| ended > 0)
 }
 
-/// Ends all sessions of a user but one.
+/// Deletes all sessions of a user except one.
 pub fn end_sessions(conn: &mut Conn, user: UserId, except: Option<SessionId>) -> QueryResult<usize> {
     let of_user = session::table.filter(session::user_id.eq(user));
     match except {
@@ -191,8 +201,8 @@ pub fn end_sessions(conn: &mut Conn, user: UserId, except: Option<SessionId>) ->
     }
 }
 
-/// Whose a session is, and when it ends.
-pub fn holder_of_session(conn: &mut Conn, id: SessionId) -> QueryResult<Option<(UserId, Role, Timestamp)>> {
+/// Finds the user of a session, their role, and the end of the session.
+pub fn user_for_session(conn: &mut Conn, id: SessionId) -> QueryResult<Option<(UserId, Role, Timestamp)>> {
     let row: Option<(UserId, RoleColumn, Timestamp)> = session::table
         .find(id)
         .inner_join(account::table)
@@ -202,7 +212,7 @@ pub fn holder_of_session(conn: &mut Conn, id: SessionId) -> QueryResult<Option<(
     Ok(row.map(|(user, RoleColumn(role), end)| (user, role, end)))
 }
 
-/// A key as it is kept.
+/// A row of `api_key`.
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = api_key)]
 pub struct ApiKeyRow {
@@ -212,8 +222,8 @@ pub struct ApiKeyRow {
     pub last_used_at: Option<Timestamp>,
 }
 
-/// Whose a key is.
-pub fn holder_of_key(conn: &mut Conn, id: ApiKeyId) -> QueryResult<Option<(UserId, Role)>> {
+/// Finds the user of an API key and their role.
+pub fn user_for_key(conn: &mut Conn, id: ApiKeyId) -> QueryResult<Option<(UserId, Role)>> {
     let row: Option<(UserId, RoleColumn)> = api_key::table
         .find(id)
         .inner_join(account::table)
@@ -233,12 +243,12 @@ pub fn insert_key(conn: &mut Conn, id: ApiKeyId, user: UserId, name: &str, now: 
         .execute(conn)
 }
 
-/// A user's keys, newest first.
-pub fn keys(conn: &mut Conn, user: UserId) -> QueryResult<Vec<ApiKeyRow>> {
+/// Lists the API keys of a user, newest first.
+pub fn list_keys(conn: &mut Conn, user: UserId) -> QueryResult<Vec<ApiKeyRow>> {
     api_key::table
         .filter(api_key::user_id.eq(user))
         .order(api_key::id.desc())
-        .limit(model::KEYS_MAX)
+        .limit(model::API_KEYS_MAX)
         .select(ApiKeyRow::as_select())
         .load(conn)
 }
@@ -249,12 +259,12 @@ pub fn delete_key(conn: &mut Conn, id: ApiKeyId, user: UserId) -> QueryResult<bo
 }
 
 /// Notes when a key was last used. Never backwards.
-pub fn key_was_used(conn: &mut Conn, id: ApiKeyId, at: Timestamp) -> QueryResult<usize> {
+pub fn record_key_use(conn: &mut Conn, id: ApiKeyId, at: Timestamp) -> QueryResult<usize> {
     let earlier = api_key::last_used_at.is_null().or(api_key::last_used_at.lt(at));
     diesel::update(api_key::table.find(id).filter(earlier)).set(api_key::last_used_at.eq(at)).execute(conn)
 }
 
-/// A mailed link as it is kept.
+/// A row of `link`.
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = link)]
 pub struct EmailLinkRow {
@@ -264,7 +274,7 @@ pub struct EmailLinkRow {
     pub used_at: Option<Timestamp>,
 }
 
-/// Keeps a link for a user at the address it goes to.
+/// Inserts a link for a user, bound to the address it is sent to.
 pub fn insert_link(
     conn: &mut Conn,
     id: Uuid,
@@ -294,13 +304,13 @@ pub fn find_link(conn: &mut Conn, id: Uuid, purpose: EmailLinkKind) -> QueryResu
         .optional()
 }
 
-/// KeyUsage a link up.
-pub fn use_link(conn: &mut Conn, id: Uuid, now: Timestamp) -> QueryResult<usize> {
+/// Marks a link as used.
+pub fn consume_link(conn: &mut Conn, id: Uuid, now: Timestamp) -> QueryResult<usize> {
     diesel::update(link::table.find(id.to_string())).set(link::used_at.eq(now)).execute(conn)
 }
 
-/// KeyUsage up all links of a user for a purpose.
-pub fn use_links(conn: &mut Conn, user: UserId, purpose: EmailLinkKind, now: Timestamp) -> QueryResult<usize> {
+/// Marks all unused links of a user for a purpose as used.
+pub fn consume_links(conn: &mut Conn, user: UserId, purpose: EmailLinkKind, now: Timestamp) -> QueryResult<usize> {
     let open = link::table
         .filter(link::user_id.eq(user))
         .filter(link::purpose.eq(purpose.as_str()))
@@ -308,7 +318,7 @@ pub fn use_links(conn: &mut Conn, user: UserId, purpose: EmailLinkKind, now: Tim
     diesel::update(open).set(link::used_at.eq(now)).execute(conn)
 }
 
-/// How many links for a purpose a user was mailed since then.
+/// Counts the links for a purpose that were sent to a user after `since`.
 pub fn count_links(conn: &mut Conn, user: UserId, purpose: EmailLinkKind, since: Timestamp) -> QueryResult<i64> {
     link::table
         .filter(link::user_id.eq(user))
@@ -318,7 +328,7 @@ pub fn count_links(conn: &mut Conn, user: UserId, purpose: EmailLinkKind, since:
         .first(conn)
 }
 
-/// Deletes at most `limit` each of the sessions and links that have ended; says how many of both went.
+/// Deletes at most `limit` expired sessions and `limit` expired links; returns the number of both.
 pub fn purge(conn: &mut Conn, now: Timestamp, limit: i64) -> QueryResult<usize> {
     let sessions: Vec<SessionId> =
         session::table.filter(session::expires_at.le(now)).limit(limit).select(session::id).load(conn)?;

@@ -1,9 +1,11 @@
-//! What is known in memory about tokens: whose they are, and when keys were used. Bounded, and safe to lose.
+//! Caches for authentication: users by token, and API key usage that is not written yet. Bounded, and safe to lose.
+//!
+//! Invariant: a token that has ended is never served from the cache, whichever process ended it.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 
 use super::Authenticated;
@@ -11,112 +13,113 @@ use crate::messaging::Credential;
 use crate::store::CacheLease;
 use crate::types::{ApiKeyId, Timestamp, UserId};
 
-/// Tokens remembered at once, about 150 bytes each.
+/// Maximum number of cached tokens, about 150 bytes per token.
 const CACHED_TOKENS_MAX: usize = 16_384;
-/// Keys whose use is not written yet. Past it the use of further keys goes unnoted until the next writing.
+/// Maximum number of keys with unwritten usage. Beyond it the usage of further keys is dropped until the next flush.
 const PENDING_USES_MAX: usize = 10_000;
 const MINUTE_MICROS: i64 = 60_000_000;
 
-/// Whose tokens are, as the database said; `None` for one that has ended, because no ended one ever comes back.
+/// Users by credential, as read from the database. `None` for a credential that has ended: it never becomes valid again.
 pub struct TokenCache {
-    answers: Cache<Credential, Option<Authenticated>>,
-    /// Counts what was forgotten, so that an answer read before a change is not remembered after it.
-    changes: AtomicU64,
-    /// Whether anything may be believed, and since when.
-    memory: CacheLease,
-    era: AtomicU64,
+    entries: Cache<Credential, Option<Authenticated>>,
+    /// Number of invalidations so far, so that an entry read before one is not cached after it.
+    invalidations: AtomicU64,
+    /// Permission to serve from the cache, with its epoch.
+    lease: CacheLease,
+    epoch: AtomicU64,
 }
 
-/// When a question to the database began. See [`TokenCache::learn`].
+/// State of the cache before a database query. See [`TokenCache::insert_if_current`].
 #[derive(Clone, Copy)]
 pub struct CacheStamp(u64);
 
 impl TokenCache {
-    pub fn new(memory: CacheLease) -> Self {
-        let era = AtomicU64::new(memory.era().unwrap_or(0));
-        Self { answers: Cache::new(CACHED_TOKENS_MAX), changes: AtomicU64::new(0), memory, era }
+    pub fn new(lease: CacheLease) -> Self {
+        let epoch = AtomicU64::new(lease.era().unwrap_or(0));
+        Self { entries: Cache::new(CACHED_TOKENS_MAX), invalidations: AtomicU64::new(0), lease, epoch }
     }
 
-    /// Whether what is known may be believed: not while another process can end a session behind our back.
-    fn holds(&self) -> bool {
-        let Some(era) = self.memory.era() else { return false };
-        if self.era.swap(era, Ordering::SeqCst) != era {
-            self.forget_all();
+    /// Returns `true` if the cache may be used: not while another process can end a session in the same database.
+    fn is_trusted(&self) -> bool {
+        let Some(epoch) = self.lease.era() else { return false };
+        if self.epoch.swap(epoch, Ordering::SeqCst) != epoch {
+            self.clear();
         }
         true
     }
 
-    /// What is known of a token: outer `None` when nothing is.
+    /// Looks up a credential; the outer `None` is a cache miss.
     pub fn get(&self, credential: &Credential) -> Option<Option<Authenticated>> {
-        if self.holds() { self.answers.get(credential) } else { None }
+        if self.is_trusted() { self.entries.get(credential) } else { None }
     }
 
-    /// To be taken before the database is asked.
-    pub fn mark(&self) -> CacheStamp {
-        CacheStamp(self.changes.load(Ordering::SeqCst))
+    /// Returns a stamp, to be taken before the database is queried.
+    pub fn stamp(&self) -> CacheStamp {
+        CacheStamp(self.invalidations.load(Ordering::SeqCst))
     }
 
-    /// Remembers what the database said, unless something was forgotten since `mark`: then it may have said what no
-    /// longer holds. Looked at after remembering, because forgetting counts before it removes.
-    pub fn learn(&self, mark: CacheStamp, credential: Credential, answer: Option<Authenticated>) {
-        if !self.holds() {
+    /// Inserts what the database returned, unless anything was invalidated since `stamp`: then it may be stale. Checked
+    /// after inserting, because an invalidation counts before it removes.
+    pub fn insert_if_current(&self, stamp: CacheStamp, credential: Credential, entry: Option<Authenticated>) {
+        if !self.is_trusted() {
             return;
         }
-        self.answers.insert(credential, answer);
-        if self.changes.load(Ordering::SeqCst) != mark.0 {
-            self.answers.remove(&credential);
+        self.entries.insert(credential, entry);
+        if self.invalidations.load(Ordering::SeqCst) != stamp.0 {
+            self.entries.remove(&credential);
         }
     }
 
-    /// To be called after a change is durable and before it is answered: this token has ended.
-    pub fn forget(&self, credential: &Credential) {
-        self.changes.fetch_add(1, Ordering::SeqCst);
-        self.answers.remove(credential);
+    /// Removes a credential that has ended. Called after the change is durable and before it is answered.
+    pub fn invalidate(&self, credential: &Credential) {
+        self.invalidations.fetch_add(1, Ordering::SeqCst);
+        self.entries.remove(credential);
     }
 
-    /// Likewise for all tokens of a user. Walks the whole cache (under a millisecond): such changes are rare.
-    pub fn forget_user(&self, user: UserId) {
-        self.changes.fetch_add(1, Ordering::SeqCst);
-        self.answers.retain(|_, answer| answer.is_none_or(|known| known.identity.user_id != user));
+    /// Removes all credentials of a user. Scans the whole cache (under a millisecond); such changes are rare.
+    pub fn invalidate_user(&self, user: UserId) {
+        self.invalidations.fetch_add(1, Ordering::SeqCst);
+        self.entries.retain(|_, entry| entry.is_none_or(|cache| cache.identity.user_id != user));
     }
 
-    pub fn forget_all(&self) {
-        self.changes.fetch_add(1, Ordering::SeqCst);
-        self.answers.clear();
+    /// Removes everything.
+    pub fn clear(&self) {
+        self.invalidations.fetch_add(1, Ordering::SeqCst);
+        self.entries.clear();
     }
 }
 
-/// When keys were last used, to the minute, until it is written: one write a while, never one a request.
+/// Last use of API keys, rounded down to the minute, until it is flushed: one write per interval, not per request.
 #[derive(Default)]
 pub struct KeyUsage(Mutex<HashMap<ApiKeyId, Timestamp>>);
 
 impl KeyUsage {
-    /// A key was used.
-    pub fn note(&self, key: ApiKeyId, now: Timestamp) {
+    /// Records the use of a key.
+    pub fn record(&self, key: ApiKeyId, now: Timestamp) {
         let minute = Timestamp::from_micros(now.micros() - now.micros().rem_euclid(MINUTE_MICROS));
-        let mut uses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut uses = self.0.lock();
         if uses.len() < PENDING_USES_MAX || uses.contains_key(&key) {
             let last = uses.entry(key).or_insert(minute);
             *last = minute.max(*last);
         }
     }
 
-    /// When a key was last used, if that is not written yet.
-    pub fn unwritten(&self, key: ApiKeyId) -> Option<Timestamp> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key).copied()
+    /// Time of the last unwritten use of a key.
+    pub fn pending(&self, key: ApiKeyId) -> Option<Timestamp> {
+        self.0.lock().get(&key).copied()
     }
 
-    /// All that is to be written. Taken by copy, so that nothing is lost when the writing fails.
+    /// Copies all unwritten uses, which stay until [`KeyUsage::flushed`], so that a failed write loses nothing.
     pub fn all(&self) -> Vec<(ApiKeyId, Timestamp)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(key, at)| (*key, *at)).collect()
+        self.0.lock().iter().map(|(key, at)| (*key, *at)).collect()
     }
 
-    /// These are written. A use that was noted meanwhile stays.
-    pub fn written(&self, uses: &[(ApiKeyId, Timestamp)]) {
-        let mut noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Removes uses that were written. A later use of the same key stays.
+    pub fn flushed(&self, uses: &[(ApiKeyId, Timestamp)]) {
+        let mut pending = self.0.lock();
         for (key, at) in uses {
-            if noted.get(key) == Some(at) {
-                noted.remove(key);
+            if pending.get(key) == Some(at) {
+                pending.remove(key);
             }
         }
     }
@@ -129,31 +132,31 @@ mod tests {
     use crate::types::SessionId;
 
     #[test]
-    fn an_answer_read_before_a_change_is_not_remembered_after_it() {
-        let (known, user) = (TokenCache::new(CacheLease::default()), UserId::new());
+    fn entry_read_before_invalidation_is_not_cached() {
+        let (cache, user) = (TokenCache::new(CacheLease::default()), UserId::new());
         let credential = Credential::Session(SessionId::new());
         let identity = Identity { user_id: user, role: Role::Admin, credential };
-        let answer = Some(Authenticated { identity, expires_at: None });
-        let mark = known.mark();
-        known.forget_user(user);
-        known.learn(mark, credential, answer);
-        assert_eq!(known.get(&credential), None);
-        known.learn(known.mark(), credential, answer);
-        assert_eq!(known.get(&credential), Some(answer));
-        known.forget_user(UserId::new());
-        assert_eq!(known.get(&credential), Some(answer), "another user's change leaves it");
-        known.forget_user(user);
-        assert_eq!(known.get(&credential), None);
+        let entry = Some(Authenticated { identity, expires_at: None });
+        let stamp = cache.stamp();
+        cache.invalidate_user(user);
+        cache.insert_if_current(stamp, credential, entry);
+        assert_eq!(cache.get(&credential), None);
+        cache.insert_if_current(cache.stamp(), credential, entry);
+        assert_eq!(cache.get(&credential), Some(entry));
+        cache.invalidate_user(UserId::new());
+        assert_eq!(cache.get(&credential), Some(entry), "another user's change leaves it");
+        cache.invalidate_user(user);
+        assert_eq!(cache.get(&credential), None);
     }
 
     #[test]
-    fn memory_is_bounded() {
-        let (known, uses) = (TokenCache::new(CacheLease::default()), KeyUsage::default());
+    fn caches_are_bounded() {
+        let (cache, uses) = (TokenCache::new(CacheLease::default()), KeyUsage::default());
         for _ in 0..2 * CACHED_TOKENS_MAX {
-            known.learn(known.mark(), Credential::Session(SessionId::new()), None);
-            uses.note(ApiKeyId::new(), Timestamp::from_micros(0));
+            cache.insert_if_current(cache.stamp(), Credential::Session(SessionId::new()), None);
+            uses.record(ApiKeyId::new(), Timestamp::from_micros(0));
         }
-        assert!(known.answers.len() <= CACHED_TOKENS_MAX);
+        assert!(cache.entries.len() <= CACHED_TOKENS_MAX);
         assert_eq!(uses.all().len(), PENDING_USES_MAX);
     }
 }

@@ -1,8 +1,8 @@
-//! Tokens: what holders show, made from an id and the shop's secret, so that no database holds anything usable.
+//! Tokens, derived from an id and the signing secret, so that no database holds a usable one.
 //!
-//! A token is a prefix and base64url of an id's 16 bytes and their HMAC-SHA256 under the secret. The same id gives the
-//! same token again, so that a repeated answer can show it although only the id was kept. A forged one is refused
-//! without asking the database.
+//! A token is a prefix and the base64url form of an id's 16 bytes and their HMAC-SHA256 under the secret. It is
+//! deterministic, so that a repeated request gets the same token although only the id is stored. A forged token is
+//! rejected without a database query.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -14,13 +14,14 @@ use super::model::EmailLinkKind;
 use crate::messaging::Credential;
 use crate::types::{ApiKeyId, SessionId};
 
-/// Bytes of an id and of its HMAC.
-const ID: usize = 16;
-const MAC: usize = 32;
-/// How many characters of a key are shown, to know it by: its prefix and nine bytes of its id, none of the HMAC.
-const SHOWN: usize = 16;
+/// Bytes of an id.
+const ID_BYTES: usize = 16;
+/// Bytes of an HMAC-SHA256.
+const MAC_BYTES: usize = 32;
+/// Characters of an API key that lists show: the prefix and nine bytes of the id, none of the HMAC.
+const DISPLAY_PREFIX_CHARS: usize = 16;
 
-/// What a token is good for. Part of what is signed, so that a token of one kind is never one of another.
+/// Purpose of a token. It is part of the signed message, so that a token of one purpose is invalid for another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     Session,
@@ -29,7 +30,7 @@ pub enum Purpose {
 }
 
 impl Purpose {
-    /// How its tokens begin: for people, and for tools that search for leaked secrets.
+    /// Prefix of its tokens, for people and for secret scanners.
     const fn prefix(self) -> &'static str {
         match self {
             Self::Session => "mct_",
@@ -39,8 +40,8 @@ impl Purpose {
         }
     }
 
-    /// What is signed before the id. None is the beginning of another.
-    const fn label(self) -> &'static [u8] {
+    /// Domain separator that is signed before the id. None is a prefix of another.
+    const fn mac_domain(self) -> &'static [u8] {
         match self {
             Self::Session => b"mercat session 1\0",
             Self::ApiKey => b"mercat api key 1\0",
@@ -50,24 +51,24 @@ impl Purpose {
     }
 }
 
-/// Makes tokens and tells true ones from others.
+/// Encodes and verifies tokens under one secret.
 pub struct Tokens {
-    /// Keyed once; a copy is cheaper than keying anew.
-    keyed: Hmac<Sha256>,
+    /// HMAC state after the key; cloning it is cheaper than setting the key again.
+    hmac: Hmac<Sha256>,
 }
 
 impl Tokens {
-    /// Those of this secret.
+    /// Creates the codec for a secret.
     pub fn new(secret: &[u8]) -> Self {
-        Self { keyed: Hmac::new_from_slice(secret).expect("HMAC takes a key of any length") }
+        Self { hmac: Hmac::new_from_slice(secret).expect("HMAC takes a key of any length") }
     }
 
     fn mac(&self, purpose: Purpose, id: &[u8]) -> Hmac<Sha256> {
-        self.keyed.clone().chain_update(purpose.label()).chain_update(id)
+        self.hmac.clone().chain_update(purpose.mac_domain()).chain_update(id)
     }
 
-    /// The token of an id.
-    pub fn show(&self, purpose: Purpose, id: Uuid) -> String {
+    /// Returns the token of an id.
+    pub fn encode(&self, purpose: Purpose, id: Uuid) -> String {
         let mut bytes = id.as_bytes().to_vec();
         bytes.extend_from_slice(&self.mac(purpose, id.as_bytes()).finalize().into_bytes());
         let mut token = purpose.prefix().to_owned();
@@ -75,30 +76,30 @@ impl Tokens {
         token
     }
 
-    /// The id of a token, if the token is one of ours for this purpose. Takes the same time for all wrong ones that
-    /// have the right length.
-    pub fn read(&self, purpose: Purpose, token: &str) -> Option<Uuid> {
+    /// Verifies a token and returns its id; `None` if it was not issued for this purpose under this secret. Constant time
+    /// for all invalid tokens of the right length.
+    pub fn decode(&self, purpose: Purpose, token: &str) -> Option<Uuid> {
         let text = token.strip_prefix(purpose.prefix())?;
-        let mut bytes = [0; ID + MAC];
-        // Exactly as long as the buffer, or it is none: a slice too small is an error of the decoder.
+        let mut bytes = [0; ID_BYTES + MAC_BYTES];
+        // A longer text is an error of the decoder, a shorter one fails here.
         if URL_SAFE_NO_PAD.decode_slice(text, &mut bytes).ok()? != bytes.len() {
             return None;
         }
-        let (id, mac) = bytes.split_first_chunk::<ID>()?;
+        let (id, mac) = bytes.split_first_chunk::<ID_BYTES>()?;
         self.mac(purpose, id).verify_slice(mac).ok()?;
         Some(Uuid::from_bytes(*id))
     }
 
-    /// What a bearer token stands for.
+    /// Verifies a bearer token and returns its credential: a session or an API key.
     pub fn credential(&self, token: &str) -> Option<Credential> {
-        let session = || self.read(Purpose::Session, token).map(|id| Credential::Session(SessionId::from_uuid(id)));
-        let key = || self.read(Purpose::ApiKey, token).map(|id| Credential::ApiKey(ApiKeyId::from_uuid(id)));
+        let session = || self.decode(Purpose::Session, token).map(|id| Credential::Session(SessionId::from_uuid(id)));
+        let key = || self.decode(Purpose::ApiKey, token).map(|id| Credential::ApiKey(ApiKeyId::from_uuid(id)));
         session().or_else(key)
     }
 
-    /// How the token of a key begins.
-    pub fn beginning(&self, id: ApiKeyId) -> String {
-        self.show(Purpose::ApiKey, id.uuid()).chars().take(SHOWN).collect()
+    /// First characters of the token of an API key.
+    pub fn display_prefix(&self, id: ApiKeyId) -> String {
+        self.encode(Purpose::ApiKey, id.uuid()).chars().take(DISPLAY_PREFIX_CHARS).collect()
     }
 }
 
@@ -116,33 +117,33 @@ mod tests {
     ];
 
     #[test]
-    fn a_token_is_good_for_its_own_purpose_and_secret_only() {
+    fn token_is_valid_for_its_purpose_and_secret_only() {
         let (tokens, others, id) = (Tokens::new(b"one"), Tokens::new(b"two"), Uuid::now_v7());
-        for made in ALL {
-            let token = tokens.show(made, id);
+        for issued in ALL {
+            let token = tokens.encode(issued, id);
             assert_eq!(token.len(), 68, "URL-safe, and short enough for a header and a link");
-            assert_eq!(others.read(made, &token), None);
-            for asked in ALL {
-                assert_eq!(tokens.read(asked, &token), (asked == made).then_some(id));
+            assert_eq!(others.decode(issued, &token), None);
+            for purpose in ALL {
+                assert_eq!(tokens.decode(purpose, &token), (purpose == issued).then_some(id));
                 // Nor under the prefix of another purpose.
-                let disguised = format!("{}{}", asked.prefix(), &token[4..]);
-                assert_eq!(tokens.read(asked, &disguised), (asked == made).then_some(id));
+                let disguised = format!("{}{}", purpose.prefix(), &token[4..]);
+                assert_eq!(tokens.decode(purpose, &disguised), (purpose == issued).then_some(id));
             }
         }
     }
 
     proptest! {
         #[test]
-        fn a_token_changed_anywhere_is_none(at in 0usize..68, to in "[A-Za-z0-9_-]", id: u128) {
+        fn changed_token_is_invalid(at in 0usize..68, to in "[A-Za-z0-9_-]", id: u128) {
             let (tokens, id) = (Tokens::new(b"secret"), Uuid::from_u128(id));
-            let token = tokens.show(Purpose::Session, id);
+            let token = tokens.encode(Purpose::Session, id);
             let mut changed = token.clone();
             changed.replace_range(at..=at, &to);
-            prop_assert_eq!(tokens.read(Purpose::Session, &changed), (changed == token).then_some(id));
+            prop_assert_eq!(tokens.decode(Purpose::Session, &changed), (changed == token).then_some(id));
         }
 
         #[test]
-        fn no_text_is_a_token_by_chance_or_breaks_the_reader(text in ".{0,200}") {
+        fn arbitrary_text_is_no_token(text in ".{0,200}") {
             let tokens = Tokens::new(b"secret");
             prop_assert_eq!(tokens.credential(&text), None);
             prop_assert_eq!(tokens.credential(&format!("mct_{text}")), None);

@@ -1,0 +1,145 @@
+//! Mailed links: verification of addresses and reset of passwords. The e-mails are sent by the mailer, by event.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::actor::{UsersState, without_replay_flag};
+use super::model::{self, EmailLinkKind};
+use super::store::{self, Account};
+use super::tokens::{Purpose, Tokens};
+use super::{
+    AccessChanged, EmailVerificationRequested, ForgotPassword, PasswordResetRequested, ResetPassword, UsersError,
+    VerifyEmail,
+};
+use crate::messaging::RequestContext;
+use crate::store::{Conn, Tx};
+use crate::types::{EmailAddress, Timestamp, UserId, Validator, fresh};
+
+/// Emits the event that has a verification link sent.
+pub(super) fn send_verification(
+    tx: &mut Tx<'_>,
+    tokens: &Tokens,
+    account: &Account,
+    email: &EmailAddress,
+) -> Result<(), UsersError> {
+    let id = fresh();
+    store::insert_link(tx.conn, id, EmailLinkKind::Verify, account.id, email, tx.now)?;
+    tx.emit(&EmailVerificationRequested {
+        user_id: account.id,
+        email: email.clone(),
+        name: account.name.clone(),
+        token: tokens.encode(Purpose::EmailLink(EmailLinkKind::Verify), id),
+    })?;
+    Ok(())
+}
+
+pub(super) async fn forgot_password(
+    state: Arc<UsersState>,
+    ctx: RequestContext,
+    request: ForgotPassword,
+) -> Result<(), UsersError> {
+    // An invalid address is answered like an unknown one.
+    let Ok(email) = request.email.parse::<EmailAddress>() else { return Ok(()) };
+    let job_state = Arc::clone(&state);
+    state
+        .store
+        .write_idempotent(&ctx, &request, move |tx| {
+            let Some(account) = store::find_by_email(tx.conn, &email)? else { return Ok(()) };
+            let since = tx.now.minus(EmailLinkKind::Reset.lifetime());
+            if store::count_links(tx.conn, account.id, EmailLinkKind::Reset, since)? >= model::RESET_EMAILS_MAX {
+                return Ok(());
+            }
+            let id = fresh();
+            store::insert_link(tx.conn, id, EmailLinkKind::Reset, account.id, &email, tx.now)?;
+            let token = job_state.tokens.encode(Purpose::EmailLink(EmailLinkKind::Reset), id);
+            tx.emit(&PasswordResetRequested { user_id: account.id, email, name: account.name, token })?;
+            Ok(())
+        })
+        .await
+}
+
+/// The account of a link that is unused, not expired, and was sent to the account's present address.
+///
+/// # Errors
+/// [`UsersError::InvalidLink`] otherwise.
+fn account_for_link(conn: &mut Conn, id: Uuid, purpose: EmailLinkKind, now: Timestamp) -> Result<Account, UsersError> {
+    let link = store::find_link(conn, id, purpose)?.ok_or(UsersError::InvalidLink)?;
+    let account = store::find_by_id(conn, link.user_id)?.ok_or(UsersError::InvalidLink)?;
+    let is_good = link.used_at.is_none() && link.expires_at > now && account.email.as_ref() == Some(&link.email);
+    if is_good { Ok(account) } else { Err(UsersError::InvalidLink) }
+}
+
+pub(super) async fn reset_password(
+    state: Arc<UsersState>,
+    ctx: RequestContext,
+    request: ResetPassword,
+) -> Result<(), UsersError> {
+    let mut fields = Validator::new();
+    model::check_password(&mut fields, "password", &request.password);
+    fields.done()?;
+    let purpose = EmailLinkKind::Reset;
+    let id = state.tokens.decode(Purpose::EmailLink(purpose), &request.token).ok_or(UsersError::InvalidLink)?;
+    let without_secrets = ResetPassword { token: id.to_string(), password: String::new() };
+    let permit = state.passwords.acquire()?;
+    let write_ctx = without_replay_flag(&ctx);
+    let user_id = match state.store.find_response::<_, UserId, UsersError>(&write_ctx, &without_secrets).await? {
+        Some(user_id) => user_id,
+        None => {
+            let now = state.store.now();
+            // Without a key, a used link costs no hashing. With one, the same request may just have used it: the write
+            // below decides.
+            if ctx.key.is_none() {
+                state.store.read(move |conn| account_for_link(conn, id, purpose, now).map(drop)).await?;
+            }
+            let hash = permit.hash(&ctx, &request.password).await?;
+            state
+                .store
+                .write_idempotent(&write_ctx, &without_secrets, move |tx| {
+                    let mut account = account_for_link(tx.conn, id, purpose, tx.now)?;
+                    account.password_hash = Some(hash);
+                    account.updated_at = tx.now;
+                    store::update(tx.conn, &account)?;
+                    store::consume_links(tx.conn, account.id, purpose, tx.now)?;
+                    store::end_sessions(tx.conn, account.id, None)?;
+                    tx.emit(&AccessChanged { user_id: account.id, session_id: None })?;
+                    Ok::<_, UsersError>(account.id)
+                })
+                .await?
+        }
+    };
+    if write_ctx.is_replayed() {
+        state.verify_repeated_password(&ctx, &permit, user_id, &request.password).await?;
+        ctx.mark_replayed();
+    }
+    state.token_cache.invalidate_user(user_id);
+    Ok(())
+}
+
+pub(super) async fn verify_email(
+    state: Arc<UsersState>,
+    ctx: RequestContext,
+    request: VerifyEmail,
+) -> Result<(), UsersError> {
+    let purpose = EmailLinkKind::Verify;
+    let id = state.tokens.decode(Purpose::EmailLink(purpose), &request.token).ok_or(UsersError::InvalidLink)?;
+    let without_secrets = VerifyEmail { token: id.to_string() };
+    state
+        .store
+        .write_idempotent(&ctx, &without_secrets, move |tx| {
+            let link = store::find_link(tx.conn, id, purpose)?.filter(|link| link.used_at.is_some());
+            if let Some(link) = link {
+                // Opened twice, or first by a mail scanner: a repetition succeeds and changes nothing.
+                let account = store::find_by_id(tx.conn, link.user_id)?;
+                let holds = account.is_some_and(|a| a.email_verified && a.email == Some(link.email));
+                return if holds { Ok(()) } else { Err(UsersError::InvalidLink) };
+            }
+            let mut account = account_for_link(tx.conn, id, purpose, tx.now)?;
+            account.email_verified = true;
+            account.updated_at = tx.now;
+            store::update(tx.conn, &account)?;
+            store::consume_link(tx.conn, id, tx.now)?;
+            Ok(())
+        })
+        .await
+}
