@@ -52,7 +52,7 @@ struct ImportCounts {
 }
 
 fn format(file: &Path) -> Result<Format, CliError> {
-    Format::of(file).ok_or_else(|| {
+    Format::from_path(file).ok_or_else(|| {
         let name = file.display();
         CliError::start(format!("the file {name}: its name must end in .csv, .ndjson or .json, which tells what it is"))
     })

@@ -32,7 +32,7 @@ fn the_product_files_of_others_are_imported_and_imported_again() {
         let file = file.to_str().unwrap();
         let first = import(&place, file).well();
         assert!(first.out.contains(&format!("{count} created, 0 updated, 0 refused")), "{first:?}");
-        assert!(first.err.contains("note: pictures are not fetched"), "{first:?}");
+        assert!(first.err.contains("note: images are not fetched"), "{first:?}");
         let second = import(&place, file).well();
         assert!(second.out.contains(&format!("0 created, {count} updated, 0 refused")), "{second:?}");
         let products = products(&place);

@@ -1,11 +1,11 @@
-//! Our own CSV: one row a product, columns in any order, prices as people write them.
+//! Mercat's CSV: one row per product, columns in any order, decimal prices.
 //!
-//! `tags` are words with commas between them. `attributes` and `options` are `Name=Value` pairs with semicolons between
-//! them. What does not fit that (a comma in a tag, a semicolon in a value) is written as JSON, which is read too.
+//! `tags` are separated by commas. `attributes` and `options` are `Name=Value` pairs separated by semicolons. Values that
+//! contain a separator are written as JSON, which is read too.
 //!
-//! Spreadsheets run a cell that begins with `=`, `+`, `-` or `@` as a formula, and a shop's texts may come from
-//! strangers. So the export puts an apostrophe before such a text, which spreadsheets take for "this is text", and the
-//! import takes it away again: what is exported is imported unchanged.
+//! Spreadsheets run a cell that begins with `=`, `+`, `-` or `@` as a formula, and texts may come from strangers. So the
+//! export puts an apostrophe before such a text, which spreadsheets hide, and the import removes it again: an exported file
+//! is imported unchanged.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead;
@@ -15,7 +15,7 @@ use super::{FileError, ImportEntry};
 use crate::contract::catalog::NewProduct;
 use crate::types::{Amount, Currency};
 
-/// The columns, in the order they are written.
+/// Columns in the order of the export.
 pub const COLUMNS: [&str; 12] = [
     "name",
     "sku",
@@ -30,18 +30,18 @@ pub const COLUMNS: [&str; 12] = [
     "group",
     "options",
 ];
-/// Columns without which a file is none of ours.
-const NEEDED: [&str; 3] = ["name", "sku", "price"];
+/// Columns that a file must have.
+const REQUIRED_COLUMNS: [&str; 3] = ["name", "sku", "price"];
 
-/// Where in a record each column is, if it is.
-pub struct Products<R> {
+/// Iterator over the products of a CSV file.
+pub struct CsvProducts<R> {
     columns: BTreeMap<&'static str, usize>,
     records: CsvRecords<R>,
     currency: Currency,
     note: Option<String>,
 }
 
-impl<R: BufRead> Products<R> {
+impl<R: BufRead> CsvProducts<R> {
     pub fn new(header: &[String], records: CsvRecords<R>, currency: Currency) -> Result<Self, FileError> {
         let fail = |reason: String| FileError::Format { line: 1, reason };
         let mut columns = BTreeMap::new();
@@ -56,7 +56,7 @@ impl<R: BufRead> Products<R> {
                 Some(_) => {}
             }
         }
-        if let Some(missing) = NEEDED.into_iter().find(|column| !columns.contains_key(column)) {
+        if let Some(missing) = REQUIRED_COLUMNS.into_iter().find(|column| !columns.contains_key(column)) {
             return Err(fail(format!(
                 "the header has no column `{missing}`; a product file begins with a line such as {}",
                 COLUMNS.join(",")
@@ -72,36 +72,36 @@ impl<R: BufRead> Products<R> {
     fn row(&self, record: &[String]) -> Result<NewProduct, String> {
         let cell = |column: &str| {
             let at = self.columns.get(column)?;
-            record.get(*at).map(|cell| unguarded(cell)).filter(|cell| !cell.trim().is_empty())
+            record.get(*at).map(|cell| unescape_formula(cell)).filter(|cell| !cell.trim().is_empty())
         };
-        let needed = |column: &str| cell(column).ok_or_else(|| format!("column `{column}` is empty"));
+        let required = |column: &str| cell(column).ok_or_else(|| format!("column `{column}` is empty"));
         let currency = match cell("currency") {
             None => self.currency,
             Some(code) => code.trim().parse().map_err(|e| format!("column `currency`: {code:?} is {e}"))?,
         };
         Ok(NewProduct {
-            name: needed("name")?.to_owned(),
-            sku: needed("sku")?.trim().to_owned(),
+            name: required("name")?.to_owned(),
+            sku: required("sku")?.trim().to_owned(),
             description: cell("description").unwrap_or_default().to_owned(),
-            price: amount("price", needed("price")?, currency)?,
+            price: parse_price("price", required("price")?, currency)?,
             currency,
             stock: match cell("stock") {
                 None => 0,
-                Some(text) => whole("stock", text)?,
+                Some(text) => parse_integer("stock", text)?,
             },
             compare_at_price: cell("compare_at_price")
-                .map(|text| amount("compare_at_price", text, currency))
+                .map(|text| parse_price("compare_at_price", text, currency))
                 .transpose()?,
             category: cell("category").map(str::to_owned),
-            tags: cell("tags").map(words).transpose()?.unwrap_or_default(),
-            attributes: cell("attributes").map(|text| pairs("attributes", text)).transpose()?.unwrap_or_default(),
+            tags: cell("tags").map(parse_tags).transpose()?.unwrap_or_default(),
+            attributes: cell("attributes").map(|text| parse_pairs("attributes", text)).transpose()?.unwrap_or_default(),
             group: cell("group").map(str::to_owned),
-            options: cell("options").map(|text| pairs("options", text)).transpose()?.unwrap_or_default(),
+            options: cell("options").map(|text| parse_pairs("options", text)).transpose()?.unwrap_or_default(),
         })
     }
 }
 
-impl<R: BufRead> Iterator for Products<R> {
+impl<R: BufRead> Iterator for CsvProducts<R> {
     type Item = Result<ImportEntry, FileError>;
     fn next(&mut self) -> Option<Self::Item> {
         if let Some(note) = self.note.take() {
@@ -110,13 +110,18 @@ impl<R: BufRead> Iterator for Products<R> {
         match self.records.next() {
             Ok(None) => None,
             Err(error) => Some(Err(error.into())),
-            Ok(Some((line, record))) => Some(Ok(ImportEntry::of(line, record.and_then(|record| self.row(&record))))),
+            Ok(Some((line, record))) => {
+                Some(Ok(ImportEntry::from_row(line, record.and_then(|record| self.row(&record)))))
+            }
         }
     }
 }
 
-/// A price as people write it.
-pub fn amount(column: &str, text: &str, currency: Currency) -> Result<Amount, String> {
+/// Parses a decimal price.
+///
+/// # Errors
+/// Names the column and the expected form.
+pub fn parse_price(column: &str, text: &str, currency: Currency) -> Result<Amount, String> {
     currency.parse_amount(text).ok_or_else(|| {
         let digits = currency.digits();
         let example = currency.decimal(999);
@@ -127,19 +132,22 @@ pub fn amount(column: &str, text: &str, currency: Currency) -> Result<Amount, St
     })
 }
 
-/// A number of pieces.
-pub fn whole(column: &str, text: &str) -> Result<i64, String> {
+/// Parses a whole number.
+///
+/// # Errors
+/// Names the column.
+pub fn parse_integer(column: &str, text: &str) -> Result<i64, String> {
     text.trim().parse().map_err(|_| format!("column `{column}`: {text:?} is not a whole number"))
 }
 
-fn words(text: &str) -> Result<Vec<String>, String> {
+fn parse_tags(text: &str) -> Result<Vec<String>, String> {
     if text.trim_start().starts_with('[') {
         return serde_json::from_str(text).map_err(|_| "column `tags`: is not a JSON array of texts".to_owned());
     }
     Ok(text.split(',').map(str::trim).filter(|word| !word.is_empty()).map(str::to_owned).collect())
 }
 
-fn pairs(column: &str, text: &str) -> Result<BTreeMap<String, String>, String> {
+fn parse_pairs(column: &str, text: &str) -> Result<BTreeMap<String, String>, String> {
     if text.trim_start().starts_with('{') {
         return serde_json::from_str(text).map_err(|_| format!("column `{column}`: is not a JSON object of texts"));
     }
@@ -155,8 +163,8 @@ fn pairs(column: &str, text: &str) -> Result<BTreeMap<String, String>, String> {
     Ok(pairs)
 }
 
-/// The reverse of [`words`].
-pub fn from_words(words: &[String]) -> String {
+/// The reverse of [`parse_tags`].
+pub fn format_tags(words: &[String]) -> String {
     let plain = |word: &String| !word.is_empty() && word.trim() == word && !word.contains(',');
     if words.iter().all(plain) && !words.first().is_some_and(|word| word.starts_with('[')) {
         return words.join(", ");
@@ -164,8 +172,8 @@ pub fn from_words(words: &[String]) -> String {
     serde_json::to_string(words).unwrap_or_default()
 }
 
-/// The reverse of [`pairs`].
-pub fn from_pairs(pairs: &BTreeMap<String, String>) -> String {
+/// The reverse of [`parse_pairs`].
+pub fn format_pairs(pairs: &BTreeMap<String, String>) -> String {
     let trimmed = |text: &str| text.trim() == text && !text.contains(';');
     let plain = |(name, value): (&String, &String)| {
         trimmed(name) && trimmed(value) && !name.is_empty() && !name.contains('=') && !name.starts_with('{')
@@ -177,18 +185,18 @@ pub fn from_pairs(pairs: &BTreeMap<String, String>) -> String {
     serde_json::to_string(pairs).unwrap_or_default()
 }
 
-/// Whether a spreadsheet would run the text, once apostrophes that stand before it are taken away.
+/// Returns `true` if a spreadsheet would run the text as a formula, leading apostrophes aside.
 fn is_formula(text: &str) -> bool {
     text.trim_start_matches('\'').starts_with(['=', '+', '-', '@', '\t', '\r'])
 }
 
-/// The text so that no spreadsheet runs it. One that already stands behind apostrophes gets one more, so that
-/// [`unguarded`] gives back exactly what came in.
-pub fn guarded(text: &str) -> String {
+/// Escapes a text so that no spreadsheet runs it. One with leading apostrophes gets one more, so that
+/// [`unescape_formula`] restores it exactly.
+pub fn escape_formula(text: &str) -> String {
     if is_formula(text) { format!("'{text}") } else { text.to_owned() }
 }
 
-/// The reverse of [`guarded`].
-fn unguarded(cell: &str) -> &str {
+/// The reverse of [`escape_formula`].
+fn unescape_formula(cell: &str) -> &str {
     cell.strip_prefix('\'').filter(|text| is_formula(text)).unwrap_or(cell)
 }

@@ -1,30 +1,32 @@
-//! From bytes to lines, from lines to the records of a CSV file (RFC 4180), so that one broken record does not take
-//! its neighbours along.
+//! Reader of lines and of CSV records (RFC 4180) that recovers from malformed records.
 //!
-//! The usual readers, the `csv` crate's too, take an opening quote without an end for a field that holds the rest of
-//! the file. Here a record that cannot be is given back line by line: the line it began on is refused, and the next
-//! one is looked at as if it began a record.
+//! Common readers, the `csv` crate's included, take an opening quote without an end for a field that contains the rest of
+//! the file. Here the lines of a malformed record are unread: the line it began on is rejected, and the next one is parsed
+//! as the start of a record.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead};
 
 use super::{FileError, ROW_MAX};
 
-/// LineReader of one record.
-const LINES_MAX: usize = 10_000;
+/// Maximum number of lines of a record.
+const RECORD_LINES_MAX: usize = 10_000;
 
-/// One line with its number, its end included. `None` for one that is too long to keep.
+/// A line with its number, from 1, and its line break; `None` for one longer than [`ROW_MAX`].
 type Line = (u64, Option<Vec<u8>>);
 
-/// LineReader of bounded length.
+/// Reader of lines of bounded length, which can be unread.
 pub struct LineReader<R> {
     input: R,
     number: u64,
-    back: VecDeque<Line>,
+    unread: VecDeque<Line>,
 }
 
 impl<R: BufRead> LineReader<R> {
-    /// The lines of `input`, a byte order mark left out. UTF-16 is refused, since all that follows would be noise.
+    /// Creates a reader that skips a byte order mark.
+    ///
+    /// # Errors
+    /// The input is UTF-16, or cannot be read.
     pub fn new(mut input: R) -> Result<Self, FileError> {
         let start = input.fill_buf()?;
         if start.starts_with(&[0xFF, 0xFE]) || start.starts_with(&[0xFE, 0xFF]) {
@@ -33,12 +35,12 @@ impl<R: BufRead> LineReader<R> {
         if start.starts_with(b"\xEF\xBB\xBF") {
             input.consume(3);
         }
-        Ok(Self { input, number: 0, back: VecDeque::new() })
+        Ok(Self { input, number: 0, unread: VecDeque::new() })
     }
 
     /// The next line, or `None` at the end.
     pub fn next(&mut self) -> io::Result<Option<Line>> {
-        if let Some(line) = self.back.pop_front() {
+        if let Some(line) = self.unread.pop_front() {
             return Ok(Some(line));
         }
         let mut line = Vec::new();
@@ -67,33 +69,36 @@ impl<R: BufRead> LineReader<R> {
         Ok(Some((self.number, (!too_long).then_some(line))))
     }
 
-    /// Gives lines back, to be read again.
-    fn give_back(&mut self, lines: impl DoubleEndedIterator<Item = Line>) {
+    /// Puts lines back in front, to be read again.
+    fn unread(&mut self, lines: impl DoubleEndedIterator<Item = Line>) {
         for line in lines.rev() {
-            self.back.push_front(line);
+            self.unread.push_front(line);
         }
     }
 }
 
-/// Why a line is refused that is too long.
+/// The reason for which a too long row is rejected.
 pub fn too_long() -> String {
     format!("the row is longer than {ROW_MAX} bytes")
 }
 
-/// The bytes as text, or where they are none.
+/// Decodes UTF-8.
+///
+/// # Errors
+/// Names the first invalid byte.
 pub fn text(bytes: &[u8]) -> Result<&str, String> {
     std::str::from_utf8(bytes)
         .map_err(|error| format!("is not UTF-8 (byte {}); save the file as UTF-8", error.valid_up_to() + 1))
 }
 
-/// A record: the line it begins on, and its fields or what is wrong with it.
+/// A record: the line it begins on, and its fields or its defect.
 pub type Record = (u64, Result<Vec<String>, String>);
 
 /// The records of a CSV file.
 pub struct CsvRecords<R> {
     lines: LineReader<R>,
     delimiter: u8,
-    /// How many fields a record has; the header's.
+    /// Number of fields of a record, that of the header.
     width: usize,
 }
 
@@ -102,8 +107,11 @@ impl<R: BufRead> CsvRecords<R> {
         Ok(Self { lines: LineReader::new(input)?, delimiter: b',', width: 0 })
     }
 
-    /// The names of the columns. What stands between them tells what stands between fields: a comma, or, in files of
-    /// spreadsheets that speak another language, a semicolon or a tab.
+    /// Reads the header and detects the delimiter from it: a comma, or, as spreadsheets in some languages write, a
+    /// semicolon or a tab.
+    ///
+    /// # Errors
+    /// The file is empty or the header is malformed.
     pub fn header(&mut self) -> Result<Vec<String>, FileError> {
         let fail = |line: u64, reason: String| FileError::Format { line, reason };
         let empty = || fail(1, "the file is empty; its first line must name the columns".to_owned());
@@ -131,7 +139,7 @@ impl<R: BufRead> CsvRecords<R> {
         }
     }
 
-    /// The next record, or `None` at the end. Empty lines are passed over.
+    /// Reads the next record; `None` at the end. Empty lines are skipped.
     pub fn next(&mut self) -> io::Result<Option<Record>> {
         let mut lines: Vec<Line> = Vec::new();
         let mut record: Vec<u8> = Vec::new();
@@ -145,7 +153,7 @@ impl<R: BufRead> CsvRecords<R> {
             };
             let Some(bytes) = bytes else {
                 lines.push((number, None));
-                break if lines.len() == 1 { too_long() } else { unclosed() };
+                break if lines.len() == 1 { too_long() } else { unclosed_quote() };
             };
             if lines.is_empty() && bytes.trim_ascii().is_empty() {
                 continue;
@@ -153,11 +161,11 @@ impl<R: BufRead> CsvRecords<R> {
             record.extend_from_slice(&bytes);
             quotes += bytes.iter().filter(|byte| **byte == b'"').count();
             lines.push((number, Some(bytes)));
-            if record.len() > ROW_MAX || lines.len() > LINES_MAX {
-                break unclosed();
+            if record.len() > ROW_MAX || lines.len() > RECORD_LINES_MAX {
+                break unclosed_quote();
             }
-            // An odd number of quotes is a record that goes on. So a record is looked at when its first line is read
-            // (to refuse a stray quote at once) and when it is whole, and never once for each of its lines.
+            // With an odd number of quotes a record continues. So it is parsed after its first line (to reject a stray
+            // quote at once) and when it is complete, but not after each of its lines.
             if lines.len() > 1 && quotes % 2 == 1 {
                 continue;
             }
@@ -178,23 +186,23 @@ impl<R: BufRead> CsvRecords<R> {
         };
         let mut lines = lines.into_iter();
         let first = lines.next().map_or(0, |(number, _)| number);
-        self.lines.give_back(lines);
+        self.lines.unread(lines);
         Ok(Some((first, Err(reason))))
     }
 }
 
-fn unclosed() -> String {
-    format!("a quote is opened and not closed within {ROW_MAX} bytes or {LINES_MAX} lines")
+fn unclosed_quote() -> String {
+    format!("a quote is opened and not closed within {ROW_MAX} bytes or {RECORD_LINES_MAX} lines")
 }
 
 enum SplitResult {
     Whole(Vec<Vec<u8>>),
-    /// It ends inside quotes.
+    /// The record ends inside quotes.
     Open,
     Wrong(String),
 }
 
-/// Splits one record into its fields, strictly: a guess about quotes would put one column's text into another.
+/// Splits a record into its fields, strictly: a guess about quotes could move text into another column.
 fn split(record: &[u8], delimiter: u8) -> SplitResult {
     let record = record.strip_suffix(b"\n").map_or(record, |rest| rest.strip_suffix(b"\r").unwrap_or(rest));
     let mut fields = Vec::new();

@@ -1,7 +1,8 @@
-//! From HTML to plain text, for descriptions. Text only ever gets shorter or plainer here; what is unsure stays as it
-//! is written, because the shop shows descriptions as text and never as HTML.
+//! Conversion of HTML to plain text, for descriptions.
+//!
+//! Does not sanitize: the result is shown as text and never as HTML, so doubtful input is left as it is written.
 
-/// The text of a piece of HTML: blocks on lines of their own, list items with a dash, no scripts, no tags.
+/// Converts HTML to text: blocks on lines of their own, list items with a dash, no scripts, no tags.
 #[must_use]
 pub fn to_text(html: &str) -> String {
     let mut text = String::with_capacity(html.len());
@@ -12,7 +13,7 @@ pub fn to_text(html: &str) -> String {
         rest = if from.starts_with('<') { tag(&mut text, from) } else { entity(&mut text, from) };
     }
     push(&mut text, rest);
-    // LineReader trimmed, at most one empty line together.
+    // Lines trimmed, at most one empty line in sequence.
     let mut lines: Vec<&str> = Vec::new();
     for line in text.lines().map(str::trim) {
         if !(line.is_empty() && lines.last().is_none_or(|last| last.is_empty())) {
@@ -22,7 +23,7 @@ pub fn to_text(html: &str) -> String {
     lines.join("\n").trim().to_owned()
 }
 
-/// Adds text with each run of white space made one space, as browsers show it.
+/// Appends text with runs of white space collapsed, as browsers render it.
 fn push(text: &mut String, plain: &str) {
     for c in plain.chars() {
         if c.is_whitespace() {
@@ -35,7 +36,7 @@ fn push(text: &mut String, plain: &str) {
     }
 }
 
-/// Reads what begins with `<` and gives back what comes behind it.
+/// Converts what begins with `<` and returns the rest.
 fn tag<'a>(text: &mut String, from: &'a str) -> &'a str {
     if let Some(comment) = from.strip_prefix("<!--") {
         return comment.split_once("-->").map_or("", |(_, rest)| rest);
@@ -80,7 +81,7 @@ fn tag<'a>(text: &mut String, from: &'a str) -> &'a str {
     rest
 }
 
-/// Where a tag ends: behind the first `>` outside of quotes.
+/// Finds the end of a tag: after the first `>` outside quotes.
 fn end_of_tag(inner: &str) -> Option<usize> {
     let mut quote = None;
     for (at, c) in inner.char_indices() {
@@ -95,7 +96,7 @@ fn end_of_tag(inner: &str) -> Option<usize> {
     inner.find('>').map(|at| at + 1)
 }
 
-/// Reads what begins with `&` and gives back what comes behind it.
+/// Converts what begins with `&` and returns the rest.
 fn entity<'a>(text: &mut String, from: &'a str) -> &'a str {
     let inner = from.get(1..).unwrap_or_default();
     let known = inner

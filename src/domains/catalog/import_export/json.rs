@@ -1,6 +1,6 @@
 //! Products as JSON: an object a line, or an array that is read element by element.
 //!
-//! An object that names its `currency` is in the API's own form. One that does not comes from somewhere else: `title`
+//! An object that names its `currency` is in the API's is_api_form form. One that does not comes from somewhere else: `title`
 //! may stand for `name`, a price is decimal, and of the rest what has a place here is taken (`brand` and
 //! `warrantyInformation` become attributes). Fields that are not used are named once, at the end.
 
@@ -14,22 +14,22 @@ use super::{FileError, ImportEntry, ROW_MAX};
 use crate::contract::catalog::NewProduct;
 use crate::types::{Amount, Currency};
 
-/// How many unused fields are remembered by name.
-const UNUSED_MAX: usize = 40;
-/// Fields of the API's product that say nothing to an import.
-const SILENT: [&str; 10] =
+/// Maximum number of unused fields that are reported by name.
+const UNUSED_FIELDS_MAX: usize = 40;
+/// Fields of the API's product that an import ignores without a note.
+const READ_ONLY_FIELDS: [&str; 10] =
     ["id", "slug", "variants", "images", "rating", "review_count", "deleted", "created_at", "updated_at", "pictures"];
 
-/// Makes products of objects, and remembers which fields it had no use for.
+/// Parser of product objects, which collects the unused fields.
 struct ObjectParser {
     currency: Currency,
     unused: BTreeSet<String>,
-    pictures: bool,
+    has_images: bool,
 }
 
 impl ObjectParser {
     fn new(currency: Currency) -> Self {
-        Self { currency, unused: BTreeSet::new(), pictures: false }
+        Self { currency, unused: BTreeSet::new(), has_images: false }
     }
 
     fn entry(&mut self, line: u64, bytes: Option<&[u8]>) -> ImportEntry {
@@ -39,48 +39,52 @@ impl ObjectParser {
             .and_then(|text| {
                 serde_json::from_str(text.trim()).map_err(|error| match error.classify() {
                     serde_json::error::Category::Eof => "is not JSON: it ends too early".to_owned(),
-                    _ => format!("is not JSON: {}", short(&error)),
+                    _ => format!("is not JSON: {}", error_without_position(&error)),
                 })
             })
             .and_then(|value| match value {
                 Value::Object(object) => self.product(object),
                 _ => Err("is not a JSON object".to_owned()),
             });
-        ImportEntry::of(line, product)
+        ImportEntry::from_row(line, product)
     }
 
     fn product(&mut self, mut object: Map<String, Value>) -> Result<NewProduct, String> {
-        let own = object.get("currency").is_some_and(|value| !value.is_null());
+        let is_api_form = object.get("currency").is_some_and(|value| !value.is_null());
         let mut take = |field: &'static str| object.remove(field).filter(|value| !value.is_null());
         let currency = match take("currency") {
             None => self.currency,
             Some(value) => {
-                let code = text("currency", value)?;
+                let code = parse_text("currency", value)?;
                 code.parse().map_err(|e| format!("`currency`: {code:?} is {e}"))?
             }
         };
         let price = |field: &'static str, value: Value| {
-            if own { minor(field, &value, currency) } else { major(field, &value, currency) }
+            if is_api_form {
+                parse_minor_units(field, &value, currency)
+            } else {
+                parse_decimal(field, &value, currency)
+            }
         };
         let (name, title) = (take("name"), take("title"));
         let mut product = NewProduct {
-            name: text("name", name.or(title).ok_or("`name` is missing")?)?,
-            sku: text("sku", take("sku").ok_or("`sku` is missing")?)?.trim().to_owned(),
-            description: take("description").map(|v| text("description", v)).transpose()?.unwrap_or_default(),
+            name: parse_text("name", name.or(title).ok_or("`name` is missing")?)?,
+            sku: parse_text("sku", take("sku").ok_or("`sku` is missing")?)?.trim().to_owned(),
+            description: take("description").map(|v| parse_text("description", v)).transpose()?.unwrap_or_default(),
             price: price("price", take("price").ok_or("`price` is missing")?)?,
             currency,
-            stock: take("stock").map(|v| whole("stock", &v)).transpose()?.unwrap_or(0),
+            stock: take("stock").map(|v| parse_integer("stock", &v)).transpose()?.unwrap_or(0),
             compare_at_price: take("compare_at_price").map(|v| price("compare_at_price", v)).transpose()?,
-            category: take("category").map(|v| text("category", v)).transpose()?.filter(|c| !c.trim().is_empty()),
-            tags: take("tags").map(words).transpose()?.unwrap_or_default(),
-            attributes: take("attributes").map(|v| pairs("attributes", v)).transpose()?.unwrap_or_default(),
-            group: take("group").map(|v| text("group", v)).transpose()?.filter(|g| !g.trim().is_empty()),
-            options: take("options").map(|v| pairs("options", v)).transpose()?.unwrap_or_default(),
+            category: take("category").map(|v| parse_text("category", v)).transpose()?.filter(|c| !c.trim().is_empty()),
+            tags: take("tags").map(parse_tags).transpose()?.unwrap_or_default(),
+            attributes: take("attributes").map(|v| parse_pairs("attributes", v)).transpose()?.unwrap_or_default(),
+            group: take("group").map(|v| parse_text("group", v)).transpose()?.filter(|g| !g.trim().is_empty()),
+            options: take("options").map(|v| parse_pairs("options", v)).transpose()?.unwrap_or_default(),
         };
         if product.sku.is_empty() {
             return Err("`sku` is empty".to_owned());
         }
-        if !own {
+        if !is_api_form {
             for (field, attribute) in [("brand", "Brand"), ("warrantyInformation", "Warranty")] {
                 if let Some(Value::String(value)) = take(field)
                     && !value.trim().is_empty()
@@ -89,24 +93,25 @@ impl ObjectParser {
                 }
             }
         }
-        self.remember(&object, own);
+        self.record_unused(&object, is_api_form);
         Ok(product)
     }
 
-    /// What is left of an object was not used.
-    fn remember(&mut self, rest: &Map<String, Value>, own: bool) {
-        self.pictures |= !own && ["images", "thumbnail", "image"].iter().any(|field| rest.contains_key(*field));
-        for field in rest.keys().filter(|field| !SILENT.contains(&field.as_str())) {
-            if self.unused.len() < UNUSED_MAX && !self.unused.contains(field) {
+    /// Records the remaining fields of an object as unused.
+    fn record_unused(&mut self, rest: &Map<String, Value>, is_api_form: bool) {
+        self.has_images |=
+            !is_api_form && ["images", "thumbnail", "image"].iter().any(|field| rest.contains_key(*field));
+        for field in rest.keys().filter(|field| !READ_ONLY_FIELDS.contains(&field.as_str())) {
+            if self.unused.len() < UNUSED_FIELDS_MAX && !self.unused.contains(field) {
                 self.unused.insert(field.chars().take(60).collect());
             }
         }
     }
 
-    /// What is to be said at the end of the file, one thing at a time.
-    fn last_words(&mut self) -> Option<ImportEntry> {
-        if std::mem::take(&mut self.pictures) {
-            let note = "pictures are not fetched from the addresses in the file; add them in the back office";
+    /// Takes the next note for the end of the file.
+    fn trailing_warnings(&mut self) -> Option<ImportEntry> {
+        if std::mem::take(&mut self.has_images) {
+            let note = "images are not fetched from the addresses in the file; add them in the back office";
             return Some(ImportEntry::Note(note.to_owned()));
         }
         let unused = std::mem::take(&mut self.unused);
@@ -118,13 +123,13 @@ impl ObjectParser {
     }
 }
 
-/// serde_json's sentence without its place, which counts from the object's own beginning.
-fn short(error: &serde_json::Error) -> String {
+/// The text of a serde_json error without its position, which is relative to the object.
+fn error_without_position(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text.split(" at line ").next().unwrap_or_default().to_owned()
 }
 
-fn text(field: &str, value: Value) -> Result<String, String> {
+fn parse_text(field: &str, value: Value) -> Result<String, String> {
     match value {
         Value::String(text) => Ok(text),
         Value::Number(number) => Ok(number.to_string()),
@@ -132,11 +137,11 @@ fn text(field: &str, value: Value) -> Result<String, String> {
     }
 }
 
-fn whole(field: &str, value: &Value) -> Result<i64, String> {
+fn parse_integer(field: &str, value: &Value) -> Result<i64, String> {
     value.as_i64().ok_or_else(|| format!("`{field}`: {value} is not a whole number"))
 }
 
-fn minor(field: &str, value: &Value, currency: Currency) -> Result<Amount, String> {
+fn parse_minor_units(field: &str, value: &Value, currency: Currency) -> Result<Amount, String> {
     value.as_i64().ok_or_else(|| {
         format!(
             "`{field}`: {value} is not a whole number; beside a `currency` a price is in its minor unit, so {} is 999",
@@ -145,7 +150,7 @@ fn minor(field: &str, value: &Value, currency: Currency) -> Result<Amount, Strin
     })
 }
 
-fn major(field: &str, value: &Value, currency: Currency) -> Result<Amount, String> {
+fn parse_decimal(field: &str, value: &Value, currency: Currency) -> Result<Amount, String> {
     let text = match value {
         Value::String(text) => text.clone(),
         // serde_json writes the shortest number that reads back as this one, so 9.99 is `9.99` again.
@@ -156,9 +161,9 @@ fn major(field: &str, value: &Value, currency: Currency) -> Result<Amount, Strin
         .ok_or_else(|| format!("`{field}`: {value} is not a price in {currency}, such as {}", currency.decimal(999)))
 }
 
-fn words(value: Value) -> Result<Vec<String>, String> {
+fn parse_tags(value: Value) -> Result<Vec<String>, String> {
     match value {
-        Value::Array(words) => words.into_iter().map(|word| text("tags", word)).collect(),
+        Value::Array(words) => words.into_iter().map(|word| parse_text("tags", word)).collect(),
         Value::String(words) => {
             Ok(words.split(',').map(str::trim).filter(|word| !word.is_empty()).map(str::to_owned).collect())
         }
@@ -166,19 +171,19 @@ fn words(value: Value) -> Result<Vec<String>, String> {
     }
 }
 
-fn pairs(field: &str, value: Value) -> Result<BTreeMap<String, String>, String> {
+fn parse_pairs(field: &str, value: Value) -> Result<BTreeMap<String, String>, String> {
     let Value::Object(pairs) = value else { return Err(format!("`{field}` is not an object of texts")) };
     pairs
         .into_iter()
         .filter(|(_, value)| !value.is_null())
         .map(|(name, value)| match value {
             Value::Bool(yes) => Ok((name, if yes { "yes" } else { "no" }.to_owned())),
-            value => text(field, value).map(|value| (name, value)),
+            value => parse_text(field, value).map(|value| (name, value)),
         })
         .collect()
 }
 
-/// One object a line.
+/// Iterator over the products of an NDJSON file.
 pub struct Ndjson<R> {
     lines: LineReader<R>,
     objects: ObjectParser,
@@ -196,7 +201,7 @@ impl<R: BufRead> Iterator for Ndjson<R> {
         loop {
             return match self.lines.next() {
                 Err(error) => Some(Err(error.into())),
-                Ok(None) => self.objects.last_words().map(Ok),
+                Ok(None) => self.objects.trailing_warnings().map(Ok),
                 Ok(Some((_, Some(bytes)))) if bytes.trim_ascii().is_empty() => continue,
                 Ok(Some((line, bytes))) => Some(Ok(self.objects.entry(line, bytes.as_deref()))),
             };
@@ -204,26 +209,26 @@ impl<R: BufRead> Iterator for Ndjson<R> {
     }
 }
 
-/// The elements of an array, found by their brackets, so that only one of them is in memory at a time.
-pub struct Array<R> {
-    bytes: Bytes<R>,
+/// Iterator over the products of a JSON array. Elements are found by their brackets, so that one at a time is in memory.
+pub struct JsonArray<R> {
+    bytes: ByteReader<R>,
     objects: ObjectParser,
     /// The file's own end was reached, or reading on would make no sense.
     ended: bool,
     first: bool,
 }
 
-/// Bytes one at a time, with the line they are on.
-struct Bytes<R> {
+/// Reader of single bytes with their line number.
+struct ByteReader<R> {
     input: R,
     line: u64,
-    /// Bytes of one broken line, to be read again; the next one last.
-    back: Vec<u8>,
+    /// Bytes of a malformed line to be read again, in reverse order.
+    unread: Vec<u8>,
 }
 
-impl<R: BufRead> Bytes<R> {
+impl<R: BufRead> ByteReader<R> {
     fn peek(&mut self) -> io::Result<Option<u8>> {
-        if let Some(byte) = self.back.last() {
+        if let Some(byte) = self.unread.last() {
             return Ok(Some(*byte));
         }
         loop {
@@ -238,7 +243,7 @@ impl<R: BufRead> Bytes<R> {
     fn next(&mut self) -> io::Result<Option<u8>> {
         let byte = self.peek()?;
         if let Some(byte) = byte {
-            if self.back.pop().is_none() {
+            if self.unread.pop().is_none() {
                 self.input.consume(1);
             }
             self.line += u64::from(byte == b'\n');
@@ -246,8 +251,8 @@ impl<R: BufRead> Bytes<R> {
         Ok(byte)
     }
 
-    /// The next byte that is no white space, not yet taken.
-    fn peek_sign(&mut self) -> io::Result<Option<u8>> {
+    /// Skips white space and returns the next byte without consuming it.
+    fn peek_non_space(&mut self) -> io::Result<Option<u8>> {
         while let Some(byte) = self.peek()? {
             if !byte.is_ascii_whitespace() {
                 return Ok(Some(byte));
@@ -257,11 +262,11 @@ impl<R: BufRead> Bytes<R> {
         Ok(None)
     }
 
-    /// Takes one value. It ends where its brackets balance, or at a comma or closing bracket of its surroundings.
-    /// `None` for a value that is too long to keep.
+    /// Reads one value, up to where its brackets balance, or to a comma or closing bracket around it. `None` for a value
+    /// longer than [`ROW_MAX`].
     ///
-    /// A string never holds a bare line end in JSON. So one that is open at the end of its line has a quote too many or
-    /// too few: the rest of that line is read again for its brackets alone, and with luck only this value is spoilt.
+    /// A JSON string contains no bare line break. So one that is open at the end of its line has a quote too many or too
+    /// few: the rest of that line is read again for its brackets alone, which usually limits the damage to this value.
     fn value(&mut self) -> io::Result<Option<Vec<u8>>> {
         let (mut value, mut depth, mut kept) = (Vec::new(), 0_usize, true);
         let (mut string, mut escaped, mut broken) = (None, false, false);
@@ -280,7 +285,7 @@ impl<R: BufRead> Bytes<R> {
                     if kept {
                         broken = true;
                         self.line -= 1;
-                        self.back = value.drain(start..).rev().collect();
+                        self.unread = value.drain(start..).rev().collect();
                     }
                 } else if byte == b'"' && !escaped {
                     string = None;
@@ -305,8 +310,11 @@ impl<R: BufRead> Bytes<R> {
     }
 }
 
-impl<R: BufRead> Array<R> {
-    /// Finds the array: the file itself, or the first list of objects within the object that the file is.
+impl<R: BufRead> JsonArray<R> {
+    /// Finds the array: the file itself, or the first array of objects inside the object that the file is.
+    ///
+    /// # Errors
+    /// There is no array of objects, or the file is UTF-16 or cannot be read.
     pub fn new(mut input: R, currency: Currency) -> Result<Self, FileError> {
         let start = input.fill_buf()?;
         if start.starts_with(&[0xFF, 0xFE]) || start.starts_with(&[0xFE, 0xFF]) {
@@ -315,13 +323,13 @@ impl<R: BufRead> Array<R> {
         if start.starts_with(b"\xEF\xBB\xBF") {
             input.consume(3);
         }
-        let mut bytes = Bytes { input, line: 1, back: Vec::new() };
-        let found = match bytes.peek_sign()? {
+        let mut bytes = ByteReader { input, line: 1, unread: Vec::new() };
+        let found = match bytes.peek_non_space()? {
             Some(b'[') => {
                 bytes.next()?;
                 true
             }
-            Some(b'{') => Self::within(&mut bytes)?,
+            Some(b'{') => Self::find_array(&mut bytes)?,
             _ => false,
         };
         if !found {
@@ -332,11 +340,11 @@ impl<R: BufRead> Array<R> {
         Ok(Self { bytes, objects: ObjectParser::new(currency), ended: false, first: true })
     }
 
-    fn within(bytes: &mut Bytes<R>) -> Result<bool, FileError> {
+    fn find_array(bytes: &mut ByteReader<R>) -> Result<bool, FileError> {
         bytes.next()?;
         loop {
             // A name, a colon, a value, a comma.
-            if bytes.peek_sign()? != Some(b'"') {
+            if bytes.peek_non_space()? != Some(b'"') {
                 return Ok(false);
             }
             let (mut escaped, mut open) = (false, true);
@@ -346,19 +354,19 @@ impl<R: BufRead> Array<R> {
                 open = byte != b'"' || escaped;
                 escaped = byte == b'\\' && !escaped;
             }
-            if bytes.peek_sign()? != Some(b':') {
+            if bytes.peek_non_space()? != Some(b':') {
                 return Ok(false);
             }
             bytes.next()?;
-            if bytes.peek_sign()? == Some(b'[') {
+            if bytes.peek_non_space()? == Some(b'[') {
                 bytes.next()?;
-                if matches!(bytes.peek_sign()?, Some(b'{' | b']')) {
+                if matches!(bytes.peek_non_space()?, Some(b'{' | b']')) {
                     return Ok(true);
                 }
                 // A list of something else: its values up to its end.
-                while bytes.peek_sign()? != Some(b']') {
+                while bytes.peek_non_space()? != Some(b']') {
                     bytes.value()?;
-                    match bytes.peek_sign()? {
+                    match bytes.peek_non_space()? {
                         Some(b',') => _ = bytes.next()?,
                         Some(b']') => {}
                         _ => return Ok(false),
@@ -368,7 +376,7 @@ impl<R: BufRead> Array<R> {
             } else {
                 bytes.value()?;
             }
-            if bytes.peek_sign()? != Some(b',') {
+            if bytes.peek_non_space()? != Some(b',') {
                 return Ok(false);
             }
             bytes.next()?;
@@ -379,7 +387,7 @@ impl<R: BufRead> Array<R> {
         let fail = |line: u64, reason: &str| Err(FileError::Format { line, reason: reason.to_owned() });
         let cut = "the file ends before its list does; what came before has been read";
         if !std::mem::take(&mut self.first) {
-            match self.bytes.peek_sign()? {
+            match self.bytes.peek_non_space()? {
                 Some(b',') => _ = self.bytes.next()?,
                 Some(b']') => {}
                 Some(_) => {
@@ -388,7 +396,7 @@ impl<R: BufRead> Array<R> {
                 None => return fail(self.bytes.line, cut),
             }
         }
-        match self.bytes.peek_sign()? {
+        match self.bytes.peek_non_space()? {
             None => return fail(self.bytes.line, cut),
             Some(b']') => return Ok(None),
             Some(b'}') => {
@@ -402,11 +410,11 @@ impl<R: BufRead> Array<R> {
     }
 }
 
-impl<R: BufRead> Iterator for Array<R> {
+impl<R: BufRead> Iterator for JsonArray<R> {
     type Item = Result<ImportEntry, FileError>;
     fn next(&mut self) -> Option<Self::Item> {
         if self.ended {
-            return self.objects.last_words().map(Ok);
+            return self.objects.trailing_warnings().map(Ok);
         }
         match self.element() {
             Ok(Some(entry)) => Some(Ok(entry)),

@@ -1,15 +1,15 @@
-//! Files of products: read row by row for the import, written row by row for the export.
+//! Product files: read row by row for the import, written row by row for the export.
 //!
-//! Lives here: the forms such files have. A CSV of ours, NDJSON, a JSON array, and the product export of Shopify,
-//! known by its header. Each row stands for itself: one that cannot be understood is told with its line and reason,
-//! and reading goes on behind it. No file is held in memory, and no row may be larger than [`ROW_MAX`].
-//! Never enters: what may be sold under which name and price (the catalog's own rules), the network, the database.
+//! Contains: the file formats. Mercat's CSV, NDJSON, a JSON array, and Shopify's product export, recognised by its
+//! header. Does not contain: the validation of products (the catalog's rules), network, database. Invariant: a row that
+//! cannot be parsed is reported with its line and reason and does not affect the next one; no file is held in memory, and
+//! no row is larger than [`ROW_MAX`].
 //!
-//! Prices. In CSV they are what people write: decimal, in the currency's major unit (`9.99`). In JSON an object that
-//! names its `currency` is in the API's own form, its price an integer in minor units (`999`); one that does not is
-//! somebody else's, its price again decimal and in the shop's currency.
+//! Prices: in CSV they are decimal, in the currency's major unit (`9.99`). In JSON an object with a `currency` is in the
+//! API's form, its price an integer in minor units (`999`); one without is from another system, its price decimal and in
+//! the shop's currency.
 //!
-//! A row is the whole product: what it leaves out is empty afterwards, also when it updates one that exists.
+//! A row is the whole product: fields it leaves out are cleared, also when it updates an existing product.
 
 mod csv;
 mod csv_reader;
@@ -26,24 +26,24 @@ use crate::types::Currency;
 
 pub use writer::Writer;
 
-/// Bytes of a row, line ends inside quotes included; several times what the largest possible product needs.
+/// Maximum size of a row in bytes, quoted line breaks included; several times what the largest product needs.
 pub const ROW_MAX: usize = 1 << 20;
 
-/// What a file is made of.
+/// Format of a product file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// Comma-separated values with a header; ours, or Shopify's.
+    /// Comma-separated values with a header, Mercat's or Shopify's.
     Csv,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Ndjson,
     /// A JSON array of objects, or an object that holds one.
     Json,
 }
 
 impl Format {
-    /// Tells the format by the ending of a file's name.
+    /// Detects the format from the file extension; `None` for an unknown one.
     #[must_use]
-    pub fn of(file: &Path) -> Option<Self> {
+    pub fn from_path(file: &Path) -> Option<Self> {
         match file.extension()?.to_str()?.to_ascii_lowercase().as_str() {
             "csv" | "tsv" => Some(Self::Csv),
             "ndjson" | "jsonl" => Some(Self::Ndjson),
@@ -53,29 +53,29 @@ impl Format {
     }
 }
 
-/// What a file says next.
+/// The next item of a product file.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ImportEntry {
     /// A product.
     Product {
-        /// The line it begins on, the first being 1.
+        /// Line the row begins on, from 1.
         line: u64,
-        /// What the row says. Whether it can be sold so is for the catalog to say.
+        /// Fields of the row, not validated yet.
         product: Box<NewProduct>,
     },
-    /// A row that cannot be understood.
+    /// A row that cannot be parsed.
     Refused {
-        /// The line it begins on.
+        /// Line the row begins on, from 1.
         line: u64,
-        /// What is wrong with which column, and what would be right.
+        /// Column, defect and expected form, for people.
         reason: String,
     },
-    /// Something the reader of the file should know, said once a file.
+    /// A remark about the file, at most once per file and topic.
     Note(String),
 }
 
 impl ImportEntry {
-    fn of(line: u64, product: Result<NewProduct, String>) -> Self {
+    fn from_row(line: u64, product: Result<NewProduct, String>) -> Self {
         match product {
             Ok(product) => Self::Product { line, product: Box::new(product) },
             Err(reason) => Self::Refused { line, reason },
@@ -83,25 +83,26 @@ impl ImportEntry {
     }
 }
 
-/// Why a file cannot be read, or not to its end.
+/// The file cannot be read, or not to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// The system refuses.
+    /// An I/O error.
     #[error("cannot be read: {0}")]
     Io(#[from] std::io::Error),
-    /// It is not what its ending says, from the line on that is named.
+    /// The content does not have the format of the extension.
     #[error("line {line}: {reason}")]
     Format {
-        /// The line.
+        /// First line that does not, from 1.
         line: u64,
-        /// What is wrong and what would be right.
+        /// Defect and expected form, for people.
         reason: String,
     },
 }
 
-/// Reads a file of products. Prices without a currency are in `currency`.
+/// Reads a product file. Prices without a currency are in `currency`.
 ///
-/// Only what makes the file as a whole useless is an error here: no header, a column that must be there and is not.
+/// # Errors
+/// Defects of the file as a whole: no header, a required column is missing.
 pub fn read<'a>(
     format: Format,
     input: impl BufRead + Send + 'a,
@@ -109,14 +110,14 @@ pub fn read<'a>(
 ) -> Result<Box<dyn Iterator<Item = Result<ImportEntry, FileError>> + Send + 'a>, FileError> {
     match format {
         Format::Ndjson => Ok(Box::new(json::Ndjson::new(input, currency)?)),
-        Format::Json => Ok(Box::new(json::Array::new(input, currency)?)),
+        Format::Json => Ok(Box::new(json::JsonArray::new(input, currency)?)),
         Format::Csv => {
             let mut records = csv_reader::CsvRecords::new(input)?;
             let header = records.header()?;
-            if shopify::knows(&header) {
-                Ok(Box::new(shopify::Products::new(&header, records, currency)?))
+            if shopify::is_shopify_header(&header) {
+                Ok(Box::new(shopify::ShopifyProducts::new(&header, records, currency)?))
             } else {
-                Ok(Box::new(csv::Products::new(&header, records, currency)?))
+                Ok(Box::new(csv::CsvProducts::new(&header, records, currency)?))
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Files as they come.
+//! Tests of the file formats on well-formed, malformed and foreign files.
 
 use std::io::Read;
 
@@ -44,28 +44,28 @@ fn fatal(format: Format, input: impl AsRef<[u8]>) -> String {
 }
 
 #[test]
-fn a_row_says_what_its_columns_say() {
+fn csv_row_maps_columns_to_fields() {
     let csv = format!(
         "{HEADER}Teapot,KIT-1,\"Round, \"\"blue\"\"\nand quiet\",48.5,EUR,14,60,Kitchen,\"tea, gift\",\"Material=Stoneware; \
-         Care=WriteScope wash\",pots,Colour=Blue\n"
+         Care=Hand wash\",pots,Colour=Blue\n"
     );
     let product = products(Format::Csv, csv).remove(0);
     assert_eq!(product.description, "Round, \"blue\"\nand quiet");
     assert_eq!((product.price, product.compare_at_price, product.stock), (4_850, Some(6_000), 14));
     assert_eq!(product.tags, ["tea", "gift"]);
-    assert_eq!(product.attributes.get("Care").map(String::as_str), Some("WriteScope wash"));
+    assert_eq!(product.attributes.get("Care").map(String::as_str), Some("Hand wash"));
     assert_eq!(product.options.get("Colour").map(String::as_str), Some("Blue"));
 }
 
 #[test]
-fn columns_come_in_any_order_and_most_may_be_missing() {
+fn csv_columns_are_unordered_and_mostly_optional() {
     let product = products(Format::Csv, "\u{feff}Price;SKU;Name\r\n1200;x;Mat\r\n\r\n").remove(0);
     assert_eq!((product.name.as_str(), product.sku.as_str(), product.price), ("Mat", "x", 120_000));
     assert_eq!((product.currency, product.stock, product.tags.len()), (Currency::EUR, 0, 0));
 }
 
 #[test]
-fn a_bad_row_is_refused_with_its_line_and_column_and_the_rest_goes_in() {
+fn bad_csv_row_is_rejected_with_line_and_column() {
     let cases: [(&[u8], &str); 13] = [
         (b"A,,9", "`sku` is empty"),
         (b",a,9", "`name` is empty"),
@@ -90,20 +90,20 @@ fn a_bad_row_is_refused_with_its_line_and_column_and_the_rest_goes_in() {
 }
 
 #[test]
-fn an_open_quote_does_not_swallow_good_rows() {
+fn open_quote_does_not_consume_next_rows() {
     // The quote of line 2 ends at the one that begins line 4: what lies between still goes in.
     let (good, bad) = outcome(Format::Csv, "name,sku,price\n\"A,a,9\nB,b,1\n\"C\",c,2\nD,d,3\n");
     assert_eq!((good, bad[0].0, bad.len()), (vec![3, 4, 5], 2, 1));
 }
 
 #[test]
-fn lines_are_counted_through_quoted_line_ends() {
+fn line_numbers_count_quoted_line_breaks() {
     let (good, bad) = outcome(Format::Csv, "name,sku,price\n\"A\nA\nA\",a,9\nB,b,x\nC,c,1\n");
     assert_eq!((good, bad[0].0), (vec![2, 6], 5));
 }
 
 #[test]
-fn a_row_without_end_is_refused_without_being_kept() {
+fn endless_row_is_rejected_in_bounded_memory() {
     let long = "x".repeat(3 * ROW_MAX);
     let (good, bad) = outcome(Format::Csv, format!("name,sku,price\n{long},a,9\nB,b,1\n"));
     assert_eq!((good, bad.len()), (vec![3], 1));
@@ -117,7 +117,7 @@ fn a_row_without_end_is_refused_without_being_kept() {
 }
 
 #[test]
-fn what_makes_a_whole_file_useless_is_said() {
+fn unusable_file_fails_with_reason() {
     let cases: [(Format, &[u8], &str); 9] = [
         (Format::Csv, b"", "the file is empty"),
         (Format::Csv, b"name,price\nA,1\n", "no column `sku`"),
@@ -136,7 +136,7 @@ fn what_makes_a_whole_file_useless_is_said() {
 }
 
 #[test]
-fn json_is_read_in_the_api_s_form_and_in_those_of_others() {
+fn json_accepts_api_form_and_foreign_forms() {
     let own = r#"{"name":"A","sku":"a","price":999,"currency":"JPY","tags":["x"],"options":{"Size":"L"},"group":null}"#;
     let foreign =
         r#"{"title":"B","sku":7,"price":9.99,"stock":3,"brand":"Acme","thumbnail":"https://x/y.png","weight":2}"#;
@@ -151,7 +151,7 @@ fn json_is_read_in_the_api_s_form_and_in_those_of_others() {
             .iter()
             .filter_map(|e| if let ImportEntry::Note(note) = e { Some(note.as_str()) } else { None })
             .collect();
-        assert!(notes[0].contains("pictures") && notes[1].contains("`weight`"), "{notes:?}");
+        assert!(notes[0].contains("images") && notes[1].contains("`weight`"), "{notes:?}");
         let products = products(format, &input);
         assert_eq!((products[0].price, products[0].currency.as_str()), (999, "JPY"));
         assert_eq!((products[1].name.as_str(), products[1].sku.as_str(), products[1].price), ("B", "7", 999));
@@ -160,7 +160,7 @@ fn json_is_read_in_the_api_s_form_and_in_those_of_others() {
 }
 
 #[test]
-fn a_bad_element_is_refused_with_its_line_and_the_rest_goes_in() {
+fn bad_json_element_is_rejected_with_line() {
     let good = |sku: &str| format!("{{\"name\":\"A\",\"sku\":\"{sku}\",\"price\":1}}");
     let cases = [
         (r#"{"name":"A","price":1}"#, "`sku` is missing"),
@@ -191,7 +191,7 @@ fn a_bad_element_is_refused_with_its_line_and_the_rest_goes_in() {
 }
 
 #[test]
-fn a_shopify_export_is_known_by_its_header() {
+fn shopify_export_is_detected_by_header() {
     let csv = "Handle,Title,Body (HTML),Vendor,Type,Tags,Published,Option1 Name,Option1 Value,Option2 Name,Option2 \
                Value,Variant SKU,Variant Inventory Qty,Variant Price,Variant Compare At Price,Image Src\n\
                pot,Clay Pot,\"<p>Blown &amp; fired</p><ul><li>one</li></ul>\",Acme,Outdoor,\"Pot, Plants\",true,Size,Regular,,,,1,9.99,,https://x/1.jpg\n\
@@ -227,7 +227,7 @@ fn a_shopify_export_is_known_by_its_header() {
 }
 
 #[test]
-fn html_becomes_text() {
+fn html_converts_to_text() {
     let cases = [
         ("<p>One</p>\n<p>Two<br>three</p>", "One\n\nTwo\nthree"),
         ("a < b &amp;&amp; c > d", "a < b && c > d"),
@@ -293,7 +293,7 @@ fn awkward() -> Vec<NewProduct> {
 }
 
 #[test]
-fn what_is_written_is_read_back_the_same_in_every_format() {
+fn written_products_read_back_in_every_format() {
     for format in [Format::Csv, Format::Ndjson, Format::Json] {
         for rows in [awkward(), Vec::new()] {
             let mut writer = Writer::new(format, Vec::new()).unwrap();
@@ -307,10 +307,10 @@ fn what_is_written_is_read_back_the_same_in_every_format() {
 }
 
 #[test]
-fn no_exported_cell_is_a_formula() {
+fn exported_csv_has_no_formula_cells() {
     let mut writer = Writer::new(Format::Csv, Vec::new()).unwrap();
     awkward().iter().for_each(|product| writer.write(product).unwrap());
-    // Read by somebody else's reader, as a spreadsheet would.
+    // Read by another CSV parser, as a spreadsheet would.
     let file = writer.finish().unwrap();
     let mut reader = ::csv::Reader::from_reader(file.as_slice());
     let mut cells = 0;
@@ -324,7 +324,7 @@ fn no_exported_cell_is_a_formula() {
 }
 
 #[test]
-fn files_made_of_noise_are_refused_and_never_panic() {
+fn random_files_never_panic() {
     // A small generator of its own, so that a failure can be repeated.
     let mut state = 0x2545_F491_4F6C_DD1D_u64;
     let signs = b"\"',;{}[]:\\\n\r\t<>&#aZ09.-= \xff\xc3\xa9";
@@ -354,7 +354,7 @@ fn files_made_of_noise_are_refused_and_never_panic() {
 }
 
 #[test]
-fn the_files_of_others_are_understood() {
+fn foreign_sample_files_are_imported() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data");
     let read_file = |name: &str| std::fs::read(folder.join(name)).map_err(|_| eprintln!("SKIPPED: {name} is not here"));
     if let Ok(file) = read_file("dummyjson-products.json") {

@@ -1,33 +1,33 @@
-//! Writes products so that [`super::read`] reads the same products back.
+//! Writer of product files. Invariant: [`super::read`] returns the products that were written.
 
 use std::io::{self, Write};
 
 use super::Format;
-use super::csv::{COLUMNS, from_pairs, from_words, guarded};
+use super::csv::{COLUMNS, escape_formula, format_pairs, format_tags};
 use crate::contract::catalog::NewProduct;
 
-/// Writes products, one after the other.
-pub struct Writer<W: Write>(Form<W>);
+/// Writer of one product file.
+pub struct Writer<W: Write>(FormatWriter<W>);
 
-enum Form<W: Write> {
+enum FormatWriter<W: Write> {
     Csv(Box<csv::Writer<W>>),
     Ndjson(W),
     Json { out: W, first: bool },
 }
 
 impl<W: Write> Writer<W> {
-    /// Begins a file of this format.
+    /// Creates a writer and writes the start of the file.
     pub fn new(format: Format, mut out: W) -> io::Result<Self> {
         Ok(Self(match format {
             Format::Csv => {
                 let mut csv = csv::Writer::from_writer(out);
                 csv.write_record(COLUMNS)?;
-                Form::Csv(Box::new(csv))
+                FormatWriter::Csv(Box::new(csv))
             }
-            Format::Ndjson => Form::Ndjson(out),
+            Format::Ndjson => FormatWriter::Ndjson(out),
             Format::Json => {
                 out.write_all(b"[")?;
-                Form::Json { out, first: true }
+                FormatWriter::Json { out, first: true }
             }
         }))
     }
@@ -35,24 +35,24 @@ impl<W: Write> Writer<W> {
     /// Writes one product.
     pub fn write(&mut self, product: &NewProduct) -> io::Result<()> {
         match &mut self.0 {
-            Form::Csv(csv) => Ok(csv.write_record(record(product))?),
-            Form::Ndjson(out) => {
+            FormatWriter::Csv(csv) => Ok(csv.write_record(record(product))?),
+            FormatWriter::Ndjson(out) => {
                 serde_json::to_writer(&mut *out, product)?;
                 out.write_all(b"\n")
             }
-            Form::Json { out, first } => {
+            FormatWriter::Json { out, first } => {
                 out.write_all(if std::mem::take(first) { b"\n" } else { b",\n" })?;
                 Ok(serde_json::to_writer(out, product)?)
             }
         }
     }
 
-    /// Ends the file and gives back what it was written to.
+    /// Writes the end of the file and returns the output.
     pub fn finish(self) -> io::Result<W> {
         let mut out = match self.0 {
-            Form::Csv(csv) => csv.into_inner().map_err(csv::IntoInnerError::into_error)?,
-            Form::Ndjson(out) => out,
-            Form::Json { mut out, .. } => {
+            FormatWriter::Csv(csv) => csv.into_inner().map_err(csv::IntoInnerError::into_error)?,
+            FormatWriter::Ndjson(out) => out,
+            FormatWriter::Json { mut out, .. } => {
                 out.write_all(b"\n]\n")?;
                 out
             }
@@ -63,19 +63,19 @@ impl<W: Write> Writer<W> {
 }
 
 fn record(product: &NewProduct) -> [String; COLUMNS.len()] {
-    let optional = |text: &Option<String>| text.as_deref().map(guarded).unwrap_or_default();
+    let optional = |text: &Option<String>| text.as_deref().map(escape_formula).unwrap_or_default();
     [
-        guarded(&product.name),
-        guarded(&product.sku),
-        guarded(&product.description),
+        escape_formula(&product.name),
+        escape_formula(&product.sku),
+        escape_formula(&product.description),
         product.currency.decimal(product.price),
         product.currency.to_string(),
         product.stock.to_string(),
         product.compare_at_price.map(|price| product.currency.decimal(price)).unwrap_or_default(),
         optional(&product.category),
-        guarded(&from_words(&product.tags)),
-        guarded(&from_pairs(&product.attributes)),
+        escape_formula(&format_tags(&product.tags)),
+        escape_formula(&format_pairs(&product.attributes)),
         optional(&product.group),
-        guarded(&from_pairs(&product.options)),
+        escape_formula(&format_pairs(&product.options)),
     ]
 }
