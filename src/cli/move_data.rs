@@ -80,7 +80,7 @@ fn moves(folder: &std::path::Path) -> Vec<TableCopyJob> {
     };
     vec![
         one("users", || users::MIGRATIONS, nothing),
-        one("catalog", || catalog::MIGRATIONS, catalog::index_anew),
+        one("catalog", || catalog::MIGRATIONS, catalog::rebuild_search_index),
         one("cart", || cart::MIGRATIONS, nothing),
         one("payments", || payments::MIGRATIONS, nothing),
         one("mailer", || mailer::MIGRATIONS, nothing),

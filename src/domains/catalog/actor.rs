@@ -1,4 +1,7 @@
-//! One handler a message: check, ask the store, drop from memory what has changed.
+//! The catalog actor: its state, one handler per message, and the timer that expires holds.
+//!
+//! Does not contain: SQL (`store`), rules that need no database (`model.rs`). Invariant: a write invalidates the cache
+//! entries of what it changes before it commits; see `cache.rs`.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -10,8 +13,8 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
 use super::cache::{Cache, Counts, PageKey};
-use super::image_processing::{self, PictureError, Rendition};
-use super::store::{self as shelf, WriteScope, images, search, stock};
+use super::image_processing::{self, ImageFileError, Rendition};
+use super::store::{self, WriteScope, images, search, stock};
 use super::*;
 use crate::messaging::{
     CheckInvariants, CommonError, DeliverEvents, Event, EventEnvelope, InvariantReport, Request, RequestContext,
@@ -21,18 +24,20 @@ use crate::settings;
 use crate::store::{Conn, LockSet, Store, Tx};
 use crate::types::{Cursor, FieldError, HoldId, ProductId, Validator};
 
-/// How often holds that ran out are looked for.
+/// Interval between searches for expired holds.
 const EXPIRE_INTERVAL: Duration = Duration::from_secs(2);
-/// How many pictures are made smaller at once: each takes a core and some ten megabytes.
+/// Images rendered at once; each takes a core and some ten megabytes.
 const RENDERS_MAX: usize = 2;
-/// The most products one question may name.
+/// Maximum number of products per [`GetOffers`].
 const IDS_MAX: usize = 1_000;
-/// The most rows of one import.
+/// Maximum number of rows per [`ImportProducts`].
 const ROWS_MAX: usize = 1_000;
-/// From how many items on a list counts as large, and for how long its counts are then used again.
-const LARGE_LIST: (i64, Duration) = (2_000, Duration::from_secs(1));
+/// Number of items from which on the counts of a filtered list are cached.
+const LARGE_LIST_MIN: i64 = 2_000;
+/// Time for which cached counts of a large list are used.
+const LARGE_COUNTS_TTL: Duration = Duration::from_secs(1);
 
-/// What the handlers of this domain share.
+/// State shared by the handlers of this domain.
 pub struct CatalogState {
     pub(super) store: Store,
     pub(super) cache: Cache,
@@ -52,33 +57,33 @@ impl CatalogState {
         }
     }
 
-    fn hand(&self) -> WriteScope {
-        WriteScope { changes: self.cache.changes(), low_stock: self.settings.low_stock }
+    fn write_scope(&self) -> WriteScope {
+        WriteScope { changes: self.cache.invalidation(), low_stock: self.settings.low_stock }
     }
 
-    /// Has a change made durably; what it touches is out of memory before anybody can hear of it.
-    async fn change<T: Send + 'static>(
+    /// Runs a write job. What it changes is removed from the cache before its result is visible to any caller.
+    async fn write<T: Send + 'static>(
         &self,
         job: impl FnOnce(&mut Tx<'_>, &WriteScope) -> Result<T, CatalogError> + Send + 'static,
     ) -> Result<T, CatalogError> {
-        self.change_on(LockSet::domain(), job).await
+        self.write_locked(LockSet::domain(), job).await
     }
 
-    /// Like [`CatalogState::change`], for a job that touches only this.
-    async fn change_on<T: Send + 'static>(
+    /// Like [`CatalogState::write`], with the locks of the job instead of the whole domain.
+    async fn write_locked<T: Send + 'static>(
         &self,
-        touch: LockSet,
+        locks: LockSet,
         job: impl FnOnce(&mut Tx<'_>, &WriteScope) -> Result<T, CatalogError> + Send + 'static,
     ) -> Result<T, CatalogError> {
-        let hand = self.hand();
-        let held = hand.clone();
-        let answer = self.store.write_locked(touch, move |tx| job(tx, &held)).await?;
-        hand.changes.committed();
-        Ok(answer)
+        let scope = self.write_scope();
+        let job_scope = scope.clone();
+        let reply = self.store.write_locked(locks, move |tx| job(tx, &job_scope)).await?;
+        scope.changes.committed();
+        Ok(reply)
     }
 
-    /// Like [`CatalogState::change`], and under a key once only.
-    async fn change_once<R: Request, T>(
+    /// Like [`CatalogState::write`], idempotent by the context's key.
+    async fn write_idempotent<R: Request, T>(
         &self,
         ctx: &RequestContext,
         request: &R,
@@ -88,14 +93,14 @@ impl CatalogState {
         T: Serialize + serde::de::DeserializeOwned + Send + 'static,
     {
         if ctx.key.is_none() {
-            // Spares the fingerprint of a request that may be a thousand rows.
-            return self.change(job).await;
+            // Avoids the fingerprint of a request that may have a thousand rows.
+            return self.write(job).await;
         }
-        let hand = self.hand();
-        let held = hand.clone();
-        let answer = self.store.write_idempotent(ctx, request, move |tx| job(tx, &held)).await?;
-        hand.changes.committed();
-        Ok(answer)
+        let scope = self.write_scope();
+        let job_scope = scope.clone();
+        let reply = self.store.write_idempotent(ctx, request, move |tx| job(tx, &job_scope)).await?;
+        scope.changes.committed();
+        Ok(reply)
     }
 }
 
@@ -135,8 +140,8 @@ crate::handlers! { CatalogActor;
     HoldStock => hold_stock,
     ReleaseHold => release_hold,
     DeliverEvents => on_events,
-    CheckInvariants => audit,
-    ListHoldFacts => audit_holds,
+    CheckInvariants => check_invariants,
+    ListHoldFacts => list_hold_facts,
     GetRatings => get_ratings,
 }
 
@@ -145,11 +150,11 @@ async fn create_product(
     ctx: RequestContext,
     request: CreateProduct,
 ) -> Result<Product, CatalogError> {
-    let new = model::tidy(request.product.clone())?;
+    let new = model::normalize(request.product.clone())?;
     state
-        .change_once(&ctx, &request, move |tx, hand| {
-            let id = shelf::create(tx, hand, new)?;
-            shelf::one(tx.conn, id)
+        .write_idempotent(&ctx, &request, move |tx, scope| {
+            let id = store::create(tx, scope, new)?;
+            store::get(tx.conn, id)
         })
         .await
 }
@@ -163,8 +168,8 @@ async fn get_product(
         return Ok(Product::clone(&product));
     }
     let stamp = state.cache.stamp(request.product_id);
-    let product = Arc::new(state.store.read(move |conn| shelf::one(conn, request.product_id)).await?);
-    state.cache.keep(stamp, &product);
+    let product = Arc::new(state.store.read(move |conn| store::get(conn, request.product_id)).await?);
+    state.cache.insert(stamp, &product);
     Ok(Arc::unwrap_or_clone(product))
 }
 
@@ -176,17 +181,17 @@ async fn get_offers(
     if request.product_ids.len() > IDS_MAX {
         return Err(FieldError::new("product_ids", "too_many", format!("must be at most {IDS_MAX}")).into());
     }
-    let mut wanted = request.product_ids;
-    let mut seen = HashSet::with_capacity(wanted.len());
-    wanted.retain(|id| seen.insert(*id));
-    let ready: Option<Vec<Arc<Product>>> = wanted.iter().map(|id| state.cache.product(*id)).collect();
-    let products = match ready {
+    let mut requested = request.product_ids;
+    let mut seen = HashSet::with_capacity(requested.len());
+    requested.retain(|id| seen.insert(*id));
+    let cached: Option<Vec<Arc<Product>>> = requested.iter().map(|id| state.cache.product(*id)).collect();
+    let products = match cached {
         Some(all) => all,
         None => {
             let reader = Arc::clone(&state);
             let read = move |conn: &mut Conn| {
-                let mut products = read_products(&reader, conn, &wanted)?;
-                Ok::<_, CatalogError>(wanted.iter().filter_map(|id| products.remove(id)).collect())
+                let mut products = read_products(&reader, conn, &requested)?;
+                Ok::<_, CatalogError>(requested.iter().filter_map(|id| products.remove(id)).collect())
             };
             state.store.read(read).await?
         }
@@ -201,9 +206,9 @@ async fn update_product(
 ) -> Result<Product, CatalogError> {
     let UpdateProduct { product_id, patch } = request.clone();
     state
-        .change_once(&ctx, &request, move |tx, hand| {
-            shelf::update(tx, hand, product_id, patch)?;
-            shelf::one(tx.conn, product_id)
+        .write_idempotent(&ctx, &request, move |tx, scope| {
+            store::update(tx, scope, product_id, patch)?;
+            store::get(tx.conn, product_id)
         })
         .await
 }
@@ -214,11 +219,11 @@ async fn replace_product(
     request: ReplaceProduct,
 ) -> Result<Product, CatalogError> {
     let product_id = request.product_id;
-    let new = model::tidy(request.product.clone())?;
+    let new = model::normalize(request.product.clone())?;
     state
-        .change_once(&ctx, &request, move |tx, hand| {
-            shelf::replace(tx, hand, product_id, new)?;
-            shelf::one(tx.conn, product_id)
+        .write_idempotent(&ctx, &request, move |tx, scope| {
+            store::replace(tx, scope, product_id, new)?;
+            store::get(tx.conn, product_id)
         })
         .await
 }
@@ -229,7 +234,7 @@ async fn delete_product(
     request: DeleteProduct,
 ) -> Result<(), CatalogError> {
     let product_id = request.product_id;
-    state.change_once(&ctx, &request, move |tx, hand| shelf::delete(tx, hand, product_id)).await
+    state.write_idempotent(&ctx, &request, move |tx, scope| store::delete(tx, scope, product_id)).await
 }
 
 async fn list_products(
@@ -237,9 +242,9 @@ async fn list_products(
     _: RequestContext,
     request: ListProducts,
 ) -> Result<ProductPage, CatalogError> {
-    let query = model::tidy_query(request.query)?;
+    let query = model::normalize_query(request.query)?;
     let limit = request.page.limit()?;
-    let after = search::PageStart::open(&request.page, &query)?;
+    let after = search::PageStart::from_cursor(&request.page, &query)?;
     let key: PageKey = (query, limit, request.page.cursor.map(|cursor| cursor.as_str().to_owned()));
     if let Some(page) = state.cache.page(&key) {
         return Ok(page);
@@ -254,12 +259,12 @@ async fn list_products(
         })
         .await?;
     if is_fresh {
-        state.cache.keep_page(stamp, key, &page);
+        state.cache.insert_page(stamp, key, &page);
     }
     Ok(page)
 }
 
-/// These products, from memory or else from the database; unknown ones are left out.
+/// Reads products from the cache, else from the database; unknown ids are left out.
 fn read_products(
     state: &CatalogState,
     conn: &mut Conn,
@@ -268,12 +273,12 @@ fn read_products(
     let mut products: HashMap<ProductId, Arc<Product>> =
         ids.iter().filter_map(|id| Some((*id, state.cache.product(*id)?))).collect();
     let missing: Vec<ProductId> = ids.iter().copied().filter(|id| !products.contains_key(id)).collect();
-    // Before they are read, as the memory wants it.
+    // Taken before the query, as the cache requires.
     let stamps: HashMap<ProductId, u64> = missing.iter().map(|id| (*id, state.cache.stamp(*id))).collect();
-    for product in shelf::load(conn, &missing)? {
+    for product in store::load(conn, &missing)? {
         let product = Arc::new(product);
         if let Some(stamp) = stamps.get(&product.id) {
-            state.cache.keep(*stamp, &product);
+            state.cache.insert(*stamp, &product);
         }
         products.insert(product.id, product);
     }
@@ -289,37 +294,37 @@ fn read_items(
 ) -> Result<(Vec<Arc<Product>>, Option<Cursor>), CatalogError> {
     let (ids, next) = search::page(conn, query, limit, after)?;
     let mut products = read_products(state, conn, &ids)?;
-    // One that was taken out since the list was read is no longer in it.
+    // One that was deleted since the list was read is left out.
     let items = ids.iter().filter_map(|id| products.remove(id)).filter(|product| !product.deleted).collect();
     Ok((items, next))
 }
 
-/// The counting of one list.
+/// Computation of the facets of one list.
 struct FacetQuery<'a> {
     state: &'a CatalogState,
     conn: &'a mut Conn,
-    /// Taken before anything was read.
+    /// List stamp taken before the query.
     stamp: u64,
-    /// Whether all that was counted is as of that stamp.
+    /// Whether all counts so far are as of that stamp.
     is_fresh: bool,
 }
 
 impl FacetQuery<'_> {
-    /// How the list is made up, each facet without its own filter; and whether that is as of the stamp.
+    /// Returns the facets, each without its own filter, and `true` if all are as of the stamp.
     fn facets(mut self, query: &ProductQuery) -> Result<(Facets, bool), CatalogError> {
         let base = ProductQuery { sort: None, ..query.clone() };
         let mut facets = Facets::clone(&*self.counts(&base)?);
         if base.category.is_some() {
-            let without = ProductQuery { category: None, ..base.clone() };
-            facets.categories.clone_from(&self.counts(&without)?.categories);
+            let unfiltered = ProductQuery { category: None, ..base.clone() };
+            facets.categories.clone_from(&self.counts(&unfiltered)?.categories);
         }
         if base.tag.is_some() {
-            let without = ProductQuery { tag: None, ..base.clone() };
-            facets.tags.clone_from(&self.counts(&without)?.tags);
+            let unfiltered = ProductQuery { tag: None, ..base.clone() };
+            facets.tags.clone_from(&self.counts(&unfiltered)?.tags);
         }
         if base.min_price.is_some() || base.max_price.is_some() {
-            let without = self.counts(&ProductQuery { min_price: None, max_price: None, ..base.clone() })?;
-            (facets.min_price, facets.max_price) = (without.min_price, without.max_price);
+            let unfiltered = self.counts(&ProductQuery { min_price: None, max_price: None, ..base.clone() })?;
+            (facets.min_price, facets.max_price) = (unfiltered.min_price, unfiltered.max_price);
         }
         if base.in_stock.is_some() {
             facets.in_stock = self.counts(&ProductQuery { in_stock: None, ..base })?.in_stock;
@@ -327,23 +332,25 @@ impl FacetQuery<'_> {
         Ok((facets, self.is_fresh))
     }
 
-    /// What a list holds; of a large one, what it held up to a second ago, because counting it takes that much longer.
+    /// Counts a list; for a large one, returns counts up to [`LARGE_COUNTS_TTL`] old.
     fn counts(&mut self, query: &ProductQuery) -> Result<Arc<Facets>, CatalogError> {
         let (cache, now) = (&self.state.cache, self.state.store.now());
-        if let Some(kept) = cache.counts(query).filter(|kept| kept.at <= now && now.since(kept.at) < LARGE_LIST.1) {
-            // A page with older counts is given but not kept: it would outlive their second.
-            self.is_fresh &= kept.stamp == self.stamp;
-            return Ok(kept.facets);
+        if let Some(cached) =
+            cache.counts(query).filter(|cached| cached.at <= now && now.since(cached.at) < LARGE_COUNTS_TTL)
+        {
+            // A page with older counts is not cached: it would outlive them.
+            self.is_fresh &= cached.stamp == self.stamp;
+            return Ok(cached.facets);
         }
         let facets = Arc::new(search::counts(self.conn, query)?);
-        if facets.total >= LARGE_LIST.0 && !search::is_whole(query) {
-            cache.keep_counts(query.clone(), Counts { at: now, stamp: self.stamp, facets: Arc::clone(&facets) });
+        if facets.total >= LARGE_LIST_MIN && !search::is_unfiltered(query) {
+            cache.insert_counts(query.clone(), Counts { at: now, stamp: self.stamp, facets: Arc::clone(&facets) });
         }
         Ok(facets)
     }
 }
 
-/// What an added picture is known by under its key: its fingerprint, not its megabytes.
+/// The part of [`AddImage`] that identifies it under an idempotency key: a digest in place of the file.
 #[derive(Serialize, Deserialize)]
 struct AddedImage {
     product_id: ProductId,
@@ -368,24 +375,25 @@ async fn add_image(state: Arc<CatalogState>, ctx: RequestContext, request: AddIm
     if data.len() > state.settings.image_bytes_max {
         return Err(too_large);
     }
-    let (digest, data) = heavy(&state, move || (Sha256::digest(&data).to_vec(), data)).await?;
+    let (digest, data) = run_blocking_limited(&state, move || (Sha256::digest(&data).to_vec(), data)).await?;
     let request = AddedImage { product_id, alt: alt.clone(), digest };
     let add = || async {
-        state.store.read(move |conn| images::may_add(conn, product_id)).await?;
+        state.store.read(move |conn| images::check_can_add(conn, product_id)).await?;
         let (bytes_max, pixels_max) = (state.settings.image_bytes_max, state.settings.image_pixels_max);
-        let files: Vec<Rendition> = heavy(&state, move || image_processing::render(&data, bytes_max, pixels_max))
-            .await?
-            .map_err(|error| match error {
-                PictureError::Unreadable(reason) => CatalogError::UnsupportedImage { reason },
-                PictureError::TooLarge => too_large,
-            })?;
-        state.change_once(&ctx, &request, move |tx, hand| images::add(tx, hand, product_id, alt, &files)).await
+        let files: Vec<Rendition> =
+            run_blocking_limited(&state, move || image_processing::render(&data, bytes_max, pixels_max))
+                .await?
+                .map_err(|error| match error {
+                    ImageFileError::Unreadable(reason) => CatalogError::UnsupportedImage { reason },
+                    ImageFileError::TooLarge => too_large,
+                })?;
+        state.write_idempotent(&ctx, &request, move |tx, scope| images::add(tx, scope, product_id, alt, &files)).await
     };
     state.store.run_idempotent(&ctx, &request, add).await
 }
 
-/// Does work that takes a core, off this thread and never too much at once.
-async fn heavy<T: Send + 'static>(
+/// Runs CPU-bound work on the blocking pool, at most [`RENDERS_MAX`] at once.
+async fn run_blocking_limited<T: Send + 'static>(
     state: &CatalogState,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, CommonError> {
@@ -395,14 +403,14 @@ async fn heavy<T: Send + 'static>(
         work()
     });
     done.await.map_err(|panicked| {
-        log::error!("catalog: a picture made its reader panic: {panicked}");
+        log::error!("catalog: image decoder panicked: {panicked}");
         CommonError::Internal
     })
 }
 
 async fn delete_image(state: Arc<CatalogState>, ctx: RequestContext, request: DeleteImage) -> Result<(), CatalogError> {
     let DeleteImage { product_id, image_id } = request;
-    state.change_once(&ctx, &request, move |tx, hand| images::delete(tx, hand, product_id, image_id)).await
+    state.write_idempotent(&ctx, &request, move |tx, scope| images::delete(tx, scope, product_id, image_id)).await
 }
 
 async fn list_images(
@@ -428,7 +436,9 @@ async fn import_products(
     }
     let rows = request.rows.clone();
     state
-        .change_once(&ctx, &request, move |tx, hand| rows.into_iter().map(|row| shelf::import(tx, hand, row)).collect())
+        .write_idempotent(&ctx, &request, move |tx, scope| {
+            rows.into_iter().map(|row| store::import(tx, scope, row)).collect()
+        })
         .await
 }
 
@@ -437,10 +447,10 @@ async fn export_products(
     _: RequestContext,
     request: ExportProducts,
 ) -> Result<ExportPage, CatalogError> {
-    state.store.read(move |conn| shelf::export(conn, request.after)).await
+    state.store.read(move |conn| store::export(conn, request.after)).await
 }
 
-/// The hold is its own key, and a better one than the caller's: under that a hold let go since would still look held.
+/// Idempotent by the hold, not by the context's key, under which a hold released since would still be returned.
 async fn hold_stock(
     state: Arc<CatalogState>,
     _: RequestContext,
@@ -449,123 +459,123 @@ async fn hold_stock(
     let lines = model::hold_lines(&request.lines)?;
     let HoldStock { hold, expires_at, .. } = request;
     if state.store.is_concurrent() {
-        // Where some of each is left, nothing but the products themselves changes, and other buyers need not wait.
-        let touch = lines.iter().fold(LockSet::key("hold", hold), |touch, line| touch.with("product", line.product_id));
-        let wanted = lines.clone();
-        let job = move |tx: &mut Tx<'_>, hand: &WriteScope| {
-            if stock::would_empty(tx.conn, &wanted)? {
+        // If no product sells out, only the products change, and their locks suffice.
+        let locks = lines.iter().fold(LockSet::key("hold", hold), |locks, line| locks.with("product", line.product_id));
+        let requested = lines.clone();
+        let job = move |tx: &mut Tx<'_>, scope: &WriteScope| {
+            if stock::changes_availability(tx.conn, &requested)? {
                 return Ok(None);
             }
-            stock::take_hold(tx, hand, hold, &wanted, expires_at).map(Some)
+            stock::reserve(tx, scope, hold, &requested, expires_at).map(Some)
         };
-        if let Some(held) = state.change_on(touch, job).await? {
+        if let Some(held) = state.write_locked(locks, job).await? {
             return Ok(held);
         }
     }
-    state.change(move |tx, hand| stock::take_hold(tx, hand, hold, &lines, expires_at)).await
+    state.write(move |tx, scope| stock::reserve(tx, scope, hold, &lines, expires_at)).await
 }
 
 async fn release_hold(state: Arc<CatalogState>, _: RequestContext, request: ReleaseHold) -> Result<(), CatalogError> {
     let hold = request.hold;
-    state.change(move |tx, hand| stock::release(tx, hand, hold)).await
+    state.write(move |tx, scope| stock::release(tx, scope, hold)).await
 }
 
 async fn on_events(state: Arc<CatalogState>, _: RequestContext, request: DeliverEvents) -> Result<(), CommonError> {
     let (own, others): (Vec<EventEnvelope>, Vec<EventEnvelope>) =
         request.events.into_iter().partition(|event| event.name == ProductChanged::NAME);
-    drop_changed(&state, &own).await?;
+    invalidate_changed(&state, &own).await?;
     if others.is_empty() {
         return Ok(());
     }
-    let hand = state.hand();
-    let held = hand.clone();
-    state.store.consume(others, move |tx, event| effect(tx, &held, event)).await?;
-    hand.changes.committed();
+    let scope = state.write_scope();
+    let job_scope = scope.clone();
+    state.store.consume(others, move |tx, event| apply_event(tx, &job_scope, event)).await?;
+    scope.changes.committed();
     Ok(())
 }
 
-/// Drops from memory what another process has changed in this database.
-async fn drop_changed(state: &CatalogState, events: &[EventEnvelope]) -> Result<(), CommonError> {
-    let changes = state.cache.changes();
+/// Removes from the cache what another process has changed in this database.
+async fn invalidate_changed(state: &CatalogState, events: &[EventEnvelope]) -> Result<(), CommonError> {
+    let changes = state.cache.invalidation();
     for event in events {
-        let Some(changed) = open::<ProductChanged>(event)? else { continue };
-        if state.cache.is_own(changed.product_id, changed.updated_at) {
+        let Some(changed) = decode::<ProductChanged>(event)? else { continue };
+        if state.cache.is_own_write(changed.product_id, changed.updated_at) {
             continue;
         }
-        changes.touch(changed.product_id, None);
+        changes.mark(changed.product_id, None);
         if let Some(group) = changed.group {
-            let siblings = state.store.read(move |conn| Ok::<_, CommonError>(shelf::siblings(conn, &group)?)).await?;
+            let siblings = state.store.read(move |conn| Ok::<_, CommonError>(store::siblings(conn, &group)?)).await?;
             for id in siblings {
-                changes.touch(id, None);
+                changes.mark(id, None);
             }
         }
     }
     Ok(())
 }
 
-/// What the events of other domains mean for what is for sale.
-fn effect(tx: &mut Tx<'_>, hand: &WriteScope, event: &EventEnvelope) -> Result<(), CatalogError> {
-    if let Some(paid) = open::<InvoicePaid>(event)? {
+/// Applies an event of another domain to stock and ratings.
+fn apply_event(tx: &mut Tx<'_>, scope: &WriteScope, event: &EventEnvelope) -> Result<(), CatalogError> {
+    if let Some(paid) = decode::<InvoicePaid>(event)? {
         if let (Some(hold), false) = (paid.hold, paid.imported) {
-            stock::sell(tx, hand, hold, paid.invoice.id)?;
+            stock::sell(tx, scope, hold, paid.invoice.id)?;
         }
-    } else if let Some(gone) = open::<InvoiceExpired>(event)? {
-        release(tx, hand, gone.hold)?;
-    } else if let Some(gone) = open::<InvoiceVoided>(event)? {
-        release(tx, hand, gone.hold)?;
-    } else if let Some(refunded) = open::<InvoiceRefunded>(event)? {
+    } else if let Some(gone) = decode::<InvoiceExpired>(event)? {
+        release(tx, scope, gone.hold)?;
+    } else if let Some(gone) = decode::<InvoiceVoided>(event)? {
+        release(tx, scope, gone.hold)?;
+    } else if let Some(refunded) = decode::<InvoiceRefunded>(event)? {
         if let (Some(hold), true, false) = (refunded.hold, refunded.restock, refunded.imported) {
-            stock::take_back(tx, hand, hold, &refunded.lines)?;
+            stock::restock(tx, scope, hold, &refunded.lines)?;
         }
-    } else if let Some(rating) = open::<RatingChanged>(event)? {
-        shelf::rate(tx, hand, rating.product_id, rating.sum, rating.count)?;
+    } else if let Some(rating) = decode::<RatingChanged>(event)? {
+        store::set_rating(tx, scope, rating.product_id, rating.sum, rating.count)?;
     }
     Ok(())
 }
 
-fn release(tx: &mut Tx<'_>, hand: &WriteScope, hold: Option<HoldId>) -> Result<(), CatalogError> {
-    hold.map_or(Ok(()), |hold| stock::release(tx, hand, hold))
+fn release(tx: &mut Tx<'_>, scope: &WriteScope, hold: Option<HoldId>) -> Result<(), CatalogError> {
+    hold.map_or(Ok(()), |hold| stock::release(tx, scope, hold))
 }
 
-fn open<E: Event>(event: &EventEnvelope) -> Result<Option<E>, CommonError> {
+fn decode<E: Event>(event: &EventEnvelope) -> Result<Option<E>, CommonError> {
     event.decode().map_err(|error| {
-        log::error!("catalog: event {} {} cannot be read: {error}", event.name, event.id);
+        log::error!("catalog: decoding event {} {} failed: {error}", event.name, event.id);
         CommonError::Internal
     })
 }
 
-/// Lets go the holds that have run out, a few a job, so that nobody waits long behind them.
+/// Releases expired holds in small jobs, so that other writes do not wait.
 async fn expire(state: Arc<CatalogState>) {
-    // One at a time: a slow database must not gather a crowd of these.
+    // One at a time, also when the database is slower than the interval.
     let Ok(_permit) = state.expiring.try_acquire() else { return };
     if let Err(error) = expire_all(&state).await {
-        log::warn!("catalog: holds that ran out could not be let go, trying again soon: {error}");
+        log::warn!("catalog: expiring holds failed, will retry: {error}");
     }
 }
 
 pub(super) async fn expire_all(state: &CatalogState) -> Result<(), CatalogError> {
     let now = state.store.now();
-    if !state.store.read(move |conn| Ok::<_, CommonError>(stock::any_expired(conn, now)?)).await? {
+    if !state.store.read(move |conn| Ok::<_, CommonError>(stock::has_expired(conn, now)?)).await? {
         return Ok(());
     }
-    while state.change(stock::expire).await? {}
+    while state.write(stock::expire).await? {}
     Ok(())
 }
 
-async fn audit(
+async fn check_invariants(
     state: Arc<CatalogState>,
     _: RequestContext,
     request: CheckInvariants,
 ) -> Result<InvariantReport, CommonError> {
-    state.store.audit(request, shelf::invariants::INVARIANTS).await
+    state.store.audit(request, store::invariants::INVARIANTS).await
 }
 
-async fn audit_holds(
+async fn list_hold_facts(
     state: Arc<CatalogState>,
     _: RequestContext,
     request: ListHoldFacts,
 ) -> Result<Vec<HoldFacts>, CommonError> {
-    state.store.read(move |conn| Ok(shelf::invariants::holds(conn, request.which)?)).await
+    state.store.read(move |conn| Ok(store::invariants::list_hold_facts(conn, request.which)?)).await
 }
 
 async fn get_ratings(
@@ -573,5 +583,5 @@ async fn get_ratings(
     _: RequestContext,
     request: GetRatings,
 ) -> Result<Vec<RatingFacts>, CommonError> {
-    state.store.read(move |conn| Ok(shelf::invariants::ratings(conn, &request.products)?)).await
+    state.store.read(move |conn| Ok(store::invariants::get_ratings(conn, &request.products)?)).await
 }

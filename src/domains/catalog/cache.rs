@@ -1,180 +1,177 @@
-//! What the catalog keeps ready in memory, and the rule by which none of it is ever stale.
+//! Cache of products, pages and counts that never serves a stale entry.
 //!
-//! A write job says which products it changes while it runs, through [`Invalidation`]. From that moment until its
-//! outcome is known nothing of them is kept, so everybody reads the database: before the commit the old state,
-//! after it the new one, and never the old one again. A read that began earlier and ends later finds that the
-//! stamp it took has moved on, and keeps nothing either.
+//! A write job marks the products it changes through [`Invalidation`] while it runs. From then until its outcome is known
+//! nothing of them is cached, so every reader queries the database: before the commit it gets the old state, after it the
+//! new one, and never the old one again. A read that began before and ends after finds that the stamp it took has
+//! changed, and inserts nothing.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use quick_cache::sync::Cache as Ready;
+use parking_lot::Mutex;
+use quick_cache::sync::Cache as BoundedCache;
 
 use super::{Facets, Product, ProductPage, ProductQuery};
 use crate::store::CacheLease;
 use crate::types::{ProductId, Timestamp};
 
-/// Pages of lists that are kept; each is twenty products or so, most of which are shared with the others.
+/// Maximum number of cached pages, of about twenty products per page, most of them shared with other pages.
 const PAGES_MAX: usize = 256;
-/// Counts of large lists that are kept.
+/// Maximum number of cached counts of large lists.
 const COUNTS_MAX: usize = 256;
-/// Invalidation of this process that are remembered, so that their own event drops nothing a second time.
-const OWN_MAX: usize = 4_096;
-/// Stamps for products: more would only spare false alarms.
+/// Maximum number of remembered writes of this process, whose events need not invalidate anything again.
+const OWN_WRITES_MAX: usize = 4_096;
+/// Number of product stamps; more would only avoid spurious invalidations.
 const SHARDS: usize = 256;
 
-/// The page of a list that is wanted: query, limit, cursor.
+/// Key of a cached page: query, limit, cursor.
 pub type PageKey = (ProductQuery, i64, Option<String>);
 
-/// The memory of the catalog. Clones share it.
+/// The cache of the catalog. Clones share it.
 #[derive(Clone)]
 pub struct Cache(Arc<Inner>);
 
 struct Inner {
-    products: Ready<ProductId, Arc<Product>>,
+    products: BoundedCache<ProductId, Arc<Product>>,
     shards: Vec<Mutex<VersionStamp>>,
     lists: Mutex<VersionStamp>,
-    pages: Ready<PageKey, (u64, ProductPage)>,
-    counts: Ready<ProductQuery, Counts>,
-    own: Ready<ProductId, Timestamp>,
-    /// Whether anything may be believed, and since when.
-    memory: CacheLease,
-    era: AtomicU64,
+    pages: BoundedCache<PageKey, (u64, ProductPage)>,
+    counts: BoundedCache<ProductQuery, Counts>,
+    own_writes: BoundedCache<ProductId, Timestamp>,
+    /// Permission to serve from the cache, with its epoch.
+    lease: CacheLease,
+    epoch: AtomicU64,
 }
 
-/// The counts of a large list, which may be used again for a moment although something has changed.
+/// Counts of a large list, which may be served for a moment although something has changed.
 #[derive(Clone)]
 pub struct Counts {
-    /// When they were made.
+    /// Time of counting.
     pub at: Timestamp,
-    /// The stamp taken before.
+    /// List stamp taken before counting.
     pub stamp: u64,
-    /// What was counted.
+    /// Counts of the list.
     pub facets: Arc<Facets>,
 }
 
-/// How often something changed, and how many changes of it are under way.
+/// Number of changes so far, and of changes in flight.
 #[derive(Default)]
 struct VersionStamp {
     version: u64,
-    under_way: usize,
+    in_flight: usize,
 }
 
 impl VersionStamp {
     fn begin(&mut self) {
         self.version += 1;
-        self.under_way += 1;
+        self.in_flight += 1;
     }
 
     fn end(&mut self) {
         self.version += 1;
-        self.under_way -= 1;
+        self.in_flight -= 1;
     }
 }
 
 /// A stamp is a number and a count: a panic elsewhere cannot leave it half written.
-fn lock(stamp: &Mutex<VersionStamp>) -> MutexGuard<'_, VersionStamp> {
-    stamp.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Cache {
-    /// An empty memory for so many products, believed as long as `memory` says.
-    pub fn new(products_max: usize, memory: CacheLease) -> Self {
+    /// Creates an empty cache for `products_max` products, used while `lease` allows it.
+    pub fn new(products_max: usize, lease: CacheLease) -> Self {
         Self(Arc::new(Inner {
-            products: Ready::new(products_max),
+            products: BoundedCache::new(products_max),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             lists: Mutex::default(),
-            pages: Ready::new(PAGES_MAX),
-            counts: Ready::new(COUNTS_MAX),
-            own: Ready::new(OWN_MAX),
-            era: AtomicU64::new(memory.era().unwrap_or(0)),
-            memory,
+            pages: BoundedCache::new(PAGES_MAX),
+            counts: BoundedCache::new(COUNTS_MAX),
+            own_writes: BoundedCache::new(OWN_WRITES_MAX),
+            epoch: AtomicU64::new(lease.era().unwrap_or(0)),
+            lease,
         }))
     }
 
-    /// Whether what is kept may be believed: not while another process can change the products behind our back.
-    fn holds(&self) -> bool {
-        let Some(era) = self.0.memory.era() else { return false };
-        if self.0.era.swap(era, Ordering::SeqCst) != era {
+    /// Returns `true` if the cache may be used: not while another process can change the same database.
+    fn is_trusted(&self) -> bool {
+        let Some(epoch) = self.0.lease.era() else { return false };
+        if self.0.epoch.swap(epoch, Ordering::SeqCst) != epoch {
             self.clear();
         }
         true
     }
 
-    /// The product, if it is kept.
+    /// Looks up a product.
     pub fn product(&self, id: ProductId) -> Option<Arc<Product>> {
-        if self.holds() { self.0.products.get(&id) } else { None }
+        if self.is_trusted() { self.0.products.get(&id) } else { None }
     }
 
-    /// To be taken before the database is read, and given back with what was read.
+    /// Returns the stamp of a product, to be taken before the query and passed to [`Cache::insert`].
     pub fn stamp(&self, id: ProductId) -> u64 {
-        lock(self.0.shard(id)).version
+        self.0.shard(id).lock().version
     }
 
-    /// Keeps a product that was read after `stamp` was taken, unless it changed meanwhile.
-    pub fn keep(&self, stamp: u64, product: &Arc<Product>) {
-        if !self.holds() {
+    /// Inserts a product that was read after `stamp` was taken, unless it changed meanwhile.
+    pub fn insert(&self, stamp: u64, product: &Arc<Product>) {
+        if !self.is_trusted() {
             return;
         }
-        let shard = lock(self.0.shard(product.id));
-        if shard.under_way == 0 && shard.version == stamp {
+        let shard = self.0.shard(product.id).lock();
+        if shard.in_flight == 0 && shard.version == stamp {
             self.0.products.insert(product.id, Arc::clone(product));
         }
     }
 
-    /// The page, if it is kept and nothing has changed since.
+    /// Looks up a page; `None` if anything has changed since it was read.
     pub fn page(&self, key: &PageKey) -> Option<ProductPage> {
-        let (version, page) = self.0.pages.get(key).filter(|_| self.holds())?;
-        let now = lock(&self.0.lists);
-        (now.under_way == 0 && now.version == version).then_some(page)
+        let (version, page) = self.0.pages.get(key).filter(|_| self.is_trusted())?;
+        let now = self.0.lists.lock();
+        (now.in_flight == 0 && now.version == version).then_some(page)
     }
 
-    /// To be taken before a list is read, and given back with the page.
+    /// Returns the stamp of all lists, to be taken before the query and passed to [`Cache::insert_page`].
     pub fn list_stamp(&self) -> u64 {
-        lock(&self.0.lists).version
+        self.0.lists.lock().version
     }
 
-    /// Keeps a page that was read after `stamp` was taken, unless anything changed meanwhile.
-    pub fn keep_page(&self, stamp: u64, key: PageKey, page: &ProductPage) {
-        if !self.holds() {
+    /// Inserts a page that was read after `stamp` was taken, unless anything changed meanwhile.
+    pub fn insert_page(&self, stamp: u64, key: PageKey, page: &ProductPage) {
+        if !self.is_trusted() {
             return;
         }
-        let now = lock(&self.0.lists);
-        if now.under_way == 0 && now.version == stamp {
+        let now = self.0.lists.lock();
+        if now.in_flight == 0 && now.version == stamp {
             self.0.pages.insert(key, (stamp, page.clone()));
         }
     }
 
-    /// The counts of a large list, if they are kept.
+    /// Looks up the counts of a large list.
     pub fn counts(&self, query: &ProductQuery) -> Option<Counts> {
-        self.0.counts.get(query).filter(|_| self.holds())
+        self.0.counts.get(query).filter(|_| self.is_trusted())
     }
 
-    /// Keeps the counts of a large list.
-    pub fn keep_counts(&self, query: ProductQuery, counts: Counts) {
+    /// Inserts the counts of a large list.
+    pub fn insert_counts(&self, query: ProductQuery, counts: Counts) {
         self.0.counts.insert(query, counts);
     }
 
-    /// Whether this process itself brought the product to this state or to a later one.
-    pub fn is_own(&self, id: ProductId, updated_at: Timestamp) -> bool {
-        self.0.own.get(&id).is_some_and(|own| updated_at <= own)
+    /// Returns `true` if this process wrote this state of the product or a later one.
+    pub fn is_own_write(&self, id: ProductId, updated_at: Timestamp) -> bool {
+        self.0.own_writes.get(&id).is_some_and(|own| updated_at <= own)
     }
 
-    /// For a write that is about to begin.
-    pub fn changes(&self) -> Invalidation {
+    /// Creates the invalidation of a write that is about to begin.
+    pub fn invalidation(&self) -> Invalidation {
         Invalidation(Arc::new(PendingInvalidation {
             cache: self.clone(),
-            touched: Mutex::default(),
+            marked: Mutex::default(),
             committed: AtomicBool::new(false),
         }))
     }
 
-    /// Forgets everything, as after a panic.
+    /// Removes everything, for example after a panic.
     pub fn clear(&self) {
-        let mut lists = lock(&self.0.lists);
+        let mut lists = self.0.lists.lock();
         lists.version += 1;
         for shard in &self.0.shards {
-            lock(shard).version += 1;
+            shard.lock().version += 1;
         }
         self.0.products.clear();
         self.0.pages.clear();
@@ -189,31 +186,31 @@ impl Inner {
     }
 }
 
-/// The changes of one write. The caller holds one clone until the outcome is known, its job another; when the last
-/// is dropped, readers may keep again what was touched.
+/// Invalidation by one write. The caller holds one clone until the outcome is known, its job another; when the last one
+/// is dropped, readers may cache again what was marked.
 #[derive(Clone)]
 pub struct Invalidation(Arc<PendingInvalidation>);
 
 struct PendingInvalidation {
     cache: Cache,
-    touched: Mutex<Vec<(ProductId, Option<Timestamp>)>>,
+    marked: Mutex<Vec<(ProductId, Option<Timestamp>)>>,
     committed: AtomicBool,
 }
 
 impl Invalidation {
-    /// Says that this write changes what is kept of a product; `updated_at` when the product itself becomes new.
-    pub fn touch(&self, id: ProductId, updated_at: Option<Timestamp>) {
+    /// Marks a product as changed by this write; with `updated_at` if its own row changes.
+    pub fn mark(&self, id: ProductId, updated_at: Option<Timestamp>) {
         let inner = &self.0.cache.0;
-        let mut touched = self.0.touched.lock().unwrap_or_else(PoisonError::into_inner);
-        if touched.is_empty() {
-            lock(&inner.lists).begin();
+        let mut marked = self.0.marked.lock();
+        if marked.is_empty() {
+            inner.lists.lock().begin();
         }
-        touched.push((id, updated_at));
-        lock(inner.shard(id)).begin();
+        marked.push((id, updated_at));
+        inner.shard(id).lock().begin();
         inner.products.remove(&id);
     }
 
-    /// Says that the write is durable.
+    /// Records that the write is durable.
     pub fn committed(&self) {
         self.0.committed.store(true, Ordering::Relaxed);
     }
@@ -222,15 +219,15 @@ impl Invalidation {
 impl Drop for PendingInvalidation {
     fn drop(&mut self) {
         let inner = &self.cache.0;
-        let touched = self.touched.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for (id, updated_at) in touched.iter() {
+        let marked = self.marked.get_mut();
+        for (id, updated_at) in marked.iter() {
             if let (Some(at), true) = (updated_at, *self.committed.get_mut()) {
-                inner.own.insert(*id, *at);
+                inner.own_writes.insert(*id, *at);
             }
-            lock(inner.shard(*id)).end();
+            inner.shard(*id).lock().end();
         }
-        if !touched.is_empty() {
-            lock(&inner.lists).end();
+        if !marked.is_empty() {
+            inner.lists.lock().end();
         }
     }
 }

@@ -1,9 +1,9 @@
-//! Makes of an uploaded picture what the shop shows: the same picture in a few sizes, upright, and with nothing else
-//! in the file. A pure function; it takes long (tens of milliseconds a megapixel), so it runs off the actor's thread.
+//! Image processing: turns an uploaded image into the sizes the shop serves, upright and without metadata.
 //!
-//! Every picture is decoded and encoded anew. So no metadata gets through (a phone writes where it was), and no file
-//! that is a picture to us and something else to a browser. Refused: keeping small originals as they are.
-//! The colour profile goes too: colours outside sRGB come out a little duller, which a shop can live with.
+//! Pure functions that take long (tens of milliseconds per megapixel), so they run off the actor's thread. Invariant: every
+//! image is decoded and encoded anew, so that no metadata gets through (phones record the location), and no file that
+//! browsers would take for something else than an image. Small originals are not kept as they are, for the same reason. The
+//! colour profile is dropped: colours outside sRGB come out a little duller.
 
 use std::io::Cursor;
 
@@ -15,114 +15,116 @@ use image::error::ImageError;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage, RgbaImage};
 use jpeg_encoder::{ColorType, Encoder as JpegEncoder};
 
-/// The long side of the smaller sizes, in pixels: a cart's line, a list's tile, a product's page.
+/// Long side of the smaller sizes in pixels: for cart lines, list tiles and product pages.
 const SIZES: [u32; 3] = [160, 480, 960];
-/// The long side of the largest size, in pixels.
+/// Long side of the largest size in pixels.
 const LARGEST: u32 = 1_600;
-/// Where JPEG's losses begin to show on a product's edges and where its files are still small.
+/// JPEG quality at which losses hardly show on edges and files are still small.
 const JPEG_QUALITY: u8 = 82;
-/// Bytes of a pixel in the widest form we decode: four channels of 16 bits.
+/// Bytes per pixel in the widest decoded form: four channels of 16 bits.
 const PIXEL_BYTES_MAX: u64 = 8;
 
-/// A picture in one size, ready to be sent.
+/// An image in one size, encoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rendition {
-    /// In pixels. No two renditions of a picture have the same.
+    /// Width in pixels, unique among the renditions of an image.
     pub width: u32,
-    /// In pixels.
+    /// Height in pixels.
     pub height: u32,
-    /// `image/jpeg`, or `image/png` where something shines through.
+    /// `image/jpeg`, or `image/png` for an image with transparency.
     pub content_type: &'static str,
-    /// The file.
+    /// Content of the file.
     pub data: Vec<u8>,
 }
 
-/// Why a file cannot become pictures.
+/// The file cannot be processed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PictureError {
-    /// It is no JPEG, PNG or WebP, or a broken one. The text is for people.
+pub enum ImageFileError {
+    /// Not a JPEG, PNG or WebP image, or a damaged one; the text is for people.
     #[error("{0}")]
     Unreadable(String),
-    /// The file has more bytes, or the picture more pixels, than allowed.
-    #[error("the picture is too large")]
+    /// The file has more bytes, or the image more pixels, than allowed.
+    #[error("the image is too large")]
     TooLarge,
 }
 
-/// Makes the renditions of a picture, the smallest first. The last one is the largest: at most 1,600 pixels on its long
-/// side, never larger than what came in. A file of more than `bytes_max` bytes or more than `pixels_max` pixels is
-/// refused before it is decoded.
-pub fn render(data: &[u8], bytes_max: usize, pixels_max: u64) -> Result<Vec<Rendition>, PictureError> {
+/// Renders an image in its sizes, the smallest first. The last one has at most 1,600 pixels on its long side, and never
+/// more than the original.
+///
+/// # Errors
+/// A file of more than `bytes_max` bytes or `pixels_max` pixels is rejected before it is decoded.
+pub fn render(data: &[u8], bytes_max: usize, pixels_max: u64) -> Result<Vec<Rendition>, ImageFileError> {
     if data.len() > bytes_max {
-        return Err(PictureError::TooLarge);
+        return Err(ImageFileError::TooLarge);
     }
-    let mut picture = decode(data, pixels_max)?;
-    let (width, height) = (picture.width(), picture.height());
+    let mut image = decode(data, pixels_max)?;
+    let (width, height) = (image.width(), image.height());
     let largest = width.max(height).min(LARGEST);
-    // A size within a fifth of the largest would only take state.
+    // A size within a fifth of the largest would only take space.
     let smaller = SIZES.into_iter().filter(|size| size * 5 / 4 <= largest).rev();
     let mut renditions: Vec<Rendition> = Vec::with_capacity(SIZES.len() + 1);
     // Each size is made from the next larger one: a quarter of the work of making each from the original.
     for side in std::iter::once(largest).chain(smaller) {
-        let (w, h) = fit(width, height, side);
+        let (w, h) = fit_within(width, height, side);
         if renditions.iter().any(|r| r.width == w) {
             continue;
         }
-        if (w, h) != (picture.width(), picture.height()) {
-            picture = shrink(&picture, w, h).ok_or_else(unusable)?;
+        if (w, h) != (image.width(), image.height()) {
+            image = downscale(&image, w, h).ok_or_else(invalid_image)?;
         }
-        let (content_type, data) = encode(&picture).ok_or_else(unusable)?;
+        let (content_type, data) = encode(&image).ok_or_else(invalid_image)?;
         renditions.push(Rendition { width: w, height: h, content_type, data });
     }
     renditions.reverse();
     Ok(renditions)
 }
 
-/// For what no picture within the limits leads to.
-fn unusable() -> PictureError {
-    PictureError::Unreadable("it cannot be stored".to_owned())
+/// The error for what no image within the limits leads to.
+fn invalid_image() -> ImageFileError {
+    ImageFileError::Unreadable("it cannot be stored".to_owned())
 }
 
-/// Reads the picture, upright: three channels, or four where something shines through. Its kind is told by its content;
-/// nobody's word for it counts.
-fn decode(data: &[u8], pixels_max: u64) -> Result<DynamicImage, PictureError> {
+/// Decodes an image upright, with three channels, or four if it has transparency. The format is detected from the content,
+/// not from a name or a content type.
+fn decode(data: &[u8], pixels_max: u64) -> Result<DynamicImage, ImageFileError> {
     let format = image::guess_format(data)
         .ok()
         .filter(|format| matches!(format, ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::WebP))
-        .ok_or_else(|| PictureError::Unreadable("its content is of another kind".to_owned()))?;
-    if format == ImageFormat::Jpeg && !ends(data) {
-        return Err(PictureError::Unreadable("it is cut short".to_owned()));
+        .ok_or_else(|| ImageFileError::Unreadable("its content is of another kind".to_owned()))?;
+    if format == ImageFormat::Jpeg && !has_jpeg_end(data) {
+        return Err(ImageFileError::Unreadable("it is cut short".to_owned()));
     }
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(pixels_max.saturating_mul(PIXEL_BYTES_MAX).saturating_add(1 << 20));
     let mut reader = ImageReader::with_format(Cursor::new(data), format);
     reader.limits(limits);
-    let mut decoder = reader.into_decoder().map_err(refused)?;
-    // The header says how large it will be, so a bomb is known before a pixel of it is unfolded.
+    let mut decoder = reader.into_decoder().map_err(decode_error)?;
+    // The header has the size, so a decompression bomb is rejected before a pixel is decoded.
     let (width, height) = decoder.dimensions();
     if u64::from(width) * u64::from(height) > pixels_max {
-        return Err(PictureError::TooLarge);
+        return Err(ImageFileError::TooLarge);
     }
     if width == 0 || height == 0 {
-        return Err(PictureError::Unreadable("it has no pixels".to_owned()));
+        return Err(ImageFileError::Unreadable("it has no pixels".to_owned()));
     }
-    // A picture whose orientation cannot be read is shown as it lies, as browsers do.
+    // An unreadable orientation is ignored, as browsers do.
     let orientation = decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms);
-    let mut picture = DynamicImage::from_decoder(decoder).map_err(refused)?;
-    picture.apply_orientation(orientation);
-    if !picture.color().has_alpha() {
-        return Ok(picture.into_rgb8().into());
+    let mut image = DynamicImage::from_decoder(decoder).map_err(decode_error)?;
+    image.apply_orientation(orientation);
+    if !image.color().has_alpha() {
+        return Ok(image.into_rgb8().into());
     }
-    let picture = picture.into_rgba8();
-    if picture.pixels().all(|pixel| pixel.0[3] == u8::MAX) {
-        return Ok(DynamicImage::from(picture).into_rgb8().into());
+    let image = image.into_rgba8();
+    if image.pixels().all(|pixel| pixel.0[3] == u8::MAX) {
+        return Ok(DynamicImage::from(image).into_rgb8().into());
     }
-    Ok(picture.into())
+    Ok(image.into())
 }
 
-/// Whether a JPEG has its end. The decoder would fill what is missing with grey.
-fn ends(jpeg: &[u8]) -> bool {
+/// Returns `true` if a JPEG has its end marker. The decoder would fill the missing part with grey.
+fn has_jpeg_end(jpeg: &[u8]) -> bool {
     let mut at = 2;
-    // Step over the segments: a thumbnail inside one has an end of its own.
+    // Skip the segments: a thumbnail inside one has an end marker of its own.
     while let Some([0xFF, marker, high, low]) = jpeg.get(at..at + 4) {
         if *marker == 0xFF {
             at += 1; // Padding before a marker.
@@ -130,25 +132,25 @@ fn ends(jpeg: &[u8]) -> bool {
         }
         at += 2 + usize::from(u16::from_be_bytes([*high, *low]));
         if *marker == 0xDA {
-            // In what follows the picture itself never has these two bytes side by side.
+            // Entropy-coded data never contains these two bytes in sequence.
             return jpeg.get(at..).is_some_and(|rest| rest.windows(2).any(|pair| pair == [0xFF, 0xD9]));
         }
     }
     false
 }
 
-fn refused(error: ImageError) -> PictureError {
+fn decode_error(error: ImageError) -> ImageFileError {
     match error {
-        ImageError::Limits(_) => PictureError::TooLarge,
+        ImageError::Limits(_) => ImageFileError::TooLarge,
         ImageError::Unsupported(_) => {
-            PictureError::Unreadable("it uses a form of its format we do not read".to_owned())
+            ImageFileError::Unreadable("it uses an unsupported variant of its format".to_owned())
         }
-        _ => PictureError::Unreadable("it is damaged or cut short".to_owned()),
+        _ => ImageFileError::Unreadable("it is damaged or cut short".to_owned()),
     }
 }
 
-/// The size of a picture whose long side is `side`, at least one pixel each way.
-fn fit(width: u32, height: u32, side: u32) -> (u32, u32) {
+/// Scales a size so that its long side is `side` pixels and its short side at least one.
+fn fit_within(width: u32, height: u32, side: u32) -> (u32, u32) {
     let long = u64::from(width.max(height));
     let scaled = |length: u32| {
         let exact = (u64::from(length) * u64::from(side) + long / 2) / long;
@@ -157,12 +159,12 @@ fn fit(width: u32, height: u32, side: u32) -> (u32, u32) {
     (scaled(width), scaled(height))
 }
 
-/// Shrinks with a filter that keeps edges: Catmull-Rom, without Lanczos' halos. Not where something shines through,
-/// because where it overshoots a colour would exceed its own alpha. (The resizer weighs colours by their alpha, so that
-/// those of invisible pixels do not bleed into edges.)
-fn shrink(picture: &DynamicImage, width: u32, height: u32) -> Option<DynamicImage> {
-    // By the two types that there are: for a picture of any type the resizer's code for all of them would be built in.
-    match picture {
+/// Downscales with Catmull-Rom, which keeps edges without Lanczos' halos; with a bilinear filter if there is transparency,
+/// because overshoot would make a colour exceed its own alpha. (The resizer premultiplies alpha, so that colours of
+/// invisible pixels do not bleed into edges.)
+fn downscale(image: &DynamicImage, width: u32, height: u32) -> Option<DynamicImage> {
+    // By the two types that occur: resizing any type would link the resizer's code for all of them.
+    match image {
         DynamicImage::ImageRgb8(from) => {
             let mut to = RgbImage::new(width, height);
             resize::<U8x3>(from, from.dimensions(), &mut to, (width, height), FilterType::CatmullRom)?;
@@ -190,16 +192,16 @@ fn resize<P: PixelTrait>(
     Resizer::new().resize_typed(&from, &mut to, &options).ok()
 }
 
-/// The file of one size: JPEG, or PNG where something shines through.
-fn encode(picture: &DynamicImage) -> Option<(&'static str, Vec<u8>)> {
+/// Encodes an image as JPEG, or as PNG if it has transparency.
+fn encode(image: &DynamicImage) -> Option<(&'static str, Vec<u8>)> {
     let mut data = Vec::new();
-    if picture.color().has_alpha() {
+    if image.color().has_alpha() {
         let encoder = PngEncoder::new_with_quality(&mut data, CompressionType::Default, PngFilter::Adaptive);
-        picture.write_with_encoder(encoder).ok()?;
+        image.write_with_encoder(encoder).ok()?;
         return Some(("image/png", data));
     }
-    let (width, height) = (u16::try_from(picture.width()).ok()?, u16::try_from(picture.height()).ok()?);
-    JpegEncoder::new(&mut data, JPEG_QUALITY).encode(picture.as_bytes(), width, height, ColorType::Rgb).ok()?;
+    let (width, height) = (u16::try_from(image.width()).ok()?, u16::try_from(image.height()).ok()?);
+    JpegEncoder::new(&mut data, JPEG_QUALITY).encode(image.as_bytes(), width, height, ColorType::Rgb).ok()?;
     Some(("image/jpeg", data))
 }
 
@@ -216,9 +218,9 @@ mod tests {
         RgbImage::from_fn(width, height, |x, _| if x < width / 2 { Rgb([220, 20, 20]) } else { Rgb([20, 20, 220]) })
     }
 
-    fn encoded(picture: &DynamicImage, format: ImageFormat) -> Vec<u8> {
+    fn encoded(image: &DynamicImage, format: ImageFormat) -> Vec<u8> {
         let mut data = Cursor::new(Vec::new());
-        picture.write_to(&mut data, format).unwrap();
+        image.write_to(&mut data, format).unwrap();
         data.into_inner()
     }
 
@@ -227,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn each_format_becomes_the_sizes_and_is_never_enlarged() {
+    fn render_makes_sizes_and_never_enlarges() {
         type Size = (u32, u32);
         let cases: [(Size, &[Size]); 7] = [
             ((2_000, 1_000), &[(160, 80), (480, 240), (960, 480), (1_600, 800)]),
@@ -239,14 +241,14 @@ mod tests {
             ((3, 2_000), &[(1, 480), (2, 1_600)]),
         ];
         for (size, expected) in cases {
-            let picture = DynamicImage::ImageRgb8(two_halves(size.0, size.1));
+            let image = DynamicImage::ImageRgb8(two_halves(size.0, size.1));
             // One format is enough for the large ones: what is tested there are the sizes, and debug builds are slow.
             let small = size.0 * size.1 < 100_000;
             let formats = [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::WebP];
             for format in formats.into_iter().take(if small { 3 } else { 1 }) {
-                let renditions = render(&encoded(&picture, format), BYTES, PIXELS).unwrap();
+                let renditions = render(&encoded(&image, format), BYTES, PIXELS).unwrap();
                 if size.0 == 3 {
-                    // Two of equal width would be one for whoever asks by width.
+                    // Renditions are requested by width, so widths must differ.
                     let widths: Vec<u32> = renditions.iter().map(|r| r.width).collect();
                     assert!(widths.windows(2).all(|w| w[0] < w[1]), "{widths:?}");
                     continue;
@@ -262,12 +264,12 @@ mod tests {
     }
 
     #[test]
-    fn what_shines_through_stays_clear_and_keeps_its_colour_at_the_edge() {
+    fn transparency_is_kept_without_colour_bleeding() {
         // Opaque green beside pixels that are invisible and red: no red may bleed in.
-        let picture = RgbaImage::from_fn(400, 400, |x, _| {
+        let image = RgbaImage::from_fn(400, 400, |x, _| {
             if x % 2 == 0 { image::Rgba([0, 200, 0, 255]) } else { image::Rgba([255, 0, 0, 0]) }
         });
-        let renditions = render(&encoded(&picture.into(), ImageFormat::Png), BYTES, PIXELS).unwrap();
+        let renditions = render(&encoded(&image.into(), ImageFormat::Png), BYTES, PIXELS).unwrap();
         let small = renditions.first().unwrap();
         assert_eq!((small.width, small.content_type), (160, "image/png"));
         let again = image::load_from_memory(&small.data).unwrap().into_rgba8();
@@ -276,23 +278,23 @@ mod tests {
     }
 
     #[test]
-    fn an_alpha_channel_that_hides_nothing_is_dropped() {
-        let picture = RgbaImage::from_pixel(300, 300, image::Rgba([9, 9, 9, 255]));
-        let renditions = render(&encoded(&picture.into(), ImageFormat::WebP), BYTES, PIXELS).unwrap();
+    fn opaque_alpha_channel_is_dropped() {
+        let image = RgbaImage::from_pixel(300, 300, image::Rgba([9, 9, 9, 255]));
+        let renditions = render(&encoded(&image.into(), ImageFormat::WebP), BYTES, PIXELS).unwrap();
         assert!(renditions.iter().all(|r| r.content_type == "image/jpeg"));
     }
 
     #[test]
-    fn grey_and_sixteen_bits_are_read() {
-        for picture in
+    fn grey_and_sixteen_bit_images_are_decoded() {
+        for image in
             [DynamicImage::new_luma8(200, 100), DynamicImage::new_rgb16(200, 100), DynamicImage::new_luma_a16(200, 100)]
         {
-            let renditions = render(&encoded(&picture, ImageFormat::Png), BYTES, PIXELS).unwrap();
+            let renditions = render(&encoded(&image, ImageFormat::Png), BYTES, PIXELS).unwrap();
             assert_eq!(widths(&renditions), [(160, 80), (200, 100)]);
         }
     }
 
-    /// A PNG of a few bytes whose header promises 50,000 by 50,000 pixels.
+    /// A PNG of a few bytes whose header declares 50,000 by 50,000 pixels.
     fn bomb() -> Vec<u8> {
         let mut data = encoded(&DynamicImage::new_rgb8(1, 1), ImageFormat::Png);
         data[16..20].copy_from_slice(&50_000_u32.to_be_bytes());
@@ -302,7 +304,7 @@ mod tests {
         data
     }
 
-    /// CRC-32 as PNG has it (ISO 3309).
+    /// CRC-32 of PNG chunks (ISO 3309).
     fn crc(data: &[u8]) -> u32 {
         !data
             .iter()
@@ -310,42 +312,42 @@ mod tests {
     }
 
     #[test]
-    fn a_bomb_is_refused_before_it_goes_off() {
+    fn decompression_bomb_is_rejected_before_decoding() {
         let bomb = bomb();
         assert!(bomb.len() < 200);
         // Its pixels are missing: a decoder that had begun would say that it cannot be read.
-        assert_eq!(render(&bomb, BYTES, PIXELS), Err(PictureError::TooLarge));
+        assert_eq!(render(&bomb, BYTES, PIXELS), Err(ImageFileError::TooLarge));
     }
 
     #[test]
-    fn what_is_too_large_is_refused() {
-        let picture = encoded(&DynamicImage::new_rgb8(200, 200), ImageFormat::Jpeg);
-        assert_eq!(render(&picture, picture.len() - 1, PIXELS), Err(PictureError::TooLarge));
-        assert_eq!(render(&picture, BYTES, 200 * 200 - 1), Err(PictureError::TooLarge));
-        assert!(render(&picture, picture.len(), 200 * 200).is_ok());
+    fn too_large_image_is_rejected() {
+        let image = encoded(&DynamicImage::new_rgb8(200, 200), ImageFormat::Jpeg);
+        assert_eq!(render(&image, image.len() - 1, PIXELS), Err(ImageFileError::TooLarge));
+        assert_eq!(render(&image, BYTES, 200 * 200 - 1), Err(ImageFileError::TooLarge));
+        assert!(render(&image, image.len(), 200 * 200).is_ok());
     }
 
     #[test]
-    fn what_is_no_picture_of_ours_is_refused() {
+    fn unsupported_format_is_rejected() {
         let gif =
             b"GIF89a\x01\0\x01\0\x80\0\0\0\0\0\xff\xff\xff!\xf9\x04\x01\0\0\0\0,\0\0\0\0\x01\0\x01\0\0\x02\x02D\x01\0;";
         let svg = b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>";
         for data in [&gif[..], &svg[..], b"hello", b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\0\0\0\0WEBPVP8 "]
         {
-            assert!(matches!(render(data, BYTES, PIXELS), Err(PictureError::Unreadable(_))), "{data:?}");
+            assert!(matches!(render(data, BYTES, PIXELS), Err(ImageFileError::Unreadable(_))), "{data:?}");
         }
     }
 
     #[test]
-    fn a_file_cut_short_anywhere_is_refused() {
-        let picture = DynamicImage::ImageRgb8(two_halves(120, 80));
+    fn truncated_file_is_rejected() {
+        let image = DynamicImage::ImageRgb8(two_halves(120, 80));
         for format in [ImageFormat::Png, ImageFormat::WebP, ImageFormat::Jpeg] {
-            let data = encoded(&picture, format);
+            let data = encoded(&image, format);
             for length in (0..data.len()).step_by(data.len() / 20).chain([data.len() - 1]) {
                 let short = render(&data[..length], BYTES, PIXELS);
-                // Of a PNG and a WebP the last bytes are a checksum or padding that nobody needs.
+                // The last byte of a PNG or WebP is a checksum or padding that the decoder does not need.
                 let whole = length == data.len() - 1 && format != ImageFormat::Jpeg;
-                assert!(whole || matches!(short, Err(PictureError::Unreadable(_))), "{format:?} {length}");
+                assert!(whole || matches!(short, Err(ImageFileError::Unreadable(_))), "{format:?} {length}");
             }
         }
     }
@@ -370,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_taken_sideways_is_shown_upright_and_tells_nothing_else() {
+    fn exif_orientation_is_applied_and_metadata_dropped() {
         let data = with_exif(&encoded(&DynamicImage::ImageRgb8(two_halves(400, 200)), ImageFormat::Jpeg));
         let renditions = render(&data, BYTES, PIXELS).unwrap();
         let largest = renditions.last().unwrap();

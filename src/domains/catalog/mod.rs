@@ -1,16 +1,17 @@
-//! Catalog: what is for sale, and how much of it is left.
+//! Catalog: products and their stock.
 //!
-//! Lives here: products and their variants, search, pictures, ratings as a number, stock and the holds on it.
-//! Never enters: carts, invoices, money that moves, the text of a review, who a buyer is, HTTP.
-//! Asks: nobody. Is asked by: web, cart, comments, the command line. Announces: [`ProductChanged`],
+//! Contains: products and their variants, search, images, rating sums, stock and the holds on it. Does not contain:
+//! carts, invoices, payments, the text of comments, buyers, HTTP. Invariant: the stock of a product is the sum of its
+//! stock moves and never negative.
+//! Calls: no other domain. Called by: web, cart, comments, the command line. Emits: [`ProductChanged`],
 //! [`BackInStock`], [`LowStock`], [`SaleRefused`].
-//! While this domain is down: accounts, paying open invoices, mail and reading what was bought still work.
+//! While this domain is down: accounts, payment of open invoices, e-mails and past orders still work.
 //!
-//! # What is fresh
-//! Products and pages of lists are kept ready in memory. What this process changes is dropped from there before
-//! the change is durable and may come back only after, so no read here is older than one before it. What another
-//! process changes in the same database (an import by the command line) is dropped when its [`ProductChanged`]
-//! arrives, which takes less than a second. Holds always read the database.
+//! # Consistency
+//! Products and pages of lists are cached. What this process changes is removed from the cache before the change is
+//! durable and cached again only after, so no read is older than one before it. What another process changes in the
+//! same database (an import by the command line) is removed when its [`ProductChanged`] arrives, within a second. Holds
+//! always read the database.
 
 mod actor;
 mod cache;
@@ -34,18 +35,17 @@ use crate::store::{Migrations, OpenError};
 
 use crate::contract::catalog::*;
 pub use actor::CatalogActor;
-pub use store::index_anew;
+pub use store::rebuild_search_index;
 
 crate::impl_from_storage_error!(CatalogError);
 
-/// The tables of this domain.
+/// Schema migrations of this domain's database.
 pub const MIGRATIONS: Migrations = Migrations {
     sqlite: embed_migrations!("migrations/catalog/sqlite"),
     postgres: embed_migrations!("migrations/catalog/postgres"),
 };
 
-/// The events that this domain wants to hear of. Its own are among them: another process may write to the same
-/// database.
+/// Events this domain subscribes to. Its own are among them, because another process may write to the same database.
 pub const SUBSCRIPTIONS: &[&str] = &[
     InvoicePaid::NAME,
     InvoiceExpired::NAME,
@@ -56,8 +56,11 @@ pub const SUBSCRIPTIONS: &[&str] = &[
 ];
 
 /// Opens the domain.
-pub fn open(ground: &DomainRuntime) -> Result<RunningDomain<CatalogActor>, OpenError> {
-    let store = ground.store("catalog", MIGRATIONS)?;
-    let state = Arc::new(actor::CatalogState::new(store.clone(), &ground.settings.catalog));
-    Ok(RunningDomain { client: ground.start("catalog", move || CatalogActor { state }), store })
+///
+/// # Errors
+/// The database cannot be opened.
+pub fn open(runtime: &DomainRuntime) -> Result<RunningDomain<CatalogActor>, OpenError> {
+    let store = runtime.store("catalog", MIGRATIONS)?;
+    let state = Arc::new(actor::CatalogState::new(store.clone(), &runtime.settings.catalog));
+    Ok(RunningDomain { client: runtime.start("catalog", move || CatalogActor { state }), store })
 }

@@ -1,4 +1,4 @@
-//! The rules of the catalog that need neither a clock nor a database.
+//! Rules of the catalog that need neither a clock nor a database: validation, names, search terms, states of a hold.
 
 use std::collections::BTreeMap;
 
@@ -10,23 +10,26 @@ use super::{HoldLine, Image, NewProduct, Offer, Product, ProductPatch, ProductQu
 use crate::contract::payments::ReturnLine;
 use crate::types::{Amount, FieldError, ProductId, Quantity, Validator, one_line};
 
-/// The dearest thing there is, in minor units.
+/// Maximum price in minor units.
 const PRICE_MAX: Amount = 1_000_000_000_000;
-/// The most pieces of one product.
+/// Maximum stock of a product, in items.
 const STOCK_MAX: Quantity = 1_000_000_000;
-/// The most pieces one line of a hold may take.
-const LINE_MAX: Quantity = 10_000;
-/// The most lines of one hold.
+/// Maximum quantity of a hold's line.
+const LINE_QUANTITY_MAX: Quantity = 10_000;
+/// Maximum number of lines of a hold.
 const LINES_MAX: usize = 1_000;
-/// The most words of a search that count; each costs a look into the index.
-const WORDS_MAX: usize = 16;
-/// The most pictures of one product.
+/// Maximum number of words of a search; each costs an index lookup.
+const SEARCH_WORDS_MAX: usize = 16;
+/// Maximum number of images of a product.
 pub const IMAGES_MAX: u32 = 20;
-/// The most siblings in one group: each change of one looks at all.
+/// Maximum number of products in a group; a change of one reads all.
 pub const GROUP_MAX: i64 = 500;
 
-/// The product as it is kept: names on one line, tags once each, nothing blank; or all that is wrong with it.
-pub fn tidy(product: NewProduct) -> Result<NewProduct, Vec<FieldError>> {
+/// Normalizes and validates a product: white space collapsed, duplicate tags removed.
+///
+/// # Errors
+/// All invalid fields at once.
+pub fn normalize(product: NewProduct) -> Result<NewProduct, Vec<FieldError>> {
     let product = NewProduct {
         name: product.name.trim().to_owned(),
         sku: product.sku.trim().to_owned(),
@@ -64,39 +67,45 @@ pub fn tidy(product: NewProduct) -> Result<NewProduct, Vec<FieldError>> {
             fields.line(field, text, 1, 100);
         }
     }
-    at_most(&mut fields, "tags", product.tags.len(), 50);
+    validate_count(&mut fields, "tags", product.tags.len(), 50);
     for (n, tag) in product.tags.iter().take(50).enumerate() {
-        nested(&mut fields, || format!("tags.{n}"), tag, 1, 50);
+        validate_nested(&mut fields, || format!("tags.{n}"), tag, 1, 50);
     }
-    facts(&mut fields, "attributes", &product.attributes, 50, 0);
-    facts(&mut fields, "options", &product.options, 5, 1);
+    validate_attributes(&mut fields, "attributes", &product.attributes, 50, 0);
+    validate_attributes(&mut fields, "options", &product.options, 5, 1);
     fields.done()?;
     Ok(NewProduct { name: one_line(&product.name), ..product })
 }
 
-fn trimmed(facts: BTreeMap<String, String>) -> BTreeMap<String, String> {
-    facts.into_iter().map(|(key, value)| (one_line(&key), value.trim().to_owned())).collect()
+fn trimmed(attributes: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    attributes.into_iter().map(|(key, value)| (one_line(&key), value.trim().to_owned())).collect()
 }
 
-fn facts(fields: &mut Validator, field: &'static str, facts: &BTreeMap<String, String>, max: usize, min: usize) {
-    at_most(fields, field, facts.len(), max);
-    for (key, value) in facts.iter().take(max) {
+fn validate_attributes(
+    fields: &mut Validator,
+    field: &'static str,
+    attributes: &BTreeMap<String, String>,
+    max: usize,
+    min: usize,
+) {
+    validate_count(fields, field, attributes.len(), max);
+    for (key, value) in attributes.iter().take(max) {
         if key.is_empty() || key.chars().count() > 50 {
             fields.wrong(field, "invalid", "must have keys of 1 to 50 characters");
         } else {
-            nested(fields, || format!("{field}.{key}"), value, min, 500);
+            validate_nested(fields, || format!("{field}.{key}"), value, min, 500);
         }
     }
 }
 
-fn at_most(fields: &mut Validator, field: &'static str, count: usize, max: usize) {
+fn validate_count(fields: &mut Validator, field: &'static str, count: usize, max: usize) {
     if count > max {
         fields.wrong(field, "too_many", format!("must be at most {max}"));
     }
 }
 
-/// Like [`Validator::text`], for a field inside a field.
-fn nested(fields: &mut Validator, field: impl Fn() -> String, text: &str, min: usize, max: usize) {
+/// Like [`Validator::text`], for an element of a field.
+fn validate_nested(fields: &mut Validator, field: impl Fn() -> String, text: &str, min: usize, max: usize) {
     let length = text.chars().count();
     if length < min {
         fields.wrong(field(), "required", "must not be empty");
@@ -107,8 +116,8 @@ fn nested(fields: &mut Validator, field: impl Fn() -> String, text: &str, min: u
     }
 }
 
-/// The product after the patch.
-pub fn patched(product: NewProduct, patch: ProductPatch) -> NewProduct {
+/// Applies a patch to a product; the result is not validated.
+pub fn apply_patch(product: NewProduct, patch: ProductPatch) -> NewProduct {
     NewProduct {
         name: patch.name.unwrap_or(product.name),
         sku: patch.sku.unwrap_or(product.sku),
@@ -125,8 +134,8 @@ pub fn patched(product: NewProduct, patch: ProductPatch) -> NewProduct {
     }
 }
 
-/// The text in small letters without accents, as names are sorted and links are written.
-pub fn fold(text: &str) -> String {
+/// The text in lower case without accents, by which names are sorted and slugs are written.
+pub fn sort_key(text: &str) -> String {
     let mut folded = String::with_capacity(text.len());
     for c in text.chars().flat_map(char::to_lowercase) {
         let plain = match c {
@@ -164,14 +173,14 @@ pub fn fold(text: &str) -> String {
     folded
 }
 
-/// Whether it is a combining accent, of a text that is written in parts.
+/// Returns `true` for a combining accent of decomposed text.
 const fn is_accent(c: char) -> bool {
     matches!(c, '\u{300}'..='\u{36f}')
 }
 
-/// The product's name in a link: its words and the last `digits` digits of its id, which are random.
+/// Builds a slug from the words of the name, up to 80 bytes, and the last `digits` hex digits of the id, which are random.
 pub fn slug(name: &str, id: ProductId, digits: usize) -> String {
-    let folded = fold(name);
+    let folded = sort_key(name);
     let words = folded.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
     let mut slug = String::new();
     for word in words {
@@ -188,8 +197,8 @@ pub fn slug(name: &str, id: ProductId, digits: usize) -> String {
     slug + &id[id.len().saturating_sub(digits)..]
 }
 
-/// The product's name with what sets it apart from its siblings: `Teapot (Blue, Large)`.
-pub fn offer_name(name: &str, options: &BTreeMap<String, String>) -> String {
+/// The name followed by the values of the options: `Teapot (Blue, Large)`.
+pub fn display_name(name: &str, options: &BTreeMap<String, String>) -> String {
     if options.is_empty() {
         return name.to_owned();
     }
@@ -197,68 +206,68 @@ pub fn offer_name(name: &str, options: &BTreeMap<String, String>) -> String {
     format!("{name} ({})", values.join(", "))
 }
 
-/// What carts need to know of a product.
+/// Builds the offer of a product.
 pub fn offer(product: &Product) -> Offer {
     Offer {
         product_id: product.id,
-        name: offer_name(&product.name, &product.options),
+        name: display_name(&product.name, &product.options),
         sku: product.sku.clone(),
         slug: product.slug.clone(),
         price: product.price,
         currency: product.currency,
         stock: product.stock,
         deleted: product.deleted,
-        image: product.images.first().map(smallest),
+        image: product.images.first().map(smallest_url),
     }
 }
 
-/// The path of a picture in its smallest size.
-pub fn smallest(image: &Image) -> String {
+/// The path of an image in its smallest size.
+pub fn smallest_url(image: &Image) -> String {
     image.sizes.first().map_or(&image.url, |size| &size.url).clone()
 }
 
-/// The mean of ratings, to one hundredth.
+/// The mean of ratings, rounded half up to two decimals; `None` without any.
 pub fn rating(sum: i64, count: i64) -> Option<f64> {
     if count <= 0 {
         return None;
     }
-    // Rounded as an integer: a float would turn some halves the wrong way.
+    // Rounded as an integer: a float would round some halves down.
     let hundredths = (sum.max(0) * 100 + count / 2) / count;
     #[allow(clippy::cast_precision_loss, reason = "a rating of at most a few hundred hundredths")]
     Some(hundredths as f64 / 100.0)
 }
 
-/// How many letters of a word PostgreSQL's index tells apart; it takes about 2,000 bytes.
+/// Maximum number of characters of a PostgreSQL lexeme, whose limit is about 2,000 bytes.
 const LEXEME_MAX: usize = 400;
 
-/// What a search looks for, in the language of FTS5; `None` when there is no word in it. Every word stands in quotes,
-/// so that nothing a person types is an operator or an error; the last one may be unfinished.
-pub fn search(text: &str) -> Option<String> {
-    let quoted: Vec<String> = words(text).take(WORDS_MAX).map(|word| format!("\"{word}\"")).collect();
+/// Translates a search text into an FTS5 query; `None` if it has no word. Every word is quoted, so that no input is an
+/// operator or a syntax error; the last one matches as a prefix.
+pub fn fts_query(text: &str) -> Option<String> {
+    let quoted: Vec<String> = words(text).take(SEARCH_WORDS_MAX).map(|word| format!("\"{word}\"")).collect();
     if quoted.is_empty() { None } else { Some(quoted.join(" AND ") + " *") }
 }
 
-/// The words of a text. Combining accents stay in their word.
+/// Splits a text into words. Combining accents belong to their word.
 fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| !c.is_alphanumeric() && !is_accent(c))
         .filter(|word| word.contains(|c: char| c.is_alphanumeric() && !is_accent(c)))
 }
 
-/// A word as PostgreSQL keeps it: without accents and capitals, and not longer than it takes.
+/// Turns a word into a PostgreSQL lexeme: lower case, without accents, at most [`LEXEME_MAX`] characters.
 fn lexeme(word: &str) -> String {
-    fold(word).chars().filter(|c| !is_accent(*c)).take(LEXEME_MAX).collect()
+    sort_key(word).chars().filter(|c| !is_accent(*c)).take(LEXEME_MAX).collect()
 }
 
-/// What [`search`] looks for, in the language of PostgreSQL's text search: words that have one of the `weights`.
+/// Translates a search text into a `tsquery` for words that have one of the `weights`; see [`fts_query`].
 pub fn ts_query(text: &str, weights: &str) -> String {
-    let quoted: Vec<String> = words(text).take(WORDS_MAX).map(|word| format!("'{}':", lexeme(word))).collect();
+    let quoted: Vec<String> = words(text).take(SEARCH_WORDS_MAX).map(|word| format!("'{}':", lexeme(word))).collect();
     let last = quoted.len().saturating_sub(1);
     let part = |(n, word): (usize, &String)| format!("{word}{}{weights}", if n == last { "*" } else { "" });
     quoted.iter().enumerate().map(part).collect::<Vec<_>>().join(" & ")
 }
 
-/// What is found of a product, in the language of PostgreSQL's text search: each word once, with the weight `A` where
-/// the name has it, `B` where the labels do, `C` where the description does.
+/// Builds the `tsvector` of a product: each word once, with weight `A` if it is in the name, `B` in the labels, `C` in the
+/// description.
 pub fn ts_vector(name: &str, labels: &str, description: &str) -> String {
     let mut all: BTreeMap<String, [bool; 3]> = BTreeMap::new();
     for (n, text) in [name, labels, description].into_iter().enumerate() {
@@ -273,8 +282,11 @@ pub fn ts_vector(name: &str, labels: &str, description: &str) -> String {
     all.iter().map(one).collect::<Vec<_>>().join(" ")
 }
 
-/// The query as lists and their memory know it: nothing blank in it, its order said; or all that is wrong with it.
-pub fn tidy_query(query: ProductQuery) -> Result<ProductQuery, Vec<FieldError>> {
+/// Normalizes and validates a query, so that equal lists have equal queries: blank filters removed, order explicit.
+///
+/// # Errors
+/// All invalid fields at once.
+pub fn normalize_query(query: ProductQuery) -> Result<ProductQuery, Vec<FieldError>> {
     let mut fields = Validator::new();
     let filled = |text: Option<String>| text.map(|text| one_line(&text)).filter(|text| !text.is_empty());
     let (q, category, tag) = (filled(query.q), filled(query.category), filled(query.tag));
@@ -301,7 +313,10 @@ pub fn tidy_query(query: ProductQuery) -> Result<ProductQuery, Vec<FieldError>> 
     Ok(ProductQuery { q, category, tag, sort: Some(sort), ..query })
 }
 
-/// What a hold takes: one line a product, in the order of their ids, so that two askings of the same compare equal.
+/// Normalizes the lines of a hold: one line per product, in the order of their ids, so that repetitions compare equal.
+///
+/// # Errors
+/// All invalid fields at once.
 pub fn hold_lines(lines: &[HoldLine]) -> Result<Vec<HoldLine>, Vec<FieldError>> {
     let mut fields = Validator::new();
     if lines.is_empty() || lines.len() > LINES_MAX {
@@ -309,7 +324,7 @@ pub fn hold_lines(lines: &[HoldLine]) -> Result<Vec<HoldLine>, Vec<FieldError>> 
     }
     let mut sums = BTreeMap::<ProductId, Quantity>::new();
     for (n, line) in lines.iter().take(LINES_MAX).enumerate() {
-        fields.range(format!("lines.{n}.quantity"), line.quantity, 1, LINE_MAX);
+        fields.range(format!("lines.{n}.quantity"), line.quantity, 1, LINE_QUANTITY_MAX);
         let sum = sums.entry(line.product_id).or_default();
         *sum = sum.saturating_add(line.quantity);
     }
@@ -317,96 +332,97 @@ pub fn hold_lines(lines: &[HoldLine]) -> Result<Vec<HoldLine>, Vec<FieldError>> 
     Ok(sums.into_iter().map(|(product_id, quantity)| HoldLine { product_id, quantity }).collect())
 }
 
-/// Selection pieces of a sold hold go back on the shelf, and whether none is out after that. `sold` has product, quantity
-/// and how many came back before; of goods that were not sold, or of more than are still out, nothing comes back.
-pub fn coming_back(sold: &[(ProductId, Quantity, Quantity)], these: &[ReturnLine]) -> (Vec<HoldLine>, bool) {
+/// Plans the return of items of a sold hold to stock: the lines to restock, and `true` if none remain out after them.
+/// `sold` has product, quantity and quantity returned before. Items that were not sold or are back already are ignored; an
+/// empty request means all.
+pub fn plan_restock(sold: &[(ProductId, Quantity, Quantity)], requested: &[ReturnLine]) -> (Vec<HoldLine>, bool) {
     let mut back = Vec::new();
     let mut left = 0;
     for &(product_id, quantity, returned) in sold {
         let out = quantity - returned;
-        let named = these.iter().filter(|line| line.product_id == product_id).map(|line| line.quantity.max(0));
-        let wanted = if these.is_empty() { out } else { named.fold(0, Quantity::saturating_add) };
-        let coming = wanted.min(out);
-        left += out - coming;
-        if coming > 0 {
-            back.push(HoldLine { product_id, quantity: coming });
+        let matching = requested.iter().filter(|line| line.product_id == product_id).map(|line| line.quantity.max(0));
+        let wanted = if requested.is_empty() { out } else { matching.fold(0, Quantity::saturating_add) };
+        let restocked = wanted.min(out);
+        left += out - restocked;
+        if restocked > 0 {
+            back.push(HoldLine { product_id, quantity: restocked });
         }
     }
     (back, left == 0)
 }
 
-/// Whether a stock that went from `before` to `after` is one that staff should hear of.
-pub fn fell_low(before: Quantity, after: Quantity, mark: Quantity) -> bool {
-    before > mark && after <= mark
+/// Returns `true` if a change of stock from `before` to `after` crossed the low-stock level.
+pub fn crossed_low_stock(before: Quantity, after: Quantity, level: Quantity) -> bool {
+    before > level && after <= level
 }
 
-/// What became of stock that was set aside.
+/// State of a hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, AsExpression, FromSqlRow)]
 #[diesel(sql_type = Text)]
 pub enum HoldState {
-    /// Set aside, not paid.
-    StockHold,
+    /// Reserved, not paid.
+    Held,
     /// Paid.
     Sold,
-    /// Let go, by word or by time; what was taken is back on the shelf.
+    /// Released or expired; its items are back in stock.
     Released,
-    /// Paid, and back on the shelf.
+    /// Paid, and all items returned to stock.
     Returned,
 }
 
 impl HoldState {
-    const ALL: [Self; 4] = [Self::StockHold, Self::Sold, Self::Released, Self::Returned];
+    const ALL: [Self; 4] = [Self::Held, Self::Sold, Self::Released, Self::Returned];
 
-    /// Whether a hold that is in this state may come into that one.
+    /// Returns `true` if a hold may change from this state to `next`.
     pub const fn may_become(self, next: Self) -> bool {
         matches!(
             (self, next),
-            (Self::StockHold, Self::Sold | Self::Released)
-                // Paid too late, and the goods were still there.
+            (Self::Held, Self::Sold | Self::Released)
+                // Paid late, and the items were still available.
                 | (Self::Released, Self::Sold)
                 | (Self::Sold, Self::Returned)
         )
     }
 
-    /// The word for it in a column.
+    /// The name stored in the database.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::StockHold => "held",
+            Self::Held => "held",
             Self::Sold => "sold",
             Self::Released => "released",
             Self::Returned => "returned",
         }
     }
 
-    /// The state that has this word.
-    pub fn parse(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.as_str() == word)
+    /// The state with this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == name)
     }
 }
 
-/// Why a product's stock changed.
+/// Reason of a stock move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StockMoveReason {
-    /// Staff, or an import, said how many there are.
+    /// Set by staff or an import.
     Set,
-    /// Set aside for a checkout.
-    StockHold,
-    /// A hold was let go.
+    /// Reserved for a checkout.
+    Held,
+    /// Released by the holder.
     Released,
-    /// A hold ran out.
+    /// Released by expiry.
     Expired,
-    /// Sold straight from the shelf, because the hold was gone when the money came.
+    /// Sold from stock, because the hold had ended when the payment arrived.
     Sold,
-    /// Given back by the buyer.
+    /// Returned by the buyer.
     Returned,
 }
 
 impl StockMoveReason {
-    /// The word for it in a column.
+    /// The name stored in the database.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Set => "set",
-            Self::StockHold => "held",
+            Self::Held => "held",
             Self::Released => "released",
             Self::Expired => "expired",
             Self::Sold => "sold",
@@ -421,9 +437,9 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_hold_goes_only_where_it_may() {
-        use HoldState::{Released, Returned, Sold, StockHold};
-        let allowed = [(StockHold, Sold), (StockHold, Released), (Released, Sold), (Sold, Returned)];
+    fn hold_state_allows_only_legal_transitions() {
+        use HoldState::{Held, Released, Returned, Sold};
+        let allowed = [(Held, Sold), (Held, Released), (Released, Sold), (Sold, Returned)];
         for from in HoldState::ALL {
             assert_eq!(HoldState::parse(from.as_str()), Some(from));
             for to in HoldState::ALL {
@@ -432,7 +448,7 @@ mod tests {
         }
     }
 
-    /// What may happen to a hold, in any order.
+    /// An operation on a hold.
     #[derive(Debug, Clone)]
     enum Step {
         Sell,
@@ -449,44 +465,43 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever becomes of a hold in whatever order: each piece is on the shelf, set aside or sold, and comes back
-        /// at most once.
+        /// In any order of operations each item is in stock, reserved or sold, and is returned at most once.
         #[test]
-        fn p07_no_piece_of_a_hold_is_ever_in_two_places(
-            pieces in proptest::collection::vec(1..9_i64, 1..4),
+        fn p07_item_of_hold_is_in_one_place(
+            quantities in proptest::collection::vec(1..9_i64, 1..4),
             steps in proptest::collection::vec(step(), 0..20),
         ) {
-            use HoldState::{StockHold, Released, Returned, Sold};
+            use HoldState::{Held, Released, Returned, Sold};
             let products: Vec<ProductId> = (0..4).map(|_| ProductId::new()).collect();
-            let mut lines: Vec<_> = pieces.iter().enumerate().map(|(n, count)| (products[n], *count, 0)).collect();
-            let all: Quantity = pieces.iter().sum();
-            // All were on the shelf and are set aside now.
-            let (mut state, mut shelf) = (StockHold, 0);
+            let mut lines: Vec<_> = quantities.iter().enumerate().map(|(n, count)| (products[n], *count, 0)).collect();
+            let all: Quantity = quantities.iter().sum();
+            // All were in stock and are reserved now.
+            let (mut state, mut stock) = (Held, 0);
             for step in steps {
                 let before = state;
                 match step {
                     Step::Sell if state.may_become(Sold) => {
-                        // Paid too late: taken from the shelf once more.
-                        shelf -= if state == Released { all } else { 0 };
+                        // Paid late: taken from stock once more.
+                        stock -= if state == Released { all } else { 0 };
                         state = Sold;
                     }
                     Step::Release if state.may_become(Released) => {
                         state = Released;
-                        shelf += all;
+                        stock += all;
                     }
-                    Step::Return(these) if state.may_become(Returned) => {
-                        let these: Vec<ReturnLine> = these
+                    Step::Return(requested) if state.may_become(Returned) => {
+                        let requested: Vec<ReturnLine> = requested
                             .into_iter()
                             .map(|(n, quantity)| ReturnLine { product_id: products[n], quantity })
                             .collect();
-                        let (back, none_out) = coming_back(&lines, &these);
+                        let (back, all_returned) = plan_restock(&lines, &requested);
                         for line in back {
                             let sold = lines.iter_mut().find(|sold| sold.0 == line.product_id).unwrap();
                             prop_assert!(line.quantity > 0);
                             sold.2 += line.quantity;
-                            shelf += line.quantity;
+                            stock += line.quantity;
                         }
-                        if none_out {
+                        if all_returned {
                             state = Returned;
                         }
                     }
@@ -496,15 +511,15 @@ mod tests {
                 let out: Quantity = lines.iter().map(|(_, quantity, returned)| quantity - returned).sum();
                 prop_assert!(lines.iter().all(|(_, quantity, returned)| (0..=*quantity).contains(returned)));
                 let with_buyers = if matches!(state, Sold | Returned) { out } else { 0 };
-                let aside = if state == StockHold { all } else { 0 };
-                prop_assert_eq!(shelf + aside + with_buyers, all);
+                let reserved = if state == Held { all } else { 0 };
+                prop_assert_eq!(stock + reserved + with_buyers, all);
                 prop_assert_eq!(state == Returned, out == 0);
             }
         }
     }
 
     #[test]
-    fn links_are_plain_whatever_the_name() {
+    fn slug_is_ascii_for_any_name() {
         let id: ProductId = "01890000-0000-7000-8000-00000000c0de".parse().unwrap();
         let cases = [
             ("Teapot, blue", "teapot-blue-c0de"),
@@ -521,7 +536,7 @@ mod tests {
     }
 
     #[test]
-    fn a_search_is_only_ever_words() {
+    fn fts_query_quotes_every_word() {
         let cases = [
             ("tea", Some("\"tea\" *")),
             ("blue tea", Some("\"blue\" AND \"tea\" *")),
@@ -530,22 +545,22 @@ mod tests {
             ("  ", None),
         ];
         for (text, words) in cases {
-            assert_eq!(search(text).as_deref(), words, "{text}");
+            assert_eq!(fts_query(text).as_deref(), words, "{text}");
         }
     }
 
     #[test]
-    fn a_mean_rating_is_rounded_to_a_hundredth() {
+    fn rating_rounds_to_two_decimals() {
         for (sum, count, mean) in [(0, 0, None), (5, 1, Some(5.0)), (9, 2, Some(4.5)), (11, 3, Some(3.67))] {
             assert_eq!(rating(sum, count), mean);
         }
     }
 
     #[test]
-    fn low_stock_is_told_when_the_mark_is_crossed_and_not_again() {
+    fn low_stock_is_reported_on_crossing_only() {
         let cases = [(10, 5, true), (6, 0, true), (5, 4, false), (10, 6, false), (3, 9, false)];
-        for (before, after, told) in cases {
-            assert_eq!(fell_low(before, after, 5), told, "{before} to {after}");
+        for (before, after, crossed) in cases {
+            assert_eq!(crossed_low_stock(before, after, 5), crossed, "{before} to {after}");
         }
     }
 }

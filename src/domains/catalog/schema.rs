@@ -1,4 +1,4 @@
-//! The tables of this domain; see `migrations/catalog`.
+//! Tables of this domain as diesel sees them; defined by `migrations/catalog`.
 
 diesel::table! {
     product (seq) {

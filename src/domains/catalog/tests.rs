@@ -1,4 +1,4 @@
-//! The catalog's promises, through its messages, on a real database file.
+//! Tests of the catalog through its messages, on a real database.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::store::search;
-use super::store::stock::misbooked;
+use super::store::stock::ledger_mismatches;
 use super::*;
 use crate::contract::payments::{Invoice, InvoiceStatus};
 use crate::events::{Relay, Subscriber};
@@ -20,34 +20,36 @@ use crate::settings::Settings;
 use crate::store::Store;
 use crate::types::{Clock, Currency, EventId, HoldId, InvoiceId, PageRequest, ProductId, Timestamp, UserId};
 
-struct Shop {
+/// The running domain on a temporary folder.
+struct TestCatalog {
     client: Client<CatalogActor>,
     store: Store,
     clock: Clock,
     dir: Arc<TempDir>,
 }
 
-fn open() -> Shop {
+fn open() -> TestCatalog {
     open_in(Arc::new(TempDir::new().unwrap()), Clock::system())
 }
 
-fn open_in(dir: Arc<TempDir>, clock: Clock) -> Shop {
-    let ground = DomainRuntime::new(Settings::for_test(dir.path()), clock.clone());
-    let RunningDomain { client, store } = super::open(&ground).unwrap();
-    // Its threads end with the test's process.
-    std::mem::forget(ground);
-    Shop { client, store, clock, dir }
+fn open_in(dir: Arc<TempDir>, clock: Clock) -> TestCatalog {
+    let runtime = DomainRuntime::new(Settings::for_test(dir.path()), clock.clone());
+    let RunningDomain { client, store } = super::open(&runtime).unwrap();
+    // Its threads end with the test process.
+    std::mem::forget(runtime);
+    TestCatalog { client, store, clock, dir }
 }
 
-fn new(sku: &str) -> NewProduct {
+/// A valid product with this SKU.
+fn simple_product(sku: &str) -> NewProduct {
     serde_json::from_value(json!({
         "name": format!("Product {sku}"), "sku": sku, "price": 1000, "currency": "EUR", "stock": 10,
     }))
     .unwrap()
 }
 
-/// The product with these fields.
-fn of(fields: Value) -> NewProduct {
+/// A product with the given fields, others by default.
+fn product_with(fields: Value) -> NewProduct {
     let mut product = json!({ "name": "Thing", "sku": "T", "price": 1000, "currency": "EUR", "stock": 10 });
     for (key, value) in fields.as_object().unwrap() {
         product[key] = value.clone();
@@ -55,35 +57,35 @@ fn of(fields: Value) -> NewProduct {
     serde_json::from_value(product).unwrap()
 }
 
-impl Shop {
-    async fn ask<R: Request>(&self, request: R) -> Result<R::Reply, R::Error>
+impl TestCatalog {
+    async fn send<R: Request>(&self, request: R) -> Result<R::Reply, R::Error>
     where
         CatalogActor: actix::Handler<crate::messaging::Envelope<R>>,
     {
         self.client.call(RequestContext::internal("test").with_timeout(Duration::from_secs(60)), request).await
     }
 
-    async fn put(&self, product: NewProduct) -> Product {
-        self.ask(CreateProduct { product }).await.unwrap()
+    async fn create(&self, product: NewProduct) -> Product {
+        self.send(CreateProduct { product }).await.unwrap()
     }
 
     async fn get(&self, product_id: ProductId) -> Product {
-        self.ask(GetProduct { product_id }).await.unwrap()
+        self.send(GetProduct { product_id }).await.unwrap()
     }
 
     async fn stock(&self, product_id: ProductId) -> i64 {
-        let offers = self.ask(GetOffers { product_ids: vec![product_id] }).await.unwrap();
+        let offers = self.send(GetOffers { product_ids: vec![product_id] }).await.unwrap();
         let shown = self.get(product_id).await.stock;
         assert_eq!(offers[0].stock, shown, "memory and database differ");
         shown
     }
 
     async fn patch(&self, product_id: ProductId, patch: Value) -> Result<Product, CatalogError> {
-        self.ask(UpdateProduct { product_id, patch: serde_json::from_value(patch).unwrap() }).await
+        self.send(UpdateProduct { product_id, patch: serde_json::from_value(patch).unwrap() }).await
     }
 
     async fn list(&self, query: Value) -> ProductPage {
-        self.ask(serde_json::from_value::<ListProducts>(query).unwrap()).await.unwrap()
+        self.send(serde_json::from_value::<ListProducts>(query).unwrap()).await.unwrap()
     }
 
     async fn skus(&self, query: Value) -> Vec<String> {
@@ -93,10 +95,10 @@ impl Shop {
     async fn hold(&self, hold: HoldId, lines: &[(ProductId, i64)]) -> Result<StockHold, CatalogError> {
         let lines = lines.iter().map(|&(product_id, quantity)| HoldLine { product_id, quantity }).collect();
         let expires_at = self.clock.now().plus(Duration::from_secs(600));
-        self.ask(HoldStock { hold, lines, expires_at }).await
+        self.send(HoldStock { hold, lines, expires_at }).await
     }
 
-    async fn tell<E: Event>(&self, event: &E) {
+    async fn deliver<E: Event>(&self, event: &E) {
         let event = EventEnvelope {
             id: EventId::new(),
             name: E::NAME.to_owned(),
@@ -104,24 +106,32 @@ impl Shop {
             data: serde_json::to_value(event).unwrap(),
             trace: None,
         };
-        // Twice: what is delivered at least once must have its effect once.
-        self.ask(DeliverEvents { events: vec![event.clone()] }).await.unwrap();
-        self.ask(DeliverEvents { events: vec![event] }).await.unwrap();
+        // Twice: delivery is at least once, the effect must be once.
+        self.send(DeliverEvents { events: vec![event.clone()] }).await.unwrap();
+        self.send(DeliverEvents { events: vec![event] }).await.unwrap();
     }
 
     async fn pay(&self, hold: HoldId) {
         let paid = InvoicePaid { invoice: invoice(), hold: Some(hold), checkout: None, imported: false };
-        self.tell(&paid).await;
+        self.deliver(&paid).await;
     }
 
     async fn refund(&self, hold: HoldId, restock: bool) {
         let (invoice, hold, reason) = (invoice(), Some(hold), "requested".to_owned());
-        self.tell(&InvoiceRefunded { invoice, amount: 1, restock, lines: Vec::new(), hold, reason, imported: false })
-            .await;
+        self.deliver(&InvoiceRefunded {
+            invoice,
+            amount: 1,
+            restock,
+            lines: Vec::new(),
+            hold,
+            reason,
+            imported: false,
+        })
+        .await;
     }
 
-    /// The events since the last call, by name, and what they say.
-    async fn news(&self) -> Vec<(String, Value)> {
+    /// Names and data of the events since the last call.
+    async fn new_events(&self) -> Vec<(String, Value)> {
         let events = self.store.outbox_read_after("probe", 1_000).await.unwrap();
         if let Some((last, _)) = events.last() {
             self.store.outbox_advance_cursor("probe", *last).await.unwrap();
@@ -129,20 +139,20 @@ impl Shop {
         events.into_iter().map(|(_, event)| (event.name, event.data)).collect()
     }
 
-    async fn names_of_news(&self) -> Vec<String> {
-        self.news().await.into_iter().map(|(name, _)| name.trim_start_matches("catalog.").to_owned()).collect()
+    async fn event_names(&self) -> Vec<String> {
+        self.new_events().await.into_iter().map(|(name, _)| name.trim_start_matches("catalog.").to_owned()).collect()
     }
 
-    async fn assert_booked(&self) {
-        let wrong = self.store.read(|conn| Ok::<_, CommonError>(misbooked(conn)?)).await.unwrap();
-        assert_eq!(wrong, [], "the stock of these is not the sum of its moves");
+    async fn assert_ledger_consistent(&self) {
+        let errors = self.store.read(|conn| Ok::<_, CommonError>(ledger_mismatches(conn)?)).await.unwrap();
+        assert_eq!(errors, [], "stock is not the sum of its moves");
     }
 
-    /// The counts that every change keeps in step must be those that counting anew would give.
-    async fn assert_counted(&self) {
+    /// Asserts that stored facet counts equal a fresh count.
+    async fn assert_facets_consistent(&self) {
         for all_variants in [false, true] {
             let known = self.list(json!({ "all_variants": all_variants })).await.facets;
-            // A filter that lets everything pass is counted, not known.
+            // A filter that matches everything is counted, not read from `facet_count`.
             let counted = self.list(json!({ "all_variants": all_variants, "min_price": 0 })).await.facets;
             assert_eq!(known, counted);
         }
@@ -168,45 +178,45 @@ fn invoice() -> Invoice {
     }
 }
 
-fn wrong_fields<T: std::fmt::Debug>(answer: Result<T, CatalogError>) -> Vec<String> {
+fn field_errors<T: std::fmt::Debug>(answer: Result<T, CatalogError>) -> Vec<String> {
     match answer {
         Err(CatalogError::Common(CommonError::ValidationFailed { errors })) => {
             errors.into_iter().map(|error| error.field.into_owned()).collect()
         }
-        other => panic!("not refused for its fields: {other:?}"),
+        other => panic!("not rejected for its fields: {other:?}"),
     }
 }
 
 #[actix::test]
-async fn a_product_is_shown_as_it_was_made_and_its_sku_is_its_own() {
-    let shop = open();
-    let made = shop
-        .put(of(json!({
+async fn created_product_reads_back_and_owns_its_sku() {
+    let catalog = open();
+    let made = catalog
+        .create(product_with(json!({
             "name": " Teapot ", "sku": "TEA-1", "description": "For two.\nOr three.", "compare_at_price": 1500,
             "category": "Kitchen", "tags": ["tea", " tea", "gift"], "attributes": { "Material": "Stoneware" },
         })))
         .await;
     assert_eq!((made.name.as_str(), made.tags.len(), made.deleted), ("Teapot", 2, false));
     assert!(made.slug.starts_with("teapot-") && made.slug.len() == "teapot-".len() + 4, "{}", made.slug);
-    assert_eq!(shop.get(made.id).await, made);
-    let again = shop.ask(CreateProduct { product: new("TEA-1") }).await;
+    assert_eq!(catalog.get(made.id).await, made);
+    let again = catalog.send(CreateProduct { product: simple_product("TEA-1") }).await;
     assert_eq!(again.unwrap_err(), CatalogError::SkuTaken);
-    shop.ask(DeleteProduct { product_id: made.id }).await.unwrap();
-    let again = shop.ask(CreateProduct { product: new("TEA-1") }).await;
+    catalog.send(DeleteProduct { product_id: made.id }).await.unwrap();
+    let again = catalog.send(CreateProduct { product: simple_product("TEA-1") }).await;
     assert_eq!(again.unwrap_err(), CatalogError::SkuTaken, "a sku outlives its product");
-    let other = shop.put(new("B")).await;
-    assert_eq!(shop.patch(other.id, json!({ "sku": "TEA-1" })).await.unwrap_err(), CatalogError::SkuTaken);
+    let other = catalog.create(simple_product("B")).await;
+    assert_eq!(catalog.patch(other.id, json!({ "sku": "TEA-1" })).await.unwrap_err(), CatalogError::SkuTaken);
 }
 
 #[actix::test]
-async fn everything_wrong_with_a_product_is_said_at_once() {
-    let shop = open();
-    let product = of(json!({
+async fn invalid_product_names_every_field() {
+    let catalog = open();
+    let product = product_with(json!({
         "name": "", "sku": "a b", "price": -1, "stock": -1, "compare_at_price": -5, "category": " ",
         "tags": ["ok", ""], "attributes": { "": "x" }, "group": "", "options": { "Size": "" },
         "description": "x".repeat(20_001),
     }));
-    let wrong = wrong_fields(shop.ask(CreateProduct { product }).await);
+    let errors = field_errors(catalog.send(CreateProduct { product }).await);
     let expected = [
         "name",
         "sku",
@@ -220,71 +230,81 @@ async fn everything_wrong_with_a_product_is_said_at_once() {
         "attributes",
         "options.Size",
     ];
-    assert_eq!(wrong, expected);
+    assert_eq!(errors, expected);
     let many: Vec<String> = (0..51).map(|n| format!("tag{n}")).collect();
-    assert_eq!(wrong_fields(shop.ask(CreateProduct { product: of(json!({ "tags": many })) }).await), ["tags"]);
-    let product = of(json!({ "compare_at_price": 1000 }));
-    assert_eq!(wrong_fields(shop.ask(CreateProduct { product }).await), ["compare_at_price"]);
+    assert_eq!(
+        field_errors(catalog.send(CreateProduct { product: product_with(json!({ "tags": many })) }).await),
+        ["tags"]
+    );
+    let product = product_with(json!({ "compare_at_price": 1000 }));
+    assert_eq!(field_errors(catalog.send(CreateProduct { product }).await), ["compare_at_price"]);
 }
 
 #[actix::test]
-async fn a_patch_tells_absent_from_null_and_nothing_changed_from_changed() {
-    let shop = open();
-    let made =
-        shop.put(of(json!({ "category": "Kitchen", "tags": ["a"], "compare_at_price": 2000, "group": "G" }))).await;
-    let same = shop.patch(made.id, json!({})).await.unwrap();
+async fn patch_distinguishes_absent_and_null() {
+    let catalog = open();
+    let made = catalog
+        .create(product_with(json!({ "category": "Kitchen", "tags": ["a"], "compare_at_price": 2000, "group": "G" })))
+        .await;
+    let same = catalog.patch(made.id, json!({})).await.unwrap();
     assert_eq!(same, made, "an empty patch changes nothing, not even the time");
-    let patched = shop.patch(made.id, json!({ "category": null, "price": 900 })).await.unwrap();
+    let patched = catalog.patch(made.id, json!({ "category": null, "price": 900 })).await.unwrap();
     assert_eq!((patched.category.as_deref(), patched.compare_at_price, patched.price), (None, Some(2000), 900));
     assert!(patched.updated_at > made.updated_at && patched.created_at == made.created_at);
-    let patched = shop.patch(made.id, json!({ "compare_at_price": null, "group": null })).await.unwrap();
+    let patched = catalog.patch(made.id, json!({ "compare_at_price": null, "group": null })).await.unwrap();
     assert_eq!((patched.compare_at_price, patched.group, patched.variants.len()), (None, None, 0));
     assert_eq!(patched.tags, ["a"]);
-    assert_eq!(wrong_fields(shop.patch(made.id, json!({ "compare_at_price": 100 })).await), ["compare_at_price"]);
-    let replaced = shop.ask(ReplaceProduct { product_id: made.id, product: new("T") }).await.unwrap();
+    assert_eq!(field_errors(catalog.patch(made.id, json!({ "compare_at_price": 100 })).await), ["compare_at_price"]);
+    let replaced = catalog.send(ReplaceProduct { product_id: made.id, product: simple_product("T") }).await.unwrap();
     assert_eq!((replaced.tags.len(), replaced.slug), (0, made.slug), "a link outlives a new name");
-    shop.assert_counted().await;
+    catalog.assert_facets_consistent().await;
 }
 
 #[actix::test]
-async fn a_deleted_product_is_out_of_the_shop_but_still_shown() {
-    let shop = open();
-    let made = shop.put(of(json!({ "category": "Kitchen", "tags": ["tea"] }))).await;
-    shop.ask(DeleteProduct { product_id: made.id }).await.unwrap();
-    assert!(shop.get(made.id).await.deleted);
+async fn deleted_product_is_readable_but_not_for_sale() {
+    let catalog = open();
+    let made = catalog.create(product_with(json!({ "category": "Kitchen", "tags": ["tea"] }))).await;
+    catalog.send(DeleteProduct { product_id: made.id }).await.unwrap();
+    assert!(catalog.get(made.id).await.deleted);
     for query in [json!({}), json!({ "q": "thing" }), json!({ "tag": "tea" }), json!({ "all_variants": true })] {
-        let page = shop.list(query).await;
+        let page = catalog.list(query).await;
         assert_eq!((page.items.len(), &*page.facets), (0, &Facets::default()));
     }
     let gone = CatalogError::ProductNotFound;
-    assert_eq!(shop.patch(made.id, json!({ "price": 1 })).await.unwrap_err(), gone);
-    let replaced = shop.ask(ReplaceProduct { product_id: made.id, product: new("T") }).await;
+    assert_eq!(catalog.patch(made.id, json!({ "price": 1 })).await.unwrap_err(), gone);
+    let replaced = catalog.send(ReplaceProduct { product_id: made.id, product: simple_product("T") }).await;
     assert_eq!(replaced.unwrap_err(), gone);
-    assert_eq!(shop.ask(DeleteProduct { product_id: made.id }).await.unwrap_err(), gone);
-    assert_eq!(shop.hold(HoldId::new(), &[(made.id, 1)]).await.unwrap_err(), gone);
-    assert_eq!(shop.ask(GetProduct { product_id: ProductId::new() }).await.unwrap_err(), gone);
+    assert_eq!(catalog.send(DeleteProduct { product_id: made.id }).await.unwrap_err(), gone);
+    assert_eq!(catalog.hold(HoldId::new(), &[(made.id, 1)]).await.unwrap_err(), gone);
+    assert_eq!(catalog.send(GetProduct { product_id: ProductId::new() }).await.unwrap_err(), gone);
 }
 
 #[actix::test]
-async fn a_repeated_request_under_a_key_is_answered_as_the_first_was() {
-    let shop = open();
+async fn create_is_idempotent_by_key() {
+    let catalog = open();
     let ctx = || RequestContext::internal("test").with_key(IdempotencyKey::own("k"));
-    let first = shop.client.call(ctx(), CreateProduct { product: new("A") }).await.unwrap();
+    let first = catalog.client.call(ctx(), CreateProduct { product: simple_product("A") }).await.unwrap();
     let again = ctx();
-    let second = shop.client.call(again.clone(), CreateProduct { product: new("A") }).await.unwrap();
+    let second = catalog.client.call(again.clone(), CreateProduct { product: simple_product("A") }).await.unwrap();
     assert_eq!((second, again.is_replayed()), (first, true));
-    let other = shop.client.call(ctx(), CreateProduct { product: new("B") }).await;
+    let other = catalog.client.call(ctx(), CreateProduct { product: simple_product("B") }).await;
     assert_eq!(other.unwrap_err(), CatalogError::Common(CommonError::IdempotencyKeyReused));
-    assert_eq!(shop.names_of_news().await, ["product_changed"]);
+    assert_eq!(catalog.event_names().await, ["product_changed"]);
 }
 
 #[actix::test]
-async fn search_finds_words_wherever_they_are_and_never_stumbles() {
-    let shop = open();
-    shop.put(of(json!({ "name": "Crème brûlée torch", "sku": "CB-77", "description": "Melts sugar." }))).await;
-    shop.put(of(json!({ "name": "Sugar bowl", "sku": "SB-1", "tags": ["teatime"], "category": "Kitchen" }))).await;
-    shop.put(of(json!({ "name": "Spoon", "sku": "SP-1", "description": "For the bowl." }))).await;
-    shop.put(of(json!({ "name": "Plate", "sku": "PL-1", "tags": ["bowl"] }))).await;
+async fn search_matches_words_and_accepts_any_input() {
+    let catalog = open();
+    catalog
+        .create(product_with(json!({ "name": "Crème brûlée torch", "sku": "CB-77", "description": "Melts sugar." })))
+        .await;
+    catalog
+        .create(product_with(
+            json!({ "name": "Sugar bowl", "sku": "SB-1", "tags": ["teatime"], "category": "Kitchen" }),
+        ))
+        .await;
+    catalog.create(product_with(json!({ "name": "Spoon", "sku": "SP-1", "description": "For the bowl." }))).await;
+    catalog.create(product_with(json!({ "name": "Plate", "sku": "PL-1", "tags": ["bowl"] }))).await;
     let cases: [(&str, &[&str]); 19] = [
         ("creme", &["CB-77"]),
         ("CRÈME", &["CB-77"]),
@@ -308,20 +328,20 @@ async fn search_finds_words_wherever_they_are_and_never_stumbles() {
         ("   ", &["PL-1", "SP-1", "SB-1", "CB-77"]),
     ];
     for (q, skus) in cases {
-        assert_eq!(shop.skus(json!({ "q": q })).await, skus, "{q:?}");
+        assert_eq!(catalog.skus(json!({ "q": q })).await, skus, "{q:?}");
     }
-    assert_eq!(shop.skus(json!({ "q": "bowl", "sort": "name" })).await, ["PL-1", "SP-1", "SB-1"]);
-    assert_eq!(shop.skus(json!({ "q": "bowl", "category": "Kitchen" })).await, ["SB-1"]);
-    // What is said anew is found anew, and no longer under the old words.
-    let spoon = shop.list(json!({ "q": "spoon" })).await.items[0].id;
-    shop.patch(spoon, json!({ "name": "Löffel", "description": "" })).await.unwrap();
-    assert_eq!(shop.skus(json!({ "q": "loffel" })).await, ["SP-1"]);
-    assert_eq!(shop.skus(json!({ "q": "spoon" })).await, [""; 0]);
+    assert_eq!(catalog.skus(json!({ "q": "bowl", "sort": "name" })).await, ["PL-1", "SP-1", "SB-1"]);
+    assert_eq!(catalog.skus(json!({ "q": "bowl", "category": "Kitchen" })).await, ["SB-1"]);
+    // Changed texts are found by their new words only.
+    let spoon = catalog.list(json!({ "q": "spoon" })).await.items[0].id;
+    catalog.patch(spoon, json!({ "name": "Löffel", "description": "" })).await.unwrap();
+    assert_eq!(catalog.skus(json!({ "q": "loffel" })).await, ["SP-1"]);
+    assert_eq!(catalog.skus(json!({ "q": "spoon" })).await, [""; 0]);
 }
 
 #[actix::test]
-async fn lists_are_filtered_sorted_and_refuse_nonsense() {
-    let shop = open();
+async fn lists_filter_sort_and_reject_invalid_queries() {
+    let catalog = open();
     for (sku, name, price, stock, category, tag) in [
         ("A", "écru", 300, 5, "X", "t1"),
         ("B", "Alpha", 100, 0, "X", "t2"),
@@ -330,7 +350,7 @@ async fn lists_are_filtered_sorted_and_refuse_nonsense() {
     ] {
         let product =
             json!({ "sku": sku, "name": name, "price": price, "stock": stock, "category": category, "tags": [tag] });
-        shop.put(of(product)).await;
+        catalog.create(product_with(product)).await;
     }
     let cases: [(Value, &[&str]); 13] = [
         (json!({}), &["D", "C", "B", "A"]),
@@ -348,7 +368,7 @@ async fn lists_are_filtered_sorted_and_refuse_nonsense() {
         (json!({ "category": "x" }), &[]),
     ];
     for (query, skus) in cases {
-        assert_eq!(shop.skus(query.clone()).await, skus, "{query}");
+        assert_eq!(catalog.skus(query.clone()).await, skus, "{query}");
     }
     for (query, field) in [
         (json!({ "limit": 0 }), "limit"),
@@ -358,13 +378,13 @@ async fn lists_are_filtered_sorted_and_refuse_nonsense() {
         (json!({ "min_price": 2, "max_price": 1 }), "max_price"),
         (json!({ "q": "x".repeat(201) }), "q"),
     ] {
-        let answer = shop.ask(serde_json::from_value::<ListProducts>(query).unwrap()).await;
-        assert_eq!(wrong_fields(answer), [field]);
+        let answer = catalog.send(serde_json::from_value::<ListProducts>(query).unwrap()).await;
+        assert_eq!(field_errors(answer), [field]);
     }
 }
 
 #[actix::test]
-async fn a_page_goes_on_where_the_last_ended_while_the_list_grows() {
+async fn pages_are_stable_while_the_list_grows() {
     for query in [
         json!({}),
         json!({ "sort": "created_at" }),
@@ -376,100 +396,104 @@ async fn a_page_goes_on_where_the_last_ended_while_the_list_grows() {
         json!({ "category": "C", "sort": "name" }),
         json!({ "all_variants": true, "sort": "-price" }),
     ] {
-        let shop = open();
+        let catalog = open();
         let product = |n: i64| {
             let group = (n % 5 == 0).then(|| format!("g{}", n % 10));
             let (name, price) = (format!("product {}", n * 7 % 13), n * 31 % 7);
-            of(
+            product_with(
                 json!({ "sku": format!("S{n}"), "name": name, "price": price, "tags": ["t"], "category": "C", "group": group }),
             )
         };
         for n in 0..20 {
-            shop.put(product(n)).await;
+            catalog.create(product(n)).await;
         }
         let with = |more: Value| {
             let mut query = query.clone();
             query.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
             query
         };
-        let before = shop.skus(with(json!({ "limit": 100 }))).await;
+        let before = catalog.skus(with(json!({ "limit": 100 }))).await;
         let (mut seen, mut cursor, mut n) = (Vec::new(), Value::Null, 100);
         loop {
-            let page = shop.list(with(json!({ "limit": 3, "cursor": cursor }))).await;
+            let page = catalog.list(with(json!({ "limit": 3, "cursor": cursor }))).await;
             seen.extend(page.items.iter().map(|product| product.sku.clone()));
             let Some(next) = page.next else { break };
             cursor = serde_json::to_value(next).unwrap();
-            shop.put(of(json!({ "sku": format!("N{n}"), "name": format!("product {n} new"), "price": n % 7, "tags": ["t"], "category": "C" }))).await;
+            catalog.create(product_with(json!({ "sku": format!("N{n}"), "name": format!("product {n} new"), "price": n % 7, "tags": ["t"], "category": "C" }))).await;
             n += 1;
             assert!(n < 200, "the list has no end");
         }
         let old: Vec<&String> = seen.iter().filter(|sku| sku.starts_with('S')).collect();
         assert_eq!(old, before.iter().collect::<Vec<_>>(), "{query}: lost, doubled or in another order");
         assert_eq!(seen.iter().collect::<BTreeSet<_>>().len(), seen.len(), "{query}: one came twice");
-        // A cursor is of one list only.
+        // A cursor belongs to one list.
         for other in [json!({ "in_stock": true }), json!({ "q": "other" })] {
             let mut other = with(other);
             other["cursor"] = cursor.clone();
-            let answer = shop.ask(serde_json::from_value::<ListProducts>(other).unwrap()).await;
-            assert_eq!(wrong_fields(answer), ["cursor"]);
+            let answer = catalog.send(serde_json::from_value::<ListProducts>(other).unwrap()).await;
+            assert_eq!(field_errors(answer), ["cursor"]);
         }
     }
 }
 
 #[actix::test]
-async fn one_stands_for_its_group_the_cheapest_that_can_be_bought() {
-    let shop = open();
+async fn group_lead_is_cheapest_in_stock() {
+    let catalog = open();
     let variant = |sku: &str, price: i64, stock: i64, size: &str| {
-        of(
+        product_with(
             json!({ "sku": sku, "name": "Shirt", "price": price, "stock": stock, "group": "shirt", "options": { "Size": size } }),
         )
     };
-    let small = shop.put(variant("S", 300, 1, "Small")).await;
-    let medium = shop.put(variant("M", 200, 1, "Medium")).await;
-    let large = shop.put(variant("L", 100, 0, "Large")).await;
-    shop.put(new("ALONE")).await;
-    assert_eq!(shop.skus(json!({})).await, ["ALONE", "M"]);
-    assert_eq!(shop.skus(json!({ "all_variants": true })).await, ["ALONE", "L", "M", "S"]);
-    let shown = shop.get(small.id).await;
+    let small = catalog.create(variant("S", 300, 1, "Small")).await;
+    let medium = catalog.create(variant("M", 200, 1, "Medium")).await;
+    let large = catalog.create(variant("L", 100, 0, "Large")).await;
+    catalog.create(simple_product("ALONE")).await;
+    assert_eq!(catalog.skus(json!({})).await, ["ALONE", "M"]);
+    assert_eq!(catalog.skus(json!({ "all_variants": true })).await, ["ALONE", "L", "M", "S"]);
+    let shown = catalog.get(small.id).await;
     assert_eq!(shown.variants.iter().map(|v| v.sku.as_str()).collect::<Vec<_>>(), ["S", "M", "L"]);
-    // Another represents it where the first does not match.
-    assert_eq!(shop.skus(json!({ "min_price": 250 })).await, ["ALONE", "S"]);
-    assert_eq!(shop.skus(json!({ "q": "shirt large" })).await, ["L"]);
-    assert_eq!(shop.skus(json!({ "q": "shirt" })).await, ["M"]);
-    assert_eq!(shop.skus(json!({ "in_stock": false })).await, ["L"]);
-    shop.assert_counted().await;
-    // Sold out, back, cheaper, deleted, moved away: the choice follows.
-    shop.hold(HoldId::new(), &[(medium.id, 1)]).await.unwrap();
-    assert_eq!(shop.skus(json!({})).await, ["ALONE", "S"]);
-    shop.patch(large.id, json!({ "stock": 3 })).await.unwrap();
-    assert_eq!(shop.skus(json!({})).await, ["ALONE", "L"]);
-    assert_eq!(shop.get(small.id).await.variants[2].stock, 3, "siblings show each other as they are");
-    shop.assert_counted().await;
-    shop.ask(DeleteProduct { product_id: large.id }).await.unwrap();
-    assert_eq!(shop.skus(json!({})).await, ["ALONE", "S"]);
-    assert_eq!(shop.get(small.id).await.variants.len(), 2);
-    shop.news().await;
-    shop.patch(small.id, json!({ "group": null })).await.unwrap();
-    let told: Vec<Value> = shop.news().await.into_iter().map(|(_, data)| data["group"].clone()).collect();
-    assert_eq!(told, [Value::Null, json!("shirt")], "those left behind are told of too");
-    assert_eq!(shop.skus(json!({})).await, ["ALONE", "M", "S"]);
-    assert_eq!(shop.get(medium.id).await.variants.len(), 1);
-    shop.patch(medium.id, json!({ "stock": 0 })).await.unwrap();
-    assert_eq!(shop.skus(json!({})).await, ["ALONE", "M", "S"], "none can be bought: the first");
-    shop.assert_counted().await;
-    shop.assert_booked().await;
+    // Another variant leads where the first does not match.
+    assert_eq!(catalog.skus(json!({ "min_price": 250 })).await, ["ALONE", "S"]);
+    assert_eq!(catalog.skus(json!({ "q": "shirt large" })).await, ["L"]);
+    assert_eq!(catalog.skus(json!({ "q": "shirt" })).await, ["M"]);
+    assert_eq!(catalog.skus(json!({ "in_stock": false })).await, ["L"]);
+    catalog.assert_facets_consistent().await;
+    // The lead follows sales, restocks, prices, deletions and group changes.
+    catalog.hold(HoldId::new(), &[(medium.id, 1)]).await.unwrap();
+    assert_eq!(catalog.skus(json!({})).await, ["ALONE", "S"]);
+    catalog.patch(large.id, json!({ "stock": 3 })).await.unwrap();
+    assert_eq!(catalog.skus(json!({})).await, ["ALONE", "L"]);
+    assert_eq!(catalog.get(small.id).await.variants[2].stock, 3, "siblings show each other as they are");
+    catalog.assert_facets_consistent().await;
+    catalog.send(DeleteProduct { product_id: large.id }).await.unwrap();
+    assert_eq!(catalog.skus(json!({})).await, ["ALONE", "S"]);
+    assert_eq!(catalog.get(small.id).await.variants.len(), 2);
+    catalog.new_events().await;
+    catalog.patch(small.id, json!({ "group": null })).await.unwrap();
+    let groups: Vec<Value> = catalog.new_events().await.into_iter().map(|(_, data)| data["group"].clone()).collect();
+    assert_eq!(groups, [Value::Null, json!("shirt")], "the old group is reported too");
+    assert_eq!(catalog.skus(json!({})).await, ["ALONE", "M", "S"]);
+    assert_eq!(catalog.get(medium.id).await.variants.len(), 1);
+    catalog.patch(medium.id, json!({ "stock": 0 })).await.unwrap();
+    assert_eq!(catalog.skus(json!({})).await, ["ALONE", "M", "S"], "all sold out: the first");
+    catalog.assert_facets_consistent().await;
+    catalog.assert_ledger_consistent().await;
 }
 
 #[actix::test]
-async fn each_facet_leaves_its_own_filter_out() {
-    let shop = open();
+async fn facets_ignore_their_own_filter() {
+    let catalog = open();
     for (sku, price, stock, category, tags) in [
         ("A", 100, 1, "X", vec!["t1", "t2"]),
         ("B", 200, 0, "X", vec!["t1"]),
         ("C", 300, 1, "Y", vec!["t2"]),
         ("D", 400, 1, "Y", vec![]),
     ] {
-        shop.put(of(json!({ "sku": sku, "price": price, "stock": stock, "category": category, "tags": tags }))).await;
+        catalog
+            .create(product_with(
+                json!({ "sku": sku, "price": price, "stock": stock, "category": category, "tags": tags }),
+            ))
+            .await;
     }
     let facets = |page: ProductPage| {
         let values = |list: &[FacetValue]| -> Vec<(String, i64)> {
@@ -480,262 +504,263 @@ async fn each_facet_leaves_its_own_filter_out() {
     };
     let value = |value: &str, n: i64| (value.to_owned(), n);
     let (x2, y2) = (value("X", 2), value("Y", 2));
-    let all = facets(shop.list(json!({})).await);
+    let all = facets(catalog.list(json!({})).await);
     let whole_tags = vec![value("t1", 2), value("t2", 2)];
     assert_eq!(all, (4, vec![x2.clone(), y2.clone()], whole_tags.clone(), Some(100), Some(400), 3));
-    let in_x = facets(shop.list(json!({ "category": "X" })).await);
+    let in_x = facets(catalog.list(json!({ "category": "X" })).await);
     assert_eq!(in_x, (2, vec![x2, y2], vec![value("t1", 2), value("t2", 1)], Some(100), Some(200), 1));
-    let t1 = facets(shop.list(json!({ "tag": "t1" })).await);
+    let t1 = facets(catalog.list(json!({ "tag": "t1" })).await);
     assert_eq!(t1, (2, vec![value("X", 2)], whole_tags, Some(100), Some(200), 1));
-    let dear = facets(shop.list(json!({ "min_price": 300 })).await);
+    let dear = facets(catalog.list(json!({ "min_price": 300 })).await);
     assert_eq!(dear, (2, vec![value("Y", 2)], vec![value("t2", 1)], Some(100), Some(400), 2));
-    let there = facets(shop.list(json!({ "in_stock": false })).await);
-    assert_eq!(there, (1, vec![value("X", 1)], vec![value("t1", 1)], Some(200), Some(200), 3));
-    let found = facets(shop.list(json!({ "q": "thing", "category": "Y" })).await);
+    let sold_out = facets(catalog.list(json!({ "in_stock": false })).await);
+    assert_eq!(sold_out, (1, vec![value("X", 1)], vec![value("t1", 1)], Some(200), Some(200), 3));
+    let found = facets(catalog.list(json!({ "q": "thing", "category": "Y" })).await);
     assert_eq!((found.0, found.1.len(), found.5), (2, 2, 2));
-    shop.assert_counted().await;
+    catalog.assert_facets_consistent().await;
 }
 
 #[actix::test]
-async fn the_counts_of_a_large_list_are_a_second_old_at_most() {
-    let shop = open();
+async fn counts_of_large_list_are_at_most_a_second_old() {
+    let catalog = open();
     for part in 0..2 {
-        let rows = (0..1_000).map(|n| of(json!({ "sku": format!("S{part}-{n}"), "category": "C" }))).collect();
-        shop.ask(ImportProducts { rows }).await.unwrap();
+        let rows =
+            (0..1_000).map(|n| product_with(json!({ "sku": format!("S{part}-{n}"), "category": "C" }))).collect();
+        catalog.send(ImportProducts { rows }).await.unwrap();
     }
     let totals = || async {
-        let whole = shop.list(json!({})).await.facets.total;
-        (whole, shop.list(json!({ "category": "C" })).await.facets.total)
+        let whole = catalog.list(json!({})).await.facets.total;
+        (whole, catalog.list(json!({ "category": "C" })).await.facets.total)
     };
     assert_eq!(totals().await, (2_000, 2_000));
-    shop.put(of(json!({ "category": "C" }))).await;
+    catalog.create(product_with(json!({ "category": "C" }))).await;
     let (whole, narrowed) = totals().await;
     assert_eq!(whole, 2_001, "the whole list is counted by every change");
     assert!((2_000..=2_001).contains(&narrowed));
-    shop.clock.advance(Duration::from_secs(1));
+    catalog.clock.advance(Duration::from_secs(1));
     assert_eq!(totals().await, (2_001, 2_001));
 }
 
 #[actix::test]
-async fn of_seven_pieces_fifty_buyers_get_exactly_seven() {
+async fn concurrent_holds_never_oversell() {
     for (stock, quantities, sold) in [(7, vec![1], 7), (7, vec![1, 1], 3), (8, vec![2, 2], 2)] {
-        let shop = open();
-        let product = shop.put(of(json!({ "stock": stock }))).await;
+        let catalog = open();
+        let product = catalog.create(product_with(json!({ "stock": stock }))).await;
         let lines: Vec<(ProductId, i64)> = quantities.iter().map(|&quantity| (product.id, quantity)).collect();
-        let answers = join_all((0..50).map(|_| shop.hold(HoldId::new(), &lines))).await;
-        let held = answers.iter().filter(|answer| answer.is_ok()).count();
+        let replies = join_all((0..50).map(|_| catalog.hold(HoldId::new(), &lines))).await;
+        let held = replies.iter().filter(|answer| answer.is_ok()).count();
         assert_eq!(held, sold);
         let each: i64 = quantities.iter().sum();
         let left = stock - i64::try_from(sold).unwrap() * each;
-        for refused in answers.into_iter().filter_map(Result::err) {
-            let CatalogError::OutOfStock { product_id, left } = refused else { panic!("{refused:?}") };
+        for rejected in replies.into_iter().filter_map(Result::err) {
+            let CatalogError::OutOfStock { product_id, left } = rejected else { panic!("{rejected:?}") };
             assert!(product_id == product.id && left < each);
         }
-        assert_eq!(shop.stock(product.id).await, left);
-        shop.assert_booked().await;
+        assert_eq!(catalog.stock(product.id).await, left);
+        catalog.assert_ledger_consistent().await;
     }
 }
 
 #[actix::test]
-async fn a_hold_takes_all_lines_or_none_and_is_made_once() {
-    let shop = open();
+async fn hold_is_atomic_and_idempotent() {
+    let catalog = open();
     let (a, b) = (
-        shop.put(of(json!({ "sku": "A", "stock": 2, "options": { "Colour": "Blue" } }))).await,
-        shop.put(new("B")).await,
+        catalog.create(product_with(json!({ "sku": "A", "stock": 2, "options": { "Colour": "Blue" } }))).await,
+        catalog.create(simple_product("B")).await,
     );
-    let refused = shop.hold(HoldId::new(), &[(b.id, 1), (a.id, 3)]).await;
-    assert_eq!(refused.unwrap_err(), CatalogError::OutOfStock { product_id: a.id, left: 2 });
-    assert_eq!((shop.stock(a.id).await, shop.stock(b.id).await), (2, 10));
-    let unknown = shop.hold(HoldId::new(), &[(b.id, 1), (ProductId::new(), 1)]).await;
+    let rejected = catalog.hold(HoldId::new(), &[(b.id, 1), (a.id, 3)]).await;
+    assert_eq!(rejected.unwrap_err(), CatalogError::OutOfStock { product_id: a.id, left: 2 });
+    assert_eq!((catalog.stock(a.id).await, catalog.stock(b.id).await), (2, 10));
+    let unknown = catalog.hold(HoldId::new(), &[(b.id, 1), (ProductId::new(), 1)]).await;
     assert_eq!(unknown.unwrap_err(), CatalogError::ProductNotFound);
 
     let hold = HoldId::new();
-    let first = shop.hold(hold, &[(a.id, 1), (b.id, 4), (a.id, 1)]).await.unwrap();
+    let first = catalog.hold(hold, &[(a.id, 1), (b.id, 4), (a.id, 1)]).await.unwrap();
     assert_eq!(
         first.offers.iter().map(|o| (o.name.as_str(), o.stock)).collect::<Vec<_>>(),
         [("Thing (Blue)", 0), ("Product B", 6)]
     );
-    // Its stock has run out since and its price has changed: the answer stands.
-    shop.patch(a.id, json!({ "price": 1 })).await.unwrap();
-    let again = shop.hold(hold, &[(b.id, 4), (a.id, 2)]).await.unwrap();
+    // Stock and price have changed since: the first reply is repeated.
+    catalog.patch(a.id, json!({ "price": 1 })).await.unwrap();
+    let again = catalog.hold(hold, &[(b.id, 4), (a.id, 2)]).await.unwrap();
     assert_eq!(again, first);
-    assert_eq!((shop.stock(a.id).await, shop.stock(b.id).await), (0, 6));
-    assert_eq!(wrong_fields(shop.hold(hold, &[(b.id, 5)]).await), ["hold"]);
+    assert_eq!((catalog.stock(a.id).await, catalog.stock(b.id).await), (0, 6));
+    assert_eq!(field_errors(catalog.hold(hold, &[(b.id, 5)]).await), ["hold"]);
     for (lines, field) in
         [(vec![], "lines"), (vec![(a.id, 0)], "lines.0.quantity"), (vec![(a.id, 10_001)], "lines.0.quantity")]
     {
-        assert_eq!(wrong_fields(shop.hold(HoldId::new(), &lines).await), [field]);
+        assert_eq!(field_errors(catalog.hold(HoldId::new(), &lines).await), [field]);
     }
-    shop.assert_booked().await;
+    catalog.assert_ledger_consistent().await;
 }
 
 #[actix::test]
-async fn a_hold_is_let_go_once_and_then_gone() {
-    let shop = open();
-    let product = shop.put(new("A")).await;
+async fn released_hold_restores_stock_once() {
+    let catalog = open();
+    let product = catalog.create(simple_product("A")).await;
     let hold = HoldId::new();
-    shop.hold(hold, &[(product.id, 4)]).await.unwrap();
-    assert_eq!(shop.stock(product.id).await, 6);
+    catalog.hold(hold, &[(product.id, 4)]).await.unwrap();
+    assert_eq!(catalog.stock(product.id).await, 6);
     for _ in 0..3 {
-        shop.ask(ReleaseHold { hold }).await.unwrap();
-        assert_eq!(shop.stock(product.id).await, 10);
+        catalog.send(ReleaseHold { hold }).await.unwrap();
+        assert_eq!(catalog.stock(product.id).await, 10);
     }
-    assert_eq!(shop.hold(hold, &[(product.id, 4)]).await.unwrap_err(), CatalogError::HoldGone);
-    // Let go before it was made: the late asking must not take anything.
+    assert_eq!(catalog.hold(hold, &[(product.id, 4)]).await.unwrap_err(), CatalogError::HoldGone);
+    // Released before it was made: the late request must not take anything.
     let late = HoldId::new();
-    shop.ask(ReleaseHold { hold: late }).await.unwrap();
-    assert_eq!(shop.hold(late, &[(product.id, 4)]).await.unwrap_err(), CatalogError::HoldGone);
+    catalog.send(ReleaseHold { hold: late }).await.unwrap();
+    assert_eq!(catalog.hold(late, &[(product.id, 4)]).await.unwrap_err(), CatalogError::HoldGone);
     for (n, hold) in [HoldId::new(), HoldId::new()].into_iter().enumerate() {
-        shop.hold(hold, &[(product.id, 4)]).await.unwrap();
+        catalog.hold(hold, &[(product.id, 4)]).await.unwrap();
         let (invoice_id, number, user_id, hold) = (InvoiceId::new(), String::new(), UserId::new(), Some(hold));
         if n == 0 {
-            shop.tell(&InvoiceExpired { invoice_id, number, user_id, hold, checkout: None }).await;
+            catalog.deliver(&InvoiceExpired { invoice_id, number, user_id, hold, checkout: None }).await;
         } else {
-            shop.tell(&InvoiceVoided { invoice_id, number, user_id, hold, checkout: None }).await;
+            catalog.deliver(&InvoiceVoided { invoice_id, number, user_id, hold, checkout: None }).await;
         }
-        assert_eq!(shop.stock(product.id).await, 10);
+        assert_eq!(catalog.stock(product.id).await, 10);
     }
-    shop.assert_booked().await;
+    catalog.assert_ledger_consistent().await;
 }
 
 #[actix::test]
-async fn a_hold_that_runs_out_is_let_go_by_itself() {
-    let shop = open();
-    let product = shop.put(of(json!({ "stock": 1 }))).await;
+async fn expired_hold_is_released_by_timer() {
+    let catalog = open();
+    let product = catalog.create(product_with(json!({ "stock": 1 }))).await;
     let hold = HoldId::new();
-    shop.hold(hold, &[(product.id, 1)]).await.unwrap();
-    shop.news().await;
-    shop.clock.advance(Duration::from_secs(601));
-    assert_eq!(shop.hold(hold, &[(product.id, 1)]).await.unwrap_err(), CatalogError::HoldGone);
+    catalog.hold(hold, &[(product.id, 1)]).await.unwrap();
+    catalog.new_events().await;
+    catalog.clock.advance(Duration::from_secs(601));
+    assert_eq!(catalog.hold(hold, &[(product.id, 1)]).await.unwrap_err(), CatalogError::HoldGone);
     for _ in 0..6_000 {
-        // Not `stock`, which asks twice: the timer may come in between.
-        if shop.get(product.id).await.stock == 1 {
+        // Not `stock`, which reads twice: the timer may run in between.
+        if catalog.get(product.id).await.stock == 1 {
             break;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    assert_eq!(shop.stock(product.id).await, 1);
-    assert_eq!(shop.names_of_news().await, ["product_changed", "back_in_stock"]);
-    let past = shop.ask(HoldStock {
+    assert_eq!(catalog.stock(product.id).await, 1);
+    assert_eq!(catalog.event_names().await, ["product_changed", "back_in_stock"]);
+    let past = catalog.send(HoldStock {
         hold: HoldId::new(),
         lines: vec![HoldLine { product_id: product.id, quantity: 1 }],
-        expires_at: shop.clock.now(),
+        expires_at: catalog.clock.now(),
     });
     assert_eq!(past.await.unwrap_err(), CatalogError::HoldGone);
-    shop.assert_booked().await;
+    catalog.assert_ledger_consistent().await;
 }
 
 #[actix::test]
-async fn a_paid_hold_is_sold_and_comes_back_once() {
-    let shop = open();
-    let product = shop.put(new("A")).await;
+async fn paid_hold_is_sold_and_restocked_once() {
+    let catalog = open();
+    let product = catalog.create(simple_product("A")).await;
     let hold = HoldId::new();
-    shop.hold(hold, &[(product.id, 4)]).await.unwrap();
-    shop.news().await;
-    shop.pay(hold).await;
-    shop.pay(hold).await;
-    assert!(shop.news().await.is_empty(), "it was taken off the shelf when it was held");
-    // Neither time nor a release touches what is sold; asking again still gives the first answer.
-    shop.ask(ReleaseHold { hold }).await.unwrap();
-    shop.clock.advance(Duration::from_secs(601));
+    catalog.hold(hold, &[(product.id, 4)]).await.unwrap();
+    catalog.new_events().await;
+    catalog.pay(hold).await;
+    catalog.pay(hold).await;
+    assert!(catalog.new_events().await.is_empty(), "stock was taken by the hold");
+    // Neither expiry nor release affects a sold hold; a repetition returns the first reply.
+    catalog.send(ReleaseHold { hold }).await.unwrap();
+    catalog.clock.advance(Duration::from_secs(601));
     tokio::time::sleep(Duration::from_millis(50)).await;
-    assert_eq!(shop.stock(product.id).await, 6);
-    assert!(shop.hold(hold, &[(product.id, 4)]).await.is_ok());
-    shop.refund(hold, false).await;
-    assert_eq!(shop.stock(product.id).await, 6, "the goods stay with the buyer");
-    shop.refund(hold, true).await;
-    shop.refund(hold, true).await;
-    assert_eq!(shop.stock(product.id).await, 10);
-    assert_eq!(shop.names_of_news().await, ["product_changed"]);
-    shop.assert_booked().await;
+    assert_eq!(catalog.stock(product.id).await, 6);
+    assert!(catalog.hold(hold, &[(product.id, 4)]).await.is_ok());
+    catalog.refund(hold, false).await;
+    assert_eq!(catalog.stock(product.id).await, 6, "the items stay with the buyer");
+    catalog.refund(hold, true).await;
+    catalog.refund(hold, true).await;
+    assert_eq!(catalog.stock(product.id).await, 10);
+    assert_eq!(catalog.event_names().await, ["product_changed"]);
+    catalog.assert_ledger_consistent().await;
 }
 
 #[actix::test]
-async fn money_that_comes_late_gets_what_is_left_or_goes_back() {
-    let shop = open();
-    let product = shop.put(of(json!({ "stock": 5 }))).await;
+async fn late_payment_takes_stock_or_is_refused() {
+    let catalog = open();
+    let product = catalog.create(product_with(json!({ "stock": 5 }))).await;
     let (lucky, unlucky) = (HoldId::new(), HoldId::new());
     for hold in [lucky, unlucky] {
-        shop.hold(hold, &[(product.id, 2)]).await.unwrap();
-        shop.ask(ReleaseHold { hold }).await.unwrap();
+        catalog.hold(hold, &[(product.id, 2)]).await.unwrap();
+        catalog.send(ReleaseHold { hold }).await.unwrap();
     }
-    shop.hold(HoldId::new(), &[(product.id, 2)]).await.unwrap();
-    shop.news().await;
-    shop.pay(lucky).await;
-    assert_eq!(shop.stock(product.id).await, 1);
-    assert_eq!(shop.names_of_news().await, ["product_changed"]);
-    shop.pay(unlucky).await;
-    assert_eq!(shop.stock(product.id).await, 1);
-    let news = shop.news().await;
-    assert_eq!(news.len(), 1, "{news:?}");
-    assert_eq!((news[0].0.as_str(), &news[0].1["hold"]), ("catalog.sale_refused", &json!(unlucky)));
-    // A refused sale has nothing to give back, a late one has.
-    shop.refund(unlucky, true).await;
-    assert_eq!(shop.stock(product.id).await, 1);
-    shop.refund(lucky, true).await;
-    assert_eq!(shop.stock(product.id).await, 3);
-    // Never held at all, and an order of the past that is told for the books alone.
-    shop.news().await;
+    catalog.hold(HoldId::new(), &[(product.id, 2)]).await.unwrap();
+    catalog.new_events().await;
+    catalog.pay(lucky).await;
+    assert_eq!(catalog.stock(product.id).await, 1);
+    assert_eq!(catalog.event_names().await, ["product_changed"]);
+    catalog.pay(unlucky).await;
+    assert_eq!(catalog.stock(product.id).await, 1);
+    let events = catalog.new_events().await;
+    assert_eq!(events.len(), 1, "{events:?}");
+    assert_eq!((events[0].0.as_str(), &events[0].1["hold"]), ("catalog.sale_refused", &json!(unlucky)));
+    // A refused sale has nothing to restock, a late one has.
+    catalog.refund(unlucky, true).await;
+    assert_eq!(catalog.stock(product.id).await, 1);
+    catalog.refund(lucky, true).await;
+    assert_eq!(catalog.stock(product.id).await, 3);
+    // Never held, and an imported order, which does not affect stock.
+    catalog.new_events().await;
     let (invoice, hold) = (invoice(), Some(HoldId::new()));
-    shop.tell(&InvoicePaid { invoice: invoice.clone(), hold, checkout: None, imported: true }).await;
-    shop.tell(&InvoicePaid { invoice, hold: None, checkout: None, imported: false }).await;
-    assert!(shop.news().await.is_empty());
-    shop.pay(HoldId::new()).await;
-    assert_eq!(shop.names_of_news().await, ["sale_refused"]);
-    shop.assert_booked().await;
+    catalog.deliver(&InvoicePaid { invoice: invoice.clone(), hold, checkout: None, imported: true }).await;
+    catalog.deliver(&InvoicePaid { invoice, hold: None, checkout: None, imported: false }).await;
+    assert!(catalog.new_events().await.is_empty());
+    catalog.pay(HoldId::new()).await;
+    assert_eq!(catalog.event_names().await, ["sale_refused"]);
+    catalog.assert_ledger_consistent().await;
 }
 
 #[actix::test]
-async fn every_change_is_told_and_the_shelf_says_when_it_empties_and_fills() {
-    let shop = open();
-    let product = shop.put(of(json!({ "stock": 10 }))).await;
-    assert_eq!(shop.names_of_news().await, ["product_changed"]);
-    shop.patch(product.id, json!({ "price": 5 })).await.unwrap();
-    assert_eq!(shop.names_of_news().await, ["product_changed"]);
-    shop.patch(product.id, json!({ "price": 5 })).await.unwrap();
-    assert_eq!(shop.names_of_news().await, [""; 0]);
+async fn changes_emit_product_and_stock_events() {
+    let catalog = open();
+    let product = catalog.create(product_with(json!({ "stock": 10 }))).await;
+    assert_eq!(catalog.event_names().await, ["product_changed"]);
+    catalog.patch(product.id, json!({ "price": 5 })).await.unwrap();
+    assert_eq!(catalog.event_names().await, ["product_changed"]);
+    catalog.patch(product.id, json!({ "price": 5 })).await.unwrap();
+    assert_eq!(catalog.event_names().await, [""; 0]);
     let hold = HoldId::new();
-    shop.hold(hold, &[(product.id, 10)]).await.unwrap();
-    assert_eq!(shop.names_of_news().await, ["product_changed", "low_stock"]);
-    shop.ask(ReleaseHold { hold }).await.unwrap();
-    assert_eq!(shop.names_of_news().await, ["product_changed", "back_in_stock"]);
-    shop.tell(&RatingChanged { product_id: product.id, sum: 11, count: 3 }).await;
-    assert_eq!(shop.names_of_news().await, ["product_changed"]);
-    assert_eq!((shop.get(product.id).await.rating, shop.get(product.id).await.review_count), (Some(3.67), 3));
-    shop.tell(&RatingChanged { product_id: ProductId::new(), sum: 11, count: 3 }).await;
-    assert_eq!(shop.names_of_news().await, [""; 0]);
-    let before = shop.get(product.id).await.updated_at;
-    shop.ask(DeleteProduct { product_id: product.id }).await.unwrap();
-    assert!(shop.get(product.id).await.updated_at > before);
-    let news = shop.news().await;
-    assert_eq!((news.len(), &news[0].1["deleted"]), (1, &json!(true)));
+    catalog.hold(hold, &[(product.id, 10)]).await.unwrap();
+    assert_eq!(catalog.event_names().await, ["product_changed", "low_stock"]);
+    catalog.send(ReleaseHold { hold }).await.unwrap();
+    assert_eq!(catalog.event_names().await, ["product_changed", "back_in_stock"]);
+    catalog.deliver(&RatingChanged { product_id: product.id, sum: 11, count: 3 }).await;
+    assert_eq!(catalog.event_names().await, ["product_changed"]);
+    assert_eq!((catalog.get(product.id).await.rating, catalog.get(product.id).await.review_count), (Some(3.67), 3));
+    catalog.deliver(&RatingChanged { product_id: ProductId::new(), sum: 11, count: 3 }).await;
+    assert_eq!(catalog.event_names().await, [""; 0]);
+    let before = catalog.get(product.id).await.updated_at;
+    catalog.send(DeleteProduct { product_id: product.id }).await.unwrap();
+    assert!(catalog.get(product.id).await.updated_at > before);
+    let events = catalog.new_events().await;
+    assert_eq!((events.len(), &events[0].1["deleted"]), (1, &json!(true)));
 }
 
 #[actix::test]
-async fn nothing_read_is_older_than_what_was_read_or_answered_before() {
-    let shop = open();
-    let product = shop.put(of(json!({ "price": 0, "group": "g" }))).await;
-    let sibling = shop.put(of(json!({ "sku": "U", "price": 1_000_000, "group": "g" }))).await;
+async fn concurrent_reads_never_go_back_in_time() {
+    let catalog = open();
+    let product = catalog.create(product_with(json!({ "price": 0, "group": "g" }))).await;
+    let sibling = catalog.create(product_with(json!({ "sku": "U", "price": 1_000_000, "group": "g" }))).await;
     let answered = std::sync::atomic::AtomicI64::new(0);
     let done = std::sync::atomic::AtomicBool::new(false);
     let order = std::sync::atomic::Ordering::SeqCst;
     let write = async {
         for price in 1..=150 {
-            shop.patch(product.id, json!({ "price": price })).await.unwrap();
+            catalog.patch(product.id, json!({ "price": price })).await.unwrap();
             answered.store(price, order);
         }
         done.store(true, order);
     };
     let read = |n: usize| {
-        let (shop, answered, done) = (&shop, &answered, &done);
+        let (catalog, answered, done) = (&catalog, &answered, &done);
         async move {
             let mut last = 0;
             while !done.load(order) {
                 let floor = answered.load(order).max(last);
                 let price = match n % 3 {
-                    0 => shop.get(product.id).await.price,
-                    1 => shop.get(sibling.id).await.variants[0].price,
-                    _ => shop.list(json!({ "sort": "price", "all_variants": true })).await.items[0].price,
+                    0 => catalog.get(product.id).await.price,
+                    1 => catalog.get(sibling.id).await.variants[0].price,
+                    _ => catalog.list(json!({ "sort": "price", "all_variants": true })).await.items[0].price,
                 };
                 assert!(price >= floor, "reader {n} saw {price} after {floor}");
                 last = price;
@@ -743,24 +768,24 @@ async fn nothing_read_is_older_than_what_was_read_or_answered_before() {
         }
     };
     futures_util::future::join(write, join_all((0..12).map(read))).await;
-    assert_eq!(shop.get(product.id).await.price, 150);
-    assert_eq!(shop.get(sibling.id).await.variants[0].price, 150);
+    assert_eq!(catalog.get(product.id).await.price, 150);
+    assert_eq!(catalog.get(sibling.id).await.variants[0].price, 150);
 }
 
 #[actix::test]
-async fn what_another_process_changes_is_seen_within_moments() {
-    let here = open();
-    let there = open_in(Arc::clone(&here.dir), here.clock.clone());
-    let product = here.put(of(json!({ "group": "g" }))).await;
-    let sibling = here.put(of(json!({ "sku": "U", "group": "g" }))).await;
-    let _relay = Relay::start(here.store.clone(), vec![Subscriber::new("catalog", SUBSCRIPTIONS, &here.client)]);
-    here.list(json!({})).await;
-    assert_eq!((here.get(product.id).await.price, here.get(sibling.id).await.price), (1000, 1000));
-    there.patch(product.id, json!({ "price": 7 })).await.unwrap();
+async fn changes_of_other_process_invalidate_cache() {
+    let local = open();
+    let remote = open_in(Arc::clone(&local.dir), local.clock.clone());
+    let product = local.create(product_with(json!({ "group": "g" }))).await;
+    let sibling = local.create(product_with(json!({ "sku": "U", "group": "g" }))).await;
+    let _relay = Relay::start(local.store.clone(), vec![Subscriber::new("catalog", SUBSCRIPTIONS, &local.client)]);
+    local.list(json!({})).await;
+    assert_eq!((local.get(product.id).await.price, local.get(sibling.id).await.price), (1000, 1000));
+    remote.patch(product.id, json!({ "price": 7 })).await.unwrap();
     let seen = || async {
-        let listed = here.list(json!({})).await.items.iter().any(|item| item.price == 7);
-        let variants = here.get(sibling.id).await.variants;
-        here.get(product.id).await.price == 7 && listed && variants[0].price == 7
+        let listed = local.list(json!({})).await.items.iter().any(|item| item.price == 7);
+        let variants = local.get(sibling.id).await.variants;
+        local.get(product.id).await.price == 7 && listed && variants[0].price == 7
     };
     for _ in 0..6_000 {
         if seen().await {
@@ -772,50 +797,54 @@ async fn what_another_process_changes_is_seen_within_moments() {
 }
 
 #[actix::test]
-async fn an_import_says_of_each_row_what_became_of_it() {
-    let shop = open();
-    let (kept, gone) = (shop.put(new("KEPT")).await, shop.put(of(json!({ "sku": "GONE", "stock": 0 }))).await);
-    shop.ask(DeleteProduct { product_id: gone.id }).await.unwrap();
-    shop.news().await;
+async fn import_reports_outcome_per_row() {
+    let catalog = open();
+    let (kept, gone) = (
+        catalog.create(simple_product("KEPT")).await,
+        catalog.create(product_with(json!({ "sku": "GONE", "stock": 0 }))).await,
+    );
+    catalog.send(DeleteProduct { product_id: gone.id }).await.unwrap();
+    catalog.new_events().await;
     let rows = vec![
-        of(json!({ "sku": "NEW", "tags": ["x"] })),
-        of(json!({ "sku": "KEPT", "price": 77 })),
-        of(json!({ "sku": "GONE", "stock": 3 })),
-        of(json!({ "sku": "BAD", "price": -1, "name": "" })),
-        of(json!({ "sku": "NEW", "tags": ["y"] })),
+        product_with(json!({ "sku": "NEW", "tags": ["x"] })),
+        product_with(json!({ "sku": "KEPT", "price": 77 })),
+        product_with(json!({ "sku": "GONE", "stock": 3 })),
+        product_with(json!({ "sku": "BAD", "price": -1, "name": "" })),
+        product_with(json!({ "sku": "NEW", "tags": ["y"] })),
     ];
-    let outcome = shop.ask(ImportProducts { rows: rows.clone() }).await.unwrap();
+    let outcome = catalog.send(ImportProducts { rows: rows.clone() }).await.unwrap();
     let ImportOutcome::Created(created) = outcome[0] else { panic!("{outcome:?}") };
     assert_eq!(outcome[1], ImportOutcome::Updated(kept.id));
     assert_eq!(outcome[2], ImportOutcome::Updated(gone.id));
     let ImportOutcome::Refused(reason) = &outcome[3] else { panic!("{outcome:?}") };
     assert!(reason.contains("`name` must not be empty") && reason.contains("`price`"), "{reason}");
     assert_eq!(outcome[4], ImportOutcome::Updated(created));
-    assert_eq!((shop.get(created).await.tags, shop.get(kept.id).await.price), (vec!["y".to_owned()], 77));
-    assert!(!shop.get(gone.id).await.deleted);
-    assert!(shop.names_of_news().await.contains(&"back_in_stock".to_owned()));
-    // Again: the same, and nothing new to tell but the row that goes there and back.
-    let again = shop.ask(ImportProducts { rows }).await.unwrap();
+    assert_eq!((catalog.get(created).await.tags, catalog.get(kept.id).await.price), (vec!["y".to_owned()], 77));
+    assert!(!catalog.get(gone.id).await.deleted);
+    assert!(catalog.event_names().await.contains(&"back_in_stock".to_owned()));
+    // Repeated: the same outcome, and no events except for the row that changes twice.
+    let again = catalog.send(ImportProducts { rows }).await.unwrap();
     assert_eq!(again[0], ImportOutcome::Updated(created));
-    assert_eq!(shop.names_of_news().await.len(), 2);
-    let many = vec![new("A"); 1_001];
-    assert_eq!(wrong_fields(shop.ask(ImportProducts { rows: many }).await), ["rows"]);
-    shop.assert_counted().await;
-    shop.assert_booked().await;
+    assert_eq!(catalog.event_names().await.len(), 2);
+    let many = vec![simple_product("A"); 1_001];
+    assert_eq!(field_errors(catalog.send(ImportProducts { rows: many }).await), ["rows"]);
+    catalog.assert_facets_consistent().await;
+    catalog.assert_ledger_consistent().await;
 }
 
 #[actix::test]
-async fn an_export_gives_everything_for_sale_once_in_the_form_of_an_import() {
-    let shop = open();
-    let rows: Vec<NewProduct> = (0..1_000).map(|n| new(&format!("S{n:04}"))).collect();
-    shop.ask(ImportProducts { rows: rows.clone() }).await.unwrap();
-    let extra =
-        shop.put(of(json!({ "category": "Kitchen", "tags": ["a"], "attributes": { "K": "V" }, "group": "g" }))).await;
-    let gone = shop.put(new("GONE")).await;
-    shop.ask(DeleteProduct { product_id: gone.id }).await.unwrap();
+async fn export_pages_all_products_in_import_form() {
+    let catalog = open();
+    let rows: Vec<NewProduct> = (0..1_000).map(|n| simple_product(&format!("S{n:04}"))).collect();
+    catalog.send(ImportProducts { rows: rows.clone() }).await.unwrap();
+    let extra = catalog
+        .create(product_with(json!({ "category": "Kitchen", "tags": ["a"], "attributes": { "K": "V" }, "group": "g" })))
+        .await;
+    let gone = catalog.create(simple_product("GONE")).await;
+    catalog.send(DeleteProduct { product_id: gone.id }).await.unwrap();
     let (mut exported, mut after, mut parts) = (Vec::new(), None, 0);
     loop {
-        let part = shop.ask(ExportProducts { after }).await.unwrap();
+        let part = catalog.send(ExportProducts { after }).await.unwrap();
         exported.extend(part.rows);
         parts += 1;
         after = part.next;
@@ -828,7 +857,7 @@ async fn an_export_gives_everything_for_sale_once_in_the_form_of_an_import() {
     assert_eq!((last.sku, last.group, last.attributes), (extra.sku, extra.group, extra.attributes));
 }
 
-fn picture(width: u32, height: u32) -> Vec<u8> {
+fn png(width: u32, height: u32) -> Vec<u8> {
     let mut file = std::io::Cursor::new(Vec::new());
     let pixels = image::RgbImage::from_fn(width, height, |x, y| image::Rgb([x as u8, y as u8, 7]));
     pixels.write_to(&mut file, image::ImageFormat::Png).unwrap();
@@ -836,85 +865,85 @@ fn picture(width: u32, height: u32) -> Vec<u8> {
 }
 
 #[actix::test]
-async fn pictures_are_kept_in_several_sizes_and_shown_with_their_product() {
-    let shop = open();
-    let product = shop.put(of(json!({ "name": "Teapot" }))).await;
+async fn images_are_stored_in_sizes_and_listed() {
+    let catalog = open();
+    let product = catalog.create(product_with(json!({ "name": "Teapot" }))).await;
     let add = |alt: &str, data: Vec<u8>| AddImage { product_id: product.id, alt: alt.to_owned(), data };
     let ctx = || {
         RequestContext::internal("test").with_timeout(Duration::from_secs(60)).with_key(IdempotencyKey::own("upload"))
     };
-    let (file, again) = (picture(900, 600), ctx());
-    let first = shop.client.call(ctx(), add("", file.clone())).await.unwrap();
-    assert_eq!(shop.client.call(again.clone(), add("", file.clone())).await.unwrap(), first);
-    assert!(again.is_replayed(), "one upload, one picture");
+    let (file, again) = (png(900, 600), ctx());
+    let first = catalog.client.call(ctx(), add("", file.clone())).await.unwrap();
+    assert_eq!(catalog.client.call(again.clone(), add("", file.clone())).await.unwrap(), first);
+    assert!(again.is_replayed(), "one upload, one image");
     assert_eq!(first.alt, "Teapot");
     assert_eq!(first.url, format!("/api/v1/product/{}/images/{}", product.id, first.id));
-    let second = shop.ask(add("From above", picture(40, 40))).await.unwrap();
-    assert_eq!(shop.get(product.id).await.images, [first.clone(), second.clone()]);
-    assert_eq!(shop.ask(ListImages { product_id: product.id }).await.unwrap(), [first.clone(), second.clone()]);
-    assert!(shop.get(product.id).await.updated_at > product.updated_at);
+    let second = catalog.send(add("From above", png(40, 40))).await.unwrap();
+    assert_eq!(catalog.get(product.id).await.images, [first.clone(), second.clone()]);
+    assert_eq!(catalog.send(ListImages { product_id: product.id }).await.unwrap(), [first.clone(), second.clone()]);
+    assert!(catalog.get(product.id).await.updated_at > product.updated_at);
 
     let get = |width| GetImage { product_id: product.id, image_id: first.id, width };
-    let largest = shop.ask(get(None)).await.unwrap();
+    let largest = catalog.send(get(None)).await.unwrap();
     let shown = image::load_from_memory(&largest.data).unwrap();
     assert_eq!((shown.width(), shown.height()), (first.width, first.height));
-    let smallest = first.sizes.first().expect("a picture of 900 pixels has smaller sizes");
+    let smallest = first.sizes.first().expect("an image of 900 pixels has smaller sizes");
     assert_eq!(smallest.url, format!("{}?width={}", first.url, smallest.width));
-    let small = image::load_from_memory(&shop.ask(get(Some(smallest.width))).await.unwrap().data).unwrap();
+    let small = image::load_from_memory(&catalog.send(get(Some(smallest.width))).await.unwrap().data).unwrap();
     assert_eq!((small.width(), small.height()), (smallest.width, smallest.height));
-    assert_eq!(shop.ask(get(Some(7))).await.unwrap_err(), CatalogError::ImageNotFound);
-    let offers = shop.ask(GetOffers { product_ids: vec![product.id, ProductId::new(), product.id] }).await.unwrap();
+    assert_eq!(catalog.send(get(Some(7))).await.unwrap_err(), CatalogError::ImageNotFound);
+    let offers = catalog.send(GetOffers { product_ids: vec![product.id, ProductId::new(), product.id] }).await.unwrap();
     assert_eq!((offers.len(), offers[0].image.as_ref()), (1, Some(&smallest.url)));
 
-    let other = shop.put(new("B")).await;
+    let other = catalog.create(simple_product("B")).await;
     let foreign = DeleteImage { product_id: other.id, image_id: first.id };
-    assert_eq!(shop.ask(foreign).await.unwrap_err(), CatalogError::ImageNotFound);
-    shop.ask(DeleteImage { product_id: product.id, image_id: first.id }).await.unwrap();
-    assert_eq!(shop.get(product.id).await.images, [second]);
-    assert_eq!(shop.ask(get(None)).await.unwrap_err(), CatalogError::ImageNotFound);
+    assert_eq!(catalog.send(foreign).await.unwrap_err(), CatalogError::ImageNotFound);
+    catalog.send(DeleteImage { product_id: product.id, image_id: first.id }).await.unwrap();
+    assert_eq!(catalog.get(product.id).await.images, [second]);
+    assert_eq!(catalog.send(get(None)).await.unwrap_err(), CatalogError::ImageNotFound);
 }
 
 #[actix::test]
-async fn a_file_that_is_no_picture_or_one_too_many_is_refused() {
-    let shop = open();
-    let product = shop.put(new("A")).await;
+async fn invalid_or_excess_image_is_rejected() {
+    let catalog = open();
+    let product = catalog.create(simple_product("A")).await;
     let add = |data: Vec<u8>| AddImage { product_id: product.id, alt: String::new(), data };
-    let refused = shop.ask(add(b"not a picture".to_vec())).await.unwrap_err();
-    assert!(matches!(refused, CatalogError::UnsupportedImage { .. }), "{refused:?}");
-    let max = Settings::for_test(shop.dir.path()).catalog.image_bytes_max;
-    let refused = shop.ask(add(vec![0; max + 1])).await.unwrap_err();
-    assert!(matches!(refused, CatalogError::ImageTooLarge { .. }), "{refused:?}");
-    let unknown = AddImage { product_id: ProductId::new(), alt: String::new(), data: picture(8, 8) };
-    assert_eq!(shop.ask(unknown).await.unwrap_err(), CatalogError::ProductNotFound);
-    let answers = join_all((0..25).map(|_| shop.ask(add(picture(8, 8))))).await;
-    let (added, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
+    let rejected = catalog.send(add(b"not an image".to_vec())).await.unwrap_err();
+    assert!(matches!(rejected, CatalogError::UnsupportedImage { .. }), "{rejected:?}");
+    let max = Settings::for_test(catalog.dir.path()).catalog.image_bytes_max;
+    let rejected = catalog.send(add(vec![0; max + 1])).await.unwrap_err();
+    assert!(matches!(rejected, CatalogError::ImageTooLarge { .. }), "{rejected:?}");
+    let unknown = AddImage { product_id: ProductId::new(), alt: String::new(), data: png(8, 8) };
+    assert_eq!(catalog.send(unknown).await.unwrap_err(), CatalogError::ProductNotFound);
+    let replies = join_all((0..25).map(|_| catalog.send(add(png(8, 8))))).await;
+    let (added, rejected): (Vec<_>, Vec<_>) = replies.into_iter().partition(Result::is_ok);
     assert_eq!(added.len(), 20);
-    assert!(refused.into_iter().all(|answer| answer == Err(CatalogError::TooManyImages { max: 20 })));
+    assert!(rejected.into_iter().all(|answer| answer == Err(CatalogError::TooManyImages { max: 20 })));
 }
 
 #[actix::test]
-async fn memory_of_any_size_serves_the_same() {
+async fn zero_cache_size_serves_correctly() {
     let dir = Arc::new(TempDir::new().unwrap());
     let mut settings = Settings::for_test(dir.path());
     settings.catalog.cache_max = 0;
-    let ground = DomainRuntime::new(settings, Clock::system());
-    let RunningDomain { client, store } = super::open(&ground).unwrap();
-    let shop = Shop { client, store, clock: ground.clock.clone(), dir };
-    let product = shop.put(new("A")).await;
-    assert_eq!(shop.get(product.id).await, product);
-    shop.patch(product.id, json!({ "price": 1 })).await.unwrap();
-    assert_eq!(shop.get(product.id).await.price, 1);
+    let runtime = DomainRuntime::new(settings, Clock::system());
+    let RunningDomain { client, store } = super::open(&runtime).unwrap();
+    let catalog = TestCatalog { client, store, clock: runtime.clock.clone(), dir };
+    let product = catalog.create(simple_product("A")).await;
+    assert_eq!(catalog.get(product.id).await, product);
+    catalog.patch(product.id, json!({ "price": 1 })).await.unwrap();
+    assert_eq!(catalog.get(product.id).await.price, 1);
 }
 
 #[actix::test]
-async fn a_page_of_a_list_walks_its_index_and_sorts_nothing() {
+async fn list_pages_use_index_without_sorting() {
     if crate::store::tested_on_server() {
         return;
     }
-    let shop = open();
+    let catalog = open();
     for n in 0..3 {
-        shop.put(of(json!({ "sku": format!("S{n}"), "category": "C", "group": "g" }))).await;
-        shop.put(of(json!({ "sku": format!("T{n}"), "category": "C" }))).await;
+        catalog.create(product_with(json!({ "sku": format!("S{n}"), "category": "C", "group": "g" }))).await;
+        catalog.create(product_with(json!({ "sku": format!("T{n}"), "category": "C" }))).await;
     }
     for sort in ["name", "price", "-price", "created_at", "-created_at"] {
         for (filter, scope) in [
@@ -925,23 +954,23 @@ async fn a_page_of_a_list_walks_its_index_and_sorts_nothing() {
         ] {
             let mut query = filter.clone();
             query["sort"] = json!(sort);
-            let query = model::tidy_query(serde_json::from_value(query).unwrap()).unwrap();
-            let (first, place) = shop
+            let query = model::normalize_query(serde_json::from_value(query).unwrap()).unwrap();
+            let (first, place) = catalog
                 .store
                 .read({
                     let query = query.clone();
                     move |conn| {
                         let (_, next) = search::page(conn, &query, 1, None)?;
-                        let place = search::PageStart::open(&PageRequest { limit: None, cursor: next }, &query)?;
-                        Ok::<_, CatalogError>((search::plan(conn, &query, None)?, place))
+                        let place = search::PageStart::from_cursor(&PageRequest { limit: None, cursor: next }, &query)?;
+                        Ok::<_, CatalogError>((search::explain(conn, &query, None)?, place))
                     }
                 })
                 .await
                 .unwrap();
             assert!(place.is_some());
-            let next = shop
+            let next = catalog
                 .store
-                .read(move |conn| Ok::<_, CommonError>(search::plan(conn, &query, place.as_ref())?))
+                .read(move |conn| Ok::<_, CommonError>(search::explain(conn, &query, place.as_ref())?))
                 .await
                 .unwrap();
             for plan in [&first, &next] {
@@ -955,26 +984,45 @@ async fn a_page_of_a_list_walks_its_index_and_sorts_nothing() {
     }
 }
 
-/// Prints how long lists and searches take, each query asked for the first time: nothing from memory.
-/// `MERCAT_MEASURE` says of how many products.
+#[actix::test]
+async fn facet_counts_of_older_database_survive_migration() {
+    use diesel::Connection as _;
+    use diesel_migrations::MigrationHarness as _;
+    if crate::store::tested_on_server() {
+        return;
+    }
+    let catalog = open();
+    catalog.create(product_with(json!({ "category": "C", "tags": ["a", "b"] }))).await;
+    let file = catalog.dir.path().join("catalog.db");
+    let mut conn = diesel::SqliteConnection::establish(file.to_str().unwrap()).unwrap();
+    // Back to the schema before `facet_count`.
+    conn.revert_last_migration(MIGRATIONS.sqlite).unwrap();
+    drop(conn);
+    let catalog = open_in(Arc::clone(&catalog.dir), catalog.clock.clone());
+    let facets = catalog.list(json!({})).await.facets;
+    assert_eq!((facets.total, facets.categories.len(), facets.tags.len()), (1, 1, 2));
+    catalog.assert_facets_consistent().await;
+}
+
+/// Prints the latency of lists and searches, uncached, for `MERCAT_MEASURE` products.
 #[actix::test]
 #[ignore = "a measurement"]
 async fn measure_lists() {
-    let shop = open();
+    let catalog = open();
     let n: usize = std::env::var("MERCAT_MEASURE").ok().and_then(|n| n.parse().ok()).unwrap_or(10_000);
     let words = ["tea", "pot", "blue", "large", "stone", "glass", "spoon", "plate", "bowl", "cup"];
     let word = |n: usize| words[n % words.len()];
     let begin = std::time::Instant::now();
     for part in 0..n.div_ceil(1_000) {
         let rows = (part * 1_000..(part + 1) * 1_000).map(|i| {
-            of(json!({
+            product_with(json!({
                 "sku": format!("S{i}"), "name": format!("{} {} number{i}", word(i), word(i / 10)), "price": 100 + i * 7919 % 10_000,
                 "stock": i % 11, "category": format!("C{}", i % 20), "tags": [word(i / 3), format!("t{}", i % 500)],
                 "description": format!("A {} for every {} day, made of {}.", word(i / 7), word(i / 11), word(i / 13)),
                 "group": (i % 3 == 0).then(|| format!("g{}", i / 9)), "options": { "No": (i % 9).to_string() },
             }))
         });
-        shop.ask(ImportProducts { rows: rows.collect() }).await.unwrap();
+        catalog.send(ImportProducts { rows: rows.collect() }).await.unwrap();
     }
     println!("{n} products imported in {:?}", begin.elapsed());
     for query in [
@@ -1000,30 +1048,30 @@ async fn measure_lists() {
             // Another limit is another page, and a change makes the counts and pages of before old.
             query["limit"] = json!(20 + round);
             let begin = std::time::Instant::now();
-            total = shop.list(query).await.facets.total;
+            total = catalog.list(query).await.facets.total;
             times.push(begin.elapsed());
-            shop.clock.advance(Duration::from_secs(2));
+            catalog.clock.advance(Duration::from_secs(2));
         }
         times.sort_unstable();
         println!("{:>9.3} ms, {total:>6} items: {query}", times[3].as_secs_f64() * 1e3);
     }
     let begin = std::time::Instant::now();
     for _ in 0..1_000 {
-        shop.list(json!({ "q": "tea" })).await;
+        catalog.list(json!({ "q": "tea" })).await;
     }
     println!("{:>9.3} ms from memory", begin.elapsed().as_secs_f64());
     let products: Vec<ProductId> =
-        shop.list(json!({ "in_stock": true, "limit": 100 })).await.items.iter().map(|p| p.id).collect();
+        catalog.list(json!({ "in_stock": true, "limit": 100 })).await.items.iter().map(|p| p.id).collect();
     for id in &products {
-        shop.patch(*id, json!({ "stock": 1_000_000 })).await.unwrap();
+        catalog.patch(*id, json!({ "stock": 1_000_000 })).await.unwrap();
     }
     let (begin, buyers, each) = (std::time::Instant::now(), 64, 30);
     let buy = |buyer: usize| {
-        let (shop, products) = (&shop, &products);
+        let (catalog, products) = (&catalog, &products);
         async move {
             for n in 0..each {
                 let product = |step: usize| products[(buyer * 7 + n * step) % products.len()];
-                shop.hold(HoldId::new(), &[(product(3), 1), (product(5), 2)]).await.unwrap();
+                catalog.hold(HoldId::new(), &[(product(3), 1), (product(5), 2)]).await.unwrap();
             }
         }
     };

@@ -1,4 +1,4 @@
-//! What must hold of stock, holds and lists, and the facts that other domains must agree with.
+//! Invariants of stock, holds and lists for `mercat check`, and the facts that other domains are checked against.
 
 use std::collections::HashMap;
 
@@ -10,15 +10,15 @@ use crate::store::query::*;
 use crate::store::{Conn, Invariant, Invariants, RESTORE, Sql};
 use crate::types::{HoldId, ProductId, Quantity, Timestamp};
 
-const RECOUNT: &str = "find the sale or return that was not booked, and set the product's stock by hand";
-const REPORT: &str = "report it as a bug; saving the product again writes its counts anew";
+const RECOUNT: &str = "find the sale or return that was not recorded, and correct the product's stock";
+const REPORT: &str = "report it as a bug; saving the product again rewrites its counts";
 
-/// What must always hold here.
+/// Invariants of this domain.
 pub const INVARIANTS: Invariants = Invariants {
-    counted: &[("products", "product"), ("holds", "hold"), ("stock moves", "stock_move"), ("pictures", "image")],
+    counted: &[("products", "product"), ("holds", "hold"), ("stock moves", "stock_move"), ("images", "image")],
     rules: &[
         Invariant {
-            what: "stock is below nothing",
+            what: "negative stock",
             remedy: RECOUNT,
             sql: Sql::Shared("SELECT id || ' has ' || stock AS found FROM product WHERE stock < 0"),
         },
@@ -31,13 +31,13 @@ pub const INVARIANTS: Invariants = Invariants {
                   ON m.product_id = p.id WHERE p.stock <> COALESCE(m.sum, 0)"),
         },
         Invariant {
-            what: "a hold is in a state that there is not",
+            what: "unknown hold state",
             remedy: RESTORE,
             sql: Sql::Shared("SELECT id || ' is ' || state AS found FROM hold
                   WHERE state NOT IN ('held', 'sold', 'released', 'returned')"),
         },
         Invariant {
-            what: "what was moved for a hold is not what it holds",
+            what: "stock moves of a hold do not match its lines",
             remedy: RECOUNT,
             sql: Sql::Shared("SELECT h.id || ' is ' || h.state || ' over ' || l.quantity || ' of ' || l.product_id || ', moved '
                          || COALESCE(m.sum, 0) AS found
@@ -47,20 +47,20 @@ pub const INVARIANTS: Invariants = Invariants {
                   WHERE COALESCE(m.sum, 0) <> CASE WHEN h.state IN ('held', 'sold') THEN l.returned - l.quantity ELSE 0 END"),
         },
         Invariant {
-            what: "stock was moved for a hold that does not have the product",
+            what: "stock was moved for a hold without the product",
             remedy: RECOUNT,
             sql: Sql::Shared("SELECT m.delta || ' of ' || m.product_id || ' for ' || m.ref AS found FROM stock_move m
                   WHERE m.ref IS NOT NULL AND NOT EXISTS
                   (SELECT 1 FROM hold_line l WHERE l.hold_id = m.ref AND l.product_id = m.product_id)"),
         },
         Invariant {
-            what: "a hold has no lines though stock was taken for it",
+            what: "hold has no lines although stock was taken for it",
             remedy: RECOUNT,
             sql: Sql::Shared("SELECT id || ' is ' || state AS found FROM hold h WHERE state <> 'released'
                   AND NOT EXISTS (SELECT 1 FROM hold_line l WHERE l.hold_id = h.id)"),
         },
         Invariant {
-            what: "a list's count is not what the list has",
+            what: "facet count does not match the list",
             remedy: REPORT,
             sql: Sql::Shared("SELECT k.name || ' is counted as ' || COALESCE(f.count, 0) || ', there are ' || k.count AS found FROM (
                   SELECT 'all variants' AS name, 1 AS scope, 'total' AS facet, COUNT(*) AS count FROM product WHERE deleted IS NOT TRUE
@@ -73,32 +73,33 @@ pub const INVARIANTS: Invariants = Invariants {
                   WHERE COALESCE(f.count, 0) <> k.count"),
         },
         Invariant {
-            what: "a group of variants has not exactly one that stands for it",
+            what: "variant group must have exactly one lead product",
             remedy: REPORT,
             sql: Sql::Shared("SELECT group_name || ' has ' || SUM(CASE WHEN is_lead THEN 1 ELSE 0 END) AS found FROM product
                   WHERE group_name IS NOT NULL AND deleted IS NOT TRUE GROUP BY group_name
                   HAVING SUM(CASE WHEN is_lead THEN 1 ELSE 0 END) <> 1"),
         },
         Invariant {
-            what: "a picture belongs to no product",
+            what: "image without a product",
             remedy: REPORT,
             sql: Sql::Shared("SELECT id AS found FROM image WHERE product_id NOT IN (SELECT id FROM product)"),
         },
         Invariant {
-            what: "a picture has no files, or files have no picture",
-            remedy: "delete the picture and upload it again",
+            what: "image without files, or files without an image",
+            remedy: "delete the image and upload it again",
             sql: Sql::Shared("SELECT id AS found FROM image WHERE id NOT IN (SELECT image_id FROM image_file)
                   UNION ALL SELECT image_id FROM image_file WHERE image_id NOT IN (SELECT id FROM image)"),
         },
     ],
 };
 
-type Row = (HoldId, HoldState, Timestamp);
+/// Id, state and expiry of a hold.
+type HoldFactsRow = (HoldId, HoldState, Timestamp);
 
-/// Facts about holds.
-pub fn holds(conn: &mut Conn, which: Selection<HoldId>) -> QueryResult<Vec<HoldFacts>> {
+/// Reads facts about holds: a page of all, or the given ones.
+pub fn list_hold_facts(conn: &mut Conn, which: Selection<HoldId>) -> QueryResult<Vec<HoldFacts>> {
     let columns = (hold::id, hold::state, hold::expires_at);
-    let rows: Vec<Row> = match which {
+    let rows: Vec<HoldFactsRow> = match which {
         Selection::These(ids) => hold::table.filter(hold::id.eq_any(ids)).select(columns).load(conn)?,
         Selection::After(after) => {
             let page = hold::table.select(columns).order(hold::id).limit(FACTS_PAGE_SIZE as i64);
@@ -118,7 +119,7 @@ pub fn holds(conn: &mut Conn, which: Selection<HoldId>) -> QueryResult<Vec<HoldF
     for (hold, product_id, quantity) in lines {
         by_hold.entry(hold).or_default().push(HoldLine { product_id, quantity });
     }
-    let facts = |(hold, state, expires_at): Row| HoldFacts {
+    let facts = |(hold, state, expires_at): HoldFactsRow| HoldFacts {
         hold,
         state: state.as_str().to_owned(),
         expires_at,
@@ -127,8 +128,8 @@ pub fn holds(conn: &mut Conn, which: Selection<HoldId>) -> QueryResult<Vec<HoldF
     Ok(rows.into_iter().map(facts).collect())
 }
 
-/// What products are rated as here.
-pub fn ratings(conn: &mut Conn, products: &[ProductId]) -> QueryResult<Vec<RatingFacts>> {
+/// Reads the rating sums of products.
+pub fn get_ratings(conn: &mut Conn, products: &[ProductId]) -> QueryResult<Vec<RatingFacts>> {
     let rows: Vec<(ProductId, i64, i64)> = product::table
         .filter(product::id.eq_any(products))
         .select((product::id, product::rating_sum, product::rating_count))

@@ -1,7 +1,7 @@
-//! The catalog's SQL: products here, then stock, search and pictures.
+//! SQL of the catalog: products here; stock, search, images and facet counts in their own files.
 //!
-//! Every change of a product goes through [`save`], so that nothing that hangs on it can be forgotten: the search
-//! index, the tags, the counts, the sibling that stands for its group, the ledger of stock, the memory, the news.
+//! Invariant: every change of a product goes through [`save_product`], which keeps in step whatever depends on a product:
+//! the search index, the tags, the facet counts, the lead of its group, the stock ledger, the cache and the events.
 
 mod facet_counts;
 pub mod images;
@@ -29,31 +29,31 @@ use crate::store::{Conn, Prepare, Tx};
 use crate::types::{Amount, Currency, FieldError, ProductId, Quantity, Timestamp};
 use facet_counts::FacetDelta;
 
-/// How many products one part of an export has.
-const EXPORT_PART: usize = 500;
+/// Products per page of an export.
+const EXPORT_PAGE_SIZE: usize = 500;
 
-/// Up to how many products are read one by one.
-const FEW: usize = 8;
+/// Number of products up to which each is read by a query of its own.
+const SINGLE_QUERIES_MAX: usize = 8;
 
-/// What a write job of this domain holds besides its transaction.
+/// State of a write job besides its transaction.
 #[derive(Clone)]
 pub struct WriteScope {
-    /// Where it says what it changes.
+    /// Cache entries that the job invalidates.
     pub changes: Invalidation,
-    /// At how many pieces left staff are told.
+    /// Stock level, in items, at or below which [`LowStock`] is emitted.
     pub low_stock: Quantity,
 }
 
-/// Why stock changes, and what that refers to.
+/// Reason of a stock move, and the id of the hold it belongs to.
 pub type StockReason<'a> = (StockMoveReason, Option<&'a str>);
 
-/// Staff said how many there are.
+/// Stock set by staff or an import.
 const STAFF_SET: StockReason<'static> = (StockMoveReason::Set, None);
 
-/// A product as it lies in its table.
+/// A row of `product`.
 #[derive(Debug, Clone, PartialEq, Eq, Queryable, Selectable, Insertable, AsChangeset)]
 #[diesel(table_name = product, primary_key(seq), treat_none_as_null = true)]
-pub struct Row {
+pub struct ProductRow {
     pub seq: i64,
     pub id: ProductId,
     pub sku: String,
@@ -78,10 +78,10 @@ pub struct Row {
     pub description: String,
 }
 
-impl Row {
-    /// The row with everything of `new` in it.
+impl ProductRow {
+    /// The row with all client-set fields taken from `new`.
     fn with(mut self, new: NewProduct) -> Result<Self, CatalogError> {
-        self.name_key = model::fold(&new.name);
+        self.name_key = model::sort_key(&new.name);
         self.name = new.name;
         self.sku = new.sku;
         self.price = new.price;
@@ -90,14 +90,14 @@ impl Row {
         self.stock = new.stock;
         self.category = new.category;
         self.group_name = new.group;
-        self.tags = json(&new.tags)?;
-        self.options = json(&new.options)?;
-        self.attributes = json(&new.attributes)?;
+        self.tags = to_json(&new.tags)?;
+        self.options = to_json(&new.options)?;
+        self.attributes = to_json(&new.attributes)?;
         self.description = new.description;
         Ok(self)
     }
 
-    /// The product in the form it is given in.
+    /// The client-set fields of the row.
     fn new_product(&self) -> NewProduct {
         NewProduct {
             name: self.name.clone(),
@@ -108,14 +108,14 @@ impl Row {
             stock: self.stock,
             compare_at_price: self.compare_at_price,
             category: self.category.clone(),
-            tags: read(&self.tags),
-            attributes: read(&self.attributes),
+            tags: from_json(&self.tags),
+            attributes: from_json(&self.attributes),
             group: self.group_name.clone(),
-            options: read(&self.options),
+            options: from_json(&self.options),
         }
     }
 
-    fn changed(&self) -> ProductChanged {
+    fn to_changed_event(&self) -> ProductChanged {
         ProductChanged {
             product_id: self.id,
             sku: self.sku.clone(),
@@ -131,46 +131,52 @@ impl Row {
         }
     }
 
-    /// How many a buyer could have had.
-    const fn for_sale(&self) -> Quantity {
+    /// Items a buyer can order: none of a deleted product.
+    const fn available(&self) -> Quantity {
         if self.deleted { 0 } else { self.stock }
     }
 }
 
-fn json<T: Serialize>(value: &T) -> Result<String, CatalogError> {
+fn to_json<T: Serialize>(value: &T) -> Result<String, CatalogError> {
     serde_json::to_string(value).map_err(|error| {
-        log::error!("catalog: a value has no JSON form: {error}");
+        log::error!("catalog: encoding a column as JSON failed: {error}");
         CommonError::Internal.into()
     })
 }
 
-/// What [`json`] wrote.
-fn read<T: Default + DeserializeOwned>(text: &str) -> T {
+/// Decodes a column written by [`to_json`]; the default for one that cannot be decoded, which is logged.
+fn from_json<T: Default + DeserializeOwned>(text: &str) -> T {
     serde_json::from_str(text).unwrap_or_else(|error| {
-        log::error!("catalog: a column cannot be read: {error}");
+        log::error!("catalog: decoding a JSON column failed: {error}");
         T::default()
     })
 }
 
-/// The row of a product, deleted or not.
-pub fn find(conn: &mut Conn, id: ProductId) -> QueryResult<Option<Row>> {
-    product::table.filter(product::id.eq(id)).select(Row::as_select()).first(conn).optional()
+/// Finds the row of a product, deleted or not.
+pub fn find(conn: &mut Conn, id: ProductId) -> QueryResult<Option<ProductRow>> {
+    product::table.filter(product::id.eq(id)).select(ProductRow::as_select()).first(conn).optional()
 }
 
-/// The row of a product that is for sale.
-fn for_sale(conn: &mut Conn, id: ProductId) -> Result<Row, CatalogError> {
+/// Finds the row of a product that is not deleted.
+///
+/// # Errors
+/// `ProductNotFound`.
+fn find_for_sale(conn: &mut Conn, id: ProductId) -> Result<ProductRow, CatalogError> {
     find(conn, id)?.filter(|row| !row.deleted).ok_or(CatalogError::ProductNotFound)
 }
 
-/// Puts a new product in.
-pub fn create(tx: &mut Tx<'_>, hand: &WriteScope, new: NewProduct) -> Result<ProductId, CatalogError> {
+/// Inserts a product.
+///
+/// # Errors
+/// `SkuTaken`, or the group is full.
+pub fn create(tx: &mut Tx<'_>, scope: &WriteScope, new: NewProduct) -> Result<ProductId, CatalogError> {
     let id = ProductId::new();
     let seq: Option<i64> = product::table.select(diesel::dsl::max(product::seq)).first(tx.conn)?;
-    let row = Row {
+    let row = ProductRow {
         seq: seq.unwrap_or(0) + 1,
         id,
         sku: String::new(),
-        slug: free_slug(tx.conn, &new.name, id)?,
+        slug: unique_slug(tx.conn, &new.name, id)?,
         name: String::new(),
         name_key: String::new(),
         price: 0,
@@ -190,12 +196,12 @@ pub fn create(tx: &mut Tx<'_>, hand: &WriteScope, new: NewProduct) -> Result<Pro
         attributes: String::new(),
         description: String::new(),
     };
-    save(tx, hand, None, row.with(new)?, STAFF_SET)?;
+    save_product(tx, scope, None, row.with(new)?, STAFF_SET)?;
     Ok(id)
 }
 
-/// A link that no other product has: with more of the id, the more like-named ones there are.
-fn free_slug(conn: &mut Conn, name: &str, id: ProductId) -> QueryResult<String> {
+/// A slug that no other product has, with more digits of the id as more products share the name.
+fn unique_slug(conn: &mut Conn, name: &str, id: ProductId) -> QueryResult<String> {
     for digits in [4, 6, 8, 12] {
         let slug = model::slug(name, id, digits);
         let taken: i64 = product::table.filter(product::slug.eq(&slug)).count().get_result(conn)?;
@@ -206,42 +212,63 @@ fn free_slug(conn: &mut Conn, name: &str, id: ProductId) -> QueryResult<String> 
     Ok(model::slug(name, id, 32))
 }
 
-/// Invalidation what is given of a product.
-pub fn update(tx: &mut Tx<'_>, hand: &WriteScope, id: ProductId, patch: ProductPatch) -> Result<(), CatalogError> {
-    let before = for_sale(tx.conn, id)?;
-    let new = model::tidy(model::patched(before.new_product(), patch))?;
-    save(tx, hand, Some(&before), before.clone().with(new)?, STAFF_SET)
-}
-
-/// Makes a product wholly what is given; its link stays, because others hold it.
-pub fn replace(tx: &mut Tx<'_>, hand: &WriteScope, id: ProductId, new: NewProduct) -> Result<(), CatalogError> {
-    let before = for_sale(tx.conn, id)?;
-    save(tx, hand, Some(&before), before.clone().with(new)?, STAFF_SET)
-}
-
-/// Takes a product out of the shop. What was, stays readable.
-pub fn delete(tx: &mut Tx<'_>, hand: &WriteScope, id: ProductId) -> Result<(), CatalogError> {
-    let before = for_sale(tx.conn, id)?;
-    save(tx, hand, Some(&before), Row { deleted: true, ..before.clone() }, STAFF_SET)
-}
-
-/// The product's ratings are now these.
-pub fn rate(tx: &mut Tx<'_>, hand: &WriteScope, id: ProductId, sum: i64, count: i64) -> Result<(), CatalogError> {
-    let Some(before) = find(tx.conn, id)? else { return Ok(()) };
-    save(tx, hand, Some(&before), Row { rating_sum: sum, rating_count: count, ..before.clone() }, STAFF_SET)
-}
-
-/// The product's pictures are others now: it has changed, though none of its columns has.
-pub fn renew(tx: &mut Tx<'_>, hand: &WriteScope, before: &Row) -> Result<(), CatalogError> {
-    let updated_at = later(before, tx.now);
-    save(tx, hand, Some(before), Row { updated_at, ..before.clone() }, STAFF_SET)
-}
-
-/// One row of an import: a product with its sku becomes so, also one that was taken out; else it is new.
+/// Applies a patch to a product.
 ///
-/// A row is refused by checks that come before anything of it is written, so a refusal leaves nothing to undo.
-pub fn import(tx: &mut Tx<'_>, hand: &WriteScope, new: NewProduct) -> Result<ImportOutcome, CatalogError> {
-    match bring(tx, hand, new) {
+/// # Errors
+/// `ProductNotFound`, `SkuTaken`, or the patched product is invalid.
+pub fn update(tx: &mut Tx<'_>, scope: &WriteScope, id: ProductId, patch: ProductPatch) -> Result<(), CatalogError> {
+    let before = find_for_sale(tx.conn, id)?;
+    let new = model::normalize(model::apply_patch(before.new_product(), patch))?;
+    save_product(tx, scope, Some(&before), before.clone().with(new)?, STAFF_SET)
+}
+
+/// Replaces all client-set fields of a product. The slug stays, because links to it exist.
+///
+/// # Errors
+/// `ProductNotFound`, `SkuTaken`, or the group is full.
+pub fn replace(tx: &mut Tx<'_>, scope: &WriteScope, id: ProductId, new: NewProduct) -> Result<(), CatalogError> {
+    let before = find_for_sale(tx.conn, id)?;
+    save_product(tx, scope, Some(&before), before.clone().with(new)?, STAFF_SET)
+}
+
+/// Marks a product as deleted; its row stays readable.
+///
+/// # Errors
+/// `ProductNotFound`.
+pub fn delete(tx: &mut Tx<'_>, scope: &WriteScope, id: ProductId) -> Result<(), CatalogError> {
+    let before = find_for_sale(tx.conn, id)?;
+    save_product(tx, scope, Some(&before), ProductRow { deleted: true, ..before.clone() }, STAFF_SET)
+}
+
+/// Sets the rating sums of a product; unknown products are ignored.
+pub fn set_rating(
+    tx: &mut Tx<'_>,
+    scope: &WriteScope,
+    id: ProductId,
+    sum: i64,
+    count: i64,
+) -> Result<(), CatalogError> {
+    let Some(before) = find(tx.conn, id)? else { return Ok(()) };
+    save_product(
+        tx,
+        scope,
+        Some(&before),
+        ProductRow { rating_sum: sum, rating_count: count, ..before.clone() },
+        STAFF_SET,
+    )
+}
+
+/// Advances `updated_at` of a product whose images changed although none of its columns did.
+pub fn touch_updated_at(tx: &mut Tx<'_>, scope: &WriteScope, before: &ProductRow) -> Result<(), CatalogError> {
+    let updated_at = next_updated_at(before, tx.now);
+    save_product(tx, scope, Some(before), ProductRow { updated_at, ..before.clone() }, STAFF_SET)
+}
+
+/// Imports one row: updates the product with its SKU, restoring a deleted one, or creates it.
+///
+/// A row is rejected before anything of it is written, so a rejection leaves nothing to undo.
+pub fn import(tx: &mut Tx<'_>, scope: &WriteScope, new: NewProduct) -> Result<ImportOutcome, CatalogError> {
+    match upsert(tx, scope, new) {
         Err(CatalogError::Common(CommonError::ValidationFailed { errors })) => {
             let reasons: Vec<String> = errors.iter().map(|e| format!("`{}` {}", e.field, e.message)).collect();
             Ok(ImportOutcome::Refused(reasons.join("; ")))
@@ -250,42 +277,42 @@ pub fn import(tx: &mut Tx<'_>, hand: &WriteScope, new: NewProduct) -> Result<Imp
     }
 }
 
-fn bring(tx: &mut Tx<'_>, hand: &WriteScope, new: NewProduct) -> Result<ImportOutcome, CatalogError> {
-    let new = model::tidy(new)?;
-    let before: Option<Row> =
-        product::table.filter(product::sku.eq(&new.sku)).select(Row::as_select()).first(tx.conn).optional()?;
-    let Some(before) = before else { return create(tx, hand, new).map(ImportOutcome::Created) };
-    let after = Row { deleted: false, ..before.clone() }.with(new)?;
-    save(tx, hand, Some(&before), after, STAFF_SET)?;
+fn upsert(tx: &mut Tx<'_>, scope: &WriteScope, new: NewProduct) -> Result<ImportOutcome, CatalogError> {
+    let new = model::normalize(new)?;
+    let before: Option<ProductRow> =
+        product::table.filter(product::sku.eq(&new.sku)).select(ProductRow::as_select()).first(tx.conn).optional()?;
+    let Some(before) = before else { return create(tx, scope, new).map(ImportOutcome::Created) };
+    let after = ProductRow { deleted: false, ..before.clone() }.with(new)?;
+    save_product(tx, scope, Some(&before), after, STAFF_SET)?;
     Ok(ImportOutcome::Updated(before.id))
 }
 
-/// A part of an export.
+/// Reads a page of an export, by id.
 pub fn export(conn: &mut Conn, after: Option<ProductId>) -> Result<ExportPage, CatalogError> {
-    let limit = i64::try_from(EXPORT_PART + 1).unwrap_or(i64::MAX);
-    let part = product::table.filter(product::deleted.eq(false)).order(product::id).limit(limit);
-    let mut rows: Vec<Row> = match after {
-        Some(after) => part.filter(product::id.gt(after)).select(Row::as_select()).load(conn)?,
-        None => part.select(Row::as_select()).load(conn)?,
+    let limit = i64::try_from(EXPORT_PAGE_SIZE + 1).unwrap_or(i64::MAX);
+    let page = product::table.filter(product::deleted.eq(false)).order(product::id).limit(limit);
+    let mut rows: Vec<ProductRow> = match after {
+        Some(after) => page.filter(product::id.gt(after)).select(ProductRow::as_select()).load(conn)?,
+        None => page.select(ProductRow::as_select()).load(conn)?,
     };
-    let more = rows.len() > EXPORT_PART;
-    rows.truncate(EXPORT_PART);
+    let more = rows.len() > EXPORT_PAGE_SIZE;
+    rows.truncate(EXPORT_PAGE_SIZE);
     let next = rows.last().filter(|_| more).map(|row| row.id);
-    Ok(ExportPage { rows: rows.iter().map(Row::new_product).collect(), next })
+    Ok(ExportPage { rows: rows.iter().map(ProductRow::new_product).collect(), next })
 }
 
-/// Later than the row, so that of two states of a product the larger time is always the newer.
-fn later(before: &Row, now: Timestamp) -> Timestamp {
+/// A time after the row's, so that of two states of a product the one with the later time is the newer.
+fn next_updated_at(before: &ProductRow, now: Timestamp) -> Timestamp {
     now.max(Timestamp::from_micros(before.updated_at.micros() + 1))
 }
 
-/// Brings a product from `before` to `after` with everything that hangs on it. Nothing happens when they are equal.
-fn save(
+/// Writes the change of a product from `before` to `after` and of everything that depends on it. A no-op when equal.
+fn save_product(
     tx: &mut Tx<'_>,
-    hand: &WriteScope,
-    before: Option<&Row>,
-    mut after: Row,
-    cause: StockReason<'_>,
+    scope: &WriteScope,
+    before: Option<&ProductRow>,
+    mut after: ProductRow,
+    reason: StockReason<'_>,
 ) -> Result<(), CatalogError> {
     if before == Some(&after) {
         return Ok(());
@@ -301,7 +328,7 @@ fn save(
     if let (Some(group), true) = (&new_group, old_group != new_group) {
         check_group(tx.conn, group)?;
     }
-    after.updated_at = before.map_or(tx.now, |row| later(row, tx.now));
+    after.updated_at = before.map_or(tx.now, |row| next_updated_at(row, tx.now));
     after.is_lead = !after.deleted
         && match before {
             _ if new_group.is_none() => true,
@@ -309,55 +336,61 @@ fn save(
             None => false,
         };
 
-    touch(tx.conn, hand, &after, [&old_group, &new_group])?;
-    let stock_alone = before.filter(|row| {
-        let with_stock = Row { stock: after.stock, updated_at: after.updated_at, ..Row::clone(row) };
+    mark_changed(tx.conn, scope, &after, [&old_group, &new_group])?;
+    let stock_only = before.filter(|row| {
+        let with_stock = ProductRow { stock: after.stock, updated_at: after.updated_at, ..ProductRow::clone(row) };
         with_stock == after
     });
-    if let Some(before) = stock_alone {
-        shift(tx.conn, before, &after)?;
+    if let Some(before) = stock_only {
+        update_stock_only(tx.conn, before, &after)?;
     } else {
-        write(tx.conn, before, &after)?;
-        index(tx.conn, before, &after)?;
+        write_row(tx.conn, before, &after)?;
+        update_search_index(tx.conn, before, &after)?;
     }
-    if stock_alone.is_none_or(|row| (row.stock > 0) != (after.stock > 0)) {
-        let mut tally = FacetDelta::default();
+    if stock_only.is_none_or(|row| (row.stock > 0) != (after.stock > 0)) {
+        let mut delta = FacetDelta::default();
         if let Some(row) = before {
-            tally.count(row, -1);
+            delta.count(row, -1);
         }
-        tally.count(&after, 1);
+        delta.count(&after, 1);
         for group in [&old_group, &new_group].into_iter().flatten() {
-            elect(tx.conn, &mut tally, group)?;
+            choose_group_lead(tx.conn, &mut delta, group)?;
         }
-        tally.write(tx.conn)?;
+        delta.write(tx.conn)?;
     }
 
-    let had = before.map_or(0, |row| row.stock);
-    if after.stock != had {
-        let (reason, reference) = cause;
+    let old_stock = before.map_or(0, |row| row.stock);
+    if after.stock != old_stock {
+        let (reason, reference) = reason;
         diesel::insert_into(stock_move::table)
             .values((
                 stock_move::product_id.eq(after.id),
-                stock_move::delta.eq(after.stock - had),
+                stock_move::delta.eq(after.stock - old_stock),
                 stock_move::reason.eq(reason.as_str()),
                 stock_move::reference.eq(reference),
                 stock_move::at.eq(tx.now),
             ))
             .execute(tx.conn)?;
     }
-    announce(tx, hand, before, &after)?;
+    emit_changes(tx, scope, before, &after)?;
     if let (Some(group), true) = (&old_group, old_group != new_group) {
-        // Those left behind have lost a sibling, and only their group tells a reader elsewhere which they are.
-        let left: Option<Row> =
-            product::table.filter(product::group_name.eq(group)).select(Row::as_select()).first(tx.conn).optional()?;
+        // The old group has lost a product; one event with its name lets other processes invalidate all of it.
+        let left: Option<ProductRow> = product::table
+            .filter(product::group_name.eq(group))
+            .select(ProductRow::as_select())
+            .first(tx.conn)
+            .optional()?;
         if let Some(row) = left {
-            tx.emit(&row.changed())?;
+            tx.emit(&row.to_changed_event())?;
         }
     }
     Ok(())
 }
 
-/// Whether the group may have one more.
+/// Checks that the group may have one more product.
+///
+/// # Errors
+/// `group` is full.
 fn check_group(conn: &mut Conn, group: &str) -> Result<(), CatalogError> {
     let siblings: i64 = product::table.filter(product::group_name.eq(group)).count().get_result(conn)?;
     if siblings >= model::GROUP_MAX {
@@ -367,26 +400,31 @@ fn check_group(conn: &mut Conn, group: &str) -> Result<(), CatalogError> {
     Ok(())
 }
 
-/// Says that the product, and those that show it as their sibling, are no longer what is kept of them.
-fn touch(conn: &mut Conn, hand: &WriteScope, row: &Row, groups: [&Option<String>; 2]) -> QueryResult<()> {
-    hand.changes.touch(row.id, Some(row.updated_at));
+/// Invalidates the cache entries of a product and of the products that show it as a variant.
+fn mark_changed(
+    conn: &mut Conn,
+    scope: &WriteScope,
+    row: &ProductRow,
+    groups: [&Option<String>; 2],
+) -> QueryResult<()> {
+    scope.changes.mark(row.id, Some(row.updated_at));
     let [old, new] = groups;
     for group in [old.as_ref(), new.as_ref().filter(|_| old != new)].into_iter().flatten() {
         for id in siblings(conn, group)? {
-            hand.changes.touch(id, None);
+            scope.changes.mark(id, None);
         }
     }
     Ok(())
 }
 
-/// The products of a group, deleted ones too, because they still show it.
+/// Ids of the products of a group, deleted ones included, because they show the others as variants.
 pub fn siblings(conn: &mut Conn, group: &str) -> QueryResult<Vec<ProductId>> {
     product::table.filter(product::group_name.eq(group)).select(product::id).load(conn)
 }
 
-/// Writes another stock: by far the commonest change, and one that no index must follow. The database has the last
-/// word on what is left.
-fn shift(conn: &mut Conn, before: &Row, after: &Row) -> Result<(), CatalogError> {
+/// Writes a change of stock alone: by far the most frequent change, and one that affects no index. The condition in the
+/// statement keeps stock from becoming negative.
+fn update_stock_only(conn: &mut Conn, before: &ProductRow, after: &ProductRow) -> Result<(), CatalogError> {
     let delta = after.stock - before.stock;
     let written = diesel::update(product::table.filter(product::seq.eq(after.seq)).filter(product::stock.ge(-delta)))
         .set((product::stock.eq(product::stock + delta), product::updated_at.eq(after.updated_at)))
@@ -395,7 +433,7 @@ fn shift(conn: &mut Conn, before: &Row, after: &Row) -> Result<(), CatalogError>
     if written == 1 { Ok(()) } else { Err(CatalogError::OutOfStock { product_id: after.id, left: before.stock }) }
 }
 
-fn write(conn: &mut Conn, before: Option<&Row>, after: &Row) -> QueryResult<()> {
+fn write_row(conn: &mut Conn, before: Option<&ProductRow>, after: &ProductRow) -> QueryResult<()> {
     if before.is_some() {
         diesel::update(product::table.filter(product::seq.eq(after.seq))).set(after).prepared().execute(conn)?;
     } else {
@@ -404,37 +442,37 @@ fn write(conn: &mut Conn, before: Option<&Row>, after: &Row) -> QueryResult<()> 
     Ok(())
 }
 
-/// Keeps the tags and the search index in step. Products that are not for sale are in neither.
-fn index(conn: &mut Conn, before: Option<&Row>, after: &Row) -> QueryResult<()> {
-    let listed = before.filter(|row| !row.deleted);
-    let lists = Some(after).filter(|row| !row.deleted);
-    if listed.map(|row| &row.tags) != lists.map(|row| &row.tags) {
-        if let Some(row) = listed {
-            let tags: Vec<String> = read(&row.tags);
+/// Updates the tags and the search index, which hold products for sale only.
+fn update_search_index(conn: &mut Conn, before: Option<&ProductRow>, after: &ProductRow) -> QueryResult<()> {
+    let old_row = before.filter(|row| !row.deleted);
+    let new_row = Some(after).filter(|row| !row.deleted);
+    if old_row.map(|row| &row.tags) != new_row.map(|row| &row.tags) {
+        if let Some(row) = old_row {
+            let tags: Vec<String> = from_json(&row.tags);
             diesel::delete(product_tag::table)
                 .filter(product_tag::tag.eq_any(tags))
                 .filter(product_tag::seq.eq(row.seq))
                 .execute(conn)?;
         }
-        for tag in lists.map(|row| read::<Vec<String>>(&row.tags)).unwrap_or_default() {
+        for tag in new_row.map(|row| from_json::<Vec<String>>(&row.tags)).unwrap_or_default() {
             diesel::insert_into(product_tag::table)
                 .values((product_tag::tag.eq(tag), product_tag::seq.eq(after.seq)))
                 .execute(conn)?;
         }
     }
-    let (was, is) = (listed.map(words), lists.map(words));
-    if was == is {
+    let (old, new) = (old_row.map(search_text), new_row.map(search_text));
+    if old == new {
         return Ok(());
     }
     let postgres = conn.is_postgres();
-    if was.is_some() {
+    if old.is_some() {
         let row = if postgres { "seq" } else { "rowid" };
         sql_query(format!("DELETE FROM product_fts WHERE {row} = $1")).bind::<BigInt, _>(after.seq).execute(conn)?;
     }
-    is.map_or(Ok(()), |words| index_words(conn, after.seq, words))
+    new.map_or(Ok(()), |words| insert_search_words(conn, after.seq, words))
 }
 
-fn index_words(conn: &mut Conn, seq: i64, words: (&str, String, &str)) -> QueryResult<()> {
+fn insert_search_words(conn: &mut Conn, seq: i64, words: (&str, String, &str)) -> QueryResult<()> {
     let (name, labels, description) = words;
     if conn.is_postgres() {
         sql_query("INSERT INTO product_fts (seq, document) VALUES ($1, CAST($2 AS tsvector))")
@@ -452,48 +490,48 @@ fn index_words(conn: &mut Conn, seq: i64, words: (&str, String, &str)) -> QueryR
     Ok(())
 }
 
-/// Makes the index of words anew, of all products that are for sale. For a server that was just filled.
-pub fn index_anew(conn: &mut Conn) -> QueryResult<()> {
+/// Rebuilds the search index from all products for sale. For a database that was filled by a bulk copy.
+pub fn rebuild_search_index(conn: &mut Conn) -> QueryResult<()> {
     let mut after = 0;
     loop {
-        let part = product::table.filter(product::seq.gt(after)).order(product::seq).limit(EXPORT_PART as i64);
-        let rows: Vec<Row> = part.select(Row::as_select()).load(conn)?;
+        let page = product::table.filter(product::seq.gt(after)).order(product::seq).limit(EXPORT_PAGE_SIZE as i64);
+        let rows: Vec<ProductRow> = page.select(ProductRow::as_select()).load(conn)?;
         let Some(last) = rows.last() else { return Ok(()) };
         after = last.seq;
         for row in rows.iter().filter(|row| !row.deleted) {
-            index_words(conn, row.seq, words(row))?;
+            insert_search_words(conn, row.seq, search_text(row))?;
         }
     }
 }
 
-/// What a product can be found by: its name; its sku, category, tags and options; its description.
-fn words(row: &Row) -> (&str, String, &str) {
+/// Searchable texts of a product: name; SKU, category, tags and options; description.
+fn search_text(row: &ProductRow) -> (&str, String, &str) {
     let mut labels = vec![row.sku.clone()];
     labels.extend(row.category.clone());
-    labels.extend(read::<Vec<String>>(&row.tags));
-    labels.extend(read::<BTreeMap<String, String>>(&row.options).into_values());
+    labels.extend(from_json::<Vec<String>>(&row.tags));
+    labels.extend(from_json::<BTreeMap<String, String>>(&row.options).into_values());
     (&row.name, labels.join("\n"), &row.description)
 }
 
-/// Selection of a group stands for it in lists: the cheapest that can be bought, else the first. [`search`] chooses
-/// among those that match a filter by the same order.
+/// Order by which the lead of a group is chosen: the cheapest in stock, else the first. [`search`] applies the same order
+/// to the products that match a filter.
 const BEST_FIRST: &str = "stock = 0, CASE stock WHEN 0 THEN 0 ELSE price END, seq";
 
-fn elect(conn: &mut Conn, tally: &mut FacetDelta, group: &str) -> QueryResult<()> {
-    let best: Option<Row> = product::table
+fn choose_group_lead(conn: &mut Conn, delta: &mut FacetDelta, group: &str) -> QueryResult<()> {
+    let best: Option<ProductRow> = product::table
         .filter(product::group_name.eq(group))
         .filter(product::deleted.eq(false))
         .order(diesel::dsl::sql::<Text>(BEST_FIRST))
-        .select(Row::as_select())
+        .select(ProductRow::as_select())
         .first(conn)
         .optional()?;
-    let leads: Vec<Row> = product::table
+    let leads: Vec<ProductRow> = product::table
         .filter(product::group_name.eq(group))
         .filter(product::is_lead.eq(true))
-        .select(Row::as_select())
+        .select(ProductRow::as_select())
         .load(conn)?;
-    let mut lead = |row: &Row, is_lead: bool| {
-        tally.count_lead(row, if is_lead { 1 } else { -1 });
+    let mut lead = |row: &ProductRow, is_lead: bool| {
+        delta.count_group_lead(row, if is_lead { 1 } else { -1 });
         diesel::update(product::table.filter(product::seq.eq(row.seq))).set(product::is_lead.eq(is_lead)).execute(conn)
     };
     for row in leads.iter().filter(|row| best.as_ref().is_none_or(|best| best.seq != row.seq)) {
@@ -505,16 +543,21 @@ fn elect(conn: &mut Conn, tally: &mut FacetDelta, group: &str) -> QueryResult<()
     Ok(())
 }
 
-fn announce(tx: &mut Tx<'_>, hand: &WriteScope, before: Option<&Row>, after: &Row) -> QueryResult<()> {
-    tx.emit(&after.changed())?;
+fn emit_changes(
+    tx: &mut Tx<'_>,
+    scope: &WriteScope,
+    before: Option<&ProductRow>,
+    after: &ProductRow,
+) -> QueryResult<()> {
+    tx.emit(&after.to_changed_event())?;
     let Some(before) = before else { return Ok(()) };
     if after.deleted {
         return Ok(());
     }
-    if before.for_sale() == 0 && after.stock > 0 {
+    if before.available() == 0 && after.stock > 0 {
         tx.emit(&BackInStock { product_id: after.id, name: after.name.clone(), stock: after.stock })?;
     }
-    if model::fell_low(before.for_sale(), after.stock, hand.low_stock) {
+    if model::crossed_low_stock(before.available(), after.stock, scope.low_stock) {
         tx.emit(&LowStock {
             product_id: after.id,
             sku: after.sku.clone(),
@@ -525,7 +568,7 @@ fn announce(tx: &mut Tx<'_>, hand: &WriteScope, before: Option<&Row>, after: &Ro
     Ok(())
 }
 
-/// The products in the order asked for, from one moment; unknown ones are left out.
+/// Loads products in the given order from one snapshot; unknown ids are left out.
 pub fn load(conn: &mut Conn, ids: &[ProductId]) -> QueryResult<Vec<Product>> {
     conn.transaction(|conn| {
         let rows = rows(conn, ids)?;
@@ -534,18 +577,18 @@ pub fn load(conn: &mut Conn, ids: &[ProductId]) -> QueryResult<Vec<Product>> {
         groups.dedup();
         let mut variants: HashMap<String, Vec<Variant>> = HashMap::new();
         if !groups.is_empty() {
-            let siblings: Vec<Row> = product::table
+            let siblings: Vec<ProductRow> = product::table
                 .filter(product::group_name.eq_any(groups))
                 .filter(product::deleted.eq(false))
                 .order((product::group_name, product::seq))
-                .select(Row::as_select())
+                .select(ProductRow::as_select())
                 .load(conn)?;
             for row in siblings {
                 let variant = Variant {
                     id: row.id,
                     sku: row.sku,
                     name: row.name,
-                    options: read(&row.options),
+                    options: from_json(&row.options),
                     price: row.price,
                     compare_at_price: row.compare_at_price,
                     currency: row.currency,
@@ -554,8 +597,8 @@ pub fn load(conn: &mut Conn, ids: &[ProductId]) -> QueryResult<Vec<Product>> {
                 variants.entry(row.group_name.unwrap_or_default()).or_default().push(variant);
             }
         }
-        let mut images = images::of(conn, ids)?;
-        let product = |row: &Row| Product {
+        let mut images = images::by_product(conn, ids)?;
+        let product = |row: &ProductRow| Product {
             id: row.id,
             name: row.name.clone(),
             sku: row.sku.clone(),
@@ -566,10 +609,10 @@ pub fn load(conn: &mut Conn, ids: &[ProductId]) -> QueryResult<Vec<Product>> {
             compare_at_price: row.compare_at_price,
             stock: row.stock,
             category: row.category.clone(),
-            tags: read(&row.tags),
-            attributes: read(&row.attributes),
+            tags: from_json(&row.tags),
+            attributes: from_json(&row.attributes),
             group: row.group_name.clone(),
-            options: read(&row.options),
+            options: from_json(&row.options),
             variants: row.group_name.as_ref().and_then(|group| variants.get(group)).cloned().unwrap_or_default(),
             images: images.remove(&row.id).unwrap_or_default(),
             rating: model::rating(row.rating_sum, row.rating_count),
@@ -582,42 +625,46 @@ pub fn load(conn: &mut Conn, ids: &[ProductId]) -> QueryResult<Vec<Product>> {
     })
 }
 
-/// The product as a writer just left it.
-pub fn one(conn: &mut Conn, id: ProductId) -> Result<Product, CatalogError> {
+/// Loads one product.
+///
+/// # Errors
+/// `ProductNotFound`.
+pub fn get(conn: &mut Conn, id: ProductId) -> Result<Product, CatalogError> {
     load(conn, &[id])?.pop().ok_or(CatalogError::ProductNotFound)
 }
 
-/// Cuts a few ids into single ones: only SQL of a fixed text is kept prepared, and preparing costs more than a few
-/// steps of it.
-fn one_by_one(ids: &[ProductId]) -> std::slice::Chunks<'_, ProductId> {
-    ids.chunks(if ids.len() <= FEW { 1 } else { ids.len() })
+/// Splits a few ids into single ones, because only SQL of fixed text stays prepared, and preparing costs more than a few
+/// executions.
+fn query_chunks(ids: &[ProductId]) -> std::slice::Chunks<'_, ProductId> {
+    ids.chunks(if ids.len() <= SINGLE_QUERIES_MAX { 1 } else { ids.len() })
 }
 
-fn rows(conn: &mut Conn, ids: &[ProductId]) -> QueryResult<HashMap<ProductId, Row>> {
+fn rows(conn: &mut Conn, ids: &[ProductId]) -> QueryResult<HashMap<ProductId, ProductRow>> {
     let mut rows = Vec::with_capacity(ids.len());
-    for few in one_by_one(ids) {
-        match few {
+    for chunk in query_chunks(ids) {
+        match chunk {
             [id] => rows.extend(find(conn, *id)?),
-            _ => rows.extend(product::table.filter(product::id.eq_any(few)).select(Row::as_select()).load(conn)?),
+            _ => rows
+                .extend(product::table.filter(product::id.eq_any(chunk)).select(ProductRow::as_select()).load(conn)?),
         }
     }
-    Ok(rows.into_iter().map(|row: Row| (row.id, row)).collect())
+    Ok(rows.into_iter().map(|row: ProductRow| (row.id, row)).collect())
 }
 
-/// The offers of these rows.
-fn offers_of(conn: &mut Conn, rows: Vec<Row>) -> QueryResult<Vec<Offer>> {
+/// Builds the offers of rows, with their images.
+fn offers_of(conn: &mut Conn, rows: Vec<ProductRow>) -> QueryResult<Vec<Offer>> {
     let ids: Vec<ProductId> = rows.iter().map(|row| row.id).collect();
-    let images = images::of(conn, &ids)?;
-    let offer = |row: Row| Offer {
+    let images = images::by_product(conn, &ids)?;
+    let offer = |row: ProductRow| Offer {
         product_id: row.id,
-        name: model::offer_name(&row.name, &read(&row.options)),
+        name: model::display_name(&row.name, &from_json(&row.options)),
         sku: row.sku,
         slug: row.slug,
         price: row.price,
         currency: row.currency,
         stock: row.stock,
         deleted: row.deleted,
-        image: images.get(&row.id).and_then(|images| images.first()).map(model::smallest),
+        image: images.get(&row.id).and_then(|images| images.first()).map(model::smallest_url),
     };
     Ok(rows.into_iter().map(offer).collect())
 }

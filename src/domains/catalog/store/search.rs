@@ -1,9 +1,8 @@
-//! Lists: which products, in which order, from where on, and how the whole is made up.
+//! SQL of product lists: filters, order, pagination and counts.
 //!
-//! The statements are put together by hand, each with the index it is to walk, because what is quick depends on
-//! numbers that SQLite does not know: a list of 20 walks the index of its order and stops; a rare tag or a narrow
-//! range of prices is gathered first and sorted then. PostgreSQL has statistics and chooses by itself; there the same
-//! statements are said without the names of indexes.
+//! On SQLite each statement names the index to use, because the best one depends on numbers that SQLite does not know:
+//! a list of 20 scans the index of its order and stops; a rare tag or a narrow price range is collected first and then
+//! sorted. PostgreSQL has statistics and chooses itself; there the same statements name no index.
 
 use std::collections::HashMap;
 
@@ -15,21 +14,21 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::facet_counts::{self, CATEGORIES_MAX, TAGS_MAX};
-use super::read;
+use super::from_json;
 use crate::contract::catalog::{FacetValue, Facets, ProductQuery, Sort};
 use crate::domains::catalog::model;
 use crate::store::Conn;
 use crate::store::query::*;
 use crate::types::{Amount, Cursor, FieldError, PageRequest, ProductId, hex};
 
-/// How many products with a match are looked at, the newest, in each of the three places a word can be in.
-const HITS_MAX: i64 = 10_000;
-/// How many items of a narrowed list are counted.
+/// Maximum number of matches considered per tier of a search, the newest first.
+const MATCHES_MAX: i64 = 10_000;
+/// Maximum number of items counted of a filtered list.
 const COUNTED_MAX: usize = 10_000;
-/// Up to how many products are gathered and sorted rather than met on a walk through the order.
-const GATHERED_MAX: i64 = 5_000;
+/// Number of products up to which they are collected and sorted rather than found by a scan of the order's index.
+const SORTED_MAX: i64 = 5_000;
 
-/// Where a page starts: the list it belongs to, and the sort key and row of the last item before.
+/// Start of a page: the list it belongs to, and the sort key and row of the last item before it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PageStart {
     list: String,
@@ -37,7 +36,7 @@ pub struct PageStart {
     seq: i64,
 }
 
-/// A sort key.
+/// Value of the sort key of an item.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 enum Key {
@@ -46,14 +45,17 @@ enum Key {
 }
 
 impl PageStart {
-    /// The place that the cursor names, if it is one of this very list.
-    pub fn open(page: &PageRequest, query: &ProductQuery) -> Result<Option<Self>, FieldError> {
-        let place: Option<Self> = page.after()?;
-        let fits = place.as_ref().is_none_or(|place| {
-            place.list == fingerprint(query) && matches!(place.key, Key::Text(_)) == (order(query) == Sort::Name)
+    /// Decodes the cursor of a request.
+    ///
+    /// # Errors
+    /// The cursor is malformed or belongs to another list.
+    pub fn from_cursor(page: &PageRequest, query: &ProductQuery) -> Result<Option<Self>, FieldError> {
+        let start: Option<Self> = page.after()?;
+        let matches_query = start.as_ref().is_none_or(|start| {
+            start.list == fingerprint(query) && matches!(start.key, Key::Text(_)) == (order(query) == Sort::Name)
         });
-        if fits {
-            Ok(place)
+        if matches_query {
+            Ok(start)
         } else {
             let message = "is not a cursor of this list; start again without one";
             Err(FieldError::new("cursor", "invalid", message))
@@ -61,7 +63,7 @@ impl PageStart {
     }
 }
 
-/// By what a cursor knows its list: the same for the same query, also after a restart.
+/// Hash of a query, by which a cursor recognises its list; stable across restarts.
 fn fingerprint(query: &ProductQuery) -> String {
     let text = serde_json::to_vec(query).unwrap_or_default();
     hex(&Sha256::digest(text)[..6])
@@ -71,7 +73,7 @@ fn order(query: &ProductQuery) -> Sort {
     query.sort.unwrap_or_default()
 }
 
-/// A statement in the making: its text and the values bound to it, in the same order.
+/// A statement under construction: its text, and the bound values in the same order.
 struct SqlBuilder {
     sql: String,
     values: Vec<Value>,
@@ -88,17 +90,17 @@ impl SqlBuilder {
         Self { sql: String::new(), values: Vec::new(), postgres }
     }
 
-    /// The words that lead one of the two databases to an index.
-    fn through(&self, index: &str) -> String {
+    /// Index hint for SQLite; empty for PostgreSQL.
+    fn indexed_by(&self, index: &str) -> String {
         if self.postgres { String::new() } else { format!(" INDEXED BY {index}") }
     }
 
-    /// A join that SQLite makes in this order.
-    const fn then(&self) -> &'static str {
+    /// Join whose order SQLite keeps.
+    const fn cross_join(&self) -> &'static str {
         if self.postgres { "JOIN" } else { "CROSS JOIN" }
     }
 
-    /// Whether a flag is set, in the very words of the partial indexes.
+    /// Condition on a boolean column, written as in the partial indexes so that the planner recognises it.
     fn flag(&self, column: &str, set: bool) -> String {
         match (self.postgres, set) {
             (true, true) => column.to_owned(),
@@ -107,9 +109,9 @@ impl SqlBuilder {
         }
     }
 
-    fn place(&mut self) -> &mut Self {
-        let place = if self.postgres { format!("${}", self.values.len()) } else { "?".to_owned() };
-        self.sql(&place)
+    fn placeholder(&mut self) -> &mut Self {
+        let placeholder = if self.postgres { format!("${}", self.values.len()) } else { "?".to_owned() };
+        self.sql(&placeholder)
     }
 
     fn sql(&mut self, sql: &str) -> &mut Self {
@@ -119,12 +121,12 @@ impl SqlBuilder {
 
     fn number(&mut self, value: i64) -> &mut Self {
         self.values.push(Value::Number(value));
-        self.place()
+        self.placeholder()
     }
 
     fn text(&mut self, value: &str) -> &mut Self {
         self.values.push(Value::Text(value.to_owned()));
-        self.place()
+        self.placeholder()
     }
 
     fn load<R>(self, conn: &mut Conn) -> QueryResult<Vec<R>>
@@ -145,7 +147,7 @@ impl SqlBuilder {
 }
 
 #[derive(QueryableByName)]
-struct PageRows {
+struct PageRow {
     #[diesel(sql_type = Text)]
     id: ProductId,
     #[diesel(sql_type = BigInt)]
@@ -156,18 +158,18 @@ struct PageRows {
     text: Option<String>,
 }
 
-/// One page of a list: the products in order, and where the next page starts. `query` is tidied.
+/// Reads a page of a list: the ids in order, and the cursor of the next page. `query` must be normalized.
 pub fn page(
     conn: &mut Conn,
     query: &ProductQuery,
     limit: i64,
     after: Option<&PageStart>,
 ) -> QueryResult<(Vec<ProductId>, Option<Cursor>)> {
-    let Some(statement) = ordered(conn, query, limit, after)? else { return Ok((Vec::new(), None)) };
-    let mut found: Vec<PageRows> = statement.load(conn)?;
-    let wanted = usize::try_from(limit).unwrap_or(0);
-    let more = found.len() > wanted;
-    found.truncate(wanted);
+    let Some(statement) = page_sql(conn, query, limit, after)? else { return Ok((Vec::new(), None)) };
+    let mut found: Vec<PageRow> = statement.load(conn)?;
+    let page_size = usize::try_from(limit).unwrap_or(0);
+    let more = found.len() > page_size;
+    found.truncate(page_size);
     let next = found.last().filter(|_| more).map(|last| {
         let key = last.text.clone().map_or(Key::Number(last.number.unwrap_or(0)), Key::Text);
         Cursor::seal(&PageStart { list: fingerprint(query), key, seq: last.seq })
@@ -175,22 +177,22 @@ pub fn page(
     Ok((found.into_iter().map(|row| row.id).collect(), next))
 }
 
-/// The statement of a page and one row more.
-fn ordered(
+/// Builds the statement that reads a page and one row more.
+fn page_sql(
     conn: &mut Conn,
     query: &ProductQuery,
     limit: i64,
     after: Option<&PageStart>,
 ) -> QueryResult<Option<SqlBuilder>> {
     let sort = order(query);
-    // The last part of every order is the row itself, so that no two items have the same place.
+    // Every order ends with the row number, so that no two items are equal.
     let (number, text, key, direction) = match sort {
         Sort::Name => ("NULL", "p.name_key", "p.name_key", "ASC"),
         Sort::Price => ("p.price", "NULL", "p.price", "ASC"),
         Sort::PriceDescending => ("p.price", "NULL", "p.price", "DESC"),
         Sort::CreatedAt => ("p.created_at", "NULL", "p.created_at", "ASC"),
         Sort::CreatedAtDescending => ("p.created_at", "NULL", "p.created_at", "DESC"),
-        // Not the bm25 of FTS5: that of every product moves with each new one, and a page would lose its place.
+        // Not FTS5's bm25: it changes for every product with each new one, which would invalidate cursors.
         Sort::Relevance => {
             let key = "(p.tier * 1000 + CAST(length(p.name) AS BIGINT))";
             (key, "NULL", key, "ASC")
@@ -199,11 +201,11 @@ fn ordered(
     // Of equally good matches the newest comes first.
     let row = if sort == Sort::Relevance { "-p.seq" } else { "p.seq" };
     let select = format!("SELECT p.id AS id, p.seq AS seq, {number} AS number, {text} AS text");
-    let Some(mut statement) = from(conn, query, &select, false)? else { return Ok(None) };
-    if let Some(place) = after {
-        let (compare, seq) = (if direction == "ASC" { ">" } else { "<" }, place.seq);
+    let Some(mut statement) = from_sql(conn, query, &select, false)? else { return Ok(None) };
+    if let Some(start) = after {
+        let (compare, seq) = (if direction == "ASC" { ">" } else { "<" }, start.seq);
         statement.sql(&format!(" AND ({key}, {row}) {compare} ("));
-        match &place.key {
+        match &start.key {
             Key::Number(number) => statement.number(*number),
             Key::Text(text) => statement.text(text),
         };
@@ -213,73 +215,73 @@ fn ordered(
     Ok(Some(statement))
 }
 
-/// How SQLite goes about a page. For tests.
+/// Query plan of a page on SQLite. For tests.
 #[cfg(test)]
-pub fn plan(conn: &mut Conn, query: &ProductQuery, after: Option<&PageStart>) -> QueryResult<Vec<String>> {
+pub fn explain(conn: &mut Conn, query: &ProductQuery, after: Option<&PageStart>) -> QueryResult<Vec<String>> {
     #[derive(QueryableByName)]
     struct Step {
         #[diesel(sql_type = Text)]
         detail: String,
     }
-    let Some(mut statement) = ordered(conn, query, 20, after)? else { return Ok(Vec::new()) };
+    let Some(mut statement) = page_sql(conn, query, 20, after)? else { return Ok(Vec::new()) };
     statement.sql.insert_str(0, "EXPLAIN QUERY PLAN ");
     Ok(statement.load::<Step>(conn)?.into_iter().map(|step| step.detail).collect())
 }
 
-/// `select` from everything that is in the list, up to and with the filters; nothing when nothing can be.
+/// Builds `select` with its FROM clause and filters; `None` when no product can match.
 ///
-/// `all` when every one of them will be looked at: then a filter that has an index is always the best way in. A page
-/// is better met on a walk through its order, unless there are few to gather.
-fn from(conn: &mut Conn, query: &ProductQuery, select: &str, all: bool) -> QueryResult<Option<SqlBuilder>> {
+/// With `all`, every match will be read, so an indexed filter is always the best access path. A page is better served by
+/// a scan of its order's index, unless few products match.
+fn from_sql(conn: &mut Conn, query: &ProductQuery, select: &str, all: bool) -> QueryResult<Option<SqlBuilder>> {
     let mut statement = SqlBuilder::new(conn.is_postgres());
     if let Some(q) = &query.q {
-        let Some(words) = model::search(q) else { return Ok(None) };
-        hits(&mut statement, q, &words);
-        found(&mut statement, query, select);
+        let Some(words) = model::fts_query(q) else { return Ok(None) };
+        match_sql(&mut statement, q, &words);
+        search_sql(&mut statement, query, select);
         return Ok(Some(statement));
     }
     statement.sql(select);
-    if is_whole(query) && !query.all_variants {
-        let through = statement.through(&format!("product_lead_{}", index_of(query)));
+    if is_unfiltered(query) && !query.all_variants {
+        let index_hint = statement.indexed_by(&format!("product_lead_{}", index_suffix(query)));
         let listed = statement.flag("p.is_lead", true);
-        statement.sql(&format!(" FROM product p{through} WHERE {listed}"));
+        statement.sql(&format!(" FROM product p{index_hint} WHERE {listed}"));
         return Ok(Some(statement));
     }
-    let gathered_tag = match &query.tag {
-        Some(tag) if all || facet_counts::tagged(conn, tag)? <= GATHERED_MAX => Some(tag),
+    let driving_tag = match &query.tag {
+        Some(tag) if all || facet_counts::tag_count(conn, tag)? <= SORTED_MAX => Some(tag),
         _ => None,
     };
-    if let Some(tag) = gathered_tag {
-        let (then, listed) = (statement.then(), statement.flag("p.deleted", false));
+    if let Some(tag) = driving_tag {
+        let (join, listed) = (statement.cross_join(), statement.flag("p.deleted", false));
         statement
-            .sql(&format!(" FROM product_tag t {then} product p ON p.seq = t.seq WHERE t.tag = "))
+            .sql(&format!(" FROM product_tag t {join} product p ON p.seq = t.seq WHERE t.tag = "))
             .text(tag)
             .sql(&format!(" AND {listed}"));
     } else {
         let scope = if query.category.is_some() { "category" } else { "all" };
-        let order = if gathers_prices(conn, query, all)? { "price" } else { index_of(query) };
-        let through = statement.through(&format!("product_{scope}_{order}"));
+        let order = if prefers_price_index(conn, query, all)? { "price" } else { index_suffix(query) };
+        let index_hint = statement.indexed_by(&format!("product_{scope}_{order}"));
         let listed = statement.flag("p.deleted", false);
-        statement.sql(&format!(" FROM product p{through} WHERE {listed}"));
+        statement.sql(&format!(" FROM product p{index_hint} WHERE {listed}"));
     }
-    filter(&mut statement, "p", query, gathered_tag.is_some());
+    filter_sql(&mut statement, "p", query, driving_tag.is_some());
     if !query.all_variants {
-        // One item a group: the best of those that match, where no other that matches is better.
-        let (through, listed) = (statement.through("product_group"), statement.flag("s.deleted", false));
+        // One item per group: the match that no other match of the group precedes.
+        let (index_hint, listed) = (statement.indexed_by("product_group"), statement.flag("s.deleted", false));
         statement.sql(&format!(
-            " AND (p.group_name IS NULL OR NOT EXISTS (SELECT 1 FROM product s{through}
+            " AND (p.group_name IS NULL OR NOT EXISTS (SELECT 1 FROM product s{index_hint}
               WHERE s.group_name = p.group_name AND {listed}",
         ));
-        filter(&mut statement, "s", query, false);
+        filter_sql(&mut statement, "s", query, false);
         let rank = |a: &str| format!("({a}.stock = 0, CASE {a}.stock WHEN 0 THEN 0 ELSE {a}.price END, {a}.seq)");
         statement.sql(&format!(" AND {} < {}))", rank("s"), rank("p")));
     }
     Ok(Some(statement))
 }
 
-/// `select` from what a search finds. All of it must be looked at for its order, so the best of each group is chosen
-/// in one sweep rather than by asking each whether a better one was found too.
-fn found(statement: &mut SqlBuilder, query: &ProductQuery, select: &str) {
+/// Appends `select` over the matches of a search. All are read for their order, so the best of each group is chosen by a
+/// window function rather than by a subquery per row.
+fn search_sql(statement: &mut SqlBuilder, query: &ProductQuery, select: &str) {
     let place = if query.all_variants {
         "1".to_owned()
     } else {
@@ -291,20 +293,20 @@ fn found(statement: &mut SqlBuilder, query: &ProductQuery, select: &str) {
         let rank = "p.stock = 0, CASE p.stock WHEN 0 THEN 0 ELSE p.price END, p.seq";
         format!("row_number() OVER (PARTITION BY {group} ORDER BY {rank})")
     };
-    let (then, listed) = (statement.then(), statement.flag("p.deleted", false));
+    let (join, listed) = (statement.cross_join(), statement.flag("p.deleted", false));
     statement.sql(select).sql(&format!(
         " FROM (SELECT p.id, p.seq, p.name, p.name_key, p.price, p.created_at, p.stock, p.category, p.tags, h.tier,
-            {place} AS place FROM hits h {then} product p ON p.seq = h.seq WHERE {listed}",
+            {place} AS place FROM hits h {join} product p ON p.seq = h.seq WHERE {listed}",
     ));
-    filter(statement, "p", query, false);
+    filter_sql(statement, "p", query, false);
     statement.sql(") p WHERE p.place = 1");
 }
 
-/// The products that have all words: in the name (0), in name and labels together (1), anywhere (2).
-fn hits(statement: &mut SqlBuilder, q: &str, words: &str) {
+/// Appends the products that contain all words: in the name (tier 0), in name and labels (1), anywhere (2).
+fn match_sql(statement: &mut SqlBuilder, q: &str, words: &str) {
     statement.sql("WITH hits (seq, tier) AS MATERIALIZED (SELECT seq, min(tier) FROM (");
-    let places = [("name", "A"), ("name labels", "AB"), ("name labels description", "ABC")];
-    for (tier, (columns, weights)) in places.into_iter().enumerate() {
+    let tiers = [("name", "A"), ("name labels", "AB"), ("name labels description", "ABC")];
+    for (tier, (columns, weights)) in tiers.into_iter().enumerate() {
         if tier > 0 {
             statement.sql(" UNION ALL ");
         }
@@ -318,16 +320,16 @@ fn hits(statement: &mut SqlBuilder, q: &str, words: &str) {
             let expression = format!("{{{columns}}} : ({words})");
             statement.sql("product_fts MATCH ").text(&expression).sql(" ORDER BY rowid");
         }
-        statement.sql(" DESC LIMIT ").number(HITS_MAX).sql(") found");
+        statement.sql(" DESC LIMIT ").number(MATCHES_MAX).sql(") found");
     }
     statement.sql(") every GROUP BY seq) ");
 }
 
-fn filter(statement: &mut SqlBuilder, of: &str, query: &ProductQuery, tag_is_met: bool) {
+fn filter_sql(statement: &mut SqlBuilder, of: &str, query: &ProductQuery, has_tag_filter: bool) {
     if let Some(category) = &query.category {
         statement.sql(&format!(" AND {of}.category = ")).text(category);
     }
-    if let (Some(tag), false) = (&query.tag, tag_is_met) {
+    if let (Some(tag), false) = (&query.tag, has_tag_filter) {
         statement
             .sql(" AND EXISTS (SELECT 1 FROM product_tag x WHERE x.tag = ")
             .text(tag)
@@ -346,8 +348,8 @@ fn filter(statement: &mut SqlBuilder, of: &str, query: &ProductQuery, tag_is_met
     };
 }
 
-/// Whether nothing narrows the list.
-pub fn is_whole(query: &ProductQuery) -> bool {
+/// Returns `true` if the query has no filter.
+pub fn is_unfiltered(query: &ProductQuery) -> bool {
     let ProductQuery { q, category, tag, min_price, max_price, in_stock, sort: _, all_variants: _ } = query;
     q.is_none()
         && category.is_none()
@@ -357,8 +359,8 @@ pub fn is_whole(query: &ProductQuery) -> bool {
         && in_stock.is_none()
 }
 
-/// The part of an index's name that says its order.
-fn index_of(query: &ProductQuery) -> &'static str {
+/// Suffix of the index names for the order of a query.
+fn index_suffix(query: &ProductQuery) -> &'static str {
     match order(query) {
         Sort::Name => "name",
         Sort::Price | Sort::PriceDescending => "price",
@@ -372,20 +374,20 @@ struct Count {
     n: i64,
 }
 
-/// Whether products are best gathered by their range of prices.
-fn gathers_prices(conn: &mut Conn, query: &ProductQuery, all: bool) -> QueryResult<bool> {
+/// Returns `true` if the price index is the best access path for the query's price range.
+fn prefers_price_index(conn: &mut Conn, query: &ProductQuery, all: bool) -> QueryResult<bool> {
     let has_range = query.min_price.is_some() || query.max_price.is_some();
     if all || !has_range {
         return Ok(has_range);
     }
     let mut statement = SqlBuilder::new(conn.is_postgres());
-    let (through, listed) = (statement.through("product_all_price"), statement.flag("deleted", false));
-    statement.sql(&format!("SELECT count(*) AS n FROM (SELECT 1 FROM product{through} WHERE {listed}"));
+    let (index_hint, listed) = (statement.indexed_by("product_all_price"), statement.flag("deleted", false));
+    statement.sql(&format!("SELECT count(*) AS n FROM (SELECT 1 FROM product{index_hint} WHERE {listed}"));
     statement.sql(" AND price >= ").number(query.min_price.unwrap_or(0));
     statement.sql(" AND price <= ").number(query.max_price.unwrap_or(Amount::MAX));
-    statement.sql(" LIMIT ").number(GATHERED_MAX + 1).sql(") few");
+    statement.sql(" LIMIT ").number(SORTED_MAX + 1).sql(") few");
     let counted: Vec<Count> = statement.load(conn)?;
-    Ok(counted.first().is_none_or(|count| count.n <= GATHERED_MAX))
+    Ok(counted.first().is_none_or(|count| count.n <= SORTED_MAX))
 }
 
 #[derive(QueryableByName)]
@@ -400,13 +402,13 @@ struct Item {
     in_stock: bool,
 }
 
-/// How the list is made up, no filter left out. The whole list is known by heart; another is counted, up to a limit.
+/// Facets of a list with all its filters. Those of the unfiltered list are stored; others are counted up to a limit.
 pub fn counts(conn: &mut Conn, query: &ProductQuery) -> QueryResult<Facets> {
-    if is_whole(query) {
-        return facet_counts::whole(conn, query.all_variants);
+    if is_unfiltered(query) {
+        return facet_counts::unfiltered(conn, query.all_variants);
     }
     let select = "SELECT p.category AS category, p.tags AS tags, p.price AS price, p.stock > 0 AS in_stock";
-    let Some(mut statement) = from(conn, query, select, true)? else { return Ok(Facets::default()) };
+    let Some(mut statement) = from_sql(conn, query, select, true)? else { return Ok(Facets::default()) };
     statement.sql(" LIMIT ").number(i64::try_from(COUNTED_MAX).unwrap_or(i64::MAX));
     let items: Vec<Item> = statement.load(conn)?;
     let (mut categories, mut tags) = (HashMap::<&str, i64>::new(), HashMap::<String, i64>::new());
@@ -415,19 +417,19 @@ pub fn counts(conn: &mut Conn, query: &ProductQuery) -> QueryResult<Facets> {
         if let Some(category) = &item.category {
             *categories.entry(category).or_default() += 1;
         }
-        for tag in read::<Vec<String>>(&item.tags) {
+        for tag in from_json::<Vec<String>>(&item.tags) {
             *tags.entry(tag).or_default() += 1;
         }
         facets.min_price = Some(facets.min_price.map_or(item.price, |price| price.min(item.price)));
         facets.max_price = Some(facets.max_price.map_or(item.price, |price| price.max(item.price)));
         facets.in_stock += i64::from(item.in_stock);
     }
-    facets.categories = fullest(categories.into_iter().map(|(value, n)| (value.to_owned(), n)), CATEGORIES_MAX);
-    facets.tags = fullest(tags.into_iter(), TAGS_MAX);
+    facets.categories = most_frequent(categories.into_iter().map(|(value, n)| (value.to_owned(), n)), CATEGORIES_MAX);
+    facets.tags = most_frequent(tags.into_iter(), TAGS_MAX);
     Ok(facets)
 }
 
-fn fullest(values: impl Iterator<Item = (String, i64)>, max: usize) -> Vec<FacetValue> {
+fn most_frequent(values: impl Iterator<Item = (String, i64)>, max: usize) -> Vec<FacetValue> {
     let mut values: Vec<FacetValue> = values.map(|(value, count)| FacetValue { value, count }).collect();
     values.sort_unstable_by(|a, b| b.count.cmp(&a.count).then_with(|| a.value.cmp(&b.value)));
     values.truncate(max);
