@@ -5,8 +5,8 @@ use futures_util::future::join_all;
 use mercat::web::{ROUTES, RouteGroup, RouteInfo};
 use serde_json::{Value, json};
 
-use crate::support::{PASSWORD, Person, Reply, TestShop, id, new_product};
-use crate::walk::{form, png};
+use crate::purchase::{form, png};
+use crate::support::{PASSWORD, TestResponse, TestShop, TestUser, id, new_product};
 
 const AT_ONCE: usize = 50;
 
@@ -24,7 +24,7 @@ struct Row {
     /// As in the map.
     route: &'static str,
     path: String,
-    who: Option<Person>,
+    who: Option<TestUser>,
     body: Body,
     status: u16,
     /// Where the change is seen, and what is seen there once it has happened once.
@@ -40,7 +40,7 @@ enum Body {
 /// A path that the administrator or the caller reads, a pointer into the answer, and what stands there: of a list its
 /// length.
 struct Seen {
-    by: Person,
+    by: TestUser,
     path: String,
     pointer: &'static str,
     value: Value,
@@ -52,8 +52,8 @@ fn mutating_routes() -> impl Iterator<Item = &'static RouteInfo> {
 }
 
 /// The token in the newest mail to an address of a kind.
-async fn mailed_token(shop: &TestShop, admin: &Person, to: &str, path: &str) -> String {
-    shop.settle().await;
+async fn mailed_token(shop: &TestShop, admin: &TestUser, to: &str, path: &str) -> String {
+    shop.drain_events().await;
     let mails = shop.read(admin, &format!("/emails?to={to}&limit=100")).await;
     for mail in mails["items"].as_array().unwrap() {
         let mail = shop.read(admin, &format!("/emails/{}", id(mail))).await;
@@ -64,7 +64,7 @@ async fn mailed_token(shop: &TestShop, admin: &Person, to: &str, path: &str) -> 
     panic!("no mail to {to} with a link to {path}: {mails}")
 }
 
-async fn rows(shop: &TestShop, admin: &Person) -> Vec<Row> {
+async fn rows(shop: &TestShop, admin: &TestUser) -> Vec<Row> {
     let [ada, eve, bob] = ["ada@example.com", "eve@example.com", "bob@example.com"];
     let (ada, eve, bob) = (shop.customer(ada).await, shop.customer(eve).await, shop.customer(bob).await);
     let tea = shop.product(admin, "TEA", 400, 1_000).await;
@@ -72,11 +72,11 @@ async fn rows(shop: &TestShop, admin: &Person) -> Vec<Row> {
     let picture = {
         let (kind, body) = form("file", &png());
         let path = format!("/product/{old}/images");
-        shop.call("POST", &path).as_(admin).raw(&kind, body).send().await.expect(201)
+        shop.call("POST", &path).as_user(admin).raw(&kind, body).send().await.expect(201)
     };
     let comments = format!("/product/{tea}/comments");
     let said = json!({ "rating": 4, "text": "Good." });
-    let comment = shop.call("POST", &comments).as_(&bob).json(&said).send().await.expect(201);
+    let comment = shop.call("POST", &comments).as_user(&bob).json(&said).send().await.expect(201);
     // A guest for each step of the cart.
     let mut buyers = Vec::new();
     for _ in 0..7 {
@@ -92,10 +92,10 @@ async fn rows(shop: &TestShop, admin: &Person) -> Vec<Row> {
     shop.pay(&buyers[4].0, id(&paid), "tok_ok", "prepared payment").await.expect(200);
     let key = async |name: &str| {
         let name = json!({ "name": name });
-        shop.call("POST", "/api_keys").as_(&eve).json(&name).send().await.expect(201)
+        shop.call("POST", "/api_keys").as_user(&eve).json(&name).send().await.expect(201)
     };
     let spare = key("spare").await;
-    shop.settle().await;
+    shop.drain_events().await;
     let note = shop.read(&ada, "/notifications").await["items"][0].clone();
     let verify = mailed_token(shop, admin, &ada.email, "verify").await;
     shop.call("POST", "/password/forgot").json(&json!({ "email": bob.email })).send().await.expect(202);
@@ -103,8 +103,8 @@ async fn rows(shop: &TestShop, admin: &Person) -> Vec<Row> {
     let leaving = shop.sign_in(&eve.email).await;
     let victim = shop.customer("victim@example.com").await;
 
-    let seen = |by: &Person, path: String, pointer, value| Some(Seen { by: by.clone(), path, pointer, value });
-    let by = |person: &Person| Some(person.clone());
+    let seen = |by: &TestUser, path: String, pointer, value| Some(Seen { by: by.clone(), path, pointer, value });
+    let by = |user: &TestUser| Some(user.clone());
     let row =
         |method, route, path: String, who, body, status, seen| Row { method, route, path, who, body, status, seen };
     let body = |value: Value| Body::Json(value);
@@ -183,10 +183,10 @@ async fn rows(shop: &TestShop, admin: &Person) -> Vec<Row> {
     rows
 }
 
-fn call<'a>(shop: &'a TestShop, row: &Row) -> crate::support::Call<'a> {
-    let call = shop.call(row.method, &row.path).key(&format!("key of {} {}", row.method, row.route));
+fn call<'a>(shop: &'a TestShop, row: &Row) -> crate::support::RequestBuilder<'a> {
+    let call = shop.call(row.method, &row.path).idempotency_key(&format!("key of {} {}", row.method, row.route));
     let call = match &row.who {
-        Some(person) => call.as_(person),
+        Some(user) => call.as_user(user),
         None => call,
     };
     match &row.body {
@@ -197,7 +197,7 @@ fn call<'a>(shop: &'a TestShop, row: &Row) -> crate::support::Call<'a> {
 }
 
 /// One ran, and everybody else was told the same or to wait.
-fn ran_once(row: &Row, replies: &[Reply], wrong: &mut Vec<String>) -> Option<String> {
+fn ran_once(row: &Row, replies: &[TestResponse], wrong: &mut Vec<String>) -> Option<String> {
     let name = format!("{} {}", row.method, row.route);
     let (mut ran, mut answer) = (0, None);
     for reply in replies {
@@ -225,8 +225,8 @@ fn ran_once(row: &Row, replies: &[Reply], wrong: &mut Vec<String>) -> Option<Str
 
 #[actix_web::test]
 async fn p02_fifty_at_once_with_one_key_run_once_on_every_route_that_changes_something() {
-    let mut shop = TestShop::with(|settings| settings.users.hashers = 4).await;
-    shop.open_another_door();
+    let mut shop = TestShop::open_with(|settings| settings.users.hashers = 4).await;
+    shop.start_second_gateway();
     let admin = shop.admin().await;
     let rows = rows(&shop, &admin).await;
     let mut wrong = Vec::new();
@@ -244,7 +244,7 @@ async fn p02_fifty_at_once_with_one_key_run_once_on_every_route_that_changes_som
     for row in &rows {
         let all = (0..AT_ONCE).map(|n| {
             let call = call(&shop, row);
-            if n % 2 == 0 { call.send() } else { call.by_the_other_door().send() }
+            if n % 2 == 0 { call.send() } else { call.via_second_gateway().send() }
         });
         let replies = join_all(all).await;
         let answer = ran_once(row, &replies, &mut wrong);
@@ -255,7 +255,7 @@ async fn p02_fifty_at_once_with_one_key_run_once_on_every_route_that_changes_som
             }
         }
         let Some(Seen { by, path, pointer, value }) = &row.seen else { continue };
-        shop.settle().await;
+        shop.drain_events().await;
         let shown = shop.read(by, path).await;
         let found = match *pointer {
             "reset" => json!(crate::support::count(&shown, "template", "reset")),
@@ -269,5 +269,5 @@ async fn p02_fifty_at_once_with_one_key_run_once_on_every_route_that_changes_som
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    shop.is_sound().await;
+    shop.assert_consistent().await;
 }

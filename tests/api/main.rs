@@ -1,22 +1,25 @@
-//! The gateway from outside: a whole shop on a free port, asked as the world asks it.
-#![allow(clippy::unwrap_used, reason = "a test stops at the first thing that is not as it should be")]
+//! The HTTP API from outside: a whole shop in this process, on a free port, with databases of its own.
+//!
+//! Contains: what clients of the API rely on, and the numbered guarantees of payments, stock, carts and HTTP. Does not
+//! contain: the command line (`tests/cli`), real processes and crashes of the binary (`tests/e2e`).
+#![allow(clippy::unwrap_used, reason = "a test stops at the first unexpected value")]
 
-mod bank;
-mod bare;
-mod crowds;
-mod deaths;
-mod every_route;
-mod figures;
-mod live;
-mod money;
-mod panics;
-mod provider;
-mod replays;
-mod rights;
 #[path = "../common/mod.rs"]
-mod run;
+mod common;
+mod concurrency;
+mod disabled_domains;
+mod every_route;
+mod fake_provider;
+mod handler_panics;
+mod idempotency;
+mod invalid_requests;
+mod live;
+mod metrics;
+mod payment_provider;
+mod process_death;
+mod purchase;
+mod refunds_and_webhooks;
+mod rights;
 mod sessions;
 mod support;
 mod topology;
-mod walk;
-mod wrong;

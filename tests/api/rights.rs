@@ -3,7 +3,7 @@
 use mercat::web::{ROUTES, RouteAccess, RouteGroup, RouteInfo};
 use serde_json::{Value, json};
 
-use crate::support::{PASSWORD, Person, TestShop, new_product, only};
+use crate::support::{PASSWORD, TestShop, TestUser, enable_only, new_product};
 
 /// Roles, in the order of the statuses of a case. `-` in a case: not sent, because it would change what later cases
 /// depend on.
@@ -135,28 +135,35 @@ async fn h05_every_route_grants_each_role_exactly_its_rights() {
     let other = shop.customer("eve@example.com").await;
     let guest = shop.guest().await;
     let product = shop.product(&admin, "TEA", 400, 100).await;
-    let invoice = shop.checked_out(&customer, &product).await;
+    let invoice = shop.checkout_with_one(&customer, &product).await;
     let pay = format!("/invoices/{}/pay", text(&invoice["id"]));
-    let paid = shop.call("POST", &pay).as_(&customer).key("p").json(&json!({ "token": "tok_ok" })).send().await;
+    let paid = shop
+        .call("POST", &pay)
+        .as_user(&customer)
+        .idempotency_key("p")
+        .json(&json!({ "token": "tok_ok" }))
+        .send()
+        .await;
     paid.expect(200);
-    shop.settle().await;
+    shop.drain_events().await;
     let cart = format!("/user/{}/cart", customer.id);
     let line = json!({ "product_id": product, "quantity": 1 });
-    let open = shop.checked_out(&customer, &product).await;
-    shop.call("DELETE", &format!("{cart}/checkout")).as_(&customer).send().await.expect(204);
-    shop.settle().await;
+    let open = shop.checkout_with_one(&customer, &product).await;
+    shop.call("DELETE", &format!("{cart}/checkout")).as_user(&customer).send().await.expect(204);
+    shop.drain_events().await;
     let invoice = {
         let body = json!({ "user_id": customer.id, "currency": "EUR",
             "lines": [{ "description": "Work", "quantity": 1, "unit_price": 100 }] });
-        shop.call("POST", "/invoices").as_(&admin).json(&body).send().await.expect(201)
+        shop.call("POST", "/invoices").as_user(&admin).json(&body).send().await.expect(201)
     };
-    let item = shop.call("POST", &cart).as_(&customer).json(&line).send().await.expect(201);
+    let item = shop.call("POST", &cart).as_user(&customer).json(&line).send().await.expect(201);
     let said = json!({ "rating": 5, "text": "Good." });
     let comments = format!("/product/{product}/comments");
-    let comment = shop.call("POST", &comments).as_(&customer).json(&said).send().await.expect(201);
-    let key = shop.call("POST", "/api_keys").as_(&customer).json(&json!({ "name": "till" })).send().await.expect(201);
-    let key_bearer = Person { token: text(&key["token"]), ..customer.clone() };
-    let note = shop.call("GET", "/notifications").as_(&customer).send().await.expect(200)["items"][0].clone();
+    let comment = shop.call("POST", &comments).as_user(&customer).json(&said).send().await.expect(201);
+    let key =
+        shop.call("POST", "/api_keys").as_user(&customer).json(&json!({ "name": "till" })).send().await.expect(201);
+    let key_bearer = TestUser { token: text(&key["token"]), ..customer.clone() };
+    let note = shop.call("GET", "/notifications").as_user(&customer).send().await.expect(200)["items"][0].clone();
     assert_ne!(text(&open["id"]), text(&invoice["id"]));
 
     let names = [
@@ -190,12 +197,12 @@ async fn h05_every_route_grants_each_role_exactly_its_rights() {
                 continue;
             }
             let mut call = shop.call(method, &path);
-            if let Some(person) = caller {
-                call = call.as_(person);
+            if let Some(user) = caller {
+                call = call.as_user(user);
             }
             if path.ends_with("/pay") || path.ends_with("/refund") {
                 keys += 1;
-                call = call.key(&format!("row-{keys}"));
+                call = call.idempotency_key(&format!("row-{keys}"));
             }
             if !body.is_empty() {
                 call = call.raw("application/json", body.clone());
@@ -207,7 +214,7 @@ async fn h05_every_route_grants_each_role_exactly_its_rights() {
         }
     }
     assert!(errors.is_empty(), "{}", errors.join("\n"));
-    shop.is_sound().await;
+    shop.assert_consistent().await;
 }
 
 fn text(value: &Value) -> String {
@@ -219,16 +226,26 @@ async fn log_requires_internal_network_despite_header() {
     let internal = TestShop::open().await;
     internal.get("/log").await.expect(200);
     // An undeclared proxy hides the origin of a request.
-    internal.call("GET", "/log").header("x-forwarded-for", "203.0.113.9").send().await.problem(403, "internal_only");
-    let external = TestShop::with(|settings| {
+    internal
+        .call("GET", "/log")
+        .header("x-forwarded-for", "203.0.113.9")
+        .send()
+        .await
+        .expect_problem(403, "internal_only");
+    let external = TestShop::open_with(|settings| {
         settings.stats.internal_networks = vec!["10.0.0.0/8".parse().unwrap()];
     })
     .await;
-    external.get("/log").await.problem(403, "internal_only");
-    external.call("GET", "/log").header("x-forwarded-for", "10.0.0.1").send().await.problem(403, "internal_only");
+    external.get("/log").await.expect_problem(403, "internal_only");
+    external
+        .call("GET", "/log")
+        .header("x-forwarded-for", "10.0.0.1")
+        .send()
+        .await
+        .expect_problem(403, "internal_only");
     let admin = external.admin().await;
-    external.call("GET", "/log").as_(&admin).send().await.problem(403, "internal_only");
-    let proxied = TestShop::with(|settings| {
+    external.call("GET", "/log").as_user(&admin).send().await.expect_problem(403, "internal_only");
+    let proxied = TestShop::open_with(|settings| {
         settings.stats.internal_networks = vec!["10.0.0.0/8".parse().unwrap()];
         settings.http.trust_proxy = true;
     })
@@ -236,17 +253,17 @@ async fn log_requires_internal_network_despite_header() {
     let from = |list: &'static str| proxied.call("GET", "/log").header("x-forwarded-for", list).send();
     from("10.0.0.1").await.expect(200);
     from("203.0.113.9, 10.0.0.1").await.expect(200);
-    from("10.0.0.1, 203.0.113.9").await.problem(403, "internal_only");
-    from("nonsense").await.problem(403, "internal_only");
+    from("10.0.0.1, 203.0.113.9").await.expect_problem(403, "internal_only");
+    from("nonsense").await.expect_problem(403, "internal_only");
 }
 
 #[actix_web::test]
 async fn deleted_users_token_is_invalid() {
-    let shop = TestShop::with(|settings| only(settings, &["users"])).await;
+    let shop = TestShop::open_with(|settings| enable_only(settings, &["users"])).await;
     let customer = shop.customer("ada@example.com").await;
-    shop.call("DELETE", &format!("/user/{}", customer.id)).as_(&customer).send().await.expect(204);
-    shop.call("GET", "/me").as_(&customer).send().await.problem(401, "invalid_token");
+    shop.call("DELETE", &format!("/user/{}", customer.id)).as_user(&customer).send().await.expect(204);
+    shop.call("GET", "/me").as_user(&customer).send().await.expect_problem(401, "invalid_token");
     let body = json!({ "email": "ada@example.com", "password": PASSWORD });
-    shop.call("POST", "/signin").json(&body).send().await.problem(401, "bad_credentials");
-    shop.is_sound().await;
+    shop.call("POST", "/signin").json(&body).send().await.expect_problem(401, "bad_credentials");
+    shop.assert_consistent().await;
 }

@@ -1,16 +1,16 @@
-//! Who asks: tokens, cookies, and writes that must come from the shop's own pages.
+//! Authentication: tokens, cookies, and CSRF protection.
 
 use serde_json::json;
 
-use crate::support::{PASSWORD, Person, Reply, TestShop, only};
+use crate::support::{PASSWORD, TestResponse, TestShop, TestUser, enable_only};
 
-fn cookie(reply: &Reply) -> Option<String> {
+fn cookie(reply: &TestResponse) -> Option<String> {
     reply.header("set-cookie").map(str::to_owned)
 }
 
 #[actix_web::test]
-async fn signing_in_sets_a_cookie_that_a_script_cannot_read() {
-    let shop = TestShop::with(|settings| only(settings, &["users"])).await;
+async fn sign_in_sets_http_only_cookie() {
+    let shop = TestShop::open_with(|settings| enable_only(settings, &["users"])).await;
     let email = "ada@example.com";
     let body = json!({ "email": email, "password": PASSWORD, "name": "Ada" });
     let registered = shop.call("POST", "/user/").json(&body).send().await;
@@ -33,15 +33,15 @@ async fn signing_in_sets_a_cookie_that_a_script_cannot_read() {
     let out = shop.call("POST", "/signout").cookie(&token).header("x-requested-with", "mercat").send().await;
     out.expect(204);
     assert!(cookie(&out).unwrap().contains("Max-Age=0"), "{out:?}");
-    shop.call("GET", "/me").bearer(&token).send().await.problem(401, "invalid_token");
-    shop.is_sound().await;
+    shop.call("GET", "/me").bearer(&token).send().await.expect_problem(401, "invalid_token");
+    shop.assert_consistent().await;
 }
 
 #[actix_web::test]
-async fn a_cookie_for_https_only_says_so() {
-    let shop = TestShop::with(|settings| {
+async fn secure_cookies_setting_marks_cookie_secure() {
+    let shop = TestShop::open_with(|settings| {
         settings.http.secure_cookies = true;
-        only(settings, &["users"]);
+        enable_only(settings, &["users"]);
     })
     .await;
     let reply = shop.call("POST", "/guest").send().await;
@@ -50,21 +50,25 @@ async fn a_cookie_for_https_only_says_so() {
 }
 
 #[actix_web::test]
-async fn a_wrong_token_is_an_error_and_a_stale_cookie_is_not() {
+async fn invalid_token_is_401_but_stale_cookie_is_ignored() {
     let shop = TestShop::open().await;
     for bad in ["nonsense", "a.b.c", "mk_0000", &"x".repeat(5_000)] {
         for (method, path) in [("GET", "/products"), ("GET", "/me"), ("GET", "/counter"), ("POST", "/guest")] {
-            shop.call(method, path).bearer(bad).send().await.problem(401, "invalid_token");
+            shop.call(method, path).bearer(bad).send().await.expect_problem(401, "invalid_token");
         }
     }
-    for odd in ["Basic YTpi", "Bearer", "Bearer "] {
-        shop.call("GET", "/products").header("authorization", odd).send().await.problem(401, "invalid_token");
+    for malformed in ["Basic YTpi", "Bearer", "Bearer "] {
+        shop.call("GET", "/products")
+            .header("authorization", malformed)
+            .send()
+            .await
+            .expect_problem(401, "invalid_token");
     }
     let stale = shop.call("GET", "/products").cookie("nonsense").send().await;
     stale.expect(200);
     assert!(cookie(&stale).unwrap().starts_with("mercat_session=;"), "{stale:?}");
     let stale = shop.call("GET", "/me").cookie("nonsense").send().await;
-    stale.problem(401, "unauthenticated");
+    stale.expect_problem(401, "unauthenticated");
     assert!(cookie(&stale).unwrap().contains("Max-Age=0"));
     let customer = shop.customer("ada@example.com").await;
     let body = json!({ "email": customer.email, "password": PASSWORD });
@@ -73,39 +77,39 @@ async fn a_wrong_token_is_an_error_and_a_stale_cookie_is_not() {
     let cookies: Vec<_> = again.headers.get_all("set-cookie").map(|value| value.to_str().unwrap()).collect();
     assert_eq!(cookies.len(), 1, "the old cookie must not be cleared after the new one is set: {cookies:?}");
     assert!(cookies[0].contains(&token));
-    // A bearer token says who it is; the cookie beside it does not matter.
-    let me = shop.call("GET", "/me").as_(&customer).cookie("nonsense").send().await;
+    // A bearer token takes precedence over the cookie.
+    let me = shop.call("GET", "/me").as_user(&customer).cookie("nonsense").send().await;
     assert_eq!(me.expect(200)["id"], customer.id);
-    shop.is_sound().await;
+    shop.assert_consistent().await;
 }
 
 #[actix_web::test]
-async fn a_write_by_cookie_must_come_from_a_page_of_ours() {
-    let shop = TestShop::with(|settings| only(settings, &["users"])).await;
+async fn cookie_write_requires_same_origin() {
+    let shop = TestShop::open_with(|settings| enable_only(settings, &["users"])).await;
     let customer = shop.customer("ada@example.com").await;
     let path = format!("/user/{}", customer.id);
     let write = || shop.call("PATCH", &path).cookie(&customer.token).json(&json!({ "name": "Ada L." }));
-    let refused = write().send().await.problem(403, "csrf_refused");
+    let refused = write().send().await.expect_problem(403, "csrf_refused");
     assert!(refused["detail"].as_str().unwrap().contains("X-Requested-With"), "{refused}");
-    write().header("sec-fetch-site", "cross-site").send().await.problem(403, "csrf_refused");
-    write().header("sec-fetch-site", "same-site").send().await.problem(403, "csrf_refused");
-    write().header("origin", "https://evil.example").send().await.problem(403, "csrf_refused");
-    write().header("origin", "null").send().await.problem(403, "csrf_refused");
-    assert_eq!(shop.call("GET", &path).as_(&customer).send().await.expect(200)["name"], "Ada");
+    write().header("sec-fetch-site", "cross-site").send().await.expect_problem(403, "csrf_refused");
+    write().header("sec-fetch-site", "same-site").send().await.expect_problem(403, "csrf_refused");
+    write().header("origin", "https://evil.example").send().await.expect_problem(403, "csrf_refused");
+    write().header("origin", "null").send().await.expect_problem(403, "csrf_refused");
+    assert_eq!(shop.call("GET", &path).as_user(&customer).send().await.expect(200)["name"], "Ada");
     write().header("sec-fetch-site", "same-origin").send().await.expect(200);
     write().header("origin", &format!("http://{}", shop.address)).send().await.expect(200);
     write().header("x-requested-with", "mercat").send().await.expect(200);
-    // A token of its own is sent by nobody by accident.
-    shop.call("PATCH", &path).as_(&customer).json(&json!({ "name": "Ada" })).send().await.expect(200);
-    // Where nobody need be known, an unproven cookie is not believed, and no harm is done.
+    // A bearer token is never sent by accident.
+    shop.call("PATCH", &path).as_user(&customer).json(&json!({ "name": "Ada" })).send().await.expect(200);
+    // Where no authentication is needed, a cookie without proof of origin is ignored.
     let body = json!({ "email": "new@example.com", "password": PASSWORD, "name": "New" });
     let registered = shop.call("POST", "/user").cookie(&customer.token).json(&body).send().await.expect(201);
     assert_ne!(registered["id"], customer.id.as_str());
-    shop.is_sound().await;
+    shop.assert_consistent().await;
 }
 
 #[actix_web::test]
-async fn a_guest_becomes_a_customer_with_the_same_cart_and_cookie() {
+async fn guest_registers_with_same_cart_and_cookie() {
     let shop = TestShop::open().await;
     let admin = shop.admin().await;
     let product = shop.product(&admin, "TEA", 400, 5).await;
@@ -113,24 +117,24 @@ async fn a_guest_becomes_a_customer_with_the_same_cart_and_cookie() {
     let signed_in = came.expect(201);
     assert_eq!(signed_in["user"]["role"], "guest");
     assert!(cookie(&came).is_some());
-    let guest = Person {
+    let guest = TestUser {
         id: signed_in["user"]["id"].as_str().unwrap().to_owned(),
         token: signed_in["token"].as_str().unwrap().to_owned(),
         email: String::new(),
     };
     let cart = format!("/user/{}/cart/", guest.id);
     let line = json!({ "product_id": product, "quantity": 2 });
-    shop.call("POST", &cart).as_(&guest).json(&line).send().await.expect(201);
+    shop.call("POST", &cart).as_user(&guest).json(&line).send().await.expect(201);
     let body = json!({ "email": "ada@example.com", "password": PASSWORD, "name": "Ada" });
-    // Another site must not turn this browser's guest into an account of its own making.
+    // Another site must not turn this browser's guest into an account.
     let forged = shop.call("POST", "/user/").cookie(&guest.token).json(&body).send().await;
-    forged.problem(403, "csrf_refused");
+    forged.expect_problem(403, "csrf_refused");
     let call = shop.call("POST", "/user/").cookie(&guest.token).header("sec-fetch-site", "same-origin");
     let registered = call.json(&body).send().await;
     assert_eq!(registered.expect(201)["id"], guest.id.as_str());
     assert!(cookie(&registered).unwrap().contains(&guest.token), "{registered:?}");
     let me = shop.call("GET", "/me").cookie(&guest.token).send().await.expect(200);
     assert_eq!((&me["role"], &me["email"]), (&json!("customer"), &json!("ada@example.com")));
-    assert_eq!(shop.call("GET", &cart).as_(&guest).send().await.expect(200)["count"], 2);
-    shop.is_sound().await;
+    assert_eq!(shop.call("GET", &cart).as_user(&guest).send().await.expect(200)["count"], 2);
+    shop.assert_consistent().await;
 }

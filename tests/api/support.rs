@@ -1,4 +1,4 @@
-//! A whole shop on a free port with databases of its own, and a small client that speaks to it as the world does.
+//! A whole shop in this process, on a free port with databases of its own, and an HTTP client for it.
 
 use std::time::{Duration, Instant};
 
@@ -15,54 +15,54 @@ use mercat::web::{self, Handle};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::run;
-use crate::topology::{self, Part};
+use crate::common;
+use crate::topology::{self, DomainProcess};
 
-/// The longest wait for anything. Nothing takes so long: it is how long a test waits before it says that it never came.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Limit for every wait in these tests: generous, so that a busy machine does not fail them.
+pub const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The password of everybody in these tests.
+/// Password of all users in these tests.
 pub const PASSWORD: &str = "correct horse battery";
 
-/// Marks of our insides. None may ever be in an answer.
-const INSIDE: &[&str] =
+/// Strings that reveal internals. No error response may contain one.
+const INTERNAL_MARKERS: &[&str] =
     &["sqlite", "SELECT", "INSERT", "diesel", "panicked", ".rs:", "src/", "mailbox", "Envelope", "struct ", "serde"];
 
-/// A shop. Dropping it ends it.
+/// A running shop. It ends when dropped.
 pub struct TestShop {
-    /// The app that the gateway stands on. Where the shop is split it asks all domains over gRPC.
+    /// App behind the gateway. In a split shop it calls all domains over gRPC.
     app: Option<App>,
-    /// The other apps of a split shop.
-    parts: Vec<Part>,
+    /// Processes of the domains in a split shop.
+    processes: Vec<DomainProcess>,
     pub address: String,
     pub handle: Handle,
-    pub ended: Option<actix_web::rt::task::JoinHandle<std::io::Result<()>>>,
+    pub server_task: Option<actix_web::rt::task::JoinHandle<std::io::Result<()>>>,
     pub clock: Clock,
     http: awc::Client,
-    /// A second gateway before the same domains.
-    other: Option<(String, Handle)>,
+    /// Address and handle of a second gateway.
+    second_gateway: Option<(String, Handle)>,
     dir: Option<TempDir>,
 }
 
-/// Somebody with a token.
+/// A user with a session or an API key.
 #[derive(Debug, Clone)]
-pub struct Person {
+pub struct TestUser {
     pub id: String,
     pub token: String,
     pub email: String,
 }
 
-/// An answer.
+/// A response.
 #[derive(Debug)]
-pub struct Reply {
+pub struct TestResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub bytes: Vec<u8>,
-    asked: String,
+    request: String,
 }
 
-/// A request about to be sent.
-pub struct Call<'a> {
+/// A request that is being built.
+pub struct RequestBuilder<'a> {
     shop: &'a TestShop,
     address: String,
     method: Method,
@@ -73,168 +73,188 @@ pub struct Call<'a> {
 
 impl TestShop {
     pub async fn open() -> Self {
-        Self::with(|_| {}).await
+        Self::open_with(|_| {}).await
     }
 
-    pub async fn with(change: impl FnOnce(&mut Settings)) -> Self {
-        Self::at(tempfile::tempdir().unwrap(), Clock::system(), change).await
+    pub async fn open_with(change: impl FnOnce(&mut Settings)) -> Self {
+        Self::open_in(tempfile::tempdir().unwrap(), Clock::system(), change).await
     }
 
-    /// A shop on a folder that may have been one's before, on a clock that the test can move.
-    pub async fn at(dir: TempDir, clock: Clock, change: impl FnOnce(&mut Settings)) -> Self {
+    /// Opens a shop on a data folder that may have been used before, with a clock that the test can advance.
+    pub async fn open_in(dir: TempDir, clock: Clock, change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = Settings::for_test(dir.path());
         settings.http.workers = 2;
         change(&mut settings);
-        let (app, parts) = topology::open(settings, &clock).await;
+        let (app, processes) = topology::open(settings, &clock).await;
         let server = web::start(&app).unwrap();
         let (address, handle) = (server.address().to_string(), server.handle());
-        let ended = Some(actix_web::rt::spawn(server.run()));
+        let server_task = Some(actix_web::rt::spawn(server.run()));
         let connector = awc::Connector::new().limit(256);
-        let http = awc::Client::builder().connector(connector).timeout(PATIENCE).finish();
-        Self { app: Some(app), parts, address, handle, ended, clock, http, other: None, dir: Some(dir) }
+        let http = awc::Client::builder().connector(connector).timeout(WAIT_TIMEOUT).finish();
+        Self {
+            app: Some(app),
+            processes,
+            address,
+            handle,
+            server_task,
+            clock,
+            http,
+            second_gateway: None,
+            dir: Some(dir),
+        }
     }
 
-    /// Opens a second gateway before the same domains, which knows nothing of what the first one has in hand.
-    pub fn open_another_door(&mut self) {
+    /// Starts a second gateway for the same domains. It does not share the in-flight keys of the first.
+    pub fn start_second_gateway(&mut self) {
         let server = web::start(self.app()).unwrap();
-        self.other = Some((server.address().to_string(), server.handle()));
+        self.second_gateway = Some((server.address().to_string(), server.handle()));
         actix_web::rt::spawn(server.run());
     }
 
-    /// Ends the shop as an order to stop does, and gives its folder.
+    /// Stops the shop gracefully and returns its data folder.
     pub async fn close(mut self) -> TempDir {
         self.handle.stop(true).await;
-        self.ended.take().unwrap().await.unwrap().unwrap();
+        self.server_task.take().unwrap().await.unwrap().unwrap();
         self.app.take().unwrap().close();
-        while let Some(part) = self.parts.pop() {
+        while let Some(part) = self.processes.pop() {
             part.close().await;
         }
         self.dir.take().unwrap()
     }
 
-    /// Ends the shop without a word to anybody, and gives its folder.
-    pub async fn leave(mut self) -> TempDir {
+    /// Ends the shop without any notice and returns its data folder.
+    pub async fn kill(mut self) -> TempDir {
         self.handle.stop(false).await;
-        self.end();
+        self.close_apps();
         self.dir.take().unwrap()
     }
 
-    fn end(&mut self) {
+    fn close_apps(&mut self) {
         if let Some(app) = self.app.take() {
             app.close();
         }
-        while let Some(part) = self.parts.pop() {
-            part.leave();
+        while let Some(part) = self.processes.pop() {
+            part.kill();
         }
     }
 
-    /// Waits until everybody has heard all news.
-    pub async fn settle(&self) {
-        let apps: Vec<&App> = self.app.iter().chain(self.parts.iter().map(|part| &part.app)).collect();
-        let settled = tokio::time::timeout(PATIENCE, App::settle_all(&apps)).await;
-        settled.expect("news does not reach everybody").unwrap();
+    /// Waits until every event has reached its subscribers.
+    pub async fn drain_events(&self) {
+        let apps: Vec<&App> = self.app.iter().chain(self.processes.iter().map(|part| &part.app)).collect();
+        let settled = tokio::time::timeout(WAIT_TIMEOUT, App::settle_all(&apps)).await;
+        settled.expect("events do not reach their subscribers").unwrap();
     }
 
-    /// How a scenario ends: everybody has heard all news, and all books agree.
-    pub async fn is_sound(&self) {
-        self.settle().await;
+    /// Waits for all events, then asserts that all invariants hold.
+    pub async fn assert_consistent(&self) {
+        self.drain_events().await;
         let report = consistency_check::run(&self.app().clients).await.unwrap();
         assert!(report.faults.is_empty(), "{:#?}", report.faults);
     }
 
-    /// Asks again and again until the answer is as wished.
-    pub async fn until(&self, person: &Person, path: &str, wished: impl Fn(&Value) -> bool) -> Value {
+    /// Polls `path` until `expected` holds.
+    pub async fn poll_until(&self, user: &TestUser, path: &str, expected: impl Fn(&Value) -> bool) -> Value {
         let begun = Instant::now();
         loop {
-            let answer = self.call("GET", path).as_(person).send().await.expect(200);
-            if wished(&answer) {
+            let answer = self.call("GET", path).as_user(user).send().await.expect(200);
+            if expected(&answer) {
                 return answer;
             }
-            assert!(begun.elapsed() < PATIENCE, "{path} did not become as wished: {answer}");
+            assert!(begun.elapsed() < WAIT_TIMEOUT, "{path} never became as expected: {answer}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
-    /// Reads what `person` may read; lists with up to a hundred items.
-    pub async fn read(&self, person: &Person, path: &str) -> Value {
-        self.call("GET", path).as_(person).send().await.expect(200)
+    /// Reads `path` as `user`.
+    pub async fn read(&self, user: &TestUser, path: &str) -> Value {
+        self.call("GET", path).as_user(user).send().await.expect(200)
     }
 
-    /// Puts so many into the cart; the line.
-    pub async fn add(&self, person: &Person, product: &str, quantity: i64) -> Value {
+    /// Adds a product to the cart; returns the cart item.
+    pub async fn add(&self, user: &TestUser, product: &str, quantity: i64) -> Value {
         let line = json!({ "product_id": product, "quantity": quantity });
-        self.call("POST", &format!("/user/{}/cart", person.id)).as_(person).json(&line).send().await.expect(201)
+        self.call("POST", &format!("/user/{}/cart", user.id)).as_user(user).json(&line).send().await.expect(201)
     }
 
-    /// Asks for the cart's invoice; a guest's goes to an address of their own.
-    pub async fn check_out(&self, person: &Person, key: &str) -> Reply {
-        let email = json!({ "email": format!("{}@example.com", person.id) });
-        self.call("POST", &format!("/user/{}/cart/checkout", person.id)).as_(person).key(key).json(&email).send().await
+    /// Checks the cart out; a guest with an e-mail address of its own.
+    pub async fn check_out(&self, user: &TestUser, key: &str) -> TestResponse {
+        let email = json!({ "email": format!("{}@example.com", user.id) });
+        self.call("POST", &format!("/user/{}/cart/checkout", user.id))
+            .as_user(user)
+            .idempotency_key(key)
+            .json(&email)
+            .send()
+            .await
     }
 
-    /// Pays an invoice.
-    pub async fn pay(&self, person: &Person, invoice: &str, token: &str, key: &str) -> Reply {
+    /// Pays an invoice under an idempotency key.
+    pub async fn pay(&self, user: &TestUser, invoice: &str, token: &str, key: &str) -> TestResponse {
         let token = json!({ "token": token });
-        self.call("POST", &format!("/invoices/{invoice}/pay")).as_(person).key(key).json(&token).send().await
+        self.call("POST", &format!("/invoices/{invoice}/pay"))
+            .as_user(user)
+            .idempotency_key(key)
+            .json(&token)
+            .send()
+            .await
     }
 
-    /// How many of a product are on the shelf, when all news has arrived.
-    pub async fn stock(&self, product: &str) -> i64 {
-        self.settle().await;
+    /// Stock of a product, once all events have arrived.
+    pub async fn stock_of(&self, product: &str) -> i64 {
+        self.drain_events().await;
         self.get(&format!("/product/{product}")).await.expect(200)["stock"].as_i64().unwrap()
     }
 
-    /// The shop's mails of a kind, when all news has arrived.
-    pub async fn mails(&self, admin: &Person, template: &str) -> usize {
-        self.settle().await;
+    /// Number of e-mails of a template, once all events have arrived.
+    pub async fn count_emails(&self, admin: &TestUser, template: &str) -> usize {
+        self.drain_events().await;
         count(&self.read(admin, "/emails/?limit=100").await, "template", template)
     }
 
-    /// How often somebody was told of a kind, when all news has arrived.
-    pub async fn told(&self, person: &Person, kind: &str) -> usize {
-        self.settle().await;
-        count(&self.read(person, "/notifications/?limit=100").await, "kind", kind)
+    /// Number of notifications of a kind, once all events have arrived.
+    pub async fn count_notifications(&self, user: &TestUser, kind: &str) -> usize {
+        self.drain_events().await;
+        count(&self.read(user, "/notifications/?limit=100").await, "kind", kind)
     }
 
-    /// A shop whose domains are all switched off: what the gateway can do alone.
-    pub async fn bare() -> Self {
-        Self::with(|settings| only(settings, &[])).await
+    /// Opens a shop with all domains disabled: the gateway alone.
+    pub async fn without_domains() -> Self {
+        Self::open_with(|settings| enable_only(settings, &[])).await
     }
 
-    /// The app that the gateway stands on.
+    /// App behind the gateway.
     pub fn app(&self) -> &App {
         self.app.as_ref().unwrap()
     }
 
-    /// A request to a path of the interface, or with a leading `!` to any path.
-    pub fn call(&self, method: &str, path: &str) -> Call<'_> {
+    /// Starts a request to a path below `/api/v1`, or with a leading `!` to any path.
+    pub fn call(&self, method: &str, path: &str) -> RequestBuilder<'_> {
         let path = path.strip_prefix('!').map_or_else(|| format!("/api/v1{path}"), str::to_owned);
         let (address, method) = (self.address.clone(), method.parse().unwrap());
-        Call { shop: self, address, method, path, headers: Vec::new(), body: Vec::new() }
+        RequestBuilder { shop: self, address, method, path, headers: Vec::new(), body: Vec::new() }
     }
 
-    pub async fn get(&self, path: &str) -> Reply {
+    pub async fn get(&self, path: &str) -> TestResponse {
         self.call("GET", path).send().await
     }
 
-    /// Signs in somebody who has an account.
-    pub async fn sign_in(&self, email: &str) -> Person {
+    /// Signs in an existing account.
+    pub async fn sign_in(&self, email: &str) -> TestUser {
         let body = json!({ "email": email, "password": PASSWORD });
         let signed_in = self.call("POST", "/signin").json(&body).send().await.expect(200);
-        Person {
+        TestUser {
             id: signed_in["user"]["id"].as_str().unwrap().to_owned(),
             token: signed_in["token"].as_str().unwrap().to_owned(),
             email: email.to_owned(),
         }
     }
 
-    pub async fn customer(&self, email: &str) -> Person {
+    pub async fn customer(&self, email: &str) -> TestUser {
         let body = json!({ "email": email, "password": PASSWORD, "name": "Ada" });
         self.call("POST", "/user/").json(&body).send().await.expect(201);
         self.sign_in(email).await
     }
 
-    pub async fn admin(&self) -> Person {
+    pub async fn admin(&self) -> TestUser {
         let request = CreateUser {
             email: "admin@example.com".to_owned(),
             password: PASSWORD.to_owned(),
@@ -246,46 +266,46 @@ impl TestShop {
         self.sign_in("admin@example.com").await
     }
 
-    pub async fn guest(&self) -> Person {
+    pub async fn guest(&self) -> TestUser {
         let signed_in = self.call("POST", "/guest").send().await.expect(201);
-        Person {
+        TestUser {
             id: signed_in["user"]["id"].as_str().unwrap().to_owned(),
             token: signed_in["token"].as_str().unwrap().to_owned(),
             email: String::new(),
         }
     }
 
-    /// A product for sale; its id.
-    pub async fn product(&self, admin: &Person, sku: &str, price: i64, stock: i64) -> String {
-        let product = self.call("POST", "/product/").as_(admin).json(&new_product(sku, price, stock)).send().await;
+    /// Creates a product; returns its id.
+    pub async fn product(&self, admin: &TestUser, sku: &str, price: i64, stock: i64) -> String {
+        let product = self.call("POST", "/product/").as_user(admin).json(&new_product(sku, price, stock)).send().await;
         product.expect(201)["id"].as_str().unwrap().to_owned()
     }
 
-    /// Puts one into the cart and checks out; the invoice.
-    pub async fn checked_out(&self, person: &Person, product: &str) -> Value {
-        let cart = format!("/user/{}/cart", person.id);
+    /// Adds one unit to the cart and checks out; returns the invoice.
+    pub async fn checkout_with_one(&self, user: &TestUser, product: &str) -> Value {
+        let cart = format!("/user/{}/cart", user.id);
         let line = json!({ "product_id": product, "quantity": 1 });
-        self.call("POST", &cart).as_(person).json(&line).send().await.expect(201);
-        self.call("POST", &format!("{cart}/checkout")).as_(person).send().await.expect(201)
+        self.call("POST", &cart).as_user(user).json(&line).send().await.expect(201);
+        self.call("POST", &format!("{cart}/checkout")).as_user(user).send().await.expect(201)
     }
 }
 
 impl Drop for TestShop {
     fn drop(&mut self) {
-        // The order to stop is given at the first poll; nobody waits for its end.
+        // The stop begins at the first poll; its end is not awaited.
         let _ = self.handle.stop(false).now_or_never();
-        if let Some((_, handle)) = &self.other {
+        if let Some((_, handle)) = &self.second_gateway {
             let _ = handle.stop(false).now_or_never();
         }
-        self.end();
+        self.close_apps();
         if let Some(dir) = &self.dir {
-            run::is_over(dir.path());
+            common::release_virtual_host(dir.path());
         }
     }
 }
 
-/// Switches all domains off but these.
-pub fn only(settings: &mut Settings, names: &[&str]) {
+/// Disables all domains but these.
+pub fn enable_only(settings: &mut Settings, names: &[&str]) {
     for domain in &mut settings.domains {
         if !names.contains(&domain.name) {
             domain.place = mercat::settings::DomainLocation::Off;
@@ -300,20 +320,20 @@ pub fn new_product(sku: &str, price: i64, stock: i64) -> Value {
     })
 }
 
-/// The id of what was answered.
+/// Field `id` of a body.
 pub fn id(value: &Value) -> &str {
     value["id"].as_str().unwrap_or_else(|| panic!("no id: {value}"))
 }
 
-/// How many items of a list have this word.
-pub fn count(list: &Value, field: &str, word: &str) -> usize {
-    list["items"].as_array().unwrap().iter().filter(|item| item[field] == word).count()
+/// Number of items of a list whose `field` has this value.
+pub fn count(list: &Value, field: &str, value: &str) -> usize {
+    list["items"].as_array().unwrap().iter().filter(|item| item[field] == value).count()
 }
 
-impl Call<'_> {
-    /// Through the second gateway, if there is one.
-    pub fn by_the_other_door(mut self) -> Self {
-        if let Some((address, _)) = &self.shop.other {
+impl RequestBuilder<'_> {
+    /// Sends it to the second gateway, if there is one.
+    pub fn via_second_gateway(mut self) -> Self {
+        if let Some((address, _)) = &self.shop.second_gateway {
             self.address.clone_from(address);
         }
         self
@@ -324,8 +344,8 @@ impl Call<'_> {
         self
     }
 
-    pub fn as_(self, person: &Person) -> Self {
-        self.bearer(&person.token)
+    pub fn as_user(self, user: &TestUser) -> Self {
+        self.bearer(&user.token)
     }
 
     pub fn bearer(self, token: &str) -> Self {
@@ -336,7 +356,7 @@ impl Call<'_> {
         self.header("cookie", &format!("mercat_session={token}"))
     }
 
-    pub fn key(self, key: &str) -> Self {
+    pub fn idempotency_key(self, key: &str) -> Self {
         self.header("idempotency-key", key)
     }
 
@@ -349,24 +369,24 @@ impl Call<'_> {
         if content_type.is_empty() { self } else { self.header("content-type", content_type) }
     }
 
-    pub async fn send(self) -> Reply {
-        let asked = format!("{} {}", self.method, self.path);
+    pub async fn send(self) -> TestResponse {
+        let request = format!("{} {}", self.method, self.path);
         let url = format!("http://{}{}", self.address, self.path);
-        let mut request = self.shop.http.request(self.method, url).no_decompress();
+        let mut builder = self.shop.http.request(self.method, url).no_decompress();
         for (name, value) in self.headers {
             let name: HeaderName = name.parse().unwrap();
-            request = request.append_header((name, HeaderValue::from_bytes(value.as_bytes()).unwrap()));
+            builder = builder.append_header((name, HeaderValue::from_bytes(value.as_bytes()).unwrap()));
         }
-        let sent = if self.body.is_empty() { request.send() } else { request.send_body(self.body) };
-        let mut answer = sent.await.unwrap_or_else(|error| panic!("{asked}: {error}"));
+        let sent = if self.body.is_empty() { builder.send() } else { builder.send_body(self.body) };
+        let mut answer = sent.await.unwrap_or_else(|error| panic!("{request}: {error}"));
         let bytes = answer.body().limit(64 << 20).await.unwrap_or_default().to_vec();
-        let reply = Reply { status: answer.status(), headers: answer.headers().clone(), bytes, asked };
-        reply.check();
+        let reply = TestResponse { status: answer.status(), headers: answer.headers().clone(), bytes, request };
+        reply.assert_well_formed();
         reply
     }
 }
 
-impl Reply {
+impl TestResponse {
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.bytes).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
@@ -379,29 +399,29 @@ impl Reply {
         self.headers.get(name).map(|value| value.to_str().unwrap())
     }
 
-    /// The body of an answer with this status.
+    /// Asserts the status; returns the body.
     #[track_caller]
     pub fn expect(&self, status: u16) -> Value {
-        assert_eq!(self.status.as_u16(), status, "{}: {}", self.asked, self.text());
+        assert_eq!(self.status.as_u16(), status, "{}: {}", self.request, self.text());
         if self.bytes.is_empty() { Value::Null } else { self.json() }
     }
 
-    /// Whether it was given before.
+    /// Whether it is a stored response to an earlier request.
     pub fn is_replay(&self) -> bool {
         self.header("idempotent-replayed") == Some("true")
     }
 
-    /// The problem of an answer with this status and code.
+    /// Asserts status and code of a problem; returns it.
     #[track_caller]
-    pub fn problem(&self, status: u16, code: &str) -> Value {
+    pub fn expect_problem(&self, status: u16, code: &str) -> Value {
         let problem = self.expect(status);
-        assert_eq!(problem["code"], code, "{}: {problem}", self.asked);
+        assert_eq!(problem["code"], code, "{}: {problem}", self.request);
         problem
     }
 
-    /// What holds for every answer.
+    /// Asserts what holds for every response: headers, problem documents, nothing internal.
     #[track_caller]
-    fn check(&self) {
+    fn assert_well_formed(&self) {
         let id = self.header("x-request-id").unwrap_or_else(|| panic!("no request id: {self:?}"));
         assert_eq!(self.header("x-content-type-options"), Some("nosniff"), "{self:?}");
         if self.status.as_u16() < 400 || self.header("content-type").is_some_and(|t| t.starts_with("text/html")) {
@@ -416,14 +436,14 @@ impl Reply {
             assert!(
                 problem[member].as_str().is_some_and(|text| !text.is_empty()),
                 "{}: no {member}: {problem}",
-                self.asked
+                self.request
             );
         }
         assert_eq!(problem["status"], self.status.as_u16(), "{problem}");
         assert_eq!(problem["request_id"], id, "{problem}");
         let text = problem.to_string();
-        for inside in INSIDE {
-            assert!(!text.contains(inside), "{} tells of our insides ({inside}): {text}", self.asked);
+        for marker in INTERNAL_MARKERS {
+            assert!(!text.contains(marker), "{} reveals internals ({marker}): {text}", self.request);
         }
         match self.status.as_u16() {
             401 => assert_eq!(self.header("www-authenticate"), Some("Bearer"), "{self:?}"),

@@ -1,4 +1,5 @@
-//! Opens a shop of this run's shape (`tests/run`): where each domain has a process of its own, that is an app here.
+//! Opens a shop in the deployment of this run (`tests/common`). In a split shop every process of a domain is an app in
+//! this process.
 
 use std::io::Write as _;
 
@@ -7,56 +8,62 @@ use mercat::messaging::grpc;
 use mercat::settings::{Database, DomainLocation, EventTransport, Settings};
 use mercat::types::{Address, Clock};
 
-use crate::run::{broker, is_split, virtual_host};
+use crate::common::{is_split, rabbitmq_url, virtual_host};
 
-/// What the processes of a split shop know each other by.
+/// Token shared by the processes of a split shop.
 const TOKEN: &str = "a-token-that-tests-share";
-/// In which order the parts are opened. Who is opened later knows where the earlier ones are and not the other way
-/// round, as in a shop whose settings name each place once: news to an earlier one is told, news to a later one is
-/// fetched by it.
-const ORDER: [&str; 8] = ["users", "catalog", "payments", "cart", "mailer", "stats", "comments", "notifications"];
+/// Order in which the domains are opened. A later one knows the addresses of the earlier ones and not the reverse, as
+/// in a shop whose settings name each address once: events to an earlier domain are pushed, events to a later one are
+/// pulled by it.
+const OPENING_ORDER: [&str; 8] =
+    ["users", "catalog", "payments", "cart", "mailer", "stats", "comments", "notifications"];
 
-/// Says, past the capturing of a test's output, that a test makes no sense on this shape.
-pub fn skipped(test: &str, why: &str) {
-    let _ = writeln!(std::io::stderr(), "skipped on this shape: {test}: {why}");
+/// Reports, past the capturing of test output, that a test does not apply to this deployment.
+pub fn print_skipped(test: &str, why: &str) {
+    let _ = writeln!(std::io::stderr(), "skipped in this deployment: {test}: {why}");
 }
 
-/// A domain in a process of its own, as far as one can be had here.
-pub struct Part {
+/// An app with one domain behind gRPC.
+pub struct DomainProcess {
     pub app: App,
-    door: grpc::Handle,
+    server: grpc::Handle,
     ran: actix_web::rt::task::JoinHandle<()>,
 }
 
-impl Part {
-    fn open(name: &'static str, of: &Settings, places: &[(&'static str, Address)], clock: &Clock) -> (Self, Address) {
-        let mut settings = apart(name, of, places);
+impl DomainProcess {
+    fn open(
+        name: &'static str,
+        of: &Settings,
+        addresses: &[(&'static str, Address)],
+        clock: &Clock,
+    ) -> (Self, Address) {
+        let mut settings = process_settings(name, of, addresses);
         settings.gateway = false;
         settings.grpc = Some(([127, 0, 0, 1], 0).into());
         let mut app = App::open(settings, clock.clone()).unwrap();
-        let server = app.grpc().unwrap().unwrap();
-        let (at, door) = (server.address(), server.handle());
-        let ran = actix_web::rt::spawn(async move { server.run().await.unwrap() });
-        (Self { app, door, ran }, Address { host: at.ip().to_string(), port: at.port() })
+        let grpc = app.grpc().unwrap().unwrap();
+        let (at, server) = (grpc.address(), grpc.handle());
+        let ran = actix_web::rt::spawn(async move { grpc.run().await.unwrap() });
+        (Self { app, server, ran }, Address { host: at.ip().to_string(), port: at.port() })
     }
 
-    /// Ends it as an order to stop does.
+    /// Stops it gracefully.
     pub async fn close(self) {
-        self.door.stop();
+        self.server.stop();
         self.ran.await.unwrap();
         self.app.close();
     }
 
-    /// Ends it without a word to anybody.
-    pub fn leave(self) {
-        self.door.stop();
+    /// Ends it without any notice.
+    pub fn kill(self) {
+        self.server.stop();
         self.ran.abort();
         self.app.close();
     }
 }
 
-/// The settings of one process of a split shop.
-fn apart(name: &str, of: &Settings, places: &[(&'static str, Address)]) -> Settings {
+/// Settings of one process of a split shop.
+fn process_settings(name: &str, of: &Settings, addresses: &[(&'static str, Address)]) -> Settings {
     let mut settings = of.clone();
     settings.partial = true;
     settings.peers.token = Some(TOKEN.to_owned());
@@ -69,7 +76,7 @@ fn apart(name: &str, of: &Settings, places: &[(&'static str, Address)]) -> Setti
             folder.clone_from(&settings.data);
         }
         if domain.place == DomainLocation::Local && domain.name != name {
-            let known = places.iter().find(|(there, _)| *there == domain.name);
+            let known = addresses.iter().find(|(domain_name, _)| *domain_name == domain.name);
             domain.place =
                 known.map_or(DomainLocation::RemoteUnspecified, |(_, address)| DomainLocation::Remote(address.clone()));
         }
@@ -77,22 +84,22 @@ fn apart(name: &str, of: &Settings, places: &[(&'static str, Address)]) -> Setti
     settings
 }
 
-/// Opens a shop of this run's shape: the app that the gateway is to stand on, and the other parts of a split shop.
-pub async fn open(mut settings: Settings, clock: &Clock) -> (App, Vec<Part>) {
+/// Opens a shop in the deployment of this run: the app behind the gateway, and the other processes of a split shop.
+pub async fn open(mut settings: Settings, clock: &Clock) -> (App, Vec<DomainProcess>) {
     if !is_split() {
         return (App::open(settings, clock.clone()).unwrap(), Vec::new());
     }
-    let here = |name: &str| settings.domain(name).place == DomainLocation::Local;
-    let names: Vec<&'static str> = ORDER.into_iter().filter(|name| here(name)).collect();
-    if let Some(broker) = broker().filter(|_| !names.is_empty()) {
+    let is_local = |name: &str| settings.domain(name).place == DomainLocation::Local;
+    let names: Vec<&'static str> = OPENING_ORDER.into_iter().filter(|name| is_local(name)).collect();
+    if let Some(broker) = rabbitmq_url().filter(|_| !names.is_empty()) {
         settings.events = EventTransport::RabbitMq(virtual_host(&broker, &settings.data).await.parse().unwrap());
     }
-    let (mut parts, mut places) = (Vec::new(), Vec::new());
+    let (mut processes, mut addresses) = (Vec::new(), Vec::new());
     for name in names {
-        let (part, address) = Part::open(name, &settings, &places, clock);
-        parts.push(part);
-        places.push((name, address));
+        let (part, address) = DomainProcess::open(name, &settings, &addresses, clock);
+        processes.push(part);
+        addresses.push((name, address));
     }
-    let gateway = App::open(apart("gateway", &settings, &places), clock.clone()).unwrap();
-    (gateway, parts)
+    let gateway = App::open(process_settings("gateway", &settings, &addresses), clock.clone()).unwrap();
+    (gateway, processes)
 }

@@ -1,28 +1,28 @@
-//! What watches a running shop from outside: `mercat health`, and the figures.
+//! Monitoring from outside: `mercat health`, and the metrics.
 
 use std::collections::BTreeMap;
 
-use crate::support::{Place, Serving};
+use crate::support::{RunningShop, Sandbox};
 
 #[test]
-fn health_says_in_one_line_and_by_its_code_whether_a_process_is_ready() {
-    let place = Place::new();
-    let shop = Serving::start(&place, &["--no-demo"]);
+fn health_reports_readiness_by_exit_code() {
+    let sandbox = Sandbox::new();
+    let shop = RunningShop::start(&sandbox, &["--no-demo"]);
     let url = format!("http://{}", shop.address);
-    let well = place.run(&["health", "--url", &url]).well();
+    let well = sandbox.run(&["health", "--url", &url]).assert_ok();
     assert_eq!((well.out.as_str(), well.err.as_str()), (&*format!("ready: {url}/readyz\n"), ""));
-    // By the settings, which the process and its health check share.
-    let same = Place::new().with("MERCAT_LISTEN", &shop.address);
-    same.run(&["health"]).well();
+    // By the settings that the process and its health check share.
+    let same = Sandbox::new().with("MERCAT_LISTEN", &shop.address);
+    same.run(&["health"]).assert_ok();
     assert!(!same.path("data").exists(), "asking makes no folder");
-    place.run(&["health", "--url", &format!("{url}/healthz")]).well();
-    place.run(&["health", "--url", &format!("{url}/nothing")]).failed(1, &["not ready", "404"]);
-    place.run(&["health", "--url", "https://127.0.0.1:1"]).failed(1, &["--url", "http://HOST:PORT"]);
-    let port_0 = Place::new().with("MERCAT_LISTEN", "127.0.0.1:0");
-    port_0.run(&["health"]).failed(1, &["port 0", "--url"]);
+    sandbox.run(&["health", "--url", &format!("{url}/healthz")]).assert_ok();
+    sandbox.run(&["health", "--url", &format!("{url}/nothing")]).assert_failed(1, &["not ready", "404"]);
+    sandbox.run(&["health", "--url", "https://127.0.0.1:1"]).assert_failed(1, &["--url", "http://HOST:PORT"]);
+    let port_0 = Sandbox::new().with("MERCAT_LISTEN", "127.0.0.1:0");
+    port_0.run(&["health"]).assert_failed(1, &["port 0", "--url"]);
     shop.signal("TERM");
     assert_eq!(shop.end().0, Some(0));
-    same.run(&["health"]).failed(1, &["not ready", &same_address(&url), "connection refused"]);
+    same.run(&["health"]).assert_failed(1, &["not ready", &same_address(&url), "connection refused"]);
 }
 
 fn same_address(url: &str) -> String {
@@ -30,14 +30,14 @@ fn same_address(url: &str) -> String {
 }
 
 #[test]
-fn a_process_that_does_not_answer_is_given_up() {
+fn health_times_out_on_silent_process() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let place = Place::new().with("MERCAT_LISTEN", &silent.local_addr().unwrap().to_string());
-    place.run(&["health"]).failed(1, &["not ready", "does not answer within 5 s"]);
+    let sandbox = Sandbox::new().with("MERCAT_LISTEN", &silent.local_addr().unwrap().to_string());
+    sandbox.run(&["health"]).assert_failed(1, &["not ready", "does not answer within 5 s"]);
 }
 
-/// The series of the figures with their numbers.
-fn figures(shop: &Serving) -> BTreeMap<String, f64> {
+/// Series of the metrics with their values.
+fn metrics(shop: &RunningShop) -> BTreeMap<String, f64> {
     let answer = shop.get("/metrics");
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
@@ -50,9 +50,9 @@ fn figures(shop: &Serving) -> BTreeMap<String, f64> {
 }
 
 #[test]
-fn the_figures_count_each_request_and_message_once_and_name_routes_by_their_pattern() {
-    let place = Place::new();
-    let shop = Serving::start(&place, &["--no-demo"]);
+fn metrics_count_requests_and_messages_once() {
+    let sandbox = Sandbox::new();
+    let shop = RunningShop::start(&sandbox, &["--no-demo"]);
     for _ in 0..3 {
         shop.get("/api/v1/product/018f3c5e-0000-7000-8000-000000000000");
     }
@@ -61,7 +61,7 @@ fn the_figures_count_each_request_and_message_once_and_name_routes_by_their_patt
     shop.get("/api/v1/nowhere");
     shop.post("/api/v1/product/x", "{}");
     shop.post("/api/v1/signin", r#"{"email":"ada@example.com","password":"wrong"}"#);
-    let seen = figures(&shop);
+    let seen = metrics(&shop);
     let one = |name: &str| *seen.get(name).unwrap_or_else(|| panic!("{name} is not in {seen:#?}"));
     let http = |method: &str, route: &str, status: &str| {
         one(&format!("mercat_http_requests_total{{method=\"{method}\",route=\"{route}\",status=\"{status}\"}}"))
@@ -74,7 +74,7 @@ fn the_figures_count_each_request_and_message_once_and_name_routes_by_their_patt
     let times = "mercat_http_request_duration_seconds";
     assert_eq!(one(&format!("{times}_count{{method=\"GET\",route=\"/api/v1/product/{{id}}\"}}")), 3.0);
     assert_eq!(one(&format!("{times}_bucket{{le=\"+Inf\",method=\"GET\",route=\"/api/v1/product/{{id}}\"}}")), 3.0);
-    // This one, whose answer is being written.
+    // This request itself.
     assert_eq!(one("mercat_http_requests_in_flight"), 1.0);
 
     let of = |message: &str| {
@@ -101,28 +101,28 @@ fn the_figures_count_each_request_and_message_once_and_name_routes_by_their_patt
     assert!(one("process_resident_memory_bytes") > 1e6);
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
     assert!((now - one("process_start_time_seconds")).abs() < 600.0);
-    // No path of a caller's is in a label, whatever was asked for.
+    // No path sent by a client appears in a label.
     assert!(!seen.keys().any(|name| name.contains("nowhere") || name.contains("018f3c5e")), "{seen:#?}");
 }
 
 #[test]
-fn a_part_of_a_shop_shows_its_own_figures_and_says_what_is_elsewhere() {
-    let place = Place::new().with("MERCAT_PEERS__TOKEN", "a-token-that-tests-share");
-    let part = Serving::start(&place, &["--domains", "stats", "--grpc", "127.0.0.1:0"]);
-    let seen = figures(&part);
+fn partial_process_shows_only_its_metrics() {
+    let sandbox = Sandbox::new().with("MERCAT_PEERS__TOKEN", "a-token-that-tests-share");
+    let part = RunningShop::start(&sandbox, &["--domains", "stats", "--grpc", "127.0.0.1:0"]);
+    let seen = metrics(&part);
     assert_eq!(seen.get("mercat_domain_state{domain=\"stats\",place=\"local\",state=\"up\"}"), Some(&1.0));
     assert!(!seen.keys().any(|name| name.contains("domain=\"users\"")), "{seen:#?}");
-    // Its gateway's sockets are its gateway's.
+    // WebSocket metrics belong to the gateway.
     assert!(!seen.contains_key("mercat_live_sessions"));
 }
 
-/// What stands in the dashboard and the alerts, and what a running shop prints, are two lists of the same names.
+/// Dashboard, alerts and a running shop must use the same metric names.
 #[test]
-fn the_dashboard_and_the_alerts_are_made_of_figures_that_there_are() {
-    let place = Place::new();
-    let shop = Serving::start(&place, &["--no-demo"]);
-    let told = shop.get("/metrics");
-    let there: Vec<&str> = told.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+fn dashboard_and_alerts_use_existing_metrics() {
+    let sandbox = Sandbox::new();
+    let shop = RunningShop::start(&sandbox, &["--no-demo"]);
+    let text = shop.get("/metrics");
+    let existing: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
     let deploy = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
     let mut seen = 0;
     for file in ["grafana/dashboards/mercat.json", "prometheus/alerts.yml"] {
@@ -130,7 +130,7 @@ fn the_dashboard_and_the_alerts_are_made_of_figures_that_there_are() {
         let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
         for word in words.filter(|word| word.starts_with("mercat_") || word.starts_with("process_")) {
             let bare = ["_bucket", "_count", "_sum"].iter().find_map(|end| word.strip_suffix(end)).unwrap_or(word);
-            assert!(there.contains(&word) || there.contains(&bare), "{file}: there is no {word} in {there:?}");
+            assert!(existing.contains(&word) || existing.contains(&bare), "{file}: {word} is not in {existing:?}");
             seen += 1;
         }
     }

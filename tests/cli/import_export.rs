@@ -1,19 +1,19 @@
-//! Products in and out.
+//! `mercat import products` and `mercat export products`.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::process::Stdio;
 
-use crate::support::{Place, Ran, shared};
+use crate::support::{Output, Sandbox, shared};
 
-fn import(place: &Place, file: &str) -> Ran {
-    place.run(&["import", "products", file])
+fn import(sandbox: &Sandbox, file: &str) -> Output {
+    sandbox.run(&["import", "products", file])
 }
 
-/// What the shop holds, by sku.
-fn products(place: &Place) -> BTreeMap<String, serde_json::Value> {
-    place.run(&["export", "products", "check.ndjson"]).well();
-    let text = std::fs::read_to_string(place.path("check.ndjson")).unwrap();
+/// Products of the shop by SKU.
+fn products(sandbox: &Sandbox) -> BTreeMap<String, serde_json::Value> {
+    sandbox.run(&["export", "products", "check.ndjson"]).assert_ok();
+    let text = std::fs::read_to_string(sandbox.path("check.ndjson")).unwrap();
     text.lines()
         .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
         .map(|product| (product["sku"].as_str().unwrap().to_owned(), product))
@@ -21,28 +21,28 @@ fn products(place: &Place) -> BTreeMap<String, serde_json::Value> {
 }
 
 #[test]
-fn the_product_files_of_others_are_imported_and_imported_again() {
+fn foreign_product_files_import_repeatedly() {
     let cases = [
         ("dummyjson-products.json", 194, "BEA-ESS-ESS-001", 999),
         ("shopify-home-and-garden.csv", 21, "clay-plant-pot-large", 1_599),
     ];
     for (file, count, sku, price) in cases {
         let Some(file) = shared(file) else { continue };
-        let place = Place::new();
+        let sandbox = Sandbox::new();
         let file = file.to_str().unwrap();
-        let first = import(&place, file).well();
+        let first = import(&sandbox, file).assert_ok();
         assert!(first.out.contains(&format!("{count} created, 0 updated, 0 refused")), "{first:?}");
         assert!(first.err.contains("note: images are not fetched"), "{first:?}");
-        let second = import(&place, file).well();
+        let second = import(&sandbox, file).assert_ok();
         assert!(second.out.contains(&format!("0 created, {count} updated, 0 refused")), "{second:?}");
-        let products = products(&place);
+        let products = products(&sandbox);
         assert_eq!((products.len(), &products[sku]["price"]), (count, &price.into()));
     }
 }
 
 #[test]
-fn bad_rows_are_told_with_line_and_reason_and_the_good_ones_go_in() {
-    let place = Place::new();
+fn bad_rows_are_reported_and_good_rows_imported() {
+    let sandbox = Sandbox::new();
     let rows: [(&[u8], &str); 9] = [
         (b"Good,g1,1.00,2", ""),
         (b"No sku,,1.00,2", "`sku` is empty"),
@@ -56,54 +56,57 @@ fn bad_rows_are_told_with_line_and_reason_and_the_good_ones_go_in() {
     ];
     let lines: Vec<&[u8]> =
         std::iter::once(b"name,sku,price,stock".as_slice()).chain(rows.map(|(row, _)| row)).collect();
-    place.write("x.csv", lines.join(b"\n".as_slice()));
-    let ran = import(&place, "x.csv");
-    assert_eq!(ran.code, 1, "{ran:?}");
-    assert!(ran.out.contains("2 created, 0 updated, 7 refused"), "{ran:?}");
-    let told: Vec<&str> = ran.err.lines().filter(|line| line.starts_with("line ")).collect();
-    assert_eq!(told.len(), 7, "{ran:?}");
+    sandbox.write("x.csv", lines.join(b"\n".as_slice()));
+    let output = import(&sandbox, "x.csv");
+    assert_eq!(output.code, 1, "{output:?}");
+    assert!(output.out.contains("2 created, 0 updated, 7 refused"), "{output:?}");
+    let reports: Vec<&str> = output.err.lines().filter(|line| line.starts_with("line ")).collect();
+    assert_eq!(reports.len(), 7, "{output:?}");
     for (n, (_, reason)) in rows.iter().enumerate().filter(|(_, (_, reason))| !reason.is_empty()) {
         let start = format!("line {}: ", n + 2);
-        assert!(told.iter().any(|line| line.starts_with(&start) && line.contains(reason)), "{start}{reason} {told:?}");
+        assert!(
+            reports.iter().any(|line| line.starts_with(&start) && line.contains(reason)),
+            "{start}{reason} {reports:?}"
+        );
     }
-    let keys: Vec<String> = products(&place).into_keys().collect();
+    let keys: Vec<String> = products(&sandbox).into_keys().collect();
     assert_eq!(keys, ["g1", "g2"]);
 }
 
 #[test]
-fn a_flood_of_bad_rows_is_counted_and_not_all_told() {
-    let place = Place::new();
-    place.write("x.csv", format!("name,sku,price\n{}A,a,1\n", "A,,1\n".repeat(2_500)));
-    let ran = import(&place, "x.csv");
-    assert_eq!(ran.code, 1);
-    assert!(ran.out.contains("1 created, 0 updated, 2500 refused"), "{}", ran.out);
-    assert_eq!(ran.err.lines().filter(|line| line.starts_with("line ")).count(), 1_000);
-    assert!(ran.err.contains("and 1500 more rows were refused"));
+fn bad_row_reports_are_limited() {
+    let sandbox = Sandbox::new();
+    sandbox.write("x.csv", format!("name,sku,price\n{}A,a,1\n", "A,,1\n".repeat(2_500)));
+    let output = import(&sandbox, "x.csv");
+    assert_eq!(output.code, 1);
+    assert!(output.out.contains("1 created, 0 updated, 2500 refused"), "{}", output.out);
+    assert_eq!(output.err.lines().filter(|line| line.starts_with("line ")).count(), 1_000);
+    assert!(output.err.contains("and 1500 more rows were refused"));
 }
 
 #[test]
-fn a_file_that_is_useless_as_a_whole_is_refused_as_a_whole() {
-    let place = Place::new();
+fn unreadable_file_is_rejected_as_a_whole() {
+    let sandbox = Sandbox::new();
     for (name, text, reason) in [
         ("empty.csv", "", "the file is empty"),
         ("header.csv", "name,price\nA,1\n", "no column `sku`"),
         ("x.json", "{\"a\":1}", "no list of products"),
         ("cut.json", "[{\"name\":\"A\",", "ends before"),
     ] {
-        place.write(name, text);
-        let ran = import(&place, name);
-        assert!(ran.err.contains(reason) && !ran.err.contains("panicked"), "{ran:?}");
-        assert!(ran.code == 2 || (name == "cut.json" && ran.code == 1), "{ran:?}");
+        sandbox.write(name, text);
+        let output = import(&sandbox, name);
+        assert!(output.err.contains(reason) && !output.err.contains("panicked"), "{output:?}");
+        assert!(output.code == 2 || (name == "cut.json" && output.code == 1), "{output:?}");
     }
-    place.write("x.txt", "");
-    import(&place, "x.txt").failed(2, &["x.txt", ".ndjson"]);
-    import(&place, ".").failed(2, &["file"]);
+    sandbox.write("x.txt", "");
+    import(&sandbox, "x.txt").assert_failed(2, &["x.txt", ".ndjson"]);
+    import(&sandbox, ".").assert_failed(2, &["file"]);
 }
 
 #[test]
-fn what_is_exported_is_imported_unchanged_in_every_format() {
-    let place = Place::new();
-    place.write(
+fn export_imports_unchanged_in_every_format() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
         "in.ndjson",
         concat!(
             r#"{"name":"Teapot","sku":"a","price":4805,"currency":"EUR","stock":14,"compare_at_price":6000,"category":"Kitchen","#,
@@ -114,31 +117,30 @@ fn what_is_exported_is_imported_unchanged_in_every_format() {
             "\n"
         ),
     );
-    import(&place, "in.ndjson").well();
-    let before = products(&place);
+    import(&sandbox, "in.ndjson").assert_ok();
+    let before = products(&sandbox);
     for name in ["out.csv", "out.ndjson", "out.json"] {
-        let ran = place.run(&["export", "products", name]).well();
-        assert!(ran.out.contains("2 products"), "{ran:?}");
-        let other = Place::new();
-        let file = place.path(name);
-        let ran = import(&other, file.to_str().unwrap()).well();
-        assert!(ran.out.contains("2 created"), "{ran:?}");
+        let output = sandbox.run(&["export", "products", name]).assert_ok();
+        assert!(output.out.contains("2 products"), "{output:?}");
+        let other = Sandbox::new();
+        let file = sandbox.path(name);
+        let output = import(&other, file.to_str().unwrap()).assert_ok();
+        assert!(output.out.contains("2 created"), "{output:?}");
         assert_eq!(products(&other), before, "{name}");
     }
-    let csv = std::fs::read_to_string(place.path("out.csv")).unwrap();
+    let csv = std::fs::read_to_string(sandbox.path("out.csv")).unwrap();
     assert!(csv.contains("'=1+1") && csv.contains("'@SUM"), "{csv}");
-    // A place that cannot be written is said before anything is done, and leaves nothing behind.
-    place.run(&["export", "products", "no/such/x.csv"]).failed(2, &["no/such/x.csv"]);
-    assert!(!place.path("out.csv.part").exists());
+    // A path that cannot be written is reported before anything is done, and leaves nothing behind.
+    sandbox.run(&["export", "products", "no/such/x.csv"]).assert_failed(2, &["no/such/x.csv"]);
+    assert!(!sandbox.path("out.csv.part").exists());
 }
 
-/// Too long for every run (minutes in a debug build). Run it with
-/// `cargo test --release --test cli -- --ignored large --nocapture`.
+/// Measures memory on a file of 200 MB, which takes minutes in a debug build.
 #[test]
 #[ignore = "takes minutes in a debug build: cargo test --release --test cli -- --ignored large --nocapture"]
-fn a_large_file_is_imported_in_little_memory() {
-    let place = Place::new();
-    let mut file = std::io::BufWriter::new(std::fs::File::create(place.path("large.csv")).unwrap());
+fn large_file_import_uses_little_memory() {
+    let sandbox = Sandbox::new();
+    let mut file = std::io::BufWriter::new(std::fs::File::create(sandbox.path("large.csv")).unwrap());
     writeln!(file, "name,sku,description,price,stock").unwrap();
     let text = "Plain words about a plain thing. ".repeat(30);
     let (mut bytes, mut rows) = (0, 0_u32);
@@ -151,7 +153,7 @@ fn a_large_file_is_imported_in_little_memory() {
     file.flush().unwrap();
     drop(file);
     let begun = std::time::Instant::now();
-    let mut child = place
+    let mut child = sandbox
         .command(&["import", "products", "large.csv"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -165,9 +167,9 @@ fn a_large_file_is_imported_in_little_memory() {
         peak = peak.max(line.split_whitespace().nth(1).and_then(|kb| kb.parse().ok()).unwrap_or(0));
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
-    let ran = child.wait_with_output().unwrap();
-    let out = String::from_utf8_lossy(&ran.stdout);
+    let output = child.wait_with_output().unwrap();
+    let out = String::from_utf8_lossy(&output.stdout);
     eprintln!("{rows} rows in {:?}, at most {} MiB", begun.elapsed(), peak / 1_024);
-    assert!(out.contains(&format!("{rows} created")), "{out} {}", String::from_utf8_lossy(&ran.stderr));
+    assert!(out.contains(&format!("{rows} created")), "{out} {}", String::from_utf8_lossy(&output.stderr));
     assert!(peak > 0 && peak < 120 * 1_024, "{peak} KiB");
 }

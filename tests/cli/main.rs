@@ -1,4 +1,6 @@
-//! The command line from outside: the real program, its words, its exit codes.
+//! The command line from outside: commands of the real binary, their output and exit codes.
+//!
+//! Does not contain: the HTTP API (`tests/api`), several processes and crashes (`tests/e2e`).
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that is not as it should be")]
 
 mod check_and_backup;

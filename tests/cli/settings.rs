@@ -1,9 +1,9 @@
-//! Words, settings and what becomes of wrong ones.
+//! Help texts, settings and invalid values.
 
-use crate::support::Place;
+use crate::support::Sandbox;
 
 #[test]
-fn every_command_explains_itself() {
+fn every_command_has_help() {
     let cases: [(&[&str], &str); 14] = [
         (&[], "mercat import products"),
         (&["serve"], "--listen"),
@@ -20,24 +20,24 @@ fn every_command_explains_itself() {
         (&["config"], "--example"),
         (&["completions"], "bash"),
     ];
-    let place = Place::new();
+    let sandbox = Sandbox::new();
     for (command, word) in cases {
-        let ran = place.run(&[command, &["--help"]].concat()).well();
-        assert!(ran.out.contains("Usage: mercat") && ran.out.contains(word), "{command:?} {ran:?}");
-        // Lines that no terminal of usual width breaks.
-        assert!(ran.out.lines().all(|line| line.chars().count() <= 100), "{command:?} {}", ran.out);
+        let output = sandbox.run(&[command, &["--help"]].concat()).assert_ok();
+        assert!(output.out.contains("Usage: mercat") && output.out.contains(word), "{command:?} {output:?}");
+        // Lines fit a terminal of usual width.
+        assert!(output.out.lines().all(|line| line.chars().count() <= 100), "{command:?} {}", output.out);
     }
-    let version = place.run(&["--version"]).well();
+    let version = sandbox.run(&["--version"]).assert_ok();
     assert_eq!(version.out.trim(), concat!("mercat ", env!("CARGO_PKG_VERSION")));
     for shell in ["bash", "zsh", "fish"] {
-        assert!(place.run(&["completions", shell]).well().out.contains("mercat"));
+        assert!(sandbox.run(&["completions", shell]).assert_ok().out.contains("mercat"));
     }
-    // Help of any kind makes no shop.
-    assert_eq!(std::fs::read_dir(place.folder.path()).unwrap().count(), 0);
+    // Help creates no data folder.
+    assert_eq!(std::fs::read_dir(sandbox.folder.path()).unwrap().count(), 0);
 }
 
 #[test]
-fn a_setting_that_cannot_work_is_one_line_with_name_origin_and_way_out() {
+fn invalid_setting_names_key_origin_and_fix() {
     let cases: [(&str, &str, &[&str]); 15] = [
         ("MERCAT_LISTEN", "nonsense", &["`listen`", "MERCAT_LISTEN", "127.0.0.1:8080"]),
         ("MERCAT_LISTEN", "", &["`listen`", "MERCAT_LISTEN"]),
@@ -56,45 +56,45 @@ fn a_setting_that_cannot_work_is_one_line_with_name_origin_and_way_out() {
         ("MERCAT_PAYMENTS__STRIPE_WEBHOOK_SECRETS", "s3cret", &["`payments.stripe_webhook_secrets`", "whsec_"]),
     ];
     for (variable, value, words) in cases {
-        let place = Place::new().with(variable, value);
-        place.run(&["serve", "--no-demo"]).failed(2, words);
+        let sandbox = Sandbox::new().with(variable, value);
+        sandbox.run(&["serve", "--no-demo"]).assert_failed(2, words);
     }
 }
 
 #[test]
-fn wrong_files_and_flags_are_said_as_clearly() {
-    let place = Place::new();
-    place.run(&["--config", "none.toml", "config"]).failed(2, &["none.toml", "cannot be read"]);
-    place.run(&["--listen", "1:1", "config"]).failed(2, &["--listen", "serve"]);
-    place.run(&["serve", "--listen", "1:1"]).failed(2, &["`listen`", "flag --listen"]);
-    place.run(&["frobnicate"]).failed(2, &["frobnicate"]);
-    place.run(&["export", "products", "x.csv"]).failed(2, &["`data`", "no shop"]);
-    place.run(&["export", "products", "x.pdf"]).failed(2, &["x.pdf", ".csv"]);
-    place.run(&["import", "products", "x.csv"]).failed(2, &["x.csv", "cannot be read"]);
-    place.run(&["admin", "create", "--email", "a@example.com"]).failed(2, &["MERCAT_ADMIN_PASSWORD"]);
+fn invalid_files_and_flags_are_reported() {
+    let sandbox = Sandbox::new();
+    sandbox.run(&["--config", "none.toml", "config"]).assert_failed(2, &["none.toml", "cannot be read"]);
+    sandbox.run(&["--listen", "1:1", "config"]).assert_failed(2, &["--listen", "serve"]);
+    sandbox.run(&["serve", "--listen", "1:1"]).assert_failed(2, &["`listen`", "flag --listen"]);
+    sandbox.run(&["frobnicate"]).assert_failed(2, &["frobnicate"]);
+    sandbox.run(&["export", "products", "x.csv"]).assert_failed(2, &["`data`", "no shop"]);
+    sandbox.run(&["export", "products", "x.pdf"]).assert_failed(2, &["x.pdf", ".csv"]);
+    sandbox.run(&["import", "products", "x.csv"]).assert_failed(2, &["x.csv", "cannot be read"]);
+    sandbox.run(&["admin", "create", "--email", "a@example.com"]).assert_failed(2, &["MERCAT_ADMIN_PASSWORD"]);
     for (text, words) in [
         ("listen = \"x\"", &["`listen`", "mercat.toml"][..]),
         ("[http]\nlimit = 1", &["`http.limit`", "mercat.toml", "no such setting"]),
         ("ok = 1\nlisten = = 1", &["mercat.toml", "line 2"]),
     ] {
-        place.write("mercat.toml", text);
-        place.run(&["serve"]).failed(2, words);
+        sandbox.write("mercat.toml", text);
+        sandbox.run(&["serve"]).assert_failed(2, words);
     }
-    std::fs::remove_file(place.path("mercat.toml")).unwrap();
-    place.write(".env", "MERCAT_DATA=x\nthis is secret nonsense\n");
-    let ran = place.run(&["serve"]);
-    ran.failed(2, &[".env", "line 2", "NAME=value"]);
-    assert!(!ran.err.contains("secret"), "{ran:?}");
-    place.write(".env", "MERCAT_NONSENSE=1\n");
-    place.run(&["serve"]).failed(2, &["`nonsense`", "MERCAT_NONSENSE in .env"]);
+    std::fs::remove_file(sandbox.path("mercat.toml")).unwrap();
+    sandbox.write(".env", "MERCAT_DATA=x\nthis is secret nonsense\n");
+    let output = sandbox.run(&["serve"]);
+    output.assert_failed(2, &[".env", "line 2", "NAME=value"]);
+    assert!(!output.err.contains("secret"), "{output:?}");
+    sandbox.write(".env", "MERCAT_NONSENSE=1\n");
+    sandbox.run(&["serve"]).assert_failed(2, &["`nonsense`", "MERCAT_NONSENSE in .env"]);
 }
 
 #[test]
-fn the_nearest_layer_wins_and_config_says_which_it_was() {
-    let place = Place::new().with("MERCAT_SHOP__NAME", "From Env").with("MERCAT_DATA", "env-data");
-    place.write("mercat.toml", "data = \"file-data\"\n[shop]\nname = \"From File\"\n[http]\nworkers = 3\n");
-    place.write(".env", "MERCAT_SHOP__NAME=dot\nMERCAT_CATALOG__LOW_STOCK=9\nOTHER=\"a b\"\n");
-    let shown = place.run(&["config", "--data", "flag-data"]).well().out;
+fn strongest_layer_wins_and_config_names_it() {
+    let sandbox = Sandbox::new().with("MERCAT_SHOP__NAME", "From Env").with("MERCAT_DATA", "env-data");
+    sandbox.write("mercat.toml", "data = \"file-data\"\n[shop]\nname = \"From File\"\n[http]\nworkers = 3\n");
+    sandbox.write(".env", "MERCAT_SHOP__NAME=dot\nMERCAT_CATALOG__LOW_STOCK=9\nOTHER=\"a b\"\n");
+    let shown = sandbox.run(&["config", "--data", "flag-data"]).assert_ok().out;
     let line = |key: &str| shown.lines().find(|line| line.starts_with(&format!("{key} "))).unwrap().to_owned();
     assert!(line("data").contains("\"flag-data\"") && line("data").ends_with("# flag --data"));
     assert!(line("shop.name").contains("From Env") && line("shop.name").contains("MERCAT_SHOP__NAME"));
@@ -105,26 +105,26 @@ fn the_nearest_layer_wins_and_config_says_which_it_was() {
 
 #[test]
 fn config_never_shows_a_secret() {
-    let place = Place::new()
+    let sandbox = Sandbox::new()
         .with("MERCAT_SECRET", "hunter2-hunter2-hunter2-hunter2-hunter2")
         .with("MERCAT_MAILER__SMTP", "smtps://user:hunter2@mail.example.com:465")
         .with("MERCAT_ADMIN_PASSWORD", "hunter2");
-    let ran = place.run(&["config"]).well();
-    assert!(!ran.out.contains("hunter2") && !ran.err.contains("hunter2"), "{ran:?}");
-    assert!(ran.out.contains("********"));
-    let place = Place::new().with("MERCAT_MAILER__SMTP", "hunter2");
-    let ran = place.run(&["serve"]);
-    ran.failed(2, &["`mailer.smtp`", "smtp://"]);
-    assert!(!ran.err.contains("hunter2"), "{ran:?}");
+    let output = sandbox.run(&["config"]).assert_ok();
+    assert!(!output.out.contains("hunter2") && !output.err.contains("hunter2"), "{output:?}");
+    assert!(output.out.contains("********"));
+    let sandbox = Sandbox::new().with("MERCAT_MAILER__SMTP", "hunter2");
+    let output = sandbox.run(&["serve"]);
+    output.assert_failed(2, &["`mailer.smtp`", "smtp://"]);
+    assert!(!output.err.contains("hunter2"), "{output:?}");
 }
 
 #[test]
-fn the_example_file_is_what_the_program_prints() {
+fn example_file_matches_config_output() {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/.env.example");
-    let printed = Place::new().run(&["config", "--example"]).well().out;
+    let printed = Sandbox::new().run(&["config", "--example"]).assert_ok().out;
     assert_eq!(printed, std::fs::read_to_string(file).unwrap(), "run `mercat config --example > .env.example`");
-    // And it is a file the program reads.
-    let place = Place::new();
-    place.write(".env", printed.replace("\n#MERCAT", "\nMERCAT"));
-    place.run(&["config"]).well();
+    // It can be read back.
+    let sandbox = Sandbox::new();
+    sandbox.write(".env", printed.replace("\n#MERCAT", "\nMERCAT"));
+    sandbox.run(&["config"]).assert_ok();
 }

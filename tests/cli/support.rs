@@ -1,22 +1,22 @@
-//! The program, run as people run it: in a folder of its own, with an environment of its own.
+//! Runs the binary in a folder and an environment of its own.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{self, Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-/// The longest any run may take: a debug build on a busy machine, and no more.
-pub const PATIENCE: Duration = Duration::from_secs(180);
+/// Limit for any run: a debug build on a busy machine.
+pub const WAIT_TIMEOUT: Duration = Duration::from_secs(180);
 
-/// A folder in which the program runs, with nothing of the machine's own settings around it.
-pub struct Place {
+/// Working directory and environment of the binary, without any of the machine's settings.
+pub struct Sandbox {
     pub folder: tempfile::TempDir,
     variables: Vec<(&'static str, String)>,
 }
 
-impl Place {
+impl Sandbox {
     pub fn new() -> Self {
         Self { folder: tempfile::tempdir().unwrap(), variables: Vec::new() }
     }
@@ -41,22 +41,22 @@ impl Place {
         command
     }
 
-    /// Runs the program to its end.
-    pub fn run(&self, arguments: &[&str]) -> Ran {
-        Ran::of(&self.command(arguments).output().unwrap())
+    /// Runs the binary to its end.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        Output::of(&self.command(arguments).output().unwrap())
     }
 }
 
-/// How a run ended.
+/// Exit code and output of a run.
 #[derive(Debug)]
-pub struct Ran {
+pub struct Output {
     pub code: i32,
     pub out: String,
     pub err: String,
 }
 
-impl Ran {
-    fn of(output: &Output) -> Self {
+impl Output {
+    fn of(output: &process::Output) -> Self {
         Self {
             code: output.status.code().unwrap_or(-1),
             out: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -64,8 +64,8 @@ impl Ran {
         }
     }
 
-    /// It failed with this code and one line that holds all of these words, and nothing that looks like a crash.
-    pub fn failed(&self, code: i32, words: &[&str]) {
+    /// Asserts a failure with this code and one error line that contains all `words`, and no sign of a crash.
+    pub fn assert_failed(&self, code: i32, words: &[&str]) {
         assert_eq!(self.code, code, "{self:?}");
         let errors: Vec<&str> = self.err.lines().filter(|line| line.starts_with("error: ")).collect();
         assert_eq!(errors.len(), 1, "{self:?}");
@@ -73,28 +73,28 @@ impl Ran {
         assert!(!self.err.contains("panicked") && !self.err.contains("RUST_BACKTRACE"), "{self:?}");
     }
 
-    /// It went well.
-    pub fn well(self) -> Self {
+    /// Asserts success.
+    pub fn assert_ok(self) -> Self {
         assert_eq!(self.code, 0, "{self:?}");
         self
     }
 }
 
-/// A shop that runs.
-pub struct Serving {
+/// A running shop.
+pub struct RunningShop {
     child: Child,
     pub address: String,
-    pub before: Vec<String>,
+    pub startup_log: Vec<String>,
     pub ready_after: Duration,
     lines: Receiver<String>,
 }
 
-impl Serving {
-    /// Starts a shop on a free port and waits until it says that it listens.
-    pub fn start(place: &Place, arguments: &[&str]) -> Self {
+impl RunningShop {
+    /// Starts a shop on a free port and waits until it listens.
+    pub fn start(sandbox: &Sandbox, arguments: &[&str]) -> Self {
         let begun = Instant::now();
         let all = [&["serve", "--listen", "127.0.0.1:0"], arguments].concat();
-        let mut child = place.command(&all).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = sandbox.command(&all).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let (send, lines) = channel();
         let err = BufReader::new(child.stderr.take().unwrap());
         std::thread::spawn(move || {
@@ -104,24 +104,24 @@ impl Serving {
                 }
             }
         });
-        let mut before = Vec::new();
+        let mut startup_log = Vec::new();
         loop {
-            let line = lines.recv_timeout(PATIENCE.saturating_sub(begun.elapsed())).unwrap_or_else(|_| {
+            let line = lines.recv_timeout(WAIT_TIMEOUT.saturating_sub(begun.elapsed())).unwrap_or_else(|_| {
                 let _ = child.kill();
                 let _ = child.wait();
-                panic!("it never listened: {before:?}")
+                panic!("the shop never listened: {startup_log:?}")
             });
             let address = line.split("listening on http://").nth(1).map(|rest| {
                 rest.chars().take_while(|c| c.is_ascii_digit() || matches!(c, '.' | ':')).collect::<String>()
             });
-            before.push(line);
+            startup_log.push(line);
             if let Some(address) = address {
-                return Self { child, address, before, ready_after: begun.elapsed(), lines };
+                return Self { child, address, startup_log, ready_after: begun.elapsed(), lines };
             }
         }
     }
 
-    /// Asks for a path and gives back status line, head and body.
+    /// Gets a path; returns status line, headers and body.
     pub fn get(&self, path: &str) -> String {
         self.send(&format!("GET {path} HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n"))
     }
@@ -130,7 +130,7 @@ impl Serving {
         self.post_with("", path, json)
     }
 
-    /// Sends something as whoever holds the token.
+    /// Posts JSON with a bearer token.
     pub fn post_as(&self, token: &str, path: &str, json: &str) -> String {
         self.post_with(&format!("Authorization: Bearer {token}\r\n"), path, json)
     }
@@ -143,7 +143,7 @@ impl Serving {
         ))
     }
 
-    /// Asks as whoever holds the token.
+    /// Gets a path with a bearer token.
     pub fn get_as(&self, token: &str, path: &str) -> String {
         self.send(&format!(
             "GET {path} HTTP/1.1\r\nHost: shop\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\r\n"
@@ -152,7 +152,7 @@ impl Serving {
 
     fn send(&self, request: &str) -> String {
         let mut stream = TcpStream::connect(&self.address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
         stream.write_all(request.as_bytes()).unwrap();
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).unwrap();
@@ -164,33 +164,33 @@ impl Serving {
         assert!(status.unwrap().success());
     }
 
-    /// Waits for its end and gives back its code and what it said since it listened.
+    /// Waits for its end; returns the exit code and the log lines since it listened.
     pub fn end(mut self) -> (Option<i32>, Vec<String>) {
         let begun = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
-                let said = self.lines.iter().collect();
-                return (status.code(), said);
+                let log = self.lines.iter().collect();
+                return (status.code(), log);
             }
-            assert!(begun.elapsed() < PATIENCE, "it did not end");
+            assert!(begun.elapsed() < WAIT_TIMEOUT, "the shop did not end");
             std::thread::sleep(Duration::from_millis(10));
         }
     }
 }
 
-impl Drop for Serving {
+impl Drop for RunningShop {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// A file written by others that lies beside the project, or a visible word that it does not.
+/// A product file of other authors beside the project; `None`, with a message, where there is none.
 pub fn shared(name: &str) -> Option<PathBuf> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data").join(name);
     if file.exists() {
         return Some(file);
     }
-    eprintln!("SKIPPED: {} is not here", file.display());
+    eprintln!("skipped: {} is missing", file.display());
     None
 }

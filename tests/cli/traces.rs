@@ -1,16 +1,16 @@
-//! H2: a caller's trace goes on through the processes of the shop, and stands in what they log of its request.
+//! H2: the trace of a request continues through the processes of the shop and appears in their logs.
 
 use std::io::{Read as _, Write as _};
 
 use serde_json::Value;
 
-use crate::support::{Place, Serving};
+use crate::support::{RunningShop, Sandbox};
 
 const TRACE_ID: &str = "0af7651916cd43dd8448eb211c80319c";
 const TOKEN: &str = "a-token-that-tests-share";
 
-/// Asks for a product as somebody in a trace; its handler panics on its way.
-fn ask_in_trace(shop: &Serving) {
+/// Gets a product within a trace; its handler panics.
+fn get_in_trace(shop: &RunningShop) {
     let mut stream = std::net::TcpStream::connect(&shop.address).unwrap();
     write!(
         stream,
@@ -24,31 +24,31 @@ fn ask_in_trace(shop: &Serving) {
     assert!(answer.starts_with("HTTP/1.1 500"), "{answer}");
 }
 
-/// What a process said from when it listened to its end.
-fn said(shop: Serving) -> Vec<String> {
+/// Stops a process; returns its log since it listened.
+fn stop_and_read_log(shop: RunningShop) -> Vec<String> {
     shop.signal("TERM");
-    let (code, said) = shop.end();
-    assert_eq!(code, Some(0), "{said:?}");
-    said
+    let (code, log) = shop.end();
+    assert_eq!(code, Some(0), "{log:?}");
+    log
 }
 
-/// The lines with this in them, of which there is at least one.
-fn lines<'a>(said: &'a [String], what: &str) -> Vec<&'a str> {
-    let found: Vec<&str> = said.iter().map(String::as_str).filter(|line| line.contains(what)).collect();
-    assert!(!found.is_empty(), "{what}: {said:#?}");
+/// Lines that contain `text`, at least one.
+fn lines<'a>(log: &'a [String], text: &str) -> Vec<&'a str> {
+    let found: Vec<&str> = log.iter().map(String::as_str).filter(|line| line.contains(text)).collect();
+    assert!(!found.is_empty(), "{text}: {log:#?}");
     found
 }
 
 #[test]
-fn every_line_of_a_request_names_its_trace_as_text_and_as_json() {
+fn h02_request_log_lines_carry_trace_id() {
     for format in ["text", "json"] {
-        let place = Place::new().with("MERCAT_LOG", "info,mercat::access=debug").with("MERCAT_LOG_FORMAT", format);
-        let shop = Serving::start(&place, &["--no-demo"]);
-        ask_in_trace(&shop);
+        let sandbox = Sandbox::new().with("MERCAT_LOG", "info,mercat::access=debug").with("MERCAT_LOG_FORMAT", format);
+        let shop = RunningShop::start(&sandbox, &["--no-demo"]);
+        get_in_trace(&shop);
         shop.get("/api/v1/counter");
-        let said = said(shop);
+        let log = stop_and_read_log(shop);
         for what in ["a test asked catalog.GetProduct to panic", "its handler panicked", "/api/v1/product/"] {
-            for line in lines(&said, what) {
+            for line in lines(&log, what) {
                 if format == "json" {
                     let line: Value = serde_json::from_str(line).unwrap();
                     assert_eq!(line["trace_id"], TRACE_ID, "{line}");
@@ -58,23 +58,23 @@ fn every_line_of_a_request_names_its_trace_as_text_and_as_json() {
             }
         }
         for what in ["/api/v1/counter", "SIGTERM"] {
-            assert!(!lines(&said, what)[0].contains("trace_id"), "{said:#?}");
+            assert!(!lines(&log, what)[0].contains("trace_id"), "{log:#?}");
         }
     }
 }
 
 #[test]
-fn a_trace_goes_on_in_the_process_that_answers() {
-    let place = Place::new().with("MERCAT_PEERS__TOKEN", TOKEN);
-    let catalog = Serving::start(&place, &["--domains", "catalog", "--grpc", "127.0.0.1:0"]);
-    let grpc = catalog.before.iter().find_map(|line| line.split("gRPC on ").nth(1)).unwrap();
+fn h02_trace_continues_in_remote_process() {
+    let sandbox = Sandbox::new().with("MERCAT_PEERS__TOKEN", TOKEN);
+    let catalog = RunningShop::start(&sandbox, &["--domains", "catalog", "--grpc", "127.0.0.1:0"]);
+    let grpc = catalog.startup_log.iter().find_map(|line| line.split("gRPC on ").nth(1)).unwrap();
     let address = grpc.split(": catalog").next().unwrap();
-    let place =
-        Place::new().with("MERCAT_PEERS__TOKEN", TOKEN).with("MERCAT_CATALOG__PLACE", &format!("http://{address}"));
-    let shop = Serving::start(&place, &["--no-demo"]);
-    ask_in_trace(&shop);
+    let sandbox =
+        Sandbox::new().with("MERCAT_PEERS__TOKEN", TOKEN).with("MERCAT_CATALOG__PLACE", &format!("http://{address}"));
+    let shop = RunningShop::start(&sandbox, &["--no-demo"]);
+    get_in_trace(&shop);
     for (process, what) in [(catalog, "a test asked catalog.GetProduct to panic"), (shop, "/api/v1/product/")] {
-        let said = said(process);
-        assert!(lines(&said, what).iter().all(|line| line.ends_with(&format!("trace_id={TRACE_ID}"))), "{said:#?}");
+        let log = stop_and_read_log(process);
+        assert!(lines(&log, what).iter().all(|line| line.ends_with(&format!("trace_id={TRACE_ID}"))), "{log:#?}");
     }
 }

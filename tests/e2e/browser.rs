@@ -1,4 +1,5 @@
-//! The whole shop in a real browser: Debian's chromium, driven over WebDriver. Skipped, visibly, where there is none.
+//! A purchase in a real browser: Debian's Chromium, driven over WebDriver. Skipped, with a message, where it is
+//! missing.
 
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
@@ -9,9 +10,9 @@ use fantoccini::{Client, ClientBuilder, Locator};
 use serde_json::json;
 
 use super::purchase::product;
-use super::topology::Ground;
+use super::topology::TestEnvironment;
 
-/// A driver of browsers on a free port. Dropped, it and its browsers end.
+/// A chromedriver on a free port. Dropped, it ends with its browsers.
 struct Driver {
     process: Child,
     port: u16,
@@ -27,7 +28,7 @@ impl Driver {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let process = Command::new("chromedriver")
             .arg(format!("--port={port}"))
-            // A group of its own, so that browsers end with it even when a test fails before it closes them.
+            // A process group of its own, so that browsers end with it even when a test fails.
             .process_group(0)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -36,14 +37,14 @@ impl Driver {
         Some(Self { process, port })
     }
 
-    /// A browser of its own, with a window of this width.
+    /// Opens a browser with a window of this width.
     async fn browser(&self, width: u32) -> Browser {
         let options = json!({"goog:chromeOptions": {"args": ["--headless=new", "--no-sandbox", "--disable-gpu",
         "--disable-dev-shm-usage", format!("--window-size={width},1000")]},
         });
         let serde_json::Value::Object(capabilities) = options else { unreachable!("an object above") };
         let url = format!("http://127.0.0.1:{}", self.port);
-        for _ in 0..100 {
+        for _ in 0..600 {
             let mut builder = ClientBuilder::new(hyper_util::client::legacy::connect::HttpConnector::new());
             if let Ok(client) = builder.capabilities(capabilities.clone()).connect(&url).await {
                 return Browser(client);
@@ -62,7 +63,7 @@ impl Drop for Driver {
     }
 }
 
-/// A browser, used by what its pages call their parts in `data-test`.
+/// A browser session; elements are addressed by their `data-test` attributes.
 struct Browser(Client);
 
 impl Browser {
@@ -70,9 +71,9 @@ impl Browser {
         self.0.goto(url).await.unwrap();
     }
 
-    /// Waits for a part and gives it.
-    async fn part(&self, selector: &str) -> fantoccini::elements::Element {
-        let wait = self.0.wait().at_most(Duration::from_secs(10)).for_element(Locator::Css(selector));
+    /// Waits for an element and returns it.
+    async fn element(&self, selector: &str) -> fantoccini::elements::Element {
+        let wait = self.0.wait().at_most(Duration::from_secs(60)).for_element(Locator::Css(selector));
         match wait.await {
             Ok(element) => element,
             Err(error) => panic!("{selector} is not on the page: {error}\n{}", self.text().await),
@@ -80,19 +81,19 @@ impl Browser {
     }
 
     async fn click(&self, selector: &str) {
-        self.part(selector).await.click().await.unwrap();
+        self.element(selector).await.click().await.unwrap();
     }
 
     async fn fill(&self, selector: &str, text: &str) {
-        let field = self.part(selector).await;
+        let field = self.element(selector).await;
         field.clear().await.unwrap();
         field.send_keys(text).await.unwrap();
     }
 
-    /// Chooses a test card by its token, whether the page offers them as a list or as buttons.
+    /// Selects a test card by its token, in a list or among buttons.
     async fn choose_card(&self, token: &str) {
         let choice = format!("[data-test=card-select] [value={token}], [data-test=card-select][value={token}]");
-        self.part(&choice).await.click().await.unwrap();
+        self.element(&choice).await.click().await.unwrap();
     }
 
     async fn text(&self) -> String {
@@ -102,29 +103,29 @@ impl Browser {
         }
     }
 
-    /// Waits until the part's text is as wished.
-    async fn shows(&self, selector: &str, wished: &str) {
-        for _ in 0..200 {
-            if let Ok(part) = self.0.find(Locator::Css(selector)).await
-                && part.text().await.is_ok_and(|text| text.contains(wished))
+    /// Waits until the element's text contains `expected`.
+    async fn shows(&self, selector: &str, expected: &str) {
+        for _ in 0..1_200 {
+            if let Ok(element) = self.0.find(Locator::Css(selector)).await
+                && element.text().await.is_ok_and(|text| text.contains(expected))
             {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        panic!("{selector} does not show {wished:?}:\n{}", self.text().await)
+        panic!("{selector} does not show {expected:?}:\n{}", self.text().await)
     }
 }
 
 #[actix::test]
-async fn a_stranger_buys_in_the_browser_and_the_back_office_sees_it_move() {
+async fn purchase_in_browser_updates_back_office() {
     let Some(driver) = Driver::start() else { return };
-    let ground = Ground::new().await;
-    let shop = ground.open();
-    let admin = ground.admin(&shop).await;
+    let environment = TestEnvironment::new().await;
+    let shop = environment.open();
+    let admin = environment.admin(&shop).await;
     let teapot = product(&admin, "TEA-1", 5).await;
 
-    // The back office, in a browser of its own.
+    // The back office, in its own browser.
     let office = driver.browser(1280).await;
     office.open(&format!("{}/admin", shop.url)).await;
     office.fill("[data-test=signin-email]", "boss@example.com").await;
@@ -132,7 +133,7 @@ async fn a_stranger_buys_in_the_browser_and_the_back_office_sees_it_move() {
     office.click("[data-test=signin-submit]").await;
     office.shows("[data-test=stat-orders]", "0").await;
 
-    // The stranger, on a phone.
+    // The customer, on a phone.
     let phone = driver.browser(390).await;
     phone.open(&shop.url).await;
     phone.fill("[data-test=search]", "teap").await;
@@ -142,31 +143,32 @@ async fn a_stranger_buys_in_the_browser_and_the_back_office_sees_it_move() {
     phone.click("[data-test=add-to-cart]").await;
     phone.shows("[data-test=cart-count]", "1").await;
 
-    // Stock is live: somebody else's change shows without a reload.
-    phone.part("[data-test=connection][data-state=live]").await;
-    let changed = admin.try_ask("PATCH", &format!("/product/{teapot}"), Some(json!({"stock": 3})), None).await.unwrap();
+    // Stock is live: another client's change shows without a reload.
+    phone.element("[data-test=connection][data-state=live]").await;
+    let changed =
+        admin.try_send("PATCH", &format!("/product/{teapot}"), Some(json!({"stock": 3})), None).await.unwrap();
     changed.expect_status(200);
     phone.shows("[data-test=stock]", "3").await;
 
-    // Checkout makes the guest an account; a declined card is said, a good one pays.
+    // Checkout turns the guest into an account; a declined card is reported, a good one pays.
     phone.open(&format!("{}/checkout", shop.url)).await;
     phone.fill("[data-test=checkout-email]", "ada@example.com").await;
     phone.click("[data-test=checkout-make-account]").await;
     phone.fill("[data-test=checkout-name]", "Ada").await;
     phone.fill("[data-test=checkout-password]", "a fine password").await;
     phone.click("[data-test=checkout-button]").await;
-    phone.part("[data-test=order-status][data-status=open]").await;
+    phone.element("[data-test=order-status][data-status=open]").await;
     phone.choose_card("tok_declined").await;
     phone.click("[data-test=pay-button]").await;
     phone.shows("[data-test=problem]", "declined").await;
     phone.choose_card("tok_ok").await;
     phone.click("[data-test=pay-button]").await;
-    phone.part("[data-test=order-status][data-status=paid]").await;
+    phone.element("[data-test=order-status][data-status=paid]").await;
 
-    // The notification arrives live; the office sees order, figures and mail move.
-    phone.part("[data-test=toast]").await;
+    // The notification arrives live; orders, totals and e-mails show in the back office.
+    phone.element("[data-test=toast]").await;
     phone.click("[data-test=bell]").await;
-    phone.part("[data-test=notification][data-kind=invoice_paid]").await;
+    phone.element("[data-test=notification][data-kind=invoice_paid]").await;
     office.shows("[data-test=stat-orders]", "1").await;
     office.open(&format!("{}/admin/orders", shop.url)).await;
     office.shows("[data-test=admin-order-status]", "aid").await;
@@ -175,5 +177,5 @@ async fn a_stranger_buys_in_the_browser_and_the_back_office_sees_it_move() {
     for browser in [phone, office] {
         browser.0.close().await.unwrap();
     }
-    ground.books_agree();
+    environment.assert_consistent();
 }

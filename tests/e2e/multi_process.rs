@@ -1,4 +1,5 @@
-//! The shop in several processes: the same walk, the same promises, also while a process dies and while links are cut.
+//! The shop in several processes: purchases, crashes of a process, cut connections, stock gRPC clients, `mercat
+//! doctor`.
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -11,25 +12,25 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::purchase::{product, whole};
-use super::support::{Shop, Visitor, books_agree};
+use super::purchase::{product, run_purchase};
+use super::support::{HttpClient, Shop, assert_consistent};
 
 pub const TOKEN: &str = "a-token-that-tests-share";
-pub const ALL: [&str; 8] = ["users", "catalog", "cart", "payments", "mailer", "stats", "comments", "notifications"];
+pub const DOMAINS: [&str; 8] = ["users", "catalog", "cart", "payments", "mailer", "stats", "comments", "notifications"];
 
-/// How long a step may take while parts of the shop come and go. What a process that was killed has left behind is taken
-/// up by another one of the same domain after a minute.
-const PATIENCE: Duration = Duration::from_secs(150);
+/// Limit for a step while processes come and go. Work of a killed process is resumed by another one of its domain after
+/// a minute.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(150);
 
-/// A process that runs domains behind gRPC. Dropped, it is killed.
-pub struct Part {
+/// A process that serves domains over gRPC. Dropped, it is killed.
+pub struct DomainProcess {
     process: Child,
     pub address: String,
 }
 
-/// A port that nobody listens at, and that the system gives to nobody who asks for any: so that a process that was killed
-/// finds it free when it is started again.
-pub fn free() -> String {
+/// An unused address outside the range that the system hands out, so that it is still free when a killed process is
+/// restarted on it.
+pub fn free_address() -> String {
     static NEXT: LazyLock<AtomicU16> =
         LazyLock::new(|| AtomicU16::new(u16::try_from(20_000 + std::process::id() % 10_000).unwrap()));
     loop {
@@ -40,7 +41,7 @@ pub fn free() -> String {
     }
 }
 
-impl Part {
+impl DomainProcess {
     pub fn start(data: &Path, domains: &str, address: &str, variables: &[(String, String)]) -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_mercat"))
             .args(["serve", "--domains", domains, "--grpc", address, "--data"])
@@ -78,61 +79,61 @@ impl Part {
     }
 }
 
-impl Drop for Part {
+impl Drop for DomainProcess {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
-pub fn place(domain: &str, address: &str) -> (String, String) {
+pub fn place_variable(domain: &str, address: &str) -> (String, String) {
     (format!("MERCAT_{}__PLACE", domain.to_uppercase()), format!("http://{address}"))
 }
 
-pub fn shop_with(data: &Path, arguments: &[&str], mut variables: Vec<(String, String)>) -> Shop {
+pub fn start_shop(data: &Path, arguments: &[&str], mut variables: Vec<(String, String)>) -> Shop {
     variables.push(("MERCAT_PEERS__TOKEN".to_owned(), TOKEN.to_owned()));
     let variables: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (&**name, &**value)).collect();
     Shop::start(data, &[&["--no-demo"], arguments].concat(), &variables)
 }
 
 #[actix::test]
-async fn with_payments_elsewhere_the_whole_walk_is_the_same_and_one_address_in_one_place_is_enough() {
+async fn purchase_works_with_remote_payments() {
     let dir = TempDir::new().unwrap();
     let data = dir.path().join("data");
     std::fs::create_dir(&data).unwrap();
-    let payments = Part::start(&data, "payments", "127.0.0.1:0", &[]);
-    let shop = shop_with(&data, &[], vec![place("payments", &payments.address)]);
+    let payments = DomainProcess::start(&data, "payments", "127.0.0.1:0", &[]);
+    let shop = start_shop(&data, &[], vec![place_variable("payments", &payments.address)]);
     let admin = shop.admin(&data).await;
-    whole(&shop, &admin).await;
-    books_agree(&data);
-    let health = admin.ask_bare("/health").await;
-    let (here, there) = (&health["domains"]["catalog"], &health["domains"]["payments"]);
-    assert_eq!((&here["place"], &here["status"]), (&json!("local"), &json!("up")));
-    assert_eq!((&there["place"], &there["status"]), (&json!(format!("http://{}", payments.address)), &json!("up")));
-    assert!(there["since"].is_string() && there["addresses"][0]["address"] == payments.address.as_str(), "{there}");
+    run_purchase(&shop, &admin).await;
+    assert_consistent(&data);
+    let health = admin.get_root("/health").await;
+    let (local, remote) = (&health["domains"]["catalog"], &health["domains"]["payments"]);
+    assert_eq!((&local["place"], &local["status"]), (&json!("local"), &json!("up")));
+    assert_eq!((&remote["place"], &remote["status"]), (&json!(format!("http://{}", payments.address)), &json!("up")));
+    assert!(remote["since"].is_string() && remote["addresses"][0]["address"] == payments.address.as_str(), "{remote}");
     assert_eq!(shop.terminate(), Some(0));
     assert_eq!(payments.terminate(), Some(0));
-    books_agree(&data);
+    assert_consistent(&data);
 }
 
-/// Places an order, each step under a key of its own and again until it is answered; gives the invoice.
-pub async fn order(buyer: &Visitor, user: &str, product: &str, name: &str) -> Value {
+/// Places an order, each step under a key of its own and repeated until it succeeds; returns the invoice.
+pub async fn order(buyer: &HttpClient, user: &str, product: &str, name: &str) -> Value {
     let cart = format!("/user/{user}/cart/");
     let line = json!({"product_id": product, "quantity": 1});
-    insist(buyer, &cart, line, &format!("{name}-add"), 201).await;
+    send_until(buyer, &cart, line, &format!("{name}-add"), 201).await;
     let email = json!({"email": format!("{user}@example.com")});
-    let invoice = insist(buyer, &format!("{cart}checkout"), email, &format!("{name}-order"), 201).await;
+    let invoice = send_until(buyer, &format!("{cart}checkout"), email, &format!("{name}-order"), 201).await;
     let pay = format!("/invoices/{}/pay", invoice["id"].as_str().unwrap());
-    insist(buyer, &pay, json!({"token": "tok_ok"}), &format!("{name}-pay"), 200).await
+    send_until(buyer, &pay, json!({"token": "tok_ok"}), &format!("{name}-pay"), 200).await
 }
 
-async fn insist(buyer: &Visitor, path: &str, body: Value, key: &str, wished: u16) -> Value {
+async fn send_until(buyer: &HttpClient, path: &str, body: Value, key: &str, expected: u16) -> Value {
     let (mut last, begun) = (Value::Null, Instant::now());
-    while begun.elapsed() < PATIENCE {
-        let answer = buyer.try_ask("POST", path, Some(body.clone()), Some(key)).await.unwrap();
+    while begun.elapsed() < WAIT_TIMEOUT {
+        let answer = buyer.try_send("POST", path, Some(body.clone()), Some(key)).await.unwrap();
         match answer.status {
-            status if status == wished => return answer.body,
-            // Not now; or the first try still runs, or news of the order before is still on its way.
+            status if status == expected => return answer.body,
+            // Unavailable; or the first attempt is in progress, or an event of the order before has not arrived.
             503 | 504 => {}
             409 if answer.body["code"] == "request_in_progress" || answer.body["code"] == "checkout_in_progress" => {}
             _ => panic!("{path} {key}: {} {}", answer.status, answer.body),
@@ -143,21 +144,21 @@ async fn insist(buyer: &Visitor, path: &str, body: Value, key: &str, wished: u16
     panic!("{path} {key} never succeeded: {last}")
 }
 
-pub async fn guest(shop: &Shop) -> (Visitor, String) {
-    let visitor = shop.visitor();
-    let guest = visitor.post("/guest", json!({})).await.expect_status(201);
+pub async fn guest(shop: &Shop) -> (HttpClient, String) {
+    let client = shop.client();
+    let guest = client.post("/guest", json!({})).await.expect_status(201);
     let user = guest["user"]["id"].as_str().unwrap().to_owned();
-    (shop.visitor_with(guest["token"].as_str().unwrap()), user)
+    (shop.client_with_token(guest["token"].as_str().unwrap()), user)
 }
 
 #[actix::test]
-async fn p15_payments_are_killed_and_come_back_while_orders_run_and_nothing_is_lost_or_double() {
+async fn p15_killed_payments_lose_and_double_nothing() {
     let dir = TempDir::new().unwrap();
     let data = dir.path().join("data");
     std::fs::create_dir(&data).unwrap();
-    let address = free();
-    let mut payments = Some(Part::start(&data, "payments", &address, &[]));
-    let shop = shop_with(&data, &[], vec![place("payments", &address)]);
+    let address = free_address();
+    let mut payments = Some(DomainProcess::start(&data, "payments", &address, &[]));
+    let shop = start_shop(&data, &[], vec![place_variable("payments", &address)]);
     let admin = shop.admin(&data).await;
     let teapot = product(&admin, "TEA-1", 10_000).await;
     let done = Arc::new(AtomicUsize::new(0));
@@ -175,29 +176,29 @@ async fn p15_payments_are_killed_and_come_back_while_orders_run_and_nothing_is_l
     for round in 0..3 {
         tokio::time::sleep(Duration::from_millis(150 + 70 * round)).await;
         payments.take().unwrap().kill();
-        // Its own paths say so at once, the others go on.
+        // Its own routes answer 503 at once, the others are unaffected.
         let answer = admin.get("/invoices/").await;
         assert_eq!((answer.status, answer.body["code"].as_str()), (503, Some("unavailable")), "{}", answer.body);
         admin.get("/products/").await.expect_status(200);
-        payments = Some(Part::start(&data, "payments", &address, &[]));
+        payments = Some(DomainProcess::start(&data, "payments", &address, &[]));
     }
     for buyer in buyers {
         buyer.await.unwrap();
     }
     assert_eq!(done.load(Ordering::SeqCst), 36);
-    admin.until("/invoices/?status=paid&limit=100", |page| page["items"].as_array().unwrap().len() == 36).await;
-    admin.until(&format!("/product/{teapot}"), |product| product["stock"] == 10_000 - 36).await;
-    books_agree(&data);
+    admin.poll_until("/invoices/?status=paid&limit=100", |page| page["items"].as_array().unwrap().len() == 36).await;
+    admin.poll_until(&format!("/product/{teapot}"), |product| product["stock"] == 10_000 - 36).await;
+    assert_consistent(&data);
 }
 
-/// Carries connections to `to` until it is told to cut them.
-struct Cable {
+/// Proxy to `to` whose connections can be cut.
+struct FaultyLink {
     address: String,
     cut: Arc<AtomicUsize>,
     down: Arc<AtomicBool>,
 }
 
-impl Cable {
+impl FaultyLink {
     fn to(to: String) -> Self {
         use std::net::{Shutdown, TcpStream};
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -210,7 +211,7 @@ impl Cable {
                 if off.load(Ordering::SeqCst) {
                     continue;
                 }
-                let (cuts, born) = (Arc::clone(&cuts), cuts.load(Ordering::SeqCst));
+                let (cuts, count_at_start) = (Arc::clone(&cuts), cuts.load(Ordering::SeqCst));
                 for (mut from, mut to) in [
                     (inward.try_clone().unwrap(), outward.try_clone().unwrap()),
                     (outward.try_clone().unwrap(), inward.try_clone().unwrap()),
@@ -221,7 +222,7 @@ impl Cable {
                     });
                 }
                 std::thread::spawn(move || {
-                    while cuts.load(Ordering::SeqCst) == born {
+                    while cuts.load(Ordering::SeqCst) == count_at_start {
                         std::thread::sleep(Duration::from_millis(1));
                     }
                     let _ = (inward.shutdown(Shutdown::Both), outward.shutdown(Shutdown::Both));
@@ -237,13 +238,17 @@ impl Cable {
 }
 
 #[actix::test]
-async fn p15_the_link_is_cut_again_and_again_and_each_wish_has_its_effect_once() {
+async fn p15_cut_connections_apply_each_request_once() {
     let dir = TempDir::new().unwrap();
     let data = dir.path().join("data");
     std::fs::create_dir(&data).unwrap();
-    let there = Part::start(&data, "payments,catalog", "127.0.0.1:0", &[]);
-    let cable = Cable::to(there.address.clone());
-    let shop = shop_with(&data, &[], vec![place("payments", &cable.address), place("catalog", &cable.address)]);
+    let remote = DomainProcess::start(&data, "payments,catalog", "127.0.0.1:0", &[]);
+    let link = FaultyLink::to(remote.address.clone());
+    let shop = start_shop(
+        &data,
+        &[],
+        vec![place_variable("payments", &link.address), place_variable("catalog", &link.address)],
+    );
     let admin = shop.admin(&data).await;
     let teapot = product(&admin, "TEA-1", 10_000).await;
     let mut buyers = Vec::new();
@@ -255,15 +260,15 @@ async fn p15_the_link_is_cut_again_and_again_and_each_wish_has_its_effect_once()
             }
         }));
     }
-    let down = Arc::clone(&cable.down);
+    let down = Arc::clone(&link.down);
     let cutter = actix::spawn(async move {
         for n in 0_u64.. {
             tokio::time::sleep(Duration::from_millis(30 + (n * 37) % 200)).await;
-            cable.cut();
+            link.cut();
             if n % 10 == 9 {
-                cable.down.store(true, Ordering::SeqCst);
+                link.down.store(true, Ordering::SeqCst);
                 tokio::time::sleep(Duration::from_millis(300)).await;
-                cable.down.store(false, Ordering::SeqCst);
+                link.down.store(false, Ordering::SeqCst);
             }
         }
     });
@@ -271,34 +276,34 @@ async fn p15_the_link_is_cut_again_and_again_and_each_wish_has_its_effect_once()
         buyer.await.unwrap();
     }
     cutter.abort();
-    // It may have been stopped while it held the link down.
+    // The task may have been aborted while the link was down.
     down.store(false, Ordering::SeqCst);
-    admin.until("/invoices/?status=paid&limit=100", |page| page["items"].as_array().unwrap().len() == 48).await;
-    admin.until(&format!("/product/{teapot}"), |product| product["stock"] == 10_000 - 48).await;
-    books_agree(&data);
+    admin.poll_until("/invoices/?status=paid&limit=100", |page| page["items"].as_array().unwrap().len() == 48).await;
+    admin.poll_until(&format!("/product/{teapot}"), |product| product["stock"] == 10_000 - 48).await;
+    assert_consistent(&data);
 }
 
 #[actix::test]
-async fn who_does_not_know_the_token_is_not_answered() {
+async fn wrong_peer_token_is_rejected() {
     let dir = TempDir::new().unwrap();
     let data = dir.path().join("data");
     std::fs::create_dir(&data).unwrap();
-    let payments = Part::start(&data, "payments", "127.0.0.1:0", &[]);
-    let (place, address) = place("payments", &payments.address);
+    let payments = DomainProcess::start(&data, "payments", "127.0.0.1:0", &[]);
+    let (place, address) = place_variable("payments", &payments.address);
     let shop = Shop::start(
         &data,
         &["--no-demo"],
-        &[(&place, &address), ("MERCAT_PEERS__TOKEN", "some-other-token-of-theirs")],
+        &[(&place, &address), ("MERCAT_PEERS__TOKEN", "another-token-than-the-shared-one")],
     );
     let admin = shop.admin(&data).await;
     assert_eq!(admin.get("/invoices/").await.status, 503);
-    let health = admin.ask_bare("/health").await;
+    let health = admin.get_root("/health").await;
     let problem = health["domains"]["payments"]["addresses"][0]["problem"].as_str().unwrap();
     assert!(problem.contains("MERCAT_PEERS__TOKEN"), "{problem}");
 }
 
 #[test]
-fn what_cannot_work_is_refused_at_the_start_in_plain_words() {
+fn invalid_topology_fails_start_with_one_line() {
     let dir = TempDir::new().unwrap();
     let refused = |arguments: &[&str], word: &str| {
         let run = Command::new(env!("CARGO_BIN_EXE_mercat"))
@@ -308,9 +313,9 @@ fn what_cannot_work_is_refused_at_the_start_in_plain_words() {
             .current_dir(dir.path())
             .output()
             .unwrap();
-        let said = String::from_utf8_lossy(&run.stderr).into_owned();
-        assert_eq!(run.status.code(), Some(2), "{said}");
-        assert!(said.contains(word) && said.trim().lines().count() == 1, "{said}");
+        let output = String::from_utf8_lossy(&run.stderr).into_owned();
+        assert_eq!(run.status.code(), Some(2), "{output}");
+        assert!(output.contains(word) && output.trim().lines().count() == 1, "{output}");
     };
     refused(&["--domains", "payments"], "--grpc ADDRESS:PORT");
     refused(&["--domains", "cart", "--grpc", "127.0.0.1:0"], "MERCAT_CATALOG__PLACE");
@@ -318,11 +323,11 @@ fn what_cannot_work_is_refused_at_the_start_in_plain_words() {
     refused(&["--domains", "till"], "gateway, users, catalog");
 }
 
-/// Asks with a client that others wrote, in another language; nothing where there is none.
-fn stranger(address: &str, arguments: &[&str]) -> Option<Value> {
+/// Calls the gRPC server with a client of another language; `None` where there is none.
+fn grpc_client(address: &str, arguments: &[&str]) -> Option<Value> {
     let Ok(python) = std::env::var("MERCAT_TEST_GRPC_PYTHON") else {
         use std::io::Write as _;
-        let _ = writeln!(std::io::stderr(), "skipped: no Python with grpcio is named by MERCAT_TEST_GRPC_PYTHON");
+        let _ = writeln!(std::io::stderr(), "skipped: MERCAT_TEST_GRPC_PYTHON names no Python with grpcio");
         return None;
     };
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/dev/grpc");
@@ -332,29 +337,29 @@ fn stranger(address: &str, arguments: &[&str]) -> Option<Value> {
 }
 
 #[actix::test]
-async fn a_stock_client_finds_health_and_typed_services_and_has_the_same_rights_as_over_http() {
+async fn stock_grpc_client_finds_services_and_has_same_rights() {
     let dir = TempDir::new().unwrap();
     let data = dir.path().join("data");
-    let address = free();
+    let address = free_address();
     let shop = Shop::start(&data, &["--no-demo", "--grpc", &address], &[("MERCAT_PEERS__TOKEN", TOKEN)]);
     let admin = shop.admin(&data).await;
     let teapot = product(&admin, "TEA-1", 5).await;
     let (buyer, user) = guest(&shop).await;
-    let Some(listed) = stranger(&address, &["list"]) else { return };
+    let Some(listed) = grpc_client(&address, &["list"]) else { return };
     let services = listed["services"].as_array().unwrap();
     for service in ["CatalogService", "Domains", "PaymentService", "UserService"] {
         assert!(services.contains(&json!(format!("mercat.v1.{service}"))), "{listed}");
     }
     assert!(services.contains(&json!("grpc.health.v1.Health")));
-    assert_eq!(stranger(&address, &["health", "payments"]).unwrap()["status"], "SERVING");
-    assert_eq!(stranger(&address, &["health"]).unwrap()["status"], "SERVING");
-    assert_eq!(stranger(&address, &["health", "till"]).unwrap()["error"], "NOT_FOUND");
+    assert_eq!(grpc_client(&address, &["health", "payments"]).unwrap()["status"], "SERVING");
+    assert_eq!(grpc_client(&address, &["health"]).unwrap()["status"], "SERVING");
+    assert_eq!(grpc_client(&address, &["health", "till"]).unwrap()["error"], "NOT_FOUND");
 
     let call = |method: &str, body: Value, token: Option<&str>| {
         let (method, body) = (format!("mercat.v1.{method}"), body.to_string());
         let mut arguments = vec!["call", &method, &body];
         arguments.extend(token);
-        stranger(&address, &arguments).unwrap()
+        grpc_client(&address, &arguments).unwrap()
     };
     let found = call("CatalogService.ListProducts", json!({"q": "teap", "limit": 5}), None);
     assert_eq!(found["response"]["items"][0]["id"], teapot.as_str(), "{found}");
@@ -384,18 +389,18 @@ async fn a_stock_client_finds_health_and_typed_services_and_has_the_same_rights_
     let (other, _) = guest(&shop).await;
     assert_eq!(call("PaymentService.GetInvoice", invoice, other.token.as_deref())["error"], "NOT_FOUND");
 
-    // What is for the processes of the shop alone is not for whoever has a user's token.
+    // The internal services are not for holders of a user token.
     let names = call("Domains.Names", json!({}), admin.token.as_deref());
     assert_eq!(names["error"], "UNAUTHENTICATED");
     assert_eq!(shop.terminate(), Some(0));
 }
 
 #[actix::test]
-async fn the_doctor_says_what_is_wrong_and_what_to_do() {
+async fn doctor_reports_problems_and_fixes() {
     let dir = TempDir::new().unwrap();
     let data = dir.path().join("data");
     std::fs::create_dir(&data).unwrap();
-    let payments = Part::start(&data, "payments", "127.0.0.1:0", &[]);
+    let payments = DomainProcess::start(&data, "payments", "127.0.0.1:0", &[]);
     let doctor = |variables: &[(&str, &str)]| {
         let run = Command::new(env!("CARGO_BIN_EXE_mercat"))
             .args(["doctor", "--data"])
@@ -408,35 +413,39 @@ async fn the_doctor_says_what_is_wrong_and_what_to_do() {
             .unwrap();
         (run.status.code(), String::from_utf8_lossy(&run.stdout).into_owned())
     };
-    let (code, said) = doctor(&[]);
-    assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("ok     payments at http://") && said.contains("database of users"), "{said}");
+    let (code, output) = doctor(&[]);
+    assert_eq!(code, Some(0), "{output}");
+    assert!(output.contains("ok     payments at http://") && output.contains("database of users"), "{output}");
     let wrong = |variable: &str, value: &str, words: &[&str]| {
-        let (code, said) = doctor(&[(variable, value)]);
-        assert_eq!(code, Some(1), "{said}");
-        let line = said.lines().find(|line| line.starts_with("WRONG")).unwrap();
+        let (code, output) = doctor(&[(variable, value)]);
+        assert_eq!(code, Some(1), "{output}");
+        let line = output.lines().find(|line| line.starts_with("WRONG")).unwrap();
         assert!(words.iter().all(|word| line.contains(word)), "{line}");
     };
-    wrong("MERCAT_PEERS__TOKEN", "some-other-token-of-theirs", &["payments at", "MERCAT_PEERS__TOKEN"]);
-    wrong("MERCAT_PAYMENTS__PLACE", &format!("http://{}", free()), &["connection refused", "--domains payments"]);
+    wrong("MERCAT_PEERS__TOKEN", "another-token-than-the-shared-one", &["payments at", "MERCAT_PEERS__TOKEN"]);
+    wrong(
+        "MERCAT_PAYMENTS__PLACE",
+        &format!("http://{}", free_address()),
+        &["connection refused", "--domains payments"],
+    );
     wrong("MERCAT_PAYMENTS__PLACE", "http://no-such-host.invalid:1", &["no-such-host.invalid", "DNS"]);
     wrong("MERCAT_CATALOG__PLACE", &format!("http://{}", payments.address), &["catalog is not in it"]);
-    wrong("MERCAT_MAILER__SMTP", &format!("smtp://{}", free()), &["mail server", "mailer.smtp"]);
+    wrong("MERCAT_MAILER__SMTP", &format!("smtp://{}", free_address()), &["mail server", "mailer.smtp"]);
     let file = data.join("users.db");
     std::fs::write(&file, "this is no database, and long enough that nobody takes it for an empty one").unwrap();
-    let (code, said) = doctor(&[]);
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("WRONG  database of users"), "{said}");
+    let (code, output) = doctor(&[]);
+    assert_eq!(code, Some(1), "{output}");
+    assert!(output.contains("WRONG  database of users"), "{output}");
 }
 
 #[actix::test]
-async fn n3_an_open_socket_hears_what_was_told_while_the_notifications_were_away_in_order_and_once() {
+async fn n03_open_socket_misses_no_notification() {
     let dir = TempDir::new().unwrap();
     let data = dir.path().join("data");
     std::fs::create_dir(&data).unwrap();
-    let address = free();
-    let mut notifications = Some(Part::start(&data, "notifications", &address, &[]));
-    let shop = shop_with(&data, &[], vec![place("notifications", &address)]);
+    let address = free_address();
+    let mut notifications = Some(DomainProcess::start(&data, "notifications", &address, &[]));
+    let shop = start_shop(&data, &[], vec![place_variable("notifications", &address)]);
     let admin = shop.admin(&data).await;
     let teapot = product(&admin, "TEA-1", 100).await;
     let (buyer, user) = guest(&shop).await;
@@ -448,12 +457,12 @@ async fn n3_an_open_socket_hears_what_was_told_while_the_notifications_were_away
         order(&buyer, &user, &teapot, &format!("before{round}")).await;
         notifications.take().unwrap().kill();
         order(&buyer, &user, &teapot, &format!("while{round}")).await;
-        notifications = Some(Part::start(&data, "notifications", &address, &[]));
+        notifications = Some(DomainProcess::start(&data, "notifications", &address, &[]));
         order(&buyer, &user, &teapot, &format!("after{round}")).await;
     }
-    // Two for each order: its invoice was made, its invoice was paid.
+    // Two notifications per order: invoice created, invoice paid.
     for seq in 1..=18 {
-        let told = socket.next(|frame| frame["type"] == "notification").await;
-        assert_eq!(told["seq"], seq, "{told}");
+        let frame = socket.next(|frame| frame["type"] == "notification").await;
+        assert_eq!(frame["seq"], seq, "{frame}");
     }
 }

@@ -1,5 +1,5 @@
-//! Domains that move to another process, and back, while the shop sells: nobody is refused, nothing is lost or done
-//! twice, and a crash at any moment leaves the domain to exactly one process.
+//! Live relocation of domains under load: no request fails, nothing is lost or duplicated, and after a crash at any
+//! moment exactly one process has the domain.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,11 +10,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::multi_process::{Part, TOKEN, free, guest, order, place, shop_with};
+use super::multi_process::{DomainProcess, TOKEN, free_address, guest, order, place_variable, start_shop};
 use super::purchase::product;
-use super::support::{Shop, Visitor};
+use super::support::{HttpClient, Shop};
 
-/// A secret that all processes sign with.
+/// Token signing secret of all processes.
 const SECRET: &str = "a secret that the tests sign with, long enough";
 
 fn secret() -> (String, String) {
@@ -27,31 +27,31 @@ fn folder(dir: &Path, name: &str) -> PathBuf {
     folder
 }
 
-/// A process in which a domain is awaited.
-fn standby(data: &Path, domain: &str, address: &str, mut variables: Vec<(String, String)>) -> Part {
+/// Starts a process in standby for a domain.
+fn standby(data: &Path, domain: &str, address: &str, mut variables: Vec<(String, String)>) -> DomainProcess {
     variables.extend([secret(), ("MERCAT_STANDBY".to_owned(), "true".to_owned())]);
-    Part::start(data, domain, address, &variables)
+    DomainProcess::start(data, domain, address, &variables)
 }
 
-/// The shop whose domains move, which others may ask at `grpc`.
+/// Starts the shop, with its domains reachable at `grpc`.
 fn shop(data: &Path, grpc: &str) -> Shop {
-    shop_with(data, &["--grpc", grpc], vec![secret()])
+    start_shop(data, &["--grpc", grpc], vec![secret()])
 }
 
-async fn try_move(admin: &Visitor, domain: &str, to: &str) -> Option<(u16, Value)> {
+async fn try_move(admin: &HttpClient, domain: &str, to: &str) -> Option<(u16, Value)> {
     let path = format!("/domains/{domain}/move");
-    admin.try_ask("POST", &path, Some(json!({ "to": to })), None).await.map(|answer| (answer.status, answer.body))
+    admin.try_send("POST", &path, Some(json!({ "to": to })), None).await.map(|answer| (answer.status, answer.body))
 }
 
-async fn moved(admin: &Visitor, domain: &str, to: &str) {
+async fn assert_moves(admin: &HttpClient, domain: &str, to: &str) {
     let (status, moved) = try_move(admin, domain, to).await.unwrap();
     assert_eq!((status, &moved["place"]), (200, &json!(to)), "{moved}");
-    let health = admin.ask_bare("/health").await;
+    let health = admin.get_root("/health").await;
     assert_eq!(health["domains"][domain]["place"], to, "{health}");
 }
 
-/// All books of the shop, wherever they are.
-fn books_agree(data: &Path) {
+/// Asserts that all invariants hold, wherever the domains are.
+fn assert_consistent(data: &Path) {
     let checked = Command::new(env!("CARGO_BIN_EXE_mercat"))
         .args(["check", "--data"])
         .arg(data)
@@ -63,14 +63,14 @@ fn books_agree(data: &Path) {
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
 }
 
-/// An order in which every answer must be what was wished at the first try; only news of the order before may still be on
-/// its way.
-async fn strict_order(buyer: &Visitor, user: &str, product: &str, name: &str) {
+/// Places an order in which every step must succeed at the first attempt, except that the event of the order before may
+/// not have arrived.
+async fn order_without_retries(buyer: &HttpClient, user: &str, product: &str, name: &str) {
     let cart = format!("/user/{user}/cart/");
     let line = json!({"product_id": product, "quantity": 1});
     let email = json!({"email": format!("{user}@example.com")});
     let mut invoice = Value::Null;
-    for (step, wished) in [("add", 201), ("checkout", 201), ("pay", 200)] {
+    for (step, expected) in [("add", 201), ("checkout", 201), ("pay", 200)] {
         let (path, body) = match step {
             "add" => (cart.clone(), line.clone()),
             "checkout" => (format!("{cart}checkout"), email.clone()),
@@ -78,29 +78,29 @@ async fn strict_order(buyer: &Visitor, user: &str, product: &str, name: &str) {
         };
         for n in 0.. {
             let key = format!("{name}-{step}-{n}");
-            let answer = buyer.post_once(&path, body.clone(), &key).await;
+            let answer = buyer.post_idempotent(&path, body.clone(), &key).await;
             if answer.status == 409 && answer.body["code"] == "checkout_in_progress" && n < 500 {
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 continue;
             }
-            invoice = answer.expect_status(wished);
+            invoice = answer.expect_status(expected);
             break;
         }
     }
 }
 
 #[actix::test]
-async fn p15_domains_move_out_and_back_under_load_and_no_request_fails() {
+async fn p15_domains_relocate_under_load_without_failure() {
     let dir = TempDir::new().unwrap();
-    let (data, grpc) = (folder(dir.path(), "shop"), free());
+    let (data, grpc) = (folder(dir.path(), "shop"), free_address());
     let mut running = shop(&data, &grpc);
-    let asks = || vec![place("catalog", &grpc), place("payments", &grpc)];
-    // Each with what the domain in it asks: the process it comes from, wherever that finds them.
-    let places = [("payments", Vec::new()), ("cart", asks()), ("notifications", Vec::new())];
-    let addresses: Vec<String> = places.iter().map(|_| free()).collect();
+    let callees = || vec![place_variable("catalog", &grpc), place_variable("payments", &grpc)];
+    // Each with the addresses of the domains that it calls: the process it comes from.
+    let places = [("payments", Vec::new()), ("cart", callees()), ("notifications", Vec::new())];
+    let addresses: Vec<String> = places.iter().map(|_| free_address()).collect();
     let start = |n: usize, data: &Path| standby(data, places[n].0, &addresses[n], places[n].1.clone());
     let folders: Vec<PathBuf> = places.iter().map(|(name, _)| folder(dir.path(), name)).collect();
-    let mut parts: Vec<Part> = folders.iter().enumerate().map(|(n, data)| start(n, data)).collect();
+    let mut processes: Vec<DomainProcess> = folders.iter().enumerate().map(|(n, data)| start(n, data)).collect();
     let mut admin = running.admin(&data).await;
     let teapot = product(&admin, "TEA-1", 100_000).await;
     let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
@@ -113,25 +113,25 @@ async fn p15_domains_move_out_and_back_under_load_and_no_request_fails() {
                 if stop.load(Ordering::SeqCst) {
                     break;
                 }
-                strict_order(&buyer, &user, &teapot, &format!("o{n}")).await;
+                order_without_retries(&buyer, &user, &teapot, &format!("o{n}")).await;
                 done.fetch_add(1, Ordering::SeqCst);
             }
         }));
     }
-    let there = |n: usize| format!("http://{}", addresses[n]);
+    let target = |n: usize| format!("http://{}", addresses[n]);
     for (n, (domain, _)) in places.iter().enumerate() {
-        moved(&admin, domain, &there(n)).await;
+        assert_moves(&admin, domain, &target(n)).await;
         let before = done.load(Ordering::SeqCst);
         while done.load(Ordering::SeqCst) < before + 6 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
     for (domain, _) in &places {
-        moved(&admin, domain, "local").await;
+        assert_moves(&admin, domain, "local").await;
     }
-    // Out again, and this time everything is killed there.
+    // Out again, and this time every process is killed.
     for (n, (domain, _)) in places.iter().enumerate() {
-        moved(&admin, domain, &there(n)).await;
+        assert_moves(&admin, domain, &target(n)).await;
     }
     stop.store(true, Ordering::SeqCst);
     for buyer in buyers {
@@ -139,43 +139,43 @@ async fn p15_domains_move_out_and_back_under_load_and_no_request_fails() {
     }
     let orders = done.load(Ordering::SeqCst);
     running.kill();
-    parts.into_iter().for_each(Part::kill);
-    parts = folders.iter().enumerate().map(|(n, data)| start(n, data)).collect();
+    processes.into_iter().for_each(DomainProcess::kill);
+    processes = folders.iter().enumerate().map(|(n, data)| start(n, data)).collect();
     running = shop(&data, &grpc);
-    admin = running.visitor_with(admin.token.as_deref().unwrap());
-    let health = admin.ask_bare("/health").await;
-    assert_eq!(health["domains"]["payments"]["place"], there(0), "{health}");
+    admin = running.client_with_token(admin.token.as_deref().unwrap());
+    let health = admin.get_root("/health").await;
+    assert_eq!(health["domains"]["payments"]["place"], target(0), "{health}");
     let (buyer, user) = guest(&running).await;
     order(&buyer, &user, &teapot, "after").await;
     let sold = i64::try_from(orders).unwrap() + 1;
-    admin.until(&format!("/product/{teapot}"), |product| product["stock"] == 100_000 - sold).await;
-    books_agree(&data);
+    admin.poll_until(&format!("/product/{teapot}"), |product| product["stock"] == 100_000 - sold).await;
+    assert_consistent(&data);
     for (domain, _) in &places {
-        moved(&admin, domain, "local").await;
+        assert_moves(&admin, domain, "local").await;
     }
     assert_eq!(running.terminate(), Some(0));
-    for part in parts {
+    for part in processes {
         assert_eq!(part.terminate(), Some(0));
     }
-    books_agree(&data);
+    assert_consistent(&data);
 }
 
 #[actix::test]
-async fn p15_whoever_is_killed_in_the_middle_of_a_move_the_domain_is_in_one_place_and_whole() {
+async fn p15_kill_during_relocation_leaves_one_owner() {
     let dir = TempDir::new().unwrap();
-    let (data, grpc, address) = (folder(dir.path(), "shop"), free(), free());
+    let (data, grpc, address) = (folder(dir.path(), "shop"), free_address(), free_address());
     let other = folder(dir.path(), "payments");
     let mut running = shop(&data, &grpc);
-    let mut there = standby(&other, "payments", &address, Vec::new());
+    let mut remote = standby(&other, "payments", &address, Vec::new());
     let token = running.admin(&data).await.token.unwrap();
-    let mut admin = running.visitor_with(&token);
+    let mut admin = running.client_with_token(&token);
     let teapot = product(&admin, "TEA-1", 1_000).await;
     let (out, mut orders) = (format!("http://{address}"), 0);
     for round in 0_u64..8 {
         let (buyer, user) = guest(&running).await;
         order(&buyer, &user, &teapot, &format!("o{round}")).await;
         orders += 1;
-        // Out in the even rounds, back in the odd ones; in each once the one dies and once the other.
+        // Out in even rounds, back in odd ones; the source and the target are killed in turn.
         let to = if round % 2 == 0 { out.clone() } else { "local".to_owned() };
         let moving = {
             let (admin, to) = (admin.clone(), to.clone());
@@ -185,16 +185,16 @@ async fn p15_whoever_is_killed_in_the_middle_of_a_move_the_domain_is_in_one_plac
         if round % 4 < 2 {
             running.kill();
             running = shop(&data, &grpc);
-            admin = running.visitor_with(&token);
+            admin = running.client_with_token(&token);
         } else {
-            there.kill();
-            there = standby(&other, "payments", &address, Vec::new());
+            remote.kill();
+            remote = standby(&other, "payments", &address, Vec::new());
         }
         let _ = moving.await.unwrap();
         let (buyer, user) = guest(&running).await;
         order(&buyer, &user, &teapot, &format!("p{round}")).await;
         orders += 1;
-        // Whatever became of it, asked again it ends where it was to.
+        // Whatever the outcome, a repeated move completes.
         for n in 0.. {
             match try_move(&admin, "payments", &to).await {
                 Some((200, _)) => break,
@@ -203,21 +203,23 @@ async fn p15_whoever_is_killed_in_the_middle_of_a_move_the_domain_is_in_one_plac
             }
         }
     }
-    admin.until("/invoices/?status=paid&limit=100", |page| page["items"].as_array().unwrap().len() == orders).await;
+    admin
+        .poll_until("/invoices/?status=paid&limit=100", |page| page["items"].as_array().unwrap().len() == orders)
+        .await;
     let left = 1_000 - i64::try_from(orders).unwrap();
-    admin.until(&format!("/product/{teapot}"), |product| product["stock"] == left).await;
-    books_agree(&data);
+    admin.poll_until(&format!("/product/{teapot}"), |product| product["stock"] == left).await;
+    assert_consistent(&data);
 }
 
 #[actix::test]
-async fn what_cannot_be_moved_goes_on_where_it_is_and_it_is_said_why() {
+async fn impossible_relocation_is_rejected_with_reason() {
     let dir = TempDir::new().unwrap();
-    let (data, grpc) = (folder(dir.path(), "shop"), free());
+    let (data, grpc) = (folder(dir.path(), "shop"), free_address());
     let running = shop(&data, &grpc);
     let admin = running.admin(&data).await;
     let teapot = product(&admin, "TEA-1", 10).await;
-    let taken = Part::start(&folder(dir.path(), "taken"), "payments", "127.0.0.1:0", &[secret()]);
-    let other = Part::start(
+    let taken = DomainProcess::start(&folder(dir.path(), "taken"), "payments", "127.0.0.1:0", &[secret()]);
+    let other = DomainProcess::start(
         &folder(dir.path(), "users"),
         "users",
         "127.0.0.1:0",
@@ -231,7 +233,7 @@ async fn what_cannot_be_moved_goes_on_where_it_is_and_it_is_said_why() {
             assert!(refusal["detail"].as_str().unwrap().contains(word), "{refusal}");
         }
     };
-    refused("payments", format!("http://{}", free()), "connection refused").await;
+    refused("payments", format!("http://{}", free_address()), "connection refused").await;
     refused("payments", format!("http://{}", taken.address), "open in the other process already").await;
     refused("mailer", format!("http://{}", taken.address), "--domains mailer --standby").await;
     refused("users", format!("http://{}", other.address), "MERCAT_SECRET").await;
@@ -241,18 +243,18 @@ async fn what_cannot_be_moved_goes_on_where_it_is_and_it_is_said_why() {
     assert_eq!((status, &wrong["errors"][0]["field"]), (422, &json!("to")), "{wrong}");
     let (buyer, user) = guest(&running).await;
     assert_eq!(try_move(&buyer, "payments", "local").await.unwrap().0, 403);
-    strict_order(&buyer, &user, &teapot, "one").await;
+    order_without_retries(&buyer, &user, &teapot, "one").await;
     assert!(!data.join("places.toml").exists());
     assert_eq!(running.terminate(), Some(0));
 }
 
 #[actix::test]
-async fn the_command_moves_a_domain_and_says_what_it_cost() {
+async fn move_command_relocates_domain() {
     let dir = TempDir::new().unwrap();
-    let (data, grpc) = (folder(dir.path(), "shop"), free());
+    let (data, grpc) = (folder(dir.path(), "shop"), free_address());
     let running = shop(&data, &grpc);
     running.admin(&data).await;
-    let there = standby(&folder(dir.path(), "mailer"), "mailer", "127.0.0.1:0", Vec::new());
+    let remote = standby(&folder(dir.path(), "mailer"), "mailer", "127.0.0.1:0", Vec::new());
     let command = |to: &str, password: &str| {
         let run = Command::new(env!("CARGO_BIN_EXE_mercat"))
             .args(["move", "mailer", "--to", to, "--email", "boss@example.com", "--shop", &running.url])
@@ -260,15 +262,15 @@ async fn the_command_moves_a_domain_and_says_what_it_cost() {
             .current_dir(dir.path())
             .output()
             .unwrap();
-        let said = String::from_utf8(if run.status.success() { run.stdout } else { run.stderr }).unwrap();
-        (run.status.code(), said)
+        let output = String::from_utf8(if run.status.success() { run.stdout } else { run.stderr }).unwrap();
+        (run.status.code(), output)
     };
-    let to = format!("http://{}", there.address);
-    let (code, said) = command(&to, "correct horse battery");
-    assert!(code == Some(0) && said.starts_with(&format!("mailer is at {to} now; ")), "{said}");
-    let (code, said) = command("local", "correct horse battery");
-    assert!(code == Some(0) && said.starts_with("mailer is at local now; "), "{said}");
-    let (code, said) = command("local", "not the password");
-    assert!(code == Some(1) && said.trim().lines().count() == 1, "{said}");
+    let to = format!("http://{}", remote.address);
+    let (code, output) = command(&to, "correct horse battery");
+    assert!(code == Some(0) && output.starts_with(&format!("mailer is at {to} now; ")), "{output}");
+    let (code, output) = command("local", "correct horse battery");
+    assert!(code == Some(0) && output.starts_with("mailer is at local now; "), "{output}");
+    let (code, output) = command("local", "not the password");
+    assert!(code == Some(1) && output.trim().lines().count() == 1, "{output}");
     assert_eq!(running.terminate(), Some(0));
 }

@@ -1,33 +1,34 @@
-//! P15 with everything at once: every domain in processes of its own, two of each but the notifications, on a PostgreSQL
-//! and a RabbitMQ that stop and start again, while processes are killed and orders run.
+//! P15 at its widest: every domain in processes of its own, two of each but notifications, on a PostgreSQL and a
+//! RabbitMQ that stop and restart, while processes are killed and orders run.
 
 use std::io::Write as _;
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::multi_process::{ALL, Part, TOKEN, guest, order, place};
+use super::multi_process::{DOMAINS, DomainProcess, TOKEN, guest, order, place_variable};
 use super::purchase::product;
-use super::support::{Shop, Visitor};
+use super::support::{HttpClient, Shop};
 
 const STOCK: i64 = 100_000;
 const BUYERS: usize = 12;
-/// How long a server may take to start, and how long news may take once everything is there again.
-const PATIENCE: Duration = Duration::from_secs(120);
-const ADMIN: (&str, &str) = ("boss@example.com", "correct horse battery");
+/// Limit for a server to start, and for events to arrive once everything is up again.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(120);
+const ADMIN_CREDENTIALS: (&str, &str) = ("boss@example.com", "correct horse battery");
 
-/// A server that a script of ours starts from the machine's packages, on the same port and files each time.
+/// A server started by one of `scripts/dev` from the machine's packages, on the same port and folder each time.
 struct Server {
     script: &'static str,
     port: u16,
     folder: PathBuf,
-    /// What the script is told beside them.
+    /// Further arguments of the script.
     more: &'static [&'static str],
     process: Option<Child>,
 }
@@ -48,7 +49,7 @@ impl Server {
         let begun = Instant::now();
         while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
             assert!(process.try_wait().unwrap().is_none(), "{} does not start", self.script);
-            assert!(begun.elapsed() < PATIENCE, "{} does not listen", self.script);
+            assert!(begun.elapsed() < WAIT_TIMEOUT, "{} does not listen", self.script);
             std::thread::sleep(Duration::from_millis(50));
         }
         self.process = Some(process);
@@ -67,26 +68,27 @@ impl Drop for Server {
     }
 }
 
-/// What stands before the processes of one domain, as a cluster's service address does: one place, and each connection
-/// goes to the next of those that are there.
-struct Service {
+/// Load balancer for the processes of one domain, as a cluster's service address: each connection goes to the next
+/// process that accepts it.
+struct LoadBalancer {
     domain: &'static str,
     address: String,
-    behind: Arc<Mutex<Vec<String>>>,
-    parts: Vec<Option<Part>>,
+    backends: Arc<Mutex<Vec<String>>>,
+    processes: Vec<Option<DomainProcess>>,
 }
 
-impl Service {
+impl LoadBalancer {
     fn new(domain: &'static str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let behind: Arc<Mutex<Vec<String>>> = Arc::default();
-        let (all, next) = (Arc::clone(&behind), AtomicUsize::new(0));
+        let backends: Arc<Mutex<Vec<String>>> = Arc::default();
+        let (all, next) = (Arc::clone(&backends), AtomicUsize::new(0));
         std::thread::spawn(move || {
             for inward in listener.incoming().map_while(Result::ok) {
-                let there = all.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let addresses = all.lock().clone();
                 let first = next.fetch_add(1, Ordering::Relaxed);
-                let outward = (0..there.len()).find_map(|n| TcpStream::connect(&there[(first + n) % there.len()]).ok());
+                let outward = (0..addresses.len())
+                    .find_map(|n| TcpStream::connect(&addresses[(first + n) % addresses.len()]).ok());
                 let Some(outward) = outward else { continue };
                 for (from, to) in [(&inward, &outward), (&outward, &inward)] {
                     let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
@@ -97,44 +99,44 @@ impl Service {
                 }
             }
         });
-        Self { domain, address, behind, parts: Vec::new() }
+        Self { domain, address, backends, processes: Vec::new() }
     }
 
-    /// Starts one of its processes, the `n`th.
+    /// Starts its `n`th process.
     fn start(&mut self, n: usize, dir: &Path, variables: &[(String, String)]) {
         let data = dir.join(format!("{}-{n}", self.domain));
         std::fs::create_dir_all(&data).unwrap();
-        let part = Part::start(&data, self.domain, "127.0.0.1:0", variables);
-        self.behind.lock().unwrap_or_else(PoisonError::into_inner).push(part.address.clone());
-        if self.parts.len() <= n {
-            self.parts.resize_with(n + 1, || None);
+        let part = DomainProcess::start(&data, self.domain, "127.0.0.1:0", variables);
+        self.backends.lock().push(part.address.clone());
+        if self.processes.len() <= n {
+            self.processes.resize_with(n + 1, || None);
         }
-        self.parts[n] = Some(part);
+        self.processes[n] = Some(part);
     }
 
     fn kill(&mut self, n: usize) {
-        let part = self.parts[n].take().unwrap();
-        self.behind.lock().unwrap_or_else(PoisonError::into_inner).retain(|address| *address != part.address);
+        let part = self.processes[n].take().unwrap();
+        self.backends.lock().retain(|address| *address != part.address);
         part.kill();
     }
 }
 
-/// A command on the shop's own databases.
+/// Runs a command on the shop's databases.
 fn mercat(arguments: &[&str], data: &Path, variables: &[(String, String)]) {
     let run = Command::new(env!("CARGO_BIN_EXE_mercat"))
         .args(arguments)
         .env("MERCAT_DATA", data)
-        .env("MERCAT_ADMIN_PASSWORD", ADMIN.1)
+        .env("MERCAT_ADMIN_PASSWORD", ADMIN_CREDENTIALS.1)
         .envs(variables.iter().cloned())
         .current_dir(data.parent().unwrap())
         .output()
         .unwrap();
-    let (said, wrong) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
-    assert!(run.status.success(), "{arguments:?}: {said}{wrong}");
+    let (output, errors) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+    assert!(run.status.success(), "{arguments:?}: {output}{errors}");
 }
 
-/// All items of a list, page for page.
-async fn all(who: &Visitor, path: &str) -> Vec<Value> {
+/// Reads all pages of a list.
+async fn all(who: &HttpClient, path: &str) -> Vec<Value> {
     let (mut items, mut next) = (Vec::new(), Value::Null);
     loop {
         let cursor = next.as_str().map(|cursor| format!("&cursor={cursor}")).unwrap_or_default();
@@ -147,43 +149,44 @@ async fn all(who: &Visitor, path: &str) -> Vec<Value> {
     }
 }
 
-/// Asks again and again until it is as wished.
-async fn until(who: &Visitor, path: &str, wished: impl Fn(&Value) -> bool) {
+/// Polls `path` until `expected` holds.
+async fn poll_until(who: &HttpClient, path: &str, expected: impl Fn(&Value) -> bool) {
     let begun = Instant::now();
     loop {
         let answer = who.get(path).await;
-        if answer.status == 200 && wished(&answer.body) {
+        if answer.status == 200 && expected(&answer.body) {
             return;
         }
-        assert!(begun.elapsed() < PATIENCE, "{path} did not become as wished: {}", answer.body);
+        assert!(begun.elapsed() < WAIT_TIMEOUT, "{path} never became as expected: {}", answer.body);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
-/// Whether the machine has what the servers are started from.
+/// Whether PostgreSQL, RabbitMQ and Python are installed.
 fn has_servers() -> bool {
     let has = |path: &str| Path::new(path).exists();
     let python = Command::new("python3").arg("--version").output().is_ok_and(|run| run.status.success());
     let all = python && has("/usr/lib/rabbitmq/bin/rabbitmq-server") && has("/usr/lib/postgresql");
     if !all {
-        let _ = writeln!(std::io::stderr(), "skipped: P15 wants Debian's postgresql and rabbitmq-server");
+        let _ =
+            writeln!(std::io::stderr(), "skipped: P15 needs the packages postgresql and rabbitmq-server, and python3");
     }
     all
 }
 
 #[actix::test]
-async fn p15_servers_stop_and_processes_are_killed_while_orders_run_and_every_book_agrees() {
+async fn p15_outages_and_kills_during_orders_lose_nothing() {
     if !has_servers() {
         return;
     }
     let dir = TempDir::new().unwrap();
-    // The database's own user must get to its folder.
+    // The user postgres must reach its folder.
     assert!(Command::new("chmod").arg("711").arg(dir.path()).status().unwrap().success());
     let mut postgres = Server::new("dev/postgres", dir.path().join("postgres"), &[]);
     let mut rabbit = Server::new("dev/rabbitmq", dir.path().join("rabbitmq"), &["/"]);
-    let mut services: Vec<Service> = ALL.into_iter().map(Service::new).collect();
+    let mut services: Vec<LoadBalancer> = DOMAINS.into_iter().map(LoadBalancer::new).collect();
     let mut variables: Vec<(String, String)> =
-        services.iter().map(|service| place(service.domain, &service.address)).collect();
+        services.iter().map(|service| place_variable(service.domain, &service.address)).collect();
     let shared = [
         ("MERCAT_DATABASE", format!("postgres://mercat@127.0.0.1:{}/postgres", postgres.port)),
         ("MERCAT_EVENTS", format!("amqp://guest:guest@127.0.0.1:{}/%2f", rabbit.port)),
@@ -194,7 +197,7 @@ async fn p15_servers_stop_and_processes_are_killed_while_orders_run_and_every_bo
     let shared: Vec<(String, String)> = shared.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     variables.extend(shared.iter().cloned());
     for service in &mut services {
-        // What is shown live is shown by one.
+        // Notifications run in one process only.
         for n in 0..if service.domain == "notifications" { 1 } else { 2 } {
             service.start(n, dir.path(), &variables);
         }
@@ -203,18 +206,18 @@ async fn p15_servers_stop_and_processes_are_killed_while_orders_run_and_every_bo
     std::fs::create_dir(&data).unwrap();
     let known: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (&**name, &**value)).collect();
     let shop = Shop::start(&data, &["--no-demo", "--domains", "gateway"], &known);
-    mercat(&["admin", "create", "--email", ADMIN.0, "--name", "Boss"], &data, &shared);
-    let mut admin = shop.visitor();
-    admin.sign_in(ADMIN.0, ADMIN.1).await;
+    mercat(&["admin", "create", "--email", ADMIN_CREDENTIALS.0, "--name", "Boss"], &data, &shared);
+    let mut admin = shop.client();
+    admin.sign_in(ADMIN_CREDENTIALS.0, ADMIN_CREDENTIALS.1).await;
     let teapot = product(&admin, "TEA-1", STOCK).await;
 
-    let over = Arc::new(AtomicBool::new(false));
+    let is_over = Arc::new(AtomicBool::new(false));
     let mut buyers = Vec::new();
     for _ in 0..BUYERS {
-        let ((buyer, user), teapot, over) = (guest(&shop).await, teapot.clone(), Arc::clone(&over));
+        let ((buyer, user), teapot, is_over) = (guest(&shop).await, teapot.clone(), Arc::clone(&is_over));
         buyers.push(actix::spawn(async move {
             let mut orders = 0;
-            while !over.load(Ordering::SeqCst) {
+            while !is_over.load(Ordering::SeqCst) {
                 let paid = order(&buyer, &user, &teapot, &format!("o{orders}")).await;
                 assert_eq!(paid["status"], "paid");
                 orders += 1;
@@ -223,15 +226,15 @@ async fn p15_servers_stop_and_processes_are_killed_while_orders_run_and_every_bo
             orders
         }));
     }
-    // On a thread of its own, because starting and stopping blocks.
-    let (path, told) = (dir.path().to_owned(), variables.clone());
-    let trouble = tokio::task::spawn_blocking(move || {
+    // On a thread of its own, because starting and stopping servers blocks.
+    let (path, variables) = (dir.path().to_owned(), variables.clone());
+    let faults = tokio::task::spawn_blocking(move || {
         let pause = |millis: u64| std::thread::sleep(Duration::from_millis(millis));
         let mut kill = |n: usize, millis: u64| {
-            for service in services.iter_mut().filter(|service| n < service.parts.len()) {
+            for service in services.iter_mut().filter(|service| n < service.processes.len()) {
                 service.kill(n);
                 pause(millis);
-                service.start(n, &path, &told);
+                service.start(n, &path, &variables);
             }
         };
         pause(1_000);
@@ -244,24 +247,24 @@ async fn p15_servers_stop_and_processes_are_killed_while_orders_run_and_every_bo
         }
         rabbit.stop();
         pause(1_000);
-        // Two things at once: orders go on without the broker, and processes die meanwhile.
+        // Two faults at once: no broker, and processes that die.
         kill(1, 20);
         rabbit.start();
         pause(1_000);
         (postgres, rabbit, services)
     });
-    let (postgres, rabbit, services) = trouble.await.unwrap();
-    over.store(true, Ordering::SeqCst);
+    let (postgres, rabbit, services) = faults.await.unwrap();
+    is_over.store(true, Ordering::SeqCst);
     let mut orders = 0;
     for buyer in buyers {
         orders += buyer.await.unwrap();
     }
     println!("{orders} orders");
-    assert!(orders > BUYERS, "next to nothing was ordered");
+    assert!(orders > BUYERS, "hardly any orders were placed");
 
     let sold = i64::try_from(orders).unwrap();
-    until(&admin, &format!("/product/{teapot}"), |product| product["stock"] == STOCK - sold).await;
-    until(&admin, "/stats/summary", |summary| summary["totals"]["orders"] == sold).await;
+    poll_until(&admin, &format!("/product/{teapot}"), |product| product["stock"] == STOCK - sold).await;
+    poll_until(&admin, "/stats/summary", |summary| summary["totals"]["orders"] == sold).await;
     let begun = Instant::now();
     loop {
         let mails = all(&admin, "/emails/?limit=100").await;
@@ -270,7 +273,7 @@ async fn p15_servers_stop_and_processes_are_killed_while_orders_run_and_every_bo
         if receipts == orders {
             break;
         }
-        assert!(begun.elapsed() < PATIENCE, "{receipts} receipts for {orders} orders");
+        assert!(begun.elapsed() < WAIT_TIMEOUT, "{receipts} receipts for {orders} orders");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     let invoices = all(&admin, "/invoices/?limit=100").await;

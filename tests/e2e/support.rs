@@ -1,4 +1,4 @@
-//! Starts the real binary on a folder of its own and talks to it as a stranger would.
+//! Starts the real binary on a data folder of its own, and an HTTP and WebSocket client for it.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// Has all books of the shop in `data` looked at; nothing may be wrong with them. The shop may run meanwhile.
-pub fn books_agree(data: &Path) {
+/// Asserts that all invariants of the shop in `data` hold. The shop may be running.
+pub fn assert_consistent(data: &Path) {
     let checked = Command::new(env!("CARGO_BIN_EXE_mercat"))
         .arg("check")
         .env("MERCAT_DATA", data)
@@ -54,7 +54,7 @@ impl Shop {
             }
         }
         let Some(url) = url else { panic!("the shop did not start: {log:#?}") };
-        // Read on, so that a shop that logs much never waits for us.
+        // Drained, so that a shop that logs much never blocks.
         std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
         Self { process, url }
     }
@@ -65,26 +65,26 @@ impl Shop {
         self.process.wait().unwrap();
     }
 
-    /// SIGTERM; gives the exit code.
+    /// Sends SIGTERM; returns the exit code.
     pub fn terminate(mut self) -> Option<i32> {
         let pid = self.process.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
         self.process.wait().unwrap().code()
     }
 
-    /// A visitor whom the shop does not know yet.
-    pub fn visitor(&self) -> Visitor {
-        let client = awc::Client::builder().timeout(Duration::from_secs(30)).finish();
-        Visitor { client, base: format!("{}/api/v1", self.url), token: None }
+    /// A client without a session.
+    pub fn client(&self) -> HttpClient {
+        let client = awc::Client::builder().timeout(Duration::from_secs(60)).finish();
+        HttpClient { client, base: format!("{}/api/v1", self.url), token: None }
     }
 
-    /// Somebody who holds this token.
-    pub fn visitor_with(&self, token: &str) -> Visitor {
-        Visitor { token: Some(token.to_owned()), ..self.visitor() }
+    /// A client with this token.
+    pub fn client_with_token(&self, token: &str) -> HttpClient {
+        HttpClient { token: Some(token.to_owned()), ..self.client() }
     }
 
-    /// Makes an administrator by the command line, beside the running shop, and signs in.
-    pub async fn admin(&self, data: &Path) -> Visitor {
+    /// Creates an administrator on the command line, and signs in.
+    pub async fn admin(&self, data: &Path) -> HttpClient {
         let made = Command::new(env!("CARGO_BIN_EXE_mercat"))
             .args(["admin", "create", "--email", "boss@example.com", "--name", "Boss"])
             .env("MERCAT_DATA", data)
@@ -93,7 +93,7 @@ impl Shop {
             .output()
             .unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        let mut admin = self.visitor();
+        let mut admin = self.client();
         admin.sign_in("boss@example.com", "correct horse battery").await;
         admin
     }
@@ -106,24 +106,24 @@ impl Drop for Shop {
     }
 }
 
-/// Somebody who asks over HTTP.
+/// An HTTP client, optionally signed in.
 #[derive(Clone)]
-pub struct Visitor {
+pub struct HttpClient {
     client: awc::Client,
     base: String,
     pub token: Option<String>,
 }
 
-/// What was answered.
+/// A response with a JSON body.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Response {
     pub status: u16,
-    pub replayed: bool,
+    pub is_replay: bool,
     pub body: Value,
 }
 
-impl Answer {
-    /// The body, if the status is the expected one.
+impl Response {
+    /// Asserts the status; returns the body.
     #[track_caller]
     pub fn expect_status(self, status: u16) -> Value {
         assert_eq!(self.status, status, "{}", self.body);
@@ -131,26 +131,26 @@ impl Answer {
     }
 }
 
-impl Visitor {
+impl HttpClient {
     pub async fn sign_in(&mut self, email: &str, password: &str) {
         let session = self.post("/signin", json!({"email": email, "password": password})).await.expect_status(200);
         self.token = Some(session["token"].as_str().unwrap().to_owned());
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
-        self.try_ask("GET", path, None, None).await.unwrap()
+    pub async fn get(&self, path: &str) -> Response {
+        self.try_send("GET", path, None, None).await.unwrap()
     }
 
-    pub async fn post(&self, path: &str, body: Value) -> Answer {
-        self.try_ask("POST", path, Some(body), None).await.unwrap()
+    pub async fn post(&self, path: &str, body: Value) -> Response {
+        self.try_send("POST", path, Some(body), None).await.unwrap()
     }
 
-    pub async fn post_once(&self, path: &str, body: Value, key: &str) -> Answer {
-        self.try_ask("POST", path, Some(body), Some(key)).await.unwrap()
+    pub async fn post_idempotent(&self, path: &str, body: Value, key: &str) -> Response {
+        self.try_send("POST", path, Some(body), Some(key)).await.unwrap()
     }
 
-    /// Asks; `None` when the connection broke before an answer came.
-    pub async fn try_ask(&self, method: &str, path: &str, body: Option<Value>, key: Option<&str>) -> Option<Answer> {
+    /// Sends a request; `None` if the connection broke before the response.
+    pub async fn try_send(&self, method: &str, path: &str, body: Option<Value>, key: Option<&str>) -> Option<Response> {
         let mut request = self.client.request(method.parse().unwrap(), format!("{}{path}", self.base));
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
@@ -164,32 +164,32 @@ impl Visitor {
         };
         let mut answer = sent.await.ok()?;
         let bytes = answer.body().limit(10_000_000).await.ok()?;
-        Some(Answer {
+        Some(Response {
             status: answer.status().as_u16(),
-            replayed: answer.headers().contains_key("Idempotent-Replayed"),
+            is_replay: answer.headers().contains_key("Idempotent-Replayed"),
             body: serde_json::from_slice(&bytes).unwrap_or(Value::Null),
         })
     }
 
-    /// Asks for something beside the interface, such as `/health`.
-    pub async fn ask_bare(&self, path: &str) -> Value {
+    /// Gets a path outside the API, such as `/health`.
+    pub async fn get_root(&self, path: &str) -> Value {
         let base = self.base.trim_end_matches("/api/v1");
         self.client.get(format!("{base}{path}")).send().await.unwrap().json().await.unwrap()
     }
 
-    /// Asks again and again, for at most half a minute, until the answer is as wished.
-    pub async fn until(&self, path: &str, wished: impl Fn(&Value) -> bool) -> Value {
-        for _ in 0..600 {
+    /// Polls `path`, for up to a minute, until `expected` holds.
+    pub async fn poll_until(&self, path: &str, expected: impl Fn(&Value) -> bool) -> Value {
+        for _ in 0..1_200 {
             let answer = self.get(path).await;
-            if answer.status == 200 && wished(&answer.body) {
+            if answer.status == 200 && expected(&answer.body) {
                 return answer.body;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        panic!("{path} did not become as wished: {}", self.get(path).await.body)
+        panic!("{path} never became as expected: {}", self.get(path).await.body)
     }
 
-    /// A WebSocket of this visitor.
+    /// Opens a WebSocket with the token of this client.
     pub async fn socket(&self) -> Socket {
         let mut request = self.client.ws(format!("{}/ws", self.base));
         if let Some(token) = &self.token {
@@ -200,7 +200,7 @@ impl Visitor {
     }
 }
 
-/// One end of a WebSocket that speaks JSON.
+/// A WebSocket with JSON frames.
 pub struct Socket(actix_codec::Framed<awc::BoxedSocket, awc::ws::Codec>);
 
 impl Socket {
@@ -209,15 +209,15 @@ impl Socket {
         self.0.send(awc::ws::Message::Text(frame.to_string().into())).await.unwrap();
     }
 
-    /// The next JSON frame that is as wished, others passed over; fails after ten seconds.
-    pub async fn next(&mut self, wished: impl Fn(&Value) -> bool) -> Value {
+    /// Next JSON frame for which `expected` holds, others skipped; fails after a minute.
+    pub async fn next(&mut self, expected: impl Fn(&Value) -> bool) -> Value {
         use futures_util::StreamExt as _;
         let wait = async {
             loop {
                 match self.0.next().await.expect("the socket was closed").unwrap() {
                     awc::ws::Frame::Text(text) => {
                         let frame: Value = serde_json::from_slice(&text).unwrap();
-                        if wished(&frame) {
+                        if expected(&frame) {
                             return frame;
                         }
                     }
@@ -226,6 +226,6 @@ impl Socket {
                 }
             }
         };
-        tokio::time::timeout(Duration::from_secs(10), wait).await.expect("the frame did not come")
+        tokio::time::timeout(Duration::from_secs(60), wait).await.expect("the frame did not come")
     }
 }

@@ -3,16 +3,16 @@
 use mercat::web::{BodyInfo, ROUTES, RouteInfo};
 use serde_json::{Value, json};
 
-use crate::support::{Person, TestShop, new_product};
+use crate::support::{TestShop, TestUser, new_product};
 
 /// Data that an invalid request could have changed.
-async fn snapshot(shop: &TestShop, admin: &Person, customer: &Person) -> Vec<Value> {
+async fn snapshot(shop: &TestShop, admin: &TestUser, customer: &TestUser) -> Vec<Value> {
     let mut snapshot = Vec::new();
     for path in ["/products?variants=all", "/users", "/invoices", "/emails", "/api_keys"] {
-        snapshot.push(shop.call("GET", path).as_(admin).send().await.expect(200));
+        snapshot.push(shop.call("GET", path).as_user(admin).send().await.expect(200));
     }
     for path in [format!("/user/{}/cart", customer.id), "/api_keys".to_owned(), "/me".to_owned()] {
-        snapshot.push(shop.call("GET", &path).as_(customer).send().await.expect(200));
+        snapshot.push(shop.call("GET", &path).as_user(customer).send().await.expect(200));
     }
     snapshot
 }
@@ -21,7 +21,7 @@ async fn snapshot(shop: &TestShop, admin: &Person, customer: &Person) -> Vec<Val
 struct Case<'a> {
     method: &'static str,
     path: String,
-    caller: &'a Person,
+    caller: &'a TestUser,
     body: Value,
 }
 
@@ -42,8 +42,8 @@ async fn h01_invalid_bodies_are_rejected_and_change_nothing() {
     let product = shop.product(&admin, "TEA", 400, 5).await;
     let cart = format!("/user/{}/cart", customer.id);
     let line = json!({ "product_id": product, "quantity": 1 });
-    let item = shop.call("POST", &cart).as_(&customer).json(&line).send().await.expect(201);
-    shop.settle().await;
+    let item = shop.call("POST", &cart).as_user(&customer).json(&line).send().await.expect(201);
+    shop.drain_events().await;
     let before = snapshot(&shop, &admin, &customer).await;
     let invoice = json!({ "user_id": customer.id, "currency": "EUR", "lines": [
         { "description": "Work", "quantity": 1, "unit_price": 1 }] });
@@ -81,31 +81,31 @@ async fn h01_invalid_bodies_are_rejected_and_change_nothing() {
             reject_invalid_fields(&shop, case, required).await;
         }
     }
-    shop.settle().await;
+    shop.drain_events().await;
     assert_eq!(snapshot(&shop, &admin, &customer).await, before);
-    shop.is_sound().await;
+    shop.assert_consistent().await;
 }
 
-fn call<'a>(shop: &'a TestShop, case: &Case<'_>) -> crate::support::Call<'a> {
-    shop.call(case.method, &case.path).as_(case.caller).key("invalid")
+fn call<'a>(shop: &'a TestShop, case: &Case<'_>) -> crate::support::RequestBuilder<'a> {
+    shop.call(case.method, &case.path).as_user(case.caller).idempotency_key("invalid")
 }
 
 async fn reject_unreadable(shop: &TestShop, case: &Case<'_>, is_optional: bool) {
     let call = || call(shop, case);
-    call().raw("application/json", "{\"a\":").send().await.problem(400, "malformed_body");
-    call().raw("application/json", vec![b'{', 0xff]).send().await.problem(400, "malformed_body");
-    call().raw("text/plain", case.body.to_string()).send().await.problem(415, "unsupported_media_type");
-    call().json(&json!([case.body])).send().await.problem(422, "validation_failed");
-    call().json(&json!("text")).send().await.problem(422, "validation_failed");
-    call().raw("application/json", vec![b' '; 1_100_000]).send().await.problem(413, "body_too_large");
+    call().raw("application/json", "{\"a\":").send().await.expect_problem(400, "malformed_body");
+    call().raw("application/json", vec![b'{', 0xff]).send().await.expect_problem(400, "malformed_body");
+    call().raw("text/plain", case.body.to_string()).send().await.expect_problem(415, "unsupported_media_type");
+    call().json(&json!([case.body])).send().await.expect_problem(422, "validation_failed");
+    call().json(&json!("text")).send().await.expect_problem(422, "validation_failed");
+    call().raw("application/json", vec![b' '; 1_100_000]).send().await.expect_problem(413, "body_too_large");
     if !is_optional {
-        call().raw("application/json", "").send().await.problem(400, "malformed_body");
+        call().raw("application/json", "").send().await.expect_problem(400, "malformed_body");
     }
 }
 
 async fn reject_invalid_fields(shop: &TestShop, case: &Case<'_>, required: &[&str]) {
     let Case { method, path, body, .. } = case;
-    let reject = async |body: &Value| call(shop, case).json(body).send().await.problem(422, "validation_failed");
+    let reject = async |body: &Value| call(shop, case).json(body).send().await.expect_problem(422, "validation_failed");
     let mut unknown = body.clone();
     unknown["no_such_field"] = json!(1);
     let problem = reject(&unknown).await;
@@ -139,7 +139,7 @@ async fn malformed_id_is_not_found() {
             format!("/invoices/{bad}"),
             format!("/emails/{bad}"),
         ] {
-            shop.call("GET", &path).as_(&admin).send().await.expect(404);
+            shop.call("GET", &path).as_user(&admin).send().await.expect(404);
         }
     }
 }

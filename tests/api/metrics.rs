@@ -1,29 +1,33 @@
-//! `/metrics`: who may read it. What it counts is tried where a process is one shop's alone, in `tests/cli`.
+//! `/metrics`: access, and panics. The counts are tested in `tests/cli`, where a process has one shop only.
 
 use crate::support::TestShop;
 
 #[actix_web::test]
-async fn the_figures_are_for_the_shops_own_networks() {
-    let shop = TestShop::bare().await;
+async fn metrics_require_internal_network() {
+    let shop = TestShop::without_domains().await;
     let reply = shop.get("!/metrics").await;
     assert_eq!((reply.status.as_u16(), reply.header("cache-control")), (200, Some("no-store")));
     assert!(reply.text().contains("# TYPE mercat_http_requests_total counter"), "{}", reply.text());
     shop.call("HEAD", "!/metrics/").send().await;
-    // Behind a proxy nobody declared, the caller is anybody.
-    shop.call("GET", "!/metrics").header("x-forwarded-for", "203.0.113.9").send().await.problem(403, "internal_only");
-    let shop = TestShop::with(|settings| {
+    // Behind an undeclared proxy the client address is unknown.
+    shop.call("GET", "!/metrics")
+        .header("x-forwarded-for", "203.0.113.9")
+        .send()
+        .await
+        .expect_problem(403, "internal_only");
+    let shop = TestShop::open_with(|settings| {
         settings.http.trust_proxy = true;
         settings.stats.internal_networks = vec!["10.0.0.0/8".parse().unwrap()];
     })
     .await;
     let from = |address: &'static str| shop.call("GET", "!/metrics").header("x-forwarded-for", address).send();
-    from("203.0.113.9").await.problem(403, "internal_only");
+    from("203.0.113.9").await.expect_problem(403, "internal_only");
     assert_eq!(from("10.9.8.7").await.status.as_u16(), 200);
-    shop.get("!/metrics").await.problem(403, "internal_only");
+    shop.get("!/metrics").await.expect_problem(403, "internal_only");
 }
 
 #[actix_web::test]
-async fn a_handler_that_panics_is_counted_and_leaves_nothing_under_way() {
+async fn handler_panic_is_counted_as_internal_error() {
     let shop = TestShop::open().await;
     let lost = || async {
         let text = shop.get("!/metrics").await.text();
@@ -33,6 +37,6 @@ async fn a_handler_that_panics_is_counted_and_leaves_nothing_under_way() {
     let before = lost().await;
     let path = "/product/018f3c5e-0000-7000-8000-000000000000";
     let reply = shop.call("GET", path).header("x-test-panic", "catalog.GetProduct").send().await;
-    reply.problem(500, "internal");
+    reply.expect_problem(500, "internal");
     assert!(lost().await > before);
 }

@@ -1,11 +1,11 @@
-//! A customer's whole way through the shop, and what lists and pictures look like from outside.
+//! A purchase from registration to receipt; lists, editing and images.
 
 use serde_json::{Value, json};
 
 use crate::support::{TestShop, new_product};
 
 #[actix_web::test]
-async fn from_registration_to_receipt() {
+async fn purchase_from_registration_to_receipt() {
     let shop = TestShop::open().await;
     let admin = shop.admin().await;
     let tea = shop.product(&admin, "TEA", 450, 3).await;
@@ -13,50 +13,50 @@ async fn from_registration_to_receipt() {
     let cart = format!("/user/{}/cart", ada.id);
     let add = |quantity: i64| {
         let line = json!({ "product_id": tea, "quantity": quantity });
-        shop.call("POST", &format!("{cart}/")).as_(&ada).json(&line).send()
+        shop.call("POST", &format!("{cart}/")).as_user(&ada).json(&line).send()
     };
     let added = add(1).await;
     let item = added.expect(201);
     assert_eq!((&item["unit_price"], &item["currency"]), (&json!(450), &json!("EUR")));
     assert_eq!(added.header("location"), Some(format!("/api/v1{cart}/{}", item["id"].as_str().unwrap()).as_str()));
     assert_eq!(add(1).await.expect(201)["quantity"], 2);
-    let short = add(5).await.problem(409, "out_of_stock");
+    let short = add(5).await.expect_problem(409, "out_of_stock");
     assert_eq!(short["left"], 3);
     let line = format!("{cart}/{}", item["id"].as_str().unwrap());
-    let put = |quantity: i64| shop.call("PUT", &line).as_(&ada).json(&json!({ "quantity": quantity })).send();
+    let put = |quantity: i64| shop.call("PUT", &line).as_user(&ada).json(&json!({ "quantity": quantity })).send();
     assert_eq!(put(3).await.expect(200)["total"], 1_350);
     put(0).await.expect(204);
-    shop.call("GET", &line).as_(&ada).send().await.problem(404, "item_not_found");
+    shop.call("GET", &line).as_user(&ada).send().await.expect_problem(404, "item_not_found");
     add(2).await.expect(201);
     let checkout = format!("{cart}/checkout");
-    let invoice = shop.call("POST", &checkout).as_(&ada).key("c1").send().await;
+    let invoice = shop.call("POST", &checkout).as_user(&ada).idempotency_key("c1").send().await;
     let location = invoice.header("location").unwrap().to_owned();
     let invoice = invoice.expect(201);
     assert_eq!((&invoice["total"], &invoice["status"]), (&json!(900), &json!("open")));
     assert_eq!(location, format!("/api/v1/invoices/{}", invoice["id"].as_str().unwrap()));
-    add(1).await.problem(409, "checkout_in_progress");
+    add(1).await.expect_problem(409, "checkout_in_progress");
     let pay = format!("/invoices/{}/pay", invoice["id"].as_str().unwrap());
     let with = |token: &str, key: &str| {
         let body = json!({ "token": token });
-        shop.call("POST", &pay).as_(&ada).key(key).json(&body).send()
+        shop.call("POST", &pay).as_user(&ada).idempotency_key(key).json(&body).send()
     };
-    with("tok_declined", "p1").await.problem(402, "card_declined");
+    with("tok_declined", "p1").await.expect_problem(402, "card_declined");
     let paid = with("tok_ok", "p2").await.expect(200);
     assert_eq!(paid["status"], "paid");
-    shop.settle().await;
+    shop.drain_events().await;
     assert_eq!(shop.get(&format!("/product/{tea}")).await.expect(200)["stock"], 1);
-    assert_eq!(shop.call("GET", &cart).as_(&ada).send().await.expect(200)["count"], 0);
-    let notes = shop.call("GET", "/notifications/").as_(&ada).send().await.expect(200);
+    assert_eq!(shop.call("GET", &cart).as_user(&ada).send().await.expect(200)["count"], 0);
+    let notes = shop.call("GET", "/notifications/").as_user(&ada).send().await.expect(200);
     assert!(notes["items"].as_array().unwrap().iter().any(|note| note["kind"] == "invoice_paid"), "{notes}");
-    let mails = shop.call("GET", "/emails/?to=ada@example.com").as_(&admin).send().await.expect(200);
+    let mails = shop.call("GET", "/emails/?to=ada@example.com").as_user(&admin).send().await.expect(200);
     assert!(mails["items"].as_array().unwrap().iter().any(|mail| mail["template"] == "receipt"), "{mails}");
-    let summary = shop.call("GET", "/stats/summary?bucket=day").as_(&admin).send().await.expect(200);
+    let summary = shop.call("GET", "/stats/summary?bucket=day").as_user(&admin).send().await.expect(200);
     assert_eq!((&summary["totals"]["revenue"], &summary["totals"]["orders"]), (&json!(900), &json!(1)));
-    shop.is_sound().await;
+    shop.assert_consistent().await;
 }
 
 #[actix_web::test]
-async fn lists_go_on_by_their_link() {
+async fn lists_page_by_link_header() {
     let shop = TestShop::open().await;
     let admin = shop.admin().await;
     for n in 0..5 {
@@ -79,28 +79,28 @@ async fn lists_go_on_by_their_link() {
     }
     assert_eq!(prices, [100, 101, 102, 103, 104]);
     for bad in ["limit=0", "limit=101", "cursor=nonsense", "limit=-5"] {
-        shop.get(&format!("/products?{bad}")).await.problem(422, "validation_failed");
+        shop.get(&format!("/products?{bad}")).await.expect_problem(422, "validation_failed");
     }
 }
 
 #[actix_web::test]
-async fn what_was_read_can_be_sent_back_and_what_nobody_knows_is_refused() {
+async fn product_round_trips_and_unknown_field_is_rejected() {
     let shop = TestShop::open().await;
     let admin = shop.admin().await;
     let id = shop.product(&admin, "TEA", 450, 3).await;
     let path = format!("/product/{id}/");
     let mut product = shop.get(&path).await.expect(200);
     product["price"] = json!(500);
-    assert_eq!(shop.call("PUT", &path).as_(&admin).json(&product).send().await.expect(200)["price"], 500);
-    let told = shop.call("PATCH", &path).as_(&admin).json(&json!({ "prise": 1 })).send().await;
-    assert_eq!(told.problem(422, "validation_failed")["errors"][0]["field"], "prise");
-    shop.call("DELETE", &path).as_(&admin).send().await.expect(204);
+    assert_eq!(shop.call("PUT", &path).as_user(&admin).json(&product).send().await.expect(200)["price"], 500);
+    let response = shop.call("PATCH", &path).as_user(&admin).json(&json!({ "prise": 1 })).send().await;
+    assert_eq!(response.expect_problem(422, "validation_failed")["errors"][0]["field"], "prise");
+    shop.call("DELETE", &path).as_user(&admin).send().await.expect(204);
     assert_eq!(shop.get(&path).await.expect(200)["deleted"], true);
-    shop.call("POST", "/product").as_(&admin).json(&new_product("TEA 2", 1, 1)).send().await.expect(422);
-    shop.is_sound().await;
+    shop.call("POST", "/product").as_user(&admin).json(&new_product("TEA 2", 1, 1)).send().await.expect(422);
+    shop.assert_consistent().await;
 }
 
-/// A form with one file.
+/// A multipart form with one file: content type and body.
 pub fn form(name: &str, file: &[u8]) -> (String, Vec<u8>) {
     let mut body = format!(
         "--XX\r\nContent-Disposition: form-data; name=\"alt\"\r\n\r\nA square\r\n--XX\r\nContent-Disposition: \
@@ -121,12 +121,12 @@ pub fn png() -> Vec<u8> {
 }
 
 #[actix_web::test]
-async fn pictures_are_uploaded_once_and_then_kept_by_browsers() {
-    let shop = TestShop::with(|settings| settings.catalog.image_bytes_max = 200_000).await;
+async fn images_are_validated_and_cached() {
+    let shop = TestShop::open_with(|settings| settings.catalog.image_bytes_max = 200_000).await;
     let admin = shop.admin().await;
     let id = shop.product(&admin, "TEA", 450, 3).await;
     let path = format!("/product/{id}/images/");
-    let send = |(kind, body): (String, Vec<u8>)| shop.call("POST", &path).as_(&admin).raw(&kind, body).send();
+    let send = |(kind, body): (String, Vec<u8>)| shop.call("POST", &path).as_user(&admin).raw(&kind, body).send();
     let added = send(form("file", &png())).await;
     let image = added.expect(201);
     assert_eq!((&image["alt"], &image["width"]), (&json!("A square"), &json!(64)));
@@ -142,23 +142,23 @@ async fn pictures_are_uploaded_once_and_then_kept_by_browsers() {
     assert_eq!((part.status.as_u16(), part.bytes.as_slice()), (206, &whole.bytes[..10]));
     assert_eq!(part.header("content-range"), Some(format!("bytes 0-9/{}", whole.bytes.len()).as_str()));
     let beyond = shop.call("GET", &url).header("range", "bytes=9999999-").send().await;
-    beyond.problem(416, "range_not_satisfiable");
+    beyond.expect_problem(416, "range_not_satisfiable");
     assert_eq!(beyond.header("content-range"), Some(format!("bytes */{}", whole.bytes.len()).as_str()));
     let changed = shop.call("GET", &url).header("range", "bytes=0-9").header("if-range", "\"other\"").send().await;
     assert_eq!(changed.status.as_u16(), 200);
     assert_eq!(shop.get(&path).await.expect(200)["items"].as_array().unwrap().len(), 1);
 
-    send(form("file", &vec![0; 300_000])).await.problem(413, "body_too_large");
-    send(form("file", b"GIF89a no picture of ours")).await.problem(415, "unsupported_image");
-    send(form("picture", &png())).await.problem(422, "validation_failed");
+    send(form("file", &vec![0; 300_000])).await.expect_problem(413, "body_too_large");
+    send(form("file", b"GIF89a no picture of ours")).await.expect_problem(415, "unsupported_image");
+    send(form("picture", &png())).await.expect_problem(422, "validation_failed");
     let (kind, body) = form("file", &png());
-    send((kind.clone(), body[..body.len() / 2].to_vec())).await.problem(400, "malformed_body");
+    send((kind.clone(), body[..body.len() / 2].to_vec())).await.expect_problem(400, "malformed_body");
     send((kind, b"--YY nonsense".to_vec())).await.expect(400);
-    send(("multipart/form-data".to_owned(), body)).await.problem(400, "malformed_body");
+    send(("multipart/form-data".to_owned(), body)).await.expect_problem(400, "malformed_body");
     let gone = format!("/product/{id}/images/{}", image["id"].as_str().unwrap());
-    shop.call("DELETE", &gone).as_(&admin).send().await.expect(204);
-    shop.get(&url).await.problem(404, "image_not_found");
-    shop.is_sound().await;
+    shop.call("DELETE", &gone).as_user(&admin).send().await.expect(204);
+    shop.get(&url).await.expect_problem(404, "image_not_found");
+    shop.assert_consistent().await;
 }
 
 #[actix_web::test]
@@ -172,8 +172,9 @@ async fn served_requests_are_counted_across_restarts() {
     assert_eq!(after, before + 11);
     let mut shop = shop;
     shop.handle.stop(true).await;
-    shop.ended.take().unwrap().await.unwrap().unwrap();
-    let ask = mercat::contract::stats::GetServedRequests {};
-    let told = shop.app().clients.stats.call(mercat::messaging::RequestContext::internal("test"), ask).await.unwrap();
-    assert_eq!(told, after + 1, "what was counted is told at the end");
+    shop.server_task.take().unwrap().await.unwrap().unwrap();
+    let request = mercat::contract::stats::GetServedRequests {};
+    let stored =
+        shop.app().clients.stats.call(mercat::messaging::RequestContext::internal("test"), request).await.unwrap();
+    assert_eq!(stored, after + 1, "the count is stored at shutdown");
 }

@@ -1,17 +1,17 @@
-//! What the gateway does by itself, with every domain switched off.
+//! The gateway with every domain disabled: unknown paths, request ids, bodies, static files, shutdown.
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{TestShop, only};
+use crate::support::{TestShop, enable_only};
 
 #[actix_web::test]
 async fn unknown_paths_and_wrong_methods_are_problems() {
-    let shop = TestShop::bare().await;
+    let shop = TestShop::without_domains().await;
     for path in
         ["/nothing", "/user/1/2/3/4", "", "/", "/static", "!/nothing", "!/api", "!/api/v2/x", "!/%ff", "!/static/x"]
     {
-        shop.call("GET", path).header("accept", "*/*").send().await.problem(404, "not_found");
+        shop.call("GET", path).header("accept", "*/*").send().await.expect_problem(404, "not_found");
     }
     for (method, path, allow) in [
         ("DELETE", "/products", "GET, HEAD, OPTIONS"),
@@ -23,7 +23,7 @@ async fn unknown_paths_and_wrong_methods_are_problems() {
         ("PUT", "!/", "GET, HEAD, OPTIONS"),
     ] {
         let reply = shop.call(method, path).send().await;
-        reply.problem(405, "method_not_allowed");
+        reply.expect_problem(405, "method_not_allowed");
         assert_eq!(reply.header("allow"), Some(allow), "{method} {path}");
     }
     let reply = shop.call("OPTIONS", "/products").send().await;
@@ -31,15 +31,15 @@ async fn unknown_paths_and_wrong_methods_are_problems() {
 }
 
 #[actix_web::test]
-async fn a_domain_that_is_off_is_503_on_its_own_paths_and_makes_nothing_else_ill() {
-    let shop = TestShop::bare().await;
+async fn disabled_domain_returns_503_only_on_its_routes() {
+    let shop = TestShop::without_domains().await;
     for path in ["/products", "/products/", "/product/018f3c5e-0000-7000-8000-000000000000", "/counter"] {
         let reply = shop.get(path).await;
-        reply.problem(503, "unavailable");
+        reply.expect_problem(503, "unavailable");
         assert!(reply.header("retry-after").is_some());
     }
     let body = json!({ "email": "a@example.com", "password": "x" });
-    shop.call("POST", "/signin").json(&body).send().await.problem(503, "unavailable");
+    shop.call("POST", "/signin").json(&body).send().await.expect_problem(503, "unavailable");
     assert_eq!(shop.get("!/healthz").await.expect(200)["status"], "up");
     assert_eq!(shop.get("!/readyz/").await.expect(200)["status"], "ready");
     let health = shop.get("!/health").await.expect(200);
@@ -49,12 +49,12 @@ async fn a_domain_that_is_off_is_503_on_its_own_paths_and_makes_nothing_else_ill
 }
 
 #[actix_web::test]
-async fn a_sane_request_id_is_taken_over_and_another_is_replaced() {
-    let shop = TestShop::bare().await;
+async fn valid_request_id_is_kept_and_invalid_replaced() {
+    let shop = TestShop::without_domains().await;
     let long = "x".repeat(128);
     for sane in ["abc-1.2_3", long.as_str()] {
         let reply = shop.call("GET", "/nothing").header("x-request-id", sane).send().await;
-        assert_eq!(reply.problem(404, "not_found")["request_id"], sane);
+        assert_eq!(reply.expect_problem(404, "not_found")["request_id"], sane);
     }
     let longer = "x".repeat(129);
     for odd in ["", "a b", "a\"b", "<script>", longer.as_str()] {
@@ -69,34 +69,34 @@ async fn a_sane_request_id_is_taken_over_and_another_is_replaced() {
 }
 
 #[actix_web::test]
-async fn bodies_are_refused_for_size_type_and_nonsense_before_anything_is_asked() {
-    let shop = TestShop::with(|settings| {
+async fn invalid_bodies_are_rejected_before_dispatch() {
+    let shop = TestShop::open_with(|settings| {
         settings.http.body_max = 2_048;
-        only(settings, &[]);
+        enable_only(settings, &[]);
     })
     .await;
     let post = || shop.call("POST", "/signin");
     let big = json!({ "email": "x".repeat(4_000), "password": "y" });
-    assert_eq!(post().json(&big).send().await.problem(413, "body_too_large")["max_bytes"], 2_048);
-    post().raw("text/plain", "{}").send().await.problem(415, "unsupported_media_type");
-    post().raw("", "{}").send().await.problem(415, "unsupported_media_type");
-    post().raw("application/x-www-form-urlencoded", "a=b").send().await.problem(415, "unsupported_media_type");
-    let told = post().raw("application/json", "{\n\"email\": }").send().await.problem(400, "malformed_body");
-    assert!(told["detail"].as_str().unwrap().contains("line 2 column"), "{told}");
-    post().raw("application/json", "").send().await.problem(400, "malformed_body");
-    post().raw("application/json", vec![0xff, 0xfe]).send().await.problem(400, "malformed_body");
-    post().raw("application/json", "[".repeat(1_000)).send().await.problem(400, "malformed_body");
-    let told = post().json(&json!({ "email": 5 })).send().await.problem(422, "validation_failed");
-    assert_eq!(told["errors"][0]["field"], "email");
-    let told = post().json(&json!({ "email": "a" })).send().await.problem(422, "validation_failed");
-    assert_eq!(told["errors"], json!([{ "field": "password", "code": "required", "message": "must be given" }]));
-    post().raw("application/json; charset=utf-8", "{\"a\":1}").send().await.problem(422, "validation_failed");
-    post().raw("application/problem+json", "[]").send().await.problem(422, "validation_failed");
+    assert_eq!(post().json(&big).send().await.expect_problem(413, "body_too_large")["max_bytes"], 2_048);
+    post().raw("text/plain", "{}").send().await.expect_problem(415, "unsupported_media_type");
+    post().raw("", "{}").send().await.expect_problem(415, "unsupported_media_type");
+    post().raw("application/x-www-form-urlencoded", "a=b").send().await.expect_problem(415, "unsupported_media_type");
+    let problem = post().raw("application/json", "{\n\"email\": }").send().await.expect_problem(400, "malformed_body");
+    assert!(problem["detail"].as_str().unwrap().contains("line 2 column"), "{problem}");
+    post().raw("application/json", "").send().await.expect_problem(400, "malformed_body");
+    post().raw("application/json", vec![0xff, 0xfe]).send().await.expect_problem(400, "malformed_body");
+    post().raw("application/json", "[".repeat(1_000)).send().await.expect_problem(400, "malformed_body");
+    let problem = post().json(&json!({ "email": 5 })).send().await.expect_problem(422, "validation_failed");
+    assert_eq!(problem["errors"][0]["field"], "email");
+    let problem = post().json(&json!({ "email": "a" })).send().await.expect_problem(422, "validation_failed");
+    assert_eq!(problem["errors"], json!([{ "field": "password", "code": "required", "message": "must be given" }]));
+    post().raw("application/json; charset=utf-8", "{\"a\":1}").send().await.expect_problem(422, "validation_failed");
+    post().raw("application/problem+json", "[]").send().await.expect_problem(422, "validation_failed");
 }
 
 #[actix_web::test]
-async fn a_chunked_body_has_no_length_and_the_same_limit() {
-    let shop = TestShop::bare().await;
+async fn chunked_body_has_same_size_limit() {
+    let shop = TestShop::without_domains().await;
     let chunks = futures_util::stream::iter((0..64).map(|_| Ok::<_, std::io::Error>(vec![b' '; 65_536].into())));
     let url = format!("http://{}/api/v1/signin", shop.address);
     let sent = awc::Client::default().post(url).insert_header(("content-type", "application/json")).send_stream(chunks);
@@ -104,23 +104,24 @@ async fn a_chunked_body_has_no_length_and_the_same_limit() {
 }
 
 #[actix_web::test]
-async fn wrong_keys_and_wrong_queries_are_said_to_be() {
-    let shop = TestShop::bare().await;
+async fn invalid_keys_and_queries_are_reported() {
+    let shop = TestShop::without_domains().await;
     let long = "x".repeat(256);
     for bad in [long.as_str(), "\"\"", "a\"b"] {
-        shop.call("POST", "/guest").key(bad).send().await.problem(400, "invalid_idempotency_key");
+        shop.call("POST", "/guest").idempotency_key(bad).send().await.expect_problem(400, "invalid_idempotency_key");
     }
-    shop.call("GET", "/products").key(&long).send().await.problem(503, "unavailable");
-    let told = shop.get("/products?limit=ten&in_stock=maybe&sort=up&variants=some&min_price=1.5").await;
-    let told = told.problem(422, "validation_failed");
-    let mut fields: Vec<_> = told["errors"].as_array().unwrap().iter().map(|e| e["field"].as_str().unwrap()).collect();
+    shop.call("GET", "/products").idempotency_key(&long).send().await.expect_problem(503, "unavailable");
+    let problem = shop.get("/products?limit=ten&in_stock=maybe&sort=up&variants=some&min_price=1.5").await;
+    let problem = problem.expect_problem(422, "validation_failed");
+    let mut fields: Vec<_> =
+        problem["errors"].as_array().unwrap().iter().map(|e| e["field"].as_str().unwrap()).collect();
     fields.sort_unstable();
     assert_eq!(fields, ["in_stock", "limit", "min_price", "sort", "variants"]);
 }
 
 #[actix_web::test]
-async fn pages_come_with_a_policy_a_tag_and_packed() {
-    let shop = TestShop::bare().await;
+async fn static_files_have_policy_etag_and_compression() {
+    let shop = TestShop::without_domains().await;
     for (path, title) in [
         ("!/", "<title>"),
         ("!/p/some-product", "<title>"),
@@ -158,24 +159,24 @@ async fn pages_come_with_a_policy_a_tag_and_packed() {
     for outside in
         ["!/static/../Cargo.toml", "!/static/%2e%2e/Cargo.toml", "!/static/index.html", "!/static//etc/passwd"]
     {
-        shop.get(outside).await.problem(404, "not_found");
+        shop.get(outside).await.expect_problem(404, "not_found");
     }
 }
 
 #[actix_web::test]
-async fn a_browser_gets_a_page_where_there_is_nothing_and_a_program_a_problem() {
-    let shop = TestShop::bare().await;
+async fn unknown_page_is_html_for_browsers_only() {
+    let shop = TestShop::without_domains().await;
     let browser = shop.call("GET", "!/nowhere").header("accept", "text/html,*/*;q=0.8").send().await;
     assert_eq!((browser.status.as_u16(), browser.header("content-type")), (404, Some("text/html; charset=utf-8")));
     assert!(browser.header("content-security-policy").is_some());
     let api = shop.call("GET", "/nowhere").header("accept", "text/html").send().await;
-    api.problem(404, "not_found");
+    api.expect_problem(404, "not_found");
 }
 
 #[actix_web::test]
-async fn a_process_on_its_way_out_finishes_what_it_accepted() {
-    let mut shop = TestShop::bare().await;
-    // A request that is under way: its head is here, its body is still coming.
+async fn shutdown_completes_accepted_requests() {
+    let mut shop = TestShop::without_domains().await;
+    // A request in flight: its head has been sent, its body not.
     let mut slow = tokio::net::TcpStream::connect(&shop.address).await.unwrap();
     let body = json!({ "email": "a@example.com", "password": "x" }).to_string();
     let head = format!(
@@ -190,9 +191,9 @@ async fn a_process_on_its_way_out_finishes_what_it_accepted() {
     assert!(String::from_utf8_lossy(&first[..read]).starts_with("HTTP/1.1 200"));
     let handle = shop.handle.clone();
     let stopping = actix_web::rt::spawn(async move { handle.stop(true).await });
-    // Lets the stop begin: from its first step on the process says that it is not ready.
+    // Lets the stop begin: from its first step on the process reports not ready.
     tokio::task::yield_now().await;
-    // Still open connections hear that this process should get no more.
+    // Connections that are still open are problem that this process takes no more traffic.
     idle.write_all(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     let mut answer = String::new();
     idle.read_to_string(&mut answer).await.unwrap();
@@ -204,18 +205,18 @@ async fn a_process_on_its_way_out_finishes_what_it_accepted() {
     slow.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("\"unavailable\""), "{answer}");
     stopping.await.unwrap();
-    shop.ended.take().unwrap().await.unwrap().unwrap();
+    shop.server_task.take().unwrap().await.unwrap().unwrap();
     assert!(tokio::net::TcpStream::connect(&shop.address).await.is_err());
 }
 
-/// One answer on a kept connection; `None` when it was closed before a byte came.
+/// Reads one response from a kept-alive connection; `None` if it was closed before the first byte.
 async fn read_answer(connection: &mut tokio::net::TcpStream) -> Option<String> {
     let mut text = Vec::new();
     let mut chunk = [0; 4_096];
     loop {
         match connection.read(&mut chunk).await {
             Ok(0) | Err(_) => {
-                assert!(text.is_empty(), "an answer was cut: {}", String::from_utf8_lossy(&text));
+                assert!(text.is_empty(), "a response was cut: {}", String::from_utf8_lossy(&text));
                 return None;
             }
             Ok(read) => text.extend_from_slice(&chunk[..read]),
@@ -232,10 +233,10 @@ async fn read_answer(connection: &mut tokio::net::TcpStream) -> Option<String> {
 }
 
 #[actix_web::test]
-async fn a_body_that_does_not_come_is_given_up() {
-    let shop = TestShop::with(|settings| {
+async fn stalled_body_returns_408() {
+    let shop = TestShop::open_with(|settings| {
         settings.http.request_timeout = std::time::Duration::from_millis(300);
-        only(settings, &[]);
+        enable_only(settings, &[]);
     })
     .await;
     let mut slow = tokio::net::TcpStream::connect(&shop.address).await.unwrap();

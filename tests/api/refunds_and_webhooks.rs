@@ -1,7 +1,7 @@
-//! Money from outside: what goes back and with which goods, and what the payment provider tells by itself.
+//! Refunds with and without restocking, and webhooks of the payment provider.
 
 use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::web::{self, Bytes, Data};
@@ -9,6 +9,7 @@ use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
 use hmac::{Hmac, KeyInit, Mac};
 use mercat::settings::Provider;
 use mercat::types::Clock;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use sha2::Sha256;
 
@@ -17,7 +18,7 @@ use crate::support::{TestShop, id};
 const SECRET: &str = "whsec_0123456789abcdef";
 
 #[actix_web::test]
-async fn p13_money_and_goods_go_back_in_parts_and_the_customer_hears_of_each() {
+async fn p13_partial_refunds_restock_and_notify() {
     let shop = TestShop::open().await;
     let admin = shop.admin().await;
     let customer = shop.customer("ada@example.com").await;
@@ -26,25 +27,31 @@ async fn p13_money_and_goods_go_back_in_parts_and_the_customer_hears_of_each() {
     let cart = format!("/user/{}/cart", customer.id);
     for (product, quantity) in [(&tea, 3), (&pot, 1)] {
         let line = json!({ "product_id": product, "quantity": quantity });
-        shop.call("POST", &cart).as_(&customer).json(&line).send().await.expect(201);
+        shop.call("POST", &cart).as_user(&customer).json(&line).send().await.expect(201);
     }
-    let invoice = shop.call("POST", &format!("{cart}/checkout")).as_(&customer).send().await.expect(201);
+    let invoice = shop.call("POST", &format!("{cart}/checkout")).as_user(&customer).send().await.expect(201);
     let path = format!("/invoices/{}", id(&invoice));
     let refund = async |key: &str, body: Value| {
-        shop.call("POST", &format!("{path}/refund")).as_(&admin).key(key).json(&body).send().await
+        shop.call("POST", &format!("{path}/refund")).as_user(&admin).idempotency_key(key).json(&body).send().await
     };
-    refund("early", json!({})).await.problem(409, "not_paid");
+    refund("early", json!({})).await.expect_problem(409, "not_paid");
     let token = json!({ "token": "tok_ok" });
-    shop.call("POST", &format!("{path}/pay")).as_(&customer).key("pay").json(&token).send().await.expect(200);
-    assert_eq!((shop.stock(&tea).await, shop.stock(&pot).await), (7, 9));
+    shop.call("POST", &format!("{path}/pay"))
+        .as_user(&customer)
+        .idempotency_key("pay")
+        .json(&token)
+        .send()
+        .await
+        .expect(200);
+    assert_eq!((shop.stock_of(&tea).await, shop.stock_of(&pot).await), (7, 9));
 
-    // Two of three teas come back and cost what they cost; they are on the shelf again.
+    // Two of three teas come back at their price, and into stock.
     let two = json!({ "lines": [{ "product_id": tea, "quantity": 2 }], "restock": true });
     let part = refund("two", two.clone()).await.expect(200);
     assert_eq!((&part["status"], &part["refunded"]), (&json!("paid"), &json!(800)));
     assert_eq!(refund("two", two).await.header("idempotent-replayed"), Some("true"));
-    assert_eq!((shop.stock(&tea).await, shop.stock(&pot).await), (9, 9));
-    // No more than were sold, nothing that was not, nothing twice.
+    assert_eq!((shop.stock_of(&tea).await, shop.stock_of(&pot).await), (9, 9));
+    // Not more than was sold, not what was not sold, nothing twice.
     for (lines, field) in [
         (json!([{ "product_id": tea, "quantity": 2 }]), "lines.0.quantity"),
         (json!([{ "product_id": uuid::Uuid::now_v7(), "quantity": 1 }]), "lines.0.product_id"),
@@ -53,26 +60,26 @@ async fn p13_money_and_goods_go_back_in_parts_and_the_customer_hears_of_each() {
         (json!([]), "lines"),
     ] {
         let wrong = refund("wrong", json!({ "lines": lines, "restock": true })).await;
-        assert_eq!(wrong.problem(422, "validation_failed")["errors"][0]["field"], field);
+        assert_eq!(wrong.expect_problem(422, "validation_failed")["errors"][0]["field"], field);
     }
-    refund("all", json!({ "amount": 100, "restock": true })).await.problem(422, "validation_failed");
-    refund("more", json!({ "amount": 2901 })).await.problem(409, "refund_too_large");
-    // A broken pot: the money goes back in part, the pot is not for sale again. And something for the trouble.
+    refund("all", json!({ "amount": 100, "restock": true })).await.expect_problem(422, "validation_failed");
+    refund("more", json!({ "amount": 2901 })).await.expect_problem(409, "refund_too_large");
+    // A broken pot: a partial refund without restocking. And a goodwill refund.
     let broken = json!({ "lines": [{ "product_id": pot, "quantity": 1 }], "amount": 2000 });
     assert_eq!(refund("pot", broken).await.expect(200)["refunded"], 2800);
     assert_eq!(refund("kindness", json!({ "amount": 50 })).await.expect(200)["refunded"], 2850);
-    assert_eq!((shop.stock(&tea).await, shop.stock(&pot).await), (9, 9));
-    // All the rest: what has not come back yet is on the shelf, and no more than that.
+    assert_eq!((shop.stock_of(&tea).await, shop.stock_of(&pot).await), (9, 9));
+    // The rest: only what has not come back yet is restocked.
     let all = refund("rest", json!({ "restock": true })).await.expect(200);
     assert_eq!((&all["status"], &all["refunded"]), (&json!("refunded"), &json!(3700)));
-    assert_eq!((shop.stock(&tea).await, shop.stock(&pot).await), (10, 9));
-    refund("x", json!({})).await.problem(409, "refund_too_large");
+    assert_eq!((shop.stock_of(&tea).await, shop.stock_of(&pot).await), (10, 9));
+    refund("x", json!({})).await.expect_problem(409, "refund_too_large");
 
-    assert_eq!(shop.mails(&admin, "refund").await, 4);
-    assert_eq!(shop.told(&customer, "invoice_refunded").await, 4);
-    let summary = shop.call("GET", "/stats/summary").as_(&admin).send().await.expect(200);
+    assert_eq!(shop.count_emails(&admin, "refund").await, 4);
+    assert_eq!(shop.count_notifications(&customer, "invoice_refunded").await, 4);
+    let summary = shop.call("GET", "/stats/summary").as_user(&admin).send().await.expect(200);
     assert_eq!(summary["totals"]["revenue"], 0);
-    shop.is_sound().await;
+    shop.assert_consistent().await;
 }
 
 fn sign(body: &str, secret: &str, seconds: i64) -> String {
@@ -82,9 +89,9 @@ fn sign(body: &str, secret: &str, seconds: i64) -> String {
     format!("t={seconds},v1={hex}")
 }
 
-/// A shop whose money Stripe takes, at this address.
-async fn with_stripe(url: &str) -> TestShop {
-    TestShop::with(|settings| {
+/// Opens a shop with the Stripe provider at this address.
+async fn open_with_stripe(url: &str) -> TestShop {
+    TestShop::open_with(|settings| {
         settings.payments.provider = Provider::Stripe;
         settings.payments.stripe.url = url.to_owned();
         settings.payments.stripe.secret_key = "sk_test_mercat".to_owned();
@@ -94,10 +101,10 @@ async fn with_stripe(url: &str) -> TestShop {
 }
 
 #[actix_web::test]
-async fn a_webhook_is_believed_by_its_signature_alone() {
-    let shop = with_stripe("http://127.0.0.1:9").await;
+async fn webhook_requires_valid_signature() {
+    let shop = open_with_stripe("http://127.0.0.1:9").await;
     let now = Clock::system().now().micros() / 1_000_000;
-    // Spaces and all: it is the very bytes that are signed.
+    // The signature covers the exact bytes, white space included.
     let body = "{ \"id\": \"evt_1\",  \"type\": \"customer.created\", \"data\": { \"object\": { } } }";
     let send = async |body: &str, signature: &str| {
         let call = shop.call("POST", "/webhooks/stripe").raw("application/json; charset=utf-8", body);
@@ -115,34 +122,39 @@ async fn a_webhook_is_believed_by_its_signature_alone() {
         sign(&body.replace("  ", " "), SECRET, now),
         "v1=".repeat(2_000),
     ] {
-        send(body, &signature).await.problem(400, "bad_signature");
+        send(body, &signature).await.expect_problem(400, "bad_signature");
     }
-    send("{}", &sign("{}", SECRET, now)).await.problem(400, "unreadable_news");
+    send("{}", &sign("{}", SECRET, now)).await.expect_problem(400, "unreadable_news");
     let large = format!("\"{}\"", "x".repeat(300_000));
-    send(&large, &sign(&large, SECRET, now)).await.problem(413, "body_too_large");
-    shop.call("POST", "/webhooks/stripe").raw("", vec![0xff, 0xfe]).send().await.problem(400, "malformed_body");
-    shop.get("/webhooks/stripe").await.problem(405, "method_not_allowed");
-    // A browser's cookie is no matter here: nobody signs in.
-    let told = shop.call("POST", "/webhooks/stripe/").raw("application/json", body);
-    told.header("stripe-signature", &sign(body, SECRET, now)).cookie("nobody").send().await.expect(200);
-    // Without secrets nothing is heard.
-    let quiet = TestShop::open().await;
-    quiet.call("POST", "/webhooks/stripe").raw("application/json", body).send().await.problem(404, "no_webhooks");
+    send(&large, &sign(&large, SECRET, now)).await.expect_problem(413, "body_too_large");
+    shop.call("POST", "/webhooks/stripe").raw("", vec![0xff, 0xfe]).send().await.expect_problem(400, "malformed_body");
+    shop.get("/webhooks/stripe").await.expect_problem(405, "method_not_allowed");
+    // A cookie does not matter: webhooks are not authenticated by session.
+    let response = shop.call("POST", "/webhooks/stripe/").raw("application/json", body);
+    response.header("stripe-signature", &sign(body, SECRET, now)).cookie("nobody").send().await.expect(200);
+    // Without secrets there are no webhooks.
+    let without_secrets = TestShop::open().await;
+    without_secrets
+        .call("POST", "/webhooks/stripe")
+        .raw("application/json", body)
+        .send()
+        .await
+        .expect_problem(404, "no_webhooks");
 }
 
-/// What stands between the shop and a Stripe that others wrote: hands on both ways, notes what the shop says to the
-/// webhooks, and can lose the answers of a confirmation and of every look.
-struct Between {
+/// Proxy proxy the shop and a Stripe of other authors: forwards both ways, records the responses to webhooks, and can
+/// lose the responses to confirmations and lookups.
+struct WebhookProxy {
     stripe: String,
     shop: Mutex<String>,
-    loses: Mutex<bool>,
-    heard: Mutex<Vec<u16>>,
+    loses_responses: Mutex<bool>,
+    webhook_statuses: Mutex<Vec<u16>>,
 }
 
-async fn hand_on(request: HttpRequest, body: Bytes, between: Data<Between>) -> HttpResponse {
+async fn forward(request: HttpRequest, body: Bytes, proxy: Data<WebhookProxy>) -> HttpResponse {
     let webhook = request.path().starts_with("/api/");
-    let to = if webhook { between.shop.lock().unwrap().clone() } else { between.stripe.clone() };
-    let http = awc::Client::builder().timeout(Duration::from_secs(20)).finish();
+    let to = if webhook { proxy.shop.lock().clone() } else { proxy.stripe.clone() };
+    let http = awc::Client::builder().timeout(Duration::from_secs(60)).finish();
     let mut sent = http.request(request.method().clone(), format!("{to}{}", request.uri()));
     for name in ["authorization", "content-type", "stripe-signature", "idempotency-key"] {
         if let Some(value) = request.headers().get(name) {
@@ -153,10 +165,10 @@ async fn hand_on(request: HttpRequest, body: Bytes, between: Data<Between>) -> H
     let status = answer.status();
     let bytes = answer.body().await.unwrap();
     if webhook {
-        between.heard.lock().unwrap().push(status.as_u16());
+        proxy.webhook_statuses.lock().push(status.as_u16());
     }
     let look = request.method() == "GET" || request.path().ends_with("/confirm");
-    if look && !webhook && *between.loses.lock().unwrap() {
+    if look && !webhook && *proxy.loses_responses.lock() {
         let lost = async { Err::<Bytes, _>(std::io::Error::other("lost")) };
         return HttpResponse::Ok().streaming(futures_util::stream::once(lost));
     }
@@ -164,62 +176,69 @@ async fn hand_on(request: HttpRequest, body: Bytes, between: Data<Between>) -> H
 }
 
 #[actix_web::test]
-async fn p10_a_stripe_that_others_wrote_and_the_browser_settle_a_payment_once() {
+async fn p10_localstripe_webhook_and_browser_settle_once() {
     let Ok(stripe) = std::env::var("MERCAT_TEST_STRIPE") else {
-        // Past the capturing of a test's output, so that everybody sees it.
-        let mut seen = std::io::stderr();
-        let _ = writeln!(seen, "skipped: no localstripe is named by MERCAT_TEST_STRIPE (see scripts/test)");
+        // Written past the capturing of test output.
+        let mut stderr = std::io::stderr();
+        let _ = writeln!(stderr, "skipped: MERCAT_TEST_STRIPE names no localstripe (see scripts/test)");
         return;
     };
-    let between = Data::from(Arc::new(Between {
+    let proxy = Data::from(Arc::new(WebhookProxy {
         stripe: stripe.clone(),
         shop: Mutex::default(),
-        loses: Mutex::default(),
-        heard: Mutex::default(),
+        loses_responses: Mutex::default(),
+        webhook_statuses: Mutex::default(),
     }));
-    let data = between.clone();
-    let server = HttpServer::new(move || App::new().app_data(data.clone()).default_service(web::to(hand_on)))
+    let data = proxy.clone();
+    let server = HttpServer::new(move || App::new().app_data(data.clone()).default_service(web::to(forward)))
         .workers(1)
         .disable_signals()
         .bind("127.0.0.1:0")
         .unwrap();
     let url = format!("http://{}", server.addrs()[0]);
     actix_web::rt::spawn(server.run());
-    let shop = with_stripe(&url).await;
-    *between.shop.lock().unwrap() = format!("http://{}", shop.address);
+    let shop = open_with_stripe(&url).await;
+    *proxy.shop.lock() = format!("http://{}", shop.address);
     let hook = json!({ "url": format!("{url}/api/v1/webhooks/stripe"), "secret": SECRET });
     let name = uuid::Uuid::now_v7().simple().to_string();
-    let told = awc::Client::default().post(format!("{stripe}/_config/webhooks/{name}")).send_json(&hook).await.unwrap();
-    assert!(told.status().is_success());
+    let response =
+        awc::Client::default().post(format!("{stripe}/_config/webhooks/{name}")).send_json(&hook).await.unwrap();
+    assert!(response.status().is_success());
 
     let admin = shop.admin().await;
     let customer = shop.customer("ada@example.com").await;
     let product = shop.product(&admin, "TEA", 400, 10).await;
-    for (n, loses) in [false, true].into_iter().enumerate() {
-        *between.loses.lock().unwrap() = loses;
-        let invoice = shop.checked_out(&customer, &product).await;
+    for (n, loses_responses) in [false, true].into_iter().enumerate() {
+        *proxy.loses_responses.lock() = loses_responses;
+        let invoice = shop.checkout_with_one(&customer, &product).await;
         let path = format!("/invoices/{}", id(&invoice));
         let token = json!({ "token": "pm_card_visa" });
-        let paying = shop.call("POST", &format!("{path}/pay")).as_(&customer).key(&path).json(&token).send().await;
-        if loses {
-            paying.problem(504, "deadline_exceeded");
+        let paying = shop
+            .call("POST", &format!("{path}/pay"))
+            .as_user(&customer)
+            .idempotency_key(&path)
+            .json(&token)
+            .send()
+            .await;
+        if loses_responses {
+            paying.expect_problem(504, "deadline_exceeded");
         } else {
             assert_eq!(paying.expect(200)["status"], "paid");
         }
-        // The webhook comes a second later, and is enough.
+        // The webhook arrives a second later, and suffices.
         let mut paid = Value::Null;
-        for _ in 0..200 {
-            paid = shop.call("GET", &path).as_(&customer).send().await.expect(200);
-            if paid["status"] == "paid" && between.heard.lock().unwrap().len() > n {
+        for _ in 0..1_200 {
+            paid = shop.call("GET", &path).as_user(&customer).send().await.expect(200);
+            if paid["status"] == "paid" && proxy.webhook_statuses.lock().len() > n {
                 break;
             }
             actix_web::rt::time::sleep(Duration::from_millis(50)).await;
         }
         assert_eq!((&paid["status"], &paid["processing"]), (&json!("paid"), &json!(false)));
-        assert_eq!(shop.mails(&admin, "receipt").await, n + 1);
-        assert_eq!(shop.told(&customer, "invoice_paid").await, n + 1);
+        assert_eq!(shop.count_emails(&admin, "receipt").await, n + 1);
+        assert_eq!(shop.count_notifications(&customer, "invoice_paid").await, n + 1);
     }
-    assert_eq!(*between.heard.lock().unwrap(), [200, 200]);
-    assert_eq!(shop.stock(&product).await, 8);
-    shop.is_sound().await;
+    assert_eq!(*proxy.webhook_statuses.lock(), [200, 200]);
+    assert_eq!(shop.stock_of(&product).await, 8);
+    shop.assert_consistent().await;
 }

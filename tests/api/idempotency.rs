@@ -1,17 +1,20 @@
-//! The same wish twice, and what counts as the same. P1, P4, P5, P6; P2 is in `every_route`, P3 in `deaths`.
+//! Idempotent requests: repetition, and what counts as the same request. P1, P4, P5, P6; P2 is in `every_route`, P3 in
+//! `process_death`.
 
 use std::time::Duration;
 
+use mercat::settings::Settings;
 use mercat::types::Clock;
 use serde_json::{Value, json};
 
-use crate::support::{Person, TestShop, id, new_product};
+use crate::fake_provider::FakeProvider;
+use crate::support::{TestResponse, TestShop, TestUser, WAIT_TIMEOUT, id, new_product};
 
 #[actix_web::test]
-async fn p01_the_same_key_gives_the_first_answer_again_in_status_body_and_headers() {
+async fn p01_same_key_returns_first_response() {
     let shop = TestShop::open().await;
     let admin = shop.admin().await;
-    let create = |body: &Value| shop.call("POST", "/product/").as_(&admin).key("k1").json(body).send();
+    let create = |body: &Value| shop.call("POST", "/product/").as_user(&admin).idempotency_key("k1").json(body).send();
     let body = new_product("TEA", 400, 5);
     let first = create(&body).await;
     let product = first.expect(201);
@@ -20,17 +23,17 @@ async fn p01_the_same_key_gives_the_first_answer_again_in_status_body_and_header
     assert_eq!(again.expect(201), product);
     assert_eq!(again.header("idempotent-replayed"), Some("true"));
     assert_eq!(again.header("location"), first.header("location"));
-    // Quoted is the same key; with another body it is another request.
-    let quoted = shop.call("POST", "/product").as_(&admin).key("\"k1\"").json(&body).send().await;
+    // A quoted key is the same key; with another body it is another request.
+    let quoted = shop.call("POST", "/product").as_user(&admin).idempotency_key("\"k1\"").json(&body).send().await;
     assert_eq!(quoted.expect(201), product);
-    create(&new_product("TEA", 401, 5)).await.problem(422, "idempotency_key_reused");
+    create(&new_product("TEA", 401, 5)).await.expect_problem(422, "idempotency_key_reused");
     assert_eq!(shop.get("/products").await.expect(200)["items"].as_array().unwrap().len(), 1);
-    shop.is_sound().await;
+    shop.assert_consistent().await;
 }
 
-/// Everything of the shop that an order can change.
-async fn state(shop: &TestShop, admin: &Person, customer: &Person) -> Vec<Value> {
-    shop.is_sound().await;
+/// Everything that an order can change.
+async fn state(shop: &TestShop, admin: &TestUser, customer: &TestUser) -> Vec<Value> {
+    shop.assert_consistent().await;
     let mut state = Vec::new();
     for path in [
         "/products?variants=all",
@@ -41,7 +44,7 @@ async fn state(shop: &TestShop, admin: &Person, customer: &Person) -> Vec<Value>
     ] {
         state.push(shop.read(admin, path).await);
     }
-    // The rest of it is of the moment at which it is asked.
+    // The rest of the summary depends on the time of the request.
     state.push(shop.read(admin, "/stats/summary").await["totals"].take());
     for path in [format!("/user/{}/cart", customer.id), "/notifications?limit=100".to_owned()] {
         state.push(shop.read(customer, &path).await);
@@ -50,13 +53,13 @@ async fn state(shop: &TestShop, admin: &Person, customer: &Person) -> Vec<Value>
 }
 
 #[actix_web::test]
-async fn p01_an_order_repeated_step_by_step_is_one_order() {
+async fn p01_order_repeated_step_by_step_is_one_order() {
     let shop = TestShop::open().await;
     let admin = shop.admin().await;
     let customer = shop.customer("ada@example.com").await;
     let product = shop.product(&admin, "TEA", 450, 10).await;
     let cart = format!("/user/{}/cart", customer.id);
-    let mut steps: Vec<(&Person, String, &str, Value, u16)> = vec![
+    let mut steps: Vec<(&TestUser, String, &str, Value, u16)> = vec![
         (&customer, cart.clone(), "add", json!({ "product_id": product, "quantity": 3 }), 201),
         (&customer, format!("{cart}/checkout"), "order", json!({}), 201),
     ];
@@ -64,19 +67,19 @@ async fn p01_an_order_repeated_step_by_step_is_one_order() {
     let mut at = 0;
     while at < steps.len() {
         let (who, path, key, body, status) = &steps[at];
-        let ask = || shop.call("POST", path).as_(who).key(key).json(body).send();
-        let first = ask().await;
+        let send = || shop.call("POST", path).as_user(who).idempotency_key(key).json(body).send();
+        let first = send().await;
         let answer = first.expect(*status);
         assert!(!first.is_replay());
         let after = state(&shop, &admin, &customer).await;
-        // At once, and each step before it once more too.
-        let again = ask().await;
+        // This step again, and each step before it.
+        let again = send().await;
         assert_eq!((again.expect(*status), again.is_replay()), (answer.clone(), true));
         for name in ["location", "content-type"] {
             assert_eq!(again.header(name), first.header(name), "{path}");
         }
         for ((who, path, key, body, status), before) in steps.iter().zip(&answers) {
-            let again = shop.call("POST", path).as_(who).key(key).json(body).send().await;
+            let again = shop.call("POST", path).as_user(who).idempotency_key(key).json(body).send().await;
             assert_eq!((again.expect(*status), again.is_replay()), (before.clone(), true));
         }
         assert_eq!(state(&shop, &admin, &customer).await, after, "{path} again has changed something");
@@ -89,90 +92,99 @@ async fn p01_an_order_repeated_step_by_step_is_one_order() {
         answers.push(answer);
         at += 1;
     }
-    assert_eq!((shop.mails(&admin, "receipt").await, shop.mails(&admin, "refund").await), (1, 2));
-    assert_eq!((shop.stock(&product).await, shop.told(&customer, "invoice_paid").await), (10, 1));
+    assert_eq!((shop.count_emails(&admin, "receipt").await, shop.count_emails(&admin, "refund").await), (1, 2));
+    assert_eq!((shop.stock_of(&product).await, shop.count_notifications(&customer, "invoice_paid").await), (10, 1));
 }
 
 #[actix_web::test]
-async fn p04_the_same_key_of_another_user_or_api_key_is_another_key() {
+async fn p04_key_is_scoped_to_user_and_api_key() {
     let shop = TestShop::open().await;
     let admin = shop.admin().await;
     let product = shop.product(&admin, "TEA", 400, 100).await;
     let line = json!({ "product_id": product, "quantity": 1 });
     for email in ["ada@example.com", "eve@example.com"] {
-        let person = shop.customer(email).await;
-        let cart = format!("/user/{}/cart/", person.id);
-        let add = async |person: &Person| shop.call("POST", &cart).as_(person).key("same").json(&line).send().await;
-        let reply = add(&person).await;
+        let user = shop.customer(email).await;
+        let cart = format!("/user/{}/cart/", user.id);
+        let add = async |user: &TestUser| {
+            shop.call("POST", &cart).as_user(user).idempotency_key("same").json(&line).send().await
+        };
+        let reply = add(&user).await;
         assert_eq!((&reply.expect(201)["quantity"], reply.is_replay()), (&json!(1), false));
         for (n, name) in (2..).zip(["till", "phone"]) {
             let name = json!({ "name": name });
-            let key = shop.call("POST", "/api_keys").as_(&person).json(&name).send().await.expect(201);
-            let till = Person { token: key["token"].as_str().unwrap().to_owned(), ..person.clone() };
+            let key = shop.call("POST", "/api_keys").as_user(&user).json(&name).send().await.expect(201);
+            let till = TestUser { token: key["token"].as_str().unwrap().to_owned(), ..user.clone() };
             let reply = add(&till).await;
             assert_eq!((&reply.expect(201)["quantity"], reply.is_replay()), (&json!(n), false));
             assert!(add(&till).await.is_replay());
         }
-        // Another sign-in of the same person is the same person.
-        let elsewhere = shop.sign_in(email).await;
-        assert!(add(&elsewhere).await.is_replay());
+        // Another session of the same user is the same user.
+        let other_path = shop.sign_in(email).await;
+        assert!(add(&other_path).await.is_replay());
     }
-    shop.is_sound().await;
+    shop.assert_consistent().await;
 }
 
 #[actix_web::test]
-async fn p04_a_key_with_another_body_path_or_query_is_refused() {
+async fn p04_key_with_another_request_is_rejected() {
     let shop = TestShop::open().await;
     let admin = shop.admin().await;
     let (tea, pot) = (shop.product(&admin, "TEA", 400, 100).await, shop.product(&admin, "POT", 900, 100).await);
     let customer = shop.customer("ada@example.com").await;
     let patch = |path: &str, price: i64, key: &str| {
-        shop.call("PATCH", path).as_(&admin).key(key).json(&json!({ "price": price })).send()
+        shop.call("PATCH", path).as_user(&admin).idempotency_key(key).json(&json!({ "price": price })).send()
     };
     let (teas, pots) = (format!("/product/{tea}"), format!("/product/{pot}"));
     patch(&teas, 500, "k").await.expect(200);
-    patch(&teas, 501, "k").await.problem(422, "idempotency_key_reused");
-    patch(&pots, 500, "k").await.problem(422, "idempotency_key_reused");
-    patch(&format!("{teas}?currency=EUR"), 500, "k").await.problem(422, "idempotency_key_reused");
-    let deleted = shop.call("DELETE", &teas).as_(&admin).key("k").send().await;
-    deleted.problem(422, "idempotency_key_reused");
-    // What another domain would have to do is another request too.
+    patch(&teas, 501, "k").await.expect_problem(422, "idempotency_key_reused");
+    patch(&pots, 500, "k").await.expect_problem(422, "idempotency_key_reused");
+    patch(&format!("{teas}?currency=EUR"), 500, "k").await.expect_problem(422, "idempotency_key_reused");
+    let deleted = shop.call("DELETE", &teas).as_user(&admin).idempotency_key("k").send().await;
+    deleted.expect_problem(422, "idempotency_key_reused");
+    // A request for another domain is another request too.
     let work = json!({ "user_id": customer.id, "currency": "EUR", "lines": [
         { "description": "Work", "quantity": 1, "unit_price": 1 }] });
-    let invoice = shop.call("POST", "/invoices").as_(&admin).key("k").json(&work).send().await;
-    invoice.problem(422, "idempotency_key_reused");
-    let log = shop.call("POST", "/log").as_(&admin).key("k").json(&json!({ "action": "looked" })).send().await;
-    log.problem(422, "idempotency_key_reused");
+    let invoice = shop.call("POST", "/invoices").as_user(&admin).idempotency_key("k").json(&work).send().await;
+    invoice.expect_problem(422, "idempotency_key_reused");
+    let log = shop
+        .call("POST", "/log")
+        .as_user(&admin)
+        .idempotency_key("k")
+        .json(&json!({ "action": "looked" }))
+        .send()
+        .await;
+    log.expect_problem(422, "idempotency_key_reused");
     assert_eq!(shop.read(&admin, "/invoices").await["items"], json!([]));
-    // A slash at the end is no other path, and white space in the body no other body.
-    let again = shop.call("PATCH", &format!("{teas}/")).as_(&admin).key("k");
+    // A trailing slash is no other path, and white space in the body no other body.
+    let again = shop.call("PATCH", &format!("{teas}/")).as_user(&admin).idempotency_key("k");
     let again = again.raw("application/json", " { \"price\" :  500 } ").send().await;
     assert_eq!((&again.expect(200)["price"], again.is_replay()), (&json!(500), true));
     assert_eq!(shop.get(&pots).await.expect(200)["price"], 900);
-    // Of money: another invoice, another token, another amount.
-    let mine = [shop.checked_out(&customer, &tea).await, {
+    // Payments: another invoice, token or amount.
+    let mine = [shop.checkout_with_one(&customer, &tea).await, {
         let eve = shop.customer("eve@example.com").await;
-        shop.checked_out(&eve, &tea).await
+        shop.checkout_with_one(&eve, &tea).await
     }];
     shop.pay(&customer, id(&mine[0]), "tok_ok", "p").await.expect(200);
-    shop.pay(&customer, id(&mine[0]), "tok_slow", "p").await.problem(422, "idempotency_key_reused");
-    shop.pay(&customer, id(&mine[1]), "tok_ok", "p").await.problem(422, "idempotency_key_reused");
+    shop.pay(&customer, id(&mine[0]), "tok_slow", "p").await.expect_problem(422, "idempotency_key_reused");
+    shop.pay(&customer, id(&mine[1]), "tok_ok", "p").await.expect_problem(422, "idempotency_key_reused");
     let refund = async |amount: i64| {
         let path = format!("/invoices/{}/refund", id(&mine[0]));
-        shop.call("POST", &path).as_(&admin).key("r").json(&json!({ "amount": amount })).send().await
+        shop.call("POST", &path).as_user(&admin).idempotency_key("r").json(&json!({ "amount": amount })).send().await
     };
     refund(1).await.expect(200);
-    refund(2).await.problem(422, "idempotency_key_reused");
+    refund(2).await.expect_problem(422, "idempotency_key_reused");
     assert!(refund(1).await.is_replay());
-    shop.is_sound().await;
+    shop.assert_consistent().await;
 }
 
 #[actix_web::test]
-async fn p04_bare_and_quoted_are_one_key_and_what_is_no_key_is_400() {
+async fn p04_bare_and_quoted_match_and_invalid_is_400() {
     let shop = TestShop::open().await;
     let admin = shop.admin().await;
-    let create =
-        |key: &str, sku: &str| shop.call("POST", "/product").as_(&admin).key(key).json(&new_product(sku, 1, 1)).send();
+    let create = |key: &str, sku: &str| {
+        shop.call("POST", "/product").as_user(&admin).idempotency_key(key).json(&new_product(sku, 1, 1)).send()
+    };
     let longest = "k".repeat(255);
     for (n, (first, second)) in [
         ("bare", "\"bare\""),
@@ -189,28 +201,30 @@ async fn p04_bare_and_quoted_are_one_key_and_what_is_no_key_is_400() {
     }
     let (long, longer) = ("k".repeat(256), format!("\"{}\"", "k".repeat(256)));
     for bad in [long.as_str(), longer.as_str(), "", "\"\"", "a\"b", "caf\u{e9}", "a\tb"] {
-        create(bad, "BAD").await.problem(400, "invalid_idempotency_key");
+        create(bad, "BAD").await.expect_problem(400, "invalid_idempotency_key");
     }
-    // Half a quotation is no other spelling of the same.
-    create("\"bare", "BAD").await.problem(400, "invalid_idempotency_key");
+    // An unbalanced quote is not another spelling.
+    create("\"bare", "BAD").await.expect_problem(400, "invalid_idempotency_key");
     assert_eq!(shop.get("/products?limit=100").await.expect(200)["items"].as_array().unwrap().len(), 4);
 }
 
 #[actix_web::test]
-async fn p04_keys_live_a_day_and_survive_a_restart() {
+async fn p04_keys_live_24_hours_and_survive_restart() {
     let clock = Clock::system();
-    let shop = TestShop::at(tempfile::tempdir().unwrap(), clock.clone(), |_| {}).await;
+    let shop = TestShop::open_in(tempfile::tempdir().unwrap(), clock.clone(), |_| {}).await;
     let admin = shop.admin().await;
     let customer = shop.customer("ada@example.com").await;
     let product = shop.product(&admin, "TEA", 400, 100).await;
     let cart = format!("/user/{}/cart", customer.id);
     let line = json!({ "product_id": product, "quantity": 1 });
-    let add = async |shop: &TestShop| shop.call("POST", &cart).as_(&customer).key("add").json(&line).send().await;
+    let add = async |shop: &TestShop| {
+        shop.call("POST", &cart).as_user(&customer).idempotency_key("add").json(&line).send().await
+    };
     let added = add(&shop).await.expect(201);
     let invoice = shop.check_out(&customer, "order").await.expect(201);
     let paid = shop.pay(&customer, id(&invoice), "tok_ok", "pay").await.expect(200);
-    shop.is_sound().await;
-    let shop = TestShop::at(shop.close().await, clock.clone(), |_| {}).await;
+    shop.assert_consistent().await;
+    let shop = TestShop::open_in(shop.close().await, clock.clone(), |_| {}).await;
     clock.advance(Duration::from_secs(24 * 60 * 60 - 300));
     for (again, before) in [
         (add(&shop).await, &added),
@@ -224,70 +238,73 @@ async fn p04_keys_live_a_day_and_survive_a_restart() {
     let anew = add(&shop).await;
     assert_eq!((&anew.expect(201)["quantity"], anew.is_replay()), (&json!(1), false));
     let other = json!({ "product_id": product, "quantity": 2 });
-    let reused = shop.call("POST", &cart).as_(&customer).key("add").json(&other).send().await;
-    reused.problem(422, "idempotency_key_reused");
-    shop.pay(&customer, id(&invoice), "tok_ok", "pay").await.problem(409, "already_paid");
-    shop.is_sound().await;
+    let reused = shop.call("POST", &cart).as_user(&customer).idempotency_key("add").json(&other).send().await;
+    reused.expect_problem(422, "idempotency_key_reused");
+    shop.pay(&customer, id(&invoice), "tok_ok", "pay").await.expect_problem(409, "already_paid");
+    shop.assert_consistent().await;
 }
 
 #[actix_web::test]
-async fn p05_money_moves_under_a_key_only() {
+async fn p05_pay_and_refund_require_key() {
     let shop = TestShop::open().await;
     let admin = shop.admin().await;
     let customer = shop.customer("ada@example.com").await;
     let product = shop.product(&admin, "TEA", 400, 100).await;
-    let invoice = shop.checked_out(&customer, &product).await;
+    let invoice = shop.checkout_with_one(&customer, &product).await;
     let path = format!("/invoices/{}", invoice["id"].as_str().unwrap());
     let token = json!({ "token": "tok_ok" });
-    let pay = || shop.call("POST", &format!("{path}/pay")).as_(&customer).json(&token);
-    pay().send().await.problem(400, "idempotency_key_required");
-    let refund = shop.call("POST", &format!("{path}/refund")).as_(&admin).send().await;
-    refund.problem(400, "idempotency_key_required");
-    let paid = pay().key("pay").send().await.expect(200);
+    let pay = || shop.call("POST", &format!("{path}/pay")).as_user(&customer).json(&token);
+    pay().send().await.expect_problem(400, "idempotency_key_required");
+    let refund = shop.call("POST", &format!("{path}/refund")).as_user(&admin).send().await;
+    refund.expect_problem(400, "idempotency_key_required");
+    let paid = pay().idempotency_key("pay").send().await.expect(200);
     assert_eq!(paid["status"], "paid");
-    let again = pay().key("pay").send().await;
+    let again = pay().idempotency_key("pay").send().await;
     assert_eq!(again.expect(200)["id"], paid["id"]);
     assert_eq!(again.header("idempotent-replayed"), Some("true"));
-    pay().key("another").send().await.problem(409, "already_paid");
-    shop.is_sound().await;
+    pay().idempotency_key("another").send().await.expect_problem(409, "already_paid");
+    shop.assert_consistent().await;
 }
 
 #[actix_web::test]
-async fn p06_a_refusal_is_not_kept_and_its_key_is_free() {
+async fn p06_rejections_are_not_stored() {
     let shop = TestShop::open().await;
     let admin = shop.admin().await;
     let customer = shop.customer("ada@example.com").await;
     let product = shop.product(&admin, "TEA", 400, 1).await;
-    let fresh = |reply: crate::support::Reply, status: u16| {
+    let fresh = |reply: TestResponse, status: u16| {
         assert!(!reply.is_replay());
         reply.expect(status)
     };
-    // 422, then right, and elsewhere: nothing ran, so the key means nothing yet.
-    let create = |body: Value| shop.call("POST", "/product").as_(&admin).key("create").json(&body).send();
-    create(json!({ "name": "" })).await.problem(422, "validation_failed");
-    create(new_product("TEA", 1, 1)).await.problem(409, "sku_taken");
+    // 422, then a valid request, and on another path: nothing ran, so the key is still free.
+    let create =
+        |body: Value| shop.call("POST", "/product").as_user(&admin).idempotency_key("create").json(&body).send();
+    create(json!({ "name": "" })).await.expect_problem(422, "validation_failed");
+    create(new_product("TEA", 1, 1)).await.expect_problem(409, "sku_taken");
     fresh(create(new_product("POT", 1, 1)).await, 201);
-    let elsewhere = |path: &str, body: Value| shop.call("POST", path).as_(&admin).key("elsewhere").json(&body).send();
-    elsewhere("/product", json!({ "name": "" })).await.problem(422, "validation_failed");
-    fresh(elsewhere("/log", json!({ "action": "looked" })).await, 202);
-    // 409, and after what stood in the way is gone the very same request works.
+    let other_path = |path: &str, body: Value| {
+        shop.call("POST", path).as_user(&admin).idempotency_key("other_path").json(&body).send()
+    };
+    other_path("/product", json!({ "name": "" })).await.expect_problem(422, "validation_failed");
+    fresh(other_path("/log", json!({ "action": "looked" })).await, 202);
+    // 409: the same request succeeds once its cause is gone.
     let cart = format!("/user/{}/cart", customer.id);
     let two = json!({ "product_id": product, "quantity": 2 });
-    let add = || shop.call("POST", &cart).as_(&customer).key("add").json(&two).send();
-    shop.check_out(&customer, "order").await.problem(409, "cart_empty");
-    add().await.problem(409, "out_of_stock");
+    let add = || shop.call("POST", &cart).as_user(&customer).idempotency_key("add").json(&two).send();
+    shop.check_out(&customer, "order").await.expect_problem(409, "cart_empty");
+    add().await.expect_problem(409, "out_of_stock");
     let stock = json!({ "stock": 2 });
-    shop.call("PATCH", &format!("/product/{product}")).as_(&admin).json(&stock).send().await.expect(200);
+    shop.call("PATCH", &format!("/product/{product}")).as_user(&admin).json(&stock).send().await.expect(200);
     fresh(add().await, 201);
-    // A checkout that began and was refused is undone: cart free, stock on the shelf, no invoice, and the key too.
+    // A rejected checkout is undone: cart unlocked, stock released, no invoice, key free.
     let less = json!({ "stock": 1 });
-    shop.call("PATCH", &format!("/product/{product}")).as_(&admin).json(&less).send().await.expect(200);
-    shop.check_out(&customer, "order").await.problem(409, "out_of_stock");
-    assert_eq!((shop.stock(&product).await, shop.read(&customer, &cart).await["invoice_id"].is_null()), (1, true));
-    shop.is_sound().await;
-    shop.call("PATCH", &format!("/product/{product}")).as_(&admin).json(&stock).send().await.expect(200);
+    shop.call("PATCH", &format!("/product/{product}")).as_user(&admin).json(&less).send().await.expect(200);
+    shop.check_out(&customer, "order").await.expect_problem(409, "out_of_stock");
+    assert_eq!((shop.stock_of(&product).await, shop.read(&customer, &cart).await["invoice_id"].is_null()), (1, true));
+    shop.assert_consistent().await;
+    shop.call("PATCH", &format!("/product/{product}")).as_user(&admin).json(&stock).send().await.expect(200);
     let invoice = fresh(shop.check_out(&customer, "order").await, 201);
-    // 402 and 502: nothing was taken, the invoice is open, the key is free for another try.
+    // 402 and 502: nothing was captured, the invoice is open, the key free.
     let path = format!("/invoices/{}", id(&invoice));
     for (token, status, code) in [
         ("tok_declined", 402, "card_declined"),
@@ -296,26 +313,26 @@ async fn p06_a_refusal_is_not_kept_and_its_key_is_free() {
         ("tok_flaky", 502, "provider_failed"),
     ] {
         let refused = shop.pay(&customer, id(&invoice), token, "pay").await;
-        refused.problem(status, code);
+        refused.expect_problem(status, code);
         assert!(!refused.is_replay());
         let now = shop.read(&customer, &path).await;
         assert_eq!((&now["status"], &now["processing"]), (&json!("open"), &json!(false)));
     }
     let paid = fresh(shop.pay(&customer, id(&invoice), "tok_flaky", "pay").await, 200);
     assert!(shop.pay(&customer, id(&invoice), "tok_flaky", "pay").await.is_replay());
-    // So with money that goes back.
+    // The same for refunds.
     let refund = |amount: i64| {
-        let refund = shop.call("POST", &format!("{path}/refund")).as_(&admin).key("back");
+        let refund = shop.call("POST", &format!("{path}/refund")).as_user(&admin).idempotency_key("back");
         refund.json(&json!({ "amount": amount })).send()
     };
-    refund(paid["total"].as_i64().unwrap() + 1).await.problem(409, "refund_too_large");
-    refund(-1).await.problem(422, "validation_failed");
+    refund(paid["total"].as_i64().unwrap() + 1).await.expect_problem(409, "refund_too_large");
+    refund(-1).await.expect_problem(422, "validation_failed");
     assert_eq!(fresh(refund(1).await, 200)["refunded"], 1);
-    shop.is_sound().await;
+    shop.assert_consistent().await;
 }
 
 #[actix_web::test]
-async fn p06_work_that_began_and_failed_is_finished_and_not_run_again() {
+async fn p06_failed_work_is_finished_and_not_rerun() {
     for broken in ["catalog.HoldStock", "payments.CreateInvoice"] {
         let shop = TestShop::open().await;
         let admin = shop.admin().await;
@@ -324,50 +341,62 @@ async fn p06_work_that_began_and_failed_is_finished_and_not_run_again() {
         shop.add(&customer, &product, 3).await;
         let path = format!("/user/{}/cart/checkout", customer.id);
         let email = json!({ "email": format!("{}@example.com", customer.id) });
-        let fails = shop.call("POST", &path).as_(&customer).key("order").header("x-test-panic", broken).json(&email);
-        fails.send().await.problem(500, "internal");
-        // Nobody knows how far it came, so nobody may begin another.
+        let fails = shop
+            .call("POST", &path)
+            .as_user(&customer)
+            .idempotency_key("order")
+            .header("x-test-panic", broken)
+            .json(&email);
+        fails.send().await.expect_problem(500, "internal");
+        // The progress of the failed request is unknown, so no other may begin.
         let begun = std::time::Instant::now();
         let again = loop {
             let again = shop.check_out(&customer, "order").await;
             if again.status.as_u16() == 201 {
                 break again;
             }
-            again.problem(409, "request_in_progress");
-            assert!(begun.elapsed() < crate::support::PATIENCE, "{broken}: it is never finished");
+            again.expect_problem(409, "request_in_progress");
+            assert!(begun.elapsed() < WAIT_TIMEOUT, "{broken}: it was never finished");
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
-        // It was finished by the shop itself, and what it is told is that one's answer.
+        // The shop finished it; the response is the one that was stored.
         assert!(again.is_replay(), "{broken}: it was run again");
         let invoices = shop.read(&admin, "/invoices").await;
         assert_eq!(invoices["items"].as_array().unwrap().len(), 1);
-        assert_eq!((&invoices["items"][0]["total"], shop.stock(&product).await), (&json!(1_200), 7));
-        shop.is_sound().await;
+        assert_eq!((&invoices["items"][0]["total"], shop.stock_of(&product).await), (&json!(1_200), 7));
+        shop.assert_consistent().await;
     }
 }
 
 #[actix_web::test]
-async fn an_answer_that_takes_too_long_is_unknown_and_said_to_be() {
-    let shop = TestShop::with(|settings| settings.http.request_timeout = std::time::Duration::from_secs(1)).await;
+async fn slow_request_returns_504_and_completes_later() {
+    let provider = FakeProvider::default();
+    let timeout = |settings: &mut Settings| settings.http.request_timeout = Duration::from_secs(5);
+    let shop = provider.open_shop_in(tempfile::tempdir().unwrap(), Clock::system(), timeout).await;
     let admin = shop.admin().await;
     let customer = shop.customer("ada@example.com").await;
     let product = shop.product(&admin, "TEA", 400, 100).await;
-    let invoice = shop.checked_out(&customer, &product).await;
+    let invoice = shop.checkout_with_one(&customer, &product).await;
     let pay = format!("/invoices/{}/pay", invoice["id"].as_str().unwrap());
-    // The provider takes three seconds over this one.
-    let slow = || shop.call("POST", &pay).as_(&customer).key("slow").json(&json!({ "token": "tok_slow" })).send();
-    slow().await.problem(504, "deadline_exceeded");
-    // The rest of the shop does not wait.
-    shop.call("GET", "/me").as_(&customer).send().await.expect(200);
-    for _ in 0..100 {
+    let slow = || {
+        shop.call("POST", &pay).as_user(&customer).idempotency_key("slow").json(&json!({ "token": "tok_ok" })).send()
+    };
+    provider.ledger().hold_next_response = true;
+    slow().await.expect_problem(504, "deadline_exceeded");
+    // Other requests do not wait.
+    shop.call("GET", "/me").as_user(&customer).send().await.expect(200);
+    slow().await.expect_problem(409, "request_in_progress");
+    provider.release_responses();
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < WAIT_TIMEOUT {
         let again = slow().await;
         if again.status.as_u16() == 200 {
             assert_eq!(again.expect(200)["status"], "paid");
-            shop.is_sound().await;
+            shop.assert_consistent().await;
             return;
         }
         assert!(matches!(again.status.as_u16(), 409 | 504), "{again:?}");
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     panic!("never paid");
 }
