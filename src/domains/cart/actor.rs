@@ -14,9 +14,7 @@ use crate::contract::payments::{
     GetInvoice, Invoice, InvoiceExpired, InvoicePaid, InvoiceStatus, InvoiceVoided, PaymentsError, VoidInvoice,
 };
 use crate::contract::users::UserErased;
-use crate::messaging::{
-    CheckInvariants, CommonError, DeliverEvents, EventEnvelope, InvariantReport, RequestContext, Role,
-};
+use crate::messaging::{CheckInvariants, CommonError, DeliverEvents, InvariantReport, RequestContext, Role};
 use crate::runtime::spawn_leader_interval;
 use crate::store::{Conn, LockSet, Tx};
 use crate::tasks::spawn_detached;
@@ -356,34 +354,38 @@ fn end(tx: &mut Tx<'_>, id: CheckoutId, state: CheckoutState) -> Result<(), Cart
 }
 
 async fn on_events(state: Arc<CartState>, _: RequestContext, request: DeliverEvents) -> Result<(), CommonError> {
-    state.store.consume(request.events, hear).await
+    state.store.consume(request.events, apply_event).await
 }
 
-/// The effect of one event.
-fn hear(tx: &mut Tx<'_>, event: &EventEnvelope) -> Result<(), CartError> {
-    let unreadable = |error: serde_json::Error| {
-        log::error!("cart: event {} cannot be read: {error}", event.id);
-        CartError::from(CommonError::Internal)
-    };
-    if let Some(InvoicePaid { checkout: Some(id), .. }) = event.decode().map_err(unreadable)? {
-        end(tx, id, CheckoutState::Paid)?;
+crate::event_handlers! {
+    /// Applies an event to carts and checkouts.
+    fn apply_event(tx: &mut Tx<'_>) -> Result<(), CartError>;
+    InvoicePaid => on_invoice_paid,
+    InvoiceExpired => on_invoice_expired,
+    InvoiceVoided => on_invoice_voided,
+    UserErased => on_user_erased,
+}
+
+fn on_invoice_paid(tx: &mut Tx<'_>, event: InvoicePaid) -> Result<(), CartError> {
+    event.checkout.map_or(Ok(()), |id| end(tx, id, CheckoutState::Paid))
+}
+
+fn on_invoice_expired(tx: &mut Tx<'_>, event: InvoiceExpired) -> Result<(), CartError> {
+    event.checkout.map_or(Ok(()), |id| end(tx, id, CheckoutState::Cancelled))
+}
+
+fn on_invoice_voided(tx: &mut Tx<'_>, event: InvoiceVoided) -> Result<(), CartError> {
+    event.checkout.map_or(Ok(()), |id| end(tx, id, CheckoutState::Cancelled))
+}
+
+fn on_user_erased(tx: &mut Tx<'_>, UserErased { user_id, .. }: UserErased) -> Result<(), CartError> {
+    // A checkout that has not got to an invoice ends here; one that may have continues without a name.
+    if let Some(row) = store::alive(tx.conn, user_id)?
+        && row.state()? == CheckoutState::Started
+    {
+        end(tx, row.id, CheckoutState::Failed)?;
     }
-    if let Some(InvoiceExpired { checkout: Some(id), .. }) = event.decode().map_err(unreadable)? {
-        end(tx, id, CheckoutState::Cancelled)?;
-    }
-    if let Some(InvoiceVoided { checkout: Some(id), .. }) = event.decode().map_err(unreadable)? {
-        end(tx, id, CheckoutState::Cancelled)?;
-    }
-    if let Some(UserErased { user_id, .. }) = event.decode().map_err(unreadable)? {
-        // A checkout that has not got to an invoice ends here; one that may have goes its way without a name.
-        if let Some(row) = store::alive(tx.conn, user_id)?
-            && row.state()? == CheckoutState::Started
-        {
-            end(tx, row.id, CheckoutState::Failed)?;
-        }
-        store::erase(tx.conn, user_id)?;
-    }
-    Ok(())
+    Ok(store::erase(tx.conn, user_id)?)
 }
 
 async fn audit(

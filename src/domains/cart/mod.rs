@@ -27,7 +27,7 @@ use crate::runtime::{DomainRuntime, RunningDomain};
 use crate::store::{Migrations, OpenError};
 
 use crate::contract::cart::*;
-pub use actor::CartActor;
+pub use actor::{CartActor, SUBSCRIPTIONS};
 
 use checkout::CartState;
 
@@ -38,10 +38,6 @@ pub const MIGRATIONS: Migrations = Migrations {
     sqlite: embed_migrations!("migrations/cart/sqlite"),
     postgres: embed_migrations!("migrations/cart/postgres"),
 };
-
-/// The events of other domains that this one wants to hear of.
-pub const SUBSCRIPTIONS: &[&str] =
-    &["payments.invoice_paid", "payments.invoice_expired", "payments.invoice_voided", "users.user_erased"];
 
 /// Opens the domain, which asks `catalog` and `payments`.
 ///

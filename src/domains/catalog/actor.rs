@@ -16,8 +16,10 @@ use super::cache::{Cache, Counts, PageKey};
 use super::image_processing::{self, ImageFileError, Rendition};
 use super::store::{self, WriteScope, images, search, stock};
 use super::*;
+use crate::contract::comments::RatingChanged;
+use crate::contract::payments::{InvoiceExpired, InvoicePaid, InvoiceRefunded, InvoiceVoided};
 use crate::messaging::{
-    CheckInvariants, CommonError, DeliverEvents, Event, EventEnvelope, InvariantReport, Request, RequestContext,
+    CheckInvariants, CommonError, DeliverEvents, Event as _, EventEnvelope, InvariantReport, Request, RequestContext,
 };
 use crate::runtime::spawn_leader_interval;
 use crate::settings;
@@ -498,7 +500,7 @@ async fn on_events(state: Arc<CatalogState>, _: RequestContext, request: Deliver
 async fn invalidate_changed(state: &CatalogState, events: &[EventEnvelope]) -> Result<(), CommonError> {
     let changes = state.cache.invalidation();
     for event in events {
-        let Some(changed) = decode::<ProductChanged>(event)? else { continue };
+        let changed: ProductChanged = event.decode_data()?;
         if state.cache.is_own_write(changed.product_id, changed.updated_at) {
             continue;
         }
@@ -513,35 +515,44 @@ async fn invalidate_changed(state: &CatalogState, events: &[EventEnvelope]) -> R
     Ok(())
 }
 
-/// Applies an event of another domain to stock and ratings.
-fn apply_event(tx: &mut Tx<'_>, scope: &WriteScope, event: &EventEnvelope) -> Result<(), CatalogError> {
-    if let Some(paid) = decode::<InvoicePaid>(event)? {
-        if let (Some(hold), false) = (paid.hold, paid.imported) {
-            stock::sell(tx, scope, hold, paid.invoice.id)?;
-        }
-    } else if let Some(gone) = decode::<InvoiceExpired>(event)? {
-        release(tx, scope, gone.hold)?;
-    } else if let Some(gone) = decode::<InvoiceVoided>(event)? {
-        release(tx, scope, gone.hold)?;
-    } else if let Some(refunded) = decode::<InvoiceRefunded>(event)? {
-        if let (Some(hold), true, false) = (refunded.hold, refunded.restock, refunded.imported) {
-            stock::restock(tx, scope, hold, &refunded.lines)?;
-        }
-    } else if let Some(rating) = decode::<RatingChanged>(event)? {
-        store::set_rating(tx, scope, rating.product_id, rating.sum, rating.count)?;
+crate::event_handlers! {
+    /// Applies an event to stock and ratings. Its own `ProductChanged` invalidates the cache before the transaction.
+    fn apply_event(tx: &mut Tx<'_>, scope: &WriteScope) -> Result<(), CatalogError>, also [ProductChanged];
+    InvoicePaid => on_invoice_paid,
+    InvoiceExpired => on_invoice_expired,
+    InvoiceVoided => on_invoice_voided,
+    InvoiceRefunded => on_invoice_refunded,
+    RatingChanged => on_rating_changed,
+}
+
+fn on_invoice_paid(tx: &mut Tx<'_>, scope: &WriteScope, event: InvoicePaid) -> Result<(), CatalogError> {
+    match event.hold {
+        Some(hold) if !event.imported => stock::sell(tx, scope, hold, event.invoice.id),
+        _ => Ok(()),
     }
-    Ok(())
+}
+
+fn on_invoice_expired(tx: &mut Tx<'_>, scope: &WriteScope, event: InvoiceExpired) -> Result<(), CatalogError> {
+    release(tx, scope, event.hold)
+}
+
+fn on_invoice_voided(tx: &mut Tx<'_>, scope: &WriteScope, event: InvoiceVoided) -> Result<(), CatalogError> {
+    release(tx, scope, event.hold)
+}
+
+fn on_invoice_refunded(tx: &mut Tx<'_>, scope: &WriteScope, event: InvoiceRefunded) -> Result<(), CatalogError> {
+    match event.hold {
+        Some(hold) if event.restock && !event.imported => stock::restock(tx, scope, hold, &event.lines),
+        _ => Ok(()),
+    }
+}
+
+fn on_rating_changed(tx: &mut Tx<'_>, scope: &WriteScope, event: RatingChanged) -> Result<(), CatalogError> {
+    store::set_rating(tx, scope, event.product_id, event.sum, event.count)
 }
 
 fn release(tx: &mut Tx<'_>, scope: &WriteScope, hold: Option<HoldId>) -> Result<(), CatalogError> {
     hold.map_or(Ok(()), |hold| stock::release(tx, scope, hold))
-}
-
-fn decode<E: Event>(event: &EventEnvelope) -> Result<Option<E>, CommonError> {
-    event.decode().map_err(|error| {
-        log::error!("catalog: decoding event {} {} failed: {error}", event.name, event.id);
-        CommonError::Internal
-    })
 }
 
 /// Releases expired holds in small jobs, so that other writes do not wait.

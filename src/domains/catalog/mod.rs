@@ -27,14 +27,11 @@ use std::sync::Arc;
 
 use diesel_migrations::embed_migrations;
 
-use crate::contract::comments::RatingChanged;
-use crate::contract::payments::{InvoiceExpired, InvoicePaid, InvoiceRefunded, InvoiceVoided};
-use crate::messaging::Event as _;
 use crate::runtime::{DomainRuntime, RunningDomain};
 use crate::store::{Migrations, OpenError};
 
 use crate::contract::catalog::*;
-pub use actor::CatalogActor;
+pub use actor::{CatalogActor, SUBSCRIPTIONS};
 pub use store::rebuild_search_index;
 
 crate::impl_from_storage_error!(CatalogError);
@@ -44,16 +41,6 @@ pub const MIGRATIONS: Migrations = Migrations {
     sqlite: embed_migrations!("migrations/catalog/sqlite"),
     postgres: embed_migrations!("migrations/catalog/postgres"),
 };
-
-/// Events this domain subscribes to. Its own are among them, because another process may write to the same database.
-pub const SUBSCRIPTIONS: &[&str] = &[
-    InvoicePaid::NAME,
-    InvoiceExpired::NAME,
-    InvoiceVoided::NAME,
-    InvoiceRefunded::NAME,
-    RatingChanged::NAME,
-    ProductChanged::NAME,
-];
 
 /// Opens the domain.
 ///

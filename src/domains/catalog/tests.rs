@@ -11,7 +11,8 @@ use tempfile::TempDir;
 use super::store::search;
 use super::store::stock::ledger_mismatches;
 use super::*;
-use crate::contract::payments::{Invoice, InvoiceStatus};
+use crate::contract::comments::RatingChanged;
+use crate::contract::payments::{Invoice, InvoiceExpired, InvoicePaid, InvoiceRefunded, InvoiceStatus, InvoiceVoided};
 use crate::events::{Relay, Subscriber};
 use crate::messaging::{
     Client, CommonError, DeliverEvents, Event, EventEnvelope, IdempotencyKey, Request, RequestContext,

@@ -13,7 +13,7 @@ use crate::contract::catalog::{CatalogError, GetProduct, RatingFacts};
 use crate::contract::users::{UserChanged, UserErased, UserRegistered};
 use crate::domains::catalog::CatalogActor;
 use crate::messaging::{
-    CheckInvariants, Client, CommonError, DeliverEvents, EventEnvelope, Identity, InvariantReport, RequestContext, Role,
+    CheckInvariants, Client, CommonError, DeliverEvents, Identity, InvariantReport, RequestContext, Role,
 };
 use crate::store::{Store, Tx};
 use crate::types::{CommentId, Page};
@@ -158,7 +158,7 @@ async fn delete_comment(
 }
 
 async fn on_events(state: Arc<CommentsState>, _: RequestContext, request: DeliverEvents) -> Result<(), CommonError> {
-    state.store.consume(request.events, apply_user_event).await
+    state.store.consume(request.events, apply_event).await
 }
 
 /// Inserts a comment and adds its rating to the product's totals.
@@ -175,20 +175,24 @@ fn adjust_rating(tx: &mut Tx<'_>, comment: &Comment, sign: i64) -> Result<(), Co
     Ok(tx.emit(&RatingChanged { product_id: comment.product_id, sum, count })?)
 }
 
-/// Updates authors' names from the users domain's events.
-fn apply_user_event(tx: &mut Tx<'_>, event: &EventEnvelope) -> Result<(), CommonError> {
-    let undecodable = |error: serde_json::Error| {
-        log::error!("comments: event {} {} cannot be decoded: {error}", event.name, event.id);
-        CommonError::Internal
-    };
-    if let Some(UserRegistered { user_id, name, .. }) = event.decode().map_err(undecodable)? {
-        store::set_author_name(tx.conn, user_id, &model::display_name(Some(&name)))?;
-    } else if let Some(UserChanged { user_id, name, .. }) = event.decode().map_err(undecodable)? {
-        store::set_author_name(tx.conn, user_id, &model::display_name(Some(&name)))?;
-    } else if let Some(UserErased { user_id, .. }) = event.decode().map_err(undecodable)? {
-        store::anonymize_author(tx.conn, user_id)?;
-    }
-    Ok(())
+crate::event_handlers! {
+    /// Updates authors' names from an event of the users domain.
+    fn apply_event(tx: &mut Tx<'_>) -> Result<(), CommonError>;
+    UserRegistered => on_user_registered,
+    UserChanged => on_user_changed,
+    UserErased => on_user_erased,
+}
+
+fn on_user_registered(tx: &mut Tx<'_>, event: UserRegistered) -> Result<(), CommonError> {
+    Ok(store::set_author_name(tx.conn, event.user_id, &model::display_name(Some(&event.name)))?)
+}
+
+fn on_user_changed(tx: &mut Tx<'_>, event: UserChanged) -> Result<(), CommonError> {
+    Ok(store::set_author_name(tx.conn, event.user_id, &model::display_name(Some(&event.name)))?)
+}
+
+fn on_user_erased(tx: &mut Tx<'_>, event: UserErased) -> Result<(), CommonError> {
+    Ok(store::anonymize_author(tx.conn, event.user_id)?)
 }
 
 async fn check_invariants(

@@ -19,13 +19,10 @@ use crate::runtime::{DomainRuntime, RunningDomain};
 use crate::store::OpenError;
 
 use crate::contract::comments::*;
-pub use actor::CommentsActor;
+pub use actor::{CommentsActor, SUBSCRIPTIONS};
 pub use store::MIGRATIONS;
 
 crate::impl_from_storage_error!(CommentsError);
-
-/// The events of other domains that this one wants to hear of.
-pub const SUBSCRIPTIONS: &[&str] = &["users.user_registered", "users.user_changed", "users.user_erased"];
 
 /// Opens the database and starts the actor.
 ///

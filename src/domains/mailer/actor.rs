@@ -13,12 +13,10 @@ use crate::contract::payments::{Invoice, InvoicePaid, InvoiceRefunded, LATE_PAYM
 use crate::contract::users::{
     EmailVerificationRequested, PasswordResetRequested, UserChanged, UserErased, UserRegistered,
 };
-use crate::messaging::{
-    CheckInvariants, CommonError, DeliverEvents, Event, EventEnvelope, InvariantReport, RequestContext,
-};
+use crate::messaging::{CheckInvariants, CommonError, DeliverEvents, InvariantReport, RequestContext};
 use crate::runtime::{spawn_interval, spawn_leader_interval};
 use crate::store::Tx;
-use crate::types::{EmailAddress, Page, UserId, Validator};
+use crate::types::{EmailAddress, EventId, Page, Timestamp, UserId, Validator};
 
 /// How often the queue is looked at when nobody wakes it.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -106,47 +104,101 @@ async fn get_email(state: Arc<MailerState>, _: RequestContext, request: GetEmail
 
 async fn on_events(state: Arc<MailerState>, _: RequestContext, request: DeliverEvents) -> Result<(), CommonError> {
     let own = Arc::clone(&state);
-    state.store.consume(request.events, move |tx, event| effect(&own, tx, event)).await?;
+    state.store.consume(request.events, move |tx, event| apply_event(&own, tx, event)).await?;
     state.wake();
     Ok(())
 }
 
-/// What an event changes in who can be written to, and what it has the shop write.
-fn effect(state: &MailerState, tx: &mut Tx<'_>, event: &EventEnvelope) -> Result<(), MailerError> {
-    if let Some(UserRegistered { user_id, email, name, created_at, .. }) = open(event)? {
-        let who = Recipient { user_id, email, name };
-        meet(state, tx, &who)?;
-        if model::is_welcome(created_at, event.at) {
-            state.post(tx, &who, &EmailContent::Welcome, &user_id.to_string())?;
-        }
-    } else if let Some(UserChanged { user_id, email, name, .. }) = open(event)? {
-        match email {
-            Some(email) => meet(state, tx, &Recipient { user_id, email, name })?,
-            None => store::forget_recipient(tx.conn, user_id)?,
-        }
-    } else if let Some(UserErased { user_id, email }) = open(event)? {
-        let known = store::recipient(tx.conn, user_id)?.map(|who| who.email);
-        let addresses: Vec<EmailAddress> = email.into_iter().chain(known).collect();
-        erase(tx, user_id, &addresses)?;
-    } else if let Some(EmailVerificationRequested { user_id, email, name, token }) = open(event)? {
-        let letter = EmailContent::Verify { link: link(state, "verify", &token) };
-        state.post(tx, &Recipient { user_id, email, name }, &letter, &event.id.to_string())?;
-    } else if let Some(PasswordResetRequested { user_id, email, name, token }) = open(event)? {
-        let letter = EmailContent::Reset { link: link(state, "reset", &token) };
-        state.post(tx, &Recipient { user_id, email, name }, &letter, &event.id.to_string())?;
-    } else if let Some(InvoicePaid { invoice, imported: false, .. }) = open(event)? {
-        let letter = EmailContent::receipt(&invoice, invoice.paid_at.unwrap_or(event.at));
-        bill(state, tx, &invoice, &letter, &invoice.id.to_string())?;
-    } else if let Some(InvoiceRefunded { invoice, amount, reason, imported: false, .. }) = open(event)? {
-        // Money can go back in parts, each with a letter of its own: how much it was in all tells them apart.
-        // Money that no invoice could take is none of that sum.
-        let reference = match reason.as_str() {
-            LATE_PAYMENT => format!("{}:{}", invoice.id, event.id),
-            _ => format!("{}:{}", invoice.id, invoice.refunded),
-        };
-        bill(state, tx, &invoice, &EmailContent::refund(&invoice, amount, &reason), &reference)?;
+crate::event_handlers! {
+    /// Applies an event to the recipients, and queues the e-mails that it causes.
+    fn apply_event(state: &MailerState, tx: &mut Tx<'_>) -> Result<(), MailerError>;
+    UserRegistered => on_user_registered(at),
+    UserChanged => on_user_changed,
+    UserErased => on_user_erased,
+    EmailVerificationRequested => on_email_verification_requested(id),
+    PasswordResetRequested => on_password_reset_requested(id),
+    InvoicePaid => on_invoice_paid(at),
+    InvoiceRefunded => on_invoice_refunded(id),
+}
+
+fn on_user_registered(
+    state: &MailerState,
+    tx: &mut Tx<'_>,
+    event: UserRegistered,
+    at: Timestamp,
+) -> Result<(), MailerError> {
+    let UserRegistered { user_id, email, name, created_at, .. } = event;
+    let recipient = Recipient { user_id, email, name };
+    meet(state, tx, &recipient)?;
+    if model::is_welcome(created_at, at) {
+        state.post(tx, &recipient, &EmailContent::Welcome, &user_id.to_string())?;
     }
     Ok(())
+}
+
+fn on_user_changed(state: &MailerState, tx: &mut Tx<'_>, event: UserChanged) -> Result<(), MailerError> {
+    let UserChanged { user_id, email, name, .. } = event;
+    match email {
+        Some(email) => meet(state, tx, &Recipient { user_id, email, name }),
+        None => Ok(store::forget_recipient(tx.conn, user_id)?),
+    }
+}
+
+fn on_user_erased(_: &MailerState, tx: &mut Tx<'_>, event: UserErased) -> Result<(), MailerError> {
+    let UserErased { user_id, email } = event;
+    let known = store::recipient(tx.conn, user_id)?.map(|recipient| recipient.email);
+    let addresses: Vec<EmailAddress> = email.into_iter().chain(known).collect();
+    erase(tx, user_id, &addresses)
+}
+
+fn on_email_verification_requested(
+    state: &MailerState,
+    tx: &mut Tx<'_>,
+    event: EmailVerificationRequested,
+    id: EventId,
+) -> Result<(), MailerError> {
+    let EmailVerificationRequested { user_id, email, name, token } = event;
+    let content = EmailContent::Verify { link: link(state, "verify", &token) };
+    state.post(tx, &Recipient { user_id, email, name }, &content, &id.to_string())
+}
+
+fn on_password_reset_requested(
+    state: &MailerState,
+    tx: &mut Tx<'_>,
+    event: PasswordResetRequested,
+    id: EventId,
+) -> Result<(), MailerError> {
+    let PasswordResetRequested { user_id, email, name, token } = event;
+    let content = EmailContent::Reset { link: link(state, "reset", &token) };
+    state.post(tx, &Recipient { user_id, email, name }, &content, &id.to_string())
+}
+
+fn on_invoice_paid(state: &MailerState, tx: &mut Tx<'_>, event: InvoicePaid, at: Timestamp) -> Result<(), MailerError> {
+    if event.imported {
+        return Ok(());
+    }
+    let invoice = event.invoice;
+    let receipt = EmailContent::receipt(&invoice, invoice.paid_at.unwrap_or(at));
+    bill(state, tx, &invoice, &receipt, &invoice.id.to_string())
+}
+
+fn on_invoice_refunded(
+    state: &MailerState,
+    tx: &mut Tx<'_>,
+    event: InvoiceRefunded,
+    id: EventId,
+) -> Result<(), MailerError> {
+    let InvoiceRefunded { invoice, amount, reason, imported, .. } = event;
+    if imported {
+        return Ok(());
+    }
+    // An invoice can be refunded in parts, each with an e-mail of its own: the sum refunded so far tells them apart.
+    // Money that no invoice could take is not part of that sum.
+    let reference = match reason.as_str() {
+        LATE_PAYMENT => format!("{}:{id}", invoice.id),
+        _ => format!("{}:{}", invoice.id, invoice.refunded),
+    };
+    bill(state, tx, &invoice, &EmailContent::refund(&invoice, amount, &reason), &reference)
 }
 
 /// Notes where a user can be written to, and writes what waited for it.
@@ -190,14 +242,6 @@ fn erase(tx: &mut Tx<'_>, user: UserId, addresses: &[EmailAddress]) -> Result<()
         tx.emit(&changed(&mail))?;
     }
     Ok(())
-}
-
-/// The event inside, if it is an `E`; one of another shape is set aside by the store, with what was wrong in the log.
-fn open<E: Event>(event: &EventEnvelope) -> Result<Option<E>, MailerError> {
-    event.decode().map_err(|error| {
-        log::error!("mailer: event {} {} is not understood: {error}", event.name, event.id);
-        CommonError::Internal.into()
-    })
 }
 
 async fn audit(

@@ -36,24 +36,12 @@ mod tests;
 
 use std::sync::Arc;
 
-use crate::messaging::Event;
 use crate::runtime::{DomainRuntime, RunningDomain};
 use crate::store::OpenError;
 
 use crate::contract::mailer::*;
-pub use actor::MailerActor;
+pub use actor::{MailerActor, SUBSCRIPTIONS};
 pub use store::MIGRATIONS;
-
-/// The events of other domains that this one wants to hear of.
-pub const SUBSCRIPTIONS: &[&str] = &[
-    crate::contract::users::UserRegistered::NAME,
-    crate::contract::users::UserChanged::NAME,
-    crate::contract::users::UserErased::NAME,
-    crate::contract::users::EmailVerificationRequested::NAME,
-    crate::contract::users::PasswordResetRequested::NAME,
-    crate::contract::payments::InvoicePaid::NAME,
-    crate::contract::payments::InvoiceRefunded::NAME,
-];
 
 /// Opens the domain. Refuses a mail server that cannot be meant.
 pub fn open(ground: &DomainRuntime) -> Result<RunningDomain<MailerActor>, OpenError> {

@@ -17,8 +17,8 @@ use crate::contract::users::{
     EmailVerificationRequested, PasswordResetRequested, UserChanged, UserErased, UserRegistered,
 };
 use crate::messaging::{
-    Caller, Client, CommonError, Credential, DeliverEvents, EventEnvelope, IdempotencyKey, Identity, RequestContext,
-    Role,
+    Caller, Client, CommonError, Credential, DeliverEvents, Event, EventEnvelope, IdempotencyKey, Identity,
+    RequestContext, Role,
 };
 use crate::settings::Settings;
 use crate::store::Store;

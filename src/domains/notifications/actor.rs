@@ -106,10 +106,7 @@ async fn on_events(
 
 /// Appends an event's notification to its user's stream and collects its pushes, which go out after the commit.
 fn apply_event(tx: &mut Tx<'_>, event: &EventEnvelope, keep: i64, pushes: &PendingPushes) -> Result<(), CommonError> {
-    let projection = model::project(event).map_err(|error| {
-        log::error!("notifications: event {} {} cannot be decoded: {error}", event.name, event.id);
-        CommonError::Internal
-    })?;
+    let projection = model::project(event)?;
     if let Some(user) = projection.erased {
         store::erase(tx.conn, user)?;
     }

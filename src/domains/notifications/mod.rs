@@ -22,29 +22,10 @@ use crate::store::OpenError;
 use crate::contract::notifications::*;
 pub use actor::NotificationsActor;
 pub use broadcast::{Feed, Push};
+pub use model::SUBSCRIPTIONS;
 pub use store::MIGRATIONS;
 
 crate::impl_from_storage_error!(NotificationsError);
-
-/// The events of other domains that this one wants to hear of.
-pub const SUBSCRIPTIONS: &[&str] = &[
-    "users.user_registered",
-    "users.user_erased",
-    "users.access_changed",
-    "payments.invoice_created",
-    "payments.invoice_paid",
-    "payments.payment_failed",
-    "payments.invoice_expired",
-    "payments.invoice_voided",
-    "payments.invoice_refunded",
-    "catalog.product_changed",
-    "catalog.back_in_stock",
-    "catalog.low_stock",
-    "comments.comment_added",
-    "cart.cart_started",
-    "mailer.email_changed",
-    "mailer.email_failed",
-];
 
 /// Opens the database and starts the actor. Pushes go out on `feed`.
 ///

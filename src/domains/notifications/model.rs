@@ -14,7 +14,7 @@ use crate::contract::payments::{
     PaymentFailed,
 };
 use crate::contract::users::{AccessChanged, UserErased, UserRegistered};
-use crate::messaging::{Event, EventEnvelope};
+use crate::messaging::CommonError;
 use crate::types::{Timestamp, UserId};
 
 /// Topic of changes to any product.
@@ -72,48 +72,41 @@ impl EventProjection {
     }
 }
 
-/// Returns the effects of an event; none for an event that this domain does not know.
-///
-/// # Errors
-/// If the event's name is known and its data cannot be decoded.
-pub fn project(event: &EventEnvelope) -> Result<EventProjection, serde_json::Error> {
-    macro_rules! match_event {
-        ($($event:ty => $project:path,)+) => {
-            match event.name.as_str() {
-                $(<$event as Event>::NAME => event.decode::<$event>()?.map($project).transpose(),)+
-                _ => return Ok(EventProjection::default()),
-            }
-        };
-    }
-    let projection = match_event! {
-        UserRegistered => registered,
-        UserErased => erased,
-        AccessChanged => access_changed,
-        InvoiceCreated => created,
-        InvoicePaid => paid,
-        PaymentFailed => failed,
-        InvoiceExpired => expired,
-        InvoiceVoided => voided,
-        InvoiceRefunded => refunded,
-        ProductChanged => product_changed,
-        BackInStock => back_in_stock,
-        LowStock => low_stock,
-        CommentAdded => comment_added,
-        CartStarted => cart_started,
-        EmailChanged => email_changed,
-        EmailFailed => email_failed,
-    };
-    Ok(projection?.unwrap_or_default())
+crate::event_handlers! {
+    /// Projects an event to a notification, an erasure and live pushes.
+    ///
+    /// # Errors
+    /// `Internal` when the data are not those of the event's type.
+    pub fn project() -> Result<EventProjection, CommonError>;
+    UserRegistered => registered,
+    UserErased => erased,
+    AccessChanged => access_changed,
+    InvoiceCreated => created,
+    InvoicePaid => paid,
+    PaymentFailed => failed,
+    InvoiceExpired => expired,
+    InvoiceVoided => voided,
+    InvoiceRefunded => refunded,
+    ProductChanged => product_changed,
+    BackInStock => back_in_stock,
+    LowStock => low_stock,
+    CommentAdded => comment_added,
+    CartStarted => cart_started,
+    EmailChanged => email_changed,
+    EmailFailed => email_failed,
 }
 
-type ProjectionResult = Result<EventProjection, serde_json::Error>;
+type ProjectionResult = Result<EventProjection, CommonError>;
 
-fn value(event: &impl Serialize) -> Result<Value, serde_json::Error> {
-    serde_json::to_value(event)
+fn value(event: &impl Serialize) -> Result<Value, CommonError> {
+    serde_json::to_value(event).map_err(|error| {
+        log::error!("notifications: encoding failed: {error}");
+        CommonError::Internal
+    })
 }
 
 /// Summarizes an invoice for programs.
-fn invoice_summary(invoice: &Invoice) -> Result<Value, serde_json::Error> {
+fn invoice_summary(invoice: &Invoice) -> Result<Value, CommonError> {
     Ok(json!({
         "invoice_id": invoice.id,
         "number": invoice.number,

@@ -13,9 +13,7 @@ use super::store::{self, InvoiceRow};
 use super::*;
 use crate::contract::catalog::SaleRefused;
 use crate::contract::users::UserErased;
-use crate::messaging::{
-    CheckInvariants, CommonError, DeliverEvents, Event, EventEnvelope, InvariantReport, RequestContext,
-};
+use crate::messaging::{CheckInvariants, CommonError, DeliverEvents, Event as _, InvariantReport, RequestContext};
 use crate::runtime::spawn_leader_interval;
 use crate::store::{LockSet, Tx};
 use crate::tasks::spawn_detached;
@@ -280,26 +278,27 @@ async fn on_events(state: Arc<PaymentsState>, _: RequestContext, request: Delive
     Ok(())
 }
 
-/// Applies an event of another domain.
-fn apply_event(tx: &mut Tx<'_>, event: &EventEnvelope) -> Result<(), PaymentsError> {
-    let malformed = |error: serde_json::Error| {
-        log::error!("payments: event {} is malformed: {error}", event.id);
-        PaymentsError::from(CommonError::Internal)
-    };
-    if let Some(SaleRefused { invoice_id, .. }) = event.decode().map_err(malformed)? {
-        let params =
-            RefundParams { invoice: invoice_id, amount: None, restock: false, lines: None, reason: OUT_OF_STOCK };
-        match begin_refund(tx, PaymentId::new(), &params, None) {
-            // Too large: the invoice was refunded in full already.
-            Ok(BeginOutcome::Started(_) | BeginOutcome::Replayed(_) | BeginOutcome::Rejected(_))
-            | Err(PaymentsError::RefundTooLarge { .. }) => {}
-            Err(error) => return Err(error),
-        }
+crate::event_handlers! {
+    /// Applies an event to invoices and refunds.
+    fn apply_event(tx: &mut Tx<'_>) -> Result<(), PaymentsError>;
+    SaleRefused => on_sale_refused,
+    UserErased => on_user_erased,
+}
+
+/// Reserves the refund of an invoice whose stock is gone.
+fn on_sale_refused(tx: &mut Tx<'_>, event: SaleRefused) -> Result<(), PaymentsError> {
+    let params =
+        RefundParams { invoice: event.invoice_id, amount: None, restock: false, lines: None, reason: OUT_OF_STOCK };
+    match begin_refund(tx, PaymentId::new(), &params, None) {
+        // Too large: the invoice was refunded in full already.
+        Ok(BeginOutcome::Started(_) | BeginOutcome::Replayed(_) | BeginOutcome::Rejected(_))
+        | Err(PaymentsError::RefundTooLarge { .. }) => Ok(()),
+        Err(error) => Err(error),
     }
-    if let Some(UserErased { user_id, .. }) = event.decode().map_err(malformed)? {
-        store::clear_email(tx.conn, user_id)?;
-    }
-    Ok(())
+}
+
+fn on_user_erased(tx: &mut Tx<'_>, event: UserErased) -> Result<(), PaymentsError> {
+    Ok(store::clear_email(tx.conn, event.user_id)?)
 }
 
 async fn check_invariants(

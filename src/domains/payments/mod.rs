@@ -38,7 +38,7 @@ use crate::settings::Provider;
 use crate::store::{Migrations, OpenError, Store};
 
 use crate::contract::payments::*;
-pub use actor::PaymentsActor;
+pub use actor::{PaymentsActor, SUBSCRIPTIONS};
 
 /// Interface of a payment provider, for tests with providers of their own.
 #[cfg(feature = "test-hooks")]
@@ -63,9 +63,6 @@ pub const MIGRATIONS: Migrations = Migrations {
     sqlite: embed_migrations!("migrations/payments/sqlite"),
     postgres: embed_migrations!("migrations/payments/postgres"),
 };
-
-/// The events of other domains that this one wants to hear of.
-pub const SUBSCRIPTIONS: &[&str] = &["catalog.sale_refused", "users.user_erased"];
 
 /// Opens the domain.
 ///

@@ -10,8 +10,8 @@ use super::provider::PaymentProvider;
 use super::reconcile::RetrySchedule;
 use super::{Invoice, PaymentsError, store};
 use crate::messaging::{Caller, CommonError, Request, RequestContext};
-use crate::tasks::InFlightSet;
 use crate::store::{IdempotentRequest, LockSet, Store, Tx};
+use crate::tasks::InFlightSet;
 use crate::types::{InvoiceId, PaymentId};
 
 /// Time after which the provider's response counts as lost.

@@ -12,9 +12,7 @@ use super::*;
 use crate::contract::cart::CartStarted;
 use crate::contract::payments::{InvoicePaid, InvoiceRefunded, LATE_PAYMENT};
 use crate::contract::users::{UserErased, UserRegistered};
-use crate::messaging::{
-    CheckInvariants, CommonError, DeliverEvents, Event, EventEnvelope, InvariantReport, RequestContext, Role,
-};
+use crate::messaging::{CheckInvariants, CommonError, DeliverEvents, InvariantReport, RequestContext, Role};
 use crate::runtime::spawn_leader_interval;
 use crate::settings::Settings;
 use crate::store::{LockSet, Store, Tx};
@@ -160,43 +158,70 @@ async fn get_served_requests(
 
 async fn on_events(state: Arc<StatsState>, _: RequestContext, request: DeliverEvents) -> Result<(), CommonError> {
     let shop_currency = state.settings.shop.currency;
-    state.store.consume(request.events, move |tx, event| apply_event(tx, event, shop_currency)).await
+    state.store.consume(request.events, move |tx, event| apply_event(tx, shop_currency, event)).await
 }
 
-/// Counts and logs an event, in the hour and on the day in which it happened.
-fn apply_event(tx: &mut Tx<'_>, event: &EventEnvelope, shop_currency: Currency) -> Result<(), CommonError> {
-    if let Some(UserRegistered { user_id, role, created_at, .. }) = decode(event)? {
-        if role == Role::Customer {
-            store::count(tx.conn, created_at, &Counters { sign_ups: 1, ..Counters::default() })?;
-            log_event(tx, created_at, user_id, "signed_up", None, None)?;
-        }
-    } else if let Some(UserErased { user_id, .. }) = decode(event)? {
-        store::erase_user(tx.conn, user_id)?;
-    } else if let Some(CartStarted { user_id }) = decode(event)? {
-        store::count(tx.conn, event.at, &Counters { carts: 1, ..Counters::default() })?;
-        log_event(tx, event.at, user_id, "cart_started", None, None)?;
-    } else if let Some(InvoicePaid { invoice, .. }) = decode(event)? {
-        let at = invoice.paid_at.unwrap_or(event.at);
-        let revenue = model::revenue(invoice.total, invoice.currency, shop_currency);
-        store::count(tx.conn, at, &Counters { revenue, orders: 1, ..Counters::default() })?;
-        if invoice.currency == shop_currency {
-            store::count_sales(tx.conn, at, &model::sales(&invoice))?;
-        }
-        let data = json!({ "number": invoice.number, "total": invoice.total, "currency": invoice.currency });
-        log_event(tx, at, invoice.user_id, "order_paid", Some(invoice.id.to_string()), Some(data.to_string()))?;
-    } else if let Some(InvoiceRefunded { invoice, amount, imported, reason, .. }) = decode(event)? {
-        // A payment that came too late was never counted as revenue, so its refund is not deducted.
-        let counted = if reason == LATE_PAYMENT { 0 } else { amount };
-        // Product sales stay as they are: a refund may name no lines.
-        let at = if imported { invoice.paid_at.unwrap_or(invoice.created_at) } else { event.at };
-        let revenue = -model::revenue(counted, invoice.currency, shop_currency);
-        store::count(tx.conn, at, &Counters { revenue, ..Counters::default() })?;
-        let data = json!({
-            "number": invoice.number, "amount": amount, "currency": invoice.currency, "reason": reason
-        });
-        log_event(tx, at, invoice.user_id, "order_refunded", Some(invoice.id.to_string()), Some(data.to_string()))?;
+crate::event_handlers! {
+    /// Counts and logs an event, in the hour and on the day in which it happened.
+    fn apply_event(tx: &mut Tx<'_>, shop_currency: Currency) -> Result<(), CommonError>;
+    UserRegistered => on_user_registered,
+    UserErased => on_user_erased,
+    CartStarted => on_cart_started(at),
+    InvoicePaid => on_invoice_paid(at),
+    InvoiceRefunded => on_invoice_refunded(at),
+}
+
+fn on_user_registered(tx: &mut Tx<'_>, _: Currency, event: UserRegistered) -> Result<(), CommonError> {
+    let UserRegistered { user_id, role, created_at, .. } = event;
+    if role == Role::Customer {
+        store::count(tx.conn, created_at, &Counters { sign_ups: 1, ..Counters::default() })?;
+        log_event(tx, created_at, user_id, "signed_up", None, None)?;
     }
     Ok(())
+}
+
+fn on_user_erased(tx: &mut Tx<'_>, _: Currency, event: UserErased) -> Result<(), CommonError> {
+    Ok(store::erase_user(tx.conn, event.user_id)?)
+}
+
+fn on_cart_started(tx: &mut Tx<'_>, _: Currency, event: CartStarted, at: Timestamp) -> Result<(), CommonError> {
+    store::count(tx.conn, at, &Counters { carts: 1, ..Counters::default() })?;
+    log_event(tx, at, event.user_id, "cart_started", None, None)
+}
+
+fn on_invoice_paid(
+    tx: &mut Tx<'_>,
+    shop_currency: Currency,
+    InvoicePaid { invoice, .. }: InvoicePaid,
+    at: Timestamp,
+) -> Result<(), CommonError> {
+    let at = invoice.paid_at.unwrap_or(at);
+    let revenue = model::revenue(invoice.total, invoice.currency, shop_currency);
+    store::count(tx.conn, at, &Counters { revenue, orders: 1, ..Counters::default() })?;
+    if invoice.currency == shop_currency {
+        store::count_sales(tx.conn, at, &model::sales(&invoice))?;
+    }
+    let data = json!({ "number": invoice.number, "total": invoice.total, "currency": invoice.currency });
+    log_event(tx, at, invoice.user_id, "order_paid", Some(invoice.id.to_string()), Some(data.to_string()))
+}
+
+fn on_invoice_refunded(
+    tx: &mut Tx<'_>,
+    shop_currency: Currency,
+    event: InvoiceRefunded,
+    at: Timestamp,
+) -> Result<(), CommonError> {
+    let InvoiceRefunded { invoice, amount, imported, reason, .. } = event;
+    // A payment that came too late was never counted as revenue, so its refund is not deducted.
+    let counted = if reason == LATE_PAYMENT { 0 } else { amount };
+    // Product sales stay as they are: a refund may name no lines.
+    let at = if imported { invoice.paid_at.unwrap_or(invoice.created_at) } else { at };
+    let revenue = -model::revenue(counted, invoice.currency, shop_currency);
+    store::count(tx.conn, at, &Counters { revenue, ..Counters::default() })?;
+    let data = json!({
+        "number": invoice.number, "amount": amount, "currency": invoice.currency, "reason": reason
+    });
+    log_event(tx, at, invoice.user_id, "order_refunded", Some(invoice.id.to_string()), Some(data.to_string()))
 }
 
 /// Appends an entry for an event to the log.
@@ -210,14 +235,6 @@ fn log_event(
 ) -> Result<(), CommonError> {
     let (user_id, kind) = (Some(user_id), kind.to_owned());
     Ok(store::append(tx.conn, &NewAction { at, id: ActionId::new(), user_id, kind, subject, data })?)
-}
-
-/// Decodes an event if it is an `E`. One that cannot be decoded is logged and dead-lettered by the store.
-fn decode<E: Event>(event: &EventEnvelope) -> Result<Option<E>, CommonError> {
-    event.decode().map_err(|error| {
-        log::error!("stats: event {} {} cannot be decoded: {error}", event.name, event.id);
-        CommonError::Internal
-    })
 }
 
 async fn check_invariants(

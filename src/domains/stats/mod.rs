@@ -18,22 +18,12 @@ mod tests;
 
 use std::sync::Arc;
 
-use crate::messaging::Event;
 use crate::runtime::{DomainRuntime, RunningDomain};
 use crate::store::OpenError;
 
 use crate::contract::stats::*;
-pub use actor::StatsActor;
+pub use actor::{SUBSCRIPTIONS, StatsActor};
 pub use store::MIGRATIONS;
-
-/// The events of other domains that this one wants to hear of.
-pub const SUBSCRIPTIONS: &[&str] = &[
-    crate::contract::users::UserRegistered::NAME,
-    crate::contract::users::UserErased::NAME,
-    crate::contract::cart::CartStarted::NAME,
-    crate::contract::payments::InvoicePaid::NAME,
-    crate::contract::payments::InvoiceRefunded::NAME,
-];
 
 /// Opens the database and starts the actor.
 ///

@@ -10,8 +10,8 @@ use crate::contract::cart::CartStarted;
 use crate::contract::payments::{Invoice, InvoiceLine, InvoicePaid, InvoiceRefunded, InvoiceStatus};
 use crate::contract::users::{UserErased, UserRegistered};
 use crate::messaging::{
-    Caller, Client, CommonError, Credential, DeliverEvents, EventEnvelope, IdempotencyKey, Identity, RequestContext,
-    Role,
+    Caller, Client, CommonError, Credential, DeliverEvents, Event, EventEnvelope, IdempotencyKey, Identity,
+    RequestContext, Role,
 };
 use crate::settings::Settings;
 use crate::types::{Amount, ApiKeyId, Clock, Currency, EventId, InvoiceId, PageRequest, ProductId, Timestamp, UserId};
