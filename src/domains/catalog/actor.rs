@@ -1,20 +1,21 @@
-//! The catalog actor: its state, one handler per message, and the timer that expires holds.
+//! The catalog actor: its state, handlers of products and stock, and the timer that expires holds.
 //!
-//! Does not contain: SQL (`store`), rules that need no database (`model.rs`). Invariant: a write invalidates the cache
+//! Does not contain: handlers of lists and images (`list_handlers.rs`, `image_handlers.rs`), SQL (`store`), rules that need
+//! no database (`model.rs`). Invariant: a write invalidates the cache
 //! entries of what it changes before it commits; see `cache.rs`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Context, Supervised};
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+use serde::Serialize;
 use tokio::sync::Semaphore;
 
-use super::cache::{Cache, Counts, PageKey};
-use super::image_processing::{self, ImageFileError, Rendition};
-use super::store::{self, WriteScope, images, search, stock};
+use super::cache::Cache;
+use super::image_handlers::{RENDERS_MAX, add_image, delete_image, get_image, list_images};
+use super::list_handlers::{list_products, read_products};
+use super::store::{self, WriteScope, stock};
 use super::*;
 use crate::contract::comments::RatingChanged;
 use crate::contract::payments::{InvoiceExpired, InvoicePaid, InvoiceRefunded, InvoiceVoided};
@@ -24,27 +25,21 @@ use crate::messaging::{
 use crate::runtime::spawn_leader_interval;
 use crate::settings;
 use crate::store::{Conn, LockSet, Store, Tx};
-use crate::types::{Cursor, FieldError, HoldId, ProductId, Validator};
+use crate::types::{FieldError, HoldId};
 
 /// Interval between searches for expired holds.
 const EXPIRE_INTERVAL: Duration = Duration::from_secs(2);
-/// Images rendered at once; each takes a core and some ten megabytes.
-const RENDERS_MAX: usize = 2;
 /// Maximum number of products per [`GetOffers`].
 const IDS_MAX: usize = 1_000;
 /// Maximum number of rows per [`ImportProducts`].
 const ROWS_MAX: usize = 1_000;
-/// Number of items from which on the counts of a filtered list are cached.
-const LARGE_LIST_MIN: i64 = 2_000;
-/// Time for which cached counts of a large list are used.
-const LARGE_COUNTS_TTL: Duration = Duration::from_secs(1);
 
 /// State shared by the handlers of this domain.
 pub struct CatalogState {
     pub(super) store: Store,
     pub(super) cache: Cache,
-    settings: settings::CatalogSettings,
-    renders: Arc<Semaphore>,
+    pub(super) settings: settings::CatalogSettings,
+    pub(super) renders: Arc<Semaphore>,
     expiring: Arc<Semaphore>,
 }
 
@@ -85,7 +80,7 @@ impl CatalogState {
     }
 
     /// Like [`CatalogState::write`], idempotent by the context's key.
-    async fn write_idempotent<R: Request, T>(
+    pub(super) async fn write_idempotent<R: Request, T>(
         &self,
         ctx: &RequestContext,
         request: &R,
@@ -161,7 +156,7 @@ async fn create_product(
         .await
 }
 
-async fn get_product(
+pub(super) async fn get_product(
     state: Arc<CatalogState>,
     _: RequestContext,
     request: GetProduct,
@@ -237,195 +232,6 @@ async fn delete_product(
 ) -> Result<(), CatalogError> {
     let product_id = request.product_id;
     state.write_idempotent(&ctx, &request, move |tx, scope| store::delete(tx, scope, product_id)).await
-}
-
-async fn list_products(
-    state: Arc<CatalogState>,
-    _: RequestContext,
-    request: ListProducts,
-) -> Result<ProductPage, CatalogError> {
-    let query = model::normalize_query(request.query)?;
-    let limit = request.page.limit()?;
-    let after = search::PageStart::from_cursor(&request.page, &query)?;
-    let key: PageKey = (query, limit, request.page.cursor.map(|cursor| cursor.as_str().to_owned()));
-    if let Some(page) = state.cache.page(&key) {
-        return Ok(page);
-    }
-    let (query, reader, stamp) = (key.0.clone(), Arc::clone(&state), state.cache.list_stamp());
-    let (page, is_fresh) = state
-        .store
-        .read(move |conn| {
-            let (items, next) = read_items(&reader, conn, &query, limit, after.as_ref())?;
-            let (facets, is_fresh) = FacetQuery { state: &reader, conn, stamp, is_fresh: true }.facets(&query)?;
-            Ok::<_, CatalogError>((ProductPage { items, next, facets: Arc::new(facets) }, is_fresh))
-        })
-        .await?;
-    if is_fresh {
-        state.cache.insert_page(stamp, key, &page);
-    }
-    Ok(page)
-}
-
-/// Reads products from the cache, else from the database; unknown ids are left out.
-fn read_products(
-    state: &CatalogState,
-    conn: &mut Conn,
-    ids: &[ProductId],
-) -> Result<HashMap<ProductId, Arc<Product>>, CatalogError> {
-    let mut products: HashMap<ProductId, Arc<Product>> =
-        ids.iter().filter_map(|id| Some((*id, state.cache.product(*id)?))).collect();
-    let missing: Vec<ProductId> = ids.iter().copied().filter(|id| !products.contains_key(id)).collect();
-    // Taken before the query, as the cache requires.
-    let stamps: HashMap<ProductId, u64> = missing.iter().map(|id| (*id, state.cache.stamp(*id))).collect();
-    for product in store::load(conn, &missing)? {
-        let product = Arc::new(product);
-        if let Some(stamp) = stamps.get(&product.id) {
-            state.cache.insert(*stamp, &product);
-        }
-        products.insert(product.id, product);
-    }
-    Ok(products)
-}
-
-fn read_items(
-    state: &CatalogState,
-    conn: &mut Conn,
-    query: &ProductQuery,
-    limit: i64,
-    after: Option<&search::PageStart>,
-) -> Result<(Vec<Arc<Product>>, Option<Cursor>), CatalogError> {
-    let (ids, next) = search::page(conn, query, limit, after)?;
-    let mut products = read_products(state, conn, &ids)?;
-    // One that was deleted since the list was read is left out.
-    let items = ids.iter().filter_map(|id| products.remove(id)).filter(|product| !product.deleted).collect();
-    Ok((items, next))
-}
-
-/// Computation of the facets of one list.
-struct FacetQuery<'a> {
-    state: &'a CatalogState,
-    conn: &'a mut Conn,
-    /// List stamp taken before the query.
-    stamp: u64,
-    /// Whether all counts so far are as of that stamp.
-    is_fresh: bool,
-}
-
-impl FacetQuery<'_> {
-    /// Returns the facets, each without its own filter, and `true` if all are as of the stamp.
-    fn facets(mut self, query: &ProductQuery) -> Result<(Facets, bool), CatalogError> {
-        let base = ProductQuery { sort: None, ..query.clone() };
-        let mut facets = Facets::clone(&*self.counts(&base)?);
-        if base.category.is_some() {
-            let unfiltered = ProductQuery { category: None, ..base.clone() };
-            facets.categories.clone_from(&self.counts(&unfiltered)?.categories);
-        }
-        if base.tag.is_some() {
-            let unfiltered = ProductQuery { tag: None, ..base.clone() };
-            facets.tags.clone_from(&self.counts(&unfiltered)?.tags);
-        }
-        if base.min_price.is_some() || base.max_price.is_some() {
-            let unfiltered = self.counts(&ProductQuery { min_price: None, max_price: None, ..base.clone() })?;
-            (facets.min_price, facets.max_price) = (unfiltered.min_price, unfiltered.max_price);
-        }
-        if base.in_stock.is_some() {
-            facets.in_stock = self.counts(&ProductQuery { in_stock: None, ..base })?.in_stock;
-        }
-        Ok((facets, self.is_fresh))
-    }
-
-    /// Counts a list; for a large one, returns counts up to [`LARGE_COUNTS_TTL`] old.
-    fn counts(&mut self, query: &ProductQuery) -> Result<Arc<Facets>, CatalogError> {
-        let (cache, now) = (&self.state.cache, self.state.store.now());
-        if let Some(cached) =
-            cache.counts(query).filter(|cached| cached.at <= now && now.since(cached.at) < LARGE_COUNTS_TTL)
-        {
-            // A page with older counts is not cached: it would outlive them.
-            self.is_fresh &= cached.stamp == self.stamp;
-            return Ok(cached.facets);
-        }
-        let facets = Arc::new(search::counts(self.conn, query)?);
-        if facets.total >= LARGE_LIST_MIN && !search::is_unfiltered(query) {
-            cache.insert_counts(query.clone(), Counts { at: now, stamp: self.stamp, facets: Arc::clone(&facets) });
-        }
-        Ok(facets)
-    }
-}
-
-/// The part of [`AddImage`] that identifies it under an idempotency key: a digest in place of the file.
-#[derive(Serialize, Deserialize)]
-struct AddedImage {
-    product_id: ProductId,
-    alt: String,
-    digest: Vec<u8>,
-}
-
-crate::requests! { CatalogError;
-    "catalog.AddImage": AddedImage => Image, once, |_| Access::Admin;
-}
-
-async fn add_image(state: Arc<CatalogState>, ctx: RequestContext, request: AddImage) -> Result<Image, CatalogError> {
-    let AddImage { product_id, alt, data } = request;
-    let alt = crate::types::one_line(&alt);
-    let mut fields = Validator::new();
-    fields.line("alt", &alt, 0, 500);
-    fields.done()?;
-    let too_large = CatalogError::ImageTooLarge {
-        max_bytes: u64::try_from(state.settings.image_bytes_max).unwrap_or(u64::MAX),
-        max_pixels: state.settings.image_pixels_max,
-    };
-    if data.len() > state.settings.image_bytes_max {
-        return Err(too_large);
-    }
-    let (digest, data) = run_blocking_limited(&state, move || (Sha256::digest(&data).to_vec(), data)).await?;
-    let request = AddedImage { product_id, alt: alt.clone(), digest };
-    let add = || async {
-        state.store.read(move |conn| images::check_can_add(conn, product_id)).await?;
-        let (bytes_max, pixels_max) = (state.settings.image_bytes_max, state.settings.image_pixels_max);
-        let files: Vec<Rendition> =
-            run_blocking_limited(&state, move || image_processing::render(&data, bytes_max, pixels_max))
-                .await?
-                .map_err(|error| match error {
-                    ImageFileError::Unreadable(reason) => CatalogError::UnsupportedImage { reason },
-                    ImageFileError::TooLarge => too_large,
-                })?;
-        state.write_idempotent(&ctx, &request, move |tx, scope| images::add(tx, scope, product_id, alt, &files)).await
-    };
-    state.store.run_idempotent(&ctx, &request, add).await
-}
-
-/// Runs CPU-bound work on the blocking pool, at most [`RENDERS_MAX`] at once.
-async fn run_blocking_limited<T: Send + 'static>(
-    state: &CatalogState,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, CommonError> {
-    let permit = Arc::clone(&state.renders).acquire_owned().await.map_err(|_| CommonError::Unavailable)?;
-    let done = tokio::task::spawn_blocking(move || {
-        let _permit = permit;
-        work()
-    });
-    done.await.map_err(|panicked| {
-        log::error!("catalog: image decoder panicked: {panicked}");
-        CommonError::Internal
-    })
-}
-
-async fn delete_image(state: Arc<CatalogState>, ctx: RequestContext, request: DeleteImage) -> Result<(), CatalogError> {
-    let DeleteImage { product_id, image_id } = request;
-    state.write_idempotent(&ctx, &request, move |tx, scope| images::delete(tx, scope, product_id, image_id)).await
-}
-
-async fn list_images(
-    state: Arc<CatalogState>,
-    ctx: RequestContext,
-    request: ListImages,
-) -> Result<Vec<Image>, CatalogError> {
-    Ok(get_product(state, ctx, GetProduct { product_id: request.product_id }).await?.images)
-}
-
-async fn get_image(state: Arc<CatalogState>, _: RequestContext, request: GetImage) -> Result<ImageFile, CatalogError> {
-    let GetImage { product_id, image_id, width } = request;
-    state.store.read(move |conn| images::file(conn, product_id, image_id, width)).await
 }
 
 async fn import_products(

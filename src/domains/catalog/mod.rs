@@ -15,13 +15,16 @@
 
 mod actor;
 mod cache;
+mod image_handlers;
 pub mod image_processing;
 pub mod import_export;
+mod list_handlers;
 mod model;
 mod schema;
 mod store;
 #[cfg(test)]
 mod tests;
+mod text_search;
 
 use std::sync::Arc;
 

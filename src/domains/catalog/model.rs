@@ -1,4 +1,4 @@
-//! Rules of the catalog that need neither a clock nor a database: validation, names, search terms, states of a hold.
+//! Rules of the catalog that need neither a clock nor a database: validation, names, states of a hold.
 
 use std::collections::BTreeMap;
 
@@ -6,6 +6,7 @@ use diesel::deserialize::FromSqlRow;
 use diesel::expression::AsExpression;
 use diesel::sql_types::Text;
 
+use super::text_search::sort_key;
 use super::{HoldLine, Image, NewProduct, Offer, Product, ProductPatch, ProductQuery, Sort};
 use crate::contract::payments::ReturnLine;
 use crate::types::{Amount, FieldError, ProductId, Quantity, Validator, one_line};
@@ -18,8 +19,6 @@ const STOCK_MAX: Quantity = 1_000_000_000;
 const LINE_QUANTITY_MAX: Quantity = 10_000;
 /// Maximum number of lines of a hold.
 const LINES_MAX: usize = 1_000;
-/// Maximum number of words of a search; each costs an index lookup.
-const SEARCH_WORDS_MAX: usize = 16;
 /// Maximum number of images of a product.
 pub const IMAGES_MAX: u32 = 20;
 /// Maximum number of products in a group; a change of one reads all.
@@ -134,50 +133,6 @@ pub fn apply_patch(product: NewProduct, patch: ProductPatch) -> NewProduct {
     }
 }
 
-/// The text in lower case without accents, by which names are sorted and slugs are written.
-pub fn sort_key(text: &str) -> String {
-    let mut folded = String::with_capacity(text.len());
-    for c in text.chars().flat_map(char::to_lowercase) {
-        let plain = match c {
-            'à'..='å' | 'ā' | 'ă' | 'ą' => "a",
-            'æ' => "ae",
-            'ç' | 'ć' | 'ĉ' | 'ċ' | 'č' => "c",
-            'ď' | 'đ' | 'ð' => "d",
-            'è'..='ë' | 'ē' | 'ĕ' | 'ė' | 'ę' | 'ě' => "e",
-            'ĝ' | 'ğ' | 'ġ' | 'ģ' => "g",
-            'ĥ' | 'ħ' => "h",
-            'ì'..='ï' | 'ĩ' | 'ī' | 'ĭ' | 'į' | 'ı' => "i",
-            'ĵ' => "j",
-            'ķ' => "k",
-            'ĺ' | 'ļ' | 'ľ' | 'ŀ' | 'ł' => "l",
-            'ñ' | 'ń' | 'ņ' | 'ň' => "n",
-            'ò'..='ö' | 'ø' | 'ō' | 'ŏ' | 'ő' => "o",
-            'œ' => "oe",
-            'ŕ' | 'ŗ' | 'ř' => "r",
-            'ś' | 'ŝ' | 'ş' | 'š' | 'ș' => "s",
-            'ß' => "ss",
-            'ţ' | 'ť' | 'ŧ' | 'ț' => "t",
-            'þ' => "th",
-            'ù'..='ü' | 'ũ' | 'ū' | 'ŭ' | 'ů' | 'ű' | 'ų' => "u",
-            'ŵ' => "w",
-            'ý' | 'ÿ' | 'ŷ' => "y",
-            'ź' | 'ż' | 'ž' => "z",
-            accent if is_accent(accent) => "",
-            other => {
-                folded.push(other);
-                continue;
-            }
-        };
-        folded.push_str(plain);
-    }
-    folded
-}
-
-/// Returns `true` for a combining accent of decomposed text.
-const fn is_accent(c: char) -> bool {
-    matches!(c, '\u{300}'..='\u{36f}')
-}
-
 /// Builds a slug from the words of the name, up to 80 bytes, and the last `digits` hex digits of the id, which are random.
 pub fn slug(name: &str, id: ProductId, digits: usize) -> String {
     let folded = sort_key(name);
@@ -235,51 +190,6 @@ pub fn rating(sum: i64, count: i64) -> Option<f64> {
     let hundredths = (sum.max(0) * 100 + count / 2) / count;
     #[allow(clippy::cast_precision_loss, reason = "a rating of at most a few hundred hundredths")]
     Some(hundredths as f64 / 100.0)
-}
-
-/// Maximum number of characters of a PostgreSQL lexeme, whose limit is about 2,000 bytes.
-const LEXEME_MAX: usize = 400;
-
-/// Translates a search text into an FTS5 query; `None` if it has no word. Every word is quoted, so that no input is an
-/// operator or a syntax error; the last one matches as a prefix.
-pub fn fts_query(text: &str) -> Option<String> {
-    let quoted: Vec<String> = words(text).take(SEARCH_WORDS_MAX).map(|word| format!("\"{word}\"")).collect();
-    if quoted.is_empty() { None } else { Some(quoted.join(" AND ") + " *") }
-}
-
-/// Splits a text into words. Combining accents belong to their word.
-fn words(text: &str) -> impl Iterator<Item = &str> {
-    text.split(|c: char| !c.is_alphanumeric() && !is_accent(c))
-        .filter(|word| word.contains(|c: char| c.is_alphanumeric() && !is_accent(c)))
-}
-
-/// Turns a word into a PostgreSQL lexeme: lower case, without accents, at most [`LEXEME_MAX`] characters.
-fn lexeme(word: &str) -> String {
-    sort_key(word).chars().filter(|c| !is_accent(*c)).take(LEXEME_MAX).collect()
-}
-
-/// Translates a search text into a `tsquery` for words that have one of the `weights`; see [`fts_query`].
-pub fn ts_query(text: &str, weights: &str) -> String {
-    let quoted: Vec<String> = words(text).take(SEARCH_WORDS_MAX).map(|word| format!("'{}':", lexeme(word))).collect();
-    let last = quoted.len().saturating_sub(1);
-    let part = |(n, word): (usize, &String)| format!("{word}{}{weights}", if n == last { "*" } else { "" });
-    quoted.iter().enumerate().map(part).collect::<Vec<_>>().join(" & ")
-}
-
-/// Builds the `tsvector` of a product: each word once, with weight `A` if it is in the name, `B` in the labels, `C` in the
-/// description.
-pub fn ts_vector(name: &str, labels: &str, description: &str) -> String {
-    let mut all: BTreeMap<String, [bool; 3]> = BTreeMap::new();
-    for (n, text) in [name, labels, description].into_iter().enumerate() {
-        for word in words(text) {
-            all.entry(lexeme(word)).or_default()[n] = true;
-        }
-    }
-    let one = |(word, has): (&String, &[bool; 3])| {
-        let places = ["1A", "2B", "3C"].into_iter().zip(has).filter_map(|(place, has)| has.then_some(place));
-        format!("'{word}':{}", places.collect::<Vec<_>>().join(","))
-    };
-    all.iter().map(one).collect::<Vec<_>>().join(" ")
 }
 
 /// Normalizes and validates a query, so that equal lists have equal queries: blank filters removed, order explicit.
@@ -533,20 +443,6 @@ mod tests {
             assert_eq!(slug(name, id, 4), link);
         }
         assert!(slug(&"word ".repeat(40), id, 32).len() <= 120);
-    }
-
-    #[test]
-    fn fts_query_quotes_every_word() {
-        let cases = [
-            ("tea", Some("\"tea\" *")),
-            ("blue tea", Some("\"blue\" AND \"tea\" *")),
-            ("a OR NEAR(b) -c", Some("\"a\" AND \"OR\" AND \"NEAR\" AND \"b\" AND \"c\" *")),
-            ("\"*(", None),
-            ("  ", None),
-        ];
-        for (text, words) in cases {
-            assert_eq!(fts_query(text).as_deref(), words, "{text}");
-        }
     }
 
     #[test]

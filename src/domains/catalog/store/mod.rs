@@ -1,4 +1,4 @@
-//! SQL of the catalog: products here; stock, search, images and facet counts in their own files.
+//! SQL of the catalog: changes of products here; reads, stock, search, images and facet counts in their own files.
 //!
 //! Invariant: every change of a product goes through [`save_product`], which keeps in step whatever depends on a product:
 //! the search index, the tags, the facet counts, the lead of its group, the stock ledger, the cache and the events.
@@ -6,34 +6,34 @@
 mod facet_counts;
 pub mod images;
 pub mod invariants;
+mod load;
 pub mod search;
+mod search_index;
 pub mod stock;
 
-use std::collections::{BTreeMap, HashMap};
-
-use diesel::sql_query;
-use diesel::sql_types::{BigInt, Text};
+use diesel::sql_types::Text;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::cache::Invalidation;
 use super::model::{self, StockMoveReason};
-use super::schema::{product, product_tag, stock_move};
+use super::schema::{product, stock_move};
 use super::{
-    BackInStock, CatalogError, ExportPage, ImportOutcome, LowStock, NewProduct, Offer, Product, ProductChanged,
-    ProductPatch, Variant,
+    BackInStock, CatalogError, ExportPage, ImportOutcome, LowStock, NewProduct, ProductChanged, ProductPatch,
+    text_search,
 };
 use crate::messaging::CommonError;
 use crate::store::query::*;
 use crate::store::{Conn, Prepare, Tx};
 use crate::types::{Amount, Currency, FieldError, ProductId, Quantity, Timestamp};
 use facet_counts::FacetDelta;
+pub use load::{get, load};
+use load::{offers_of, query_chunks};
+pub use search_index::rebuild_search_index;
+use search_index::update_search_index;
 
 /// Products per page of an export.
 const EXPORT_PAGE_SIZE: usize = 500;
-
-/// Number of products up to which each is read by a query of its own.
-const SINGLE_QUERIES_MAX: usize = 8;
 
 /// State of a write job besides its transaction.
 #[derive(Clone)]
@@ -81,7 +81,7 @@ pub struct ProductRow {
 impl ProductRow {
     /// The row with all client-set fields taken from `new`.
     fn with(mut self, new: NewProduct) -> Result<Self, CatalogError> {
-        self.name_key = model::sort_key(&new.name);
+        self.name_key = text_search::sort_key(&new.name);
         self.name = new.name;
         self.sku = new.sku;
         self.price = new.price;
@@ -442,77 +442,6 @@ fn write_row(conn: &mut Conn, before: Option<&ProductRow>, after: &ProductRow) -
     Ok(())
 }
 
-/// Updates the tags and the search index, which hold products for sale only.
-fn update_search_index(conn: &mut Conn, before: Option<&ProductRow>, after: &ProductRow) -> QueryResult<()> {
-    let old_row = before.filter(|row| !row.deleted);
-    let new_row = Some(after).filter(|row| !row.deleted);
-    if old_row.map(|row| &row.tags) != new_row.map(|row| &row.tags) {
-        if let Some(row) = old_row {
-            let tags: Vec<String> = from_json(&row.tags);
-            diesel::delete(product_tag::table)
-                .filter(product_tag::tag.eq_any(tags))
-                .filter(product_tag::seq.eq(row.seq))
-                .execute(conn)?;
-        }
-        for tag in new_row.map(|row| from_json::<Vec<String>>(&row.tags)).unwrap_or_default() {
-            diesel::insert_into(product_tag::table)
-                .values((product_tag::tag.eq(tag), product_tag::seq.eq(after.seq)))
-                .execute(conn)?;
-        }
-    }
-    let (old, new) = (old_row.map(search_text), new_row.map(search_text));
-    if old == new {
-        return Ok(());
-    }
-    let postgres = conn.is_postgres();
-    if old.is_some() {
-        let row = if postgres { "seq" } else { "rowid" };
-        sql_query(format!("DELETE FROM product_fts WHERE {row} = $1")).bind::<BigInt, _>(after.seq).execute(conn)?;
-    }
-    new.map_or(Ok(()), |words| insert_search_words(conn, after.seq, words))
-}
-
-fn insert_search_words(conn: &mut Conn, seq: i64, words: (&str, String, &str)) -> QueryResult<()> {
-    let (name, labels, description) = words;
-    if conn.is_postgres() {
-        sql_query("INSERT INTO product_fts (seq, document) VALUES ($1, CAST($2 AS tsvector))")
-            .bind::<BigInt, _>(seq)
-            .bind::<Text, _>(model::ts_vector(name, &labels, description))
-            .execute(conn)?;
-    } else {
-        sql_query("INSERT INTO product_fts (rowid, name, labels, description) VALUES ($1, $2, $3, $4)")
-            .bind::<BigInt, _>(seq)
-            .bind::<Text, _>(name)
-            .bind::<Text, _>(labels)
-            .bind::<Text, _>(description)
-            .execute(conn)?;
-    }
-    Ok(())
-}
-
-/// Rebuilds the search index from all products for sale. For a database that was filled by a bulk copy.
-pub fn rebuild_search_index(conn: &mut Conn) -> QueryResult<()> {
-    let mut after = 0;
-    loop {
-        let page = product::table.filter(product::seq.gt(after)).order(product::seq).limit(EXPORT_PAGE_SIZE as i64);
-        let rows: Vec<ProductRow> = page.select(ProductRow::as_select()).load(conn)?;
-        let Some(last) = rows.last() else { return Ok(()) };
-        after = last.seq;
-        for row in rows.iter().filter(|row| !row.deleted) {
-            insert_search_words(conn, row.seq, search_text(row))?;
-        }
-    }
-}
-
-/// Searchable texts of a product: name; SKU, category, tags and options; description.
-fn search_text(row: &ProductRow) -> (&str, String, &str) {
-    let mut labels = vec![row.sku.clone()];
-    labels.extend(row.category.clone());
-    labels.extend(from_json::<Vec<String>>(&row.tags));
-    labels.extend(from_json::<BTreeMap<String, String>>(&row.options).into_values());
-    (&row.name, labels.join("\n"), &row.description)
-}
-
 /// Order by which the lead of a group is chosen: the cheapest in stock, else the first. [`search`] applies the same order
 /// to the products that match a filter.
 const BEST_FIRST: &str = "stock = 0, CASE stock WHEN 0 THEN 0 ELSE price END, seq";
@@ -566,105 +495,4 @@ fn emit_changes(
         })?;
     }
     Ok(())
-}
-
-/// Loads products in the given order from one snapshot; unknown ids are left out.
-pub fn load(conn: &mut Conn, ids: &[ProductId]) -> QueryResult<Vec<Product>> {
-    conn.transaction(|conn| {
-        let rows = rows(conn, ids)?;
-        let mut groups: Vec<&str> = rows.values().filter_map(|row| row.group_name.as_deref()).collect();
-        groups.sort_unstable();
-        groups.dedup();
-        let mut variants: HashMap<String, Vec<Variant>> = HashMap::new();
-        if !groups.is_empty() {
-            let siblings: Vec<ProductRow> = product::table
-                .filter(product::group_name.eq_any(groups))
-                .filter(product::deleted.eq(false))
-                .order((product::group_name, product::seq))
-                .select(ProductRow::as_select())
-                .load(conn)?;
-            for row in siblings {
-                let variant = Variant {
-                    id: row.id,
-                    sku: row.sku,
-                    name: row.name,
-                    options: from_json(&row.options),
-                    price: row.price,
-                    compare_at_price: row.compare_at_price,
-                    currency: row.currency,
-                    stock: row.stock,
-                };
-                variants.entry(row.group_name.unwrap_or_default()).or_default().push(variant);
-            }
-        }
-        let mut images = images::by_product(conn, ids)?;
-        let product = |row: &ProductRow| Product {
-            id: row.id,
-            name: row.name.clone(),
-            sku: row.sku.clone(),
-            slug: row.slug.clone(),
-            description: row.description.clone(),
-            price: row.price,
-            currency: row.currency,
-            compare_at_price: row.compare_at_price,
-            stock: row.stock,
-            category: row.category.clone(),
-            tags: from_json(&row.tags),
-            attributes: from_json(&row.attributes),
-            group: row.group_name.clone(),
-            options: from_json(&row.options),
-            variants: row.group_name.as_ref().and_then(|group| variants.get(group)).cloned().unwrap_or_default(),
-            images: images.remove(&row.id).unwrap_or_default(),
-            rating: model::rating(row.rating_sum, row.rating_count),
-            review_count: row.rating_count,
-            deleted: row.deleted,
-            created_at: row.created_at,
-            updated_at: row.updated_at,
-        };
-        Ok(ids.iter().filter_map(|id| rows.get(id)).map(product).collect())
-    })
-}
-
-/// Loads one product.
-///
-/// # Errors
-/// `ProductNotFound`.
-pub fn get(conn: &mut Conn, id: ProductId) -> Result<Product, CatalogError> {
-    load(conn, &[id])?.pop().ok_or(CatalogError::ProductNotFound)
-}
-
-/// Splits a few ids into single ones, because only SQL of fixed text stays prepared, and preparing costs more than a few
-/// executions.
-fn query_chunks(ids: &[ProductId]) -> std::slice::Chunks<'_, ProductId> {
-    ids.chunks(if ids.len() <= SINGLE_QUERIES_MAX { 1 } else { ids.len() })
-}
-
-fn rows(conn: &mut Conn, ids: &[ProductId]) -> QueryResult<HashMap<ProductId, ProductRow>> {
-    let mut rows = Vec::with_capacity(ids.len());
-    for chunk in query_chunks(ids) {
-        match chunk {
-            [id] => rows.extend(find(conn, *id)?),
-            _ => rows
-                .extend(product::table.filter(product::id.eq_any(chunk)).select(ProductRow::as_select()).load(conn)?),
-        }
-    }
-    Ok(rows.into_iter().map(|row: ProductRow| (row.id, row)).collect())
-}
-
-/// Builds the offers of rows, with their images.
-fn offers_of(conn: &mut Conn, rows: Vec<ProductRow>) -> QueryResult<Vec<Offer>> {
-    let ids: Vec<ProductId> = rows.iter().map(|row| row.id).collect();
-    let images = images::by_product(conn, &ids)?;
-    let offer = |row: ProductRow| Offer {
-        product_id: row.id,
-        name: model::display_name(&row.name, &from_json(&row.options)),
-        sku: row.sku,
-        slug: row.slug,
-        price: row.price,
-        currency: row.currency,
-        stock: row.stock,
-        deleted: row.deleted,
-        image: images.get(&row.id).and_then(|images| images.first()).map(model::smallest_url),
-    };
-    Ok(rows.into_iter().map(offer).collect())
 }

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use super::facet_counts::{self, CATEGORIES_MAX, TAGS_MAX};
 use super::from_json;
 use crate::contract::catalog::{FacetValue, Facets, ProductQuery, Sort};
-use crate::domains::catalog::model;
+use crate::domains::catalog::text_search;
 use crate::store::Conn;
 use crate::store::query::*;
 use crate::types::{Amount, Cursor, FieldError, PageRequest, ProductId, hex};
@@ -235,7 +235,7 @@ pub fn explain(conn: &mut Conn, query: &ProductQuery, after: Option<&PageStart>)
 fn from_sql(conn: &mut Conn, query: &ProductQuery, select: &str, all: bool) -> QueryResult<Option<SqlBuilder>> {
     let mut statement = SqlBuilder::new(conn.is_postgres());
     if let Some(q) = &query.q {
-        let Some(words) = model::fts_query(q) else { return Ok(None) };
+        let Some(words) = text_search::fts_query(q) else { return Ok(None) };
         match_sql(&mut statement, q, &words);
         search_sql(&mut statement, query, select);
         return Ok(Some(statement));
@@ -315,7 +315,10 @@ fn match_sql(statement: &mut SqlBuilder, q: &str, words: &str) {
             "SELECT * FROM (SELECT {row} AS seq, CAST({tier} AS BIGINT) AS tier FROM product_fts WHERE "
         ));
         if statement.postgres {
-            statement.sql("document @@ CAST(").text(&model::ts_query(q, weights)).sql(" AS tsquery) ORDER BY seq");
+            statement
+                .sql("document @@ CAST(")
+                .text(&text_search::ts_query(q, weights))
+                .sql(" AS tsquery) ORDER BY seq");
         } else {
             let expression = format!("{{{columns}}} : ({words})");
             statement.sql("product_fts MATCH ").text(&expression).sql(" ORDER BY rowid");
