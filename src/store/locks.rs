@@ -46,14 +46,10 @@ impl LockSet {
         self
     }
 
-    /// And what is wanted under this key: asked for twice at once, one waits for the other.
+    /// Adds the idempotency key of this request: of two equal requests at once, one waits for the other.
     #[must_use]
-    pub fn and_wish(self, wish: &IdempotentRequest) -> Self {
-        self.and_answer(&wish.scope, wish.key.as_str())
-    }
-
-    pub(super) fn and_answer(self, scope: &str, key: &str) -> Self {
-        self.with("answer", format_args!("{scope}\0{key}"))
+    pub fn with_key(self, request: &IdempotentRequest) -> Self {
+        self.with("answer", format_args!("{}\0{}", request.scope, request.key.as_str()))
     }
 
     /// Whether it is everything.

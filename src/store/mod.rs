@@ -44,7 +44,7 @@ use erased_job::{ErasedJob, ErasedQuery, ErasedResult, is_of_database};
 pub use explain::plans;
 #[cfg(feature = "test-hooks")]
 pub use fault_injection::close_cached_connections;
-pub use idempotency::{Fingerprint, IdempotentRequest, RESPONSE_TTL};
+pub use idempotency::{Fingerprint, IdempotentRequest, IdempotentWrite, RESPONSE_TTL};
 pub use invariants::{Invariant, Invariants, RESTORE, Sql};
 pub use locks::LockSet;
 pub use migrate::Migrations;
@@ -159,23 +159,27 @@ impl Tx<'_> {
         outbox::insert(self.conn, self.now, event)
     }
 
-    /// What was answered to this wish before, if anything; another request under its key is refused. For work of
-    /// several steps; a single write uses [`Store::write_idempotent`].
-    pub fn find_response<T, E>(&mut self, wish: &IdempotentRequest) -> Result<Option<T>, E>
+    /// The stored response to this request, if there is one. For work of several steps; a single write uses
+    /// [`Store::idempotent`].
+    ///
+    /// # Errors
+    ///
+    /// `IdempotencyKeyReused` when the key belongs to another request.
+    pub fn find_response<T, E>(&mut self, request: &IdempotentRequest) -> Result<Option<T>, E>
     where
         T: DeserializeOwned,
         E: From<CommonError> + From<diesel::result::Error>,
     {
-        idempotency::find(self.conn, &wish.scope, &wish.key, &wish.fingerprint, self.now)
+        idempotency::find_response(self.conn, request, self.now)
     }
 
-    /// Keeps the answer to this wish: from now on a repetition gets it.
-    pub fn keep<T, E>(&mut self, wish: &IdempotentRequest, answer: &T) -> Result<(), E>
+    /// Stores the response to this request: a repetition gets it for [`RESPONSE_TTL`] once the transaction is durable.
+    pub fn save_response<T, E>(&mut self, request: &IdempotentRequest, response: &T) -> Result<(), E>
     where
         T: Serialize,
         E: From<CommonError> + From<diesel::result::Error>,
     {
-        idempotency::keep(self.conn, &wish.scope, &wish.key, &wish.fingerprint, answer, self.now)
+        idempotency::save_response(self.conn, request, response, self.now)
     }
 }
 
@@ -325,115 +329,17 @@ impl Store {
         }
     }
 
-    /// Like [`Store::write`], and once only: when `ctx` carries an idempotency key, what the job gives back is kept
-    /// with it in the same transaction, and the same request under the same key gets that again without running
-    /// the job. Another request under the key is refused with `IdempotencyKeyReused`.
+    /// Builds a write that takes effect once per idempotency key of `ctx`, for this request: see [`IdempotentWrite`].
     ///
-    /// What is kept lies in the database as JSON for 24 hours, so a job gives back no secret.
-    pub async fn write_idempotent<R, T, E>(
-        &self,
-        ctx: &RequestContext,
+    /// # Errors
+    ///
+    /// `Internal` when the request has no JSON form.
+    pub fn idempotent<'a, R: Request>(
+        &'a self,
+        ctx: &'a RequestContext,
         request: &R,
-        job: impl FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
-    ) -> Result<T, E>
-    where
-        R: Request,
-        T: Serialize + DeserializeOwned + Send + 'static,
-        E: DomainError + From<diesel::result::Error>,
-    {
-        self.write_idempotent_locked(LockSet::domain(), ctx, request, job).await
-    }
-
-    /// [`Store::write_idempotent`] for a job that touches only this, so that on a server others may run beside it.
-    pub async fn write_idempotent_locked<R, T, E>(
-        &self,
-        touch: LockSet,
-        ctx: &RequestContext,
-        request: &R,
-        job: impl FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
-    ) -> Result<T, E>
-    where
-        R: Request,
-        T: Serialize + DeserializeOwned + Send + 'static,
-        E: DomainError + From<diesel::result::Error>,
-    {
-        if ctx.key.is_none() {
-            return self.write_locked(touch, job).await;
-        }
-        self.write_idempotent_as(touch, ctx, Fingerprint::of(request)?, job).await
-    }
-
-    /// [`Store::write_idempotent_locked`] for a request whose fingerprint must leave something out, such as a password.
-    pub async fn write_idempotent_as<T, E>(
-        &self,
-        touch: LockSet,
-        ctx: &RequestContext,
-        fingerprint: Fingerprint,
-        job: impl FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
-    ) -> Result<T, E>
-    where
-        T: Serialize + DeserializeOwned + Send + 'static,
-        E: DomainError + From<diesel::result::Error>,
-    {
-        let Some(key) = ctx.key.clone() else { return self.write_locked(touch, job).await };
-        let scope = ctx.caller.scope();
-        // Whoever asks the same under the same key waits for the first, in whatever process.
-        let touch = touch.and_answer(&scope, key.as_str());
-        let (answer, replayed) = self
-            .write_locked(touch, move |tx| {
-                if let Some(before) = idempotency::find::<T, E>(tx.conn, &scope, &key, &fingerprint, tx.now)? {
-                    return Ok((before, true));
-                }
-                let answer = job(tx)?;
-                idempotency::keep::<T, E>(tx.conn, &scope, &key, &fingerprint, &answer, tx.now)?;
-                Ok::<_, E>((answer, false))
-            })
-            .await?;
-        if replayed {
-            ctx.mark_replayed();
-        }
-        Ok(answer)
-    }
-
-    /// What was given back before for this request under the key in `ctx`, if anything: for work that must look
-    /// elsewhere before it writes, so that a repetition does not stumble over what has changed since.
-    pub async fn find_response<R, T, E>(&self, ctx: &RequestContext, request: &R) -> Result<Option<T>, E>
-    where
-        R: Request,
-        T: DeserializeOwned + Send + 'static,
-        E: DomainError + From<diesel::result::Error>,
-    {
-        let Some(key) = ctx.key.clone() else { return Ok(None) };
-        let (scope, fingerprint, now) = (ctx.caller.scope(), Fingerprint::of(request)?, self.now());
-        let found = self.read(move |conn| idempotency::find::<T, E>(conn, &scope, &key, &fingerprint, now)).await?;
-        if found.is_some() {
-            ctx.mark_replayed();
-        }
-        Ok(found)
-    }
-
-    /// Does `work` that looks elsewhere before it ends in [`Store::write_idempotent`]. A repetition gets what was given back
-    /// before; so it does when the first comes to its end while the repetition looks, and what that changed is what
-    /// refuses it: the last piece is gone because it is in this very cart.
-    pub async fn run_idempotent<R, T, E, F>(
-        &self,
-        ctx: &RequestContext,
-        request: &R,
-        work: impl FnOnce() -> F,
-    ) -> Result<T, E>
-    where
-        R: Request,
-        T: DeserializeOwned + Send + 'static,
-        E: DomainError + From<diesel::result::Error>,
-        F: Future<Output = Result<T, E>>,
-    {
-        if let Some(before) = self.find_response::<R, T, E>(ctx, request).await? {
-            return Ok(before);
-        }
-        match work().await {
-            Err(refusal) => self.find_response::<R, T, E>(ctx, request).await?.ok_or(refusal),
-            answer => answer,
-        }
+    ) -> Result<IdempotentWrite<'a>, CommonError> {
+        IdempotentWrite::new(self, ctx, request)
     }
 
     /// Runs `query` on a reader, off the caller's thread. It sees everything that was durable when it began.
@@ -530,7 +436,7 @@ impl Store {
     /// Forgets what has served its time: answers older than a day, events that all `subscribers` have long heard of.
     pub async fn tidy(&self, subscribers: Vec<&'static str>) -> Result<(), CommonError> {
         self.write(move |tx| {
-            idempotency::forget_old(tx.conn, tx.now)?;
+            idempotency::delete_expired(tx.conn, tx.now)?;
             outbox::forget_old(tx.conn, &subscribers, tx.now)
         })
         .await

@@ -123,7 +123,7 @@ async fn a_key_runs_its_request_once_and_refuses_another() {
         let store = shop.store.clone();
         async move {
             let request = Put { name: name.to_owned() };
-            let answer = store.write_idempotent::<_, _, CommonError>(&ctx, &request, move |tx| put(tx, name)).await;
+            let answer = store.idempotent(&ctx, &request).unwrap().run::<_, CommonError>(move |tx| put(tx, name)).await;
             (answer, ctx.is_replayed())
         }
     };
@@ -148,17 +148,23 @@ async fn p01_a_repetition_that_is_refused_by_what_the_first_did_gets_its_answer(
     let (shop, request) = (open(), Put { name: "the last piece".to_owned() });
     let (first, again) = (keyed("k"), keyed("k"));
     let looks_while_the_first_ends = || async {
-        let had =
-            shop.store.write_idempotent::<_, _, CommonError>(&first, &request, |tx| put(tx, "the last piece")).await;
+        let had = shop
+            .store
+            .idempotent(&first, &request)
+            .unwrap()
+            .run::<_, CommonError>(|tx| put(tx, "the last piece"))
+            .await;
         assert_eq!(had, Ok(1));
         Err(CommonError::Forbidden)
     };
-    assert_eq!(shop.store.run_idempotent(&again, &request, looks_while_the_first_ends).await, Ok(1));
+    assert_eq!(shop.store.idempotent(&again, &request).unwrap().check_first(looks_while_the_first_ends).await, Ok(1));
     assert!(again.is_replayed());
     // Who has no first is refused as ever.
     let refused = shop
         .store
-        .run_idempotent::<_, i64, _, _>(&keyed("l"), &request, || async { Err(CommonError::Forbidden) })
+        .idempotent(&keyed("l"), &request)
+        .unwrap()
+        .check_first::<i64, _, _>(|| async { Err(CommonError::Forbidden) })
         .await;
     assert_eq!(refused, Err(CommonError::Forbidden));
 }
@@ -169,13 +175,17 @@ async fn a_failed_request_leaves_its_key_free() {
     let request = Put { name: "a".to_owned() };
     let refused = shop
         .store
-        .write_idempotent::<_, i64, CommonError>(&keyed("k"), &request, |tx| {
+        .idempotent(&keyed("k"), &request)
+        .unwrap()
+        .run::<i64, CommonError>(|tx| {
             put(tx, "a")?;
             Err(CommonError::Forbidden)
         })
         .await;
     assert_eq!(refused, Err(CommonError::Forbidden));
-    assert_eq!(shop.store.write_idempotent::<_, _, CommonError>(&keyed("k"), &request, |tx| put(tx, "a")).await, Ok(1));
+    let key = keyed("k");
+    let write = shop.store.idempotent(&key, &request).unwrap();
+    assert_eq!(write.run::<_, CommonError>(|tx| put(tx, "a")).await, Ok(1));
 }
 
 #[actix::test]

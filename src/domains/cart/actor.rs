@@ -132,7 +132,7 @@ async fn add_item(state: Arc<CartState>, ctx: RequestContext, request: AddItem) 
     fields.done()?;
     let put_in = || put_in(Arc::clone(&state), ctx.clone(), request.clone());
     // A repetition must not stumble over a price or a stock that has changed since.
-    state.store.run_idempotent(&ctx, &request, || past_ended_checkout(&state, &ctx, user, put_in)).await
+    state.store.idempotent(&ctx, &request)?.check_first(|| past_ended_checkout(&state, &ctx, user, put_in)).await
 }
 
 async fn put_in(state: Arc<CartState>, ctx: RequestContext, request: AddItem) -> Result<CartItem, CartError> {
@@ -140,7 +140,9 @@ async fn put_in(state: Arc<CartState>, ctx: RequestContext, request: AddItem) ->
     let (user, quantity) = (request.user_id, request.quantity);
     state
         .store
-        .write_idempotent_locked(of_cart(user), &ctx, &request, move |tx| {
+        .idempotent(&ctx, &request)?
+        .locks(of_cart(user))
+        .run(move |tx| {
             refuse_frozen(tx.conn, user)?;
             let row = ItemRow {
                 id: CartItemId::new(),
@@ -194,7 +196,7 @@ async fn set_quantity(
     fields.range("quantity", request.quantity, 0, model::QUANTITY_MAX);
     fields.done()?;
     let change = || change(Arc::clone(&state), ctx.clone(), request.clone());
-    state.store.run_idempotent(&ctx, &request, || past_ended_checkout(&state, &ctx, user, change)).await
+    state.store.idempotent(&ctx, &request)?.check_first(|| past_ended_checkout(&state, &ctx, user, change)).await
 }
 
 async fn change(
@@ -205,7 +207,7 @@ async fn change(
     let SetQuantity { user_id, item_id, quantity } = request;
     if quantity == 0 {
         let job = move |tx: &mut Tx<'_>| take_out(tx, user_id, item_id).map(|()| None);
-        return state.store.write_idempotent_locked(of_cart(user_id), &ctx, &request, job).await;
+        return state.store.idempotent(&ctx, &request)?.locks(of_cart(user_id)).run(job).await;
     }
     let row = state
         .store
@@ -215,7 +217,9 @@ async fn change(
     let offer = offer(&state, &ctx, row.product_id).await?;
     state
         .store
-        .write_idempotent_locked(of_cart(user_id), &ctx, &request, move |tx| {
+        .idempotent(&ctx, &request)?
+        .locks(of_cart(user_id))
+        .run(move |tx| {
             refuse_frozen(tx.conn, user_id)?;
             model::fits(quantity, &offer)?;
             let row = ItemRow {
@@ -245,8 +249,9 @@ fn take_out(tx: &mut Tx<'_>, user: crate::types::UserId, item: CartItemId) -> Re
 async fn remove_item(state: Arc<CartState>, ctx: RequestContext, request: RemoveItem) -> Result<(), CartError> {
     let RemoveItem { user_id, item_id } = request;
     let touch = of_cart(user_id);
-    let work =
-        || state.store.write_idempotent_locked(touch.clone(), &ctx, &request, move |tx| take_out(tx, user_id, item_id));
+    let work = || async {
+        state.store.idempotent(&ctx, &request)?.locks(touch.clone()).run(move |tx| take_out(tx, user_id, item_id)).await
+    };
     past_ended_checkout(&state, &ctx, user_id, work).await
 }
 
@@ -303,7 +308,7 @@ async fn check_out(state: Arc<CartState>, ctx: RequestContext, request: Checkout
 async fn cancel_checkout(state: Arc<CartState>, ctx: RequestContext, request: CancelCheckout) -> Result<(), CartError> {
     spawn_detached(async move {
         let cancel = || cancel(Arc::clone(&state), ctx.clone(), request.clone());
-        state.store.run_idempotent(&ctx, &request, cancel).await
+        state.store.idempotent(&ctx, &request)?.check_first(cancel).await
     })
     .await
 }
@@ -318,7 +323,7 @@ async fn cancel(state: Arc<CartState>, ctx: RequestContext, request: CancelCheck
     let Some(invoice_id) = row.invoice_id else {
         // Nothing is owed yet. While somebody works on it, or an invoice may exist, nobody can say more.
         return if state.abandon(&ctx, &row).await? {
-            state.store.write_idempotent(&ctx, &request, |_| Ok::<_, CartError>(())).await
+            state.store.idempotent(&ctx, &request)?.run(|_| Ok::<_, CartError>(())).await
         } else {
             Err(CartError::CheckoutInProgress { invoice_id: None })
         };
@@ -341,7 +346,7 @@ async fn cancel(state: Arc<CartState>, ctx: RequestContext, request: CancelCheck
     // The event says the same a moment later; the buyer who reads the cart now must see it already.
     let id = row.id;
     let job = move |tx: &mut Tx<'_>| end(tx, id, CheckoutState::Cancelled);
-    state.store.write_idempotent_locked(of_cart(user), &ctx, &request, job).await
+    state.store.idempotent(&ctx, &request)?.locks(of_cart(user)).run(job).await
 }
 
 /// Ends a checkout, if it has not ended.

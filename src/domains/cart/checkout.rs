@@ -187,7 +187,7 @@ impl CartState {
         let lifetime = self.lifetime;
         // Noted before the row can be seen: the timer must not take up what is about to begin.
         let _running = self.under_way.try_insert(id);
-        let touch = of_cart(request.user_id).and_wish(&wish);
+        let touch = of_cart(request.user_id).with_key(&wish);
         match self.store.write_locked(touch, move |tx| begin(tx, id, &request, email, &wish, lifetime)).await? {
             BeginOutcome::Before(invoice) => {
                 ctx.mark_replayed();
@@ -269,7 +269,7 @@ impl CartState {
             fingerprint: Fingerprint::from_bytes(row.fingerprint),
         };
         self.store
-            .write_locked(of_cart(row.user_id).and_wish(&wish), move |tx| {
+            .write_locked(of_cart(row.user_id).with_key(&wish), move |tx| {
                 let mut row = current(tx, id)?;
                 if let Some(before) = tx.find_response::<Invoice, CartError>(&wish)? {
                     return Ok(before);
@@ -277,7 +277,7 @@ impl CartState {
                 row.invoice_id = Some(answer.id);
                 // News of the invoice may have been quicker; then the state stays, and the answer is the same.
                 step(tx, &mut row, CheckoutState::Invoiced)?;
-                tx.keep::<_, CartError>(&wish, &answer)?;
+                tx.save_response::<_, CartError>(&wish, &answer)?;
                 Ok(answer)
             })
             .await

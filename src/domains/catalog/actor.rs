@@ -95,7 +95,7 @@ impl CatalogState {
         }
         let scope = self.write_scope();
         let job_scope = scope.clone();
-        let reply = self.store.write_idempotent(ctx, request, move |tx| job(tx, &job_scope)).await?;
+        let reply = self.store.idempotent(ctx, request)?.run(move |tx| job(tx, &job_scope)).await?;
         scope.changes.committed();
         Ok(reply)
     }

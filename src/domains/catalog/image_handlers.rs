@@ -58,7 +58,7 @@ pub(super) async fn add_image(
                 })?;
         state.write_idempotent(&ctx, &request, move |tx, scope| images::add(tx, scope, product_id, alt, &files)).await
     };
-    state.store.run_idempotent(&ctx, &request, add).await
+    state.store.idempotent(&ctx, &request)?.check_first(add).await
 }
 
 /// Runs CPU-bound work on the blocking pool, at most [`RENDERS_MAX`] at once.

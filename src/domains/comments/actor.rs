@@ -55,7 +55,7 @@ async fn add_comment(
         return Err(CommonError::Forbidden.into());
     }
     model::validate_comment(request.rating, &request.text)?;
-    state.store.run_idempotent(&ctx, &request, || add_new(&state, &ctx, identity, &request)).await
+    state.store.idempotent(&ctx, &request)?.check_first(|| add_new(&state, &ctx, identity, &request)).await
 }
 
 async fn add_new(
@@ -77,7 +77,8 @@ async fn add_new(
     let (rating, text) = (request.rating, request.text.trim().to_owned());
     state
         .store
-        .write_idempotent(ctx, request, move |tx| {
+        .idempotent(ctx, request)?
+        .run(move |tx| {
             let author = match store::author_status(tx.conn, identity.user_id)? {
                 AuthorStatus::Named(name) => name,
                 AuthorStatus::Unknown => model::display_name(None),
@@ -109,7 +110,8 @@ async fn import_comment(
     let import = request.clone();
     state
         .store
-        .write_idempotent(&ctx, &request, move |tx| {
+        .idempotent(&ctx, &request)?
+        .run(move |tx| {
             let comment = Comment {
                 id: CommentId::new(),
                 product_id: import.product_id,
@@ -147,7 +149,8 @@ async fn delete_comment(
     let DeleteComment { product_id, comment_id } = request.clone();
     state
         .store
-        .write_idempotent(&ctx, &request, move |tx| {
+        .idempotent(&ctx, &request)?
+        .run(move |tx| {
             let comment = store::find(tx.conn, product_id, comment_id)?
                 .filter(|comment| is_staff || (caller.is_some() && comment.user_id == caller))
                 .ok_or(CommentsError::CommentNotFound)?;

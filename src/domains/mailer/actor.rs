@@ -63,7 +63,8 @@ async fn send_email(
     let own = Arc::clone(&state);
     let accepted = state
         .store
-        .write_idempotent(&ctx, &request, move |tx| {
+        .idempotent(&ctx, &request)?
+        .run(move |tx| {
             let rules = &own.settings.mailer;
             let user_id = store::recipient_at(tx.conn, &to)?;
             if rules.known_recipients_only && user_id.is_none() {

@@ -69,7 +69,8 @@ async fn mark_read(
     let (user, id) = (caller_id(&ctx)?, request.notification_id);
     state
         .store
-        .write_idempotent(&ctx, &request, move |tx| match store::mark_read(tx.conn, user, id)? {
+        .idempotent(&ctx, &request)?
+        .run(move |tx| match store::mark_read(tx.conn, user, id)? {
             true => Ok(()),
             false => Err(NotificationsError::NotificationNotFound),
         })

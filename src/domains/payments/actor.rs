@@ -88,7 +88,9 @@ async fn create_invoice(
     let locks = request.checkout.map_or_else(LockSet::none, |checkout| LockSet::key("checkout", checkout));
     state
         .store
-        .write_idempotent_locked(locks, &ctx, &request, move |tx| {
+        .idempotent(&ctx, &request)?
+        .locks(locks)
+        .run(move |tx| {
             // First of all: a repeated request gets the same invoice, even after its expiry.
             if let Some(checkout) = new.checkout
                 && let Some(row) = store::invoice_of_checkout(tx.conn, checkout)?
@@ -185,7 +187,8 @@ async fn void_invoice(
     let id = request.invoice_id;
     state
         .store
-        .write_idempotent(&ctx, &request, move |tx| {
+        .idempotent(&ctx, &request)?
+        .run(move |tx| {
             let mut row = store::invoice(tx.conn, id)?.ok_or(PaymentsError::InvoiceNotFound)?;
             let Some(void) = row.ledger()?.void()? else { return Ok(row.to_invoice()?) };
             row.apply(void, None);
@@ -226,7 +229,8 @@ async fn import_invoice(
     let (import, lifetime) = (request.clone(), state.lifetime);
     state
         .store
-        .write_idempotent(&ctx, &request, move |tx| {
+        .idempotent(&ctx, &request)?
+        .run(move |tx| {
             let new = CreateInvoice {
                 user_id: import.user_id,
                 lines: import.lines,

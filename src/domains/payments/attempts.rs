@@ -163,7 +163,7 @@ pub fn apply_capture(tx: &mut Tx<'_>, id: PaymentId) -> Result<Result<Invoice, P
     tx.emit(&InvoicePaid { invoice: invoice.clone(), hold: row.hold, checkout: row.checkout, imported: false })?;
     let columns = (payment.scope, payment.key, payment.fingerprint);
     if let Some(idempotent) = store::from_idempotency_columns(columns) {
-        tx.keep::<_, PaymentsError>(&idempotent, &invoice)?;
+        tx.save_response::<_, PaymentsError>(&idempotent, &invoice)?;
     }
     Ok(Ok(invoice))
 }

@@ -115,7 +115,7 @@ pub fn finish_refund(
     })?;
     let columns = (refund.scope.clone(), refund.key.clone(), refund.fingerprint.clone());
     if let Some(idempotent) = store::from_idempotency_columns(columns) {
-        tx.keep::<_, PaymentsError>(&idempotent, &invoice)?;
+        tx.save_response::<_, PaymentsError>(&idempotent, &invoice)?;
     }
     Ok(Ok(invoice))
 }

@@ -59,7 +59,7 @@ pub fn require_idempotency<R: Request>(
     ctx: &RequestContext,
     request: &R,
 ) -> Result<Option<IdempotentRequest>, CommonError> {
-    match IdempotentRequest::of(ctx, request)? {
+    match IdempotentRequest::from_context(ctx, request)? {
         None if !matches!(ctx.caller, Caller::Domain(_)) => Err(CommonError::IdempotencyKeyRequired),
         idempotent => Ok(idempotent),
     }
@@ -68,7 +68,7 @@ pub fn require_idempotency<R: Request>(
 /// Locks an invoice with its payments and refunds, and the idempotency key of the request.
 pub fn invoice_lock(invoice: InvoiceId, idempotent: Option<&IdempotentRequest>) -> LockSet {
     let locks = LockSet::key("invoice", invoice);
-    idempotent.map_or(locks.clone(), |idempotent| locks.and_wish(idempotent))
+    idempotent.map_or(locks.clone(), |idempotent| locks.with_key(idempotent))
 }
 
 /// Returns the response saved under the request's key, if there is one.

@@ -754,7 +754,8 @@ async fn queries_use_indexes() {
     use super::store;
     let (shop, user) = (TestPayments::open(), UserId::new());
     let id = shop.invoice(user, 5).await.id;
-    let request = IdempotentRequest::of(&keyed(customer(user), "k"), &GetInvoice { invoice_id: id }).unwrap().unwrap();
+    let request =
+        IdempotentRequest::from_context(&keyed(customer(user), "k"), &GetInvoice { invoice_id: id }).unwrap().unwrap();
     let found = plans(&shop.store, move |conn| {
         let now = Timestamp::from_micros(1);
         store::overdue_invoices(conn, now, 1).unwrap();

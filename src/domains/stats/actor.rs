@@ -83,7 +83,9 @@ async fn log_action(state: Arc<StatsState>, ctx: RequestContext, request: LogAct
     let (kind, subject) = (request.action.clone(), request.subject.clone());
     state
         .store
-        .write_idempotent_locked(LockSet::none(), &ctx, &request, move |tx| {
+        .idempotent(&ctx, &request)?
+        .locks(LockSet::none())
+        .run(move |tx| {
             let action = NewAction { at: tx.now, id: ActionId::new(), user_id, kind, subject, data };
             Ok(store::append(tx.conn, &action)?)
         })
@@ -142,9 +144,9 @@ async fn add_served_requests(
     }
     state
         .store
-        .write_idempotent_locked(LockSet::none(), &ctx, &request, move |tx| {
-            Ok(store::add_served_requests(tx.conn, count)?)
-        })
+        .idempotent(&ctx, &request)?
+        .locks(LockSet::none())
+        .run(move |tx| Ok(store::add_served_requests(tx.conn, count)?))
         .await
 }
 

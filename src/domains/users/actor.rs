@@ -241,11 +241,12 @@ async fn create_account<R: Request>(
 ) -> Result<User, UsersError> {
     let permit = state.passwords.acquire()?;
     let write_ctx = without_replay_flag(ctx);
-    let user = match state.store.find_response::<_, User, UsersError>(&write_ctx, &without_secrets).await? {
+    let write = state.store.idempotent(&write_ctx, &without_secrets)?;
+    let user = match write.find_response::<User, UsersError>().await? {
         Some(user) => user,
         None => {
             let hash = permit.hash(ctx, password).await?;
-            state.store.write_idempotent(&write_ctx, &without_secrets, move |tx| job(tx, hash)).await?
+            write.run(move |tx| job(tx, hash)).await?
         }
     };
     if write_ctx.is_replayed() {
@@ -331,34 +332,23 @@ async fn update_user(state: Arc<UsersState>, ctx: RequestContext, request: Updat
         _ => Some(state.passwords.acquire()?),
     };
     let write_ctx = without_replay_flag(&ctx);
-    let mut user = state.store.find_response::<_, User, UsersError>(&write_ctx, &without_secrets).await?;
-    if let (None, Some(permit)) = (&user, &permit) {
-        match verify_current_password(&state, &ctx, permit, user_id, current).await {
-            Ok(verified_hash) => update.verified_hash = verified_hash,
-            // The same request, sent twice, may have changed the password a moment ago.
-            Err(error) => match state.store.find_response::<_, User, UsersError>(&write_ctx, &without_secrets).await? {
-                Some(before) => user = Some(before),
-                None => return Err(error),
-            },
-        }
-        if let (None, Some(password)) = (&user, &request.password) {
-            update.hash = Some(permit.hash(&ctx, password).await?);
-        }
-    }
-    let user = match user {
-        Some(user) => user,
-        None => {
-            let job_state = Arc::clone(&state);
-            let result = state
-                .store
-                .write_idempotent(&write_ctx, &without_secrets, move |tx| apply_update(tx, &job_state.tokens, update))
-                .await;
-            if changes_access {
-                state.token_cache.invalidate_user(user_id);
+    let write = state.store.idempotent(&write_ctx, &without_secrets)?;
+    let verify_and_write = || async {
+        if let Some(permit) = &permit {
+            update.verified_hash = verify_current_password(&state, &ctx, permit, user_id, current).await?;
+            if let Some(password) = &request.password {
+                update.hash = Some(permit.hash(&ctx, password).await?);
             }
-            result?
         }
+        let job_state = Arc::clone(&state);
+        let result = write.clone().run(move |tx| apply_update(tx, &job_state.tokens, update)).await;
+        if changes_access {
+            state.token_cache.invalidate_user(user_id);
+        }
+        result
     };
+    // The same request, sent twice, may have changed the current password a moment ago.
+    let user = write.check_first(verify_and_write).await?;
     if write_ctx.is_replayed() {
         if let (Some(permit), Some(password)) = (&permit, &request.password) {
             state.verify_repeated_password(&ctx, permit, user_id, password).await?;
@@ -452,7 +442,8 @@ async fn delete_user(state: Arc<UsersState>, ctx: RequestContext, request: Delet
     let user_id = request.user_id;
     let result = state
         .store
-        .write_idempotent(&ctx, &request, move |tx| {
+        .idempotent(&ctx, &request)?
+        .run(move |tx| {
             let account = store::find_by_id(tx.conn, user_id)?.ok_or(UsersError::UserNotFound)?;
             if account.role == Role::Admin && !store::has_another_admin(tx.conn, user_id)? {
                 return Err(UsersError::LastAdmin);

@@ -37,7 +37,8 @@ pub(super) async fn create_api_key(
     let without_secrets = CreateApiKey { name: name.clone() };
     let (id, created_at) = state
         .store
-        .write_idempotent(&ctx, &without_secrets, move |tx| {
+        .idempotent(&ctx, &without_secrets)?
+        .run(move |tx| {
             store::find_by_id(tx.conn, who.user_id)?.ok_or(UsersError::InvalidToken)?;
             if store::count_keys(tx.conn, who.user_id)? >= model::API_KEYS_MAX {
                 return Err(UsersError::TooManyApiKeys);
@@ -60,7 +61,8 @@ pub(super) async fn delete_api_key(
     let (user_id, id) = (require_user(&ctx)?.user_id, request.api_key_id);
     let result = state
         .store
-        .write_idempotent(&ctx, &request, move |tx| {
+        .idempotent(&ctx, &request)?
+        .run(move |tx| {
             if !store::delete_key(tx.conn, id, user_id)? {
                 return Err(UsersError::ApiKeyNotFound);
             }

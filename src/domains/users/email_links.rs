@@ -44,7 +44,8 @@ pub(super) async fn forgot_password(
     let job_state = Arc::clone(&state);
     state
         .store
-        .write_idempotent(&ctx, &request, move |tx| {
+        .idempotent(&ctx, &request)?
+        .run(move |tx| {
             let Some(account) = store::find_by_email(tx.conn, &email)? else { return Ok(()) };
             let since = tx.now.minus(EmailLinkKind::Reset.lifetime());
             if store::count_links(tx.conn, account.id, EmailLinkKind::Reset, since)? >= model::RESET_EMAILS_MAX {
@@ -83,7 +84,8 @@ pub(super) async fn reset_password(
     let without_secrets = ResetPassword { token: id.to_string(), password: String::new() };
     let permit = state.passwords.acquire()?;
     let write_ctx = without_replay_flag(&ctx);
-    let user_id = match state.store.find_response::<_, UserId, UsersError>(&write_ctx, &without_secrets).await? {
+    let write = state.store.idempotent(&write_ctx, &without_secrets)?;
+    let user_id = match write.find_response::<UserId, UsersError>().await? {
         Some(user_id) => user_id,
         None => {
             let now = state.store.now();
@@ -93,9 +95,8 @@ pub(super) async fn reset_password(
                 state.store.read(move |conn| account_for_link(conn, id, purpose, now).map(drop)).await?;
             }
             let hash = permit.hash(&ctx, &request.password).await?;
-            state
-                .store
-                .write_idempotent(&write_ctx, &without_secrets, move |tx| {
+            write
+                .run(move |tx| {
                     let mut account = account_for_link(tx.conn, id, purpose, tx.now)?;
                     account.password_hash = Some(hash);
                     account.updated_at = tx.now;
@@ -126,7 +127,8 @@ pub(super) async fn verify_email(
     let without_secrets = VerifyEmail { token: id.to_string() };
     state
         .store
-        .write_idempotent(&ctx, &without_secrets, move |tx| {
+        .idempotent(&ctx, &without_secrets)?
+        .run(move |tx| {
             let link = store::find_link(tx.conn, id, purpose)?.filter(|link| link.used_at.is_some());
             if let Some(link) = link {
                 // Opened twice, or first by a mail scanner: a repetition succeeds and changes nothing.

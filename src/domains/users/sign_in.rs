@@ -43,7 +43,9 @@ pub(super) async fn create_guest(
     let lifetime = state.session_lifetime;
     let record = state
         .store
-        .write_idempotent_locked(LockSet::none(), &ctx, &request, move |tx| {
+        .idempotent(&ctx, &request)?
+        .locks(LockSet::none())
+        .run(move |tx| {
             let guest = Account {
                 id: UserId::new(),
                 email: None,
@@ -84,7 +86,9 @@ pub(super) async fn sign_in(
     let without_secrets = SignIn { email: email.to_string(), password: String::new() };
     let record = state
         .store
-        .write_idempotent_locked(LockSet::key("user", user_id), &ctx, &without_secrets, move |tx| {
+        .idempotent(&ctx, &without_secrets)?
+        .locks(LockSet::key("user", user_id))
+        .run(move |tx| {
             // The password may have changed since it was verified; this sign-in is then too late.
             let account = store::find_by_id(tx.conn, user_id)?
                 .filter(|account| account.password_hash == hash)
@@ -106,7 +110,8 @@ pub(super) async fn sign_out(state: Arc<UsersState>, ctx: RequestContext, reques
     };
     let result = state
         .store
-        .write_idempotent(&ctx, &request, move |tx| {
+        .idempotent(&ctx, &request)?
+        .run(move |tx| {
             if store::end_session(tx.conn, session_id)? {
                 tx.emit(&AccessChanged { user_id: who.user_id, session_id: Some(session_id) })?;
             }
