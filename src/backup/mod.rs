@@ -178,7 +178,7 @@ fn copy(settings: &Settings, to: &Path, now: impl Fn() -> Timestamp) -> BackupRe
         copies.push(copy);
     }
     // Before the copies begin, and a tick of the file system's clock more: whatever changes after them is newer.
-    let taken_at = now().minus(MTIME_SLACK);
+    let taken_at = now().saturating_sub(MTIME_SLACK);
     store::copy_all(&copies).map_err(BackupError::Unusable)?;
     let mut written: Vec<PathBuf> = Vec::new();
     for copy in copies {

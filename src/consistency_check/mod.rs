@@ -362,7 +362,7 @@ impl Checker<'_> {
                 let fault = fault("catalog", "stock is sold and no paid invoice is for it", found, REMEDY_MANUAL);
                 suspects.push((CandidateKey::Hold(facts.hold), fault));
             }
-            if facts.state == "held" && facts.expires_at.plus(HOLD_GRACE) < now {
+            if facts.state == "held" && facts.expires_at.saturating_add(HOLD_GRACE) < now {
                 let found = format!("hold {} ended at {}", facts.hold, facts.expires_at);
                 let remedy = "the shop lets it go by itself while it runs: look at its log";
                 suspects.push((
@@ -518,7 +518,8 @@ fn mails(
 ) {
     let due = i64::from(facts.paid_at.is_some() && !facts.imported);
     let has = letters.receipts + letters.waiting;
-    let may_be_gone = !known || (!facts.has_email && facts.paid_at.is_some_and(|at| now.since(at) > PENDING_EMAIL_MAX));
+    let may_be_gone =
+        !known || (!facts.has_email && facts.paid_at.is_some_and(|at| now.duration_since(at) > PENDING_EMAIL_MAX));
     if has > due || (has < due && !may_be_gone) {
         wrong("mailer", "a paid order has not exactly one receipt", format!(" and has {has}"));
     }

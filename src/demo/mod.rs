@@ -242,23 +242,23 @@ impl Loader<'_> {
             .map(|(at, order)| {
                 // From 8 to 22 o'clock, spread evenly by the golden ratio, which never looks like a pattern.
                 let minute = 8 * 60 + (u32::try_from(at).unwrap_or(0).wrapping_mul(519)) % (14 * 60);
-                let time = today.minus(DAY * order.days_ago).plus(MINUTE * minute);
-                last = time.max(last.plus(MINUTE * 7));
+                let time = today.saturating_sub(DAY * order.days_ago).saturating_add(MINUTE * minute);
+                last = time.max(last.saturating_add(MINUTE * 7));
                 last
             })
             .collect();
         // Those of today that have not come yet, and what they follow, are moved to just before now.
-        let mut latest = self.now.minus(MINUTE * 4);
+        let mut latest = self.now.saturating_sub(MINUTE * 4);
         for time in times.iter_mut().rev() {
             *time = (*time).min(latest);
-            latest = time.minus(MINUTE * 11);
+            latest = time.saturating_sub(MINUTE * 11);
         }
         times
     }
 
     /// Makes the administrator. Whether the password is theirs now.
     async fn admin(&self, accounts: ExistingAccounts, password: &str) -> Result<bool, LoadError> {
-        let created_at = self.now.minus(DAY * 45);
+        let created_at = self.now.saturating_sub(DAY * 45);
         let (_, new) = self.person(ADMIN, "Shop Admin", Role::Admin, created_at, accounts, password).await?;
         Ok(new)
     }
@@ -275,7 +275,7 @@ impl Loader<'_> {
         let jobs = people.customers.iter().enumerate().map(|(at, customer)| async move {
             let first = people.orders.iter().zip(times).find(|(order, _)| order.customer == customer.email);
             let before = MINUTE * (9 + 6 * u32::try_from(at).unwrap_or(0));
-            let created_at = first.map_or(self.now.minus(DAY * 20), |(_, time)| *time).minus(before);
+            let created_at = first.map_or(self.now.saturating_sub(DAY * 20), |(_, time)| *time).saturating_sub(before);
             let (id, new) =
                 self.person(&customer.email, &customer.name, Role::Customer, created_at, accounts, password).await?;
             Ok::<_, LoadError>((customer, id, new))
@@ -407,9 +407,9 @@ impl Loader<'_> {
             let bought = people.orders.iter().zip(times).find(|(order, _)| {
                 order.customer == said.customer && order.lines.iter().any(|line| line.sku == said.sku)
             });
-            let bought = bought.map_or(self.now.minus(DAY * (6 + n % 20)), |(_, time)| *time);
+            let bought = bought.map_or(self.now.saturating_sub(DAY * (6 + n % 20)), |(_, time)| *time);
             let after = DAY * (2 + n % 4) + MINUTE * (n * 97 % 600);
-            let at = bought.plus(after).min(self.now.minus(MINUTE * (15 + n * 13)));
+            let at = bought.saturating_add(after).min(self.now.saturating_sub(MINUTE * (15 + n * 13)));
             let request = ImportComment {
                 product_id,
                 user_id,

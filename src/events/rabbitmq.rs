@@ -25,7 +25,7 @@ use tokio::sync::oneshot;
 use super::Subscriber;
 use crate::messaging::{CommonError, DeliverEvents, EventEnvelope, RequestContext};
 use crate::store::BROKER_CURSOR;
-use crate::types::fresh;
+use crate::types::new_uuid;
 
 /// Where all events go.
 const EXCHANGE: &str = "mercat.events";
@@ -285,7 +285,7 @@ impl Consumer {
         let marked = async {
             let channel = self.broker.channel(ConnectionRole::Out).await?;
             for domain in &self.domains {
-                let (id, (hear, wait)) = (fresh().to_string(), oneshot::channel());
+                let (id, (hear, wait)) = (new_uuid().to_string(), oneshot::channel());
                 self.broker.markers().insert(id.clone(), hear);
                 ids.push(id.clone());
                 heard.push(wait);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::types::{ApiKeyId, SessionId, UserId, fresh};
+use crate::types::{ApiKeyId, SessionId, UserId, new_uuid};
 
 /// How long a caller waits when nothing else was said.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -182,7 +182,7 @@ impl RequestContext {
     /// A request of the shop itself, made by `domain` on its own account.
     #[must_use]
     pub fn internal(domain: &str) -> Self {
-        Self::new(Caller::Domain(domain.into()), fresh().to_string())
+        Self::new(Caller::Domain(domain.into()), new_uuid().to_string())
     }
 
     /// The same context with this key.

@@ -194,7 +194,7 @@ pub fn find_response<T: DeserializeOwned, E: From<CommonError> + From<diesel::re
     let stored: Option<(Vec<u8>, String)> = idempotency::table
         .filter(idempotency::scope.eq(&request.scope))
         .filter(idempotency::key.eq(request.key.as_str()))
-        .filter(idempotency::created_at.gt(now.minus(RESPONSE_TTL)))
+        .filter(idempotency::created_at.gt(now.saturating_sub(RESPONSE_TTL)))
         .select((idempotency::fingerprint, idempotency::reply))
         .first(conn)
         .optional()?;
@@ -245,5 +245,6 @@ pub fn save_response<T: Serialize, E: From<CommonError> + From<diesel::result::E
 
 /// Deletes expired responses.
 pub fn delete_expired(conn: &mut Conn, now: Timestamp) -> QueryResult<usize> {
-    diesel::delete(idempotency::table.filter(idempotency::created_at.le(now.minus(RESPONSE_TTL)))).execute(conn)
+    diesel::delete(idempotency::table.filter(idempotency::created_at.le(now.saturating_sub(RESPONSE_TTL))))
+        .execute(conn)
 }

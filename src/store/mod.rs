@@ -282,7 +282,7 @@ impl Store {
     /// alone knows what it works on itself; else a minute must have passed, which is longer than any request may take.
     #[must_use]
     pub fn is_orphaned(&self, begun: Timestamp) -> bool {
-        self.is_sole_process() || self.now().since(begun) > ORPHAN_TIMEOUT
+        self.is_sole_process() || self.now().duration_since(begun) > ORPHAN_TIMEOUT
     }
 
     /// Whether this process does what is done by a timer, of all that have the database open.

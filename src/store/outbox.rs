@@ -173,7 +173,7 @@ where
 
 /// Forgets events that everybody has long heard of.
 pub fn forget_old(conn: &mut Conn, subscribers: &[&str], now: Timestamp) -> Result<(), CommonError> {
-    let old = outbox::at.le(now.minus(OUTBOX_RETENTION));
+    let old = outbox::at.le(now.saturating_sub(OUTBOX_RETENTION));
     if subscribers.is_empty() {
         // Those too that have no number.
         diesel::delete(outbox::table.filter(old)).execute(conn)?;
@@ -181,6 +181,6 @@ pub fn forget_old(conn: &mut Conn, subscribers: &[&str], now: Timestamp) -> Resu
         let heard = slowest(conn, subscribers)?;
         diesel::delete(outbox::table.filter(outbox::seq.le(heard)).filter(old)).execute(conn)?;
     }
-    diesel::delete(inbox::table.filter(inbox::at.le(now.minus(INBOX_RETENTION)))).execute(conn)?;
+    diesel::delete(inbox::table.filter(inbox::at.le(now.saturating_sub(INBOX_RETENTION)))).execute(conn)?;
     Ok(())
 }

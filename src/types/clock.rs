@@ -1,4 +1,4 @@
-//! The one source of time. Tests hold a clone and move it; nothing else may ask the system for the date.
+//! The only source of time. Tests hold a clone and advance it; nothing else may read the system's clock for a date.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -6,48 +6,48 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Timestamp;
 
-/// Says what time it is. Clones share the same time, so a test that moves one moves them all.
+/// Clock of the process. Clones share their offset, so that a test that advances one advances all.
 #[derive(Debug, Clone, Default)]
 pub struct Clock {
-    /// How far ahead of the system's clock this one runs, in microseconds.
-    ahead: Arc<AtomicI64>,
-    /// In the laboratory: what time it was at an instant of the runtime, whose timers can be paused.
+    /// Offset from the system's clock, in microseconds.
+    offset: Arc<AtomicI64>,
+    /// In the simulation: an instant of the runtime, whose timers can be paused, and the time at that instant.
     #[cfg(feature = "test-hooks")]
-    since: Option<(tokio::time::Instant, Timestamp)>,
+    base: Option<(tokio::time::Instant, Timestamp)>,
 }
 
 impl Clock {
-    /// The clock of the machine.
+    /// Makes a clock that follows the system's.
     #[must_use]
     pub fn system() -> Self {
         Self::default()
     }
 
-    /// A clock on which it is `now`, and which goes as the timers of this runtime go.
+    /// Makes a clock that starts at `now` and follows the timers of this runtime.
     #[cfg(feature = "test-hooks")]
     #[must_use]
     pub fn simulated(now: Timestamp) -> Self {
-        Self { since: Some((tokio::time::Instant::now(), now)), ..Self::default() }
+        Self { base: Some((tokio::time::Instant::now(), now)), ..Self::default() }
     }
 
-    /// The current instant.
+    /// Returns the current instant.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        Timestamp::from_micros(self.base().micros().saturating_add(self.ahead.load(Ordering::Relaxed)))
+        Timestamp::from_micros(self.unshifted().micros().saturating_add(self.offset.load(Ordering::Relaxed)))
     }
 
-    fn base(&self) -> Timestamp {
+    fn unshifted(&self) -> Timestamp {
         #[cfg(feature = "test-hooks")]
-        if let Some((begun, then)) = self.since {
-            return then.plus(begun.elapsed());
+        if let Some((start, time)) = self.base {
+            return time.saturating_add(start.elapsed());
         }
         let real = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp::from_micros(i64::try_from(real.as_micros()).unwrap_or(i64::MAX))
     }
 
-    /// Moves this clock and all its clones forward: a day passes at once.
+    /// Advances this clock and all its clones. For tests.
     pub fn advance(&self, by: Duration) {
         let micros = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
-        self.ahead.fetch_add(micros, Ordering::Relaxed);
+        self.offset.fetch_add(micros, Ordering::Relaxed);
     }
 }

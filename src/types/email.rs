@@ -1,4 +1,4 @@
-//! An e-mail address that can be written into a mail header without harm.
+//! E-mail addresses that are safe in the header of a message.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,14 +12,14 @@ use diesel::sql_types::Text;
 use diesel::sqlite::Sqlite;
 use serde::{Deserialize, Serialize};
 
-/// A plain mailbox `local@domain` (RFC 5321), at most 254 bytes, no display name, no quotes, no control characters.
-/// Kept in lower case, because people sign in with whatever case their keyboard felt like.
+/// Plain mailbox `local@domain` (RFC 5321): at most 254 bytes, without display name, quotes and control characters.
+/// Lower case, because an address identifies an account however it was typed at sign-in.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, AsExpression, FromSqlRow)]
 #[diesel(sql_type = Text)]
 #[serde(try_from = "String", into = "String")]
 pub struct EmailAddress(String);
 
-/// What is not an e-mail address.
+/// Error of [`EmailAddress`]'s `FromStr`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not an e-mail address, such as ada@example.com")]
 pub struct InvalidEmail;
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_that_could_break_a_header_are_none() {
+    fn parse_rejects_addresses_unsafe_in_headers() {
         for good in ["ada@example.com", " Ada@Example.COM ", "a.b+c@sub.example.org"] {
             assert!(good.parse::<EmailAddress>().is_ok(), "{good}");
         }

@@ -1,5 +1,5 @@
-//! Ids: a type each, so that no one hands a product where a user is meant. All are UUIDv7 (RFC 9562): unique
-//! without asking anyone, and ordered by the time they were made, so that indexes grow at their end.
+//! Ids: one type per kind of thing, so that a product's id cannot be passed for a user's. All are UUIDv7 (RFC 9562):
+//! unique without coordination, and ordered by creation time, so that indexes grow at their end.
 
 use std::io::Write as _;
 
@@ -13,9 +13,9 @@ use diesel::sqlite::Sqlite;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// A new UUIDv7, later in order than all made before it in this process.
+/// Makes a UUIDv7 that sorts after all that this process made before.
 #[must_use]
-pub fn fresh() -> Uuid {
+pub fn new_uuid() -> Uuid {
     // A simulation gives its own ids, so that equal seeds give equal runs.
     #[cfg(feature = "test-hooks")]
     if let Some(injector) = crate::fault_injection::current() {
@@ -33,20 +33,20 @@ macro_rules! ids {
         pub struct $name(Uuid);
 
         impl $name {
-            /// A new id, later in order than all made before it.
+            /// Makes an id that sorts after all that this process made before.
             #[must_use]
             #[allow(clippy::new_without_default, reason = "an id has no default: two would never be equal")]
             pub fn new() -> Self {
-                Self(fresh())
+                Self(new_uuid())
             }
 
-            /// The id that has this UUID.
+            /// Wraps a UUID.
             #[must_use]
             pub const fn from_uuid(uuid: Uuid) -> Self {
                 Self(uuid)
             }
 
-            /// The UUID inside.
+            /// Returns the UUID.
             #[must_use]
             pub const fn uuid(self) -> Uuid {
                 self.0
@@ -92,34 +92,34 @@ macro_rules! ids {
 }
 
 ids! {
-    /// A person with an account, or a nameless guest.
+    /// User: a customer, an administrator or a guest.
     UserId;
-    /// A sign-in that has not ended: what a bearer token stands for.
+    /// Session that a sign-in began; a bearer token names it.
     SessionId;
-    /// A named key of a program that acts for a user.
+    /// API key of a user.
     ApiKeyId;
-    /// A thing for sale; each variant is a product of its own.
+    /// Product; each variant is a product of its own.
     ProductId;
-    /// A picture of a product.
+    /// Image of a product.
     ImageId;
-    /// Stock set aside for one checkout.
+    /// Hold: stock that is reserved for one checkout.
     HoldId;
-    /// A line of a cart.
+    /// Line of a cart.
     CartItemId;
-    /// One walk from cart to invoice.
+    /// Checkout: the workflow from cart to invoice.
     CheckoutId;
-    /// What a buyer owes, owed or got back.
+    /// Invoice, in any state.
     InvoiceId;
-    /// One try to take or return money.
+    /// Payment attempt, or refund.
     PaymentId;
-    /// A message to a person's mailbox.
+    /// E-mail in the mailer's queue or log.
     EmailId;
-    /// A rating and text on a product.
+    /// Comment: a rating and a text about a product.
     CommentId;
-    /// One entry of a user's notification stream.
+    /// Entry of a user's notification stream.
     NotificationId;
-    /// Something that happened in a domain and is told to others.
+    /// Domain event; subscribers recognise redeliveries by it.
     EventId;
-    /// One line of the action log.
+    /// Entry of the action log.
     ActionId;
 }

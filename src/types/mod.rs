@@ -1,7 +1,7 @@
 //! Values with their rules inside: ids, money, instants, pages, addresses.
 //!
-//! Lives here: small types that more than one room speaks, each of which cannot hold a wrong value.
-//! Never enters: anything of one domain alone, SQL (beyond how a value is stored in a column), HTTP, settings.
+//! Contains: small types that more than one module uses, each of which cannot hold an invalid value.
+//! Does not contain: types of a single domain, SQL (except how a value is stored in a column), HTTP, settings.
 
 mod address;
 mod clock;
@@ -9,6 +9,7 @@ mod email;
 mod id;
 mod money;
 mod page;
+mod text;
 mod timestamp;
 mod validation;
 
@@ -18,5 +19,6 @@ pub use email::EmailAddress;
 pub use id::*;
 pub use money::{Amount, Currency, Quantity};
 pub use page::{Cursor, Page, PageRequest};
+pub use text::{collapse_whitespace, hex};
 pub use timestamp::Timestamp;
-pub use validation::{FieldError, Validator, hex, one_line};
+pub use validation::{FieldError, Validator};

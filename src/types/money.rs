@@ -1,4 +1,4 @@
-//! Money is an integer in the currency's minor unit, with the currency beside it. There is no float anywhere.
+//! Money: integers in the minor unit of a currency. No floating-point number is involved anywhere.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,18 +12,18 @@ use diesel::sql_types::Text;
 use diesel::sqlite::Sqlite;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// An amount in minor units (cents). Which currency is said beside it.
+/// Amount in minor units (cents) of a currency that the containing type names.
 pub type Amount = i64;
 
-/// How many pieces. Messages carry it as is; each domain says its own bounds.
+/// Number of units of a product. Messages carry it unchecked; each domain checks its own limits.
 pub type Quantity = i64;
 
-/// An ISO 4217 currency code, three capital letters.
+/// ISO 4217 currency code: three capital letters.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, AsExpression, FromSqlRow)]
 #[diesel(sql_type = Text)]
 pub struct Currency([u8; 3]);
 
-/// What is not a currency code.
+/// Error of [`Currency`]'s `FromStr`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not an ISO 4217 currency code of three letters, such as EUR")]
 pub struct InvalidCurrency;
@@ -32,15 +32,15 @@ impl Currency {
     /// The euro, the default of a new shop.
     pub const EUR: Self = Self(*b"EUR");
 
-    /// The three letters.
+    /// The code as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or("XXX")
     }
 
-    /// How many decimal digits the minor unit has: 2 for EUR, 0 for JPY, 3 for KWD (ISO 4217, list one).
+    /// Number of decimal digits of the minor unit: 2 for EUR, 0 for JPY, 3 for KWD (ISO 4217, list one).
     #[must_use]
-    pub fn digits(self) -> u32 {
+    pub fn exponent(self) -> u32 {
         match self.as_str() {
             "BIF" | "CLP" | "DJF" | "GNF" | "ISK" | "JPY" | "KMF" | "KRW" | "PYG" | "RWF" | "UGX" | "UYI" | "VND"
             | "VUV" | "XAF" | "XOF" | "XPF" => 0,
@@ -49,11 +49,11 @@ impl Currency {
         }
     }
 
-    /// Reads a decimal number as people write it (`9.99`, `9`, `1234.5`) into minor units, exactly; more digits
-    /// than the currency has, signs and thousands marks are refused rather than guessed at.
+    /// Parses a decimal number as people write it (`9.99`, `9`, `1234.5`) into minor units, exactly. Returns `None` for
+    /// more digits than the currency has, signs and thousands separators.
     #[must_use]
     pub fn parse_amount(self, text: &str) -> Option<Amount> {
-        let digits = self.digits() as usize;
+        let digits = self.exponent() as usize;
         let (whole, fraction) = text.trim().split_once('.').unwrap_or((text.trim(), ""));
         let fraction = fraction.trim_end_matches('0');
         let plain = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
@@ -63,16 +63,16 @@ impl Currency {
         format!("{whole}{fraction:0<digits$}").parse().ok()
     }
 
-    /// Writes minor units as people read them, with the code: `9.99 EUR`.
+    /// Formats minor units for people, with the code: `9.99 EUR`.
     #[must_use]
     pub fn format(self, amount: Amount) -> String {
         format!("{} {self}", self.decimal(amount))
     }
 
-    /// Writes minor units as a plain decimal number: `9.99`. What [`Currency::parse_amount`] reads back.
+    /// Formats minor units as a plain decimal number, such as `9.99`. The inverse of [`Currency::parse_amount`].
     #[must_use]
     pub fn decimal(self, amount: Amount) -> String {
-        let digits = self.digits() as usize;
+        let digits = self.exponent() as usize;
         let sign = if amount < 0 { "-" } else { "" };
         let units = format!("{:0>width$}", amount.unsigned_abs(), width = digits + 1);
         let (whole, fraction) = units.split_at(units.len() - digits);
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn amounts_are_read_exactly_or_not_at_all() {
+    fn parse_amount_rejects_inexact_numbers() {
         let jpy: Currency = "JPY".parse().unwrap();
         let cases = [
             (Currency::EUR, "9.99", Some(999)),
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn decimal_and_parse_amount_round_trip() {
         for amount in [0, 7, 99, 100, 123_456] {
             assert_eq!(Currency::EUR.parse_amount(&Currency::EUR.decimal(amount)), Some(amount));
         }

@@ -1,4 +1,4 @@
-//! An instant in UTC with microseconds, because that is what both databases keep without rounding.
+//! Instants in UTC with microseconds, the precision that both databases store without rounding.
 
 use std::fmt;
 use std::time::Duration;
@@ -14,43 +14,43 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// Microseconds since 1970-01-01T00:00:00Z. On the wire RFC 3339 in UTC, in a column a BIGINT.
+/// Instant: microseconds since 1970-01-01T00:00:00Z. On the wire RFC 3339 in UTC, in a column a BIGINT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, AsExpression, FromSqlRow)]
 #[diesel(sql_type = BigInt)]
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// The instant so many microseconds after the epoch.
+    /// Makes the instant this many microseconds after the epoch.
     #[must_use]
     pub const fn from_micros(micros: i64) -> Self {
         Self(micros)
     }
 
-    /// Microseconds since the epoch.
+    /// Returns the microseconds since the epoch.
     #[must_use]
     pub const fn micros(self) -> i64 {
         self.0
     }
 
-    /// This instant and so much more; stops at the end of time instead of wrapping.
+    /// Adds a duration; stops at the largest instant instead of wrapping.
     #[must_use]
-    pub fn plus(self, by: Duration) -> Self {
+    pub fn saturating_add(self, by: Duration) -> Self {
         Self(self.0.saturating_add(i64::try_from(by.as_micros()).unwrap_or(i64::MAX)))
     }
 
-    /// This instant less so much.
+    /// Subtracts a duration; stops at the smallest instant instead of wrapping.
     #[must_use]
-    pub fn minus(self, by: Duration) -> Self {
+    pub fn saturating_sub(self, by: Duration) -> Self {
         Self(self.0.saturating_sub(i64::try_from(by.as_micros()).unwrap_or(i64::MAX)))
     }
 
-    /// How long from `earlier` to this instant; zero when it is not earlier.
+    /// Returns the time from `earlier` to this instant; zero when `earlier` is later.
     #[must_use]
-    pub fn since(self, earlier: Self) -> Duration {
+    pub fn duration_since(self, earlier: Self) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
-    /// Reads RFC 3339 with any offset, or a bare date (midnight UTC).
+    /// Parses RFC 3339 with any offset, or a date without time (midnight UTC).
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let instant = OffsetDateTime::parse(text, &Rfc3339).ok().or_else(|| {
@@ -60,7 +60,7 @@ impl Timestamp {
         i64::try_from(instant.unix_timestamp_nanos() / 1_000).ok().map(Self)
     }
 
-    /// The same instant as a date and time of the `time` crate, in UTC.
+    /// Converts to a date and time of the `time` crate, in UTC.
     #[must_use]
     pub fn to_utc(self) -> OffsetDateTime {
         OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000).unwrap_or(OffsetDateTime::UNIX_EPOCH)
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_survives_the_wire_to_the_microsecond() {
+    fn json_round_trip_keeps_microseconds() {
         let instant = Timestamp::from_micros(1_763_780_400_123_456);
         let json = serde_json::to_string(&instant).unwrap();
         assert_eq!(json, "\"2025-11-22T03:00:00.123456Z\"");
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn another_offset_and_a_bare_date_are_understood_and_nonsense_is_not() {
+    fn parse_accepts_offsets_and_bare_dates() {
         assert_eq!(Timestamp::parse("2025-11-22T04:00:00+01:00"), Timestamp::parse("2025-11-22T03:00:00Z"));
         assert_eq!(Timestamp::parse("2025-11-22"), Timestamp::parse("2025-11-22T00:00:00Z"));
         for bad in ["", "yesterday", "2025-13-01", "2025-11-22T25:00:00Z"] {

@@ -61,7 +61,7 @@ impl IdempotencyKeys {
         let Some(key) = ctx.key.clone() else { return Ok(None) };
         let key = (ctx.caller.scope(), key);
         let target = hash(target);
-        let since = self.clock.now().minus(RESPONSE_TTL);
+        let since = self.clock.now().saturating_sub(RESPONSE_TTL);
         if self.targets.get(&hash_key(&key)).is_some_and(|(used_for, at)| used_for != target && at > since) {
             return Err(CommonError::IdempotencyKeyReused);
         }

@@ -81,7 +81,7 @@ impl ApiRequest {
     }
 
     fn add_session_cookie(&self, response: &mut HttpResponse, token: String, expires_at: Timestamp) {
-        let max_age = expires_at.since(self.state().clock.now());
+        let max_age = expires_at.duration_since(self.state().clock.now());
         let cookie = session_cookie(token, max_age, self.state().settings.http.secure_cookies);
         if response.add_cookie(&cookie).is_err() {
             log::error!("web: session token is not valid in a cookie");

@@ -52,7 +52,7 @@ impl ServedCounter {
         }
         let count = self.pending.swap(0, Ordering::Relaxed);
         if count > 0 {
-            self.report(count, IdempotencyKey::own(&format!("served/{}", crate::types::fresh()))).await;
+            self.report(count, IdempotencyKey::own(&format!("served/{}", crate::types::new_uuid()))).await;
         }
     }
 

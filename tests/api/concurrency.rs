@@ -100,7 +100,7 @@ async fn p07_two_lines_of_one_product_add_up() {
     // The catalog message itself, with two lines of one product.
     let line = HoldLine { product_id: product.parse().unwrap(), quantity: 1 };
     let hold = async |lines: Vec<HoldLine>| {
-        let expires_at = shop.clock.now().plus(std::time::Duration::from_secs(600));
+        let expires_at = shop.clock.now().saturating_add(std::time::Duration::from_secs(600));
         let request = HoldStock { hold: HoldId::new(), lines, expires_at };
         shop.app().clients.catalog.call(RequestContext::internal("test"), request).await
     };

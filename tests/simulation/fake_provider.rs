@@ -199,8 +199,9 @@ impl PaymentProvider for ProviderConnection {
                 charge.invoice, charge.token, fate.request_delay, fate.reply_delay
             ));
             if let Some(request_delay) = fate.request_delay {
-                self.faults
-                    .provider(|provider, _, now| provider.enqueue(now.plus(request_delay), QueuedCall::Charge(charge)));
+                self.faults.provider(|provider, _, now| {
+                    provider.enqueue(now.saturating_add(request_delay), QueuedCall::Charge(charge))
+                });
             }
             let entry =
                 self.transmit(fate, || self.faults.provider(|provider, _, _| provider.ledger.get(&key).cloned())).await;
@@ -230,8 +231,9 @@ impl PaymentProvider for ProviderConnection {
                 return RefundOutcome::Failed;
             }
             if let Some(request_delay) = fate.request_delay {
-                self.faults
-                    .provider(|provider, _, now| provider.enqueue(now.plus(request_delay), QueuedCall::Refund(refund)));
+                self.faults.provider(|provider, _, now| {
+                    provider.enqueue(now.saturating_add(request_delay), QueuedCall::Refund(refund))
+                });
             }
             let entry =
                 self.transmit(fate, || self.faults.provider(|provider, _, _| provider.ledger.get(&key).cloned())).await;

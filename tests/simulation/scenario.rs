@@ -146,7 +146,7 @@ impl Scenario {
             }
             shared = Some(population);
             // The process restarts at once, or after all invoices and holds have expired.
-            at = at.plus(Duration::from_millis(faults.rng(|rng| match rng.below(10) {
+            at = at.saturating_add(Duration::from_millis(faults.rng(|rng| match rng.below(10) {
                 0..2 => rng.between(60_000, 100_000),
                 2..4 => rng.between(360_000, 400_000),
                 _ => rng.below(5_000),

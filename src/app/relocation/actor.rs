@@ -166,7 +166,7 @@ impl RelocationState {
 
     /// Asks whether the other process is ready.
     async fn is_ready(&self, there: &Client<Placement>, domain: &str, give: bool) -> Done<()> {
-        let mark = format!(".moving-{}", types::fresh());
+        let mark = format!(".moving-{}", types::new_uuid());
         let _sign = self.sign(domain, &mark)?;
         let request = PrepareMove {
             domain: domain.to_owned(),

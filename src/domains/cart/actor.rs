@@ -129,7 +129,7 @@ async fn add_item(state: Arc<CartState>, ctx: RequestContext, request: AddItem) 
     let user = request.user_id;
     let mut fields = Validator::new();
     fields.quantity("quantity", request.quantity);
-    fields.done()?;
+    fields.finish()?;
     let put_in = || put_in(Arc::clone(&state), ctx.clone(), request.clone());
     // A repetition must not stumble over a price or a stock that has changed since.
     state.store.idempotent(&ctx, &request)?.check_first(|| past_ended_checkout(&state, &ctx, user, put_in)).await
@@ -194,7 +194,7 @@ async fn set_quantity(
     let user = request.user_id;
     let mut fields = Validator::new();
     fields.range("quantity", request.quantity, 0, model::QUANTITY_MAX);
-    fields.done()?;
+    fields.finish()?;
     let change = || change(Arc::clone(&state), ctx.clone(), request.clone());
     state.store.idempotent(&ctx, &request)?.check_first(|| past_ended_checkout(&state, &ctx, user, change)).await
 }
@@ -294,9 +294,9 @@ async fn check_out(state: Arc<CartState>, ctx: RequestContext, request: Checkout
     let said = request.email.as_deref().map(str::trim).filter(|text| !text.is_empty());
     let email = said.and_then(|text| fields.email("email", text));
     if said.is_none() && ctx.identity().is_some_and(|who| who.role == Role::Guest) {
-        fields.wrong("email", "required", "must say where the receipt goes, because a guest has no address");
+        fields.add_error("email", "required", "must say where the receipt goes, because a guest has no address");
     }
-    fields.done()?;
+    fields.finish()?;
     spawn_detached(async move {
         let user = request.user_id;
         let work = || Arc::clone(&state).check_out(ctx.clone(), request.clone(), email.clone());

@@ -109,7 +109,7 @@ fn begin(
             _ => CartError::CheckoutInProgress { invoice_id: alive.invoice_id },
         });
     }
-    if let Some(ended) = store::unanswered(tx.conn, wish, tx.now.minus(RESPONSE_TTL))? {
+    if let Some(ended) = store::unanswered(tx.conn, wish, tx.now.saturating_sub(RESPONSE_TTL))? {
         if ended.wish().fingerprint != wish.fingerprint {
             return Err(CommonError::IdempotencyKeyReused.into());
         }
@@ -139,7 +139,7 @@ fn begin(
         fingerprint: wish.fingerprint.as_bytes().to_vec(),
         release_due: false,
         created_at: tx.now,
-        expires_at: tx.now.plus(lifetime),
+        expires_at: tx.now.saturating_add(lifetime),
         ended_at: None,
     };
     store::insert_checkout(tx.conn, &row)?;
@@ -229,7 +229,7 @@ impl CartState {
         let request = HoldStock {
             hold: row.hold,
             lines: frozen.iter().copied().map(Into::into).collect(),
-            expires_at: row.expires_at.plus(HOLD_GRACE),
+            expires_at: row.expires_at.saturating_add(HOLD_GRACE),
         };
         let held = self.catalog.call(self.downstream_context(ctx), request).await.map_err(from_catalog)?;
         let (currency, lines) = model::invoice_lines(&frozen, &held.offers)?;

@@ -33,10 +33,10 @@ pub(super) async fn add_image(
     request: AddImage,
 ) -> Result<Image, CatalogError> {
     let AddImage { product_id, alt, data } = request;
-    let alt = crate::types::one_line(&alt);
+    let alt = crate::types::collapse_whitespace(&alt);
     let mut fields = Validator::new();
     fields.line("alt", &alt, 0, 500);
-    fields.done()?;
+    fields.finish()?;
     let too_large = CatalogError::ImageTooLarge {
         max_bytes: u64::try_from(state.settings.image_bytes_max).unwrap_or(u64::MAX),
         max_pixels: state.settings.image_pixels_max,

@@ -116,7 +116,7 @@ impl FacetQuery<'_> {
     fn counts(&mut self, query: &ProductQuery) -> Result<Arc<Facets>, CatalogError> {
         let (cache, now) = (&self.state.cache, self.state.store.now());
         if let Some(cached) =
-            cache.counts(query).filter(|cached| cached.at <= now && now.since(cached.at) < LARGE_COUNTS_TTL)
+            cache.counts(query).filter(|cached| cached.at <= now && now.duration_since(cached.at) < LARGE_COUNTS_TTL)
         {
             // A page with older counts is not cached: it would outlive them.
             self.is_fresh &= cached.stamp == self.stamp;

@@ -9,7 +9,7 @@ use diesel::sql_types::Text;
 use super::text_search::sort_key;
 use super::{HoldLine, Image, NewProduct, Offer, Product, ProductPatch, ProductQuery, Sort};
 use crate::contract::payments::ReturnLine;
-use crate::types::{Amount, FieldError, ProductId, Quantity, Validator, one_line};
+use crate::types::{Amount, FieldError, ProductId, Quantity, Validator, collapse_whitespace};
 
 /// Maximum price in minor units.
 const PRICE_MAX: Amount = 1_000_000_000_000;
@@ -33,15 +33,15 @@ pub fn normalize(product: NewProduct) -> Result<NewProduct, Vec<FieldError>> {
         name: product.name.trim().to_owned(),
         sku: product.sku.trim().to_owned(),
         description: product.description.trim().to_owned(),
-        category: product.category.map(|text| one_line(&text)),
-        tags: product.tags.iter().map(|tag| one_line(tag)).fold(Vec::new(), |mut tags, tag| {
+        category: product.category.map(|text| collapse_whitespace(&text)),
+        tags: product.tags.iter().map(|tag| collapse_whitespace(tag)).fold(Vec::new(), |mut tags, tag| {
             if !tags.contains(&tag) {
                 tags.push(tag);
             }
             tags
         }),
         attributes: trimmed(product.attributes),
-        group: product.group.map(|text| one_line(&text)),
+        group: product.group.map(|text| collapse_whitespace(&text)),
         options: trimmed(product.options),
         ..product
     };
@@ -49,14 +49,14 @@ pub fn normalize(product: NewProduct) -> Result<NewProduct, Vec<FieldError>> {
     fields.line("name", &product.name, 1, 200);
     fields.line("sku", &product.sku, 1, 64);
     if product.sku.contains(char::is_whitespace) {
-        fields.wrong("sku", "invalid", "must have no white space");
+        fields.add_error("sku", "invalid", "must have no white space");
     }
     fields.text("description", &product.description, 0, 20_000);
     fields.range("price", product.price, 0, PRICE_MAX);
     fields.range("stock", product.stock, 0, STOCK_MAX);
     if let Some(before) = product.compare_at_price {
         if before <= product.price {
-            fields.wrong("compare_at_price", "out_of_range", "must be above the price");
+            fields.add_error("compare_at_price", "out_of_range", "must be above the price");
         } else {
             fields.range("compare_at_price", before, 0, PRICE_MAX);
         }
@@ -72,12 +72,12 @@ pub fn normalize(product: NewProduct) -> Result<NewProduct, Vec<FieldError>> {
     }
     validate_attributes(&mut fields, "attributes", &product.attributes, 50, 0);
     validate_attributes(&mut fields, "options", &product.options, 5, 1);
-    fields.done()?;
-    Ok(NewProduct { name: one_line(&product.name), ..product })
+    fields.finish()?;
+    Ok(NewProduct { name: collapse_whitespace(&product.name), ..product })
 }
 
 fn trimmed(attributes: BTreeMap<String, String>) -> BTreeMap<String, String> {
-    attributes.into_iter().map(|(key, value)| (one_line(&key), value.trim().to_owned())).collect()
+    attributes.into_iter().map(|(key, value)| (collapse_whitespace(&key), value.trim().to_owned())).collect()
 }
 
 fn validate_attributes(
@@ -90,7 +90,7 @@ fn validate_attributes(
     validate_count(fields, field, attributes.len(), max);
     for (key, value) in attributes.iter().take(max) {
         if key.is_empty() || key.chars().count() > 50 {
-            fields.wrong(field, "invalid", "must have keys of 1 to 50 characters");
+            fields.add_error(field, "invalid", "must have keys of 1 to 50 characters");
         } else {
             validate_nested(fields, || format!("{field}.{key}"), value, min, 500);
         }
@@ -99,7 +99,7 @@ fn validate_attributes(
 
 fn validate_count(fields: &mut Validator, field: &'static str, count: usize, max: usize) {
     if count > max {
-        fields.wrong(field, "too_many", format!("must be at most {max}"));
+        fields.add_error(field, "too_many", format!("must be at most {max}"));
     }
 }
 
@@ -107,11 +107,11 @@ fn validate_count(fields: &mut Validator, field: &'static str, count: usize, max
 fn validate_nested(fields: &mut Validator, field: impl Fn() -> String, text: &str, min: usize, max: usize) {
     let length = text.chars().count();
     if length < min {
-        fields.wrong(field(), "required", "must not be empty");
+        fields.add_error(field(), "required", "must not be empty");
     } else if length > max {
-        fields.wrong(field(), "too_long", format!("must have at most {max} characters"));
+        fields.add_error(field(), "too_long", format!("must have at most {max} characters"));
     } else if text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
-        fields.wrong(field(), "invalid", "must not have control characters");
+        fields.add_error(field(), "invalid", "must not have control characters");
     }
 }
 
@@ -198,11 +198,11 @@ pub fn rating(sum: i64, count: i64) -> Option<f64> {
 /// All invalid fields at once.
 pub fn normalize_query(query: ProductQuery) -> Result<ProductQuery, Vec<FieldError>> {
     let mut fields = Validator::new();
-    let filled = |text: Option<String>| text.map(|text| one_line(&text)).filter(|text| !text.is_empty());
+    let filled = |text: Option<String>| text.map(|text| collapse_whitespace(&text)).filter(|text| !text.is_empty());
     let (q, category, tag) = (filled(query.q), filled(query.category), filled(query.tag));
     for (field, value) in [("q", &q), ("category", &category), ("tag", &tag)] {
         if value.as_ref().is_some_and(|text| text.chars().count() > 200) {
-            fields.wrong(field, "too_long", "must have at most 200 characters");
+            fields.add_error(field, "too_long", "must have at most 200 characters");
         }
     }
     for (field, value) in [("min_price", query.min_price), ("max_price", query.max_price)] {
@@ -211,9 +211,9 @@ pub fn normalize_query(query: ProductQuery) -> Result<ProductQuery, Vec<FieldErr
         }
     }
     if query.min_price.zip(query.max_price).is_some_and(|(min, max)| min > max) {
-        fields.wrong("max_price", "out_of_range", "must not be below min_price");
+        fields.add_error("max_price", "out_of_range", "must not be below min_price");
     }
-    fields.done()?;
+    fields.finish()?;
     let sort = match query.sort {
         Some(Sort::Relevance) if q.is_none() => Sort::default(),
         Some(sort) => sort,
@@ -230,7 +230,7 @@ pub fn normalize_query(query: ProductQuery) -> Result<ProductQuery, Vec<FieldErr
 pub fn hold_lines(lines: &[HoldLine]) -> Result<Vec<HoldLine>, Vec<FieldError>> {
     let mut fields = Validator::new();
     if lines.is_empty() || lines.len() > LINES_MAX {
-        fields.wrong("lines", "out_of_range", format!("must be between 1 and {LINES_MAX}"));
+        fields.add_error("lines", "out_of_range", format!("must be between 1 and {LINES_MAX}"));
     }
     let mut sums = BTreeMap::<ProductId, Quantity>::new();
     for (n, line) in lines.iter().take(LINES_MAX).enumerate() {
@@ -238,7 +238,7 @@ pub fn hold_lines(lines: &[HoldLine]) -> Result<Vec<HoldLine>, Vec<FieldError>> 
         let sum = sums.entry(line.product_id).or_default();
         *sum = sum.saturating_add(line.quantity);
     }
-    fields.done()?;
+    fields.finish()?;
     Ok(sums.into_iter().map(|(product_id, quantity)| HoldLine { product_id, quantity }).collect())
 }
 

@@ -95,7 +95,7 @@ impl TestCatalog {
 
     async fn hold(&self, hold: HoldId, lines: &[(ProductId, i64)]) -> Result<StockHold, CatalogError> {
         let lines = lines.iter().map(|&(product_id, quantity)| HoldLine { product_id, quantity }).collect();
-        let expires_at = self.clock.now().plus(Duration::from_secs(600));
+        let expires_at = self.clock.now().saturating_add(Duration::from_secs(600));
         self.send(HoldStock { hold, lines, expires_at }).await
     }
 

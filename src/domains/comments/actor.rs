@@ -137,7 +137,7 @@ async fn list_comments(
         .store
         .read(move |conn| Ok::<_, CommentsError>(store::list(conn, request.product_id, after, limit + 1)?))
         .await?;
-    Ok(Page::cut(rows, limit, |comment| (comment.created_at, comment.id)))
+    Ok(Page::from_overfetch(rows, limit, |comment| (comment.created_at, comment.id)))
 }
 
 async fn delete_comment(

@@ -17,7 +17,7 @@ pub fn validate_comment(rating: i32, text: &str) -> Result<(), Vec<FieldError>> 
     let mut fields = Validator::new();
     fields.range("rating", i64::from(rating), 1, 5);
     fields.text("text", text, 0, TEXT_MAX);
-    fields.done()
+    fields.finish()
 }
 
 /// Returns the trimmed name, or [`UNKNOWN_AUTHOR`] without one.

@@ -70,9 +70,9 @@ async fn send_email(
             if rules.known_recipients_only && user_id.is_none() {
                 return Err(MailerError::UnknownRecipient);
             }
-            let (since, max) = (tx.now.minus(LIMIT_WINDOW), rules.per_recipient_hour);
+            let (since, max) = (tx.now.saturating_sub(LIMIT_WINDOW), rules.per_recipient_hour);
             if let Some(oldest) = store::nth_newest_message(tx.conn, &to, since, max)? {
-                let left = oldest.plus(LIMIT_WINDOW).since(tx.now);
+                let left = oldest.saturating_add(LIMIT_WINDOW).duration_since(tx.now);
                 return Err(MailerError::RecipientLimit { max, retry_after: left.as_secs() + 1 });
             }
             let draft = NewOutgoing { to, user_id, subject, template: MESSAGE, reference: None, text, html };
@@ -91,11 +91,11 @@ async fn list_emails(
 ) -> Result<Page<Email>, MailerError> {
     let mut fields = Validator::new();
     let to = request.to.as_deref().and_then(|to| fields.email("to", to));
-    let limit = fields.keep(request.page.limit()).unwrap_or_default();
-    let before = fields.keep(request.page.after()).flatten();
-    fields.done()?;
+    let limit = fields.capture(request.page.limit()).unwrap_or_default();
+    let before = fields.capture(request.page.after()).flatten();
+    fields.finish()?;
     let rows = state.store.read(move |conn| store::list(conn, request.status, to, before, limit + 1)).await?;
-    Ok(Page::cut(rows, limit, |mail| (mail.created_at, mail.id)))
+    Ok(Page::from_overfetch(rows, limit, |mail| (mail.created_at, mail.id)))
 }
 
 async fn get_email(state: Arc<MailerState>, _: RequestContext, request: GetEmail) -> Result<Email, MailerError> {

@@ -139,7 +139,9 @@ impl MailerState {
             return Ok(());
         }
         let mut line: Option<SmtpConnection> = None;
-        let claim = |tx: &mut Tx<'_>| Ok::<_, CommonError>(store::claim(tx.conn, tx.now, tx.now.plus(CLAIM_TIMEOUT))?);
+        let claim = |tx: &mut Tx<'_>| {
+            Ok::<_, CommonError>(store::claim(tx.conn, tx.now, tx.now.saturating_add(CLAIM_TIMEOUT))?)
+        };
         while let Some(post) = self.store.write(claim).await? {
             // Where one was due there may be more, and another worker need not wait for this one.
             self.wake();
@@ -186,7 +188,7 @@ impl MailerState {
     pub(super) async fn purge(&self) -> Result<(), CommonError> {
         let forgotten = self
             .store
-            .write(|tx| Ok::<_, CommonError>(store::forget_waiting(tx.conn, tx.now.minus(PENDING_RETENTION))?))
+            .write(|tx| Ok::<_, CommonError>(store::forget_waiting(tx.conn, tx.now.saturating_sub(PENDING_RETENTION))?))
             .await?;
         if forgotten > 0 {
             log::warn!("mailer: {forgotten} letters had nobody to go to within seven days and are forgotten");

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{EmailStatus, SendEmail};
 use crate::contract::payments::{Invoice, LATE_PAYMENT};
-use crate::types::{EmailAddress, EmailId, FieldError, Timestamp, Validator, one_line};
+use crate::types::{EmailAddress, EmailId, FieldError, Timestamp, Validator, collapse_whitespace};
 
 /// How often a mail is tried at most.
 const ATTEMPTS_MAX: i32 = 6;
@@ -93,14 +93,15 @@ impl DeliveryState {
     pub fn after(id: EmailId, before: i32, outcome: SendOutcome, now: Timestamp) -> Self {
         let attempts = before.saturating_add(1);
         let stand = |status, last_error: Option<String>, sent_at, next_attempt_at| {
-            let last_error = last_error.map(|words| one_line(&words).chars().take(SERVER_MESSAGE_MAX).collect());
+            let last_error =
+                last_error.map(|words| collapse_whitespace(&words).chars().take(SERVER_MESSAGE_MAX).collect());
             Self { status, attempts, last_error, sent_at, next_attempt_at }
         };
         match outcome {
             SendOutcome::Sent => stand(EmailStatus::Sent, None, Some(now), None),
             SendOutcome::Refused(words) => stand(EmailStatus::Failed, Some(words), None, None),
             SendOutcome::NotNow(words) => match pause(id, attempts) {
-                Some(pause) => stand(EmailStatus::Queued, Some(words), None, Some(now.plus(pause))),
+                Some(pause) => stand(EmailStatus::Queued, Some(words), None, Some(now.saturating_add(pause))),
                 None => stand(EmailStatus::Failed, Some(words), None, None),
             },
         }
@@ -121,7 +122,7 @@ fn pause(id: EmailId, attempts: i32) -> Option<Duration> {
 /// Whether a new account is to be welcomed.
 #[must_use]
 pub fn is_welcome(created_at: Timestamp, told_at: Timestamp) -> bool {
-    told_at.since(created_at) < WELCOME_WITHIN
+    told_at.duration_since(created_at) < WELCOME_WITHIN
 }
 
 /// A mail from outside, checked.
@@ -142,7 +143,7 @@ pub fn check(request: &SendEmail) -> Result<ValidatedEmail, Vec<FieldError>> {
     let mut fields = Validator::new();
     let to = fields.email("to", &request.to);
     if to.as_ref().is_some_and(|to| to.as_str().parse::<lettre::Address>().is_err()) {
-        fields.wrong("to", "invalid_email", "is not an address that mail can be sent to");
+        fields.add_error("to", "invalid_email", "is not an address that mail can be sent to");
     }
     fields.line("subject", &request.subject, 1, 200);
     fields.text("text", &request.text, 1, 100_000);
@@ -151,7 +152,7 @@ pub fn check(request: &SendEmail) -> Result<ValidatedEmail, Vec<FieldError>> {
         fields.text("html", html, 0, 500_000);
         within(&mut fields, "html", html, 500_000);
     }
-    fields.done()?;
+    fields.finish()?;
     let html = request.html.clone().filter(|html| !html.trim().is_empty());
     let subject = request.subject.trim().to_owned();
     match to {
@@ -163,7 +164,7 @@ pub fn check(request: &SendEmail) -> Result<ValidatedEmail, Vec<FieldError>> {
 /// White space around a text is not counted by its check, but it is kept and sent, so it has the same limit.
 fn within(fields: &mut Validator, field: &'static str, text: &str, max: usize) {
     if text.trim().chars().count() <= max && text.chars().count() > max {
-        fields.wrong(field, "too_long", format!("must have at most {max} characters"));
+        fields.add_error(field, "too_long", format!("must have at most {max} characters"));
     }
 }
 
@@ -275,7 +276,7 @@ impl EmailContent {
             Self::Receipt { number, .. } => format!("Your receipt {number} from {shop}"),
             Self::Refund { number, .. } => format!("Money back for {number} from {shop}"),
         };
-        one_line(&subject)
+        collapse_whitespace(&subject)
     }
 }
 
@@ -308,7 +309,7 @@ mod tests {
             match wait {
                 Some(seconds) => {
                     assert_eq!(after.status, EmailStatus::Queued);
-                    let waits = after.next_attempt_at.unwrap().since(now);
+                    let waits = after.next_attempt_at.unwrap().duration_since(now);
                     let least = Duration::from_secs(seconds);
                     assert!(least <= waits && waits <= least + least / 10, "{waits:?} after {before}");
                 }

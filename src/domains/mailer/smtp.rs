@@ -15,7 +15,7 @@ use lettre::transport::smtp::extension::ClientId;
 use lettre::{Address, Message};
 
 use super::model::SendOutcome;
-use crate::types::{EmailAddress, EmailId, Timestamp, one_line};
+use crate::types::{EmailAddress, EmailId, Timestamp, collapse_whitespace};
 
 /// How long a polite goodbye may take.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -246,7 +246,7 @@ impl Sender {
     /// The shop by its name, with the address that mails come from.
     pub fn new(shop: &str, from: &EmailAddress) -> Result<Self, String> {
         let address: Address = from.as_str().parse().map_err(|_| "is not an address that mail can come from")?;
-        let name = Some(one_line(shop)).filter(|name| !name.is_empty());
+        let name = Some(collapse_whitespace(shop)).filter(|name| !name.is_empty());
         Ok(Self { domain: address.domain().to_owned(), mailbox: Mailbox::new(name, address) })
     }
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::model::EmailContent;
 use crate::settings::Settings;
-use crate::types::one_line;
+use crate::types::collapse_whitespace;
 
 macro_rules! templates {
     ($($name:literal),+ $(,)?) => {
@@ -70,7 +70,7 @@ impl TemplateRenderer {
             templates.add_template(name, source)?;
         }
         let url = settings.public_url.clone().unwrap_or_else(|| format!("http://{}", settings.listen));
-        Ok(Self { templates, shop: one_line(&settings.shop.name), url })
+        Ok(Self { templates, shop: collapse_whitespace(&settings.shop.name), url })
     }
 
     /// The address people reach the shop at, without a slash at its end.
@@ -81,7 +81,7 @@ impl TemplateRenderer {
     /// Writes a letter to somebody called `name`, or to somebody nameless.
     pub fn write(&self, letter: &EmailContent, name: &str) -> Result<RenderedEmail, minijinja::Error> {
         let subject = letter.subject(&self.shop);
-        let name = one_line(name);
+        let name = collapse_whitespace(name);
         let facts = TemplateContext { shop: &self.shop, url: &self.url, name: &name, subject: &subject, letter };
         let facts = Value::from(Serde(&facts));
         let render = |ending: &str| {

@@ -539,7 +539,7 @@ async fn a_mail_whose_worker_died_is_sent_when_its_claim_runs_out() {
     let sends = |settings: &mut Settings| settings.mailer.smtp = Some(format!("smtp://127.0.0.1:{port}"));
     // The state that a kill leaves behind: accepted and claimed, and nobody to send it.
     let (now, id) = (shop.clock.now(), shop.send("ada@example.com").await);
-    let until = now.plus(Duration::from_secs(40));
+    let until = now.saturating_add(Duration::from_secs(40));
     let claim = move |tx: &mut crate::store::Tx<'_>| {
         let queued = (schema::email::status.eq("queued"), schema::email::next_attempt_at.eq(now));
         diesel::update(schema::email::table.find(id)).set(queued).execute(tx.conn)?;

@@ -57,7 +57,7 @@ async fn list_notifications(
         .store
         .read(move |conn| Ok::<_, NotificationsError>(store::list(conn, user, after, before, limit + 1)?))
         .await?;
-    let Page { items, next } = Page::cut(rows, limit, |notification| notification.seq);
+    let Page { items, next } = Page::from_overfetch(rows, limit, |notification| notification.seq);
     Ok(NotificationPage { items, next, epoch, seq, unread })
 }
 

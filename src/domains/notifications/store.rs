@@ -61,7 +61,7 @@ pub fn epoch(conn: &mut Conn) -> QueryResult<String> {
 /// Replaces the epoch by a new random one.
 pub fn rotate_epoch(conn: &mut Conn) -> QueryResult<()> {
     // The random half of a new id.
-    let (_, random) = crate::types::fresh().as_u64_pair();
+    let (_, random) = crate::types::new_uuid().as_u64_pair();
     diesel::update(meta::table.find("epoch")).set(meta::value.eq(format!("{random:016x}"))).execute(conn).map(drop)
 }
 

@@ -97,7 +97,7 @@ async fn create_invoice(
             {
                 return Ok(row.to_invoice()?);
             }
-            let expires_at = new.expires_at.unwrap_or_else(|| tx.now.plus(lifetime));
+            let expires_at = new.expires_at.unwrap_or_else(|| tx.now.saturating_add(lifetime));
             if expires_at <= tx.now {
                 return Err(FieldError::new("expires_at", "out_of_range", "must be in the future").into());
             }
@@ -138,9 +138,9 @@ async fn list_invoices(
         (false, Some(who)) => Some(who.user_id),
     };
     let mut fields = Validator::new();
-    let limit = fields.keep(request.page.limit());
-    let after = fields.keep(request.page.after::<(i64, InvoiceId)>());
-    fields.done()?;
+    let limit = fields.capture(request.page.limit());
+    let after = fields.capture(request.page.after::<(i64, InvoiceId)>());
+    fields.finish()?;
     let limit = limit.unwrap_or_default();
     let after = after.flatten().map(|(at, id)| (Timestamp::from_micros(at), id));
     let rows = state
@@ -150,7 +150,7 @@ async fn list_invoices(
             Ok::<_, PaymentsError>(rows.iter().map(InvoiceRow::to_invoice).collect::<Result<Vec<_>, _>>()?)
         })
         .await?;
-    Ok(Page::cut(rows, limit, |invoice| (invoice.created_at.micros(), invoice.id)))
+    Ok(Page::from_overfetch(rows, limit, |invoice| (invoice.created_at.micros(), invoice.id)))
 }
 
 async fn pay_invoice(
@@ -161,7 +161,7 @@ async fn pay_invoice(
     let idempotent = require_idempotency(&ctx, &request)?;
     let mut fields = Validator::new();
     fields.line("token", &request.token, 1, TOKEN_MAX);
-    fields.done()?;
+    fields.finish()?;
     spawn_detached(async move { state.pay(ctx, request, idempotent).await }).await
 }
 
@@ -175,7 +175,7 @@ async fn refund_invoice(
     if let Some(amount) = request.amount {
         fields.range("amount", amount, 1, Amount::MAX);
     }
-    fields.done()?;
+    fields.finish()?;
     spawn_detached(async move { state.refund(ctx, request, idempotent).await }).await
 }
 
@@ -245,7 +245,7 @@ async fn import_invoice(
             row.created_at = import.at;
             // An open invoice can still be paid, so its lifetime begins now.
             let from = if import.status == InvoiceStatus::Open { tx.now.max(import.at) } else { import.at };
-            row.expires_at = from.plus(lifetime);
+            row.expires_at = from.saturating_add(lifetime);
             row.paid_at = paid.then_some(import.at);
             row.refunded = if import.status == InvoiceStatus::Refunded { total } else { 0 };
             // An open invoice is not marked imported: paying it charges the buyer.

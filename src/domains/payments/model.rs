@@ -249,26 +249,26 @@ pub fn total(lines: &[InvoiceLine]) -> Result<Amount, FieldError> {
 pub fn validate_lines(lines: &[InvoiceLine]) -> Result<Amount, Vec<FieldError>> {
     let mut fields = Validator::new();
     match lines.len() {
-        0 => fields.wrong("lines", "required", "must have at least one line"),
+        0 => fields.add_error("lines", "required", "must have at least one line"),
         1..=LINES_MAX => {}
-        _ => fields.wrong("lines", "too_long", format!("must have at most {LINES_MAX} lines")),
+        _ => fields.add_error("lines", "too_long", format!("must have at most {LINES_MAX} lines")),
     }
     // Lines beyond the limit are not validated: the response must not grow with the request.
     for (n, line) in lines.iter().take(LINES_MAX).enumerate() {
         let length = line.description.trim().chars().count();
         if length == 0 {
-            fields.wrong(format!("lines.{n}.description"), "required", "must not be empty");
+            fields.add_error(format!("lines.{n}.description"), "required", "must not be empty");
         } else if length > DESCRIPTION_MAX {
             let message = format!("must have at most {DESCRIPTION_MAX} characters");
-            fields.wrong(format!("lines.{n}.description"), "too_long", message);
+            fields.add_error(format!("lines.{n}.description"), "too_long", message);
         } else if line.description.chars().any(char::is_control) {
-            fields.wrong(format!("lines.{n}.description"), "invalid", "must be one line of plain text");
+            fields.add_error(format!("lines.{n}.description"), "invalid", "must be one line of plain text");
         }
         fields.quantity(format!("lines.{n}.quantity"), line.quantity);
         fields.range(format!("lines.{n}.unit_price"), line.unit_price, 0, UNIT_PRICE_MAX);
     }
-    let total = fields.keep(total(lines));
-    fields.done()?;
+    let total = fields.capture(total(lines));
+    fields.finish()?;
     Ok(total.unwrap_or_default())
 }
 
@@ -306,18 +306,18 @@ pub fn refund_amount(
 ) -> Result<Amount, Vec<FieldError>> {
     let mut fields = Validator::new();
     match wanted.len() {
-        0 => fields.wrong("lines", "required", "must have at least one line, or be left out"),
+        0 => fields.add_error("lines", "required", "must have at least one line, or be left out"),
         1..=LINES_MAX => {}
-        _ => fields.wrong("lines", "too_long", format!("must have at most {LINES_MAX} lines")),
+        _ => fields.add_error("lines", "too_long", format!("must have at most {LINES_MAX} lines")),
     }
     let unreturned = unreturned_lines(lines, returned);
     let mut price: Amount = 0;
     for (n, line) in wanted.iter().take(LINES_MAX).enumerate() {
         let left = unreturned.iter().find(|sold| sold.product_id == line.product_id).map_or(0, |sold| sold.quantity);
         if wanted.iter().take(n).any(|before| before.product_id == line.product_id) {
-            fields.wrong(format!("lines.{n}.product_id"), "duplicate", "must be named only once");
+            fields.add_error(format!("lines.{n}.product_id"), "duplicate", "must be named only once");
         } else if left == 0 {
-            fields.wrong(
+            fields.add_error(
                 format!("lines.{n}.product_id"),
                 "not_sold",
                 "was not sold with this invoice, or all of it was returned",
@@ -328,7 +328,7 @@ pub fn refund_amount(
         let first = returned_quantity(returned, line.product_id);
         price = price.saturating_add(price_units(lines, line.product_id, first, line.quantity));
     }
-    fields.done()?;
+    fields.finish()?;
     Ok(price)
 }
 

@@ -70,7 +70,7 @@ impl StatsState {
     /// Deletes the actions that are older than `stats.keep_days`.
     pub(super) async fn purge(&self) -> Result<(), CommonError> {
         let retention = Duration::from_secs(u64::from(self.settings.stats.keep_days) * 86_400);
-        let until = self.store.now().minus(retention);
+        let until = self.store.now().saturating_sub(retention);
         while self.store.write(move |tx| Ok::<_, CommonError>(store::delete_old(tx.conn, until, PURGE_BATCH)?)).await? {
         }
         Ok(())
@@ -101,13 +101,13 @@ async fn list_actions(
     let ListActions { from, to, action, user_id, page } = request;
     let filter = Filter { from, to, action, user_id, after: page.after()? };
     let rows = state.store.read(move |conn| store::list_actions(conn, &filter, limit + 1)).await?;
-    Ok(Page::cut(rows, limit, |action| (action.at, action.id)))
+    Ok(Page::from_overfetch(rows, limit, |action| (action.at, action.id)))
 }
 
 async fn get_summary(state: Arc<StatsState>, _: RequestContext, request: GetSummary) -> Result<Summary, StatsError> {
     let bucket = request.bucket;
     let to = request.to.unwrap_or_else(|| state.store.now());
-    let range = BucketRange::of(bucket, request.from.unwrap_or_else(|| to.minus(DEFAULT_RANGE)), to)?;
+    let range = BucketRange::of(bucket, request.from.unwrap_or_else(|| to.saturating_sub(DEFAULT_RANGE)), to)?;
     let (from, end) = (range.begin(), range.end);
     let (counters, top_products) = state
         .store
@@ -253,7 +253,7 @@ async fn list_order_facts(
     request: ListOrderFacts,
 ) -> Result<OrderFacts, CommonError> {
     let retention = Duration::from_secs(u64::from(state.settings.stats.keep_days) * 86_400);
-    let kept_since = state.store.now().minus(retention);
+    let kept_since = state.store.now().saturating_sub(retention);
     let times = state
         .store
         .read(move |conn| Ok::<_, CommonError>(store::invariants::count_order_entries(conn, &request.orders)?))

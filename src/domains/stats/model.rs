@@ -206,21 +206,21 @@ pub fn validate_action(request: &LogAction) -> Result<Option<String>, CommonErro
     let mut fields = Validator::new();
     let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | ':');
     if request.action.is_empty() {
-        fields.wrong("action", "required", "must not be empty");
+        fields.add_error("action", "required", "must not be empty");
     } else if request.action.len() > 64 || !request.action.chars().all(is_allowed) {
-        fields.wrong("action", "invalid", "must be 1 to 64 letters, digits, `_`, `.`, `-` or `:`");
+        fields.add_error("action", "invalid", "must be 1 to 64 letters, digits, `_`, `.`, `-` or `:`");
     }
     if let Some(subject) = &request.subject {
         fields.line("subject", subject, 0, 200);
         if subject.len() > 4 * 200 {
-            fields.wrong("subject", "too_long", "must have at most 200 characters");
+            fields.add_error("subject", "too_long", "must have at most 200 characters");
         }
     }
     let data = request.data.as_ref().map(serde_json::Value::to_string);
     if data.as_ref().is_some_and(|data| data.len() > DATA_MAX) {
-        fields.wrong("data", "too_long", format!("must have at most {DATA_MAX} bytes as JSON"));
+        fields.add_error("data", "too_long", format!("must have at most {DATA_MAX} bytes as JSON"));
     }
-    fields.done()?;
+    fields.finish()?;
     Ok(data)
 }
 

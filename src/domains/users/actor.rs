@@ -298,7 +298,7 @@ async fn update_user(state: Arc<UsersState>, ctx: RequestContext, request: Updat
     if let Some(password) = &request.password {
         model::check_password(&mut fields, "password", password);
     }
-    fields.done()?;
+    fields.finish()?;
     let user_id = request.user_id;
     let without_secrets = UpdateUser {
         user_id,
@@ -466,7 +466,7 @@ async fn list_users(state: Arc<UsersState>, _: RequestContext, request: ListUser
         .store
         .read(move |conn| Ok::<_, UsersError>(store::list(conn, pattern.as_deref(), after, limit + 1)?))
         .await?;
-    Ok(Page::cut(rows, limit, |row| (row.created_at.micros(), row.id)).map(|row| row.user()))
+    Ok(Page::from_overfetch(rows, limit, |row| (row.created_at.micros(), row.id)).map(|row| row.user()))
 }
 
 /// Accepts everything: this domain has no subscriptions, so nothing is delivered.

@@ -33,7 +33,7 @@ pub(super) async fn create_api_key(
     }
     let mut fields = Validator::new();
     let name = model::validate_name(&mut fields, &request.name);
-    fields.done()?;
+    fields.finish()?;
     let without_secrets = CreateApiKey { name: name.clone() };
     let (id, created_at) = state
         .store

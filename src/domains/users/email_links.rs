@@ -14,7 +14,7 @@ use super::{
 };
 use crate::messaging::RequestContext;
 use crate::store::{Conn, Tx};
-use crate::types::{EmailAddress, Timestamp, UserId, Validator, fresh};
+use crate::types::{EmailAddress, Timestamp, UserId, Validator, new_uuid};
 
 /// Emits the event that has a verification link sent.
 pub(super) fn send_verification(
@@ -23,7 +23,7 @@ pub(super) fn send_verification(
     account: &Account,
     email: &EmailAddress,
 ) -> Result<(), UsersError> {
-    let id = fresh();
+    let id = new_uuid();
     store::insert_link(tx.conn, id, EmailLinkKind::Verify, account.id, email, tx.now)?;
     tx.emit(&EmailVerificationRequested {
         user_id: account.id,
@@ -47,11 +47,11 @@ pub(super) async fn forgot_password(
         .idempotent(&ctx, &request)?
         .run(move |tx| {
             let Some(account) = store::find_by_email(tx.conn, &email)? else { return Ok(()) };
-            let since = tx.now.minus(EmailLinkKind::Reset.lifetime());
+            let since = tx.now.saturating_sub(EmailLinkKind::Reset.lifetime());
             if store::count_links(tx.conn, account.id, EmailLinkKind::Reset, since)? >= model::RESET_EMAILS_MAX {
                 return Ok(());
             }
-            let id = fresh();
+            let id = new_uuid();
             store::insert_link(tx.conn, id, EmailLinkKind::Reset, account.id, &email, tx.now)?;
             let token = job_state.tokens.encode(Purpose::EmailLink(EmailLinkKind::Reset), id);
             tx.emit(&PasswordResetRequested { user_id: account.id, email, name: account.name, token })?;
@@ -78,7 +78,7 @@ pub(super) async fn reset_password(
 ) -> Result<(), UsersError> {
     let mut fields = Validator::new();
     model::check_password(&mut fields, "password", &request.password);
-    fields.done()?;
+    fields.finish()?;
     let purpose = EmailLinkKind::Reset;
     let id = state.tokens.decode(Purpose::EmailLink(purpose), &request.token).ok_or(UsersError::InvalidLink)?;
     let without_secrets = ResetPassword { token: id.to_string(), password: String::new() };

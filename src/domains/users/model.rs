@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::messaging::Role;
-use crate::types::{EmailAddress, FieldError, Validator, one_line};
+use crate::types::{EmailAddress, FieldError, Validator, collapse_whitespace};
 
 /// Length of a password in characters. The maximum bounds the cost of hashing one.
 pub const PASSWORD_CHARS: std::ops::RangeInclusive<usize> = 8..=200;
@@ -50,16 +50,16 @@ impl EmailLinkKind {
 pub fn check_password(fields: &mut Validator, field: &'static str, password: &str) {
     let length = password.chars().count();
     if length < *PASSWORD_CHARS.start() {
-        fields.wrong(field, "too_short", format!("must have at least {} characters", PASSWORD_CHARS.start()));
+        fields.add_error(field, "too_short", format!("must have at least {} characters", PASSWORD_CHARS.start()));
     } else if length > *PASSWORD_CHARS.end() {
-        fields.wrong(field, "too_long", format!("must have at most {} characters", PASSWORD_CHARS.end()));
+        fields.add_error(field, "too_long", format!("must have at most {} characters", PASSWORD_CHARS.end()));
     }
 }
 
 /// Validates a name and returns it with white space normalized.
 pub fn validate_name(fields: &mut Validator, name: &str) -> String {
     fields.line("name", name, 1, NAME_MAX);
-    one_line(name)
+    collapse_whitespace(name)
 }
 
 /// Validates the fields of a new account and returns its address and name.
@@ -75,7 +75,7 @@ pub fn validate_registration(
     let email = fields.email("email", email);
     check_password(&mut fields, "password", password);
     let name = validate_name(&mut fields, name);
-    fields.done()?;
+    fields.finish()?;
     // An invalid address is recorded in `fields`, so the line above has returned.
     email.map(|email| (email, name)).ok_or_else(Vec::new)
 }
@@ -85,7 +85,7 @@ pub fn validate_registration(
 /// # Errors
 /// The text is longer than [`SEARCH_TEXT_MAX`].
 pub fn like_pattern(q: &str) -> Result<Option<String>, FieldError> {
-    let text = one_line(q).to_lowercase();
+    let text = collapse_whitespace(q).to_lowercase();
     if text.chars().count() > SEARCH_TEXT_MAX {
         return Err(FieldError::new("q", "too_long", format!("must have at most {SEARCH_TEXT_MAX} characters")));
     }

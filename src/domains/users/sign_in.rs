@@ -27,7 +27,7 @@ pub(super) struct SessionRecord {
 
 /// Creates a session and emits an event for each that ends because of it.
 fn begin_session(tx: &mut Tx<'_>, account: &Account, lifetime: Duration) -> Result<SessionRecord, UsersError> {
-    let (session_id, expires_at) = (SessionId::new(), tx.now.plus(lifetime));
+    let (session_id, expires_at) = (SessionId::new(), tx.now.saturating_add(lifetime));
     let ended = store::begin_session(tx.conn, session_id, account.id, tx.now, expires_at)?;
     for session in &ended {
         tx.emit(&AccessChanged { user_id: account.id, session_id: Some(*session) })?;

@@ -290,7 +290,7 @@ pub fn insert_link(
             link::purpose.eq(purpose.as_str()),
             link::email.eq(email),
             link::created_at.eq(now),
-            link::expires_at.eq(now.plus(purpose.lifetime())),
+            link::expires_at.eq(now.saturating_add(purpose.lifetime())),
         ))
         .execute(conn)
 }

@@ -123,7 +123,7 @@ impl<R: BufRead> Iterator for CsvProducts<R> {
 /// Names the column and the expected form.
 pub fn parse_price(column: &str, text: &str, currency: Currency) -> Result<Amount, String> {
     currency.parse_amount(text).ok_or_else(|| {
-        let digits = currency.digits();
+        let digits = currency.exponent();
         let example = currency.decimal(999);
         format!(
             "column `{column}`: {text:?} is not a price in {currency}, such as {example} (at most {digits} decimals \

@@ -172,7 +172,7 @@ pub fn page(
     found.truncate(page_size);
     let next = found.last().filter(|_| more).map(|last| {
         let key = last.text.clone().map_or(Key::Number(last.number.unwrap_or(0)), Key::Text);
-        Cursor::seal(&PageStart { list: fingerprint(query), key, seq: last.seq })
+        Cursor::encode(&PageStart { list: fingerprint(query), key, seq: last.seq })
     });
     Ok((found.into_iter().map(|row| row.id).collect(), next))
 }

@@ -108,7 +108,7 @@ pub fn running_fingerprint(conn: &mut Conn, request: &IdempotentRequest) -> Quer
 
 /// Records the id of a provider event and deletes old ones. Returns `false` if it was recorded before.
 pub fn record_provider_event(conn: &mut Conn, id: &str, now: Timestamp) -> QueryResult<bool> {
-    diesel::delete(provider_event::table.filter(provider_event::at.lt(now.minus(PROVIDER_EVENT_RETENTION))))
+    diesel::delete(provider_event::table.filter(provider_event::at.lt(now.saturating_sub(PROVIDER_EVENT_RETENTION))))
         .execute(conn)?;
     let values = (provider_event::id.eq(id), provider_event::at.eq(now));
     Ok(diesel::insert_into(provider_event::table).values(values).on_conflict_do_nothing().execute(conn)? == 1)

@@ -14,13 +14,13 @@ fn stripe_digits(currency: Currency) -> u32 {
         // Without a minor unit today, but still given in hundredths.
         "ISK" | "UGX" => 2,
         "BHD" | "JOD" | "KWD" | "OMR" | "TND" => 3,
-        _ => currency.digits(),
+        _ => currency.exponent(),
     }
 }
 
 /// Converts the shop's minor units to Stripe's. Returns `None` if the amount has no exact form there.
 pub fn to_stripe(currency: Currency, amount: Amount) -> Option<Amount> {
-    let (own, stripe) = (currency.digits(), stripe_digits(currency));
+    let (own, stripe) = (currency.exponent(), stripe_digits(currency));
     let amount = if stripe >= own {
         amount.checked_mul(10_i64.checked_pow(stripe - own)?)?
     } else {
@@ -31,7 +31,7 @@ pub fn to_stripe(currency: Currency, amount: Amount) -> Option<Amount> {
 
 /// Converts Stripe's minor units to the shop's. Returns `None` if the amount has no exact form here.
 pub fn from_stripe(currency: Currency, amount: Amount) -> Option<Amount> {
-    let (own, stripe) = (currency.digits(), stripe_digits(currency));
+    let (own, stripe) = (currency.exponent(), stripe_digits(currency));
     if stripe >= own {
         divide_exact(amount, 10_i64.checked_pow(stripe - own)?)
     } else {

@@ -30,7 +30,7 @@ pub fn verify(header: &str, body: &str, secrets: &[String], now: Timestamp) -> b
     }
     let Some(seconds) = seconds else { return false };
     let Some(at) = seconds.checked_mul(1_000_000).map(Timestamp::from_micros) else { return false };
-    if at.plus(TOLERANCE) < now || now.plus(TOLERANCE) < at {
+    if at.saturating_add(TOLERANCE) < now || now.saturating_add(TOLERANCE) < at {
         return false;
     }
     let mut is_valid = false;
