@@ -63,7 +63,7 @@ impl EventRouter {
         state.fetches.retain(|(source, _), _| *source != name);
         let Some(itself) = self.subscriber(name) else { return };
         if let Some(broker) = &self.broker {
-            let hearing = Some(Arc::new(broker.hear(vec![itself])));
+            let hearing = Some(Arc::new(broker.consume(vec![itself])));
             state.here.insert(name, LocalDomain { relay: Relay::start(store, vec![broker.publisher()]), hearing });
             return;
         }
@@ -156,7 +156,7 @@ impl EventRouter {
     /// When the broker cannot be reached.
     pub async fn catch_up(&self) -> Result<(), CommonError> {
         let hearings: Vec<_> = self.state().here.values().filter_map(|here| here.hearing.clone()).collect();
-        futures_util::future::try_join_all(hearings.iter().map(|hearing| hearing.catch_up())).await.map(drop)
+        futures_util::future::try_join_all(hearings.iter().map(|hearing| hearing.flush())).await.map(drop)
     }
 
     /// Answers a process that fetches the events of `source` for `subscriber`.
@@ -178,12 +178,13 @@ impl EventRouter {
             subscribers_of(source).into_iter().find(|hearer| *hearer == subscriber).ok_or(CommonError::Unavailable)?;
         match from.ok_or(CommonError::Unavailable)? {
             From::LocalDomain(_, told_here) if told_here.contains(&hearer) => {
-                Ok(EventsReply { told_by_source: true, ..EventsReply::default() })
+                Ok(EventsReply { pushed_by_source: true, ..EventsReply::default() })
             }
-            From::LocalDomain(store, _) => events::next(store, hearer, wants(hearer), told).await,
+            From::LocalDomain(store, _) => events::read_for_remote(store, hearer, wants(hearer), told).await,
             // It was moved away from here.
             From::There(peer) => {
-                let request = EventsRequest { source: source.to_owned(), subscriber: subscriber.to_owned(), told };
+                let request =
+                    EventsRequest { source: source.to_owned(), subscriber: subscriber.to_owned(), cursor: told };
                 peer.events(request).await.map_err(|_| CommonError::Unavailable)
             }
         }

@@ -248,9 +248,9 @@ impl App {
         });
         let offers = ServerConfig {
             domains: std::mem::take(&mut self.offers),
-            news,
-            show: feed.map(|feed| -> grpc::LiveSource {
-                Arc::new(move || grpc::heard(feed.subscribe(), written(&Push::Resync), |push| written(push)))
+            event_reader: news,
+            live_source: feed.map(|feed| -> grpc::LiveSource {
+                Arc::new(move || grpc::live_stream(feed.subscribe(), written(&Push::Resync), |push| written(push)))
             }),
             token: settings.peers.token.clone(),
             message_max: grpc::message_max(settings.catalog.image_bytes_max),
@@ -386,7 +386,7 @@ impl LiveBridge {
             return;
         }
         let feed = self.feed.clone();
-        peer.follow(Arc::new(move |item| match item.map(serde_json::from_slice::<Push>) {
+        peer.subscribe_live(Arc::new(move |item| match item.map(serde_json::from_slice::<Push>) {
             None => feed.send(Push::Resync),
             Some(Ok(push)) => feed.send(push),
             Some(Err(error)) => {

@@ -130,15 +130,15 @@ async fn remote(settings: &Settings, place: &Address, domains: &[&str], findings
         Peer::start(place.clone(), PeerConfig::new(settings.peers.token.as_deref(), settings.catalog.image_bytes_max));
     let end = tokio::time::Instant::now() + PEER_TIMEOUT;
     let seen = loop {
-        let seen = peer.seen();
+        let seen = peer.statuses();
         let undecided = seen.iter().any(|(_, seen, _)| *seen == AddressStatus::Connecting);
-        if (!seen.is_empty() && !undecided) || peer.unresolved().is_some() || tokio::time::Instant::now() >= end {
+        if (!seen.is_empty() && !undecided) || peer.resolve_error().is_some() || tokio::time::Instant::now() >= end {
             break seen;
         }
         tokio::time::sleep(POLL_INTERVAL).await;
     };
     let names = domains.join(", ");
-    if let Some(wrong) = peer.unresolved() {
+    if let Some(wrong) = peer.resolve_error() {
         findings.note(&format!("{names} at {place}"), Err(format!("{wrong}; look at the name and at your DNS")));
         return;
     }
@@ -159,7 +159,7 @@ async fn remote(settings: &Settings, place: &Address, domains: &[&str], findings
             findings.note(&at(domains, place, address), Err(format!("{wrong}; {remedy}")));
             continue;
         };
-        let said = connection.said();
+        let said = connection.peer_info();
         for domain in domains {
             let found = match said.domains.get(*domain) {
                 None => Err(format!("a mercat answers there, and {domain} is not in it; look at {domain}.place")),

@@ -4,11 +4,12 @@
 //! Does not contain: event types (`crate::contract`), the envelope (`crate::messaging`), the outbox and the inbox
 //! (`crate::store`), effects of events (the subscribing domains).
 
+mod forward;
 mod pull;
 mod rabbitmq;
 mod relay;
 
-pub use pull::{EventPuller, next};
+pub use pull::{EventPuller, read_for_remote};
 pub use rabbitmq::{BrokerError, Consumer, RabbitMq, Subscription};
 pub use relay::{Relay, Subscriber};
 

@@ -1,14 +1,14 @@
-//! Events over RabbitMQ, for domains in several processes: each domain's outbox is published to one durable topic
-//! exchange, each domain hears from a quorum queue of its own. Publisher confirms before the outbox's cursor moves, an
-//! acknowledgement after the effect is durable, the inbox in between: at least once on the way, once in effect.
+//! Events over RabbitMQ, for domains in several processes. Each outbox is published to one durable topic exchange, each
+//! domain consumes a quorum queue of its own. The outbox's cursor moves after the publisher confirm, a message is
+//! acknowledged after its effect is durable, and the inbox drops redeliveries: delivered at least once, applied once.
 //!
-//! What outsiders may rely on (they may bind queues of their own): the exchange `mercat.events`, the routing key, which
-//! is the event's name, and the body, a [`EventEnvelope`] as JSON. Every process declares the queues of all domains before
-//! it publishes, so that no event is lost because its hearer has not started yet.
+//! Outsiders may bind queues of their own and may rely on the exchange `mercat.events`, on the routing key, which is the
+//! event's name, and on the body, an [`EventEnvelope`] as JSON. Every process declares the queues of all domains before it
+//! publishes, so that no event is lost because its subscriber has not started yet.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{try_join, try_join_all};
@@ -20,79 +20,79 @@ use lapin::options::{
 use lapin::types::FieldTable;
 use lapin::uri::AMQPUri;
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind};
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::Subscriber;
-use crate::messaging::{CommonError, DeliverEvents, EventEnvelope, RequestContext};
+use super::forward::DELIVER_TIMEOUT;
+use crate::messaging::{Backoff, CommonError, DeliverEvents, EventEnvelope, RequestContext};
 use crate::store::BROKER_CURSOR;
 use crate::types::new_uuid;
 
-/// Where all events go.
+/// Topic exchange of all events.
 const EXCHANGE: &str = "mercat.events";
-/// Where messages go that nobody can read, and the queue that keeps them for people to look at.
+/// Exchange and queue of messages that are no events, kept for inspection.
 const DEAD_LETTER: &str = "mercat.dead";
-/// Messages that may be on their way to one domain at once, and told to it at once.
+/// Largest number of unacknowledged messages per domain, and of events per delivery.
 const PREFETCH: u16 = 256;
-/// How often a message may come back before it counts as dead. Generous: each kill of the process is one.
+/// Deliveries of a message before the broker dead-letters it. Generous, as each kill of the process counts as one.
 const DELIVERIES_MAX: i64 = 1_000;
-/// How long the broker may take for anything. A broker that is short of memory or disk stops answering publishers.
+/// Time limit of every call to the broker: one that is short of memory or disk stops answering publishers.
 const BROKER_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long a domain may take for a batch.
-const DELIVER_TIMEOUT: Duration = Duration::from_secs(30);
-/// The first and the longest pause before something that failed is tried again.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
-/// Persistent, as AMQP says it.
+/// Pauses before a consumer is started again and before a delivery is repeated.
+const CONSUMER_BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
+/// AMQP delivery mode 2: persistent.
 const PERSISTENT: u8 = 2;
-/// The type of a message of ours that is no event: whoever sent it learns that everything before it was heard.
+/// Message type of a barrier: its sender learns that all messages before it have been consumed.
 const BARRIER: &str = "mercat.marker";
 
-/// A domain, and the events it wants.
+/// Name of a domain with the names of the events that it subscribes to.
 pub type Subscription = (&'static str, &'static [&'static str]);
 
-/// How RabbitMQ is reached from this process. Clones share it.
+/// Client of one RabbitMQ broker. Clones share its connections.
 #[derive(Clone)]
 pub struct RabbitMq(Arc<Inner>);
 
 struct Inner {
     uri: AMQPUri,
     domains: Vec<Subscription>,
-    /// One to publish on and one to hear on: a broker that is short of anything stops reading publishers.
-    links: [tokio::sync::Mutex<Option<Connection>>; 2],
-    /// Whether what events need was made, and nothing has gone wrong since: a broker that came back may have come back
-    /// empty, and a queue may have been deleted.
+    /// One to publish on and one to consume on: a broker that is short of resources stops reading from publishers.
+    connections: [tokio::sync::Mutex<Option<Connection>>; 2],
+    /// Whether exchanges and queues were declared and nothing failed since: a broker may come back empty, and a queue may
+    /// be deleted.
     is_declared: tokio::sync::Mutex<bool>,
     is_up: AtomicBool,
-    /// Who waits for which marker.
-    markers: Mutex<HashMap<String, oneshot::Sender<()>>>,
+    /// Waiting senders of barriers, by message id.
+    barriers: Mutex<HashMap<String, oneshot::Sender<()>>>,
 }
 
 #[derive(Clone, Copy)]
 enum ConnectionRole {
-    Out = 0,
-    In = 1,
+    Publish = 0,
+    Consume = 1,
 }
 
-/// What can go wrong with a broker. Its text never shows the password.
+/// Errors of a broker. Their texts never contain the password.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
-    /// It said no, or the connection broke.
+    /// The broker returned an error, or the connection broke.
     #[error("{0}")]
     Amqp(#[from] lapin::Error),
-    /// It did not answer.
+    /// No answer within [`BROKER_TIMEOUT`].
     #[error("no answer within {} seconds", BROKER_TIMEOUT.as_secs())]
     Timeout,
-    /// It did not take an event that somebody wants.
-    #[error("an event was not taken")]
-    Refused,
-    /// It ended the hearing, as when the queue is deleted.
-    #[error("the queue was taken away")]
-    Ended,
-    /// An event cannot be written as JSON.
+    /// An event with subscribers was not confirmed or could not be routed.
+    #[error("an event was not confirmed")]
+    Rejected,
+    /// The broker cancelled the consumer, as when its queue is deleted.
+    #[error("the consumer was cancelled")]
+    Cancelled,
+    /// An event has no JSON form.
     #[error("{0}")]
     Json(#[from] serde_json::Error),
 }
 
-/// The hearing of some domains' queues; ends when dropped.
+/// Consumer of the queues of some domains. Stops when dropped.
 pub struct Consumer {
     broker: RabbitMq,
     domains: Vec<&'static str>,
@@ -100,62 +100,65 @@ pub struct Consumer {
 }
 
 impl RabbitMq {
-    /// A broker at `uri` that carries events to `domains`. It is reached when it is first needed.
+    /// Returns a client of the broker at `uri` for the subscriptions `domains`. Connects when first used.
     #[must_use]
     pub fn new(uri: AMQPUri, domains: Vec<Subscription>) -> Self {
         Self(Arc::new(Inner {
             uri,
             domains,
-            links: Default::default(),
+            connections: Default::default(),
             is_declared: Default::default(),
             is_up: AtomicBool::new(true),
-            markers: Mutex::default(),
+            barriers: Mutex::default(),
         }))
     }
 
-    /// Whether it could be reached when it was last needed.
+    /// Whether the last use of the broker succeeded.
     #[must_use]
     pub fn is_up(&self) -> bool {
         self.0.is_up.load(Ordering::Relaxed)
     }
 
-    /// Where it is, without name and password.
+    /// Returns the address without user name and password.
     #[must_use]
     pub fn address(&self) -> String {
         let authority = &self.0.uri.authority;
         format!("amqp://{}:{}", authority.host, authority.port)
     }
 
-    /// Tries whether it can be reached and has what events need.
+    /// Connects and declares exchanges and queues.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached or refuses a declaration.
     pub async fn probe(&self) -> Result<(), BrokerError> {
-        self.channel(ConnectionRole::Out).await.map(drop)
+        self.channel(ConnectionRole::Publish).await.map(drop)
     }
 
-    /// The broker as the one subscriber of a domain's outbox: what it is told is published, and it says yes when the
-    /// broker has confirmed all of it.
+    /// Returns the broker as the only subscriber of a domain's outbox: it publishes what is delivered to it, and
+    /// acknowledges when the broker has confirmed all of it.
     #[must_use]
     pub fn publisher(&self) -> Subscriber {
         let (broker, channel) = (self.clone(), Arc::new(tokio::sync::Mutex::new(None)));
-        Subscriber::of_everything(BROKER_CURSOR, move |deliver| {
+        Subscriber::all_events(BROKER_CURSOR, move |deliver| {
             let (broker, channel) = (broker.clone(), Arc::clone(&channel));
             Box::pin(async move {
                 let mut channel = channel.lock().await;
                 let published = broker.publish(&mut channel, &deliver.events).await;
                 if published.is_err() {
                     *channel = None;
-                    broker.mistrust().await;
+                    broker.invalidate_topology().await;
                 }
-                broker.note(&published);
+                broker.record_status(&published);
                 published.map_err(|_| CommonError::Unavailable)
             })
         })
     }
 
-    /// Starts to hear for domains of this process. Must be called on an actix system's thread.
+    /// Starts to consume the queues of domains of this process. Must be called on an actix system's thread.
     #[must_use]
-    pub fn hear(&self, domains: Vec<Subscriber>) -> Consumer {
+    pub fn consume(&self, domains: Vec<Subscriber>) -> Consumer {
         let names = domains.iter().map(Subscriber::name).collect();
-        let tasks = domains.into_iter().map(|domain| actix::spawn(hear(self.clone(), domain))).collect();
+        let tasks = domains.into_iter().map(|domain| actix::spawn(consume_loop(self.clone(), domain))).collect();
         Consumer { broker: self.clone(), domains: names, tasks }
     }
 
@@ -163,16 +166,16 @@ impl RabbitMq {
         let channel = match open {
             Some(channel) if channel.status().connected() => channel,
             _ => {
-                let channel = self.channel(ConnectionRole::Out).await?;
+                let channel = self.channel(ConnectionRole::Publish).await?;
                 in_time(channel.confirm_select(ConfirmSelectOptions::default())).await?;
                 open.insert(channel)
             }
         };
         let mut confirms = Vec::with_capacity(events.len());
         for event in events {
-            let wanted = self.0.domains.iter().any(|(_, wants)| wants.contains(&event.name.as_str()));
-            // An event that should lie in a queue and finds none comes back: somebody has deleted the queue.
-            let options = BasicPublishOptions { mandatory: wanted, ..Default::default() };
+            let has_subscribers = self.0.domains.iter().any(|(_, names)| names.contains(&event.name.as_str()));
+            // Returned by the broker if its queue has been deleted.
+            let options = BasicPublishOptions { mandatory: has_subscribers, ..Default::default() };
             let mut headers = FieldTable::default();
             if let Some(trace) = &event.trace {
                 headers.insert("traceparent".into(), long(trace));
@@ -190,22 +193,22 @@ impl RabbitMq {
         for confirm in confirms {
             match in_time(confirm).await? {
                 Confirmation::Ack(None) => {}
-                _ => return Err(BrokerError::Refused),
+                _ => return Err(BrokerError::Rejected),
             }
         }
         Ok(())
     }
 
-    /// A channel on the connection of this way, which is opened again when it has broken, to a broker that has what
-    /// events need.
-    async fn channel(&self, way: ConnectionRole) -> Result<Channel, BrokerError> {
-        let mut link = self.0.links[way as usize].lock().await;
-        let channel = match link.as_ref().filter(|connection| connection.status().connected()) {
-            Some(connection) => in_time(connection.create_channel()).await?,
+    /// Opens a channel on the connection of this role, connecting again if that has broken, and declares exchanges and
+    /// queues if necessary.
+    async fn channel(&self, role: ConnectionRole) -> Result<Channel, BrokerError> {
+        let mut connection = self.0.connections[role as usize].lock().await;
+        let channel = match connection.as_ref().filter(|connection| connection.status().connected()) {
+            Some(open) => in_time(open.create_channel()).await?,
             None => {
                 let properties = ConnectionProperties::default().with_connection_name("mercat".into());
-                let connection = in_time(Connection::connect_uri(self.0.uri.clone(), properties)).await?;
-                in_time(link.insert(connection).create_channel()).await?
+                let opened = in_time(Connection::connect_uri(self.0.uri.clone(), properties)).await?;
+                in_time(connection.insert(opened).create_channel()).await?
             }
         };
         let mut is_declared = self.0.is_declared.lock().await;
@@ -216,26 +219,26 @@ impl RabbitMq {
         Ok(channel)
     }
 
-    /// Has what events need made again before the next channel is used.
-    async fn mistrust(&self) {
+    /// Has exchanges and queues declared again before the next channel is used.
+    async fn invalidate_topology(&self) {
         *self.0.is_declared.lock().await = false;
     }
 
-    /// Makes what events need, unless it is there: the exchange, a queue for each domain and one for the dead.
+    /// Declares the exchanges, a queue per domain and the queue of dead letters.
     async fn declare(&self, channel: &Channel) -> Result<(), BrokerError> {
         let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
         for exchange in [EXCHANGE, DEAD_LETTER] {
             in_time(channel.exchange_declare(exchange.into(), ExchangeKind::Topic, durable, FieldTable::default()))
                 .await?;
         }
-        // All at once: one after the other they would be most of what a start waits for.
-        let domains = self.0.domains.iter().map(async |(domain, wants)| {
+        // Concurrently: one after the other they would dominate the time of a start.
+        let domains = self.0.domains.iter().map(async |(domain, subscriptions)| {
             let mut arguments = quorum();
             arguments.insert("x-dead-letter-exchange".into(), long(DEAD_LETTER));
             arguments.insert("x-delivery-limit".into(), DELIVERIES_MAX.into());
-            // Several processes of one domain take turns, they do not share: events have their effects in order.
+            // Of several processes with one domain one consumes at a time, so that events are applied in order.
             arguments.insert("x-single-active-consumer".into(), true.into());
-            self.queue(channel, &queue(domain), arguments, EXCHANGE, wants).await
+            self.queue(channel, &queue(domain), arguments, EXCHANGE, subscriptions).await
         });
         let dead = self.queue(channel, DEAD_LETTER, quorum(), DEAD_LETTER, &["#"]);
         try_join(dead, try_join_all(domains)).await.map(drop)
@@ -258,17 +261,13 @@ impl RabbitMq {
         try_join_all(bound).await.map(drop)
     }
 
-    fn markers(&self) -> MutexGuard<'_, HashMap<String, oneshot::Sender<()>>> {
-        self.0.markers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Notes whether it can be reached, and says so when that has changed.
-    fn note(&self, outcome: &Result<(), BrokerError>) {
+    /// Records whether the broker can be used, and logs a change.
+    fn record_status(&self, outcome: &Result<(), BrokerError>) {
         if self.0.is_up.swap(outcome.is_ok(), Ordering::Relaxed) != outcome.is_ok() {
             match outcome {
-                Ok(()) => log::warn!("events: {} is back", self.address()),
+                Ok(()) => log::warn!("rabbitmq {}: connected", self.address()),
                 Err(error) => {
-                    log::error!("events: {} does not take part: {error}; events wait until it does", self.address());
+                    log::error!("rabbitmq {}: unavailable: {error}; events wait in the outboxes", self.address());
                 }
             }
         }
@@ -276,33 +275,34 @@ impl RabbitMq {
 }
 
 impl Consumer {
-    /// Waits until everything that is in the domains' queues by now has had its effect.
+    /// Waits until all messages that are in the domains' queues at present have been applied.
     ///
     /// # Errors
-    /// `Unavailable` when the broker cannot be reached, or another process hears for one of the domains.
-    pub async fn catch_up(&self) -> Result<(), CommonError> {
-        let (mut ids, mut heard) = (Vec::new(), Vec::new());
-        let marked = async {
-            let channel = self.broker.channel(ConnectionRole::Out).await?;
+    /// `Unavailable` when the broker cannot be reached, or another process consumes for one of the domains.
+    pub async fn flush(&self) -> Result<(), CommonError> {
+        let (mut ids, mut passed) = (Vec::new(), Vec::new());
+        let sending = async {
+            let channel = self.broker.channel(ConnectionRole::Publish).await?;
             for domain in &self.domains {
-                let (id, (hear, wait)) = (new_uuid().to_string(), oneshot::channel());
-                self.broker.markers().insert(id.clone(), hear);
+                let (id, (sender, receiver)) = (new_uuid().to_string(), oneshot::channel());
+                self.broker.0.barriers.lock().insert(id.clone(), sender);
                 ids.push(id.clone());
-                heard.push(wait);
+                passed.push(receiver);
                 let properties = BasicProperties::default().with_type(BARRIER.into()).with_message_id(id.into());
                 let (to, options) = (queue(domain).as_str().into(), BasicPublishOptions::default());
                 in_time(channel.basic_publish("".into(), to, options, &[], properties)).await?;
             }
             Ok::<_, BrokerError>(())
         };
-        let marked = marked.await;
-        let all = match marked {
-            Ok(()) => tokio::time::timeout(DELIVER_TIMEOUT, try_join_all(heard)).await.is_ok_and(|all| all.is_ok()),
+        let sent = sending.await;
+        let has_passed = match sent {
+            Ok(()) => tokio::time::timeout(DELIVER_TIMEOUT, try_join_all(passed)).await.is_ok_and(|all| all.is_ok()),
             Err(_) => false,
         };
-        let mut waiting = self.broker.markers();
-        ids.iter().for_each(|id| drop(waiting.remove(id)));
-        if all { Ok(()) } else { Err(CommonError::Unavailable) }
+        let mut barriers = self.broker.0.barriers.lock();
+        ids.iter().for_each(|id| drop(barriers.remove(id)));
+        drop(barriers);
+        if has_passed { Ok(()) } else { Err(CommonError::Unavailable) }
     }
 }
 
@@ -335,78 +335,73 @@ async fn in_time<T>(work: impl Future<Output = lapin::Result<T>>) -> Result<T, B
     }
 }
 
-/// Hears for one domain, for ever.
-async fn hear(broker: RabbitMq, domain: Subscriber) {
-    let mut pause = BACKOFF.0;
+/// Consumes the queue of one domain, starting again after every failure.
+async fn consume_loop(broker: RabbitMq, domain: Subscriber) {
+    let mut backoff = CONSUMER_BACKOFF;
     loop {
-        let begun = tokio::time::Instant::now();
-        let ended = hear_until_it_breaks(&broker, &domain).await.map(|never| match never {});
-        broker.note(&ended);
-        broker.mistrust().await;
-        // What worked for a while starts over with a short pause.
-        if begun.elapsed() > BACKOFF.1 {
-            pause = BACKOFF.0;
+        let started = tokio::time::Instant::now();
+        let ended = consume(&broker, &domain).await.map(|never| match never {});
+        broker.record_status(&ended);
+        broker.invalidate_topology().await;
+        // After a while without failure the pauses start again.
+        if started.elapsed() > backoff.max() {
+            backoff.reset();
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(BACKOFF.1);
+        backoff.wait().await;
     }
 }
 
-async fn hear_until_it_breaks(broker: &RabbitMq, domain: &Subscriber) -> Result<std::convert::Infallible, BrokerError> {
-    let channel = broker.channel(ConnectionRole::In).await?;
+/// Consumes the queue of one domain until the channel fails.
+async fn consume(broker: &RabbitMq, domain: &Subscriber) -> Result<std::convert::Infallible, BrokerError> {
+    let channel = broker.channel(ConnectionRole::Consume).await?;
     in_time(channel.basic_qos(PREFETCH, BasicQosOptions::default())).await?;
     let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
     let mut messages =
         in_time(channel.basic_consume(queue(domain.name()).as_str().into(), "".into(), options, none)).await?;
-    broker.note(&Ok(()));
+    broker.record_status(&Ok(()));
     while let Some(first) = messages.next().await {
         let mut batch = vec![first?];
         while batch.len() < usize::from(PREFETCH) {
             let Some(Some(next)) = messages.next().now_or_never() else { break };
             batch.push(next?);
         }
-        let (mut events, mut markers, mut last) = (Vec::new(), Vec::new(), None);
+        let (mut events, mut barriers, mut last) = (Vec::new(), Vec::new(), None);
         for message in &batch {
             if message.properties.kind().as_ref().is_some_and(|kind| kind.as_str() == BARRIER) {
-                markers.extend(message.properties.message_id().as_ref().map(ToString::to_string));
+                barriers.extend(message.properties.message_id().as_ref().map(ToString::to_string));
             } else if let Ok(event) = serde_json::from_slice::<EventEnvelope>(&message.data) {
                 events.push(event);
             } else {
-                log::error!("events: {} got a message that is no event; it lies in {DEAD_LETTER}", domain.name());
+                log::error!("rabbitmq: message for {} is no event; moved to {DEAD_LETTER}", domain.name());
                 message.reject(BasicRejectOptions { requeue: false }).await?;
                 continue;
             }
             last = Some(message.delivery_tag);
         }
-        tell(domain, events).await;
+        deliver_until_accepted(domain, events).await;
         if let Some(last) = last {
             in_time(channel.basic_ack(last, BasicAckOptions { multiple: true })).await?;
         }
-        let mut waiting = broker.markers();
-        for heard in markers.iter().filter_map(|marker| waiting.remove(marker)) {
-            // Nobody waits any more when the time was over.
-            let _ = heard.send(());
+        let mut waiting = broker.0.barriers.lock();
+        for passed in barriers.iter().filter_map(|barrier| waiting.remove(barrier)) {
+            // Fails if the sender has timed out.
+            let _ = passed.send(());
         }
     }
-    Err(BrokerError::Ended)
+    Err(BrokerError::Cancelled)
 }
 
-/// Tells a domain until it says yes. The messages stay unacknowledged meanwhile: with a domain that is down nothing gets
-/// lost, and nothing goes round in circles.
-async fn tell(domain: &Subscriber, events: Vec<EventEnvelope>) {
+/// Delivers events to a domain until it acknowledges them. Their messages stay unacknowledged meanwhile, so that nothing
+/// is lost or requeued while a domain is down.
+async fn deliver_until_accepted(domain: &Subscriber, events: Vec<EventEnvelope>) {
     if events.is_empty() {
         return;
     }
-    let mut pause = BACKOFF.0;
-    while let Err(failure) = domain
-        .tell(
-            RequestContext::internal("rabbitmq").with_timeout(DELIVER_TIMEOUT),
-            DeliverEvents { events: events.clone() },
-        )
-        .await
-    {
-        log::warn!("events: {} did not take what came from RabbitMQ: {failure}", domain.name());
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(BACKOFF.1);
+    let mut backoff = CONSUMER_BACKOFF;
+    loop {
+        let ctx = RequestContext::internal("rabbitmq").with_timeout(DELIVER_TIMEOUT);
+        let Err(error) = domain.deliver(ctx, DeliverEvents { events: events.clone() }).await else { return };
+        log::warn!("event delivery from rabbitmq to {} failed: {error}; retrying", domain.name());
+        backoff.wait().await;
     }
 }

@@ -1,101 +1,109 @@
-//! Carries a domain's outbox to its subscribers, each at its own pace.
+//! Relay: forwards the outbox of a domain in this process to its subscribers, each at its own pace.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Context, Handler};
 use futures_util::future::LocalBoxFuture;
+use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
-use crate::messaging::{Client, CommonError, DeliverEvents, Envelope, EventEnvelope, RequestContext};
+use super::forward::{EventSource, forward_loop};
+use crate::messaging::{Backoff, Client, CommonError, DeliverEvents, Envelope, EventEnvelope, RequestContext};
 use crate::store::Store;
 
-/// How many events are read and told at once.
+/// Largest number of events that are read and delivered at once.
 pub(super) const BATCH: i64 = 256;
-/// How long a relay sleeps at most when nobody wakes it: how news of another process on the same database are found.
+/// Longest time between two reads without a notification; events of another process on the same database are found by it.
 const POLL_INTERVAL: Duration = Duration::from_millis(700);
-/// How much longer the next subscriber's relay sleeps. All waking at once would want a thread each to read.
+/// Difference between the poll intervals of two subscribers, so that they do not all read at the same time.
 const POLL_STAGGER: Duration = Duration::from_millis(37);
-/// The first and the longest pause before a subscriber that failed is tried again.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+/// Pauses after failed deliveries.
+const RELAY_BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
 
 type DeliverFn =
     Arc<dyn Fn(RequestContext, DeliverEvents) -> LocalBoxFuture<'static, Result<(), CommonError>> + Send + Sync>;
 
-/// Somebody who wants to hear of some events.
+/// Recipient of events: a domain or a message broker.
 #[derive(Clone)]
 pub struct Subscriber {
-    pub(super) name: &'static str,
-    /// Everything, when none are named.
-    wants: Option<&'static [&'static str]>,
-    tell: DeliverFn,
+    name: &'static str,
+    /// Event names; all events if `None`.
+    subscriptions: Option<&'static [&'static str]>,
+    deliver: DeliverFn,
 }
 
 impl Subscriber {
-    /// The domain behind `client`, which wants the events named in `wants`.
-    pub fn new<A>(name: &'static str, wants: &'static [&'static str], client: &Client<A>) -> Self
+    /// Returns the domain behind `client`, with the names of the events that it subscribes to.
+    pub fn new<A>(name: &'static str, subscriptions: &'static [&'static str], client: &Client<A>) -> Self
     where
         A: Actor<Context = Context<A>> + Handler<Envelope<DeliverEvents>>,
     {
         let client = client.clone();
-        let tell: DeliverFn = Arc::new(move |ctx, deliver| {
+        let deliver: DeliverFn = Arc::new(move |ctx, request| {
             let client = client.clone();
-            Box::pin(async move { client.call(ctx, deliver).await })
+            Box::pin(async move { client.call(ctx, request).await })
         });
-        Self { name, wants: Some(wants), tell }
+        Self { name, subscriptions: Some(subscriptions), deliver }
     }
 
-    /// Somebody who wants to hear of everything, and takes it by `tell`.
-    pub fn of_everything(
+    /// Returns a subscriber of all events, which are passed to `deliver`.
+    pub fn all_events(
         name: &'static str,
-        tell: impl Fn(DeliverEvents) -> LocalBoxFuture<'static, Result<(), CommonError>> + Send + Sync + 'static,
+        deliver: impl Fn(DeliverEvents) -> LocalBoxFuture<'static, Result<(), CommonError>> + Send + Sync + 'static,
     ) -> Self {
-        Self { name, wants: None, tell: Arc::new(move |_, deliver| tell(deliver)) }
+        Self { name, subscriptions: None, deliver: Arc::new(move |_, request| deliver(request)) }
     }
 
-    /// Tells it. What it said yes to is durable there.
-    pub async fn tell(&self, ctx: RequestContext, deliver: DeliverEvents) -> Result<(), CommonError> {
-        (self.tell)(ctx, deliver).await
+    /// Delivers events. After `Ok` their effect is durable at the subscriber.
+    ///
+    /// # Errors
+    /// Those of the call; the events must be delivered again.
+    pub async fn deliver(&self, ctx: RequestContext, request: DeliverEvents) -> Result<(), CommonError> {
+        (self.deliver)(ctx, request).await
     }
 
-    /// Whether it wants to hear of this.
-    pub(super) fn wants(&self, event: &EventEnvelope) -> bool {
-        self.wants.is_none_or(|wants| wants.contains(&event.name.as_str()))
+    /// Whether this event is among the subscriptions.
+    pub(super) fn is_subscribed_to(&self, event: &EventEnvelope) -> bool {
+        self.subscriptions.is_none_or(|names| names.contains(&event.name.as_str()))
     }
 
-    /// Its name.
+    /// Returns the name under which the outbox keeps its cursor.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.name
     }
 }
 
-/// The carrying of one domain's events to all who want them.
+/// Forwarding of one domain's events to its subscribers. Stops when dropped.
 pub struct Relay {
     source: Store,
-    carried: Mutex<Vec<(&'static str, JoinHandle<()>)>>,
+    forwarders: Mutex<Vec<(&'static str, JoinHandle<()>)>>,
 }
 
 impl Relay {
-    /// Starts to carry the events of `source`; stops when dropped. Must be called on an actix system's thread.
+    /// Starts to forward the events of `source`. Must be called on an actix system's thread.
     #[must_use]
     pub fn start(source: Store, subscribers: Vec<Subscriber>) -> Self {
-        let relay = Self { source, carried: Mutex::default() };
-        subscribers.into_iter().for_each(|to| relay.add(to));
+        let relay = Self { source, forwarders: Mutex::default() };
+        subscribers.into_iter().for_each(|subscriber| relay.add(subscriber));
         relay
     }
 
-    /// Carries them to one more. Must be called on an actix system's thread.
-    pub fn add(&self, to: Subscriber) {
-        let mut carried = self.carried();
-        let (name, nap) = (to.name, POLL_INTERVAL + POLL_STAGGER * u32::try_from(carried.len()).unwrap_or(0));
-        carried.push((name, actix::spawn(carry(self.source.clone(), to, nap))));
+    /// Adds a subscriber. Must be called on an actix system's thread.
+    pub fn add(&self, subscriber: Subscriber) {
+        let mut forwarders = self.forwarders.lock();
+        let poll_interval = POLL_INTERVAL + POLL_STAGGER * u32::try_from(forwarders.len()).unwrap_or(0);
+        let source = OutboxSource { store: self.source.clone(), changed: None, poll_interval };
+        let name = subscriber.name();
+        forwarders.push((name, actix::spawn(forward_loop(source, subscriber, RELAY_BACKOFF))));
     }
 
-    /// Carries them to this one no more. What it has not heard of waits for it.
+    /// Removes a subscriber. Its cursor stays, so that undelivered events wait for it.
     pub fn remove(&self, name: &str) {
-        self.carried().retain(|(to, task)| {
-            let stays = *to != name;
+        self.forwarders.lock().retain(|(subscriber, task)| {
+            let stays = *subscriber != name;
             if !stays {
                 task.abort();
             }
@@ -103,64 +111,57 @@ impl Relay {
         });
     }
 
-    fn carried(&self) -> MutexGuard<'_, Vec<(&'static str, JoinHandle<()>)>> {
-        self.carried.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whose events it carries.
+    /// Returns the store whose outbox is forwarded.
     #[must_use]
     pub fn source(&self) -> Store {
         self.source.clone()
     }
 
-    /// The names of those it carries them to.
+    /// Returns the names of the subscribers.
     #[must_use]
     pub fn subscribers(&self) -> Vec<&'static str> {
-        self.carried().iter().map(|(name, _)| *name).collect()
+        self.forwarders.lock().iter().map(|(name, _)| *name).collect()
     }
 }
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        for (_, task) in self.carried().iter() {
+        for (_, task) in self.forwarders.lock().iter() {
             task.abort();
         }
     }
 }
 
-async fn carry(source: Store, to: Subscriber, nap: Duration) {
-    let mut pause = BACKOFF.0;
-    loop {
-        // Asked for before the outbox is read: an event that is committed in between wakes us at once.
-        let news = source.outbox_changed();
-        match carry_some(&source, &to).await {
-            Ok(true) => pause = BACKOFF.0,
-            Ok(false) => {
-                pause = BACKOFF.0;
-                let _ = tokio::time::timeout(nap, news).await;
-            }
-            Err(failure) => {
-                log::warn!("events: {} did not take {}'s events: {failure}", to.name, source.domain());
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(BACKOFF.1);
-            }
-        }
-    }
+/// Outbox of a domain in this process.
+struct OutboxSource {
+    store: Store,
+    /// Resolves at the first change after the last read.
+    changed: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    poll_interval: Duration,
 }
 
-/// Tells one batch; says whether there was any.
-async fn carry_some(source: &Store, to: &Subscriber) -> Result<bool, CommonError> {
-    let rows = source.outbox_read_after(to.name, BATCH).await?;
-    let Some((last, _)) = rows.last() else { return Ok(false) };
-    let last = *last;
-    let events: Vec<EventEnvelope> = rows.into_iter().map(|(_, event)| event).filter(|event| to.wants(event)).collect();
-    if !events.is_empty() {
-        to.tell(
-            RequestContext::internal(source.domain()).with_timeout(Duration::from_secs(30)),
-            DeliverEvents { events },
-        )
-        .await?;
+impl EventSource for OutboxSource {
+    const FAILURE_LEVEL: log::Level = log::Level::Warn;
+
+    fn domain(&self) -> &'static str {
+        self.store.domain()
     }
-    source.outbox_advance_cursor(to.name, last).await?;
-    Ok(true)
+
+    async fn next_batch(&mut self, subscriber: &'static str) -> Result<Option<(Vec<EventEnvelope>, i64)>, String> {
+        // Registered before the outbox is read: an event that is committed in between wakes the loop at once.
+        self.changed = Some(Box::pin(self.store.outbox_changed()));
+        let rows = self.store.outbox_read_after(subscriber, BATCH).await.map_err(|error| error.to_string())?;
+        let last = rows.last().map(|(last, _)| *last);
+        Ok(last.map(|last| (rows.into_iter().map(|(_, event)| event).collect(), last)))
+    }
+
+    async fn advance(&mut self, subscriber: &'static str, last: i64) -> Result<(), String> {
+        self.store.outbox_advance_cursor(subscriber, last).await.map_err(|error| error.to_string())
+    }
+
+    async fn wait(&mut self) {
+        if let Some(changed) = self.changed.take() {
+            let _ = tokio::time::timeout(self.poll_interval, changed).await;
+        }
+    }
 }

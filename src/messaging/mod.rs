@@ -4,6 +4,7 @@
 //! Lives here: everything between a caller and a domain's door, so that neither learns whether the other is in
 //! this process. Never enters: a business rule, SQL, HTTP, the name of any one domain.
 
+mod backoff;
 mod client;
 mod common_error;
 mod context;
@@ -18,6 +19,7 @@ mod request_metrics;
 mod supervisor;
 pub mod trace;
 
+pub use backoff::Backoff;
 pub use client::{Client, Health, HealthStatus, Pause, StatusTracker, StorageHealth};
 pub use common_error::{CommonError, DomainError, ErrorKind};
 pub use context::{Caller, Credential, IdempotencyKey, Identity, InvalidIdempotencyKey, RequestContext, Role};

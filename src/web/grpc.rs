@@ -30,7 +30,7 @@ use crate::messaging::grpc::proto::{
     CreateUserRequest, GetInvoiceRequest, GetProductRequest, GetUserRequest, Image, Invoice, InvoiceLine,
     ListProductsReply, ListProductsRequest, Product, User, Variant,
 };
-use crate::messaging::grpc::{DESCRIPTORS, patience};
+use crate::messaging::grpc::{DESCRIPTORS, parse_timeout};
 use crate::messaging::{
     self, Client, CommonError, DomainError, Envelope, ErrorKind, HealthStatus, IdempotencyKey, RequestContext, trace,
 };
@@ -85,7 +85,8 @@ impl TypedServices {
         let forwarded = forwarded.map(|value| value.as_encoded_bytes());
         let address = ClientAddress::new(peer.map(|address| address.ip()), forwarded, &self.settings);
         let request_id = request_id(text("x-request-id"));
-        let mut ctx = RequestContext::new(address.into_anonymous_caller(), request_id).with_timeout(patience(metadata));
+        let mut ctx =
+            RequestContext::new(address.into_anonymous_caller(), request_id).with_timeout(parse_timeout(metadata));
         ctx.trace = text("traceparent").and_then(trace::read);
         if let Some(value) = metadata.get("authorization") {
             let token = auth::bearer_token(value.as_encoded_bytes()).map_err(|error| status(&error))?;

@@ -128,7 +128,7 @@ impl RelocationState {
         let peer = self.peers.lock().unwrap_or_else(PoisonError::into_inner).at(address, &self.wire);
         let begun = Instant::now();
         loop {
-            let (seen, unresolved) = (peer.seen(), peer.unresolved());
+            let (seen, unresolved) = (peer.statuses(), peer.resolve_error());
             let why = match (seen.as_slice(), unresolved) {
                 ([(_, AddressStatus::Up, _)], _) => return Ok(peer),
                 ([], Some(why)) => why.to_string(),

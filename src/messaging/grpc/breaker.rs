@@ -1,62 +1,62 @@
-//! Decides whether an address that keeps failing is still asked. Pure: no clock, no network.
+//! Circuit breaker of one connection. Pure: no clock, no network.
 //!
-//! One broken connection loses every call on it at once, and that is no sign of an address that should be left alone. So
-//! losses are counted by looks: the link looks at the other side after a loss, and what counts is how often in a row it
-//! seemed well and calls were lost all the same.
+//! One broken connection fails all calls on it at once, which is no reason to stop calling the address. So failures are
+//! counted per probe: the connection is probed after a failure, and the breaker counts how often in a row the probe
+//! succeeded although calls had failed.
 
-/// Looks in a row before each of which calls were lost and none was answered, until an address is left alone.
+/// Successive probes, each after failed calls and no successful one, that open the breaker.
 pub const FAILED_PROBES_MAX: u32 = 5;
 
-/// The count of one connection.
+/// State of one connection's breaker.
 #[derive(Debug, Default)]
 pub struct CircuitBreaker {
-    /// Whether a call was lost since the last look.
-    losing: bool,
-    looks: u32,
-    /// After having been left alone, an address gets one call at a time until one comes back.
-    trial: bool,
-    trying: bool,
+    /// Whether a call failed since the last probe.
+    has_failures: bool,
+    failed_probes: u32,
+    /// Whether one call at a time is admitted until one succeeds, as after the breaker was open.
+    is_half_open: bool,
+    has_trial: bool,
 }
 
 impl CircuitBreaker {
-    /// The breaker of a connection to an address that was left alone before.
+    /// Returns the breaker of a connection whose predecessor was closed by an open breaker.
     pub fn half_open() -> Self {
-        Self { trial: true, ..Self::default() }
+        Self { is_half_open: true, ..Self::default() }
     }
 
-    /// Whether a call may be made now. One that was let through must be told of by the methods below.
+    /// Whether a call may be made now. The outcome of an admitted call must be reported by one of the methods below.
     pub fn admit(&mut self) -> bool {
-        if self.is_open() || (self.trial && self.trying) {
+        if self.is_open() || (self.is_half_open && self.has_trial) {
             return false;
         }
-        self.trying = self.trial;
+        self.has_trial = self.is_half_open;
         true
     }
 
-    /// An answer came, whatever it says.
-    pub fn answered(&mut self) {
+    /// Reports a reply, whatever it contains.
+    pub fn on_success(&mut self) {
         *self = Self::default();
     }
 
-    /// No answer came: the connection broke, or there was none.
-    pub fn lost(&mut self) {
-        self.losing = true;
-        self.trying = false;
+    /// Reports a call without a reply: the connection broke, or there was none.
+    pub fn on_failure(&mut self) {
+        self.has_failures = true;
+        self.has_trial = false;
     }
 
-    /// The caller stopped waiting, which says nothing about the other side.
-    pub fn given_up(&mut self) {
-        self.trying = false;
+    /// Reports that the caller stopped waiting, which is no sign of a failure.
+    pub fn on_cancelled(&mut self) {
+        self.has_trial = false;
     }
 
-    /// The other side was looked at and seems well.
-    pub fn looked(&mut self) {
-        self.looks += u32::from(std::mem::take(&mut self.losing));
+    /// Reports a successful probe.
+    pub fn on_probe_ok(&mut self) {
+        self.failed_probes += u32::from(std::mem::take(&mut self.has_failures));
     }
 
-    /// Whether the address is to be left alone.
+    /// Whether the address is not to be called.
     pub fn is_open(&self) -> bool {
-        self.looks >= if self.trial { 1 } else { FAILED_PROBES_MAX }
+        self.failed_probes >= if self.is_half_open { 1 } else { FAILED_PROBES_MAX }
     }
 }
 
@@ -65,41 +65,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_opens_after_so_many_looks_between_losses_and_one_answer_forgives_all() {
+    fn breaker_opens_after_failed_probes_and_resets() {
         let mut breaker = CircuitBreaker::default();
         for _ in 0..100 {
             assert!(breaker.admit());
-            breaker.lost();
+            breaker.on_failure();
         }
-        breaker.looked();
+        breaker.on_probe_ok();
         assert!(!breaker.is_open(), "one broken connection, however much was on it");
         for _ in 2..FAILED_PROBES_MAX {
-            breaker.lost();
-            breaker.looked();
+            breaker.on_failure();
+            breaker.on_probe_ok();
         }
         assert!(breaker.admit());
-        breaker.answered();
+        breaker.on_success();
         for _ in 0..FAILED_PROBES_MAX {
             assert!(breaker.admit());
-            breaker.lost();
-            breaker.looked();
+            breaker.on_failure();
+            breaker.on_probe_ok();
         }
         assert!(breaker.is_open() && !breaker.admit());
     }
 
     #[test]
-    fn half_open_it_lets_one_call_through_at_a_time() {
+    fn half_open_breaker_admits_one_call_at_a_time() {
         let mut breaker = CircuitBreaker::half_open();
         assert!(breaker.admit());
         assert!(!breaker.admit(), "the first is not back yet");
-        breaker.given_up();
+        breaker.on_cancelled();
         assert!(breaker.admit());
-        breaker.answered();
+        breaker.on_success();
         assert!(breaker.admit() && breaker.admit(), "closed again");
         let mut breaker = CircuitBreaker::half_open();
         assert!(breaker.admit());
-        breaker.lost();
-        breaker.looked();
+        breaker.on_failure();
+        breaker.on_probe_ok();
         assert!(breaker.is_open(), "one loss is enough");
     }
 }

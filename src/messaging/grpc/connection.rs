@@ -1,14 +1,15 @@
-//! One address of another process: its connection, what it says of itself, and whether it is asked at present.
+//! Connection to one address of another process, with the peer's own report of its domains and a circuit breaker.
 //!
-//! A task of its own connects, shakes hands, looks every few seconds whether the other side still answers, and connects
-//! again with growing pauses. Calls only ever use what it has found to work, so that a dead address costs them nothing.
+//! A task connects, exchanges a handshake, probes the peer every few seconds and reconnects with growing delays. Calls
+//! only use connections that the task has found to work, so that an unreachable address does not delay them.
 
 use std::collections::{BTreeSet, HashMap};
 use std::error::Error;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde::Deserialize;
 use tokio::sync::{Notify, watch};
 use tonic::metadata::{Ascii, MetadataValue};
@@ -18,36 +19,36 @@ use tonic::{Code, Status};
 use super::breaker::CircuitBreaker;
 use super::proto::domains_client::DomainsClient;
 use super::proto::{NamesReply, NamesRequest};
-use crate::messaging::{CommonError, HealthStatus};
+use crate::messaging::{Backoff, CommonError, HealthStatus};
 
-/// How long connecting may take, and shaking hands once more as long.
+/// Time limit of the TCP and HTTP/2 connection, and again of the handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How often the other side is asked how it is.
+/// Time between two probes without a failed call.
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
-/// How long it may take to say so.
+/// Time limit of one probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
-/// How many times in a row it may fail to say so in time. A machine that is very busy is not dead yet.
+/// Probes in a row that may time out: a busy machine is not a dead one.
 const MISSED_PROBES_MAX: u32 = 2;
-/// The first and the longest pause before an address is tried again.
-const RECONNECT_BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
-/// Pings on an idle connection: a link that was cut without a word is found by them.
+/// Delays before an address is tried again, each with 20 % jitter.
+const RECONNECT_BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+/// Interval and time limit of HTTP/2 pings, which find a connection that was cut silently.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(5));
-/// How many bytes may be on their way on one stream before the other side has taken them.
+/// HTTP/2 flow control window of one stream, in bytes.
 const HTTP2_WINDOW: u32 = 1 << 20;
 
-const BREAKER_OPEN_MESSAGE: &str = "call after call was lost";
+const BREAKER_OPEN_MESSAGE: &str = "circuit breaker open after repeated failures";
 
-/// What all links of a process share.
+/// Settings shared by all connections of a process.
 #[derive(Debug, Clone)]
 pub struct PeerConfig {
-    /// Shown with every call, when the processes share a secret.
+    /// Value of the `authorization` header, if the processes share a token.
     pub token: Option<MetadataValue<Ascii>>,
-    /// Bytes of the largest message.
+    /// Largest message in bytes.
     pub message_max: usize,
 }
 
 impl PeerConfig {
-    /// A call that carries what the other side believes us by.
+    /// Wraps a message in a request with the shared token.
     pub fn request<T>(&self, message: T) -> tonic::Request<T> {
         let mut request = tonic::Request::new(message);
         if let Some(token) = &self.token {
@@ -57,214 +58,220 @@ impl PeerConfig {
     }
 }
 
-/// One address.
+/// One address of a peer with its connection.
 pub struct PeerConnection {
-    /// Which.
+    /// Address that it connects to.
     pub address: SocketAddr,
     state: Mutex<ConnectionState>,
+    /// Notified after a failed call, for an early probe.
     suspect: Notify,
-    /// Told whenever the state changes.
+    /// Notified of every change of the state.
     changed: watch::Sender<()>,
 }
 
 enum ConnectionState {
-    /// The first try since it was last up.
+    /// First attempt since it was last up.
     Connecting,
     Up(Arc<Connection>),
-    /// Left alone for a while.
+    /// Not called at present, for this reason.
     Open(Arc<str>),
 }
 
-/// A connection that works.
+/// Working connection.
 pub struct Connection {
-    /// Asks over it.
+    /// gRPC client on this connection.
     pub client: DomainsClient<Channel>,
-    said: Mutex<Arc<PeerInfo>>,
+    info: Mutex<Arc<PeerInfo>>,
     breaker: Mutex<CircuitBreaker>,
     lost: watch::Sender<bool>,
 }
 
-/// What a process says of itself.
+/// A process's report of itself.
 #[derive(Debug, Default)]
 pub struct PeerInfo {
-    /// Its version.
+    /// Version of its program.
     pub version: String,
-    /// Its domains.
+    /// Reports of its domains, by name.
     pub domains: HashMap<String, PeerDomainInfo>,
 }
 
-/// What a process says of one domain.
+/// A process's report of one of its domains.
 #[derive(Debug)]
 pub struct PeerDomainInfo {
-    /// What it answers.
+    /// Names of the messages that it handles.
     pub names: BTreeSet<String>,
-    /// How it is.
+    /// Health of the domain in that process.
     pub health: ReportedHealth,
 }
 
-/// How a domain is, by its own word.
+/// Health of a domain as reported by its own process.
 #[derive(Debug, Clone, Copy, Deserialize)]
 pub struct ReportedHealth {
-    /// Its state.
+    /// State of the domain.
     pub status: HealthStatus,
-    /// Requests in hand.
+    /// Number of requests in progress.
     #[serde(default)]
     pub queue_depth: usize,
-    /// Restarts after a panic.
+    /// Number of restarts after panics.
     #[serde(default)]
     pub restarts: u64,
-    /// Whether it cannot write.
+    /// Whether its database cannot be written.
     #[serde(default)]
     pub read_only: bool,
-    /// Whether it cannot read.
+    /// Whether its database cannot be read.
     #[serde(default)]
     pub unreadable: bool,
 }
 
-/// Why no answer came.
+/// Reason for a missing reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CallError {
-    /// The request never left: it may be sent elsewhere, whatever it is.
+    /// The request was not sent; it may be sent again, whatever it is.
     NotSent(String),
-    /// The connection broke: whether it was done is unknown.
-    Unknown(String),
-    /// The other side, or the deadline, said no. Trying again changes nothing.
-    Refused(CommonError, String),
+    /// The connection broke after the request was sent; it may have been executed.
+    OutcomeUnknown(String),
+    /// The peer rejected the call, or the deadline passed. A retry would end the same way.
+    Rejected(CommonError, String),
 }
 
-/// How an address is, for `/health`.
+impl CallError {
+    /// Returns the cause as text.
+    pub fn into_reason(self) -> String {
+        match self {
+            Self::NotSent(reason) | Self::OutcomeUnknown(reason) | Self::Rejected(_, reason) => reason,
+        }
+    }
+}
+
+/// Status of an address, for `/health`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AddressStatus {
-    /// It was not reached yet, or is being reached again.
+    /// Not connected yet, or connecting again.
     Connecting,
-    /// It answers.
+    /// Connected.
     Up,
-    /// It does not, for this reason.
+    /// Not connected, for this reason.
     Down(Arc<str>),
 }
 
-/// A call that was let through; tells the breaker what came of it, also when it is dropped.
+/// Admitted call, which reports its outcome to the breaker, also when dropped.
 pub struct BreakerPermit {
-    /// Over which it goes.
+    /// Connection that the call uses.
     pub connection: Arc<Connection>,
-    link: Arc<PeerConnection>,
-    told: bool,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    peer: Arc<PeerConnection>,
+    is_reported: bool,
 }
 
 impl PeerConnection {
-    /// Starts to keep up a connection to `address`; ends when the link is dropped.
-    pub fn start(address: SocketAddr, wire: PeerConfig, changed: watch::Sender<()>) -> Arc<Self> {
-        let link =
+    /// Starts the task that keeps a connection to `address`. The task ends when the last handle is dropped.
+    pub fn start(address: SocketAddr, config: PeerConfig, changed: watch::Sender<()>) -> Arc<Self> {
+        let this =
             Arc::new(Self { address, state: Mutex::new(ConnectionState::Connecting), suspect: Notify::new(), changed });
-        tokio::spawn(keep(Arc::downgrade(&link), address, wire));
-        link
+        tokio::spawn(run(Arc::downgrade(&this), address, config));
+        this
     }
 
-    /// How it is.
-    pub fn seen(&self) -> AddressStatus {
-        match &*lock(&self.state) {
+    /// Returns the status for `/health`.
+    pub fn status(&self) -> AddressStatus {
+        match &*self.state.lock() {
             ConnectionState::Connecting => AddressStatus::Connecting,
             ConnectionState::Up(_) => AddressStatus::Up,
             ConnectionState::Open(why) => AddressStatus::Down(Arc::clone(why)),
         }
     }
 
-    /// Its connection, if it has one.
+    /// Returns the connection if there is one.
     pub fn connection(&self) -> Option<Arc<Connection>> {
-        match &*lock(&self.state) {
+        match &*self.state.lock() {
             ConnectionState::Up(connection) => Some(Arc::clone(connection)),
             _ => None,
         }
     }
 
-    /// Lets a call through, if it is asked at present.
+    /// Admits a call if there is a connection and its breaker is not open.
     pub fn admit(self: &Arc<Self>) -> Option<BreakerPermit> {
         let connection = self.connection()?;
-        let admitted = lock(&connection.breaker).admit();
-        admitted.then(|| BreakerPermit { connection, link: Arc::clone(self), told: false })
+        let admitted = connection.breaker.lock().admit();
+        admitted.then(|| BreakerPermit { connection, peer: Arc::clone(self), is_reported: false })
     }
 
     fn set(&self, state: ConnectionState) {
-        *lock(&self.state) = state;
+        *self.state.lock() = state;
         self.changed.send_replace(());
     }
 }
 
 impl Connection {
-    /// What the other side last said of itself.
-    pub fn said(&self) -> Arc<PeerInfo> {
-        Arc::clone(&lock(&self.said))
+    /// Returns the peer's latest report of itself.
+    pub fn peer_info(&self) -> Arc<PeerInfo> {
+        Arc::clone(&self.info.lock())
     }
 
-    /// Waits until it is found to be broken.
+    /// Waits until the connection is found broken.
     pub async fn lost(&self) {
         let mut lost = self.lost.subscribe();
-        // An error says that the connection is gone altogether, which is the same.
+        // An error means that the connection was dropped, which amounts to the same.
         let _ = lost.wait_for(|lost| *lost).await;
     }
 
-    /// Whether it was found to be broken.
+    /// Whether the connection was found broken.
     pub fn is_lost(&self) -> bool {
         *self.lost.borrow()
     }
 }
 
 impl BreakerPermit {
-    /// Waits for the answer of what was sent, but not longer than the connection lives.
-    pub async fn answer<T>(
+    /// Waits for the reply of `sent`, at most until the connection breaks, and reports the outcome to the breaker.
+    pub async fn reply<T>(
         mut self,
         sent: impl Future<Output = Result<tonic::Response<T>, Status>>,
     ) -> Result<T, CallError> {
         let connection = Arc::clone(&self.connection);
-        let answer = tokio::select! {
+        let reply = tokio::select! {
             biased;
-            answer = sent => answer.map_err(|status| trouble(&status)),
-            () = connection.lost() => Err(CallError::Unknown("the connection broke".to_owned())),
+            reply = sent => reply.map_err(|status| call_error(&status)),
+            () = connection.lost() => Err(CallError::OutcomeUnknown("the connection broke".to_owned())),
         };
-        self.told = true;
-        let mut breaker = lock(&connection.breaker);
-        match &answer {
-            Ok(_) => breaker.answered(),
-            // It did answer.
-            Err(CallError::Refused(failure, _)) if *failure != CommonError::DeadlineExceeded => breaker.answered(),
-            Err(CallError::Refused(..)) => breaker.given_up(),
-            Err(CallError::NotSent(_) | CallError::Unknown(_)) => {
-                breaker.lost();
-                self.link.suspect.notify_one();
+        self.is_reported = true;
+        let mut breaker = connection.breaker.lock();
+        match &reply {
+            Ok(_) => breaker.on_success(),
+            // A rejection is a reply, except for the deadline.
+            Err(CallError::Rejected(error, _)) if *error != CommonError::DeadlineExceeded => breaker.on_success(),
+            Err(CallError::Rejected(..)) => breaker.on_cancelled(),
+            Err(CallError::NotSent(_) | CallError::OutcomeUnknown(_)) => {
+                breaker.on_failure();
+                self.peer.suspect.notify_one();
             }
         }
         drop(breaker);
-        answer.map(tonic::Response::into_inner)
+        reply.map(tonic::Response::into_inner)
     }
 }
 
 impl Drop for BreakerPermit {
     fn drop(&mut self) {
-        if !self.told {
-            lock(&self.connection.breaker).given_up();
-            // Whoever gave up waited in vain; whether anybody is there is seen sooner that way.
-            self.link.suspect.notify_one();
+        if !self.is_reported {
+            self.connection.breaker.lock().on_cancelled();
+            // The caller waited in vain: probe the peer early.
+            self.peer.suspect.notify_one();
         }
     }
 }
 
-/// What a status that is no answer means.
-fn trouble(status: &Status) -> CallError {
+/// Classifies a gRPC status that carries no reply.
+fn call_error(status: &Status) -> CallError {
     let text = || format!("{:?}: {}", status.code(), status.message());
     let mut cause: Option<&(dyn Error + 'static)> = status.source();
-    // The other side's own word has no cause on this side.
+    // A status sent by the peer has no cause on this side.
     if cause.is_none() {
         return match status.code() {
-            Code::DeadlineExceeded | Code::Cancelled => CallError::Refused(CommonError::DeadlineExceeded, text()),
+            Code::DeadlineExceeded | Code::Cancelled => CallError::Rejected(CommonError::DeadlineExceeded, text()),
             Code::InvalidArgument | Code::OutOfRange | Code::ResourceExhausted | Code::Internal => {
-                CallError::Refused(CommonError::Internal, text())
+                CallError::Rejected(CommonError::Internal, text())
             }
-            Code::Unavailable | Code::Unknown | Code::Aborted => CallError::Unknown(text()),
-            _ => CallError::Refused(CommonError::Unavailable, text()),
+            Code::Unavailable | Code::Unknown | Code::Aborted => CallError::OutcomeUnknown(text()),
+            _ => CallError::Rejected(CommonError::Unavailable, text()),
         };
     }
     while let Some(error) = cause {
@@ -274,66 +281,75 @@ fn trouble(status: &Status) -> CallError {
             return CallError::NotSent(text());
         }
         if error.is::<tonic::TimeoutExpired>() {
-            return CallError::Refused(CommonError::DeadlineExceeded, text());
+            return CallError::Rejected(CommonError::DeadlineExceeded, text());
         }
         cause = error.source();
     }
-    CallError::Unknown(text())
+    CallError::OutcomeUnknown(text())
 }
 
-/// Connects, looks after the connection, and begins again, for as long as anybody holds the link.
-async fn keep(link: Weak<PeerConnection>, address: SocketAddr, wire: PeerConfig) {
-    let (mut pause, mut tripped) = (RECONNECT_BACKOFF.0, false);
+/// Keeps a connection until the last handle of `peer` is dropped.
+async fn run(peer: Weak<PeerConnection>, address: SocketAddr, config: PeerConfig) {
+    let (mut backoff, mut was_tripped) = (RECONNECT_BACKOFF, false);
     loop {
-        let connected = connect(address, &wire).await;
-        let Some(here) = link.upgrade() else { return };
-        let (here, why): (Arc<PeerConnection>, Arc<str>) = match connected {
-            Err(why) => {
-                if !matches!(here.seen(), AddressStatus::Down(before) if *before == *why) {
-                    log::warn!("{address} cannot be asked: {why}");
+        let connected = connect(address, &config).await;
+        let reason: Arc<str> = match connected {
+            Err(error) => {
+                let Some(this) = peer.upgrade() else { return };
+                if !matches!(this.status(), AddressStatus::Down(before) if *before == *error) {
+                    log::warn!("peer {address}: connect failed: {error}");
                 }
-                (here, why.into())
+                error.into()
             }
-            Ok((client, said)) => {
-                let breaker = if tripped { CircuitBreaker::half_open() } else { CircuitBreaker::default() };
-                let connection = Arc::new(Connection {
+            Ok((client, info)) => {
+                let breaker = if was_tripped { CircuitBreaker::half_open() } else { CircuitBreaker::default() };
+                let connection = Connection {
                     client,
-                    said: Mutex::new(Arc::new(said)),
+                    info: Mutex::new(Arc::new(info)),
                     breaker: Mutex::new(breaker),
                     lost: watch::Sender::new(false),
-                });
-                log::info!("{address} is connected: {}", summary(&connection.said()));
-                here.set(ConnectionState::Up(Arc::clone(&connection)));
-                drop(here);
-                let end = look_after(&link, &connection, &wire).await;
-                let Some(here) = link.upgrade() else { return };
-                let again = match &end {
-                    Disconnect::Broken(why) => {
-                        log::warn!("{address} is lost: {why}");
-                        here.set(ConnectionState::Connecting);
-                        true
-                    }
-                    Disconnect::BreakerOpened => {
-                        log::warn!("{address} is left alone for a while: call after call was lost");
-                        here.set(ConnectionState::Open(BREAKER_OPEN_MESSAGE.into()));
-                        false
-                    }
                 };
-                // Told to those who wait on it after it is out of everybody's hands.
-                connection.lost.send_replace(true);
-                tripped = !again;
-                if again {
-                    pause = RECONNECT_BACKOFF.0;
+                let Some(end) = use_connection(&peer, address, connection, &config).await else { return };
+                was_tripped = matches!(end, Disconnect::BreakerOpened);
+                if !was_tripped {
+                    backoff.reset();
                     continue;
                 }
-                (here, BREAKER_OPEN_MESSAGE.into())
+                BREAKER_OPEN_MESSAGE.into()
             }
         };
-        here.set(ConnectionState::Open(why));
-        drop(here);
-        tokio::time::sleep(jitter(pause)).await;
-        pause = (pause * 2).min(RECONNECT_BACKOFF.1);
+        let Some(this) = peer.upgrade() else { return };
+        this.set(ConnectionState::Open(reason));
+        drop(this);
+        tokio::time::sleep(jitter(backoff.next_delay())).await;
     }
+}
+
+/// Offers a new connection to calls and monitors it until it ends. `None` if the peer is dropped meanwhile.
+async fn use_connection(
+    peer: &Weak<PeerConnection>,
+    address: SocketAddr,
+    connection: Connection,
+    config: &PeerConfig,
+) -> Option<Disconnect> {
+    let connection = Arc::new(connection);
+    log::info!("peer {address}: connected: {}", describe(&connection.peer_info()));
+    peer.upgrade()?.set(ConnectionState::Up(Arc::clone(&connection)));
+    let end = monitor(peer, &connection, config).await;
+    let this = peer.upgrade()?;
+    match &end {
+        Disconnect::Broken(error) => {
+            log::warn!("peer {address}: connection lost: {error}");
+            this.set(ConnectionState::Connecting);
+        }
+        Disconnect::BreakerOpened => {
+            log::warn!("peer {address}: {BREAKER_OPEN_MESSAGE}");
+            this.set(ConnectionState::Open(BREAKER_OPEN_MESSAGE.into()));
+        }
+    }
+    // After the state has changed, so that calls that wait on this connection do not get it again.
+    connection.lost.send_replace(true);
+    Some(end)
 }
 
 enum Disconnect {
@@ -341,35 +357,36 @@ enum Disconnect {
     BreakerOpened,
 }
 
-async fn look_after(link: &Weak<PeerConnection>, connection: &Arc<Connection>, wire: &PeerConfig) -> Disconnect {
-    let mut silent = 0;
+/// Probes a connection until it is broken or its breaker opens.
+async fn monitor(peer: &Weak<PeerConnection>, connection: &Arc<Connection>, config: &PeerConfig) -> Disconnect {
+    let mut missed_probes = 0;
     loop {
-        let Some(here) = link.upgrade() else { return Disconnect::Broken("nobody asks it any more".to_owned()) };
-        let _ = tokio::time::timeout(PROBE_INTERVAL, here.suspect.notified()).await;
-        drop(here);
-        match tokio::time::timeout(PROBE_TIMEOUT, names(&connection.client, wire)).await {
-            Ok(Ok(said)) => {
-                silent = 0;
-                *lock(&connection.said) = Arc::new(said);
-                let mut breaker = lock(&connection.breaker);
-                breaker.looked();
+        let Some(this) = peer.upgrade() else { return Disconnect::Broken("no longer used".to_owned()) };
+        let _ = tokio::time::timeout(PROBE_INTERVAL, this.suspect.notified()).await;
+        drop(this);
+        match tokio::time::timeout(PROBE_TIMEOUT, handshake(&connection.client, config)).await {
+            Ok(Ok(info)) => {
+                missed_probes = 0;
+                *connection.info.lock() = Arc::new(info);
+                let mut breaker = connection.breaker.lock();
+                breaker.on_probe_ok();
                 if breaker.is_open() {
                     return Disconnect::BreakerOpened;
                 }
             }
-            Ok(Err(why)) => return Disconnect::Broken(why),
+            Ok(Err(error)) => return Disconnect::Broken(error),
             Err(_) => {
-                silent += 1;
-                if silent >= MISSED_PROBES_MAX {
-                    return Disconnect::Broken("it does not answer".to_owned());
+                missed_probes += 1;
+                if missed_probes >= MISSED_PROBES_MAX {
+                    return Disconnect::Broken("probes timed out".to_owned());
                 }
             }
         }
     }
 }
 
-async fn connect(address: SocketAddr, wire: &PeerConfig) -> Result<(DomainsClient<Channel>, PeerInfo), String> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| reason(&error))?;
+async fn connect(address: SocketAddr, config: &PeerConfig) -> Result<(DomainsClient<Channel>, PeerInfo), String> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| root_cause(&error))?;
     let endpoint = endpoint
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
@@ -378,48 +395,48 @@ async fn connect(address: SocketAddr, wire: &PeerConfig) -> Result<(DomainsClien
         .keep_alive_while_idle(true)
         .initial_stream_window_size(HTTP2_WINDOW)
         .initial_connection_window_size(HTTP2_WINDOW * 4);
-    let channel = endpoint.connect().await.map_err(|error| reason(&error))?;
+    let channel = endpoint.connect().await.map_err(|error| root_cause(&error))?;
     let client = DomainsClient::new(channel)
-        .max_decoding_message_size(wire.message_max)
-        .max_encoding_message_size(wire.message_max);
-    match tokio::time::timeout(CONNECT_TIMEOUT, names(&client, wire)).await {
-        Ok(said) => Ok((client, said?)),
-        Err(_) => Err("it takes the connection and does not answer".to_owned()),
+        .max_decoding_message_size(config.message_max)
+        .max_encoding_message_size(config.message_max);
+    match tokio::time::timeout(CONNECT_TIMEOUT, handshake(&client, config)).await {
+        Ok(info) => Ok((client, info?)),
+        Err(_) => Err("connected, but no answer to the handshake".to_owned()),
     }
 }
 
-async fn names(client: &DomainsClient<Channel>, wire: &PeerConfig) -> Result<PeerInfo, String> {
-    match client.clone().names(wire.request(NamesRequest {})).await {
-        Ok(reply) => Ok(said(reply.into_inner())),
+async fn handshake(client: &DomainsClient<Channel>, config: &PeerConfig) -> Result<PeerInfo, String> {
+    match client.clone().names(config.request(NamesRequest {})).await {
+        Ok(reply) => Ok(peer_info(reply.into_inner())),
         Err(status) => Err(match status.code() {
             Code::Unauthenticated => {
-                "it refuses our token: peers.token (MERCAT_PEERS__TOKEN) must be the same in every process".to_owned()
+                "token rejected: peers.token (MERCAT_PEERS__TOKEN) must be the same in every process".to_owned()
             }
-            Code::Unimplemented => "what answers there is no mercat of this kind".to_owned(),
-            _ if status.source().is_some() => reason(&status),
+            Code::Unimplemented => "the server is no mercat process with domains".to_owned(),
+            _ if status.source().is_some() => root_cause(&status),
             code => format!("{code:?}: {}", status.message()),
         }),
     }
 }
 
-fn said(reply: NamesReply) -> PeerInfo {
+fn peer_info(reply: NamesReply) -> PeerInfo {
     let domains = reply.domains.into_iter().filter_map(|domain| {
         let health = serde_json::from_slice(&domain.health)
-            .inspect_err(|error| log::warn!("the health of {} cannot be read: {error}", domain.domain))
+            .inspect_err(|error| log::warn!("peer: health of {} has an unknown form: {error}", domain.domain))
             .ok()?;
         Some((domain.domain, PeerDomainInfo { names: domain.names.into_iter().collect(), health }))
     });
     PeerInfo { version: reply.version, domains: domains.collect() }
 }
 
-fn summary(said: &PeerInfo) -> String {
-    let mut names: Vec<&str> = said.domains.keys().map(String::as_str).collect();
+fn describe(info: &PeerInfo) -> String {
+    let mut names: Vec<&str> = info.domains.keys().map(String::as_str).collect();
     names.sort_unstable();
-    format!("version {}, {}", said.version, if names.is_empty() { "no domains".to_owned() } else { names.join(", ") })
+    format!("version {}, {}", info.version, if names.is_empty() { "no domains".to_owned() } else { names.join(", ") })
 }
 
-/// The innermost cause: the outer ones say only that something went wrong.
-fn reason(error: &(dyn Error + 'static)) -> String {
+/// Returns the text of the innermost cause; the outer ones only say that something failed.
+fn root_cause(error: &(dyn Error + 'static)) -> String {
     let mut innermost = error;
     while let Some(inner) = innermost.source() {
         innermost = inner;
@@ -428,7 +445,7 @@ fn reason(error: &(dyn Error + 'static)) -> String {
     text.split(" (os error").next().unwrap_or_default().to_lowercase()
 }
 
-/// Spreads the tries of many processes that lost the same one together.
+/// Varies a delay by 20 %, so that many processes do not reconnect to one at the same time.
 fn jitter(pause: Duration) -> Duration {
     let random = uuid::Uuid::now_v7().as_bytes()[15];
     pause.mul_f64(0.8 + 0.4 * f64::from(random) / 255.0)

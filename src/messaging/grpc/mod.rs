@@ -1,15 +1,15 @@
-//! gRPC between the processes of one shop: the only place that knows how a message gets from one to another.
+//! gRPC between the processes of one shop.
 //!
-//! Lives here: the wire contract (`proto/mercat.proto`), the server for the domains of this process, and for those of
-//! others the addresses, connections, circuit breakers and repetitions. Never enters: the name of any one domain, what
-//! a message means, who may ask it (that is decided at the message, in the domain's own process).
+//! Contains: the wire contract (`proto/mercat.proto`), the server for local domains, and for remote ones name resolution,
+//! connections, circuit breakers and retries. Does not contain: any one domain or message, or access control, which is
+//! decided at the message in the domain's own process.
 //!
-//! **What is believed.** A process of the shop says on whose behalf it asks, and is believed. So every process has to
-//! know that it talks to one: by the token they share, or because nobody else reaches the address.
+//! **Trust.** A process of the shop states the caller of a request and is trusted. So the server must only be reachable by
+//! processes of the shop: by the token they share, or because the address is private.
 //!
-//! **What is sent again.** What certainly never left, and what may be asked twice (`Request::RETRYABLE`, or an
-//! idempotency key) after an answer was lost; at most four times, within the caller's deadline, while a small budget
-//! lasts. Everything else whose answer is lost ends as `Unavailable`: nobody knows whether it was done.
+//! **Retries.** A request that was not sent is sent again; after a lost reply also one that is retryable
+//! (`Request::RETRYABLE`, or an idempotency key). At most four attempts, within the caller's deadline and a retry budget.
+//! Any other lost reply ends as `Unavailable`: the outcome is unknown.
 
 mod breaker;
 mod connection;
@@ -26,17 +26,17 @@ pub use connection::{AddressStatus, CallError, Connection, PeerConfig, PeerDomai
 pub use peer::{LONG_POLL_TIMEOUT, LiveSink, Peer};
 pub use remote::{PeerRegistry, Remote, RemoteAddress};
 pub use server::{
-    BoxLiveStream, DomainService, EventReader, Handle, LiveSource, Server, ServerConfig, heard, patience,
+    BoxLiveStream, DomainService, EventReader, Handle, LiveSource, Server, ServerConfig, live_stream, parse_timeout,
 };
 
-/// The messages on the wire, as compiled from `proto/`.
+/// Messages and services compiled from `proto/`.
 #[allow(missing_docs, reason = "generated; the .proto has the comments")]
 #[allow(clippy::all, clippy::pedantic, reason = "generated")]
 pub mod proto {
     tonic::include_proto!("mercat.v1");
 }
 
-/// What `proto/` says, for programs that ask (the reflection service).
+/// Descriptors of `proto/`, for the reflection service.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 /// Bytes of the largest message, unless images may be larger.

@@ -1,12 +1,13 @@
-//! Another process, or several alike behind one name: its addresses, and which of them is asked next.
+//! Client of another process, or of several equal ones behind one name: name resolution, round robin, retries.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -15,29 +16,29 @@ use super::proto::{CallReply, CallRequest, EventsReply, EventsRequest, LiveReque
 use crate::messaging::{CommonError, RequestContext};
 use crate::types::Address;
 
-/// How often a name is resolved anew.
+/// Time between two resolutions of a name.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(5);
-/// How long a call waits for a connection that is being made, before it is refused.
+/// Longest wait of a call for a connection in the making, before it is rejected.
 const CONNECTING_MAX: Duration = Duration::from_secs(3);
-/// The most addresses of one name that are used.
+/// Largest number of addresses of one name that are used.
 const ADDRESSES_MAX: usize = 64;
-/// Bytes that may travel with a message: caller, keys, names.
+/// Bytes reserved for what accompanies a message: caller, keys, names.
 const ENVELOPE_MAX: usize = 8 * 1024;
-/// How often one call may be sent in all.
+/// Largest number of times that one call is sent.
 const ATTEMPTS_MAX: u32 = 4;
-/// The pause before a call is sent again, longer each time.
+/// Delay before a call is sent again, multiplied by the number of attempts so far.
 const RETRY_BACKOFF: Duration = Duration::from_millis(20);
-/// Repetitions that may be had at once, in tenths; each answer gives one tenth back. So an outage is not made worse by
-/// everybody asking four times.
+/// Retry budget in tenths of a retry: a retry costs ten, a reply returns one. So an outage is not made worse by every
+/// call being sent four times.
 const RETRY_BUDGET: i32 = 1_000;
-/// How long the other side may hold a question for news open.
+/// Longest time that a peer holds a request for events open.
 pub const LONG_POLL_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A process of the shop, or several alike behind one name. Cheap to share.
+/// Another process of the shop, or several equal ones behind one name.
 pub struct Peer {
     address: Address,
-    wire: PeerConfig,
-    links: Mutex<AddressPool>,
+    config: PeerConfig,
+    pool: Mutex<AddressPool>,
     next: AtomicUsize,
     budget: AtomicI32,
     changed: watch::Sender<()>,
@@ -45,76 +46,84 @@ pub struct Peer {
 
 #[derive(Default)]
 struct AddressPool {
-    all: BTreeMap<SocketAddr, Arc<PeerConnection>>,
-    /// Why the name stands for no address, once that is known.
-    unresolved: Option<Arc<str>>,
+    connections: BTreeMap<SocketAddr, Arc<PeerConnection>>,
+    /// Error of the last resolution, if it failed.
+    resolve_error: Option<Arc<str>>,
 }
 
-/// Finds out what a name stands for.
+/// Resolves a host name and port to addresses.
 pub type Resolver = Arc<dyn Fn(Address) -> BoxFuture<'static, Result<Vec<SocketAddr>, String>> + Send + Sync>;
 
-/// Takes what a live stream brings: nothing at its begin, then one item after the other.
+/// Consumer of a live stream: called with `None` when a stream begins, then with each item.
 pub type LiveSink = Arc<dyn Fn(Option<&[u8]>) + Send + Sync>;
 
 impl Peer {
-    /// Begins to look for the process at `address` and to keep up connections. Must be called in a runtime; what it
-    /// starts ends with the last handle.
+    /// Starts to resolve `address` and to keep connections. Must be called in a runtime; the tasks end with the last
+    /// handle.
     #[must_use]
-    pub fn start(address: Address, wire: PeerConfig) -> Arc<Self> {
-        Self::start_with(address, wire, Arc::new(|address| Box::pin(look_up(address))), RESOLVE_INTERVAL)
+    pub fn start(address: Address, config: PeerConfig) -> Arc<Self> {
+        Self::start_with(address, config, Arc::new(|address| Box::pin(resolve_host(address))), RESOLVE_INTERVAL)
     }
 
-    /// The same with a way of one's own to resolve names, asked every so often.
-    pub(super) fn start_with(address: Address, wire: PeerConfig, resolver: Resolver, every: Duration) -> Arc<Self> {
+    /// Like [`Peer::start`], with another resolver that is called at this interval.
+    pub(super) fn start_with(
+        address: Address,
+        config: PeerConfig,
+        resolver: Resolver,
+        interval: Duration,
+    ) -> Arc<Self> {
         let changed = watch::Sender::new(());
         let peer = Arc::new(Self {
             address,
-            wire,
-            links: Mutex::default(),
+            config,
+            pool: Mutex::default(),
             next: AtomicUsize::new(0),
             budget: AtomicI32::new(RETRY_BUDGET),
             changed,
         });
-        tokio::spawn(resolve(Arc::downgrade(&peer), resolver, every));
+        tokio::spawn(resolve_loop(Arc::downgrade(&peer), resolver, interval));
         peer
     }
 
-    /// Where it is, as the setting says.
+    /// Returns the address as configured.
     #[must_use]
     pub fn address(&self) -> &Address {
         &self.address
     }
 
-    /// Bytes of the largest message, less what travels with it.
+    /// Returns the largest body of a message in bytes.
     pub fn body_max(&self) -> usize {
-        self.wire.message_max.saturating_sub(ENVELOPE_MAX)
+        self.config.message_max.saturating_sub(ENVELOPE_MAX)
     }
 
-    /// Its addresses and how each is; nothing while its name is being resolved.
-    pub fn seen(&self) -> Vec<(SocketAddr, AddressStatus, Option<Arc<Connection>>)> {
-        let links = self.links();
-        links.all.values().map(|link| (link.address, link.seen(), link.connection())).collect()
+    /// Returns its addresses with their status and connection; empty while its name is being resolved.
+    pub fn statuses(&self) -> Vec<(SocketAddr, AddressStatus, Option<Arc<Connection>>)> {
+        let pool = self.pool.lock();
+        pool.connections.values().map(|peer| (peer.address, peer.status(), peer.connection())).collect()
     }
 
-    /// Why its name stands for no address, if that is the matter.
-    pub fn unresolved(&self) -> Option<Arc<str>> {
-        self.links().unresolved.clone()
+    /// Returns the error of the last name resolution, if it failed.
+    pub fn resolve_error(&self) -> Option<Arc<str>> {
+        self.pool.lock().resolve_error.clone()
     }
 
-    /// Sends a message and waits for the answer: at most until the deadline of `ctx`, again if it certainly was not
-    /// received, and if `repeatable` also when that is unknown.
+    /// Sends a message to an address that `handles` it and waits for the reply, at most until the deadline of `ctx`. Sends
+    /// it again if it was not sent, and if `is_retryable` also when its outcome is unknown.
+    ///
+    /// # Errors
+    /// The error of the last attempt.
     pub async fn call(
         &self,
         ctx: &RequestContext,
         message: CallRequest,
-        repeatable: bool,
-        answers: impl Fn(&Connection) -> bool,
+        is_retryable: bool,
+        handles: impl Fn(&Connection) -> bool,
     ) -> Result<CallReply, CallError> {
-        let mut sends = 0;
+        let mut attempts = 0;
         loop {
-            let admitted = self.admit(ctx.deadline, &answers).await?;
-            sends += 1;
-            let mut request = self.wire.request(message.clone());
+            let permit = self.admit(ctx.deadline, &handles).await?;
+            attempts += 1;
+            let mut request = self.config.request(message.clone());
             request.set_timeout(ctx.remaining());
             if let Some(trace) = ctx.trace.as_deref().and_then(|trace| trace.parse().ok()) {
                 request.metadata_mut().insert("traceparent", trace);
@@ -123,137 +132,135 @@ impl Peer {
             if let Some(name) = ctx.panic_at.as_deref().and_then(|name| name.parse().ok()) {
                 request.metadata_mut().insert("x-test-panic", name);
             }
-            let mut client = admitted.connection.client.clone();
-            let answer = admitted.answer(async { client.call(request).await }).await;
-            let again = match &answer {
+            let mut client = permit.connection.client.clone();
+            let reply = permit.reply(async { client.call(request).await }).await;
+            let may_retry = match &reply {
                 Ok(_) => {
-                    self.earn();
+                    self.refill_budget();
                     false
                 }
                 Err(CallError::NotSent(_)) => true,
-                Err(CallError::Unknown(_)) => repeatable,
-                Err(CallError::Refused(..)) => false,
+                Err(CallError::OutcomeUnknown(_)) => is_retryable,
+                Err(CallError::Rejected(..)) => false,
             };
-            if !again || sends >= ATTEMPTS_MAX || !self.spend() {
-                return answer;
+            if !may_retry || attempts >= ATTEMPTS_MAX || !self.take_budget() {
+                return reply;
             }
-            tokio::time::sleep(RETRY_BACKOFF * sends).await;
+            tokio::time::sleep(RETRY_BACKOFF * attempts).await;
         }
     }
 
-    /// Asks for the next events of a domain there; the answer may take [`LONG_POLL_TIMEOUT`].
+    /// Reads the next events of one of its domains; the reply may take [`LONG_POLL_TIMEOUT`].
+    ///
+    /// # Errors
+    /// When there is no connection, or the call fails.
     pub async fn events(&self, message: EventsRequest) -> Result<EventsReply, CallError> {
         let deadline = Instant::now() + LONG_POLL_TIMEOUT + CONNECTING_MAX;
-        let admitted = self.admit(deadline, &|_| true).await?;
-        let mut request = self.wire.request(message);
+        let permit = self.admit(deadline, &|_| true).await?;
+        let mut request = self.config.request(message);
         request.set_timeout(LONG_POLL_TIMEOUT + CONNECTING_MAX);
-        let mut client = admitted.connection.client.clone();
-        admitted.answer(async { client.events(request).await }).await
+        let mut client = permit.connection.client.clone();
+        permit.reply(async { client.events(request).await }).await
     }
 
-    /// Follows what is shown live at each of its addresses. Each time a stream begins, also again after it was lost, the
-    /// sink is told so before anything else of it. Ends with the last handle of the peer.
-    pub fn follow(self: &Arc<Self>, sink: LiveSink) {
-        tokio::spawn(follow(Arc::downgrade(self), sink));
+    /// Subscribes to the live streams of all its addresses. The sink gets `None` each time that a stream begins, also after
+    /// a reconnection. Ends with the last handle of the peer.
+    pub fn subscribe_live(self: &Arc<Self>, sink: LiveSink) {
+        tokio::spawn(subscribe_loop(Arc::downgrade(self), sink));
     }
 
-    /// The next address to ask: one after the other of those that work.
+    /// Admits a call at the next connected address, in turn; waits while addresses are being connected.
     async fn admit(
         &self,
         deadline: Instant,
-        answers: &impl Fn(&Connection) -> bool,
+        handles: &impl Fn(&Connection) -> bool,
     ) -> Result<BreakerPermit, CallError> {
-        let patience = deadline.min(Instant::now() + CONNECTING_MAX);
+        let give_up_at = deadline.min(Instant::now() + CONNECTING_MAX);
         loop {
             let mut changed = self.changed.subscribe();
-            let (links, unresolved) = {
-                let links = self.links();
-                (links.all.values().cloned().collect::<Vec<_>>(), links.unresolved.clone())
+            let (connections, resolve_error) = {
+                let pool = self.pool.lock();
+                (pool.connections.values().cloned().collect::<Vec<_>>(), pool.resolve_error.clone())
             };
             let first = self.next.fetch_add(1, Relaxed);
-            let (mut connecting, mut why) = (links.is_empty() && unresolved.is_none(), unresolved);
-            for at in 0..links.len() {
-                let Some(link) = links.get(first.wrapping_add(at) % links.len()) else { continue };
-                match link.seen() {
-                    AddressStatus::Connecting => connecting = true,
-                    AddressStatus::Down(reason) => why = Some(reason),
-                    AddressStatus::Up => match link.admit() {
-                        Some(admitted) if answers(&admitted.connection) => return Ok(admitted),
-                        Some(_) => why = Some("it does not answer this; is it an older version?".into()),
-                        None => why = Some("it was left alone after many losses and is being tried".into()),
+            let (mut is_connecting, mut reason) = (connections.is_empty() && resolve_error.is_none(), resolve_error);
+            for offset in 0..connections.len() {
+                let Some(peer) = connections.get(first.wrapping_add(offset) % connections.len()) else { continue };
+                match peer.status() {
+                    AddressStatus::Connecting => is_connecting = true,
+                    AddressStatus::Down(error) => reason = Some(error),
+                    AddressStatus::Up => match peer.admit() {
+                        Some(permit) if handles(&permit.connection) => return Ok(permit),
+                        Some(_) => reason = Some("message not supported; is it an older version?".into()),
+                        None => reason = Some("circuit breaker half open, a trial call is in progress".into()),
                     },
                 }
             }
-            let why = || why.as_deref().unwrap_or("it is still being connected").to_owned();
-            if !connecting || tokio::time::timeout_at(patience, changed.changed()).await.is_err() {
-                return Err(CallError::Refused(CommonError::Unavailable, why()));
+            let reason = || reason.as_deref().unwrap_or("still connecting").to_owned();
+            if !is_connecting || tokio::time::timeout_at(give_up_at, changed.changed()).await.is_err() {
+                return Err(CallError::Rejected(CommonError::Unavailable, reason()));
             }
         }
     }
 
-    fn earn(&self) {
+    fn refill_budget(&self) {
         if self.budget.load(Relaxed) < RETRY_BUDGET {
             self.budget.fetch_add(1, Relaxed);
         }
     }
 
-    fn spend(&self) -> bool {
+    fn take_budget(&self) -> bool {
         self.budget.fetch_update(Relaxed, Relaxed, |left| (left >= 10).then_some(left - 10)).is_ok()
     }
 
-    fn links(&self) -> MutexGuard<'_, AddressPool> {
-        self.links.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes over what the name stands for now.
-    fn resolved(&self, found: Result<Vec<SocketAddr>, String>) {
-        let mut links = self.links();
+    /// Replaces the addresses by the result of a resolution; a failed one keeps them.
+    fn set_addresses(&self, found: Result<Vec<SocketAddr>, String>) {
+        let mut pool = self.pool.lock();
         match found {
             Ok(addresses) => {
                 let gone: Vec<SocketAddr> =
-                    links.all.keys().filter(|address| !addresses.contains(address)).copied().collect();
+                    pool.connections.keys().filter(|address| !addresses.contains(address)).copied().collect();
                 for address in gone {
-                    log::info!("{}: {address} is no longer one of its addresses", self.address);
-                    links.all.remove(&address);
+                    log::info!("peer {}: address {address} removed", self.address);
+                    pool.connections.remove(&address);
                 }
                 for address in addresses {
-                    let wire = &self.wire;
-                    links
-                        .all
+                    let config = &self.config;
+                    pool.connections
                         .entry(address)
-                        .or_insert_with(|| PeerConnection::start(address, wire.clone(), self.changed.clone()));
+                        .or_insert_with(|| PeerConnection::start(address, config.clone(), self.changed.clone()));
                 }
-                links.unresolved = None;
+                pool.resolve_error = None;
             }
-            Err(why) => {
-                // What it stood for before may well still be right.
-                if links.unresolved.as_deref() != Some(&why) {
-                    log::warn!("{}: {why}", self.address);
+            Err(error) => {
+                // The former addresses may still be right.
+                if pool.resolve_error.as_deref() != Some(&error) {
+                    log::warn!("peer {}: {error}", self.address);
                 }
-                links.unresolved = Some(why.into());
+                pool.resolve_error = Some(error.into());
             }
         }
-        drop(links);
+        drop(pool);
         self.changed.send_replace(());
     }
 }
 
-/// What a name stands for.
-async fn look_up(address: Address) -> Result<Vec<SocketAddr>, String> {
+/// Resolves an address by the system's resolver.
+async fn resolve_host(address: Address) -> Result<Vec<SocketAddr>, String> {
     let host = address.host.trim_start_matches('[').trim_end_matches(']');
     if let Ok(ip) = host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(ip, address.port)]);
     }
     let found = tokio::net::lookup_host((host, address.port)).await.map_err(|error| {
-        log::debug!("{host}: {error}");
-        format!("the name {host} cannot be resolved")
+        log::debug!("peer {host}: resolution failed: {error}");
+        format!("host name {host} cannot be resolved")
     })?;
     let found: Vec<SocketAddr> = found.collect();
-    if found.is_empty() { Err(format!("the name {host} stands for no address")) } else { Ok(found) }
+    if found.is_empty() { Err(format!("host name {host} has no address")) } else { Ok(found) }
 }
 
-/// Keeps the addresses of a peer as its name says.
-async fn resolve(peer: Weak<Peer>, resolver: Resolver, every: Duration) {
+/// Resolves the name of a peer at an interval.
+async fn resolve_loop(peer: Weak<Peer>, resolver: Resolver, interval: Duration) {
     loop {
         let Some(address) = peer.upgrade().map(|peer| peer.address.clone()) else { return };
         let found = resolver(address).await.map(|mut found| {
@@ -262,49 +269,50 @@ async fn resolve(peer: Weak<Peer>, resolver: Resolver, every: Duration) {
             found.truncate(ADDRESSES_MAX);
             found
         });
-        let Some(here) = peer.upgrade() else { return };
-        here.resolved(found);
-        drop(here);
-        tokio::time::sleep(every).await;
+        let Some(this) = peer.upgrade() else { return };
+        this.set_addresses(found);
+        drop(this);
+        tokio::time::sleep(interval).await;
     }
 }
 
-async fn follow(peer: Weak<Peer>, sink: LiveSink) {
-    let mut followed: Vec<Weak<Connection>> = Vec::new();
+/// Reads the live stream of every connection of a peer.
+async fn subscribe_loop(peer: Weak<Peer>, sink: LiveSink) {
+    let mut subscribed: Vec<Weak<Connection>> = Vec::new();
     loop {
-        let Some(here) = peer.upgrade() else { return };
-        let mut changed = here.changed.subscribe();
-        followed.retain(|connection| connection.strong_count() > 0);
-        for connection in here.seen().into_iter().filter_map(|(_, _, connection)| connection) {
-            if !followed.iter().any(|known| known.ptr_eq(&Arc::downgrade(&connection))) {
-                followed.push(Arc::downgrade(&connection));
-                tokio::spawn(listen(connection, here.wire.clone(), Arc::clone(&sink)));
+        let Some(this) = peer.upgrade() else { return };
+        let mut changed = this.changed.subscribe();
+        subscribed.retain(|connection| connection.strong_count() > 0);
+        for connection in this.statuses().into_iter().filter_map(|(_, _, connection)| connection) {
+            if !subscribed.iter().any(|known| known.ptr_eq(&Arc::downgrade(&connection))) {
+                subscribed.push(Arc::downgrade(&connection));
+                tokio::spawn(read_live(connection, this.config.clone(), Arc::clone(&sink)));
             }
         }
-        drop(here);
-        // The sender may be gone, which is found out above.
+        drop(this);
+        // An error means that the peer was dropped.
         if changed.changed().await.is_err() {
             return;
         }
     }
 }
 
-/// Takes what one connection shows live, for as long as it lasts.
-async fn listen(connection: Arc<Connection>, wire: PeerConfig, sink: LiveSink) {
+/// Reads the live stream of one connection until that is lost.
+async fn read_live(connection: Arc<Connection>, config: PeerConfig, sink: LiveSink) {
     while !connection.is_lost() {
         let stream = async {
-            let mut stream = connection.client.clone().live(wire.request(LiveRequest {})).await?.into_inner();
-            let mut begun = false;
+            let mut stream = connection.client.clone().live(config.request(LiveRequest {})).await?.into_inner();
+            let mut has_begun = false;
             while let Some(item) = stream.message().await? {
-                sink(if begun { Some(&item.push) } else { None });
-                begun = true;
+                sink(if has_begun { Some(&item.push) } else { None });
+                has_begun = true;
             }
             Ok::<_, tonic::Status>(())
         };
         tokio::select! {
             ended = stream => {
                 if let Err(status) = ended {
-                    log::debug!("a live stream ended: {status}");
+                    log::debug!("peer: live stream ended: {status}");
                 }
                 tokio::time::sleep(RETRY_BACKOFF * 10).await;
             }

@@ -1,4 +1,4 @@
-//! A domain in another process, as its client sees it.
+//! Calls to a domain in another process, for [`crate::messaging::Client`].
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -13,49 +13,53 @@ use super::peer::Peer;
 use super::proto::{CallReply, CallRequest, call_reply::Outcome};
 use crate::messaging::{CommonError, Health, HealthStatus, Request, RequestContext, trace};
 
-/// A domain in another process.
+/// Domain in another process.
 pub struct Remote {
     domain: &'static str,
-    /// What this version asks it.
-    needed: Vec<&'static str>,
+    /// Names of the messages that this version may send it.
+    required: Vec<&'static str>,
     peer: Arc<Peer>,
-    /// Whether its missing names were complained of.
-    complained: AtomicBool,
+    /// Whether missing messages have been logged.
+    is_missing_logged: AtomicBool,
 }
 
-/// One address of a remote domain, for people and machines that watch.
+/// One address of a remote domain, for `/health`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RemoteAddress {
-    /// Which.
+    /// The address.
     pub address: SocketAddr,
-    /// How the domain is there.
+    /// Status of the domain at this address.
     pub status: HealthStatus,
-    /// Which version answers there.
+    /// Version of the program there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// What is wrong, if anything is.
+    /// Description of the problem, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }
 
 impl Remote {
-    /// The domain at `peer`, of which the messages `needed` are asked.
-    pub fn new(domain: &'static str, needed: Vec<&'static str>, peer: Arc<Peer>) -> Self {
-        Self { domain, needed, peer, complained: AtomicBool::new(false) }
+    /// Returns the domain at `peer`, which must handle the messages `required`.
+    pub fn new(domain: &'static str, required: Vec<&'static str>, peer: Arc<Peer>) -> Self {
+        Self { domain, required, peer, is_missing_logged: AtomicBool::new(false) }
     }
 
-    /// The process it is in.
+    /// Returns the process that it runs in.
     #[must_use]
     pub fn peer(&self) -> &Arc<Peer> {
         &self.peer
     }
 
-    /// Asks, as a client in the domain's own process would.
+    /// Sends a request and waits for its reply, as a local call would.
+    ///
+    /// # Errors
+    /// The domain's own; `Unavailable` and `DeadlineExceeded` when there is no reply; `Internal` for a message that cannot
+    /// be encoded or decoded.
     pub async fn call<R: Request>(&self, ctx: RequestContext, request: R) -> Result<R::Reply, R::Error> {
-        let written = serde_json::to_vec(&request);
+        let encoded = serde_json::to_vec(&request);
         drop(request);
-        let exchange = self.exchange(&ctx, R::NAME, R::RETRYABLE, written);
-        let reply = trace::within(ctx.trace.clone(), exchange).await?;
+        let call = self.call_raw(&ctx, R::NAME, R::RETRYABLE, encoded);
+        let reply = trace::within(ctx.trace.clone(), call).await?;
         if reply.replayed {
             ctx.mark_replayed();
         }
@@ -64,24 +68,24 @@ impl Remote {
             Some(Outcome::Error(error)) => serde_json::from_slice(&error).map(Err),
             None => Ok(Err(CommonError::Internal.into())),
         };
-        read.unwrap_or_else(|error| Err(unreadable(&ctx, R::NAME, &error).into()))
+        read.unwrap_or_else(|error| Err(log_decode_error(&ctx, R::NAME, &error).into()))
     }
 
-    /// What is the same for every message: compiled once, and not once for each.
-    async fn exchange(
+    /// Sends an encoded request. Not generic, so that it is compiled once.
+    async fn call_raw(
         &self,
         ctx: &RequestContext,
         name: &'static str,
         retryable: bool,
-        written: serde_json::Result<Vec<u8>>,
+        encoded: serde_json::Result<Vec<u8>>,
     ) -> Result<CallReply, CommonError> {
-        let written = written.and_then(|body| Ok((body, serde_json::to_vec(&ctx.caller)?)));
-        let (body, caller) = written.map_err(|error| {
-            log::error!("{name} has no JSON form: {error} [{}]", ctx.request_id);
+        let encoded = encoded.and_then(|body| Ok((body, serde_json::to_vec(&ctx.caller)?)));
+        let (body, caller) = encoded.map_err(|error| {
+            log::error!("{name}: encoding failed: {error} [{}]", ctx.request_id);
             CommonError::Internal
         })?;
         if body.len() > self.peer.body_max() {
-            log::error!("{name} is larger than what may travel, {} bytes [{}]", body.len(), ctx.request_id);
+            log::error!("{name}: message too large, {} bytes [{}]", body.len(), ctx.request_id);
             return Err(CommonError::Internal);
         }
         let message = CallRequest {
@@ -92,50 +96,52 @@ impl Remote {
             request_id: ctx.request_id.to_string(),
             idempotency_key: ctx.key.as_ref().map(|key| key.as_str().to_owned()).unwrap_or_default(),
         };
-        let repeatable = retryable || ctx.key.is_some();
-        let answers = |connection: &Connection| {
-            connection.said().domains.get(self.domain).is_some_and(|domain| domain.names.contains(name))
+        let is_retryable = retryable || ctx.key.is_some();
+        let handles = |connection: &Connection| {
+            connection.peer_info().domains.get(self.domain).is_some_and(|domain| domain.names.contains(name))
         };
-        let called = self.peer.call(ctx, message, repeatable, answers);
+        let called = self.peer.call(ctx, message, is_retryable, handles);
         match tokio::time::timeout_at(ctx.deadline, called).await {
             Ok(Ok(reply)) => Ok(reply),
-            Ok(Err(trouble)) => {
-                let (failure, why) = match trouble {
-                    CallError::NotSent(why) | CallError::Unknown(why) => (CommonError::Unavailable, why),
-                    CallError::Refused(failure, why) => (failure, why),
+            Ok(Err(call_error)) => {
+                let (error, reason) = match call_error {
+                    CallError::NotSent(reason) | CallError::OutcomeUnknown(reason) => {
+                        (CommonError::Unavailable, reason)
+                    }
+                    CallError::Rejected(error, reason) => (error, reason),
                 };
-                // While nobody is there every call ends so, and that nobody is there has been logged.
-                let level = if failure == CommonError::Unavailable { log::Level::Debug } else { log::Level::Warn };
-                log::log!(level, "{}: {name} has no answer: {why} [{}]", self.domain, ctx.request_id);
-                Err(failure)
+                // An unreachable peer has been logged by its connection.
+                let level = if error == CommonError::Unavailable { log::Level::Debug } else { log::Level::Warn };
+                log::log!(level, "{}: {name} failed: {reason} [{}]", self.domain, ctx.request_id);
+                Err(error)
             }
             Err(_) => {
-                log::warn!("{}: {name} was not answered in time [{}]", self.domain, ctx.request_id);
+                log::warn!("{}: {name} timed out [{}]", self.domain, ctx.request_id);
                 Err(CommonError::DeadlineExceeded)
             }
         }
     }
 
-    /// How it is, by its own word at each of its addresses: what the client knows of it completed.
+    /// Completes the client's `health` by the reports of the domain at each of its addresses.
     pub fn health(&self, mut health: Health, is_full: bool) -> Health {
         health.place = self.peer.address().to_string().into();
-        health.problem = self.peer.unresolved().map(|why| why.to_string());
-        for (address, seen, connection) in self.peer.seen() {
-            let said = connection.map(|connection| connection.said());
-            let version = said.as_ref().map(|said| said.version.clone());
-            let (status, problem) = match (seen, said.as_ref().map(|said| said.domains.get(self.domain))) {
+        health.problem = self.peer.resolve_error().map(|error| error.to_string());
+        for (address, address_status, connection) in self.peer.statuses() {
+            let info = connection.map(|connection| connection.peer_info());
+            let version = info.as_ref().map(|info| info.version.clone());
+            let (status, problem) = match (address_status, info.as_ref().map(|info| info.domains.get(self.domain))) {
                 (_, Some(Some(domain))) => {
                     health.restarts += domain.health.restarts;
                     health.read_only |= domain.health.read_only;
                     health.unreadable |= domain.health.unreadable;
-                    match self.missing(domain) {
+                    match self.warn_missing_once(domain) {
                         Some(missing) => (HealthStatus::Degraded, Some(missing)),
                         None => (domain.health.status, None),
                     }
                 }
-                (_, Some(None)) => (HealthStatus::Down, Some(format!("{} does not run there", self.domain))),
-                (AddressStatus::Down(why), None) => (HealthStatus::Down, Some(why.to_string())),
-                (_, None) => (HealthStatus::Down, Some("being connected".to_owned())),
+                (_, Some(None)) => (HealthStatus::Down, Some(format!("{} does not run in that process", self.domain))),
+                (AddressStatus::Down(reason), None) => (HealthStatus::Down, Some(reason.to_string())),
+                (_, None) => (HealthStatus::Down, Some("connecting".to_owned())),
             };
             health.addresses.push(RemoteAddress { address, status, version, problem });
         }
@@ -150,36 +156,36 @@ impl Remote {
         health
     }
 
-    /// What it does not answer, complained of once.
-    fn missing(&self, domain: &PeerDomainInfo) -> Option<String> {
-        let missing: Vec<&str> = self.needed.iter().copied().filter(|name| !domain.names.contains(*name)).collect();
+    /// Describes the required messages that it does not handle, and logs them once.
+    fn warn_missing_once(&self, domain: &PeerDomainInfo) -> Option<String> {
+        let missing: Vec<&str> = self.required.iter().copied().filter(|name| !domain.names.contains(*name)).collect();
         if missing.is_empty() {
-            self.complained.store(false, Relaxed);
+            self.is_missing_logged.store(false, Relaxed);
             return None;
         }
-        let text = format!("it does not answer {}; bring its process to this version", missing.join(", "));
-        if !self.complained.swap(true, Relaxed) {
+        let text = format!("it does not support {}; update its process to this version", missing.join(", "));
+        if !self.is_missing_logged.swap(true, Relaxed) {
             log::warn!("{} at {}: {text}", self.domain, self.peer.address());
         }
         Some(text)
     }
 }
 
-/// Says that an answer is not the JSON of its message.
-fn unreadable(ctx: &RequestContext, name: &str, error: &serde_json::Error) -> CommonError {
-    let say = || log::error!("the answer to {name} cannot be read: {error} [{}]", ctx.request_id);
-    trace::during(ctx.trace.clone(), say);
+/// Logs that a reply is not the JSON of its message.
+fn log_decode_error(ctx: &RequestContext, name: &str, error: &serde_json::Error) -> CommonError {
+    let log = || log::error!("{name}: reply cannot be decoded: {error} [{}]", ctx.request_id);
+    trace::during(ctx.trace.clone(), log);
     CommonError::Internal
 }
 
-/// The other processes that this one knows of: one for each place, however many domains are there.
+/// Other processes that this one calls: one [`Peer`] per address, however many domains it runs.
 #[derive(Default)]
 pub struct PeerRegistry(BTreeMap<crate::types::Address, Arc<Peer>>);
 
 impl PeerRegistry {
-    /// The process at `address`.
-    pub fn at(&mut self, address: &crate::types::Address, wire: &super::PeerConfig) -> Arc<Peer> {
-        let peer = self.0.entry(address.clone()).or_insert_with(|| Peer::start(address.clone(), wire.clone()));
+    /// Returns the peer at `address`, started on first use.
+    pub fn at(&mut self, address: &crate::types::Address, config: &super::PeerConfig) -> Arc<Peer> {
+        let peer = self.0.entry(address.clone()).or_insert_with(|| Peer::start(address.clone(), config.clone()));
         Arc::clone(peer)
     }
 }

@@ -1,4 +1,4 @@
-//! Answers other processes for the domains of this one.
+//! gRPC server for other processes of the shop: calls, events, live pushes and health of the local domains.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -27,29 +27,29 @@ use crate::messaging::{
     RemoteCallable, RequestContext, trace,
 };
 
-/// How long a call may take when its caller does not say.
+/// Timeout of a call whose caller states none.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// The longest that a caller may wish for.
+/// Longest timeout that a caller may set.
 const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(3_600);
-/// How many calls one connection may have under way.
+/// Largest number of concurrent calls on one connection.
 const STREAMS_MAX: u32 = 4_096;
-/// Pings on an idle connection, so that a dead one does not stay for ever.
+/// Interval and time limit of HTTP/2 pings, which end dead connections.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
-/// How many bytes may be on their way on one stream before we have taken them.
+/// HTTP/2 flow control window of one stream, in bytes.
 const HTTP2_WINDOW: u32 = 1 << 20;
-/// How often the health service is told how the domains are.
+/// Interval at which the health service is updated.
 const HEALTH_PUBLISH_INTERVAL: Duration = Duration::from_millis(500);
-/// The longest idempotency key, request id and caller that are taken.
+/// Longest accepted idempotency key and request id, in bytes.
 const KEY_MAX: usize = 512;
 
-/// What one domain offers.
+/// Messages and health of one domain, as offered to other processes.
 pub struct DomainService {
     routes: BTreeMap<&'static str, DispatchFn>,
     health: Box<dyn Fn() -> Health + Send + Sync>,
 }
 
 impl DomainService {
-    /// Everything that the domain behind `client` answers.
+    /// Returns all messages of the domain behind `client`.
     #[must_use]
     pub fn of<A: RemoteCallable>(client: &Client<A>) -> Self {
         let (routes, client) = (DispatchTable::of(client.clone()), client.clone());
@@ -57,149 +57,148 @@ impl DomainService {
     }
 }
 
-/// Reads the next events of a domain here for a subscriber elsewhere: `(source, subscriber, told)`.
+/// Reads the next events of a local domain for a remote subscriber: `(source, subscriber, cursor)`.
 pub type EventReader =
     Arc<dyn Fn(String, String, i64) -> BoxFuture<'static, Result<EventsReply, CommonError>> + Send + Sync>;
-/// Begins to listen to what is shown live.
+/// Subscribes to the live pushes of this process.
 pub type LiveSource = Arc<dyn Fn() -> BoxLiveStream + Send + Sync>;
-/// What is shown live, each item as JSON.
+/// Live pushes, each as JSON.
 pub type BoxLiveStream = Pin<Box<dyn Stream<Item = Vec<u8>> + Send>>;
 
-/// What a process offers to others.
+/// Configuration of a [`Server`].
 pub struct ServerConfig {
-    /// Its domains.
+    /// Local domains, by name.
     pub domains: HashMap<&'static str, DomainService>,
-    /// Their events.
-    pub news: Option<EventReader>,
-    /// What its notifications show.
-    pub show: Option<LiveSource>,
-    /// What callers must show, when the processes share a secret.
+    /// Reader of their events, if other processes may pull them.
+    pub event_reader: Option<EventReader>,
+    /// Live pushes, if the notifications domain is local.
+    pub live_source: Option<LiveSource>,
+    /// Token that callers must present, if the processes share one.
     pub token: Option<String>,
-    /// Bytes of the largest message.
+    /// Largest message in bytes.
     pub message_max: usize,
-    /// How long a stop waits for calls under way.
+    /// Longest time that a stop waits for calls in progress.
     pub drain_timeout: Duration,
 }
 
-/// The server, bound.
+/// Server with a bound address.
 pub struct Server {
     address: SocketAddr,
     incoming: TcpIncoming,
     router: tonic::service::RoutesBuilder,
-    offers: Arc<DomainsService>,
+    service: Arc<DomainsService>,
     reporter: HealthReporter,
     drain_timeout: Duration,
     stop: watch::Sender<bool>,
 }
 
-/// Stops a [`Server`] from elsewhere.
+/// Handle that stops a [`Server`].
 #[derive(Clone)]
 pub struct Handle(watch::Sender<bool>);
 
 struct DomainsService {
-    offers: ServerConfig,
+    config: ServerConfig,
     token: Option<[u8; 32]>,
-    /// Resolves when the process is on its way out.
-    stopping: Shutdown,
+    /// Resolves when the server is being stopped.
+    shutdown: Shutdown,
 }
 
 type Shutdown = Shared<BoxFuture<'static, ()>>;
 
 impl Server {
-    /// Binds `address`. Calls are answered from [`Server::run`] on.
+    /// Binds `address`. Calls are handled once [`Server::run`] is polled.
     ///
     /// # Errors
-    /// When the address cannot be had.
-    pub fn bind(address: SocketAddr, offers: ServerConfig) -> io::Result<Self> {
+    /// When the address cannot be bound.
+    pub fn bind(address: SocketAddr, config: ServerConfig) -> io::Result<Self> {
         let incoming = TcpIncoming::bind(address)?.with_nodelay(Some(true));
         let address = incoming.local_addr()?;
         let stop = watch::Sender::new(false);
         let mut stopped = stop.subscribe();
-        let stopping = async move {
+        let shutdown = async move {
             let _ = stopped.wait_for(|stop| *stop).await;
         };
-        let (drain_timeout, message_max) = (offers.drain_timeout, offers.message_max);
-        let token = offers.token.as_deref().map(|token| Sha256::digest(token).into());
-        let door = Arc::new(DomainsService { offers, token, stopping: stopping.boxed().shared() });
+        let (drain_timeout, message_max) = (config.drain_timeout, config.message_max);
+        let token = config.token.as_deref().map(|token| Sha256::digest(token).into());
+        let service = Arc::new(DomainsService { config, token, shutdown: shutdown.boxed().shared() });
         let (reporter, health) = tonic_health::server::health_reporter();
         let mut router = tonic::service::RoutesBuilder::default();
         router.add_service(health);
         router.add_service(
-            DomainsServer::from_arc(Arc::clone(&door))
+            DomainsServer::from_arc(Arc::clone(&service))
                 .max_decoding_message_size(message_max)
                 .max_encoding_message_size(message_max),
         );
-        Ok(Self { address, incoming, router, offers: door, reporter, drain_timeout, stop })
+        Ok(Self { address, incoming, router, service, reporter, drain_timeout, stop })
     }
 
-    /// Where it listens; with the port the system gave when none was asked for.
+    /// Returns the bound address, with the actual port if port 0 was given.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Adds services beside those for other processes.
+    /// Returns the builder to which further services can be added.
     pub fn services(&mut self) -> &mut tonic::service::RoutesBuilder {
         &mut self.router
     }
 
-    /// What stops it.
+    /// Returns a handle that stops the server.
     #[must_use]
     pub fn handle(&self) -> Handle {
         Handle(self.stop.clone())
     }
 
-    /// Answers until it is stopped. When this returns, the calls under way have been answered, as far as the drain
-    /// timeout allowed.
+    /// Serves until it is stopped, then waits for calls in progress, at most for the drain timeout.
     ///
     /// # Errors
-    /// When accepting connections failed for good.
+    /// When accepting connections failed permanently.
     pub async fn run(self) -> Result<(), tonic::transport::Error> {
-        let Self { incoming, router, offers, reporter, drain_timeout, .. } = self;
-        let stopping = offers.stopping.clone();
-        let telling = tokio::spawn(tell(Arc::clone(&offers), reporter));
+        let Self { incoming, router, service, reporter, drain_timeout, .. } = self;
+        let shutdown = service.shutdown.clone();
+        let publishing = tokio::spawn(publish_health(Arc::clone(&service), reporter));
         let mut server = tonic::transport::Server::builder()
             .max_concurrent_streams(STREAMS_MAX)
             .http2_keepalive_interval(Some(KEEPALIVE.0))
             .http2_keepalive_timeout(Some(KEEPALIVE.1))
             .initial_stream_window_size(HTTP2_WINDOW)
             .initial_connection_window_size(HTTP2_WINDOW * 4);
-        let served = server.add_routes(router.routes()).serve_with_incoming_shutdown(incoming, stopping.clone());
-        let patience = async {
-            stopping.await;
+        let serving = server.add_routes(router.routes()).serve_with_incoming_shutdown(incoming, shutdown.clone());
+        let drained = async {
+            shutdown.await;
             tokio::time::sleep(drain_timeout).await;
         };
         let result = tokio::select! {
-            result = served => result,
-            () = patience => Ok(()),
+            result = serving => result,
+            () = drained => Ok(()),
         };
-        telling.abort();
+        publishing.abort();
         result
     }
 }
 
 impl Handle {
-    /// No new connection is taken, what was accepted is answered.
+    /// Stops accepting connections; accepted calls are completed.
     pub fn stop(&self) {
         self.0.send_replace(true);
     }
 }
 
-/// Keeps the health service up to date, and ends what watches it when the process goes.
-async fn tell(door: Arc<DomainsService>, mut reporter: HealthReporter) {
+/// Updates the health service, and ends its watch streams at the shutdown.
+async fn publish_health(service: Arc<DomainsService>, mut reporter: HealthReporter) {
     use tonic_health::ServingStatus::{NotServing, Serving};
     loop {
         let mut all = Serving;
-        for (name, offer) in &door.offers.domains {
-            let status = (offer.health)().status;
+        for (name, domain) in &service.config.domains {
+            let status = (domain.health)().status;
             let up = matches!(status, HealthStatus::Up | HealthStatus::Degraded);
             reporter.set_service_status(*name, if up { Serving } else { NotServing }).await;
-            // A process in which a domain is yet to come is as it should be.
+            // A domain that is off or has yet to be moved here is no fault of the process.
             all = if up || status == HealthStatus::Off { all } else { NotServing };
         }
         reporter.set_service_status("", all).await;
-        if tokio::time::timeout(HEALTH_PUBLISH_INTERVAL, door.stopping.clone()).await.is_ok() {
-            for name in door.offers.domains.keys().copied().chain([""]) {
+        if tokio::time::timeout(HEALTH_PUBLISH_INTERVAL, service.shutdown.clone()).await.is_ok() {
+            for name in service.config.domains.keys().copied().chain([""]) {
                 reporter.set_service_status(name, NotServing).await;
                 reporter.clear_service_status(name).await;
             }
@@ -209,29 +208,29 @@ async fn tell(door: Arc<DomainsService>, mut reporter: HealthReporter) {
 }
 
 impl DomainsService {
-    /// Whether the caller is a process of this shop.
-    fn admit(&self, metadata: &MetadataMap) -> Result<(), Status> {
+    /// Returns an error unless the caller presents the shared token.
+    fn authenticate(&self, metadata: &MetadataMap) -> Result<(), Status> {
         let Some(token) = &self.token else { return Ok(()) };
-        let shown = metadata.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let shown = shown.strip_prefix("Bearer ").unwrap_or_default();
-        // Digests are compared, so that how long it takes says nothing about the token.
-        let digest: [u8; 32] = Sha256::digest(shown).into();
+        let presented = metadata.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let presented = presented.strip_prefix("Bearer ").unwrap_or_default();
+        // Digests are compared, so that the duration tells nothing about the token.
+        let digest: [u8; 32] = Sha256::digest(presented).into();
         if digest == *token {
             Ok(())
         } else {
-            Err(Status::unauthenticated("this is for processes of the shop: wrong token"))
+            Err(Status::unauthenticated("only for processes of this shop: wrong token"))
         }
     }
 
     fn context(&self, metadata: &MetadataMap, call: &CallRequest) -> Result<RequestContext, Status> {
         let caller: Caller =
-            serde_json::from_slice(&call.caller).map_err(|_| Status::invalid_argument("the caller cannot be read"))?;
+            serde_json::from_slice(&call.caller).map_err(|_| Status::invalid_argument("malformed caller"))?;
         if call.request_id.len() > KEY_MAX || call.idempotency_key.len() > KEY_MAX {
-            return Err(Status::invalid_argument("the request id or the idempotency key is too long"));
+            return Err(Status::invalid_argument("request id or idempotency key too long"));
         }
-        let mut ctx = RequestContext::new(caller, call.request_id.as_str()).with_timeout(patience(metadata));
+        let mut ctx = RequestContext::new(caller, call.request_id.as_str()).with_timeout(parse_timeout(metadata));
         if !call.idempotency_key.is_empty() {
-            // Keys of the domains' own are longer than those of outsiders.
+            // Internal keys are longer than those of clients.
             ctx.key = Some(IdempotencyKey::own(&call.idempotency_key));
         }
         let text = |name: &str| metadata.get(name).and_then(|value| value.to_str().ok());
@@ -244,8 +243,8 @@ impl DomainsService {
     }
 }
 
-/// How long the caller waits (`grpc-timeout`: up to eight digits and a unit).
-pub fn patience(metadata: &MetadataMap) -> Duration {
+/// Reads `grpc-timeout`: up to eight digits and a unit (gRPC over HTTP/2). Returns the default if it is missing or malformed.
+pub fn parse_timeout(metadata: &MetadataMap) -> Duration {
     let text = metadata.get("grpc-timeout").and_then(|value| value.to_str().ok());
     let read = |text: &str| {
         let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
@@ -266,74 +265,74 @@ pub fn patience(metadata: &MetadataMap) -> Duration {
 #[tonic::async_trait]
 impl Domains for DomainsService {
     async fn names(&self, request: Request<NamesRequest>) -> Result<Response<NamesReply>, Status> {
-        self.admit(request.metadata())?;
-        let domains = self.offers.domains.iter().map(|(name, offer)| Domain {
+        self.authenticate(request.metadata())?;
+        let domains = self.config.domains.iter().map(|(name, domain)| Domain {
             domain: (*name).to_owned(),
-            names: offer.routes.keys().map(|name| (*name).to_owned()).collect(),
-            health: serde_json::to_vec(&(offer.health)()).unwrap_or_default().into(),
+            names: domain.routes.keys().map(|name| (*name).to_owned()).collect(),
+            health: serde_json::to_vec(&(domain.health)()).unwrap_or_default().into(),
         });
         Ok(Response::new(NamesReply { version: env!("CARGO_PKG_VERSION").to_owned(), domains: domains.collect() }))
     }
 
     async fn call(&self, request: Request<CallRequest>) -> Result<Response<CallReply>, Status> {
-        self.admit(request.metadata())?;
+        self.authenticate(request.metadata())?;
         let (metadata, _, call) = request.into_parts();
-        let domain = self.offers.domains.get(call.domain.as_str());
+        let domain = self.config.domains.get(call.domain.as_str());
         let route = domain.and_then(|domain| domain.routes.get(call.name.as_str()));
         let Some(route) = route else {
-            return Err(Status::unimplemented("this process does not answer that message of that domain"));
+            return Err(Status::unimplemented("this process does not handle that message of that domain"));
         };
         let ctx = self.context(&metadata, &call)?;
         let outcome = match trace::within(ctx.trace.clone(), route(ctx.clone(), &call.body)).await {
             EncodedReply::Reply(body) => call_reply::Outcome::Body(body.into()),
             EncodedReply::Error(error) => call_reply::Outcome::Error(error.into()),
-            EncodedReply::DecodeError => return Err(Status::invalid_argument("the message cannot be read")),
-            EncodedReply::EncodeError => return Err(Status::internal("the answer cannot be written")),
+            EncodedReply::DecodeError => return Err(Status::invalid_argument("malformed message")),
+            EncodedReply::EncodeError => return Err(Status::internal("reply cannot be encoded")),
         };
         Ok(Response::new(CallReply { outcome: Some(outcome), replayed: ctx.is_replayed() }))
     }
 
     async fn events(&self, request: Request<EventsRequest>) -> Result<Response<EventsReply>, Status> {
-        self.admit(request.metadata())?;
-        let Some(news) = &self.offers.news else {
-            return Err(Status::unimplemented("this process has no events to fetch"));
+        self.authenticate(request.metadata())?;
+        let Some(read) = &self.config.event_reader else {
+            return Err(Status::unimplemented("events are not pulled from this process"));
         };
-        let EventsRequest { source, subscriber, told } = request.into_inner();
+        let EventsRequest { source, subscriber, cursor } = request.into_inner();
         let reply = tokio::select! {
-            reply = news(source, subscriber, told) => reply,
-            () = self.stopping.clone() => Ok(EventsReply::default()),
+            reply = read(source, subscriber, cursor) => reply,
+            () = self.shutdown.clone() => Ok(EventsReply::default()),
         };
-        // An answer, not a lost call: this process is as it should be.
-        reply.map(Response::new).map_err(|failure| Status::failed_precondition(failure.to_string()))
+        // A reply in the sense of the circuit breaker: this process is healthy.
+        reply.map(Response::new).map_err(|error| Status::failed_precondition(error.to_string()))
     }
 
     type LiveStream = Pin<Box<dyn Stream<Item = Result<LiveReply, Status>> + Send>>;
 
     async fn live(&self, request: Request<LiveRequest>) -> Result<Response<Self::LiveStream>, Status> {
-        self.admit(request.metadata())?;
-        let Some(show) = &self.offers.show else {
-            return Err(Status::unimplemented("this process has nothing to show live"));
+        self.authenticate(request.metadata())?;
+        let Some(subscribe) = &self.config.live_source else {
+            return Err(Status::unimplemented("this process has no live pushes"));
         };
-        // Begun before the first item says so: nothing falls between.
-        let shown = show();
+        // Subscribed before the first item says so, so that no push is missed.
+        let pushes = subscribe();
         let begun = stream::once(async { Bytes::new() });
-        let items = begun.chain(shown.map(Bytes::from)).map(|push| Ok(LiveReply { push }));
-        Ok(Response::new(Box::pin(items.take_until(self.stopping.clone()))))
+        let items = begun.chain(pushes.map(Bytes::from)).map(|push| Ok(LiveReply { push }));
+        Ok(Response::new(Box::pin(items.take_until(self.shutdown.clone()))))
     }
 }
 
-/// What a listener hears, as a stream; `lost` stands for what it was too slow for.
-pub fn heard<T: Clone + Send + 'static>(
-    listener: broadcast::Receiver<T>,
+/// Returns the items of a broadcast as a stream of JSON; `lost` replaces items that the receiver was too slow for.
+pub fn live_stream<T: Clone + Send + 'static>(
+    receiver: broadcast::Receiver<T>,
     lost: Vec<u8>,
-    write: impl Fn(&T) -> Vec<u8> + Clone + Send + 'static,
+    encode: impl Fn(&T) -> Vec<u8> + Clone + Send + 'static,
 ) -> BoxLiveStream {
-    Box::pin(stream::unfold((listener, lost, write), |(mut listener, lost, write)| async move {
-        let item = match listener.recv().await {
-            Ok(item) => write(&item),
+    Box::pin(stream::unfold((receiver, lost, encode), |(mut receiver, lost, encode)| async move {
+        let item = match receiver.recv().await {
+            Ok(item) => encode(&item),
             Err(broadcast::error::RecvError::Lagged(_)) => lost.clone(),
             Err(broadcast::error::RecvError::Closed) => return None,
         };
-        Some((item, (listener, lost, write)))
+        Some((item, (receiver, lost, encode)))
     }))
 }

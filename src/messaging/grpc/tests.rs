@@ -108,8 +108,8 @@ fn serve_with(
 ) -> (SocketAddr, Handle) {
     let offers = ServerConfig {
         domains: HashMap::from([("echo", DomainService::of(client))]),
-        news,
-        show: None,
+        event_reader: news,
+        live_source: None,
         token: token.map(str::to_owned),
         message_max: 1 << 20,
         drain_timeout: Duration::from_secs(5),
@@ -264,9 +264,9 @@ async fn who_says_again_and_again_that_it_has_no_news_is_asked_for_everything_el
     let there = remote(&peer);
     assert!(there.call(ctx(), Say { what: "tea".into() }).await.is_ok());
     for _ in 0..40 {
-        let request = EventsRequest { source: "echo".into(), subscriber: "tea".into(), told: 0 };
+        let request = EventsRequest { source: "echo".into(), subscriber: "tea".into(), cursor: 0 };
         let refused = peer.events(request).await.unwrap_err();
-        assert!(matches!(refused, CallError::Refused(CommonError::Unavailable, _)), "{refused:?}");
+        assert!(matches!(refused, CallError::Rejected(CommonError::Unavailable, _)), "{refused:?}");
         // Long enough for a look, which every loss is followed by.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
