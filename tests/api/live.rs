@@ -25,8 +25,8 @@ async fn open(shop: &TestShop, headers: &[(&'static str, String)]) -> Result<Val
 async fn socket_accepts_anonymous_cookie_and_token() {
     let shop = TestShop::open().await;
     let TestUser { id, token, .. } = shop.customer("ada@example.com").await;
-    let nobody = open(&shop, &[]).await.unwrap();
-    assert_eq!((&nobody["type"], &nobody["user_id"]), (&json!("ready"), &Value::Null));
+    let anonymous = open(&shop, &[]).await.unwrap();
+    assert_eq!((&anonymous["type"], &anonymous["user_id"]), (&json!("ready"), &Value::Null));
     let bearer = open(&shop, &[("authorization", format!("Bearer {token}"))]).await.unwrap();
     assert_eq!(bearer["user_id"], id.as_str());
     let ours = format!("http://{}", shop.address);

@@ -105,7 +105,7 @@ async fn p11_late_payment_is_refunded_automatically() {
     let admin = shop.admin().await;
     let (ada, eve) = (shop.customer("ada@example.com").await, shop.customer("eve@example.com").await);
     let product = shop.product(&admin, "LAST", 450, 1).await;
-    let shelf = format!("/product/{product}");
+    let product_path = format!("/product/{product}");
 
     // Ada's payment is held at the provider until her reservation has expired and Eve has bought the last one.
     let hers = shop.checkout_with_one(&ada, &product).await;
@@ -114,7 +114,7 @@ async fn p11_late_payment_is_refunded_automatically() {
     let meanwhile = async {
         provider.wait_for_capture(id(&hers)).await;
         clock.advance(shop.app().settings().payments.invoice_lifetime + Duration::from_secs(600));
-        shop.poll_until(&admin, &shelf, |product| product["stock"] == 1).await;
+        shop.poll_until(&admin, &product_path, |product| product["stock"] == 1).await;
         let invoice = shop.checkout_with_one(&eve, &product).await;
         shop.pay(&eve, id(&invoice), "tok_ok", "pay").await.expect(200);
         provider.release_responses();

@@ -15,7 +15,7 @@ async fn sign_in_sets_http_only_cookie() {
     let body = json!({ "email": email, "password": PASSWORD, "name": "Ada" });
     let registered = shop.call("POST", "/user/").json(&body).send().await;
     let user = registered.expect(201);
-    assert_eq!(cookie(&registered), None, "a registration signs nobody in");
+    assert_eq!(cookie(&registered), None, "a registration does not sign in");
     assert_eq!(registered.header("location"), Some(format!("/api/v1/user/{}", user["id"].as_str().unwrap()).as_str()));
     let signed_in = shop.call("POST", "/signin/").json(&json!({ "email": email, "password": PASSWORD })).send().await;
     let token = signed_in.expect(200)["token"].as_str().unwrap().to_owned();

@@ -39,7 +39,7 @@ fn check_passes_on_demo_and_reports_corruption() {
         "UPDATE product SET stock = stock - 1 WHERE stock > 3 AND sku = (SELECT MIN(sku) FROM product WHERE stock > 3)",
     );
     sandbox.run(&["check"]).assert_ok();
-    sandbox.write("data/catalog.db", "this is no database ".repeat(1_000));
+    sandbox.write("data/catalog.db", "this is not a database ".repeat(1_000));
     for name in ["data/catalog.db-wal", "data/catalog.db-shm"] {
         let _ = std::fs::remove_file(sandbox.path(name));
     }
@@ -69,7 +69,7 @@ fn running_shop_is_backed_up_and_restored() {
     assert!(list.contains("\"sku\":\"kept\"") && !list.contains("\"sku\":\"later\""), "{list}");
     // Into another folder without --force; a damaged copy is replaced.
     sandbox.run(&["restore", "copy", "--data", "other"]).assert_ok();
-    sandbox.write("other/users.db", "this is no database ".repeat(1_000));
+    sandbox.write("other/users.db", "this is not a database ".repeat(1_000));
     sandbox.run(&["check", "--data", "other"]).assert_failed(2, &["users"]);
     sandbox.run(&["restore", "copy", "--data", "other", "--force"]).assert_ok();
     sandbox.run(&["check", "--data", "other"]).assert_ok();

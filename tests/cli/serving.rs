@@ -177,7 +177,7 @@ fn migrate_creates_databases_and_manual_requires_it() {
 fn broken_database_fails_start_with_one_line() {
     let sandbox = Sandbox::new();
     sandbox.run(&["migrate"]).assert_ok();
-    sandbox.write("data/catalog.db", "this is no database ".repeat(1_000));
+    sandbox.write("data/catalog.db", "this is not a database ".repeat(1_000));
     for name in ["data/catalog.db-wal", "data/catalog.db-shm"] {
         let _ = std::fs::remove_file(sandbox.path(name));
     }

@@ -432,7 +432,7 @@ async fn doctor_reports_problems_and_fixes() {
     wrong("MERCAT_CATALOG__PLACE", &format!("http://{}", payments.address), &["catalog is not in it"]);
     wrong("MERCAT_MAILER__SMTP", &format!("smtp://{}", free_address()), &["mail server", "mailer.smtp"]);
     let file = data.join("users.db");
-    std::fs::write(&file, "this is no database, and long enough that nobody takes it for an empty one").unwrap();
+    std::fs::write(&file, "not a database, and long enough not to pass for an empty one").unwrap();
     let (code, output) = doctor(&[]);
     assert_eq!(code, Some(1), "{output}");
     assert!(output.contains("WRONG  database of users"), "{output}");
