@@ -173,12 +173,14 @@ async fn answers_errors_rights_keys_deadlines_and_traces_are_those_of_a_domain_h
 
 #[actix::test]
 async fn what_is_full_there_is_refused_as_here() {
-    let (local, _) = echo(1, 1);
+    let (local, state) = echo(1, 1);
     let (address, _stop) = serve(&local, ANY, None);
     let there = remote(&Peer::start(at(address), wire(None)));
-    let first = there.call(ctx(), Once { millis: 300 });
+    let first = there.call(ctx(), Once { millis: 2_000 });
     let second = async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        while state.asked.load(SeqCst) == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         there.call(ctx(), Say { what: "tea".to_owned() }).await
     };
     let (first, second) = futures_util::future::join(first, second).await;
@@ -242,7 +244,8 @@ async fn after_a_lost_answer_only_what_may_be_asked_twice_is_asked_twice() {
         [(ctx(), 1, Err(CommonError::Unavailable)), (ctx().with_key(IdempotencyKey::own("k")), 2, Ok(2))]
     {
         state.asked.store(0, SeqCst);
-        let call = there.call(context, Once { millis: 300 });
+        // Longer than any machine takes to cut the connection; nobody waits for it.
+        let call = there.call(context, Once { millis: 30_000 });
         let cutting = async {
             while state.asked.load(SeqCst) == 0 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -349,13 +352,15 @@ async fn the_addresses_of_a_name_are_asked_in_turn_and_looked_up_again() {
 
 #[actix::test]
 async fn what_is_accepted_when_the_process_is_told_to_stop_is_answered() {
-    let (local, _) = echo(1, 8);
+    let (local, state) = echo(1, 8);
     let (address, stop) = serve(&local, ANY, None);
     let there = remote(&Peer::start(at(address), wire(None)));
     there.call(ctx(), Say { what: "tea".to_owned() }).await.unwrap();
     let call = there.call(ctx(), Once { millis: 300 });
     let stopping = async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        while state.asked.load(SeqCst) == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         stop.stop();
     };
     assert_eq!(futures_util::future::join(call, stopping).await.0, Ok(1));
