@@ -17,7 +17,7 @@ function applyProps(node, props, children) {
     else if (AS_PROPERTY.has(name)) node[name] = value;
     else node.setAttribute(name, value === true ? '' : String(value));
   }
-  node.append(...present(children));
+  node.append(...flattenChildren(children));
   return node;
 }
 
@@ -45,7 +45,7 @@ export function svg(tag, props, ...children) {
  */
 export function replaceContent(node, ...children) {
   const onHeading = document.activeElement?.tagName === 'H1' && node.contains(document.activeElement);
-  node.replaceChildren(...present(children));
+  node.replaceChildren(...flattenChildren(children));
   const heading = onHeading && node.querySelector('h1');
   if (!heading) return;
   heading.tabIndex = -1;

@@ -99,7 +99,7 @@ export function chart({ title, kind, show, showShort, test }) {
     h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, 'From'), h('th', { scope: 'col', class: 'number' }, title))),
     h('tbody', {}, points.map((point) => h('tr', {}, h('th', { scope: 'row' }, point.label), h('td', { class: 'number' }, show(point.value))))));
 
-  new ResizeObserver(draw).observe(canvas);
+  new ResizeObserver(render).observe(canvas);
 
   return {
     element,
