@@ -25,6 +25,7 @@ pub mod query;
 mod reader;
 mod schema;
 mod sqlite_to_postgres;
+mod text_enum;
 mod writer;
 
 use std::path::PathBuf;
@@ -54,6 +55,7 @@ pub use postgres::{AdvisoryMarker, server_has};
 pub use prepared::{Prepare, Prepared};
 pub use reader::PoolThreads;
 pub use sqlite_to_postgres::{RowCounts, TableCopyJob, move_all};
+pub(crate) use text_enum::text_enum;
 
 /// After how long work that another process began is no longer under way there.
 const ORPHAN_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);

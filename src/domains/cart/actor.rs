@@ -386,7 +386,7 @@ fn on_invoice_voided(tx: &mut Tx<'_>, event: InvoiceVoided) -> Result<(), CartEr
 fn on_user_erased(tx: &mut Tx<'_>, UserErased { user_id, .. }: UserErased) -> Result<(), CartError> {
     // A checkout that has not got to an invoice ends here; one that may have continues without a name.
     if let Some(row) = store::alive(tx.conn, user_id)?
-        && row.state()? == CheckoutState::Started
+        && row.state == CheckoutState::Started
     {
         end(tx, row.id, CheckoutState::Failed)?;
     }

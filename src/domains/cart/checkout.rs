@@ -103,7 +103,7 @@ fn begin(
     }
     if let Some(alive) = store::alive(tx.conn, request.user_id)? {
         let same_key = alive.scope == wish.scope && alive.key == wish.key.as_str();
-        return Err(match (same_key, alive.state()?) {
+        return Err(match (same_key, alive.state) {
             (true, _) if alive.wish().fingerprint != wish.fingerprint => CommonError::IdempotencyKeyReused.into(),
             (true, CheckoutState::Started | CheckoutState::StockHold) => CommonError::RequestInProgress.into(),
             _ => CartError::CheckoutInProgress { invoice_id: alive.invoice_id },
@@ -127,7 +127,7 @@ fn begin(
         id,
         user_id: request.user_id,
         freezes: Some(request.user_id),
-        state: CheckoutState::Started.as_str().to_owned(),
+        state: CheckoutState::Started,
         hold: HoldId::new(),
         lines: store::to_text(&lines)?,
         invoice_lines: None,
@@ -149,10 +149,10 @@ fn begin(
 /// Brings a checkout into its next state, if it may go there; says whether it does. One that has been there, or
 /// further, stays where it is: steps and events are repeated.
 pub fn step(tx: &mut Tx<'_>, row: &mut CheckoutRow, next: CheckoutState) -> Result<bool, CartError> {
-    if !row.state()?.may_become(next) {
+    if !row.state.may_become(next) {
         return Ok(false);
     }
-    next.as_str().clone_into(&mut row.state);
+    row.state = next;
     row.freezes = next.freezes().then_some(row.user_id);
     row.ended_at = (!next.freezes()).then_some(tx.now);
     // Without an invoice nobody else will let the stock go.
@@ -200,7 +200,7 @@ impl CartState {
     /// Takes a checkout from where it stands to its end, as far as the others answer.
     async fn go_on(&self, ctx: &RequestContext, row: CheckoutRow) -> Result<Invoice, CartError> {
         let id = row.id;
-        let outcome = match row.state()? {
+        let outcome = match row.state {
             CheckoutState::Started => match self.hold(ctx, row).await {
                 Ok(held) => self.invoice(ctx, held).await,
                 Err(error) => Err(error),
@@ -316,7 +316,7 @@ impl CartState {
             // Another process may be working on it.
             return Ok(false);
         }
-        if row.state()? != CheckoutState::Started {
+        if row.state != CheckoutState::Started {
             return Ok(false);
         }
         self.give_up(ctx, row.id).await?;
@@ -355,7 +355,7 @@ impl CartState {
             return Ok(());
         };
         let ctx = RequestContext::internal(self.store.domain());
-        match row.state()? {
+        match row.state {
             CheckoutState::Started | CheckoutState::StockHold => self.go_on(&ctx, row).await.map(drop),
             CheckoutState::Failed if row.release_due => self.release(&ctx, row).await,
             _ => Ok(()),

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{CartError, CartItem, Change};
 use crate::contract::catalog::{HoldLine, Offer};
 use crate::contract::payments::InvoiceLine;
+use crate::store::text_enum;
 use crate::types::{Amount, CartItemId, Currency, FieldError, ProductId, Quantity};
 
 /// The most pieces of one product.
@@ -31,28 +32,9 @@ pub enum CheckoutState {
     Failed,
 }
 
+text_enum!(CheckoutState { Started => "started", StockHold => "held", Invoiced => "invoiced", Paid => "paid", Cancelled => "cancelled", Failed => "failed" });
+
 impl CheckoutState {
-    /// All there are.
-    pub const ALL: [Self; 6] =
-        [Self::Started, Self::StockHold, Self::Invoiced, Self::Paid, Self::Cancelled, Self::Failed];
-
-    /// The word for it, in columns.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Started => "started",
-            Self::StockHold => "held",
-            Self::Invoiced => "invoiced",
-            Self::Paid => "paid",
-            Self::Cancelled => "cancelled",
-            Self::Failed => "failed",
-        }
-    }
-
-    /// The state that has this word.
-    pub fn parse(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.as_str() == word)
-    }
-
     /// Whether a checkout that stands so may come to stand as `next`. News of the invoice may come before the answer
     /// that made it, so a held one may be paid or cancelled.
     pub const fn may_become(self, next: Self) -> bool {

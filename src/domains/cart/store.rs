@@ -53,7 +53,7 @@ pub struct CheckoutRow {
     pub id: CheckoutId,
     pub user_id: UserId,
     pub freezes: Option<UserId>,
-    pub state: String,
+    pub state: CheckoutState,
     pub hold: HoldId,
     pub lines: String,
     pub invoice_lines: Option<String>,
@@ -70,11 +70,6 @@ pub struct CheckoutRow {
 }
 
 impl CheckoutRow {
-    /// How it stands.
-    pub fn state(&self) -> QueryResult<CheckoutState> {
-        CheckoutState::parse(&self.state).ok_or_else(|| unreadable(format!("checkout state {}", self.state)))
-    }
-
     /// What was frozen.
     pub fn frozen(&self) -> QueryResult<Vec<FrozenLine>> {
         from_text(&self.lines)
@@ -213,7 +208,7 @@ pub fn unanswered(conn: &mut Conn, wish: &IdempotentRequest, since: Timestamp) -
     checkout::table
         .filter(checkout::scope.eq(&wish.scope))
         .filter(checkout::key.eq(wish.key.as_str()))
-        .filter(checkout::state.ne(CheckoutState::Failed.as_str()))
+        .filter(checkout::state.ne(CheckoutState::Failed))
         .filter(checkout::created_at.gt(since))
         .order(checkout::created_at.desc())
         .select(CheckoutRow::as_select())
@@ -236,7 +231,7 @@ pub fn checkout(conn: &mut Conn, id: CheckoutId) -> QueryResult<Option<CheckoutR
 pub fn save(conn: &mut Conn, row: &CheckoutRow) -> QueryResult<()> {
     diesel::update(checkout::table.find(row.id))
         .set((
-            checkout::state.eq(&row.state),
+            checkout::state.eq(row.state),
             checkout::freezes.eq(row.freezes),
             checkout::invoice_lines.eq(&row.invoice_lines),
             checkout::currency.eq(row.currency),

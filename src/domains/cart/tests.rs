@@ -182,7 +182,7 @@ impl Shop {
         let begun = Instant::now();
         loop {
             let row = self.checkout(user).await;
-            if row.state == state.as_str() && !row.release_due {
+            if row.state == state && !row.release_due {
                 return;
             }
             assert!(begun.elapsed() < Duration::from_secs(60), "waited in vain: {row:?}");
@@ -688,7 +688,7 @@ async fn a_checkout_that_never_reached_the_catalog_can_be_given_up() {
     assert_eq!(shop.remove(ada, shop.had(ada, 1).await).await, Ok(()));
     shop.clock.advance(Duration::from_secs(31 * 60));
     let begun = Instant::now();
-    while shop.checkout(bob).await.state != "failed" {
+    while shop.checkout(bob).await.state != CheckoutState::Failed {
         assert!(begun.elapsed() < Duration::from_secs(60));
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

@@ -2,13 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use diesel::deserialize::FromSqlRow;
-use diesel::expression::AsExpression;
-use diesel::sql_types::Text;
-
 use super::text_search::sort_key;
 use super::{HoldLine, Image, NewProduct, Offer, Product, ProductPatch, ProductQuery, Sort};
 use crate::contract::payments::ReturnLine;
+use crate::store::text_enum;
 use crate::types::{Amount, FieldError, ProductId, Quantity, Validator, collapse_whitespace};
 
 /// Maximum price in minor units.
@@ -267,8 +264,7 @@ pub fn crossed_low_stock(before: Quantity, after: Quantity, level: Quantity) -> 
 }
 
 /// State of a hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, AsExpression, FromSqlRow)]
-#[diesel(sql_type = Text)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HoldState {
     /// Reserved, not paid.
     Held,
@@ -280,9 +276,9 @@ pub enum HoldState {
     Returned,
 }
 
-impl HoldState {
-    const ALL: [Self; 4] = [Self::Held, Self::Sold, Self::Released, Self::Returned];
+text_enum!(HoldState { Held => "held", Sold => "sold", Released => "released", Returned => "returned" });
 
+impl HoldState {
     /// Returns `true` if a hold may change from this state to `next`.
     pub const fn may_become(self, next: Self) -> bool {
         matches!(
@@ -292,21 +288,6 @@ impl HoldState {
                 | (Self::Released, Self::Sold)
                 | (Self::Sold, Self::Returned)
         )
-    }
-
-    /// The name stored in the database.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Held => "held",
-            Self::Sold => "sold",
-            Self::Released => "released",
-            Self::Returned => "returned",
-        }
-    }
-
-    /// The state with this name.
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.as_str() == name)
     }
 }
 
@@ -327,19 +308,7 @@ pub enum StockMoveReason {
     Returned,
 }
 
-impl StockMoveReason {
-    /// The name stored in the database.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Set => "set",
-            Self::Held => "held",
-            Self::Released => "released",
-            Self::Expired => "expired",
-            Self::Sold => "sold",
-            Self::Returned => "returned",
-        }
-    }
-}
+text_enum!(StockMoveReason { Set => "set", Held => "held", Released => "released", Expired => "expired", Sold => "sold", Returned => "returned" });
 
 #[cfg(test)]
 mod tests {

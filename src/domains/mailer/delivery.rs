@@ -74,7 +74,7 @@ impl MailerState {
             subject: draft.subject,
             template: draft.template,
             reference: draft.reference,
-            status: status.as_str(),
+            status,
             attempts: 0,
             created_at: tx.now,
             next_attempt_at: status.is_open().then_some(tx.now),

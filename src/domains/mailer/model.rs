@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{EmailStatus, SendEmail};
 use crate::contract::payments::{Invoice, LATE_PAYMENT};
+use crate::store::text_enum;
 use crate::types::{EmailAddress, EmailId, FieldError, Timestamp, Validator, collapse_whitespace};
 
 /// How often a mail is tried at most.
@@ -36,24 +37,9 @@ pub fn nobody() -> EmailAddress {
     "erased@example.invalid".parse().expect("a constant that a test reads")
 }
 
+text_enum!(EmailStatus { Queued => "queued", Sent => "sent", Kept => "kept", Failed => "failed" });
+
 impl EmailStatus {
-    /// The word for it, in columns.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Queued => "queued",
-            Self::Sent => "sent",
-            Self::Kept => "kept",
-            Self::Failed => "failed",
-        }
-    }
-
-    /// The status that has this word.
-    #[must_use]
-    pub fn parse(word: &str) -> Option<Self> {
-        [Self::Queued, Self::Sent, Self::Kept, Self::Failed].into_iter().find(|status| status.as_str() == word)
-    }
-
     /// Whether anything can still happen to the mail: only one that waits can be tried, sent or given up.
     #[must_use]
     pub const fn is_open(self) -> bool {

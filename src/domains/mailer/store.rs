@@ -38,7 +38,7 @@ pub struct NewEmail {
     /// The occasion: there is one mail of a kind for each.
     pub reference: Option<String>,
     /// How it stands, as a word.
-    pub status: &'static str,
+    pub status: EmailStatus,
     /// How often it was tried.
     pub attempts: i32,
     /// When it was accepted.
@@ -64,7 +64,7 @@ struct Head {
     recipient: EmailAddress,
     subject: String,
     template: String,
-    status: String,
+    status: EmailStatus,
     attempts: i32,
     last_error: Option<String>,
     created_at: Timestamp,
@@ -74,11 +74,7 @@ struct Head {
 
 impl Head {
     fn with(self, text: Option<String>, html: Option<String>) -> Result<Email, CommonError> {
-        let status = EmailStatus::parse(&self.status).ok_or_else(|| {
-            log::error!("mailer: e-mail {} has the unknown status {}", self.id, self.status);
-            CommonError::Internal
-        })?;
-        let Self { id, recipient: to, subject, template, attempts, last_error, created_at, sent_at, .. } = self;
+        let Self { id, recipient: to, subject, template, status, attempts, last_error, created_at, sent_at, .. } = self;
         let next_attempt_at = self.next_attempt_at;
         Ok(Email {
             id,
@@ -108,7 +104,7 @@ pub fn list(
     let heads: Vec<Head> = on!(conn, c => {
         let mut query = email::table.select(Head::as_select()).into_boxed();
         if let Some(status) = status {
-            query = query.filter(email::status.eq(status.as_str()));
+            query = query.filter(email::status.eq(status));
         }
         if let Some(to) = &to {
             query = query.filter(email::recipient.eq(to));
@@ -158,7 +154,7 @@ pub fn claim(conn: &mut Conn, now: Timestamp, until: Timestamp) -> QueryResult<O
     type Row = (EmailId, EmailAddress, String, Option<String>, Option<String>, Timestamp);
     let row: Option<Row> = email::table
         .filter(email::next_attempt_at.le(now))
-        .filter(email::status.eq(EmailStatus::Queued.as_str()))
+        .filter(email::status.eq(EmailStatus::Queued))
         .order(email::next_attempt_at)
         .select((email::id, email::recipient, email::subject, email::text, email::html, email::created_at))
         .first(conn)
@@ -172,7 +168,7 @@ pub fn claim(conn: &mut Conn, now: Timestamp, until: Timestamp) -> QueryResult<O
 pub fn stand(conn: &mut Conn, id: EmailId, standing: &DeliveryState) -> QueryResult<()> {
     diesel::update(email::table.find(id))
         .set((
-            email::status.eq(standing.status.as_str()),
+            email::status.eq(standing.status),
             email::attempts.eq(standing.attempts),
             email::last_error.eq(&standing.last_error),
             email::sent_at.eq(standing.sent_at),
@@ -286,9 +282,9 @@ pub fn erase(conn: &mut Conn, user: UserId, addresses: &[EmailAddress]) -> Resul
             ))
             .execute(conn)?;
         let given_up = diesel::update(email::table.find(id))
-            .filter(email::status.eq(EmailStatus::Queued.as_str()))
+            .filter(email::status.eq(EmailStatus::Queued))
             .set((
-                email::status.eq(EmailStatus::Failed.as_str()),
+                email::status.eq(EmailStatus::Failed),
                 email::last_error.eq(RECIPIENT_GONE),
                 email::next_attempt_at.eq(None::<Timestamp>),
             ))

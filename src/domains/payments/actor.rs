@@ -60,7 +60,7 @@ fn new_invoice(tx: &mut Tx<'_>, request: &CreateInvoice, total: Amount) -> Resul
         id: InvoiceId::new(),
         number: store::next_invoice_number(tx.conn)?,
         user_id: request.user_id,
-        status: InvoiceStatus::Open.as_str().to_owned(),
+        status: InvoiceStatus::Open,
         lines: store::lines_to_text(&request.lines)?,
         total,
         refunded: 0,
@@ -190,7 +190,7 @@ async fn void_invoice(
         .idempotent(&ctx, &request)?
         .run(move |tx| {
             let mut row = store::invoice(tx.conn, id)?.ok_or(PaymentsError::InvoiceNotFound)?;
-            let Some(void) = row.ledger()?.void()? else { return Ok(row.to_invoice()?) };
+            let Some(void) = row.ledger().void()? else { return Ok(row.to_invoice()?) };
             row.apply(void, None);
             store::update_invoice(tx.conn, &row)?;
             tx.emit(&InvoiceVoided {
@@ -241,7 +241,7 @@ async fn import_invoice(
                 expires_at: None,
             };
             let mut row = new_invoice(tx, &new, total)?;
-            import.status.as_str().clone_into(&mut row.status);
+            row.status = import.status;
             row.created_at = import.at;
             // An open invoice can still be paid, so its lifetime begins now.
             let from = if import.status == InvoiceStatus::Open { tx.now.max(import.at) } else { import.at };

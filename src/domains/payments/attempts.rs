@@ -30,7 +30,7 @@ fn required_owner(ctx: &RequestContext) -> Result<Option<UserId>, CommonError> {
 
 /// Expires an open invoice, unless an attempt is in progress.
 pub fn expire(tx: &mut Tx<'_>, row: &mut InvoiceRow) -> Result<(), PaymentsError> {
-    let Some(expired) = row.ledger()?.expire() else { return Ok(()) };
+    let Some(expired) = row.ledger().expire() else { return Ok(()) };
     row.apply(expired, None);
     store::update_invoice(tx.conn, row)?;
     tx.emit(&InvoiceExpired {
@@ -56,7 +56,7 @@ fn begin_attempt(
     let mut row = store::invoice(tx.conn, invoice)?
         .filter(|row| owner.is_none_or(|owner| owner == row.user_id))
         .ok_or(PaymentsError::InvoiceNotFound)?;
-    let paying = row.ledger()?.begin_payment()?;
+    let paying = row.ledger().begin_payment()?;
     if row.expires_at <= tx.now {
         expire(tx, &mut row)?;
         return Ok(BeginOutcome::Rejected(PaymentsError::InvoiceExpired));
@@ -65,7 +65,7 @@ fn begin_attempt(
     let payment = PaymentRow {
         id,
         invoice_id: row.id,
-        state: PaymentState::Processing.as_str().to_owned(),
+        state: PaymentState::Processing,
         amount: row.total,
         currency: row.currency,
         scope,
@@ -114,12 +114,12 @@ fn fail_attempt(
     let states = (PaymentState::Processing, PaymentState::Failed);
     if !store::transition_payment(tx.conn, id, states, Some(code), tx.now)? {
         // Reconciliation or a webhook finished it first; its outcome holds.
-        return Ok(match row.status()? {
+        return Ok(match row.status {
             InvoiceStatus::Paid | InvoiceStatus::Refunded => Ok(row.to_invoice()?),
             _ => Err(PaymentsError::ProviderFailed),
         });
     }
-    row.apply(row.ledger()?.fail_payment(), None);
+    row.apply(row.ledger().fail_payment(), None);
     store::update_invoice(tx.conn, &row)?;
     tx.emit(&PaymentFailed {
         invoice_id: row.id,
@@ -134,11 +134,11 @@ fn fail_attempt(
 /// the invoice cannot take the money any more, the money is recorded as an unapplied payment, to be refunded.
 pub fn apply_capture(tx: &mut Tx<'_>, id: PaymentId) -> Result<Result<Invoice, PaymentsError>, PaymentsError> {
     let (payment, mut row) = load_attempt(tx, id)?;
-    let state = payment.state()?;
+    let state = payment.state;
     let paid = match state {
         PaymentState::Captured => return Ok(Ok(row.to_invoice()?)),
-        PaymentState::Processing => row.ledger()?.capture(),
-        PaymentState::Failed => row.ledger()?.capture_late(),
+        PaymentState::Processing => row.ledger().capture(),
+        PaymentState::Failed => row.ledger().capture_late(),
     };
     let Some(paid) = paid else {
         let unapplied = UnappliedPaymentRow {

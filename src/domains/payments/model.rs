@@ -3,6 +3,7 @@
 //! Does not contain: SQL, events, the provider.
 
 use super::{InvoiceLine, InvoiceStatus, PaymentsError, ReturnLine};
+use crate::store::text_enum;
 use crate::types::{Amount, FieldError, ProductId, Quantity, Validator};
 
 /// Maximum number of lines of an invoice.
@@ -12,28 +13,9 @@ const DESCRIPTION_MAX: usize = 300;
 /// Maximum price of one unit, in minor units.
 const UNIT_PRICE_MAX: Amount = 1_000_000_000_000;
 
+text_enum!(InvoiceStatus { Open => "open", Paid => "paid", Expired => "expired", Void => "void", Refunded => "refunded" });
+
 impl InvoiceStatus {
-    /// All values.
-    pub const ALL: [Self; 5] = [Self::Open, Self::Paid, Self::Expired, Self::Void, Self::Refunded];
-
-    /// Returns the code used in columns and on the wire.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Open => "open",
-            Self::Paid => "paid",
-            Self::Expired => "expired",
-            Self::Void => "void",
-            Self::Refunded => "refunded",
-        }
-    }
-
-    /// Parses the code used in columns and on the wire.
-    #[must_use]
-    pub fn parse(code: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|status| status.as_str() == code)
-    }
-
     /// Returns `true` if an invoice may change from this state to `next`.
     #[must_use]
     pub const fn may_become(self, next: Self) -> bool {
@@ -175,24 +157,9 @@ pub enum PaymentState {
     Failed,
 }
 
+text_enum!(PaymentState { Processing => "processing", Captured => "captured", Failed => "failed" });
+
 impl PaymentState {
-    /// All values.
-    pub const ALL: [Self; 3] = [Self::Processing, Self::Captured, Self::Failed];
-
-    /// Returns the code used in columns.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Processing => "processing",
-            Self::Captured => "captured",
-            Self::Failed => "failed",
-        }
-    }
-
-    /// Parses the code used in columns.
-    pub fn parse(code: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.as_str() == code)
-    }
-
     /// Returns `true` if a row may change from this state to `next`.
     pub const fn may_become(self, next: Self) -> bool {
         matches!((self, next), (Self::Processing, Self::Captured | Self::Failed) | (Self::Failed, Self::Captured))
@@ -210,16 +177,9 @@ pub enum RefundState {
     Failed,
 }
 
-impl RefundState {
-    /// Returns the code used in columns.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Processing => "processing",
-            Self::Done => "done",
-            Self::Failed => "failed",
-        }
-    }
+text_enum!(RefundState { Processing => "processing", Done => "done", Failed => "failed" });
 
+impl RefundState {
     /// Returns `true` if a row may change from this state to `next`.
     pub const fn may_become(self, next: Self) -> bool {
         matches!((self, next), (Self::Processing, Self::Done | Self::Failed))

@@ -37,7 +37,7 @@ pub fn begin_refund(
         return Ok(BeginOutcome::Replayed(response));
     }
     let mut row = store::invoice(tx.conn, params.invoice)?.ok_or(PaymentsError::InvoiceNotFound)?;
-    let ledger = row.ledger()?;
+    let ledger = row.ledger();
     // An invoice that cannot be refunded at all is reported before errors in the parameters.
     ledger.begin_refund(0)?;
     let left = ledger.refundable();
@@ -66,7 +66,7 @@ pub fn begin_refund(
     let refund = RefundRow {
         id,
         invoice_id: row.id,
-        state: RefundState::Processing.as_str().to_owned(),
+        state: RefundState::Processing,
         amount,
         restock: params.restock,
         lines: if returned.is_empty() { None } else { Some(store::lines_to_text(&returned)?) },
@@ -95,7 +95,7 @@ pub fn finish_refund(
     if !store::finish_refund(tx.conn, refund.id, state, tx.now)? {
         return Ok(Ok(row.to_invoice()?));
     }
-    let ledger = row.ledger()?;
+    let ledger = row.ledger();
     if let Err(error) = outcome {
         row.apply(ledger.fail_refund(refund.amount), row.processing);
         store::update_invoice(tx.conn, &row)?;

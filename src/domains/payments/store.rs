@@ -22,7 +22,7 @@ pub struct InvoiceRow {
     pub id: InvoiceId,
     pub number: i64,
     pub user_id: UserId,
-    pub status: String,
+    pub status: InvoiceStatus,
     pub lines: String,
     pub total: Amount,
     pub refunded: Amount,
@@ -39,18 +39,13 @@ pub struct InvoiceRow {
 }
 
 impl InvoiceRow {
-    /// Returns the state.
-    pub fn status(&self) -> QueryResult<InvoiceStatus> {
-        InvoiceStatus::parse(&self.status).ok_or_else(|| malformed_row(format!("invoice status {}", self.status)))
-    }
-
     /// Converts the row to its public form.
     pub fn to_invoice(&self) -> QueryResult<Invoice> {
         Ok(Invoice {
             id: self.id,
             number: model::format_number(self.number),
             user_id: self.user_id,
-            status: self.status()?,
+            status: self.status,
             lines: self.lines()?,
             total: self.total,
             refunded: self.refunded,
@@ -69,19 +64,19 @@ impl InvoiceRow {
     }
 
     /// Returns the state of the invoice's money.
-    pub fn ledger(&self) -> QueryResult<InvoiceLedger> {
-        Ok(InvoiceLedger {
-            status: self.status()?,
+    pub const fn ledger(&self) -> InvoiceLedger {
+        InvoiceLedger {
+            status: self.status,
             total: self.total,
             refunded: self.refunded,
             refunding: self.refunding,
             paying: self.processing.is_some(),
-        })
+        }
     }
 
     /// Applies a transition; `payment` is the attempt in progress, if there is one.
     pub fn apply(&mut self, ledger: InvoiceLedger, payment: Option<PaymentId>) {
-        ledger.status.as_str().clone_into(&mut self.status);
+        self.status = ledger.status;
         self.refunded = ledger.refunded;
         self.refunding = ledger.refunding;
         self.processing = payment.filter(|_| ledger.paying);
@@ -172,7 +167,7 @@ pub fn list_invoices(
             query = query.filter(invoice::user_id.eq(user));
         }
         if let Some(status) = status {
-            query = query.filter(invoice::status.eq(status.as_str()));
+            query = query.filter(invoice::status.eq(status));
         }
         if let Some((at, id)) = after {
             // The index can only search by the first condition.
@@ -185,7 +180,7 @@ pub fn list_invoices(
 /// Lists open invoices that were not paid in time and have no attempt in progress.
 pub fn overdue_invoices(conn: &mut Conn, now: Timestamp, limit: i64) -> QueryResult<Vec<InvoiceRow>> {
     invoice::table
-        .filter(invoice::status.eq(InvoiceStatus::Open.as_str()))
+        .filter(invoice::status.eq(InvoiceStatus::Open))
         .filter(invoice::processing.is_null())
         .filter(invoice::expires_at.le(now))
         .order(invoice::expires_at)

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::messaging::Role;
+use crate::store::text_enum;
 use crate::types::{EmailAddress, FieldError, Validator, collapse_whitespace};
 
 /// Length of a password in characters. The maximum bounds the cost of hashing one.
@@ -27,15 +28,9 @@ pub enum EmailLinkKind {
     Verify,
 }
 
-impl EmailLinkKind {
-    /// The name stored in the database.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Reset => "reset",
-            Self::Verify => "verify",
-        }
-    }
+text_enum!(EmailLinkKind { Reset => "reset", Verify => "verify" });
 
+impl EmailLinkKind {
     /// Time until the link expires. A reset gives access to the account, so it is short; a verification gives none, and
     /// may be read after a weekend.
     pub const fn lifetime(self) -> Duration {

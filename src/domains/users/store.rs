@@ -2,40 +2,20 @@
 
 pub mod invariants;
 
-use diesel::backend::Backend;
-use diesel::deserialize::{self, FromSql, FromSqlRow};
 use diesel::dsl::{count_star, sql};
 use diesel::result::{DatabaseErrorKind, Error as DbError};
-use diesel::sql_types::{Bool, Text};
+use diesel::sql_types::Bool;
 use uuid::Uuid;
 
 use super::model::{self, EmailLinkKind, SESSIONS_MAX};
 use super::schema::{account, api_key, link, session};
 use super::{User, UsersError};
 use crate::messaging::Role;
-use crate::store::Conn;
 use crate::store::query::*;
+use crate::store::{Conn, text_enum};
 use crate::types::{ApiKeyId, EmailAddress, SessionId, Timestamp, UserId};
 
-/// Column type of a role, stored by name.
-#[derive(FromSqlRow)]
-pub struct RoleColumn(Role);
-
-impl<B: Backend> FromSql<Text, B> for RoleColumn
-where
-    String: FromSql<Text, B>,
-{
-    fn from_sql(bytes: B::RawValue<'_>) -> deserialize::Result<Self> {
-        let name = String::from_sql(bytes)?;
-        Role::parse(&name).map(Self).ok_or_else(|| format!("unknown role {name}").into())
-    }
-}
-
-impl From<RoleColumn> for Role {
-    fn from(RoleColumn(role): RoleColumn) -> Self {
-        role
-    }
-}
+text_enum!(@columns Role);
 
 /// A row of `account`, with the password hash. Not `Debug`, so that no log shows the hash.
 #[derive(Clone, Queryable, Selectable)]
@@ -44,7 +24,6 @@ pub struct Account {
     pub id: UserId,
     pub email: Option<EmailAddress>,
     pub name: String,
-    #[diesel(deserialize_as = RoleColumn)]
     pub role: Role,
     pub email_verified: bool,
     pub password_hash: Option<String>,
@@ -81,7 +60,7 @@ macro_rules! columns {
         (
             account::email.eq($account.email.as_ref()),
             account::name.eq(&$account.name),
-            account::role.eq($account.role.as_str()),
+            account::role.eq($account.role),
             account::email_verified.eq($account.email_verified),
             account::password_hash.eq($account.password_hash.as_ref()),
             account::search_text.eq(model::search_text(&$account.name, $account.email.as_ref())),
@@ -203,13 +182,13 @@ pub fn end_sessions(conn: &mut Conn, user: UserId, except: Option<SessionId>) ->
 
 /// Finds the user of a session, their role, and the end of the session.
 pub fn user_for_session(conn: &mut Conn, id: SessionId) -> QueryResult<Option<(UserId, Role, Timestamp)>> {
-    let row: Option<(UserId, RoleColumn, Timestamp)> = session::table
+    let row: Option<(UserId, Role, Timestamp)> = session::table
         .find(id)
         .inner_join(account::table)
         .select((account::id, account::role, session::expires_at))
         .first(conn)
         .optional()?;
-    Ok(row.map(|(user, RoleColumn(role), end)| (user, role, end)))
+    Ok(row)
 }
 
 /// A row of `api_key`.
@@ -224,13 +203,13 @@ pub struct ApiKeyRow {
 
 /// Finds the user of an API key and their role.
 pub fn user_for_key(conn: &mut Conn, id: ApiKeyId) -> QueryResult<Option<(UserId, Role)>> {
-    let row: Option<(UserId, RoleColumn)> = api_key::table
+    let row: Option<(UserId, Role)> = api_key::table
         .find(id)
         .inner_join(account::table)
         .select((account::id, account::role))
         .first(conn)
         .optional()?;
-    Ok(row.map(|(user, RoleColumn(role))| (user, role)))
+    Ok(row)
 }
 
 pub fn count_keys(conn: &mut Conn, user: UserId) -> QueryResult<i64> {
@@ -287,7 +266,7 @@ pub fn insert_link(
         .values((
             link::id.eq(id.to_string()),
             link::user_id.eq(user),
-            link::purpose.eq(purpose.as_str()),
+            link::purpose.eq(purpose),
             link::email.eq(email),
             link::created_at.eq(now),
             link::expires_at.eq(now.saturating_add(purpose.lifetime())),
@@ -298,7 +277,7 @@ pub fn insert_link(
 pub fn find_link(conn: &mut Conn, id: Uuid, purpose: EmailLinkKind) -> QueryResult<Option<EmailLinkRow>> {
     link::table
         .find(id.to_string())
-        .filter(link::purpose.eq(purpose.as_str()))
+        .filter(link::purpose.eq(purpose))
         .select(EmailLinkRow::as_select())
         .first(conn)
         .optional()
@@ -311,10 +290,8 @@ pub fn consume_link(conn: &mut Conn, id: Uuid, now: Timestamp) -> QueryResult<us
 
 /// Marks all unused links of a user for a purpose as used.
 pub fn consume_links(conn: &mut Conn, user: UserId, purpose: EmailLinkKind, now: Timestamp) -> QueryResult<usize> {
-    let open = link::table
-        .filter(link::user_id.eq(user))
-        .filter(link::purpose.eq(purpose.as_str()))
-        .filter(link::used_at.is_null());
+    let open =
+        link::table.filter(link::user_id.eq(user)).filter(link::purpose.eq(purpose)).filter(link::used_at.is_null());
     diesel::update(open).set(link::used_at.eq(now)).execute(conn)
 }
 
@@ -322,7 +299,7 @@ pub fn consume_links(conn: &mut Conn, user: UserId, purpose: EmailLinkKind, now:
 pub fn count_links(conn: &mut Conn, user: UserId, purpose: EmailLinkKind, since: Timestamp) -> QueryResult<i64> {
     link::table
         .filter(link::user_id.eq(user))
-        .filter(link::purpose.eq(purpose.as_str()))
+        .filter(link::purpose.eq(purpose))
         .filter(link::created_at.gt(since))
         .select(count_star())
         .first(conn)

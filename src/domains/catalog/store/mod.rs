@@ -366,7 +366,7 @@ fn save_product(
             .values((
                 stock_move::product_id.eq(after.id),
                 stock_move::delta.eq(after.stock - old_stock),
-                stock_move::reason.eq(reason.as_str()),
+                stock_move::reason.eq(reason),
                 stock_move::reference.eq(reference),
                 stock_move::at.eq(tx.now),
             ))

@@ -1,12 +1,5 @@
 //! SQL of stock and holds. Each function runs in one write job, so a check stays true until the write.
 
-use diesel::backend::Backend;
-use diesel::deserialize::{self, FromSql};
-use diesel::pg::Pg;
-use diesel::serialize::{self, IsNull, Output, ToSql};
-use diesel::sql_types::{Bool, Text};
-use diesel::sqlite::Sqlite;
-
 use super::{ProductRow, StockReason, WriteScope, offers_of, save_product, to_json};
 use crate::contract::catalog::{CatalogError, HoldLine, SaleRefused, StockHold};
 use crate::contract::payments::ReturnLine;
@@ -18,29 +11,6 @@ use crate::types::{FieldError, HoldId, InvoiceId, ProductId, Timestamp};
 
 /// Expired holds released per job.
 const EXPIRED_BATCH: i64 = 50;
-
-impl ToSql<Text, Sqlite> for HoldState {
-    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Sqlite>) -> serialize::Result {
-        out.set_value(self.as_str());
-        Ok(IsNull::No)
-    }
-}
-
-impl ToSql<Text, Pg> for HoldState {
-    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
-        <str as ToSql<Text, Pg>>::to_sql(self.as_str(), out)
-    }
-}
-
-impl<B: Backend> FromSql<Text, B> for HoldState
-where
-    String: FromSql<Text, B>,
-{
-    fn from_sql(bytes: B::RawValue<'_>) -> deserialize::Result<Self> {
-        let name = String::from_sql(bytes)?;
-        Self::parse(&name).ok_or_else(|| format!("unknown hold state {name}").into())
-    }
-}
 
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = hold)]
@@ -222,7 +192,7 @@ pub fn has_expired(conn: &mut Conn, now: Timestamp) -> QueryResult<bool> {
 fn expired(conn: &mut Conn, now: Timestamp, limit: i64) -> QueryResult<Vec<HoldId>> {
     hold::table
         // A literal, so that the planner can use the partial index.
-        .filter(diesel::dsl::sql::<Bool>("state = 'held'"))
+        .filter(diesel::dsl::sql::<diesel::sql_types::Bool>("state = 'held'"))
         .filter(hold::expires_at.le(now))
         .order(hold::expires_at)
         .limit(limit)

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::malformed_row;
 use crate::domains::payments::model::PaymentState;
 use crate::domains::payments::schema::{payment, provider_event, refund};
 use crate::store::query::*;
@@ -18,7 +17,7 @@ const PROVIDER_EVENT_RETENTION: Duration = Duration::from_secs(30 * 86_400);
 pub struct PaymentRow {
     pub id: PaymentId,
     pub invoice_id: InvoiceId,
-    pub state: String,
+    pub state: PaymentState,
     pub amount: Amount,
     pub currency: Currency,
     pub scope: Option<String>,
@@ -27,13 +26,6 @@ pub struct PaymentRow {
     pub failure: Option<String>,
     pub created_at: Timestamp,
     pub ended_at: Option<Timestamp>,
-}
-
-impl PaymentRow {
-    /// Returns the state.
-    pub fn state(&self) -> QueryResult<PaymentState> {
-        PaymentState::parse(&self.state).ok_or_else(|| malformed_row(format!("payment state {}", self.state)))
-    }
 }
 
 /// Inserts an attempt.
@@ -57,8 +49,8 @@ pub fn transition_payment(
 ) -> QueryResult<bool> {
     debug_assert!(from.may_become(to));
     let ended = diesel::update(payment::table.find(id))
-        .filter(payment::state.eq(from.as_str()))
-        .set((payment::state.eq(to.as_str()), payment::failure.eq(failure), payment::ended_at.eq(now)))
+        .filter(payment::state.eq(from))
+        .set((payment::state.eq(to), payment::failure.eq(failure), payment::ended_at.eq(now)))
         .prepared()
         .execute(conn)?;
     Ok(ended == 1)
@@ -78,7 +70,7 @@ pub fn unfinished_payments(conn: &mut Conn, limit: i64) -> QueryResult<Vec<Payme
 pub fn captured_payment(conn: &mut Conn, id: InvoiceId) -> QueryResult<Option<PaymentId>> {
     payment::table
         .filter(payment::invoice_id.eq(id))
-        .filter(payment::state.eq(PaymentState::Captured.as_str()))
+        .filter(payment::state.eq(PaymentState::Captured))
         .select(payment::id)
         .first(conn)
         .optional()

@@ -155,7 +155,7 @@ pub fn invoices(conn: &mut Conn, which: InvoiceSelection) -> QueryResult<Vec<Inv
         }
     };
     let ids: Vec<InvoiceId> = rows.iter().map(|row| row.id).collect();
-    let refunds: Vec<(InvoiceId, String, bool, String, Option<String>)> = refund::table
+    let refunds: Vec<(InvoiceId, RefundState, bool, String, Option<String>)> = refund::table
         .filter(refund::invoice_id.eq_any(ids))
         .select((refund::invoice_id, refund::state, refund::restock, refund::reason, refund::lines))
         .load(conn)?;
@@ -169,7 +169,7 @@ pub fn invoices(conn: &mut Conn, which: InvoiceSelection) -> QueryResult<Vec<Inv
             }
         }
         let own = || refunds.iter().filter(|(id, ..)| *id == row.id);
-        let done = || own().filter(|(_, state, ..)| state == RefundState::Done.as_str());
+        let done = || own().filter(|(_, state, ..)| *state == RefundState::Done);
         let mut returned: BTreeMap<ProductId, Quantity> = BTreeMap::new();
         for (.., lines) in done().filter(|(_, _, restock, ..)| *restock) {
             let lines =
@@ -182,7 +182,7 @@ pub fn invoices(conn: &mut Conn, which: InvoiceSelection) -> QueryResult<Vec<Inv
             id: row.id,
             number: format_number(row.number),
             user_id: row.user_id,
-            status: row.status()?,
+            status: row.status,
             imported: row.imported,
             has_email: row.email.is_some(),
             hold: row.hold,

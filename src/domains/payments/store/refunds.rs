@@ -14,7 +14,7 @@ use crate::types::{Amount, Currency, InvoiceId, PaymentId, Timestamp};
 pub struct RefundRow {
     pub id: PaymentId,
     pub invoice_id: InvoiceId,
-    pub state: String,
+    pub state: RefundState,
     pub amount: Amount,
     pub restock: bool,
     pub lines: Option<String>,
@@ -61,7 +61,7 @@ pub fn refund(conn: &mut Conn, id: PaymentId) -> QueryResult<Option<RefundRow>> 
 pub fn returned_lines(conn: &mut Conn, row: &InvoiceRow) -> QueryResult<Vec<ReturnLine>> {
     let refunds: Vec<RefundRow> = refund::table
         .filter(refund::invoice_id.eq(row.id))
-        .filter(refund::state.ne(RefundState::Failed.as_str()))
+        .filter(refund::state.ne(RefundState::Failed))
         .select(RefundRow::as_select())
         .load(conn)?;
     let mut lines = Vec::new();
@@ -78,8 +78,7 @@ pub fn returned_lines(conn: &mut Conn, row: &InvoiceRow) -> QueryResult<Vec<Retu
 
 /// Returns `true` if a refund of the invoice is in progress.
 pub fn has_refund_in_progress(conn: &mut Conn, id: InvoiceId) -> QueryResult<bool> {
-    let in_progress =
-        refund::table.filter(refund::invoice_id.eq(id)).filter(refund::state.eq(RefundState::Processing.as_str()));
+    let in_progress = refund::table.filter(refund::invoice_id.eq(id)).filter(refund::state.eq(RefundState::Processing));
     diesel::select(diesel::dsl::exists(in_progress)).get_result(conn)
 }
 
@@ -87,8 +86,8 @@ pub fn has_refund_in_progress(conn: &mut Conn, id: InvoiceId) -> QueryResult<boo
 pub fn finish_refund(conn: &mut Conn, id: PaymentId, state: RefundState, now: Timestamp) -> QueryResult<bool> {
     debug_assert!(RefundState::Processing.may_become(state));
     let ended = diesel::update(refund::table.find(id))
-        .filter(refund::state.eq(RefundState::Processing.as_str()))
-        .set((refund::state.eq(state.as_str()), refund::ended_at.eq(now)))
+        .filter(refund::state.eq(RefundState::Processing))
+        .set((refund::state.eq(state), refund::ended_at.eq(now)))
         .prepared()
         .execute(conn)?;
     Ok(ended == 1)
