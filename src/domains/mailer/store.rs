@@ -73,10 +73,10 @@ struct Head {
 }
 
 impl Head {
-    fn with(self, text: Option<String>, html: Option<String>) -> Result<Email, CommonError> {
+    fn with(self, text: Option<String>, html: Option<String>) -> Email {
         let Self { id, recipient: to, subject, template, status, attempts, last_error, created_at, sent_at, .. } = self;
         let next_attempt_at = self.next_attempt_at;
-        Ok(Email {
+        Email {
             id,
             to,
             subject,
@@ -89,7 +89,7 @@ impl Head {
             created_at,
             sent_at,
             next_attempt_at,
-        })
+        }
     }
 }
 
@@ -116,14 +116,14 @@ pub fn list(
         let query = query.order((email::created_at.desc(), email::id.desc())).limit(limit);
         diesel::RunQueryDsl::load(query, c)?
     });
-    heads.into_iter().map(|head| head.with(None, None)).collect()
+    Ok(heads.into_iter().map(|head| head.with(None, None)).collect())
 }
 
 /// A mail with its content.
 pub fn find(conn: &mut Conn, id: EmailId) -> Result<Option<Email>, CommonError> {
     let row: Option<(Head, Option<String>, Option<String>)> =
         email::table.find(id).select((Head::as_select(), email::text, email::html)).first(conn).optional()?;
-    row.map(|(head, text, html)| head.with(text, html)).transpose()
+    Ok(row.map(|(head, text, html)| head.with(text, html)))
 }
 
 /// When the `nth` newest mail that a person wrote to this address since `since` was accepted, if there are as many.
