@@ -76,10 +76,11 @@ impl InvoiceRow {
 
     /// Applies a transition; `payment` is the attempt in progress, if there is one.
     pub fn apply(&mut self, ledger: InvoiceLedger, payment: Option<PaymentId>) {
-        self.status = ledger.status;
-        self.refunded = ledger.refunded;
-        self.refunding = ledger.refunding;
-        self.processing = payment.filter(|_| ledger.paying);
+        let InvoiceLedger { status, total: _, refunded, refunding, paying } = ledger;
+        self.status = status;
+        self.refunded = refunded;
+        self.refunding = refunding;
+        self.processing = payment.filter(|_| paying);
     }
 }
 
@@ -138,7 +139,7 @@ pub fn invoice_of_checkout(conn: &mut Conn, checkout: CheckoutId) -> QueryResult
 pub fn update_invoice(conn: &mut Conn, row: &InvoiceRow) -> QueryResult<()> {
     diesel::update(invoice::table.find(row.id))
         .set((
-            invoice::status.eq(&row.status),
+            invoice::status.eq(row.status),
             invoice::refunded.eq(row.refunded),
             invoice::refunding.eq(row.refunding),
             invoice::processing.eq(row.processing),

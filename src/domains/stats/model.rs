@@ -138,10 +138,11 @@ pub struct Counters {
 impl Counters {
     /// Adds the counters of another period. Revenue saturates.
     pub fn add(&mut self, other: &Self) {
-        self.revenue = self.revenue.saturating_add(other.revenue);
-        self.orders += other.orders;
-        self.sign_ups += other.sign_ups;
-        self.carts += other.carts;
+        let Self { revenue, orders, sign_ups, carts } = *other;
+        self.revenue = self.revenue.saturating_add(revenue);
+        self.orders += orders;
+        self.sign_ups += sign_ups;
+        self.carts += carts;
     }
 
     /// Converts to the totals of a reply.

@@ -56,18 +56,20 @@ pub fn find_by_email(conn: &mut Conn, email: &EmailAddress) -> QueryResult<Optio
 
 /// All columns of an account except its id. A macro, because the type of such a tuple cannot be named.
 macro_rules! columns {
-    ($account:expr) => {
+    ($account:expr) => {{
+        // Destructured, so that a field that is forgotten here does not compile.
+        let Account { id: _, email, name, role, email_verified, password_hash, created_at, updated_at } = $account;
         (
-            account::email.eq($account.email.as_ref()),
-            account::name.eq(&$account.name),
-            account::role.eq($account.role),
-            account::email_verified.eq($account.email_verified),
-            account::password_hash.eq($account.password_hash.as_ref()),
-            account::search_text.eq(model::search_text(&$account.name, $account.email.as_ref())),
-            account::created_at.eq($account.created_at),
-            account::updated_at.eq($account.updated_at),
+            account::email.eq(email.as_ref()),
+            account::name.eq(name),
+            account::role.eq(role),
+            account::email_verified.eq(email_verified),
+            account::password_hash.eq(password_hash.as_ref()),
+            account::search_text.eq(model::search_text(name, email.as_ref())),
+            account::created_at.eq(created_at),
+            account::updated_at.eq(updated_at),
         )
-    };
+    }};
 }
 
 /// Inserts an account.

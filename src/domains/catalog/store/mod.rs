@@ -79,22 +79,39 @@ pub struct ProductRow {
 }
 
 impl ProductRow {
-    /// The row with all client-set fields taken from `new`.
-    fn with(mut self, new: NewProduct) -> Result<Self, CatalogError> {
-        self.name_key = text_search::sort_key(&new.name);
-        self.name = new.name;
-        self.sku = new.sku;
-        self.price = new.price;
-        self.currency = new.currency;
-        self.compare_at_price = new.compare_at_price;
-        self.stock = new.stock;
-        self.category = new.category;
-        self.group_name = new.group;
-        self.tags = to_json(&new.tags)?;
-        self.options = to_json(&new.options)?;
-        self.attributes = to_json(&new.attributes)?;
-        self.description = new.description;
-        Ok(self)
+    /// Replaces all client-set fields by those of `new`. Both sides are destructured, so that a field that is added to
+    /// a product and forgotten here does not compile.
+    fn with(self, new: NewProduct) -> Result<Self, CatalogError> {
+        let NewProduct {
+            name,
+            sku,
+            description,
+            price,
+            currency,
+            stock,
+            compare_at_price,
+            category,
+            tags,
+            attributes,
+            group,
+            options,
+        } = new;
+        Ok(Self {
+            name_key: text_search::sort_key(&name),
+            name,
+            sku,
+            description,
+            price,
+            currency,
+            stock,
+            compare_at_price,
+            category,
+            tags: to_json(&tags)?,
+            attributes: to_json(&attributes)?,
+            group_name: group,
+            options: to_json(&options)?,
+            ..self
+        })
     }
 
     /// The client-set fields of the row.
