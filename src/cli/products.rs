@@ -13,7 +13,7 @@ use super::open::{ctx, needs_shop, why, with_shop};
 use super::{CliError, logging, one_line, say, tell};
 use crate::contract::catalog::{CatalogError, ExportProducts, ImportOutcome, ImportProducts, NewProduct};
 use crate::domains::catalog::CatalogActor;
-use crate::domains::catalog::import_export::{self, FileError, Format, ImportEntry, Writer};
+use crate::domains::catalog::import_export::{self, FileError, Format, ImportEntry, ProductWriter};
 use crate::messaging::{Client, DomainError as _, ErrorKind};
 use crate::settings::Settings;
 
@@ -230,7 +230,7 @@ pub fn export(configuration: &Configuration, settings: Settings, file: &Path) ->
             let fail = |error: std::io::Error| {
                 CliError::operation(format!("the file {} cannot be written: {}", target.file.display(), why(&error)))
             };
-            let mut writer = Writer::new(format, BufWriter::new(target.open().map_err(fail)?)).map_err(fail)?;
+            let mut writer = ProductWriter::new(format, BufWriter::new(target.open().map_err(fail)?)).map_err(fail)?;
             let (mut after, mut count) = (None, 0_u64);
             loop {
                 let part = catalog.call(ctx(), ExportProducts { after }).await.map_err(CliError::operation)?;

@@ -1,8 +1,8 @@
 //! The catalog actor: its state, handlers of products and stock, and the timer that expires holds.
 //!
 //! Does not contain: handlers of lists and images (`list_handlers.rs`, `image_handlers.rs`), SQL (`store`), rules that need
-//! no database (`model.rs`). Invariant: a write invalidates the cache
-//! entries of what it changes before it commits; see `cache.rs`.
+//! no database (`model.rs`). Invariant: a write invalidates the cache entries of what it changes before it commits; see
+//! `cache.rs`.
 
 use std::collections::HashSet;
 use std::sync::Arc;

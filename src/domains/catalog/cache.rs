@@ -29,28 +29,28 @@ pub type PageKey = (ProductQuery, i64, Option<String>);
 
 /// The cache of the catalog. Clones share it.
 #[derive(Clone)]
-pub struct Cache(Arc<Inner>);
+pub struct Cache(Arc<CacheInner>);
 
-struct Inner {
+struct CacheInner {
     products: BoundedCache<ProductId, Arc<Product>>,
     shards: Vec<Mutex<VersionStamp>>,
     lists: Mutex<VersionStamp>,
     pages: BoundedCache<PageKey, (u64, ProductPage)>,
-    counts: BoundedCache<ProductQuery, Counts>,
+    counts: BoundedCache<ProductQuery, CachedCounts>,
     own_writes: BoundedCache<ProductId, Timestamp>,
     /// Permission to serve from the cache, with its epoch.
     lease: CacheLease,
     epoch: AtomicU64,
 }
 
-/// Counts of a large list, which may be served for a moment although something has changed.
+/// CachedCounts of a large list, which may be served for a moment although something has changed.
 #[derive(Clone)]
-pub struct Counts {
+pub struct CachedCounts {
     /// Time of counting.
     pub at: Timestamp,
     /// List stamp taken before counting.
     pub stamp: u64,
-    /// Counts of the list.
+    /// CachedCounts of the list.
     pub facets: Arc<Facets>,
 }
 
@@ -77,7 +77,7 @@ impl VersionStamp {
 impl Cache {
     /// Creates an empty cache for `products_max` products, used while `lease` allows it.
     pub fn new(products_max: usize, lease: CacheLease) -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(CacheInner {
             products: BoundedCache::new(products_max),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             lists: Mutex::default(),
@@ -143,12 +143,12 @@ impl Cache {
     }
 
     /// Looks up the counts of a large list.
-    pub fn counts(&self, query: &ProductQuery) -> Option<Counts> {
+    pub fn counts(&self, query: &ProductQuery) -> Option<CachedCounts> {
         self.0.counts.get(query).filter(|_| self.is_trusted())
     }
 
     /// Inserts the counts of a large list.
-    pub fn insert_counts(&self, query: ProductQuery, counts: Counts) {
+    pub fn insert_counts(&self, query: ProductQuery, counts: CachedCounts) {
         self.0.counts.insert(query, counts);
     }
 
@@ -179,7 +179,7 @@ impl Cache {
     }
 }
 
-impl Inner {
+impl CacheInner {
     fn shard(&self, id: ProductId) -> &Mutex<VersionStamp> {
         // The last byte of an id is random.
         &self.shards[usize::from(id.uuid().as_bytes()[15]) % SHARDS]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::actor::CatalogState;
-use super::cache::{Counts, PageKey};
+use super::cache::{CachedCounts, PageKey};
 use super::store::{self, search};
 use super::{CatalogError, Facets, ListProducts, Product, ProductPage, ProductQuery, model};
 use crate::messaging::RequestContext;
@@ -112,7 +112,7 @@ impl FacetQuery<'_> {
         Ok((facets, self.is_fresh))
     }
 
-    /// Counts a list; for a large one, returns counts up to [`LARGE_COUNTS_TTL`] old.
+    /// CachedCounts a list; for a large one, returns counts up to [`LARGE_COUNTS_TTL`] old.
     fn counts(&mut self, query: &ProductQuery) -> Result<Arc<Facets>, CatalogError> {
         let (cache, now) = (&self.state.cache, self.state.store.now());
         if let Some(cached) =
@@ -124,7 +124,8 @@ impl FacetQuery<'_> {
         }
         let facets = Arc::new(search::counts(self.conn, query)?);
         if facets.total >= LARGE_LIST_MIN && !search::is_unfiltered(query) {
-            cache.insert_counts(query.clone(), Counts { at: now, stamp: self.stamp, facets: Arc::clone(&facets) });
+            cache
+                .insert_counts(query.clone(), CachedCounts { at: now, stamp: self.stamp, facets: Arc::clone(&facets) });
         }
         Ok(facets)
     }

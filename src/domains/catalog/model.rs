@@ -329,17 +329,17 @@ mod tests {
 
     /// An operation on a hold.
     #[derive(Debug, Clone)]
-    enum Step {
+    enum HoldOperation {
         Sell,
         Release,
         Return(Vec<(usize, Quantity)>),
     }
 
-    fn step() -> impl Strategy<Value = Step> {
+    fn step() -> impl Strategy<Value = HoldOperation> {
         prop_oneof![
-            2 => Just(Step::Sell),
-            1 => Just(Step::Release),
-            4 => proptest::collection::vec((0..4_usize, -2..9_i64), 0..4).prop_map(Step::Return),
+            2 => Just(HoldOperation::Sell),
+            1 => Just(HoldOperation::Release),
+            4 => proptest::collection::vec((0..4_usize, -2..9_i64), 0..4).prop_map(HoldOperation::Return),
         ]
     }
 
@@ -359,16 +359,16 @@ mod tests {
             for step in steps {
                 let before = state;
                 match step {
-                    Step::Sell if state.may_become(Sold) => {
+                    HoldOperation::Sell if state.may_become(Sold) => {
                         // Paid late: taken from stock once more.
                         stock -= if state == Released { all } else { 0 };
                         state = Sold;
                     }
-                    Step::Release if state.may_become(Released) => {
+                    HoldOperation::Release if state.may_become(Released) => {
                         state = Released;
                         stock += all;
                     }
-                    Step::Return(requested) if state.may_become(Returned) => {
+                    HoldOperation::Return(requested) if state.may_become(Returned) => {
                         let requested: Vec<ReturnLine> = requested
                             .into_iter()
                             .map(|(n, quantity)| ReturnLine { product_id: products[n], quantity })

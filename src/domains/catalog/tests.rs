@@ -179,8 +179,8 @@ fn invoice() -> Invoice {
     }
 }
 
-fn field_errors<T: std::fmt::Debug>(answer: Result<T, CatalogError>) -> Vec<String> {
-    match answer {
+fn field_errors<T: std::fmt::Debug>(reply: Result<T, CatalogError>) -> Vec<String> {
+    match reply {
         Err(CatalogError::Common(CommonError::ValidationFailed { errors })) => {
             errors.into_iter().map(|error| error.field.into_owned()).collect()
         }
@@ -379,8 +379,8 @@ async fn lists_filter_sort_and_reject_invalid_queries() {
         (json!({ "min_price": 2, "max_price": 1 }), "max_price"),
         (json!({ "q": "x".repeat(201) }), "q"),
     ] {
-        let answer = catalog.send(serde_json::from_value::<ListProducts>(query).unwrap()).await;
-        assert_eq!(field_errors(answer), [field]);
+        let reply = catalog.send(serde_json::from_value::<ListProducts>(query).unwrap()).await;
+        assert_eq!(field_errors(reply), [field]);
     }
 }
 
@@ -431,8 +431,8 @@ async fn pages_are_stable_while_the_list_grows() {
         for other in [json!({ "in_stock": true }), json!({ "q": "other" })] {
             let mut other = with(other);
             other["cursor"] = cursor.clone();
-            let answer = catalog.send(serde_json::from_value::<ListProducts>(other).unwrap()).await;
-            assert_eq!(field_errors(answer), ["cursor"]);
+            let reply = catalog.send(serde_json::from_value::<ListProducts>(other).unwrap()).await;
+            assert_eq!(field_errors(reply), ["cursor"]);
         }
     }
 }
@@ -549,7 +549,7 @@ async fn concurrent_holds_never_oversell() {
         let product = catalog.create(product_with(json!({ "stock": stock }))).await;
         let lines: Vec<(ProductId, i64)> = quantities.iter().map(|&quantity| (product.id, quantity)).collect();
         let replies = join_all((0..50).map(|_| catalog.hold(HoldId::new(), &lines))).await;
-        let held = replies.iter().filter(|answer| answer.is_ok()).count();
+        let held = replies.iter().filter(|reply| reply.is_ok()).count();
         assert_eq!(held, sold);
         let each: i64 = quantities.iter().sum();
         let left = stock - i64::try_from(sold).unwrap() * each;
@@ -919,7 +919,7 @@ async fn invalid_or_excess_image_is_rejected() {
     let replies = join_all((0..25).map(|_| catalog.send(add(png(8, 8))))).await;
     let (added, rejected): (Vec<_>, Vec<_>) = replies.into_iter().partition(Result::is_ok);
     assert_eq!(added.len(), 20);
-    assert!(rejected.into_iter().all(|answer| answer == Err(CatalogError::TooManyImages { max: 20 })));
+    assert!(rejected.into_iter().all(|reply| reply == Err(CatalogError::TooManyImages { max: 20 })));
 }
 
 #[actix::test]

@@ -12,11 +12,11 @@ use actix::{Actor, Context, Supervised};
 use super::api_keys::{create_api_key, delete_api_key, flush_key_usage, list_api_keys};
 use super::email_links::{forgot_password, reset_password, send_verification, verify_email};
 use super::model::{self, EmailLinkKind};
-use super::password_hasher::{HashPermit, Passwords};
+use super::password_hasher::{HashPermit, PasswordHashing};
 use super::sign_in::{SessionRecord, authenticate, create_guest, sign_in, sign_out};
 use super::store::{self, Account};
 use super::token_cache::{KeyUsage, TokenCache};
-use super::tokens::{Purpose, Tokens};
+use super::tokens::{TokenCodec, TokenPurpose};
 use super::*;
 use crate::messaging::{
     CheckInvariants, CommonError, Credential, DeliverEvents, Identity, InvariantReport, Request, RequestContext, Role,
@@ -39,8 +39,8 @@ const PURGE_ROUNDS: usize = 1_000;
 pub struct UsersState {
     pub(super) store: Store,
     pub(super) key_usage: KeyUsage,
-    pub(super) tokens: Tokens,
-    pub(super) passwords: Passwords,
+    pub(super) tokens: TokenCodec,
+    pub(super) passwords: PasswordHashing,
     pub(super) token_cache: TokenCache,
     /// Time from sign-in to the end of the session.
     pub(super) session_lifetime: Duration,
@@ -50,8 +50,8 @@ impl UsersState {
     pub fn new(store: Store, secret: &[u8], settings: &settings::UsersSettings) -> Self {
         Self {
             key_usage: KeyUsage::default(),
-            tokens: Tokens::new(secret),
-            passwords: Passwords::new(settings.hashers),
+            tokens: TokenCodec::new(secret),
+            passwords: PasswordHashing::new(settings.hashers),
             token_cache: TokenCache::new(store.cache_lease()),
             store,
             session_lifetime: settings.session,
@@ -60,7 +60,7 @@ impl UsersState {
 
     /// The reply to a sign-in, with the token of the session.
     pub(super) fn to_signed_in(&self, record: SessionRecord) -> SignedIn {
-        let token = self.tokens.encode(Purpose::Session, record.session_id.uuid());
+        let token = self.tokens.encode(TokenPurpose::Session, record.session_id.uuid());
         SignedIn { token, expires_at: record.expires_at, user: record.user }
     }
 
@@ -378,8 +378,8 @@ async fn verify_current_password(
 /// Applies an update in a transaction.
 ///
 /// # Errors
-/// A guest cannot get address or password here; roles are set by staff; the last administrator stays.
-fn apply_update(tx: &mut Tx<'_>, tokens: &Tokens, update: UserUpdate) -> Result<User, UsersError> {
+/// A guest cannot set address or password; roles are set by staff; the last administrator keeps theirs.
+fn apply_update(tx: &mut Tx<'_>, tokens: &TokenCodec, update: UserUpdate) -> Result<User, UsersError> {
     let before = store::find_by_id(tx.conn, update.user_id)?.ok_or(UsersError::UserNotFound)?;
     let mut after = before.clone();
     if let Some(name) = update.name {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::actor::{UsersState, require_user};
-use super::tokens::Purpose;
+use super::tokens::TokenPurpose;
 use super::{AccessChanged, ApiKey, CreateApiKey, DeleteApiKey, ListApiKeys, NewApiKey, UsersError, model, store};
 use crate::messaging::{CommonError, Credential, RequestContext, Role};
 use crate::types::{ApiKeyId, Page, Validator};
@@ -48,7 +48,7 @@ pub(super) async fn create_api_key(
             Ok((id, tx.now))
         })
         .await?;
-    let token = state.tokens.encode(Purpose::ApiKey, id.uuid());
+    let token = state.tokens.encode(TokenPurpose::ApiKey, id.uuid());
     let prefix = state.tokens.display_prefix(id);
     Ok(NewApiKey { api_key: ApiKey { id, name: without_secrets.name, prefix, created_at, last_used_at: None }, token })
 }

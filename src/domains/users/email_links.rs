@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::actor::{UsersState, without_replay_flag};
 use super::model::{self, EmailLinkKind};
 use super::store::{self, Account};
-use super::tokens::{Purpose, Tokens};
+use super::tokens::{TokenCodec, TokenPurpose};
 use super::{
     AccessChanged, EmailVerificationRequested, ForgotPassword, PasswordResetRequested, ResetPassword, UsersError,
     VerifyEmail,
@@ -19,7 +19,7 @@ use crate::types::{EmailAddress, Timestamp, UserId, Validator, new_uuid};
 /// Emits the event that has a verification link sent.
 pub(super) fn send_verification(
     tx: &mut Tx<'_>,
-    tokens: &Tokens,
+    tokens: &TokenCodec,
     account: &Account,
     email: &EmailAddress,
 ) -> Result<(), UsersError> {
@@ -29,7 +29,7 @@ pub(super) fn send_verification(
         user_id: account.id,
         email: email.clone(),
         name: account.name.clone(),
-        token: tokens.encode(Purpose::EmailLink(EmailLinkKind::Verify), id),
+        token: tokens.encode(TokenPurpose::EmailLink(EmailLinkKind::Verify), id),
     })?;
     Ok(())
 }
@@ -53,7 +53,7 @@ pub(super) async fn forgot_password(
             }
             let id = new_uuid();
             store::insert_link(tx.conn, id, EmailLinkKind::Reset, account.id, &email, tx.now)?;
-            let token = job_state.tokens.encode(Purpose::EmailLink(EmailLinkKind::Reset), id);
+            let token = job_state.tokens.encode(TokenPurpose::EmailLink(EmailLinkKind::Reset), id);
             tx.emit(&PasswordResetRequested { user_id: account.id, email, name: account.name, token })?;
             Ok(())
         })
@@ -80,7 +80,7 @@ pub(super) async fn reset_password(
     model::check_password(&mut fields, "password", &request.password);
     fields.finish()?;
     let purpose = EmailLinkKind::Reset;
-    let id = state.tokens.decode(Purpose::EmailLink(purpose), &request.token).ok_or(UsersError::InvalidLink)?;
+    let id = state.tokens.decode(TokenPurpose::EmailLink(purpose), &request.token).ok_or(UsersError::InvalidLink)?;
     let without_secrets = ResetPassword { token: id.to_string(), password: String::new() };
     let permit = state.passwords.acquire()?;
     let write_ctx = without_replay_flag(&ctx);
@@ -123,7 +123,7 @@ pub(super) async fn verify_email(
     request: VerifyEmail,
 ) -> Result<(), UsersError> {
     let purpose = EmailLinkKind::Verify;
-    let id = state.tokens.decode(Purpose::EmailLink(purpose), &request.token).ok_or(UsersError::InvalidLink)?;
+    let id = state.tokens.decode(TokenPurpose::EmailLink(purpose), &request.token).ok_or(UsersError::InvalidLink)?;
     let without_secrets = VerifyEmail { token: id.to_string() };
     state
         .store

@@ -8,7 +8,7 @@
 //! [`UserRegistered`], [`UserChanged`], [`UserErased`], [`AccessChanged`], and requests for e-mails.
 //! While this domain is down, authenticated requests fail; anonymous browsing works.
 //!
-//! Two things are kept longer than needed. The token of a mailed link is in its event, so it stays in the outbox until
+//! Two things are stored longer than needed. The token of a mailed link is in its event, so it stays in the outbox until
 //! events are pruned; it works once, and only until the link expires. The address of an erased user is in events (a week)
 //! and in responses stored under an idempotency key (a day) until those are pruned.
 

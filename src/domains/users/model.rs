@@ -19,7 +19,7 @@ pub const SESSIONS_MAX: i64 = 1_000;
 /// Maximum number of password reset e-mails per account within the lifetime of [`EmailLinkKind::Reset`], an hour.
 pub const RESET_EMAILS_MAX: i64 = 3;
 
-/// Purpose of a mailed link.
+/// TokenPurpose of a mailed link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EmailLinkKind {
     /// Resets the password.

@@ -15,7 +15,7 @@ use crate::messaging::{CommonError, RequestContext};
 const WAITING_MAX: usize = 32;
 
 /// Hashes and verifies passwords with argon2id at the crate's defaults (19 MiB, two passes: OWASP's advice of 2025).
-pub struct Passwords {
+pub struct PasswordHashing {
     argon2: Argon2<'static>,
     /// Hash that no password matches, verified when there is no account so that the time taken reveals nothing.
     decoy: Arc<str>,
@@ -30,11 +30,11 @@ pub struct Passwords {
 
 /// A place in the queue for hashing; released when dropped.
 pub struct HashPermit<'a> {
-    passwords: &'a Passwords,
+    passwords: &'a PasswordHashing,
     _queue_slot: OwnedSemaphorePermit,
 }
 
-impl Passwords {
+impl PasswordHashing {
     /// Creates a hasher that computes at most `hashers` hashes at once.
     pub fn new(hashers: usize) -> Self {
         let params = Params::DEFAULT;
@@ -138,7 +138,7 @@ mod tests {
 
     #[actix::test]
     async fn decoy_hash_costs_as_much_and_never_matches() {
-        let passwords = Passwords::new(1);
+        let passwords = PasswordHashing::new(1);
         let (ctx, permit) = (RequestContext::internal("test"), passwords.acquire().unwrap());
         let hash = permit.hash(&ctx, "correct horse").await.unwrap();
         let cost = |hash: &str| hash.split('$').take(4).map(str::to_owned).collect::<Vec<_>>();
@@ -151,7 +151,7 @@ mod tests {
 
     #[actix::test]
     async fn full_queue_rejects_until_permits_are_dropped() {
-        let passwords = Passwords::new(1);
+        let passwords = PasswordHashing::new(1);
         let permits: Vec<_> = (0..=WAITING_MAX).map(|_| passwords.acquire().unwrap()).collect();
         assert_eq!(passwords.acquire().map(drop), Err(CommonError::Overloaded));
         drop(permits);

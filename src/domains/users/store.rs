@@ -234,7 +234,7 @@ pub fn list_keys(conn: &mut Conn, user: UserId) -> QueryResult<Vec<ApiKeyRow>> {
         .load(conn)
 }
 
-/// Deletes a key of this user; says whether there was one.
+/// Deletes an API key of this user; returns `false` if there was none.
 pub fn delete_key(conn: &mut Conn, id: ApiKeyId, user: UserId) -> QueryResult<bool> {
     diesel::delete(api_key::table.find(id).filter(api_key::user_id.eq(user))).execute(conn).map(|gone| gone > 0)
 }

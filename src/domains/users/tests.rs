@@ -197,9 +197,9 @@ async fn registered_email_signs_in_in_any_case() {
 async fn concurrent_registrations_create_one_account() {
     let fixture = TestUsers::open();
     let spellings = (0..20).map(|n| if n % 2 == 0 { "ada@example.com" } else { "ADA@example.com" });
-    let answers = join_all(spellings.map(|email| fixture.users.call(anyone(), registration(email)))).await;
-    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 1);
-    assert_eq!(answers.iter().filter(|answer| **answer == Err(UsersError::EmailTaken)).count(), 19);
+    let replies = join_all(spellings.map(|email| fixture.users.call(anyone(), registration(email)))).await;
+    assert_eq!(replies.iter().filter(|reply| reply.is_ok()).count(), 1);
+    assert_eq!(replies.iter().filter(|reply| **reply == Err(UsersError::EmailTaken)).count(), 19);
     assert_eq!(fixture.emitted::<UserRegistered>().await.len(), 1);
 }
 
@@ -209,7 +209,7 @@ async fn registration_is_idempotent_by_key_and_body() {
     let at_once =
         join_all((0..10).map(|_| fixture.users.call(keyed(anyone(), "k"), registration("ada@example.com")))).await;
     let first = at_once[0].clone().unwrap();
-    assert!(at_once.iter().all(|answer| answer.as_ref() == Ok(&first)), "{at_once:?}");
+    assert!(at_once.iter().all(|reply| reply.as_ref() == Ok(&first)), "{at_once:?}");
     let again = keyed(anyone(), "k");
     assert_eq!(fixture.users.call(again.clone(), registration("ada@example.com")).await, Ok(first));
     assert!(again.is_replayed());
@@ -236,7 +236,7 @@ async fn guest_registration_keeps_id_and_token() {
     assert_eq!((user.id, user.role), (guest.user.id, Role::Customer));
     assert!(event_names.contains(&"users.user_registered".to_owned()));
     assert!(event_names.contains(&"users.access_changed".to_owned()), "their role changed: {event_names:?}");
-    // The cached role is gone at once, the token good as before, the account a full one.
+    // The cached role is replaced at once; the token still works; the account can sign in.
     assert_eq!(fixture.authenticate(&guest.token).await.unwrap().identity.role, Role::Customer);
     assert_eq!(fixture.sign_in("ada@example.com", PASSWORD).await.unwrap().user.id, user.id);
     // A repetition is recognised although its caller is a customer by now.
@@ -410,9 +410,9 @@ async fn sign_in_flood_is_rejected_and_blocks_nobody() {
     let suspended = fixture.state.passwords.suspend_hasher().await;
     let rejected = std::cell::Cell::new(0);
     let flood = join_all((0..300).map(|_| async {
-        let answer = fixture.sign_in("eve@example.com", PASSWORD).await;
-        rejected.set(rejected.get() + usize::from(answer == Err(CommonError::Overloaded.into())));
-        answer
+        let reply = fixture.sign_in("eve@example.com", PASSWORD).await;
+        rejected.set(rejected.get() + usize::from(reply == Err(CommonError::Overloaded.into())));
+        reply
     }));
     let others = async {
         // One place at the hasher and 32 waiting; the rest are rejected although nothing is hashed.
@@ -425,9 +425,9 @@ async fn sign_in_flood_is_rejected_and_blocks_nobody() {
         }
         drop(suspended);
     };
-    let (answers, ()) = futures_util::future::join(flood, others).await;
-    let answered = answers.iter().filter(|answer| **answer == Err(UsersError::BadCredentials)).count();
-    assert_eq!((rejected.get(), answered), (300 - 33, 33), "{answers:?}");
+    let (replies, ()) = futures_util::future::join(flood, others).await;
+    let answered = replies.iter().filter(|reply| **reply == Err(UsersError::BadCredentials)).count();
+    assert_eq!((rejected.get(), answered), (300 - 33, 33), "{replies:?}");
     assert!(fixture.sign_in("ada@example.com", PASSWORD).await.is_ok(), "and then there is room again");
 }
 
@@ -740,7 +740,7 @@ async fn a_new_password_ends_all_other_sign_ins() {
     let ctx = keyed(fixture.context_of(&mine.token).await, "k");
     let at_once = join_all((0..5).map(|_| fixture.update(ctx.clone(), user.id, change))).await;
     let changed = at_once[0].clone().unwrap();
-    assert!(at_once.iter().all(|answer| answer.as_ref() == Ok(&changed)), "sent five times, done once: {at_once:?}");
+    assert!(at_once.iter().all(|reply| reply.as_ref() == Ok(&changed)), "sent five times, done once: {at_once:?}");
     assert_eq!(fixture.emitted::<AccessChanged>().await.len(), 1);
     assert!(fixture.authenticate(&mine.token).await.is_ok());
     assert_eq!(fixture.authenticate(&thief.token).await, Err(UsersError::InvalidToken));
@@ -862,9 +862,9 @@ async fn concurrent_resets_set_one_password() {
     fixture.forgot("ada@example.com").await;
     let token = fixture.emitted::<PasswordResetRequested>().await[0].token.clone();
     let passwords: Vec<String> = (0..6).map(|n| format!("new password {n}")).collect();
-    let answers = join_all(passwords.iter().map(|password| fixture.reset(&token, password))).await;
-    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 1);
-    let winner = answers.iter().position(Result::is_ok).unwrap();
+    let replies = join_all(passwords.iter().map(|password| fixture.reset(&token, password))).await;
+    assert_eq!(replies.iter().filter(|reply| reply.is_ok()).count(), 1);
+    let winner = replies.iter().position(Result::is_ok).unwrap();
     assert!(fixture.sign_in("ada@example.com", &passwords[winner]).await.is_ok());
     // The same request under one key is the same create.
     fixture.forgot("ada@example.com").await;
@@ -1031,7 +1031,7 @@ async fn list_and_admin_queries_use_indexes() {
     use crate::store::query::*;
     use diesel::sql_types::Text;
     #[derive(QueryableByName)]
-    struct Step {
+    struct PlanRow {
         #[diesel(sql_type = Text)]
         detail: String,
     }
@@ -1040,7 +1040,7 @@ async fn list_and_admin_queries_use_indexes() {
         let store = fixture.store.clone();
         async move {
             let steps = store.read(move |conn| {
-                Ok::<_, CommonError>(diesel::sql_query(format!("EXPLAIN QUERY PLAN {sql}")).load::<Step>(conn)?)
+                Ok::<_, CommonError>(diesel::sql_query(format!("EXPLAIN QUERY PLAN {sql}")).load::<PlanRow>(conn)?)
             });
             steps.await.unwrap().into_iter().map(|step| step.detail).collect::<Vec<_>>().join("; ")
         }

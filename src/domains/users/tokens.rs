@@ -1,4 +1,4 @@
-//! Tokens, derived from an id and the signing secret, so that no database holds a usable one.
+//! TokenCodec, derived from an id and the signing secret, so that no database holds a usable one.
 //!
 //! A token is a prefix and the base64url form of an id's 16 bytes and their HMAC-SHA256 under the secret. It is
 //! deterministic, so that a repeated request gets the same token although only the id is stored. A forged token is
@@ -21,15 +21,15 @@ const MAC_BYTES: usize = 32;
 /// Characters of an API key that lists show: the prefix and nine bytes of the id, none of the HMAC.
 const DISPLAY_PREFIX_CHARS: usize = 16;
 
-/// Purpose of a token. It is part of the signed message, so that a token of one purpose is invalid for another.
+/// TokenPurpose of a token. It is part of the signed message, so that a token of one purpose is invalid for another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
+pub enum TokenPurpose {
     Session,
     ApiKey,
     EmailLink(EmailLinkKind),
 }
 
-impl Purpose {
+impl TokenPurpose {
     /// Prefix of its tokens, for people and for secret scanners.
     const fn prefix(self) -> &'static str {
         match self {
@@ -52,23 +52,23 @@ impl Purpose {
 }
 
 /// Encodes and verifies tokens under one secret.
-pub struct Tokens {
+pub struct TokenCodec {
     /// HMAC state after the key; cloning it is cheaper than setting the key again.
     hmac: Hmac<Sha256>,
 }
 
-impl Tokens {
+impl TokenCodec {
     /// Creates the codec for a secret.
     pub fn new(secret: &[u8]) -> Self {
         Self { hmac: Hmac::new_from_slice(secret).expect("HMAC takes a key of any length") }
     }
 
-    fn mac(&self, purpose: Purpose, id: &[u8]) -> Hmac<Sha256> {
+    fn mac(&self, purpose: TokenPurpose, id: &[u8]) -> Hmac<Sha256> {
         self.hmac.clone().chain_update(purpose.mac_domain()).chain_update(id)
     }
 
     /// Returns the token of an id.
-    pub fn encode(&self, purpose: Purpose, id: Uuid) -> String {
+    pub fn encode(&self, purpose: TokenPurpose, id: Uuid) -> String {
         let mut bytes = id.as_bytes().to_vec();
         bytes.extend_from_slice(&self.mac(purpose, id.as_bytes()).finalize().into_bytes());
         let mut token = purpose.prefix().to_owned();
@@ -78,7 +78,7 @@ impl Tokens {
 
     /// Verifies a token and returns its id; `None` if it was not issued for this purpose under this secret. Constant time
     /// for all invalid tokens of the right length.
-    pub fn decode(&self, purpose: Purpose, token: &str) -> Option<Uuid> {
+    pub fn decode(&self, purpose: TokenPurpose, token: &str) -> Option<Uuid> {
         let text = token.strip_prefix(purpose.prefix())?;
         let mut bytes = [0; ID_BYTES + MAC_BYTES];
         // A longer text is an error of the decoder, a shorter one fails here.
@@ -92,14 +92,15 @@ impl Tokens {
 
     /// Verifies a bearer token and returns its credential: a session or an API key.
     pub fn credential(&self, token: &str) -> Option<Credential> {
-        let session = || self.decode(Purpose::Session, token).map(|id| Credential::Session(SessionId::from_uuid(id)));
-        let key = || self.decode(Purpose::ApiKey, token).map(|id| Credential::ApiKey(ApiKeyId::from_uuid(id)));
+        let session =
+            || self.decode(TokenPurpose::Session, token).map(|id| Credential::Session(SessionId::from_uuid(id)));
+        let key = || self.decode(TokenPurpose::ApiKey, token).map(|id| Credential::ApiKey(ApiKeyId::from_uuid(id)));
         session().or_else(key)
     }
 
     /// First characters of the token of an API key.
     pub fn display_prefix(&self, id: ApiKeyId) -> String {
-        self.encode(Purpose::ApiKey, id.uuid()).chars().take(DISPLAY_PREFIX_CHARS).collect()
+        self.encode(TokenPurpose::ApiKey, id.uuid()).chars().take(DISPLAY_PREFIX_CHARS).collect()
     }
 }
 
@@ -109,16 +110,16 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Purpose; 4] = [
-        Purpose::Session,
-        Purpose::ApiKey,
-        Purpose::EmailLink(EmailLinkKind::Reset),
-        Purpose::EmailLink(EmailLinkKind::Verify),
+    const ALL: [TokenPurpose; 4] = [
+        TokenPurpose::Session,
+        TokenPurpose::ApiKey,
+        TokenPurpose::EmailLink(EmailLinkKind::Reset),
+        TokenPurpose::EmailLink(EmailLinkKind::Verify),
     ];
 
     #[test]
     fn token_is_valid_for_its_purpose_and_secret_only() {
-        let (tokens, others, id) = (Tokens::new(b"one"), Tokens::new(b"two"), Uuid::now_v7());
+        let (tokens, others, id) = (TokenCodec::new(b"one"), TokenCodec::new(b"two"), Uuid::now_v7());
         for issued in ALL {
             let token = tokens.encode(issued, id);
             assert_eq!(token.len(), 68, "URL-safe, and short enough for a header and a link");
@@ -135,16 +136,16 @@ mod tests {
     proptest! {
         #[test]
         fn changed_token_is_invalid(at in 0usize..68, to in "[A-Za-z0-9_-]", id: u128) {
-            let (tokens, id) = (Tokens::new(b"secret"), Uuid::from_u128(id));
-            let token = tokens.encode(Purpose::Session, id);
+            let (tokens, id) = (TokenCodec::new(b"secret"), Uuid::from_u128(id));
+            let token = tokens.encode(TokenPurpose::Session, id);
             let mut changed = token.clone();
             changed.replace_range(at..=at, &to);
-            prop_assert_eq!(tokens.decode(Purpose::Session, &changed), (changed == token).then_some(id));
+            prop_assert_eq!(tokens.decode(TokenPurpose::Session, &changed), (changed == token).then_some(id));
         }
 
         #[test]
         fn arbitrary_text_is_no_token(text in ".{0,200}") {
-            let tokens = Tokens::new(b"secret");
+            let tokens = TokenCodec::new(b"secret");
             prop_assert_eq!(tokens.credential(&text), None);
             prop_assert_eq!(tokens.credential(&format!("mct_{text}")), None);
         }

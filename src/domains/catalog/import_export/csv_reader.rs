@@ -13,13 +13,13 @@ use super::{FileError, ROW_MAX};
 const RECORD_LINES_MAX: usize = 10_000;
 
 /// A line with its number, from 1, and its line break; `None` for one longer than [`ROW_MAX`].
-type Line = (u64, Option<Vec<u8>>);
+type NumberedLine = (u64, Option<Vec<u8>>);
 
 /// Reader of lines of bounded length, which can be unread.
 pub struct LineReader<R> {
     input: R,
     number: u64,
-    unread: VecDeque<Line>,
+    unread: VecDeque<NumberedLine>,
 }
 
 impl<R: BufRead> LineReader<R> {
@@ -39,7 +39,7 @@ impl<R: BufRead> LineReader<R> {
     }
 
     /// The next line, or `None` at the end.
-    pub fn next(&mut self) -> io::Result<Option<Line>> {
+    pub fn next(&mut self) -> io::Result<Option<NumberedLine>> {
         if let Some(line) = self.unread.pop_front() {
             return Ok(Some(line));
         }
@@ -70,7 +70,7 @@ impl<R: BufRead> LineReader<R> {
     }
 
     /// Puts lines back in front, to be read again.
-    fn unread(&mut self, lines: impl DoubleEndedIterator<Item = Line>) {
+    fn unread(&mut self, lines: impl DoubleEndedIterator<Item = NumberedLine>) {
         for line in lines.rev() {
             self.unread.push_front(line);
         }
@@ -92,7 +92,7 @@ pub fn text(bytes: &[u8]) -> Result<&str, String> {
 }
 
 /// A record: the line it begins on, and its fields or its defect.
-pub type Record = (u64, Result<Vec<String>, String>);
+pub type CsvRecord = (u64, Result<Vec<String>, String>);
 
 /// The records of a CSV file.
 pub struct CsvRecords<R> {
@@ -140,8 +140,8 @@ impl<R: BufRead> CsvRecords<R> {
     }
 
     /// Reads the next record; `None` at the end. Empty lines are skipped.
-    pub fn next(&mut self) -> io::Result<Option<Record>> {
-        let mut lines: Vec<Line> = Vec::new();
+    pub fn next(&mut self) -> io::Result<Option<CsvRecord>> {
+        let mut lines: Vec<NumberedLine> = Vec::new();
         let mut record: Vec<u8> = Vec::new();
         let mut quotes = 0_usize;
         let reason = loop {

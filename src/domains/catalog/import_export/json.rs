@@ -1,8 +1,7 @@
-//! Products as JSON: an object a line, or an array that is read element by element.
+//! Products as JSON: one object per line, or an array that is read element by element.
 //!
-//! An object that names its `currency` is in the API's is_api_form form. One that does not comes from somewhere else: `title`
-//! may stand for `name`, a price is decimal, and of the rest what has a place here is taken (`brand` and
-//! `warrantyInformation` become attributes). Fields that are not used are named once, at the end.
+//! An object with a `currency` is in the API's form. One without comes from another system: `title` may stand for `name`,
+//! prices are decimal, and `brand` and `warrantyInformation` become attributes. Unused fields are listed once, at the end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead};

@@ -24,7 +24,7 @@ use std::path::Path;
 use super::NewProduct;
 use crate::types::Currency;
 
-pub use writer::Writer;
+pub use writer::ProductWriter;
 
 /// Maximum size of a row in bytes, quoted line breaks included; several times what the largest product needs.
 pub const ROW_MAX: usize = 1 << 20;

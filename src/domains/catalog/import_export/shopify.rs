@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::BufRead;
 
 use super::csv::{parse_integer, parse_price};
-use super::csv_reader::{CsvRecords, Record};
+use super::csv_reader::{CsvRecord, CsvRecords};
 use super::html;
 use super::{FileError, ImportEntry};
 use crate::contract::catalog::NewProduct;
@@ -106,7 +106,7 @@ impl<R: BufRead> ShopifyProducts<R> {
                     self.ready.push_back(ImportEntry::Refused { line, reason });
                     continue;
                 }
-                Some::<Record>((line, Ok(cells))) => (line, cells),
+                Some::<CsvRecord>((line, Ok(cells))) => (line, cells),
             };
             if handle(&cells).is_empty() {
                 self.ready.push_back(ImportEntry::Refused { line, reason: "column `Handle` is empty".to_owned() });

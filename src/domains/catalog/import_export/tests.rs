@@ -91,7 +91,7 @@ fn bad_csv_row_is_rejected_with_line_and_column() {
 
 #[test]
 fn open_quote_does_not_consume_next_rows() {
-    // The quote of line 2 ends at the one that begins line 4: what lies between still goes in.
+    // The quote of line 2 ends at the one that begins line 4; the rows between are still imported.
     let (good, bad) = outcome(Format::Csv, "name,sku,price\n\"A,a,9\nB,b,1\n\"C\",c,2\nD,d,3\n");
     assert_eq!((good, bad[0].0, bad.len()), (vec![3, 4, 5], 2, 1));
 }
@@ -296,7 +296,7 @@ fn awkward() -> Vec<NewProduct> {
 fn written_products_read_back_in_every_format() {
     for format in [Format::Csv, Format::Ndjson, Format::Json] {
         for rows in [awkward(), Vec::new()] {
-            let mut writer = Writer::new(format, Vec::new()).unwrap();
+            let mut writer = ProductWriter::new(format, Vec::new()).unwrap();
             for product in &rows {
                 writer.write(product).unwrap();
             }
@@ -308,7 +308,7 @@ fn written_products_read_back_in_every_format() {
 
 #[test]
 fn exported_csv_has_no_formula_cells() {
-    let mut writer = Writer::new(Format::Csv, Vec::new()).unwrap();
+    let mut writer = ProductWriter::new(Format::Csv, Vec::new()).unwrap();
     awkward().iter().for_each(|product| writer.write(product).unwrap());
     // Read by another CSV parser, as a spreadsheet would.
     let file = writer.finish().unwrap();
@@ -356,7 +356,7 @@ fn random_files_never_panic() {
 #[test]
 fn foreign_sample_files_are_imported() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data");
-    let read_file = |name: &str| std::fs::read(folder.join(name)).map_err(|_| eprintln!("SKIPPED: {name} is not here"));
+    let read_file = |name: &str| std::fs::read(folder.join(name)).map_err(|_| eprintln!("SKIPPED: {name} is missing"));
     if let Ok(file) = read_file("dummyjson-products.json") {
         let products = products(Format::Json, file);
         assert_eq!(products.len(), 194);

@@ -7,7 +7,7 @@ use super::csv::{COLUMNS, escape_formula, format_pairs, format_tags};
 use crate::contract::catalog::NewProduct;
 
 /// Writer of one product file.
-pub struct Writer<W: Write>(FormatWriter<W>);
+pub struct ProductWriter<W: Write>(FormatWriter<W>);
 
 enum FormatWriter<W: Write> {
     Csv(Box<csv::Writer<W>>),
@@ -15,7 +15,7 @@ enum FormatWriter<W: Write> {
     Json { out: W, first: bool },
 }
 
-impl<W: Write> Writer<W> {
+impl<W: Write> ProductWriter<W> {
     /// Creates a writer and writes the start of the file.
     pub fn new(format: Format, mut out: W) -> io::Result<Self> {
         Ok(Self(match format {

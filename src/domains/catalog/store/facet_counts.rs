@@ -83,7 +83,7 @@ impl FacetDelta {
 }
 
 #[derive(QueryableByName)]
-struct Prices {
+struct PriceRange {
     #[diesel(sql_type = diesel::sql_types::Nullable<BigInt>)]
     low: Option<Amount>,
     #[diesel(sql_type = diesel::sql_types::Nullable<BigInt>)]
@@ -107,7 +107,7 @@ pub fn unfiltered(conn: &mut Conn, all_variants: bool) -> QueryResult<Facets> {
     let extreme = |order: &str| {
         format!("(SELECT price FROM product{index_hint} WHERE {listed} ORDER BY price {order}, seq {order} LIMIT 1)")
     };
-    let prices: Prices =
+    let prices: PriceRange =
         sql_query(format!("SELECT {} AS low, {} AS high", extreme("ASC"), extreme("DESC"))).get_result(conn)?;
     Ok(Facets {
         total: count_of(conn, "total")?,

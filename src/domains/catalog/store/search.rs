@@ -32,14 +32,14 @@ const SORTED_MAX: i64 = 5_000;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PageStart {
     list: String,
-    key: Key,
+    key: SortKey,
     seq: i64,
 }
 
-/// Value of the sort key of an item.
+/// BoundValue of the sort key of an item.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
-enum Key {
+enum SortKey {
     Number(i64),
     Text(String),
 }
@@ -52,7 +52,7 @@ impl PageStart {
     pub fn from_cursor(page: &PageRequest, query: &ProductQuery) -> Result<Option<Self>, FieldError> {
         let start: Option<Self> = page.after()?;
         let matches_query = start.as_ref().is_none_or(|start| {
-            start.list == fingerprint(query) && matches!(start.key, Key::Text(_)) == (order(query) == Sort::Name)
+            start.list == fingerprint(query) && matches!(start.key, SortKey::Text(_)) == (order(query) == Sort::Name)
         });
         if matches_query {
             Ok(start)
@@ -76,11 +76,11 @@ fn order(query: &ProductQuery) -> Sort {
 /// A statement under construction: its text, and the bound values in the same order.
 struct SqlBuilder {
     sql: String,
-    values: Vec<Value>,
+    values: Vec<BoundValue>,
     postgres: bool,
 }
 
-enum Value {
+enum BoundValue {
     Number(i64),
     Text(String),
 }
@@ -120,12 +120,12 @@ impl SqlBuilder {
     }
 
     fn number(&mut self, value: i64) -> &mut Self {
-        self.values.push(Value::Number(value));
+        self.values.push(BoundValue::Number(value));
         self.placeholder()
     }
 
     fn text(&mut self, value: &str) -> &mut Self {
-        self.values.push(Value::Text(value.to_owned()));
+        self.values.push(BoundValue::Text(value.to_owned()));
         self.placeholder()
     }
 
@@ -137,8 +137,8 @@ impl SqlBuilder {
             let mut query = sql_query(self.sql).into_boxed();
             for value in self.values {
                 query = match value {
-                    Value::Number(number) => query.bind::<BigInt, _>(number),
-                    Value::Text(text) => query.bind::<Text, _>(text),
+                    BoundValue::Number(number) => query.bind::<BigInt, _>(number),
+                    BoundValue::Text(text) => query.bind::<Text, _>(text),
                 };
             }
             diesel::RunQueryDsl::load(query, c)
@@ -171,7 +171,7 @@ pub fn page(
     let more = found.len() > page_size;
     found.truncate(page_size);
     let next = found.last().filter(|_| more).map(|last| {
-        let key = last.text.clone().map_or(Key::Number(last.number.unwrap_or(0)), Key::Text);
+        let key = last.text.clone().map_or(SortKey::Number(last.number.unwrap_or(0)), SortKey::Text);
         Cursor::encode(&PageStart { list: fingerprint(query), key, seq: last.seq })
     });
     Ok((found.into_iter().map(|row| row.id).collect(), next))
@@ -206,8 +206,8 @@ fn page_sql(
         let (compare, seq) = (if direction == "ASC" { ">" } else { "<" }, start.seq);
         statement.sql(&format!(" AND ({key}, {row}) {compare} ("));
         match &start.key {
-            Key::Number(number) => statement.number(*number),
-            Key::Text(text) => statement.text(text),
+            SortKey::Number(number) => statement.number(*number),
+            SortKey::Text(text) => statement.text(text),
         };
         statement.sql(", ").number(if sort == Sort::Relevance { -seq } else { seq }).sql(")");
     }
@@ -219,13 +219,13 @@ fn page_sql(
 #[cfg(test)]
 pub fn explain(conn: &mut Conn, query: &ProductQuery, after: Option<&PageStart>) -> QueryResult<Vec<String>> {
     #[derive(QueryableByName)]
-    struct Step {
+    struct PlanRow {
         #[diesel(sql_type = Text)]
         detail: String,
     }
     let Some(mut statement) = page_sql(conn, query, 20, after)? else { return Ok(Vec::new()) };
     statement.sql.insert_str(0, "EXPLAIN QUERY PLAN ");
-    Ok(statement.load::<Step>(conn)?.into_iter().map(|step| step.detail).collect())
+    Ok(statement.load::<PlanRow>(conn)?.into_iter().map(|step| step.detail).collect())
 }
 
 /// Builds `select` with its FROM clause and filters; `None` when no product can match.
@@ -372,7 +372,7 @@ fn index_suffix(query: &ProductQuery) -> &'static str {
 }
 
 #[derive(QueryableByName)]
-struct Count {
+struct CountRow {
     #[diesel(sql_type = BigInt)]
     n: i64,
 }
@@ -389,12 +389,12 @@ fn prefers_price_index(conn: &mut Conn, query: &ProductQuery, all: bool) -> Quer
     statement.sql(" AND price >= ").number(query.min_price.unwrap_or(0));
     statement.sql(" AND price <= ").number(query.max_price.unwrap_or(Amount::MAX));
     statement.sql(" LIMIT ").number(SORTED_MAX + 1).sql(") few");
-    let counted: Vec<Count> = statement.load(conn)?;
+    let counted: Vec<CountRow> = statement.load(conn)?;
     Ok(counted.first().is_none_or(|count| count.n <= SORTED_MAX))
 }
 
 #[derive(QueryableByName)]
-struct Item {
+struct FacetRow {
     #[diesel(sql_type = Nullable<Text>)]
     category: Option<String>,
     #[diesel(sql_type = Text)]
@@ -413,7 +413,7 @@ pub fn counts(conn: &mut Conn, query: &ProductQuery) -> QueryResult<Facets> {
     let select = "SELECT p.category AS category, p.tags AS tags, p.price AS price, p.stock > 0 AS in_stock";
     let Some(mut statement) = from_sql(conn, query, select, true)? else { return Ok(Facets::default()) };
     statement.sql(" LIMIT ").number(i64::try_from(COUNTED_MAX).unwrap_or(i64::MAX));
-    let items: Vec<Item> = statement.load(conn)?;
+    let items: Vec<FacetRow> = statement.load(conn)?;
     let (mut categories, mut tags) = (HashMap::<&str, i64>::new(), HashMap::<String, i64>::new());
     let mut facets = Facets { total: i64::try_from(items.len()).unwrap_or(i64::MAX), ..Facets::default() };
     for item in &items {
