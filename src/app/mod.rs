@@ -29,7 +29,7 @@ use crate::store::{OpenError, Store};
 use crate::types::Clock;
 use domain_slot::{DomainSlot, RelocatableDomain};
 pub use event_wiring::{EventRouter, OutboxSubscribers};
-pub use relocation::{MoveDomain, Moved, Placement, PlacementError};
+pub use relocation::{MoveDomain, Moved, Placement, PlacementError, messages as placement_messages};
 
 /// How often stores forget what has served its time.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(3_600);

@@ -144,7 +144,7 @@ pub struct CartStarted {
     pub user_id: UserId,
 }
 
-crate::events! {
+crate::events! { pub const EVENTS;
     "cart.cart_started": CartStarted;
 }
 

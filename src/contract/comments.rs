@@ -97,7 +97,7 @@ pub struct RatingChanged {
     pub count: i64,
 }
 
-crate::events! {
+crate::events! { pub const EVENTS;
     "comments.comment_added": CommentAdded;
     "comments.rating_changed": RatingChanged;
 }

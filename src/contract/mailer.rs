@@ -130,7 +130,7 @@ pub struct EmailFailed {
     pub reason: String,
 }
 
-crate::events! {
+crate::events! { pub const EVENTS;
     "mailer.email_changed": EmailChanged;
     "mailer.email_failed": EmailFailed;
 }

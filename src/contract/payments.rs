@@ -288,7 +288,7 @@ pub struct InvoiceRefunded {
     pub imported: bool,
 }
 
-crate::events! {
+crate::events! { pub const EVENTS;
     "payments.invoice_created": InvoiceCreated;
     "payments.invoice_paid": InvoicePaid;
     "payments.payment_failed": PaymentFailed;

@@ -321,7 +321,7 @@ pub struct PasswordResetRequested {
     pub token: String,
 }
 
-crate::events! {
+crate::events! { pub const EVENTS;
     "users.user_registered": UserRegistered;
     "users.user_changed": UserChanged;
     "users.user_erased": UserErased;

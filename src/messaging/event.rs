@@ -18,9 +18,18 @@ pub trait Event: Serialize + DeserializeOwned + Send + 'static {
     const NAME: &'static str;
 }
 
-/// Gives structs their event names.
+/// Gives structs their event names, and lists the names in a constant if one is named first.
+///
+/// ```ignore
+/// events! { pub const EVENTS; "comments.comment_added": CommentAdded; }
+/// ```
 #[macro_export]
 macro_rules! events {
+    (pub const $names:ident; $($name:literal : $event:ty;)+) => {
+        /// Names of all events of this domain.
+        pub const $names: &[&str] = &[$($name),+];
+        $crate::events! { $($name: $event;)+ }
+    };
     ($($name:literal : $event:ty;)+) => {$(
         impl $crate::messaging::Event for $event {
             const NAME: &'static str = $name;

@@ -17,7 +17,7 @@
 
 mod actor;
 mod error;
-mod messages;
+pub mod messages;
 mod placement_file;
 
 use std::collections::BTreeMap;

@@ -274,7 +274,10 @@ pub struct ProductChanged {
     pub updated_at: Timestamp,
 }
 
-crate::events! {
+crate::events! { pub const EVENTS;
+    "catalog.back_in_stock": BackInStock;
+    "catalog.low_stock": LowStock;
+    "catalog.sale_refused": SaleRefused;
     "catalog.product_changed": ProductChanged;
 }
 

@@ -85,12 +85,6 @@ pub struct SaleRefused {
     pub hold: HoldId,
 }
 
-crate::events! {
-    "catalog.back_in_stock": BackInStock;
-    "catalog.low_stock": LowStock;
-    "catalog.sale_refused": SaleRefused;
-}
-
 /// Returns the facts about holds that other domains must agree with. For `mercat check`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ListHoldFacts {
