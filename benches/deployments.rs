@@ -1,11 +1,11 @@
-//! What each of the four shapes of a shop costs: the same whole orders, by the same clients, against one process on files,
-//! one process on PostgreSQL, every domain in a process of its own on files, and that on PostgreSQL with RabbitMQ.
-//! In turns, because what else the machine does changes from one second to the next; ratios within a turn.
+//! Throughput and latency of whole orders on the four deployments: one process on SQLite, one process per domain on
+//! SQLite, and both on PostgreSQL, the latter with RabbitMQ.
 //!
-//! `cargo bench --bench shapes`, or `-- SECONDS` for how long each load lasts (3). The servers are named by
-//! `MERCAT_TEST_DATABASE` and `MERCAT_TEST_RABBITMQ`; a shape whose server is not named is left out. A server that does
-//! not wait for the disk, as `scripts/postgres-for-tests` starts it, is compared unfairly: start one of your own.
-#![allow(clippy::unwrap_used, reason = "a benchmark stops at the first thing that is not as it should be")]
+//! Deployments are measured in alternating rounds, because the load of the machine changes; ratios are within a round.
+//! `cargo bench --bench deployments -- SECONDS` sets the length of each load (3). `MERCAT_TEST_DATABASE` and
+//! `MERCAT_TEST_RABBITMQ` name the servers; a deployment whose server is not named is left out. A PostgreSQL that does not
+//! wait for the disk, such as the one that the test scripts start, is not comparable: use one with default durability.
+#![allow(clippy::unwrap_used, reason = "a benchmark stops at the first failure")]
 
 #[path = "../tests/e2e/support.rs"]
 #[allow(dead_code, reason = "shared with the tests, which use the rest")]
@@ -20,35 +20,35 @@ use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::json;
-use support::{Shop, Visitor};
+use support::{HttpClient, Shop};
 use tempfile::TempDir;
 
-/// How many buy at once.
+/// Concurrent customers.
 const CLIENTS: usize = 32;
-/// How often each shape is measured.
+/// Measurements per deployment.
 const ROUNDS: usize = 3;
 const DOMAINS: [&str; 8] = ["users", "catalog", "cart", "payments", "mailer", "stats", "comments", "notifications"];
 
-/// One shape of a shop.
-struct Shape {
+/// A deployment to measure.
+struct Deployment {
     name: &'static str,
     split: bool,
     database: Option<String>,
     events: Option<String>,
 }
 
-/// What was measured of it in one turn.
+/// Measurements of one round.
 #[derive(Clone, Copy)]
-struct Figures {
+struct Measurement {
     orders: f64,
     p50: f64,
     p99: f64,
 }
 
-/// A process of a split shop. Dropped, it is killed.
-struct Part(Child);
+/// A process that runs one domain. Killed when dropped.
+struct DomainProcess(Child);
 
-impl Drop for Part {
+impl Drop for DomainProcess {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -62,59 +62,65 @@ fn main() {
 
 async fn run(span: Duration) {
     let (database, events) = (std::env::var("MERCAT_TEST_DATABASE").ok(), std::env::var("MERCAT_TEST_RABBITMQ").ok());
-    let mut shapes = vec![
-        Shape { name: "one process, files", split: false, database: None, events: None },
-        Shape { name: "nine processes, files", split: true, database: None, events: None },
+    let mut deployments = vec![
+        Deployment { name: "one process, files", split: false, database: None, events: None },
+        Deployment { name: "nine processes, files", split: true, database: None, events: None },
     ];
     if database.is_some() {
-        shapes.push(Shape { name: "one process, PostgreSQL", split: false, database: database.clone(), events: None });
+        deployments.push(Deployment {
+            name: "one process, PostgreSQL",
+            split: false,
+            database: database.clone(),
+            events: None,
+        });
     }
     if database.is_some() && events.is_some() {
-        shapes.push(Shape { name: "nine processes, PostgreSQL, RabbitMQ", split: true, database, events });
+        deployments.push(Deployment { name: "nine processes, PostgreSQL, RabbitMQ", split: true, database, events });
     }
     println!("whole orders (cart, checkout, pay), {CLIENTS} clients, {} s each, median of {ROUNDS}", span.as_secs());
     println!("{:<38}{:>10}{:>10}{:>10}{:>8}", "", "orders/s", "p50 ms", "p99 ms", "ratio");
     let dir = TempDir::new().unwrap();
-    let mut all: Vec<Vec<Figures>> = shapes.iter().map(|_| Vec::new()).collect();
+    let mut all: Vec<Vec<Measurement>> = deployments.iter().map(|_| Vec::new()).collect();
     for round in 0..ROUNDS {
-        for (n, (shape, figures)) in shapes.iter().zip(&mut all).enumerate() {
-            figures.push(measure(shape, &dir.path().join(format!("{round}-{n}")), span).await);
+        for (n, (deployment, measurements)) in deployments.iter().zip(&mut all).enumerate() {
+            measurements.push(measure(deployment, &dir.path().join(format!("{round}-{n}")), span).await);
         }
     }
-    let first: Vec<f64> = all[0].iter().map(|figures| figures.orders).collect();
-    for (shape, figures) in shapes.iter().zip(&all) {
-        let median = |of: fn(&Figures) -> f64| middle(figures.iter().map(of).collect());
-        let ratio = middle(figures.iter().zip(&first).map(|(figures, first)| figures.orders / first).collect());
+    let first: Vec<f64> = all[0].iter().map(|round| round.orders).collect();
+    for (deployment, measurements) in deployments.iter().zip(&all) {
+        let median_of = |value: fn(&Measurement) -> f64| median(measurements.iter().map(value).collect());
+        let ratio =
+            median(measurements.iter().zip(&first).map(|(measurements, first)| measurements.orders / first).collect());
         println!(
             "{:<38}{:>10.0}{:>10.1}{:>10.1}{ratio:>8.2}",
-            shape.name,
-            median(|f| f.orders),
-            median(|f| f.p50),
-            median(|f| f.p99),
+            deployment.name,
+            median_of(|f| f.orders),
+            median_of(|f| f.p50),
+            median_of(|f| f.p99),
         );
     }
 }
 
-fn middle(mut figures: Vec<f64>) -> f64 {
-    figures.sort_unstable_by(f64::total_cmp);
-    figures[figures.len() / 2]
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
-async fn measure(shape: &Shape, data: &Path, span: Duration) -> Figures {
+async fn measure(deployment: &Deployment, data: &Path, span: Duration) -> Measurement {
     std::fs::create_dir(data).unwrap();
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     let mut variables = vec![
-        ("MERCAT_PEERS__TOKEN".to_owned(), "a-token-that-the-parts-share".to_owned()),
-        ("MERCAT_SECRET".to_owned(), "what all parts of this shop sign their tokens with".to_owned()),
+        ("MERCAT_PEERS__TOKEN".to_owned(), "a-token-that-all-processes-share".to_owned()),
+        ("MERCAT_SECRET".to_owned(), "the signing secret of all processes".to_owned()),
     ];
-    if let Some(database) = &shape.database {
+    if let Some(database) = &deployment.database {
         variables.push(("MERCAT_DATABASE".to_owned(), database.clone()));
         variables.push(("MERCAT_STORE__SCHEMA_PREFIX".to_owned(), format!("bench{}_", since.as_micros())));
     }
-    variables.extend(shape.events.iter().map(|events| ("MERCAT_EVENTS".to_owned(), events.clone())));
-    make_admin(data, &variables);
-    let mut parts = Vec::new();
-    if shape.split {
+    variables.extend(deployment.events.iter().map(|events| ("MERCAT_EVENTS".to_owned(), events.clone())));
+    create_admin(data, &variables);
+    let mut processes = Vec::new();
+    if deployment.split {
         let places: Vec<(&str, String)> = DOMAINS
             .map(|domain| (domain, TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()))
             .into();
@@ -122,18 +128,18 @@ async fn measure(shape: &Shape, data: &Path, span: Duration) -> Figures {
             (format!("MERCAT_{}__PLACE", domain.to_uppercase()), format!("http://{address}"))
         };
         variables.extend(places.iter().map(place));
-        parts.extend(places.iter().map(|(domain, address)| part(data, domain, address, &variables)));
+        processes.extend(places.iter().map(|(domain, address)| start_domain(data, domain, address, &variables)));
     }
-    let arguments: &[&str] = if shape.split { &["--domains", "gateway"] } else { &["--no-demo"] };
+    let arguments: &[&str] = if deployment.split { &["--domains", "gateway"] } else { &["--no-demo"] };
     let named: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (&**name, &**value)).collect();
     let shop = Shop::start(data, arguments, &named);
-    let figures = orders(&shop, span).await;
+    let measurements = orders(&shop, span).await;
     shop.terminate();
-    figures
+    measurements
 }
 
-fn make_admin(data: &Path, variables: &[(String, String)]) {
-    let made = Command::new(env!("CARGO_BIN_EXE_mercat"))
+fn create_admin(data: &Path, variables: &[(String, String)]) {
+    let output = Command::new(env!("CARGO_BIN_EXE_mercat"))
         .args(["admin", "create", "--email", "boss@example.com", "--data"])
         .arg(data)
         .envs(variables.iter().cloned())
@@ -141,10 +147,10 @@ fn make_admin(data: &Path, variables: &[(String, String)]) {
         .current_dir(data)
         .output()
         .unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-fn part(data: &Path, domain: &str, address: &str, variables: &[(String, String)]) -> Part {
+fn start_domain(data: &Path, domain: &str, address: &str, variables: &[(String, String)]) -> DomainProcess {
     let mut process = Command::new(env!("CARGO_BIN_EXE_mercat"))
         .args(["serve", "--domains", domain, "--grpc", address, "--data"])
         .arg(data)
@@ -158,62 +164,62 @@ fn part(data: &Path, domain: &str, address: &str, variables: &[(String, String)]
     let ready = lines.by_ref().map_while(Result::ok).any(|line| line.contains("listening on"));
     assert!(ready, "{domain} did not start");
     std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
-    Part(process)
+    DomainProcess(process)
 }
 
-async fn orders(shop: &Shop, span: Duration) -> Figures {
-    let mut admin = shop.visitor();
-    // The parts of a split shop may still be finding each other.
-    while admin.try_ask("GET", "/products/", None, None).await.is_none_or(|answer| answer.status != 200) {
+async fn orders(shop: &Shop, span: Duration) -> Measurement {
+    let mut admin = shop.client();
+    // The processes may still be connecting to each other.
+    while admin.try_send("GET", "/products/", None, None).await.is_none_or(|response| response.status != 200) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     admin.sign_in("boss@example.com", "correct horse battery").await;
     let product = json!({"name": "Teapot", "sku": "TEA", "price": 1999, "currency": "EUR", "stock": 1_000_000_000});
     let product = admin.post("/product/", product).await.expect_status(201)["id"].as_str().unwrap().to_owned();
-    let mut guests: Vec<(Visitor, String)> = Vec::new();
+    let mut guests: Vec<(HttpClient, String)> = Vec::new();
     for _ in 0..CLIENTS {
-        let mut visitor = shop.visitor();
-        let guest = visitor.post("/guest", json!({})).await.expect_status(201);
-        visitor.token = Some(guest["token"].as_str().unwrap().to_owned());
-        guests.push((visitor, guest["user"]["id"].as_str().unwrap().to_owned()));
+        let mut client = shop.client();
+        let guest = client.post("/guest", json!({})).await.expect_status(201);
+        client.token = Some(guest["token"].as_str().unwrap().to_owned());
+        guests.push((client, guest["user"]["id"].as_str().unwrap().to_owned()));
     }
-    let (began, took) = (Instant::now(), Rc::new(RefCell::new(Vec::new())));
-    let running = guests.into_iter().map(|(visitor, user)| {
-        let (took, product) = (Rc::clone(&took), product.clone());
+    let (started, latencies) = (Instant::now(), Rc::new(RefCell::new(Vec::new())));
+    let running = guests.into_iter().map(|(client, user)| {
+        let (latencies, product) = (Rc::clone(&latencies), product.clone());
         actix::spawn(async move {
             for turn in 0.. {
-                if began.elapsed() > span {
+                if started.elapsed() > span {
                     break;
                 }
-                let begun = order(&visitor, &user, &product, turn).await;
-                took.borrow_mut().push(begun.elapsed().as_secs_f64() * 1e3);
+                let started = order(&client, &user, &product, turn).await;
+                latencies.borrow_mut().push(started.elapsed().as_secs_f64() * 1e3);
             }
         })
     });
     futures_util::future::join_all(running).await;
-    let seconds = began.elapsed().as_secs_f64();
-    let mut took = took.borrow_mut();
-    took.sort_unstable_by(f64::total_cmp);
-    let share = |of: usize| took[took.len() * of / 100];
-    Figures { orders: took.len() as f64 / seconds, p50: share(50), p99: share(99) }
+    let seconds = started.elapsed().as_secs_f64();
+    let mut latencies = latencies.borrow_mut();
+    latencies.sort_unstable_by(f64::total_cmp);
+    let percentile = |percent: usize| latencies[latencies.len() * percent / 100];
+    Measurement { orders: latencies.len() as f64 / seconds, p50: percentile(50), p99: percentile(99) }
 }
 
-/// One whole order; gives when it began.
-async fn order(visitor: &Visitor, user: &str, product: &str, turn: usize) -> Instant {
+/// Places and pays one order. Returns the time at which it started.
+async fn order(client: &HttpClient, user: &str, product: &str, turn: usize) -> Instant {
     let cart = format!("/user/{user}/cart/");
     let item = json!({"product_id": product, "quantity": 2});
-    let begun = loop {
-        let begun = Instant::now();
-        if visitor.post(&cart, item.clone()).await.status == 201 {
-            break begun;
+    let started = loop {
+        let started = Instant::now();
+        if client.post(&cart, item.clone()).await.status == 201 {
+            break started;
         }
-        // The cart of the order before empties by an event, a moment after the payment is answered.
+        // An event empties the cart of the former order shortly after the payment's reply.
         tokio::time::sleep(Duration::from_millis(2)).await;
     };
     let address = json!({"email": "ada@example.com"});
     let checkout = format!("{cart}checkout");
-    let invoice = visitor.post_once(&checkout, address, &format!("order-{turn}")).await.expect_status(201);
+    let invoice = client.post_idempotent(&checkout, address, &format!("order-{turn}")).await.expect_status(201);
     let pay = format!("/invoices/{}/pay", invoice["id"].as_str().unwrap());
-    visitor.post_once(&pay, json!({"token": "tok_ok"}), &format!("pay-{turn}")).await.expect_status(200);
-    begun
+    client.post_idempotent(&pay, json!({"token": "tok_ok"}), &format!("pay-{turn}")).await.expect_status(200);
+    started
 }

@@ -1,7 +1,8 @@
-//! How fast and how small the real binary is, over HTTP on this machine. Figures of one run are to be compared with
-//! each other, not with those of another machine or day: `cargo bench`. `cargo bench -- SECONDS` sets how long each
-//! load lasts (3).
-#![allow(clippy::unwrap_used, reason = "a benchmark stops at the first thing that is not as it should be")]
+//! Throughput, start time and memory of the real binary over HTTP on this machine.
+//!
+//! Values of one run are comparable with each other, not with those of another machine or day.
+//! `cargo bench --bench shop -- SECONDS` sets the length of each load (3).
+#![allow(clippy::unwrap_used, reason = "a benchmark stops at the first failure")]
 
 #[path = "../tests/e2e/support.rs"]
 #[allow(dead_code, reason = "shared with the tests, which use the rest")]
@@ -13,12 +14,12 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use support::{Shop, Visitor};
+use support::{HttpClient, Shop};
 use tempfile::TempDir;
 
-/// How many ask at once.
+/// Concurrent clients.
 const CLIENTS: usize = 64;
-/// How often what is compared is measured.
+/// Measurements per compared variant.
 const ROUNDS: usize = 5;
 
 fn main() {
@@ -30,7 +31,7 @@ async fn run(span: Duration) {
     let dir = TempDir::new().unwrap();
     println!("{CLIENTS} clients, {} s each, over HTTP, every change durable (synchronous=FULL)", span.as_secs());
 
-    // In turns, because what else the machine does changes from one second to the next.
+    // Alternating rounds, because the load of the machine changes.
     let (mut shared, mut alone, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         let data = |name: &str| dir.path().join(format!("{name}{round}"));
@@ -41,7 +42,7 @@ async fn run(span: Duration) {
         ratios.push(with / without);
     }
     println!("add to cart, commits shared     {:>9.0}/s (median of {ROUNDS})", median(&mut shared));
-    println!("add to cart, one commit each    {:>9.0}/s (median of {ROUNDS})", median(&mut alone));
+    println!("add to cart, commit per request {:>9.0}/s (median of {ROUNDS})", median(&mut alone));
     println!("  ratio                         {:>9.2} (median of {ROUNDS})", median(&mut ratios));
 
     println!("whole order (cart, checkout, pay) {:>7.0}/s", orders(&dir.path().join("orders"), span).await);
@@ -50,14 +51,14 @@ async fn run(span: Duration) {
     let first = Instant::now();
     let shop = Shop::start(&demo, &[], &[]);
     println!("first start, with the demo shop {:>9.0} ms", first.elapsed().as_secs_f64() * 1e3);
-    shop.visitor().get("/products/").await.expect_status(200);
+    shop.client().get("/products/").await.expect_status(200);
     shop.terminate();
     let mut starts = Vec::new();
     for _ in 0..5 {
-        let began = Instant::now();
+        let started = Instant::now();
         let shop = Shop::start(&demo, &[], &[]);
-        shop.visitor().get("/products/").await.expect_status(200);
-        starts.push(began.elapsed().as_secs_f64() * 1e3);
+        shop.client().get("/products/").await.expect_status(200);
+        starts.push(started.elapsed().as_secs_f64() * 1e3);
         shop.terminate();
     }
     println!("start on existing data, to the first list of products {:>6.0} ms (median of 5)", median(&mut starts));
@@ -67,19 +68,19 @@ async fn run(span: Duration) {
     println!("idle memory of the demo shop    {:>9.1} MB resident", resident_bytes(&shop) / 1e6);
 }
 
-fn median(figures: &mut [f64]) -> f64 {
-    figures.sort_unstable_by(f64::total_cmp);
-    figures[figures.len() / 2]
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
-/// Guests with a token and a cart each.
-async fn guests(shop: &Shop) -> Vec<(Visitor, String)> {
+/// Creates one guest with a token per client.
+async fn guests(shop: &Shop) -> Vec<(HttpClient, String)> {
     let mut guests = Vec::new();
     for _ in 0..CLIENTS {
-        let mut visitor = shop.visitor();
-        let guest = visitor.post("/guest", json!({})).await.expect_status(201);
-        visitor.token = Some(guest["token"].as_str().unwrap().to_owned());
-        guests.push((visitor, guest["user"]["id"].as_str().unwrap().to_owned()));
+        let mut client = shop.client();
+        let guest = client.post("/guest", json!({})).await.expect_status(201);
+        client.token = Some(guest["token"].as_str().unwrap().to_owned());
+        guests.push((client, guest["user"]["id"].as_str().unwrap().to_owned()));
     }
     guests
 }
@@ -90,35 +91,35 @@ async fn product(shop: &Shop, data: &Path) -> String {
     admin.post("/product/", product).await.expect_status(201)["id"].as_str().unwrap().to_owned()
 }
 
-/// Runs `work` for each client over and over for `span`; gives how often a second it was done.
+/// Repeats `work` for each client during `span`. Returns the completions per second.
 async fn load<F: Future<Output = ()> + 'static>(
-    clients: Vec<(Visitor, String)>,
+    clients: Vec<(HttpClient, String)>,
     span: Duration,
-    work: impl Fn(Visitor, String, usize) -> F + Clone + 'static,
+    work: impl Fn(HttpClient, String, usize) -> F + Clone + 'static,
 ) -> f64 {
-    let (began, done) = (Instant::now(), Rc::new(Cell::new(0_u32)));
-    let running = clients.into_iter().map(|(visitor, user)| {
+    let (started, done) = (Instant::now(), Rc::new(Cell::new(0_u32)));
+    let running = clients.into_iter().map(|(client, user)| {
         let (work, done) = (work.clone(), Rc::clone(&done));
         actix::spawn(async move {
             let mut turn = 0;
-            while began.elapsed() < span {
-                work(visitor.clone(), user.clone(), turn).await;
+            while started.elapsed() < span {
+                work(client.clone(), user.clone(), turn).await;
                 done.set(done.get() + 1);
                 turn += 1;
             }
         })
     });
     futures_util::future::join_all(running).await;
-    f64::from(done.get()) / began.elapsed().as_secs_f64()
+    f64::from(done.get()) / started.elapsed().as_secs_f64()
 }
 
 async fn adds(data: &Path, variables: &[(&str, &str)], span: Duration) -> f64 {
     let shop = Shop::start(data, &["--no-demo"], variables);
     let teapot = product(&shop, data).await;
-    let rate = load(guests(&shop).await, span, move |visitor, user, _| {
+    let rate = load(guests(&shop).await, span, move |client, user, _| {
         let item = json!({"product_id": teapot, "quantity": 1});
         async move {
-            visitor.post(&format!("/user/{user}/cart/"), item).await.expect_status(201);
+            client.post(&format!("/user/{user}/cart/"), item).await.expect_status(201);
         }
     });
     let rate = rate.await;
@@ -129,13 +130,13 @@ async fn adds(data: &Path, variables: &[(&str, &str)], span: Duration) -> f64 {
 async fn orders(data: &Path, span: Duration) -> f64 {
     let shop = Shop::start(data, &["--no-demo"], &[]);
     let teapot = product(&shop, data).await;
-    let rate = load(guests(&shop).await, span, move |visitor, user, turn| {
+    let rate = load(guests(&shop).await, span, move |client, user, turn| {
         let item = json!({"product_id": teapot, "quantity": 2});
         async move {
             let cart = format!("/user/{user}/cart/");
             loop {
-                let added = visitor.post(&cart, item.clone()).await;
-                // The cart of the order before empties by an event, a moment after the payment is answered.
+                let added = client.post(&cart, item.clone()).await;
+                // An event empties the cart of the former order shortly after the payment's reply.
                 if added.status == 201 {
                     break;
                 }
@@ -143,9 +144,9 @@ async fn orders(data: &Path, span: Duration) -> f64 {
             }
             let address = json!({"email": "ada@example.com"});
             let checkout = format!("{cart}checkout");
-            let invoice = visitor.post_once(&checkout, address, &format!("order-{turn}")).await.expect_status(201);
+            let invoice = client.post_idempotent(&checkout, address, &format!("order-{turn}")).await.expect_status(201);
             let pay = format!("/invoices/{}/pay", invoice["id"].as_str().unwrap());
-            visitor.post_once(&pay, json!({"token": "tok_ok"}), &format!("pay-{turn}")).await.expect_status(200);
+            client.post_idempotent(&pay, json!({"token": "tok_ok"}), &format!("pay-{turn}")).await.expect_status(200);
         }
     });
     let rate = rate.await;

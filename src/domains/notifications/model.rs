@@ -123,7 +123,7 @@ fn format_minute(at: Timestamp) -> String {
 }
 
 fn registered(event: UserRegistered) -> ProjectionResult {
-    let body = "Your account is ready. What happens with your orders is told here.".to_owned();
+    let body = "Your account is ready. Updates about your orders will appear here.".to_owned();
     let title = if event.name.is_empty() { "Welcome!".to_owned() } else { format!("Welcome, {}!", event.name) };
     let data = json!({ "user_id": event.user_id });
     Ok(EventProjection::default()
