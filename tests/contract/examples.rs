@@ -68,7 +68,7 @@ fn page() -> PageRequest {
 }
 
 fn cursor() -> Cursor {
-    Cursor::seal(&7)
+    Cursor::encode(&7)
 }
 
 fn page_of<T>(item: T) -> Page<T> {
