@@ -190,7 +190,9 @@ fn crate_paths(line: &str) -> Vec<Vec<&str>> {
     starts
         .map(|rest| {
             let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_' && c != ':').unwrap_or(rest.len());
-            rest[..end].split("::").filter(|part| !part.is_empty()).collect()
+            // Macros are exported at the root, whichever module defines them.
+            let is_macro = rest[end..].starts_with('!');
+            rest[..end].split("::").filter(|part| !part.is_empty() && !is_macro).collect()
         })
         .collect()
 }

@@ -6,7 +6,7 @@ use crate::types::{ActionId, Amount, Currency, Page, PageRequest, ProductId, Qua
 
 /// An entry of the action log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Action {
+pub struct LoggedAction {
     /// Identifier, for the cursor of [`ListActions`].
     pub id: ActionId,
     /// Time of the action.
@@ -156,7 +156,7 @@ pub struct GetServedRequests {}
 
 crate::requests! { StatsError;
     "stats.LogAction": LogAction => (), once, |_| Access::Anyone;
-    "stats.ListActions": ListActions => Page<Action>, retry, |_| Access::InternalNetwork;
+    "stats.ListActions": ListActions => Page<LoggedAction>, retry, |_| Access::InternalNetwork;
     "stats.GetSummary": GetSummary => Summary, retry, |_| Access::Admin;
     "stats.AddServedRequests": AddServedRequests => i64, once, |_| Access::Internal;
     "stats.GetServedRequests": GetServedRequests => i64, retry, |_| Access::Internal;

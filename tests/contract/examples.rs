@@ -609,7 +609,7 @@ fn mailer() -> Vec<Example> {
 fn stats() -> Vec<Example> {
     let (action, subject) = ("product_viewed".to_owned(), Some("TEA-1".to_owned()));
     let data = Some(json!({ "page": 1 }));
-    let logged = Action {
+    let logged = LoggedAction {
         id: id(13),
         at: time(),
         user_id: Some(id(2)),

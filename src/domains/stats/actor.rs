@@ -96,7 +96,7 @@ async fn list_actions(
     state: Arc<StatsState>,
     _: RequestContext,
     request: ListActions,
-) -> Result<Page<Action>, StatsError> {
+) -> Result<Page<LoggedAction>, StatsError> {
     let limit = request.page.limit()?;
     let ListActions { from, to, action, user_id, page } = request;
     let filter = Filter { from, to, action, user_id, after: page.after()? };

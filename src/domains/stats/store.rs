@@ -10,7 +10,7 @@ use diesel_migrations::embed_migrations;
 
 use super::model::{Counters, ProductSale, floor_day, floor_hour};
 use super::schema::{action, counter, daily, erased, hourly, product_name, product_sales};
-use super::{Action, Bucket, TopProduct};
+use super::{Bucket, LoggedAction, TopProduct};
 use crate::messaging::CommonError;
 use crate::store::query::*;
 use crate::store::{Conn, Migrations, Prepare};
@@ -71,7 +71,7 @@ pub struct Filter {
 }
 
 /// Lists actions in time order.
-pub fn list_actions(conn: &mut Conn, filter: &Filter, limit: i64) -> Result<Vec<Action>, CommonError> {
+pub fn list_actions(conn: &mut Conn, filter: &Filter, limit: i64) -> Result<Vec<LoggedAction>, CommonError> {
     type ActionRow = (Timestamp, ActionId, Option<UserId>, String, Option<String>, Option<String>);
     let rows: Vec<ActionRow> = on!(conn, c => {
         let mut query = action::table.into_boxed();
@@ -99,7 +99,7 @@ pub fn list_actions(conn: &mut Conn, filter: &Filter, limit: i64) -> Result<Vec<
                 log::error!("stats: data of action {id} cannot be decoded: {error}");
                 CommonError::Internal
             })?;
-            Ok(Action { id, at, user_id, action, subject, data })
+            Ok(LoggedAction { id, at, user_id, action, subject, data })
         })
         .collect()
 }

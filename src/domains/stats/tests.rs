@@ -112,7 +112,7 @@ impl TestStats {
         self.client.call(ctx, LogAction { user_id, action, subject: None, data: None }).await
     }
 
-    async fn actions(&self, filter: ListActions) -> Vec<Action> {
+    async fn actions(&self, filter: ListActions) -> Vec<LoggedAction> {
         self.client.call(staff(), filter).await.unwrap().items
     }
 }
