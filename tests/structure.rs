@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 const REPORT_ONLY: &[&str] = &[
     "doc_comments_open_with_a_noun_or_a_verb",
     "functions_are_short",
-    "imports_point_to_lower_layers",
     "old_words_do_not_come_back",
     "only_stores_contain_sql",
     "test_names_are_short",
