@@ -60,7 +60,7 @@ pub fn doctor(settings: &Settings) -> Result<(), CliError> {
                 Ok("the mailer is not in this process".to_owned())
             }
             None => Ok("no mail server is set (mailer.smtp): mail is kept and shown, not sent".to_owned()),
-            Some(smtp) => mailer::try_server(smtp, MAIL_TIMEOUT).await.map(|()| "it greets us".to_owned()),
+            Some(smtp) => mailer::probe_server(smtp, MAIL_TIMEOUT).await.map(|()| "it greets us".to_owned()),
         };
         findings.note("mail server", mail.map_err(|wrong| format!("{wrong}; look at mailer.smtp")));
         for (address, domains) in elsewhere(settings) {

@@ -1,12 +1,14 @@
-//! The actor of the cart: one function a message.
+//! The actor of the cart: one handler per message.
+//!
+//! Does not contain: the steps of a checkout (`checkout`), SQL.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Context, Supervised};
 
-use super::checkout::{self, CartState, from_catalog};
-use super::model::{self, CheckoutState, Line};
+use super::checkout::{self, CartState, map_catalog_error};
+use super::model::{self, CartLine, CheckoutState};
 use super::store::{self, ItemRow};
 use super::*;
 use crate::contract::catalog::{GetOffers, Offer};
@@ -20,7 +22,7 @@ use crate::store::{Conn, LockSet, Tx};
 use crate::tasks::spawn_detached;
 use crate::types::{CartItemId, CheckoutId, InvoiceId, ProductId, UserId, Validator};
 
-/// How often unfinished checkouts are looked for.
+/// Interval at which unfinished checkouts are resumed.
 const RESUME_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The actor of this domain.
@@ -32,7 +34,7 @@ impl Actor for CartActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        spawn_leader_interval(ctx, &self.state.store, &self.state, RESUME_INTERVAL, CartState::look_around);
+        spawn_leader_interval(ctx, &self.state.store, &self.state, RESUME_INTERVAL, CartState::resume_unfinished);
     }
 }
 
@@ -47,45 +49,45 @@ crate::handlers! { CartActor;
     Checkout => check_out,
     CancelCheckout => cancel_checkout,
     DeliverEvents => on_events,
-    CheckInvariants => audit,
-    ListCheckoutFacts => audit_checkouts,
+    CheckInvariants => check_invariants,
+    ListCheckoutFacts => list_checkout_facts,
 }
 
-/// What a change of one user's cart touches: its lines and its checkouts.
-pub fn of_cart(user: UserId) -> LockSet {
+/// Locks the cart of a user: its lines and its checkouts.
+pub fn cart_lock(user: UserId) -> LockSet {
     LockSet::key("cart", user)
 }
 
-/// The products as they are sold this moment.
+/// Reads the current offers of products.
 async fn offers(state: &CartState, ctx: &RequestContext, product_ids: Vec<ProductId>) -> Result<Vec<Offer>, CartError> {
-    let onward = ctx.for_downstream_call(state.store.domain(), None);
-    state.catalog.call(onward, GetOffers { product_ids }).await.map_err(from_catalog)
+    let downstream = ctx.for_downstream_call(state.store.domain(), None);
+    state.catalog.call(downstream, GetOffers { product_ids }).await.map_err(map_catalog_error)
 }
 
-/// The one product, if it can be bought.
+/// Reads the current offer of a product that is sold.
 async fn offer(state: &CartState, ctx: &RequestContext, product: ProductId) -> Result<Offer, CartError> {
     model::for_sale(offers(state, ctx, vec![product]).await?.into_iter().next())
 }
 
-/// Refuses when a checkout freezes the cart.
-fn refuse_frozen(conn: &mut Conn, user: UserId) -> Result<(), CartError> {
-    match store::frozen_by(conn, user)? {
+/// Returns an error if a checkout locks the cart.
+fn ensure_not_frozen(conn: &mut Conn, user: UserId) -> Result<(), CartError> {
+    match store::freezing_invoice(conn, user)? {
         Some(invoice_id) => Err(CartError::CheckoutInProgress { invoice_id }),
         None => Ok(()),
     }
 }
 
-/// Refuses a cart of two currencies, of which `currency` is the newest line's.
-fn refuse_mixture(tx: &mut Tx<'_>, row: &ItemRow) -> Result<(), CartError> {
+/// Returns an error if the cart has a line in another currency than `row`.
+fn ensure_single_currency(tx: &mut Tx<'_>, row: &ItemRow) -> Result<(), CartError> {
     match store::other_currency(tx.conn, row.user_id, row.currency)? {
         Some(currency) => Err(CartError::CurrencyMismatch { currency }),
         None => Ok(()),
     }
 }
 
-/// Does `work`; and once more if only a checkout stood in its way whose invoice has meanwhile been paid or has ended,
-/// while the event that says so is still on its way. Who pays and shops on at once is not told that the checkout runs.
-async fn past_ended_checkout<T, F>(
+/// Runs `work`, and once more if it failed because of a checkout whose invoice has ended, while the event of that is
+/// still in flight. So a buyer can continue shopping right after paying.
+async fn retry_if_checkout_ended<T, F>(
     state: &CartState,
     ctx: &RequestContext,
     user: UserId,
@@ -96,7 +98,7 @@ where
 {
     match work().await {
         Err(CartError::CheckoutInProgress { invoice_id: Some(invoice_id) })
-            if ended_meanwhile(state, ctx, user, invoice_id).await? =>
+            if sync_checkout_status(state, ctx, user, invoice_id).await? =>
         {
             work().await
         }
@@ -104,23 +106,24 @@ where
     }
 }
 
-/// Whether the checkout of the user's cart that waits for this invoice has ended; if so, the cart is free afterwards.
-async fn ended_meanwhile(
+/// Queries the status of the invoice that locks the cart. If it has ended, unlocks the cart and returns `true`.
+async fn sync_checkout_status(
     state: &CartState,
     ctx: &RequestContext,
     user: UserId,
     invoice_id: InvoiceId,
 ) -> Result<bool, CartError> {
-    let onward = ctx.for_downstream_call(state.store.domain(), None);
-    let end_state = match state.payments.call(onward, GetInvoice { invoice_id }).await.map(|invoice| invoice.status) {
+    let downstream = ctx.for_downstream_call(state.store.domain(), None);
+    let end_state = match state.payments.call(downstream, GetInvoice { invoice_id }).await.map(|invoice| invoice.status)
+    {
         Ok(InvoiceStatus::Paid | InvoiceStatus::Refunded) => CheckoutState::Paid,
         Ok(InvoiceStatus::Expired | InvoiceStatus::Void) => CheckoutState::Cancelled,
-        // Not even payments can say: the checkout counts as running.
+        // An unknown status counts as in progress.
         Ok(InvoiceStatus::Open) | Err(_) => return Ok(false),
     };
-    let row = state.store.read(move |conn| Ok::<_, CartError>(store::alive(conn, user)?)).await?;
+    let row = state.store.read(move |conn| Ok::<_, CartError>(store::active_checkout(conn, user)?)).await?;
     if let Some(row) = row.filter(|row| row.invoice_id == Some(invoice_id)) {
-        state.store.write_locked(of_cart(user), move |tx| end(tx, row.id, end_state)).await?;
+        state.store.write_locked(cart_lock(user), move |tx| end_checkout(tx, row.id, end_state)).await?;
     }
     Ok(true)
 }
@@ -130,20 +133,24 @@ async fn add_item(state: Arc<CartState>, ctx: RequestContext, request: AddItem) 
     let mut fields = Validator::new();
     fields.quantity("quantity", request.quantity);
     fields.finish()?;
-    let put_in = || put_in(Arc::clone(&state), ctx.clone(), request.clone());
-    // A repetition must not stumble over a price or a stock that has changed since.
-    state.store.idempotent(&ctx, &request)?.check_first(|| past_ended_checkout(&state, &ctx, user, put_in)).await
+    let insert_line = || insert_line(Arc::clone(&state), ctx.clone(), request.clone());
+    // A replayed request must not fail because of a price or stock that changed since.
+    state
+        .store
+        .idempotent(&ctx, &request)?
+        .check_first(|| retry_if_checkout_ended(&state, &ctx, user, insert_line))
+        .await
 }
 
-async fn put_in(state: Arc<CartState>, ctx: RequestContext, request: AddItem) -> Result<CartItem, CartError> {
+async fn insert_line(state: Arc<CartState>, ctx: RequestContext, request: AddItem) -> Result<CartItem, CartError> {
     let offer = offer(&state, &ctx, request.product_id).await?;
     let (user, quantity) = (request.user_id, request.quantity);
     state
         .store
         .idempotent(&ctx, &request)?
-        .locks(of_cart(user))
+        .locks(cart_lock(user))
         .run(move |tx| {
-            refuse_frozen(tx.conn, user)?;
+            ensure_not_frozen(tx.conn, user)?;
             let row = ItemRow {
                 id: CartItemId::new(),
                 user_id: user,
@@ -155,12 +162,12 @@ async fn put_in(state: Arc<CartState>, ctx: RequestContext, request: AddItem) ->
                 slug: offer.slug.clone(),
                 created_at: tx.now,
             };
-            // Put in first and checked then, in the same job: a refusal undoes it, and the adding up is one statement.
-            let (id, together) = store::add(tx.conn, &row)?;
-            model::fits(together, &offer)?;
-            let (lines, first, last) = store::measure(tx.conn, user)?;
+            // Inserted first and validated then, in one transaction: an error rolls it back, and adding up is one statement.
+            let (id, quantity_in_cart) = store::add(tx.conn, &row)?;
+            model::validate_quantity(quantity_in_cart, &offer)?;
+            let (lines, first, last) = store::line_stats(tx.conn, user)?;
             if first != last {
-                refuse_mixture(tx, &row)?;
+                ensure_single_currency(tx, &row)?;
             }
             if lines > i64::from(model::LINES_MAX) {
                 return Err(CartError::CartFull { max: model::LINES_MAX });
@@ -168,8 +175,8 @@ async fn put_in(state: Arc<CartState>, ctx: RequestContext, request: AddItem) ->
             if lines == 1 && id == row.id {
                 tx.emit(&CartStarted { user_id: user })?;
             }
-            let line = Line { id, quantity: together, ..row.into() };
-            Ok::<_, CartError>(model::today(line, Some(&offer), offer.currency))
+            let line = CartLine { id, quantity: quantity_in_cart, ..row.into() };
+            Ok::<_, CartError>(model::at_current_price(line, Some(&offer), offer.currency))
         })
         .await
 }
@@ -183,7 +190,7 @@ async fn get_item(state: Arc<CartState>, ctx: RequestContext, request: GetItem) 
         .ok_or(CartError::ItemNotFound)?;
     let offers = offers(&state, &ctx, vec![row.product_id]).await?;
     let currency = row.currency;
-    Ok(model::today(row.into(), offers.first(), currency))
+    Ok(model::at_current_price(row.into(), offers.first(), currency))
 }
 
 async fn set_quantity(
@@ -195,19 +202,19 @@ async fn set_quantity(
     let mut fields = Validator::new();
     fields.range("quantity", request.quantity, 0, model::QUANTITY_MAX);
     fields.finish()?;
-    let change = || change(Arc::clone(&state), ctx.clone(), request.clone());
-    state.store.idempotent(&ctx, &request)?.check_first(|| past_ended_checkout(&state, &ctx, user, change)).await
+    let update = || update_line(Arc::clone(&state), ctx.clone(), request.clone());
+    state.store.idempotent(&ctx, &request)?.check_first(|| retry_if_checkout_ended(&state, &ctx, user, update)).await
 }
 
-async fn change(
+async fn update_line(
     state: Arc<CartState>,
     ctx: RequestContext,
     request: SetQuantity,
 ) -> Result<Option<CartItem>, CartError> {
     let SetQuantity { user_id, item_id, quantity } = request;
     if quantity == 0 {
-        let job = move |tx: &mut Tx<'_>| take_out(tx, user_id, item_id).map(|()| None);
-        return state.store.idempotent(&ctx, &request)?.locks(of_cart(user_id)).run(job).await;
+        let job = move |tx: &mut Tx<'_>| delete_line(tx, user_id, item_id).map(|()| None);
+        return state.store.idempotent(&ctx, &request)?.locks(cart_lock(user_id)).run(job).await;
     }
     let row = state
         .store
@@ -218,10 +225,10 @@ async fn change(
     state
         .store
         .idempotent(&ctx, &request)?
-        .locks(of_cart(user_id))
+        .locks(cart_lock(user_id))
         .run(move |tx| {
-            refuse_frozen(tx.conn, user_id)?;
-            model::fits(quantity, &offer)?;
+            ensure_not_frozen(tx.conn, user_id)?;
+            model::validate_quantity(quantity, &offer)?;
             let row = ItemRow {
                 quantity,
                 unit_price: offer.price,
@@ -230,48 +237,53 @@ async fn change(
                 slug: offer.slug.clone(),
                 ..row
             };
-            // It may have been taken out since it was read.
+            // The line may have been removed since it was read.
             if !store::set(tx.conn, &row)? {
                 return Err(CartError::ItemNotFound);
             }
-            refuse_mixture(tx, &row)?;
-            Ok::<_, CartError>(Some(model::today(row.into(), Some(&offer), offer.currency)))
+            ensure_single_currency(tx, &row)?;
+            Ok::<_, CartError>(Some(model::at_current_price(row.into(), Some(&offer), offer.currency)))
         })
         .await
 }
 
-/// Takes a line out of a cart that may be changed.
-fn take_out(tx: &mut Tx<'_>, user: crate::types::UserId, item: CartItemId) -> Result<(), CartError> {
-    refuse_frozen(tx.conn, user)?;
+/// Deletes a line of an unlocked cart.
+fn delete_line(tx: &mut Tx<'_>, user: UserId, item: CartItemId) -> Result<(), CartError> {
+    ensure_not_frozen(tx.conn, user)?;
     if store::remove(tx.conn, user, item)? { Ok(()) } else { Err(CartError::ItemNotFound) }
 }
 
 async fn remove_item(state: Arc<CartState>, ctx: RequestContext, request: RemoveItem) -> Result<(), CartError> {
     let RemoveItem { user_id, item_id } = request;
-    let touch = of_cart(user_id);
+    let locks = cart_lock(user_id);
     let work = || async {
-        state.store.idempotent(&ctx, &request)?.locks(touch.clone()).run(move |tx| take_out(tx, user_id, item_id)).await
+        state
+            .store
+            .idempotent(&ctx, &request)?
+            .locks(locks.clone())
+            .run(move |tx| delete_line(tx, user_id, item_id))
+            .await
     };
-    past_ended_checkout(&state, &ctx, user_id, work).await
+    retry_if_checkout_ended(&state, &ctx, user_id, work).await
 }
 
 async fn get_cart(state: Arc<CartState>, ctx: RequestContext, request: GetCart) -> Result<Cart, CartError> {
-    let cart = look(&state, &ctx, &request).await?;
+    let cart = load_cart(&state, &ctx, &request).await?;
     match cart.invoice_id {
-        Some(invoice_id) if ended_meanwhile(&state, &ctx, request.user_id, invoice_id).await? => {
-            look(&state, &ctx, &request).await
+        Some(invoice_id) if sync_checkout_status(&state, &ctx, request.user_id, invoice_id).await? => {
+            load_cart(&state, &ctx, &request).await
         }
         _ => Ok(cart),
     }
 }
 
-async fn look(state: &CartState, ctx: &RequestContext, request: &GetCart) -> Result<Cart, CartError> {
+async fn load_cart(state: &CartState, ctx: &RequestContext, request: &GetCart) -> Result<Cart, CartError> {
     let user = request.user_id;
     let (rows, invoice_id) = state
         .store
         .read(move |conn| {
             let rows = store::items(conn, user)?;
-            Ok::<_, CartError>((rows, store::frozen_by(conn, user)?.flatten()))
+            Ok::<_, CartError>((rows, store::freezing_invoice(conn, user)?.flatten()))
         })
         .await?;
     let Some(currency) = rows.first().map(|row| row.currency) else {
@@ -282,7 +294,7 @@ async fn look(state: &CartState, ctx: &RequestContext, request: &GetCart) -> Res
         .into_iter()
         .map(|row| {
             let offer = offers.iter().find(|offer| offer.product_id == row.product_id);
-            model::today(row.into(), offer, currency)
+            model::at_current_price(row.into(), offer, currency)
         })
         .collect();
     let (total, count) = (model::total(&items), items.iter().map(|item| item.quantity).sum());
@@ -291,16 +303,16 @@ async fn look(state: &CartState, ctx: &RequestContext, request: &GetCart) -> Res
 
 async fn check_out(state: Arc<CartState>, ctx: RequestContext, request: Checkout) -> Result<Invoice, CartError> {
     let mut fields = Validator::new();
-    let said = request.email.as_deref().map(str::trim).filter(|text| !text.is_empty());
-    let email = said.and_then(|text| fields.email("email", text));
-    if said.is_none() && ctx.identity().is_some_and(|who| who.role == Role::Guest) {
-        fields.add_error("email", "required", "must say where the receipt goes, because a guest has no address");
+    let address = request.email.as_deref().map(str::trim).filter(|text| !text.is_empty());
+    let email = address.and_then(|text| fields.email("email", text));
+    if address.is_none() && ctx.identity().is_some_and(|identity| identity.role == Role::Guest) {
+        fields.add_error("email", "required", "is required for the receipt, because a guest has no address");
     }
     fields.finish()?;
     spawn_detached(async move {
         let user = request.user_id;
         let work = || Arc::clone(&state).check_out(ctx.clone(), request.clone(), email.clone());
-        past_ended_checkout(&state, &ctx, user, work).await
+        retry_if_checkout_ended(&state, &ctx, user, work).await
     })
     .await
 }
@@ -317,43 +329,43 @@ async fn cancel(state: Arc<CartState>, ctx: RequestContext, request: CancelCheck
     let user = request.user_id;
     let row = state
         .store
-        .read(move |conn| Ok::<_, CartError>(store::alive(conn, user)?))
+        .read(move |conn| Ok::<_, CartError>(store::active_checkout(conn, user)?))
         .await?
         .ok_or(CartError::NoCheckout)?;
     let Some(invoice_id) = row.invoice_id else {
-        // Nothing is owed yet. While somebody works on it, or an invoice may exist, nobody can say more.
-        return if state.abandon(&ctx, &row).await? {
+        // Without an invoice the checkout can be cancelled only if none can exist and it is not in progress.
+        return if state.cancel_unstarted(&ctx, &row).await? {
             state.store.idempotent(&ctx, &request)?.run(|_| Ok::<_, CartError>(())).await
         } else {
             Err(CartError::CheckoutInProgress { invoice_id: None })
         };
     };
-    let onward = || ctx.for_downstream_call(state.store.domain(), None);
-    match state.payments.call(onward(), VoidInvoice { invoice_id }).await {
+    let downstream = || ctx.for_downstream_call(state.store.domain(), None);
+    match state.payments.call(downstream(), VoidInvoice { invoice_id }).await {
         Ok(_) => {}
         Err(PaymentsError::PaymentInProgress) => {
             return Err(CartError::CheckoutInProgress { invoice_id: Some(invoice_id) });
         }
         Err(PaymentsError::NotOpen) => {
             let request = GetInvoice { invoice_id };
-            let invoice = state.payments.call(onward(), request).await.map_err(checkout::from_payments)?;
+            let invoice = state.payments.call(downstream(), request).await.map_err(checkout::map_payments_error)?;
             if matches!(invoice.status, InvoiceStatus::Paid | InvoiceStatus::Refunded) {
                 return Err(CartError::NoCheckout);
             }
         }
-        Err(error) => return Err(checkout::from_payments(error)),
+        Err(error) => return Err(checkout::map_payments_error(error)),
     }
-    // The event says the same a moment later; the buyer who reads the cart now must see it already.
+    // The event would do the same a moment later, but the buyer may read the cart before it arrives.
     let id = row.id;
-    let job = move |tx: &mut Tx<'_>| end(tx, id, CheckoutState::Cancelled);
-    state.store.idempotent(&ctx, &request)?.locks(of_cart(user)).run(job).await
+    let job = move |tx: &mut Tx<'_>| end_checkout(tx, id, CheckoutState::Cancelled);
+    state.store.idempotent(&ctx, &request)?.locks(cart_lock(user)).run(job).await
 }
 
-/// Ends a checkout, if it has not ended.
-fn end(tx: &mut Tx<'_>, id: CheckoutId, state: CheckoutState) -> Result<(), CartError> {
+/// Ends a checkout, unless it has ended.
+fn end_checkout(tx: &mut Tx<'_>, id: CheckoutId, state: CheckoutState) -> Result<(), CartError> {
     let Some(mut row) = store::checkout(tx.conn, id)? else { return Ok(()) };
-    if checkout::step(tx, &mut row, state)? && state == CheckoutState::Paid {
-        store::take_out(tx.conn, row.user_id, &row.frozen()?)?;
+    if checkout::transition(tx, &mut row, state)? && state == CheckoutState::Paid {
+        store::remove_bought(tx.conn, row.user_id, &row.frozen_lines()?)?;
     }
     Ok(())
 }
@@ -372,28 +384,28 @@ crate::event_handlers! {
 }
 
 fn on_invoice_paid(tx: &mut Tx<'_>, event: InvoicePaid) -> Result<(), CartError> {
-    event.checkout.map_or(Ok(()), |id| end(tx, id, CheckoutState::Paid))
+    event.checkout.map_or(Ok(()), |id| end_checkout(tx, id, CheckoutState::Paid))
 }
 
 fn on_invoice_expired(tx: &mut Tx<'_>, event: InvoiceExpired) -> Result<(), CartError> {
-    event.checkout.map_or(Ok(()), |id| end(tx, id, CheckoutState::Cancelled))
+    event.checkout.map_or(Ok(()), |id| end_checkout(tx, id, CheckoutState::Cancelled))
 }
 
 fn on_invoice_voided(tx: &mut Tx<'_>, event: InvoiceVoided) -> Result<(), CartError> {
-    event.checkout.map_or(Ok(()), |id| end(tx, id, CheckoutState::Cancelled))
+    event.checkout.map_or(Ok(()), |id| end_checkout(tx, id, CheckoutState::Cancelled))
 }
 
 fn on_user_erased(tx: &mut Tx<'_>, UserErased { user_id, .. }: UserErased) -> Result<(), CartError> {
-    // A checkout that has not got to an invoice ends here; one that may have continues without a name.
-    if let Some(row) = store::alive(tx.conn, user_id)?
+    // A checkout that cannot have an invoice ends; one that may have continues without the address.
+    if let Some(row) = store::active_checkout(tx.conn, user_id)?
         && row.state == CheckoutState::Started
     {
-        end(tx, row.id, CheckoutState::Failed)?;
+        end_checkout(tx, row.id, CheckoutState::Failed)?;
     }
     Ok(store::erase(tx.conn, user_id)?)
 }
 
-async fn audit(
+async fn check_invariants(
     state: Arc<CartState>,
     _: RequestContext,
     request: CheckInvariants,
@@ -401,7 +413,7 @@ async fn audit(
     state.store.audit(request, store::invariants::INVARIANTS).await
 }
 
-async fn audit_checkouts(
+async fn list_checkout_facts(
     state: Arc<CartState>,
     _: RequestContext,
     request: ListCheckoutFacts,

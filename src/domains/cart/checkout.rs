@@ -1,14 +1,15 @@
-//! The walk from cart to invoice: freeze the cart, set its stock aside, make the invoice, answer.
+//! The checkout saga: lock the cart, hold its stock, create the invoice, respond.
 //!
-//! The first transaction fixes every id; each later step may be repeated under the same ids without a second effect.
-//! So whoever finds an unfinished checkout, after a crash or a silence of another domain, simply goes on. A step that
-//! is certainly refused ends the checkout: the cart is free again and the stock is let go. A step whose outcome
-//! nobody knows ends nothing. Once an invoice may exist, only payments can say that there is none.
+//! The first transaction generates all ids; each later step is idempotent by them, so an unfinished checkout is resumed
+//! after a crash or an outage of another domain. A step with a definitive error ends the checkout: the cart is unlocked
+//! and the stock released. A step with an unknown outcome is repeated later. Once an invoice may exist, only payments
+//! decides whether there is one.
+//! Does not contain: the rules of a cart (`model`), SQL.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::actor::of_cart;
+use super::actor::cart_lock;
 use super::model::{self, CheckoutState, FrozenLine};
 use super::store::{self, CheckoutRow};
 use super::{CartError, Checkout};
@@ -21,57 +22,57 @@ use crate::store::{Fingerprint, IdempotentRequest, RESPONSE_TTL, Store, Tx};
 use crate::tasks::InFlightSet;
 use crate::types::{CheckoutId, Currency, EmailAddress, HoldId};
 
-/// How much longer than its invoice the stock is held, so that one who pays in the last second gets the goods.
+/// Time for which the stock hold outlives the invoice, so that a payment in the last second still gets its stock.
 const HOLD_GRACE: Duration = Duration::from_secs(5 * 60);
-/// How long one step may wait for another domain. Not the caller's patience: the work goes on without them.
+/// Time limit of a call to another domain. Independent of the caller's deadline, because the saga continues without it.
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
-/// How many unfinished checkouts are looked at in one round.
+/// Maximum number of unfinished checkouts that are resumed per round.
 const RESUME_BATCH: i64 = 64;
 
-/// What the handlers of this domain share.
+/// State shared by the handlers of this domain.
 pub struct CartState {
     pub store: Store,
     pub catalog: Client<CatalogActor>,
     pub payments: Client<PaymentsActor>,
-    /// Of an empty cart.
+    /// Currency of an empty cart.
     pub currency: Currency,
-    /// How long an invoice can be paid.
+    /// Time in which an invoice can be paid.
     pub lifetime: Duration,
-    /// The checkouts whose work runs in this process.
-    pub under_way: InFlightSet<CheckoutId>,
+    /// Ids of checkouts in progress in this process; resuming skips them.
+    pub in_flight: InFlightSet<CheckoutId>,
 }
 
-/// What can go wrong at the catalog, in the words of the cart.
-pub fn from_catalog(error: CatalogError) -> CartError {
+/// Maps an error of the catalog to one of the cart.
+pub fn map_catalog_error(error: CatalogError) -> CartError {
     match error {
         CatalogError::ProductNotFound => CartError::ProductNotFound,
         CatalogError::OutOfStock { product_id, left } => CartError::OutOfStock { product_id, left },
         CatalogError::HoldGone => CartError::CheckoutExpired,
-        CatalogError::Common(failure) => CartError::Common(failure),
+        CatalogError::Common(error) => CartError::Common(error),
         other => {
-            log::error!("cart: the catalog said what it never says to a cart: {other}");
+            log::error!("cart: unexpected catalog error: {other}");
             CartError::Common(CommonError::Internal)
         }
     }
 }
 
-/// What can go wrong at payments, in the words of the cart.
-pub fn from_payments(error: PaymentsError) -> CartError {
+/// Maps an error of payments to one of the cart.
+pub fn map_payments_error(error: PaymentsError) -> CartError {
     match error {
-        PaymentsError::Common(failure) => CartError::Common(failure),
+        PaymentsError::Common(error) => CartError::Common(error),
         other => {
-            log::error!("cart: payments said what they never say to a cart: {other}");
+            log::error!("cart: unexpected payments error: {other}");
             CartError::Common(CommonError::Internal)
         }
     }
 }
 
-/// Whether an error says that nothing was done and nothing will be, so that the checkout can end. Everything about
-/// load, time, the network and faults says no such thing.
-fn is_refusal(error: &CartError) -> bool {
+/// Returns `true` if an error means that the step had and will have no effect, so that the checkout can end. Errors of
+/// load, time, network and storage do not.
+fn is_definitive(error: &CartError) -> bool {
     match error {
-        CartError::Common(failure) => matches!(
-            failure,
+        CartError::Common(error) => matches!(
+            error,
             CommonError::Unauthenticated
                 | CommonError::Forbidden
                 | CommonError::InternalOnly
@@ -81,40 +82,42 @@ fn is_refusal(error: &CartError) -> bool {
     }
 }
 
-/// How the first step of a checkout ended.
-enum BeginOutcome {
-    /// It was answered before under the same key.
-    Before(Box<Invoice>),
-    /// The cart is frozen, or was and only the answer is to be found.
-    Go(Box<CheckoutRow>),
+/// Result of the first step of a checkout.
+enum CheckoutStart {
+    /// The same request was answered before.
+    Replayed(Box<Invoice>),
+    /// The checkout is recorded, now or by an earlier request whose response was not saved.
+    Started(Box<CheckoutRow>),
 }
 
-/// Freezes the cart.
+/// Records a checkout and locks the cart.
 fn begin(
     tx: &mut Tx<'_>,
     id: CheckoutId,
     request: &Checkout,
     email: Option<EmailAddress>,
-    wish: &IdempotentRequest,
+    idempotent: &IdempotentRequest,
     lifetime: Duration,
-) -> Result<BeginOutcome, CartError> {
-    if let Some(before) = tx.find_response::<Invoice, CartError>(wish)? {
-        return Ok(BeginOutcome::Before(Box::new(before)));
+) -> Result<CheckoutStart, CartError> {
+    if let Some(response) = tx.find_response::<Invoice, CartError>(idempotent)? {
+        return Ok(CheckoutStart::Replayed(Box::new(response)));
     }
-    if let Some(alive) = store::alive(tx.conn, request.user_id)? {
-        let same_key = alive.scope == wish.scope && alive.key == wish.key.as_str();
-        return Err(match (same_key, alive.state) {
-            (true, _) if alive.wish().fingerprint != wish.fingerprint => CommonError::IdempotencyKeyReused.into(),
-            (true, CheckoutState::Started | CheckoutState::StockHold) => CommonError::RequestInProgress.into(),
-            _ => CartError::CheckoutInProgress { invoice_id: alive.invoice_id },
+    if let Some(active) = store::active_checkout(tx.conn, request.user_id)? {
+        let same_key = active.scope == idempotent.scope && active.key == idempotent.key.as_str();
+        return Err(match (same_key, active.state) {
+            (true, _) if active.idempotent_request().fingerprint != idempotent.fingerprint => {
+                CommonError::IdempotencyKeyReused.into()
+            }
+            (true, CheckoutState::Started | CheckoutState::Held) => CommonError::RequestInProgress.into(),
+            _ => CartError::CheckoutInProgress { invoice_id: active.invoice_id },
         });
     }
-    if let Some(ended) = store::unanswered(tx.conn, wish, tx.now.saturating_sub(RESPONSE_TTL))? {
-        if ended.wish().fingerprint != wish.fingerprint {
+    if let Some(ended) = store::find_unanswered(tx.conn, idempotent, tx.now.saturating_sub(RESPONSE_TTL))? {
+        if ended.idempotent_request().fingerprint != idempotent.fingerprint {
             return Err(CommonError::IdempotencyKeyReused.into());
         }
-        // News of its invoice came before the answer that made it was kept. Asked again, it is that invoice and no other.
-        return Ok(BeginOutcome::Go(Box::new(ended)));
+        // The checkout ended before its response was saved. A repeated request gets the same invoice.
+        return Ok(CheckoutStart::Started(Box::new(ended)));
     }
     let lines: Vec<FrozenLine> = store::items(tx.conn, request.user_id)?
         .into_iter()
@@ -134,37 +137,37 @@ fn begin(
         currency: None,
         email,
         invoice_id: None,
-        scope: wish.scope.clone(),
-        key: wish.key.as_str().to_owned(),
-        fingerprint: wish.fingerprint.as_bytes().to_vec(),
+        scope: idempotent.scope.clone(),
+        key: idempotent.key.as_str().to_owned(),
+        fingerprint: idempotent.fingerprint.as_bytes().to_vec(),
         release_due: false,
         created_at: tx.now,
         expires_at: tx.now.saturating_add(lifetime),
         ended_at: None,
     };
     store::insert_checkout(tx.conn, &row)?;
-    Ok(BeginOutcome::Go(Box::new(row)))
+    Ok(CheckoutStart::Started(Box::new(row)))
 }
 
-/// Brings a checkout into its next state, if it may go there; says whether it does. One that has been there, or
-/// further, stays where it is: steps and events are repeated.
-pub fn step(tx: &mut Tx<'_>, row: &mut CheckoutRow, next: CheckoutState) -> Result<bool, CartError> {
+/// Moves a checkout to its next state. Returns `false` and changes nothing if that is not allowed: steps and events are
+/// repeated, so it may have been in that state before.
+pub fn transition(tx: &mut Tx<'_>, row: &mut CheckoutRow, next: CheckoutState) -> Result<bool, CartError> {
     if !row.state.may_become(next) {
         return Ok(false);
     }
     row.state = next;
-    row.freezes = next.freezes().then_some(row.user_id);
-    row.ended_at = (!next.freezes()).then_some(tx.now);
-    // Without an invoice nobody else will let the stock go.
+    row.freezes = next.locks_cart().then_some(row.user_id);
+    row.ended_at = (!next.locks_cart()).then_some(tx.now);
+    // Without an invoice only the checkout can release the stock.
     row.release_due = next == CheckoutState::Failed;
     store::save(tx.conn, row)?;
     Ok(true)
 }
 
-/// The checkout as it is in this transaction.
-fn current(tx: &mut Tx<'_>, id: CheckoutId) -> Result<CheckoutRow, CartError> {
+/// Loads a checkout in the current transaction.
+fn load_checkout(tx: &mut Tx<'_>, id: CheckoutId) -> Result<CheckoutRow, CartError> {
     store::checkout(tx.conn, id)?.ok_or_else(|| {
-        log::error!("cart: checkout {id} is gone");
+        log::error!("cart: checkout {id} is missing");
         CommonError::Internal.into()
     })
 }
@@ -178,27 +181,27 @@ impl CartState {
         email: Option<EmailAddress>,
     ) -> Result<Invoice, CartError> {
         let id = CheckoutId::new();
-        let wish = IdempotentRequest {
+        let idempotent = IdempotentRequest {
             scope: ctx.caller.scope(),
-            // A caller without a key gets one, so that the rest need not know the difference.
+            // A request without a key gets one, so that the later steps need no distinction.
             key: ctx.key.clone().unwrap_or_else(|| IdempotencyKey::own(&format!("checkout/{id}"))),
             fingerprint: Fingerprint::of(&request)?,
         };
         let lifetime = self.lifetime;
-        // Noted before the row can be seen: the timer must not take up what is about to begin.
-        let _running = self.under_way.try_insert(id);
-        let touch = of_cart(request.user_id).with_key(&wish);
-        match self.store.write_locked(touch, move |tx| begin(tx, id, &request, email, &wish, lifetime)).await? {
-            BeginOutcome::Before(invoice) => {
+        // Registered before the row is visible, so that the timer does not resume it.
+        let _running = self.in_flight.try_insert(id);
+        let locks = cart_lock(request.user_id).with_key(&idempotent);
+        match self.store.write_locked(locks, move |tx| begin(tx, id, &request, email, &idempotent, lifetime)).await? {
+            CheckoutStart::Replayed(invoice) => {
                 ctx.mark_replayed();
                 Ok(*invoice)
             }
-            BeginOutcome::Go(row) => self.go_on(&ctx, *row).await,
+            CheckoutStart::Started(row) => self.resume(&ctx, *row).await,
         }
     }
 
-    /// Takes a checkout from where it stands to its end, as far as the others answer.
-    async fn go_on(&self, ctx: &RequestContext, row: CheckoutRow) -> Result<Invoice, CartError> {
+    /// Runs the remaining steps of a checkout. Ends it on a definitive error.
+    async fn resume(&self, ctx: &RequestContext, row: CheckoutRow) -> Result<Invoice, CartError> {
         let id = row.id;
         let outcome = match row.state {
             CheckoutState::Started => match self.hold(ctx, row).await {
@@ -208,50 +211,50 @@ impl CartState {
             _ => self.invoice(ctx, row).await,
         };
         match outcome {
-            Err(refusal) if is_refusal(&refusal) => {
-                self.give_up(ctx, id).await?;
-                Err(refusal)
+            Err(error) if is_definitive(&error) => {
+                self.fail_checkout(ctx, id).await?;
+                Err(error)
             }
-            Err(unknown) => {
-                log::warn!("cart: checkout {id} waits and is taken up again: {unknown} [{}]", ctx.request_id);
-                Err(unknown)
+            Err(error) => {
+                log::warn!("cart: checkout {id} interrupted, resuming later: {error} [{}]", ctx.request_id);
+                Err(error)
             }
             Ok(invoice) => Ok(invoice),
         }
     }
 
-    /// Sets the stock aside and keeps its prices.
+    /// Holds the stock and stores its prices.
     async fn hold(&self, ctx: &RequestContext, row: CheckoutRow) -> Result<CheckoutRow, CartError> {
         if row.expires_at <= self.store.now() {
             return Err(CartError::CheckoutExpired);
         }
-        let frozen = row.frozen()?;
+        let frozen = row.frozen_lines()?;
         let request = HoldStock {
             hold: row.hold,
             lines: frozen.iter().copied().map(Into::into).collect(),
             expires_at: row.expires_at.saturating_add(HOLD_GRACE),
         };
-        let held = self.catalog.call(self.downstream_context(ctx), request).await.map_err(from_catalog)?;
+        let held = self.catalog.call(self.downstream_context(ctx), request).await.map_err(map_catalog_error)?;
         let (currency, lines) = model::invoice_lines(&frozen, &held.offers)?;
         let id = row.id;
         self.store
-            .write_locked(of_cart(row.user_id), move |tx| {
-                let mut row = current(tx, id)?;
+            .write_locked(cart_lock(row.user_id), move |tx| {
+                let mut row = load_checkout(tx, id)?;
                 row.currency = Some(currency);
                 row.invoice_lines = Some(store::to_text(&lines)?);
-                if step(tx, &mut row, CheckoutState::StockHold)? {
+                if transition(tx, &mut row, CheckoutState::Held)? {
                     Ok(row)
                 } else {
-                    // Given up meanwhile by its buyer, who was told so.
+                    // The buyer has cancelled the checkout meanwhile.
                     Err(CartError::NoCheckout)
                 }
             })
             .await
     }
 
-    /// Makes the invoice and keeps the answer, unless somebody else has kept it meanwhile: then it is theirs.
+    /// Creates the invoice and saves the response, unless one was saved meanwhile; returns the saved one.
     async fn invoice(&self, ctx: &RequestContext, row: CheckoutRow) -> Result<Invoice, CartError> {
-        let (currency, lines) = row.priced()?;
+        let (currency, lines) = row.priced_lines()?;
         let request = CreateInvoice {
             user_id: row.user_id,
             lines,
@@ -261,57 +264,59 @@ impl CartState {
             checkout: Some(row.id),
             expires_at: Some(row.expires_at),
         };
-        let invoice = self.payments.call(self.downstream_context(ctx), request).await.map_err(from_payments)?;
-        let (id, answer) = (row.id, invoice);
-        let wish = IdempotentRequest {
+        let invoice = self.payments.call(self.downstream_context(ctx), request).await.map_err(map_payments_error)?;
+        let (id, response) = (row.id, invoice);
+        let idempotent = IdempotentRequest {
             scope: row.scope,
             key: IdempotencyKey::own(&row.key),
             fingerprint: Fingerprint::from_bytes(row.fingerprint),
         };
         self.store
-            .write_locked(of_cart(row.user_id).with_key(&wish), move |tx| {
-                let mut row = current(tx, id)?;
-                if let Some(before) = tx.find_response::<Invoice, CartError>(&wish)? {
-                    return Ok(before);
+            .write_locked(cart_lock(row.user_id).with_key(&idempotent), move |tx| {
+                let mut row = load_checkout(tx, id)?;
+                if let Some(response) = tx.find_response::<Invoice, CartError>(&idempotent)? {
+                    return Ok(response);
                 }
-                row.invoice_id = Some(answer.id);
-                // News of the invoice may have been quicker; then the state stays, and the answer is the same.
-                step(tx, &mut row, CheckoutState::Invoiced)?;
-                tx.save_response::<_, CartError>(&wish, &answer)?;
-                Ok(answer)
+                row.invoice_id = Some(response.id);
+                // An event of the invoice may have come first; then the state is a later one already.
+                transition(tx, &mut row, CheckoutState::Invoiced)?;
+                tx.save_response::<_, CartError>(&idempotent, &response)?;
+                Ok(response)
             })
             .await
     }
 
-    /// Ends a checkout without an invoice. The cart is free at once, the stock as soon as the catalog hears of it.
-    async fn give_up(&self, ctx: &RequestContext, id: CheckoutId) -> Result<(), CartError> {
+    /// Fails a checkout: unlocks the cart, and releases the stock now or, if the catalog is down, later.
+    async fn fail_checkout(&self, ctx: &RequestContext, id: CheckoutId) -> Result<(), CartError> {
         let row = self
             .store
             .write(move |tx| {
-                let mut row = current(tx, id)?;
-                step(tx, &mut row, CheckoutState::Failed)?;
+                let mut row = load_checkout(tx, id)?;
+                transition(tx, &mut row, CheckoutState::Failed)?;
                 Ok::<_, CartError>(row)
             })
             .await?;
         if row.release_due
             && let Err(error) = self.release(ctx, row).await
         {
-            log::warn!("cart: the stock of checkout {id} is let go later: {error}");
+            log::warn!("cart: stock release of checkout {id} failed, retrying later: {error}");
         }
         Ok(())
     }
 
-    /// Lets the stock of a failed checkout go.
+    /// Releases the stock of a failed checkout.
     async fn release(&self, ctx: &RequestContext, row: CheckoutRow) -> Result<(), CartError> {
-        self.catalog.call(self.downstream_context(ctx), ReleaseHold { hold: row.hold }).await.map_err(from_catalog)?;
-        let touch = of_cart(row.user_id);
-        self.store.write_locked(touch, move |tx| Ok::<_, CartError>(store::released(tx.conn, row.id)?)).await
+        self.catalog
+            .call(self.downstream_context(ctx), ReleaseHold { hold: row.hold })
+            .await
+            .map_err(map_catalog_error)?;
+        let locks = cart_lock(row.user_id);
+        self.store.write_locked(locks, move |tx| Ok::<_, CartError>(store::mark_released(tx.conn, row.id)?)).await
     }
 
-    /// Ends, at its buyer's wish, a checkout that has no invoice yet and on which nobody works; `false` when that
-    /// cannot be said of it.
-    pub async fn abandon(&self, ctx: &RequestContext, row: &CheckoutRow) -> Result<bool, CartError> {
-        let Some(_running) = self.under_way.try_insert(row.id) else { return Ok(false) };
+    /// Cancels a checkout for its buyer. Returns `false` if it is in progress or may have an invoice.
+    pub async fn cancel_unstarted(&self, ctx: &RequestContext, row: &CheckoutRow) -> Result<bool, CartError> {
+        let Some(_running) = self.in_flight.try_insert(row.id) else { return Ok(false) };
         if !self.store.is_orphaned(row.created_at) {
             // Another process may be working on it.
             return Ok(false);
@@ -319,7 +324,7 @@ impl CartState {
         if row.state != CheckoutState::Started {
             return Ok(false);
         }
-        self.give_up(ctx, row.id).await?;
+        self.fail_checkout(ctx, row.id).await?;
         Ok(true)
     }
 
@@ -327,36 +332,36 @@ impl CartState {
         ctx.for_downstream_call(self.store.domain(), None).with_timeout(STEP_TIMEOUT)
     }
 
-    /// One round of the timer: takes up checkouts that nobody works on.
-    pub async fn look_around(self: Arc<Self>) {
-        let rows = self.store.read(|conn| Ok::<_, CartError>(store::unfinished(conn, RESUME_BATCH)?)).await;
+    /// Resumes unfinished checkouts that are not in progress.
+    pub async fn resume_unfinished(self: Arc<Self>) {
+        let rows = self.store.read(|conn| Ok::<_, CartError>(store::find_unfinished(conn, RESUME_BATCH)?)).await;
         let rows = match rows {
             Ok(rows) => rows,
             Err(error) => {
-                log::warn!("cart: unfinished checkouts could not be looked for: {error}");
+                log::warn!("cart: query of unfinished checkouts failed: {error}");
                 return;
             }
         };
         for row in rows.into_iter().filter(|row| self.store.is_orphaned(row.created_at)) {
-            let Some(running) = self.under_way.try_insert(row.id) else { continue };
+            let Some(running) = self.in_flight.try_insert(row.id) else { continue };
             let state = Arc::clone(&self);
             actix::spawn(async move {
                 let (_running, id) = (running, row.id);
-                if let Err(error) = state.take_up(id).await {
-                    log::warn!("cart: checkout {id} is still open: {error}");
+                if let Err(error) = state.resume_one(id).await {
+                    log::warn!("cart: checkout {id} is still unfinished: {error}");
                 }
             });
         }
     }
 
-    async fn take_up(&self, id: CheckoutId) -> Result<(), CartError> {
-        // Read again: it may have ended between the look and the note that we work on it.
+    async fn resume_one(&self, id: CheckoutId) -> Result<(), CartError> {
+        // Read again: it may have ended before it was registered as in progress.
         let Some(row) = self.store.read(move |conn| Ok::<_, CartError>(store::checkout(conn, id)?)).await? else {
             return Ok(());
         };
         let ctx = RequestContext::internal(self.store.domain());
         match row.state {
-            CheckoutState::Started | CheckoutState::StockHold => self.go_on(&ctx, row).await.map(drop),
+            CheckoutState::Started | CheckoutState::Held => self.resume(&ctx, row).await.map(drop),
             CheckoutState::Failed if row.release_due => self.release(&ctx, row).await,
             _ => Ok(()),
         }

@@ -1,12 +1,12 @@
-//! Cart: what a buyer means to buy, before any money moves.
+//! Cart: the lines that a buyer has collected, and the checkout that turns them into an invoice.
 //!
-//! Lives here: lines and quantities, the price the buyer was shown, and the walk from cart to invoice. Never enters:
-//! prices of its own (the catalog's hold), stock, card data, mail, SQL outside `store`.
-//! Asks: catalog, payments. Is asked by: web. Hears: what becomes of an invoice, that a person was erased.
-//! Announces: that an empty cart got its first line.
+//! Contains: lines and quantities, the price at which a line was last changed, the checkout saga. Does not contain:
+//! authoritative prices and stock (catalog), card data, email, SQL outside `store`.
+//! Calls: catalog, payments. Is called by: web. Subscribes to: paid, expired and voided invoices, erased users.
+//! Publishes: that an empty cart received its first line.
 //!
-//! A checkout is a row that remembers how far it came, and each step is idempotent by ids that its first transaction
-//! fixed; see [`checkout`]. While one runs, the cart is frozen: what is charged is what was in it.
+//! A checkout is a row with its progress, and each step is idempotent by ids that its first transaction generated; see
+//! [`checkout`]. While one is in progress, the cart is read-only: the buyer pays for exactly what was in it.
 
 mod actor;
 mod checkout;
@@ -33,29 +33,29 @@ use checkout::CartState;
 
 crate::impl_from_storage_error!(CartError);
 
-/// The steps of this domain's database.
+/// Migrations of this domain's database.
 pub const MIGRATIONS: Migrations = Migrations {
     sqlite: embed_migrations!("migrations/cart/sqlite"),
     postgres: embed_migrations!("migrations/cart/postgres"),
 };
 
-/// Opens the domain, which asks `catalog` and `payments`.
+/// Opens the domain, with clients for `catalog` and `payments`.
 ///
 /// # Errors
-/// When its database cannot be opened.
+/// If the database cannot be opened.
 pub fn open(
-    ground: &DomainRuntime,
+    runtime: &DomainRuntime,
     catalog: Client<CatalogActor>,
     payments: Client<PaymentsActor>,
 ) -> Result<RunningDomain<CartActor>, OpenError> {
-    let store = ground.store("cart", MIGRATIONS)?;
+    let store = runtime.store("cart", MIGRATIONS)?;
     let state = Arc::new(CartState {
         store: store.clone(),
         catalog,
         payments,
-        currency: ground.settings.shop.currency,
-        lifetime: ground.settings.payments.invoice_lifetime,
-        under_way: Default::default(),
+        currency: runtime.settings.shop.currency,
+        lifetime: runtime.settings.payments.invoice_lifetime,
+        in_flight: Default::default(),
     });
-    Ok(RunningDomain { client: ground.start("cart", move || CartActor { state }), store })
+    Ok(RunningDomain { client: runtime.start("cart", move || CartActor { state }), store })
 }

@@ -1,4 +1,6 @@
-//! The rules of a cart, pure: how much fits in, what is different today, how a checkout may go.
+//! Rules of a cart as pure functions: limits, current prices, checkout states.
+//!
+//! Does not contain: SQL, calls of other domains.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,56 +10,56 @@ use crate::contract::payments::InvoiceLine;
 use crate::store::text_enum;
 use crate::types::{Amount, CartItemId, Currency, FieldError, ProductId, Quantity};
 
-/// The most pieces of one product.
+/// Maximum number of units of one product.
 pub const QUANTITY_MAX: Quantity = 10_000;
-/// The most different products.
+/// Maximum number of lines.
 pub const LINES_MAX: u32 = 100;
-/// The longest description of an invoice's line, in characters; payments takes no more.
+/// Maximum length of an invoice line's description in characters, as payments accepts it.
 const DESCRIPTION_MAX: usize = 300;
 
-/// How a checkout stands.
+/// State of a checkout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CheckoutState {
-    /// The cart is frozen; nobody else was asked yet, or nobody knows what they did.
+    /// The cart is locked; the stock hold is not confirmed yet.
     Started,
-    /// The stock is set aside.
-    StockHold,
-    /// There is an invoice, and the buyer knows it.
+    /// The stock is held.
+    Held,
+    /// The invoice exists and was returned to the buyer.
     Invoiced,
-    /// The invoice was paid: the goods have left the cart.
+    /// The invoice was paid, and its lines were removed from the cart.
     Paid,
-    /// The invoice ran out or was taken back: the cart is as before.
+    /// The invoice expired or was voided; the cart is unlocked.
     Cancelled,
-    /// There will be no invoice: the cart is as before.
+    /// There will be no invoice; the cart is unlocked.
     Failed,
 }
 
-text_enum!(CheckoutState { Started => "started", StockHold => "held", Invoiced => "invoiced", Paid => "paid", Cancelled => "cancelled", Failed => "failed" });
+text_enum!(CheckoutState { Started => "started", Held => "held", Invoiced => "invoiced", Paid => "paid", Cancelled => "cancelled", Failed => "failed" });
 
 impl CheckoutState {
-    /// Whether a checkout that stands so may come to stand as `next`. News of the invoice may come before the answer
-    /// that made it, so a held one may be paid or cancelled.
+    /// Returns `true` if a checkout may change from this state to `next`. Events of the invoice may arrive before the
+    /// response to its creation, so a held checkout may be paid or cancelled.
     pub const fn may_become(self, next: Self) -> bool {
         matches!(
             (self, next),
-            (Self::Started, Self::StockHold | Self::Failed)
-                | (Self::StockHold, Self::Invoiced | Self::Paid | Self::Cancelled | Self::Failed)
+            (Self::Started, Self::Held | Self::Failed)
+                | (Self::Held, Self::Invoiced | Self::Paid | Self::Cancelled | Self::Failed)
                 | (Self::Invoiced, Self::Paid | Self::Cancelled)
         )
     }
 
-    /// Whether the cart cannot be changed meanwhile.
-    pub const fn freezes(self) -> bool {
-        matches!(self, Self::Started | Self::StockHold | Self::Invoiced)
+    /// Returns `true` if the cart is read-only in this state.
+    pub const fn locks_cart(self) -> bool {
+        matches!(self, Self::Started | Self::Held | Self::Invoiced)
     }
 }
 
-/// A line as a checkout froze it.
+/// A line as locked by a checkout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FrozenLine {
-    /// What.
+    /// Product of the line.
     pub product_id: ProductId,
-    /// How many.
+    /// Number of units.
     pub quantity: Quantity,
 }
 
@@ -67,9 +69,9 @@ impl From<FrozenLine> for HoldLine {
     }
 }
 
-/// A line of a cart as it is kept: the prices are of when it last changed.
+/// A stored cart line, with the price of its last change.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
+pub struct CartLine {
     pub id: CartItemId,
     pub product_id: ProductId,
     pub quantity: Quantity,
@@ -79,13 +81,19 @@ pub struct Line {
     pub slug: String,
 }
 
-/// The offer, if the product can be bought at all.
+/// Returns the offer if the product is sold.
+///
+/// # Errors
+/// If the product does not exist or is no longer sold.
 pub fn for_sale(offer: Option<Offer>) -> Result<Offer, CartError> {
     offer.filter(|offer| !offer.deleted).ok_or(CartError::ProductNotFound)
 }
 
-/// Whether so many of a product may stand in a cart.
-pub fn fits(quantity: Quantity, offer: &Offer) -> Result<(), CartError> {
+/// Validates the quantity of a line.
+///
+/// # Errors
+/// If it exceeds the limit or the stock.
+pub fn validate_quantity(quantity: Quantity, offer: &Offer) -> Result<(), CartError> {
     if quantity > QUANTITY_MAX {
         let message = format!("a cart can have at most {QUANTITY_MAX} of one product");
         return Err(FieldError::new("quantity", "out_of_range", message).into());
@@ -96,15 +104,15 @@ pub fn fits(quantity: Quantity, offer: &Offer) -> Result<(), CartError> {
     Ok(())
 }
 
-/// What so many pieces cost. A line is within bounds (10,000 pieces, a price the catalog takes) whose product is far
-/// below what an [`Amount`] holds, and so is the sum of a cart's lines.
-pub const fn cost(quantity: Quantity, unit_price: Amount) -> Amount {
+/// Returns the price of a line, in minor units. Quantity and price are limited so that neither a line nor the sum of a
+/// cart's lines overflows an [`Amount`].
+pub const fn line_total(quantity: Quantity, unit_price: Amount) -> Amount {
     quantity.saturating_mul(unit_price)
 }
 
-/// A line at today's price, in a cart of that currency.
-pub fn today(line: Line, offer: Option<&Offer>, currency: Currency) -> CartItem {
-    // A product that is now sold in another currency cannot be bought together with the rest.
+/// Converts a stored line to one at the current price, in a cart of `currency`.
+pub fn at_current_price(line: CartLine, offer: Option<&Offer>, currency: Currency) -> CartItem {
+    // A product that is now sold in another currency cannot be bought with the rest of the cart.
     let offer = offer.filter(|offer| !offer.deleted && offer.currency == currency);
     let changed = match offer {
         None => Some(Change::Unavailable),
@@ -120,7 +128,7 @@ pub fn today(line: Line, offer: Option<&Offer>, currency: Currency) -> CartItem 
         slug: offer.map_or(line.slug, |offer| offer.slug.clone()),
         quantity: line.quantity,
         unit_price,
-        total: cost(line.quantity, unit_price),
+        total: line_total(line.quantity, unit_price),
         currency: offer.map_or(line.currency, |offer| offer.currency),
         image: offer.and_then(|offer| offer.image.clone()),
         changed,
@@ -128,13 +136,16 @@ pub fn today(line: Line, offer: Option<&Offer>, currency: Currency) -> CartItem 
     }
 }
 
-/// What all that can be bought costs.
+/// Sums up the lines that can be bought, in minor units.
 pub fn total(items: &[CartItem]) -> Amount {
     let bought = items.iter().filter(|item| item.changed != Some(Change::Unavailable));
     bought.fold(0, |sum: Amount, item| sum.saturating_add(item.total))
 }
 
-/// The lines of the invoice: what was frozen, at the prices of the hold.
+/// Builds the invoice lines of a checkout: the locked lines at the prices of the stock hold.
+///
+/// # Errors
+/// If a product is missing, the currencies differ, or there are no lines.
 pub fn invoice_lines(frozen: &[FrozenLine], offers: &[Offer]) -> Result<(Currency, Vec<InvoiceLine>), CartError> {
     let mut currency = None;
     let mut lines = Vec::with_capacity(frozen.len());
@@ -175,29 +186,29 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is told to a checkout in whatever order: it ends once, it freezes its cart exactly until then, and
-        /// one that was paid or has an invoice never counts as failed.
+        /// In any order of events a checkout ends once, locks its cart exactly until then, and never fails after it was
+        /// invoiced.
         #[test]
-        fn p09_a_checkout_goes_only_where_it_may(news in proptest::collection::vec(0..6_usize, 0..30)) {
+        fn p09_checkout_ends_once_in_any_order_of_events(states in proptest::collection::vec(0..6_usize, 0..30)) {
             let (mut state, mut ends, mut invoiced) = (CheckoutState::Started, 0, false);
-            for next in news.into_iter().map(|n| CheckoutState::ALL[n]) {
+            for next in states.into_iter().map(|n| CheckoutState::ALL[n]) {
                 prop_assert_eq!(CheckoutState::parse(next.as_str()), Some(next));
                 if !state.may_become(next) {
                     continue;
                 }
-                prop_assert!(state.freezes(), "{state:?} has ended and became {next:?}");
+                prop_assert!(state.locks_cart(), "{state:?} has ended and became {next:?}");
                 prop_assert!(next != CheckoutState::Started);
                 invoiced |= next == CheckoutState::Invoiced;
-                ends += u32::from(!next.freezes());
+                ends += u32::from(!next.locks_cart());
                 prop_assert!(!(invoiced && next == CheckoutState::Failed));
                 state = next;
             }
-            prop_assert_eq!(ends, u32::from(!state.freezes()));
+            prop_assert_eq!(ends, u32::from(!state.locks_cart()));
         }
 
-        /// What is charged is what was shown: the invoice's lines come to the sum of the cart's, to the minor unit.
+        /// The invoice total equals the cart total, to the minor unit.
         #[test]
-        fn p09_an_invoice_comes_to_what_its_cart_showed(
+        fn p09_invoice_total_equals_cart_total(
             lines in proptest::collection::vec((1..=QUANTITY_MAX, 0..1_000_000_000_000_i64), 1..100),
         ) {
             let offers: Vec<Offer> =
@@ -211,7 +222,7 @@ mod tests {
                 .iter()
                 .zip(&offers)
                 .map(|(line, offer)| {
-                    let line = Line {
+                    let line = CartLine {
                         id: CartItemId::new(),
                         product_id: line.product_id,
                         quantity: line.quantity,
@@ -220,7 +231,7 @@ mod tests {
                         name: String::new(),
                         slug: String::new(),
                     };
-                    today(line, Some(offer), Currency::EUR)
+                    at_current_price(line, Some(offer), Currency::EUR)
                 })
                 .collect();
             let exact: i128 = lines.iter().map(|(quantity, price)| i128::from(*quantity) * i128::from(*price)).sum();

@@ -1,4 +1,4 @@
-//! The SQL of carts.
+//! SQL of carts and checkouts.
 
 pub mod invariants;
 
@@ -7,7 +7,7 @@ use diesel::upsert::excluded;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::model::{CheckoutState, FrozenLine, Line};
+use super::model::{CartLine, CheckoutState, FrozenLine};
 use super::schema::{cart_item, checkout};
 use crate::contract::payments::InvoiceLine;
 use crate::messaging::IdempotencyKey;
@@ -17,7 +17,7 @@ use crate::types::{
     Amount, CartItemId, CheckoutId, Currency, EmailAddress, HoldId, InvoiceId, ProductId, Quantity, Timestamp, UserId,
 };
 
-/// A line as it is kept.
+/// A row of `cart_item`.
 #[derive(Debug, Clone, Queryable, Selectable, Insertable)]
 #[diesel(table_name = cart_item)]
 pub struct ItemRow {
@@ -32,7 +32,7 @@ pub struct ItemRow {
     pub created_at: Timestamp,
 }
 
-impl From<ItemRow> for Line {
+impl From<ItemRow> for CartLine {
     fn from(row: ItemRow) -> Self {
         Self {
             id: row.id,
@@ -46,7 +46,7 @@ impl From<ItemRow> for Line {
     }
 }
 
-/// A checkout as it is kept.
+/// A row of `checkout`.
 #[derive(Debug, Clone, Queryable, Selectable, Insertable)]
 #[diesel(table_name = checkout)]
 pub struct CheckoutRow {
@@ -70,21 +70,21 @@ pub struct CheckoutRow {
 }
 
 impl CheckoutRow {
-    /// What was frozen.
-    pub fn frozen(&self) -> QueryResult<Vec<FrozenLine>> {
+    /// Returns the locked lines.
+    pub fn frozen_lines(&self) -> QueryResult<Vec<FrozenLine>> {
         from_text(&self.lines)
     }
 
-    /// What the invoice is to say, once the stock is held.
-    pub fn priced(&self) -> QueryResult<(Currency, Vec<InvoiceLine>)> {
+    /// Returns currency and lines of the invoice; present once the stock is held.
+    pub fn priced_lines(&self) -> QueryResult<(Currency, Vec<InvoiceLine>)> {
         match (self.currency, &self.invoice_lines) {
             (Some(currency), Some(lines)) => Ok((currency, from_text(lines)?)),
-            _ => Err(unreadable("a held checkout without prices")),
+            _ => Err(malformed_row("a held checkout without prices")),
         }
     }
 
-    /// What its caller wanted, under which key.
-    pub fn wish(&self) -> IdempotentRequest {
+    /// Returns the request that began the checkout.
+    pub fn idempotent_request(&self) -> IdempotentRequest {
         IdempotentRequest {
             scope: self.scope.clone(),
             key: IdempotencyKey::own(&self.key),
@@ -93,21 +93,21 @@ impl CheckoutRow {
     }
 }
 
-fn unreadable(what: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> diesel::result::Error {
-    diesel::result::Error::DeserializationError(what.into())
+fn malformed_row(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> diesel::result::Error {
+    diesel::result::Error::DeserializationError(error.into())
 }
 
 fn from_text<T: DeserializeOwned>(text: &str) -> QueryResult<T> {
-    serde_json::from_str(text).map_err(unreadable)
+    serde_json::from_str(text).map_err(malformed_row)
 }
 
-/// Lines as they are kept.
+/// Converts lines to the JSON of their column.
 pub fn to_text<T: Serialize>(lines: &[T]) -> QueryResult<String> {
     serde_json::to_string(lines).map_err(|e| diesel::result::Error::SerializationError(Box::new(e)))
 }
 
-/// Puts a line in, or adds it to the one of the same product; gives back which it is now and how many. Price and
-/// name become those of the new one. The caller checks the outcome: an error undoes it.
+/// Inserts a line, or adds its quantity to the line of the same product, which takes the new price and name. Returns id
+/// and quantity of the resulting line. The caller validates them; its error rolls the change back.
 pub fn add(conn: &mut Conn, row: &ItemRow) -> QueryResult<(CartItemId, Quantity)> {
     diesel::insert_into(cart_item::table)
         .values(row)
@@ -125,15 +125,15 @@ pub fn add(conn: &mut Conn, row: &ItemRow) -> QueryResult<(CartItemId, Quantity)
         .get_result(conn)
 }
 
-/// How many lines a cart has, and the first and last currency of them in the order of the alphabet.
-pub fn measure(conn: &mut Conn, user: UserId) -> QueryResult<(i64, Option<Currency>, Option<Currency>)> {
+/// Returns the number of lines of a cart, and the alphabetically first and last currency among them.
+pub fn line_stats(conn: &mut Conn, user: UserId) -> QueryResult<(i64, Option<Currency>, Option<Currency>)> {
     cart_item::table
         .filter(cart_item::user_id.eq(user))
         .select((count_star(), min(cart_item::currency), max(cart_item::currency)))
         .first(conn)
 }
 
-/// A currency of the cart other than this one, if there is any.
+/// Returns a currency of the cart other than `currency`, if there is one.
 pub fn other_currency(conn: &mut Conn, user: UserId, currency: Currency) -> QueryResult<Option<Currency>> {
     cart_item::table
         .filter(cart_item::user_id.eq(user))
@@ -143,12 +143,12 @@ pub fn other_currency(conn: &mut Conn, user: UserId, currency: Currency) -> Quer
         .optional()
 }
 
-/// One line.
+/// Reads a line.
 pub fn item(conn: &mut Conn, user: UserId, id: CartItemId) -> QueryResult<Option<ItemRow>> {
     cart_item::table.find(id).filter(cart_item::user_id.eq(user)).select(ItemRow::as_select()).first(conn).optional()
 }
 
-/// All lines, the first put in first.
+/// Lists the lines of a cart in the order in which they were added.
 pub fn items(conn: &mut Conn, user: UserId) -> QueryResult<Vec<ItemRow>> {
     cart_item::table
         .filter(cart_item::user_id.eq(user))
@@ -157,7 +157,7 @@ pub fn items(conn: &mut Conn, user: UserId) -> QueryResult<Vec<ItemRow>> {
         .load(conn)
 }
 
-/// Says how many of a line at which price; whether there is the line.
+/// Updates quantity, price and name of a line. Returns `false` if there is no such line.
 pub fn set(conn: &mut Conn, row: &ItemRow) -> QueryResult<bool> {
     let set = diesel::update(cart_item::table.find(row.id))
         .filter(cart_item::user_id.eq(row.user_id))
@@ -173,18 +173,18 @@ pub fn set(conn: &mut Conn, row: &ItemRow) -> QueryResult<bool> {
     Ok(set == 1)
 }
 
-/// Takes a line out; whether there was one.
+/// Deletes a line. Returns `false` if there is no such line.
 pub fn remove(conn: &mut Conn, user: UserId, id: CartItemId) -> QueryResult<bool> {
     Ok(diesel::delete(cart_item::table.find(id).filter(cart_item::user_id.eq(user))).execute(conn)? == 1)
 }
 
-/// Takes out what was bought: so many of each, and the lines of which nothing is left.
-pub fn take_out(conn: &mut Conn, user: UserId, bought: &[FrozenLine]) -> QueryResult<()> {
-    for line in bought {
-        let kept =
+/// Subtracts bought units from a cart, and deletes lines of which none are left.
+pub fn remove_bought(conn: &mut Conn, user: UserId, lines: &[FrozenLine]) -> QueryResult<()> {
+    for line in lines {
+        let items =
             cart_item::table.filter(cart_item::user_id.eq(user)).filter(cart_item::product_id.eq(line.product_id));
-        diesel::delete(kept.filter(cart_item::quantity.le(line.quantity))).execute(conn)?;
-        diesel::update(kept)
+        diesel::delete(items.filter(cart_item::quantity.le(line.quantity))).execute(conn)?;
+        diesel::update(items)
             .set(cart_item::quantity.eq(cart_item::quantity - line.quantity))
             .prepared()
             .execute(conn)?;
@@ -192,22 +192,26 @@ pub fn take_out(conn: &mut Conn, user: UserId, bought: &[FrozenLine]) -> QueryRe
     Ok(())
 }
 
-/// The checkout that freezes this cart, if one does.
-pub fn alive(conn: &mut Conn, user: UserId) -> QueryResult<Option<CheckoutRow>> {
+/// Reads the checkout that locks this cart, if there is one.
+pub fn active_checkout(conn: &mut Conn, user: UserId) -> QueryResult<Option<CheckoutRow>> {
     checkout::table.filter(checkout::freezes.eq(user)).select(CheckoutRow::as_select()).first(conn).optional()
 }
 
-/// The invoice of the checkout that freezes this cart; the outer is whether one does.
-pub fn frozen_by(conn: &mut Conn, user: UserId) -> QueryResult<Option<Option<InvoiceId>>> {
+/// Returns the invoice of the checkout that locks this cart; the outer `None` if there is no such checkout.
+pub fn freezing_invoice(conn: &mut Conn, user: UserId) -> QueryResult<Option<Option<InvoiceId>>> {
     checkout::table.filter(checkout::freezes.eq(user)).select(checkout::invoice_id).first(conn).optional()
 }
 
-/// The last checkout begun under this wish's key since `since` that has an invoice or may have, and whose answer was not
-/// kept. The caller has looked for the answer before.
-pub fn unanswered(conn: &mut Conn, wish: &IdempotentRequest, since: Timestamp) -> QueryResult<Option<CheckoutRow>> {
+/// Reads the last checkout begun under the request's key after `since` that may have an invoice. The caller has looked
+/// for a saved response before, so this finds a checkout whose response was not saved.
+pub fn find_unanswered(
+    conn: &mut Conn,
+    request: &IdempotentRequest,
+    since: Timestamp,
+) -> QueryResult<Option<CheckoutRow>> {
     checkout::table
-        .filter(checkout::scope.eq(&wish.scope))
-        .filter(checkout::key.eq(wish.key.as_str()))
+        .filter(checkout::scope.eq(&request.scope))
+        .filter(checkout::key.eq(request.key.as_str()))
         .filter(checkout::state.ne(CheckoutState::Failed))
         .filter(checkout::created_at.gt(since))
         .order(checkout::created_at.desc())
@@ -216,7 +220,7 @@ pub fn unanswered(conn: &mut Conn, wish: &IdempotentRequest, since: Timestamp) -
         .optional()
 }
 
-/// Writes a new checkout.
+/// Inserts a checkout.
 pub fn insert_checkout(conn: &mut Conn, row: &CheckoutRow) -> QueryResult<()> {
     diesel::insert_into(checkout::table).values(row).execute(conn)?;
     Ok(())
@@ -227,7 +231,7 @@ pub fn checkout(conn: &mut Conn, id: CheckoutId) -> QueryResult<Option<CheckoutR
     checkout::table.find(id).select(CheckoutRow::as_select()).first(conn).optional()
 }
 
-/// Writes what of a checkout can change.
+/// Updates the columns of a checkout that can change.
 pub fn save(conn: &mut Conn, row: &CheckoutRow) -> QueryResult<()> {
     diesel::update(checkout::table.find(row.id))
         .set((
@@ -244,14 +248,14 @@ pub fn save(conn: &mut Conn, row: &CheckoutRow) -> QueryResult<()> {
     Ok(())
 }
 
-/// Notes that the stock of a checkout was let go.
-pub fn released(conn: &mut Conn, id: CheckoutId) -> QueryResult<()> {
+/// Records that the stock hold of a checkout was released.
+pub fn mark_released(conn: &mut Conn, id: CheckoutId) -> QueryResult<()> {
     diesel::update(checkout::table.find(id)).set(checkout::release_due.eq(false)).prepared().execute(conn)?;
     Ok(())
 }
 
-/// Checkouts with something left to do, the oldest first. The condition is said in the words of the partial index.
-pub fn unfinished(conn: &mut Conn, limit: i64) -> QueryResult<Vec<CheckoutRow>> {
+/// Lists checkouts with work left, oldest first. The condition repeats that of the partial index word for word.
+pub fn find_unfinished(conn: &mut Conn, limit: i64) -> QueryResult<Vec<CheckoutRow>> {
     checkout::table
         .filter(diesel::dsl::sql::<diesel::sql_types::Bool>("(state IN ('started', 'held') OR release_due)"))
         .order(checkout::created_at)
@@ -260,7 +264,7 @@ pub fn unfinished(conn: &mut Conn, limit: i64) -> QueryResult<Vec<CheckoutRow>> 
         .load(conn)
 }
 
-/// Forgets a person: their lines, their ended checkouts, their address in those that still run.
+/// Erases a user: the lines, the ended checkouts, and the address in those in progress.
 pub fn erase(conn: &mut Conn, user: UserId) -> QueryResult<()> {
     diesel::delete(cart_item::table.filter(cart_item::user_id.eq(user))).execute(conn)?;
     diesel::delete(checkout::table.filter(checkout::user_id.eq(user)))

@@ -1,6 +1,5 @@
-//! The promises of the cart, through its messages, beside a real catalog and real payments. A neighbour that is
-//! switched off stands for one that does not answer; a crash is the loss of every task and the opening of the same
-//! folder again.
+//! Tests of the cart through its messages, with a real catalog and real payments. A domain that does not respond is
+//! simulated by a disabled client, a crash by dropping all tasks and opening the same folder again.
 
 use std::time::{Duration, Instant};
 
@@ -28,19 +27,19 @@ use crate::store::query::*;
 use crate::store::{Store, plans};
 use crate::types::{Amount, CartItemId, Clock, Currency, EventId, ProductId, Quantity, SessionId, UserId};
 
-/// Selection neighbours answer.
+/// Domains that are running.
 #[derive(Clone, Copy)]
-struct Neighbours {
+struct Dependencies {
     catalog: bool,
     payments: bool,
 }
 
-const ALL: Neighbours = Neighbours { catalog: true, payments: true };
-const NO_CATALOG: Neighbours = Neighbours { catalog: false, payments: true };
-const NO_PAYMENTS: Neighbours = Neighbours { catalog: true, payments: false };
+const ALL: Dependencies = Dependencies { catalog: true, payments: true };
+const NO_CATALOG: Dependencies = Dependencies { catalog: false, payments: true };
+const NO_PAYMENTS: Dependencies = Dependencies { catalog: true, payments: false };
 
-struct Shop {
-    ground: DomainRuntime,
+struct TestCart {
+    runtime: DomainRuntime,
     catalog: Client<CatalogActor>,
     payments: Client<PaymentsActor>,
     carts: Client<CartActor>,
@@ -50,24 +49,24 @@ struct Shop {
     dir: TempDir,
 }
 
-impl Shop {
-    fn open(open: Neighbours) -> Self {
+impl TestCart {
+    fn open(open: Dependencies) -> Self {
         Self::open_in(TempDir::new().unwrap(), Clock::system(), open)
     }
 
-    fn open_in(dir: TempDir, clock: Clock, open: Neighbours) -> Self {
-        let ground = DomainRuntime::new(Settings::for_test(dir.path()), clock.clone());
+    fn open_in(dir: TempDir, clock: Clock, open: Dependencies) -> Self {
+        let runtime = DomainRuntime::new(Settings::for_test(dir.path()), clock.clone());
         let (mut catalog, mut payments) = (Client::off("catalog"), Client::off("payments"));
         let (mut sold, mut paid) = (None, None);
         if open.catalog {
-            let opened = catalog::open(&ground).unwrap();
+            let opened = catalog::open(&runtime).unwrap();
             (catalog, sold) = (opened.client, Some(opened.store));
         }
         if open.payments {
-            let opened = payments::open(&ground).unwrap();
+            let opened = payments::open(&runtime).unwrap();
             (payments, paid) = (opened.client, Some(opened.store));
         }
-        let RunningDomain { client: carts, store } = super::open(&ground, catalog.clone(), payments.clone()).unwrap();
+        let RunningDomain { client: carts, store } = super::open(&runtime, catalog.clone(), payments.clone()).unwrap();
         let mut relays = Vec::new();
         if let Some(paid) = paid {
             let mut to = vec![Subscriber::new("cart", SUBSCRIPTIONS, &carts)];
@@ -79,17 +78,17 @@ impl Shop {
         if let Some(sold) = sold.filter(|_| open.payments) {
             relays.push(Relay::start(sold, vec![Subscriber::new("payments", payments::SUBSCRIPTIONS, &payments)]));
         }
-        Self { ground, catalog, payments, carts, store, relays, clock, dir }
+        Self { runtime, catalog, payments, carts, store, relays, clock, dir }
     }
 
-    /// All tasks are lost; what was durable is found again, by these neighbours.
-    fn crash(self, open: Neighbours) -> Self {
+    /// Drops all tasks and opens the same folder again, with these dependencies running.
+    fn crash(self, open: Dependencies) -> Self {
         drop(self.relays);
-        self.ground.stop();
+        self.runtime.stop();
         Self::open_in(self.dir, self.clock, open)
     }
 
-    async fn settle(&self) {
+    async fn drain_events(&self) {
         let mut quiet = 0;
         while quiet < 2 {
             let mut settled = true;
@@ -165,7 +164,7 @@ impl Shop {
         self.payments.call(RequestContext::internal("test"), ListInvoices::default()).await.unwrap().items
     }
 
-    /// The only checkout of a user that there ever was.
+    /// The only checkout of a user.
     async fn checkout(&self, user: UserId) -> super::store::CheckoutRow {
         use super::schema::checkout as table;
         self.store
@@ -177,8 +176,8 @@ impl Shop {
             .unwrap()
     }
 
-    /// Waits until the only checkout of the user stands so, and its stock is no longer to be let go.
-    async fn until(&self, user: UserId, state: CheckoutState) {
+    /// Waits until the only checkout of a user is in a state, and its stock needs no release.
+    async fn wait_for(&self, user: UserId, state: CheckoutState) {
         let begun = Instant::now();
         loop {
             let row = self.checkout(user).await;
@@ -190,12 +189,12 @@ impl Shop {
         }
     }
 
-    async fn heard<E: Event>(&self) -> Vec<E> {
-        let events = self.store.outbox_read_after("nobody", 10_000).await.unwrap();
+    async fn events<E: Event>(&self) -> Vec<E> {
+        let events = self.store.outbox_read_after("test", 10_000).await.unwrap();
         events.iter().filter_map(|(_, event)| event.decode::<E>().unwrap()).collect()
     }
 
-    async fn tell<E: Event>(&self, event: &E) {
+    async fn deliver<E: Event>(&self, event: &E) {
         let event = EventEnvelope {
             id: EventId::new(),
             name: E::NAME.to_owned(),
@@ -206,8 +205,8 @@ impl Shop {
         self.carts.call(RequestContext::internal("events"), DeliverEvents { events: vec![event] }).await.unwrap();
     }
 
-    /// A line that was put in when there was a catalog.
-    async fn had(&self, user: UserId, quantity: Quantity) -> CartItemId {
+    /// Inserts a line directly, as if it had been added while the catalog was up.
+    async fn add_without_catalog(&self, user: UserId, quantity: Quantity) -> CartItemId {
         let row = super::store::ItemRow {
             id: CartItemId::new(),
             user_id: user,
@@ -222,19 +221,19 @@ impl Shop {
         self.store.write(move |tx| Ok::<_, CartError>(super::store::add(tx.conn, &row)?.0)).await.unwrap()
     }
 
-    /// Everything that names the user's lines, for when there is no catalog to price them.
-    async fn lines(&self, user: UserId) -> usize {
+    /// Counts the user's lines in the database, without current prices.
+    async fn line_count(&self, user: UserId) -> usize {
         self.store.read(move |conn| Ok::<_, CommonError>(super::store::items(conn, user)?.len())).await.unwrap()
     }
 }
 
-fn who(user_id: UserId, role: Role) -> RequestContext {
+fn user_context(user_id: UserId, role: Role) -> RequestContext {
     let credential = Credential::Session(SessionId::new());
     RequestContext::new(Caller::User { identity: Identity { user_id, role, credential }, internal: false }, "test")
 }
 
 fn customer(user: UserId) -> RequestContext {
-    who(user, Role::Customer)
+    user_context(user, Role::Customer)
 }
 
 fn keyed(ctx: RequestContext, key: &str) -> RequestContext {
@@ -252,8 +251,8 @@ fn stock(stock: Quantity) -> ProductPatch {
 // Lines.
 
 #[actix::test]
-async fn the_same_product_adds_up_and_what_cannot_be_bought_is_refused() {
-    let (shop, user) = (Shop::open(ALL), UserId::new());
+async fn added_quantities_sum_up_within_stock() {
+    let (shop, user) = (TestCart::open(ALL), UserId::new());
     let tea = shop.product(250, 5).await;
     let first = shop.add(user, tea, 2).await.unwrap();
     assert_eq!((first.quantity, first.unit_price, first.total, first.changed), (2, 250, 500, None));
@@ -279,26 +278,26 @@ async fn the_same_product_adds_up_and_what_cannot_be_bought_is_refused() {
 }
 
 #[actix::test]
-async fn p08_a_hundred_parallel_adds_of_one_are_a_hundred() {
-    let shop = Shop::open(ALL);
-    for (there, expected) in [(1_000, 100), (60, 60)] {
-        let (user, tea) = (UserId::new(), shop.product(1, there).await);
+async fn p08_hundred_parallel_adds_sum_up() {
+    let shop = TestCart::open(ALL);
+    for (in_stock, expected) in [(1_000, 100), (60, 60)] {
+        let (user, tea) = (UserId::new(), shop.product(1, in_stock).await);
         let answers = join_all((0..100).map(|_| shop.add(user, tea, 1))).await;
         assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), expected);
         assert_eq!(shop.cart(user).await.count, i64::try_from(expected).unwrap());
         assert_eq!(shop.cart(user).await.items.len(), 1);
     }
-    assert_eq!(shop.heard::<CartStarted>().await.len(), 2);
+    assert_eq!(shop.events::<CartStarted>().await.len(), 2);
 }
 
 #[actix::test]
-async fn p02_fifty_adds_with_one_key_are_one() {
-    let (shop, user) = (Shop::open(ALL), UserId::new());
+async fn p02_fifty_adds_with_one_key_add_once() {
+    let (shop, user) = (TestCart::open(ALL), UserId::new());
     let tea = shop.product(1, 100).await;
     let request = AddItem { user_id: user, product_id: tea, quantity: 2 };
     let answers = join_all((0..50).map(|_| shop.carts.call(keyed(customer(user), "k"), request.clone()))).await;
     assert!(answers.iter().all(|answer| answer == &answers[0] && answer.is_ok()));
-    // Later too, when the catalog would say something else.
+    // A later replay too, even though the stock has changed.
     shop.change(tea, stock(0)).await;
     let ctx = keyed(customer(user), "k");
     assert_eq!(shop.carts.call(ctx.clone(), request.clone()).await, answers[0]);
@@ -310,8 +309,8 @@ async fn p02_fifty_adds_with_one_key_are_one() {
 }
 
 #[actix::test]
-async fn a_cart_is_at_todays_price_and_says_what_changed() {
-    let (shop, user) = (Shop::open(ALL), UserId::new());
+async fn cart_shows_current_prices_and_changes() {
+    let (shop, user) = (TestCart::open(ALL), UserId::new());
     let [dear, scarce, gone, same] = [10, 20, 40, 80].map(|price| shop.product(price, 9));
     let products = [dear.await, scarce.await, gone.await, same.await];
     for product in products {
@@ -326,7 +325,7 @@ async fn a_cart_is_at_todays_price_and_says_what_changed() {
     assert_eq!(cart.items.iter().map(|item| item.product_id).collect::<Vec<_>>(), products);
     assert_eq!((cart.total, cart.count), (33 + 60 + 240, 12));
     assert_eq!((cart.items[0].unit_price, cart.items[0].added_unit_price), (11, 10));
-    // A change is seen and so becomes the price that the line was put in at.
+    // A change of the quantity accepts the current price.
     let seen = shop.set(user, cart.items[0].id, 2).await.unwrap().unwrap();
     assert_eq!((seen.changed, seen.added_unit_price, seen.total), (None, 11, 22));
     let read = shop.carts.call(customer(user), GetItem { user_id: user, item_id: seen.id }).await;
@@ -335,8 +334,8 @@ async fn a_cart_is_at_todays_price_and_says_what_changed() {
 }
 
 #[actix::test]
-async fn a_cart_has_one_currency_and_a_hundred_products_at_most() {
-    let (shop, user) = (Shop::open(ALL), UserId::new());
+async fn cart_has_one_currency_and_at_most_100_lines() {
+    let (shop, user) = (TestCart::open(ALL), UserId::new());
     shop.add(user, shop.product(1, 1).await, 1).await.unwrap();
     let dollars = shop.product_in(1, 1, "USD".parse().unwrap()).await;
     let mismatch = Err(CartError::CurrencyMismatch { currency: Currency::EUR });
@@ -349,8 +348,8 @@ async fn a_cart_has_one_currency_and_a_hundred_products_at_most() {
 }
 
 #[actix::test]
-async fn nobody_reaches_into_anothers_cart() {
-    let (shop, ada, bob) = (Shop::open(ALL), UserId::new(), UserId::new());
+async fn cart_of_another_user_is_inaccessible() {
+    let (shop, ada, bob) = (TestCart::open(ALL), UserId::new(), UserId::new());
     let item = shop.add(ada, shop.product(1, 9).await, 1).await.unwrap().id;
     let foreign = shop.carts.call(customer(bob), GetCart { user_id: ada }).await;
     assert_eq!(foreign, Err(CommonError::Forbidden.into()));
@@ -363,9 +362,9 @@ async fn nobody_reaches_into_anothers_cart() {
 }
 
 #[actix::test]
-async fn lines_are_taken_out_without_a_catalog() {
-    let (shop, user) = (Shop::open(NO_CATALOG), UserId::new());
-    let (first, second) = (shop.had(user, 1).await, shop.had(user, 2).await);
+async fn lines_are_removed_while_the_catalog_is_down() {
+    let (shop, user) = (TestCart::open(NO_CATALOG), UserId::new());
+    let (first, second) = (shop.add_without_catalog(user, 1).await, shop.add_without_catalog(user, 2).await);
     assert_eq!(shop.set(user, first, 0).await, Ok(None));
     assert_eq!(shop.set(user, first, 0).await, Err(CartError::ItemNotFound));
     let request = RemoveItem { user_id: user, item_id: second };
@@ -382,12 +381,12 @@ async fn lines_are_taken_out_without_a_catalog() {
 // From cart to invoice.
 
 #[actix::test]
-async fn p09_what_was_in_the_cart_is_charged_to_the_minor_unit() {
-    let (shop, user) = (Shop::open(ALL), UserId::new());
+async fn p09_invoice_charges_exactly_what_the_cart_showed() {
+    let (shop, user) = (TestCart::open(ALL), UserId::new());
     let (tea, cup) = (shop.product(333, 10).await, shop.product(1, 10).await);
     let item = shop.add(user, tea, 3).await.unwrap().id;
     shop.add(user, cup, 2).await.unwrap();
-    // Dearer since it was put in: charged is what the buyer sees now, and what the hold was made at.
+    // The price has risen since the line was added: the buyer pays the current one, at which the stock was held.
     shop.change(tea, price(335)).await;
     let seen = shop.cart(user).await.total;
     let ctx = keyed(customer(user), "k");
@@ -404,21 +403,21 @@ async fn p09_what_was_in_the_cart_is_charged_to_the_minor_unit() {
     shop.change(tea, price(999)).await;
     assert_eq!(shop.cart(user).await.invoice_id, Some(invoice.id));
     assert_eq!(shop.pay(user, &invoice).await.unwrap().total, seen);
-    shop.settle().await;
+    shop.drain_events().await;
     let cart = shop.cart(user).await;
     assert_eq!((cart.items.len(), cart.invoice_id), (0, None));
     assert_eq!((shop.stock(tea).await, shop.stock(cup).await), (7, 8));
-    // The key still gives the first answer; another checkout has nothing to buy; a new cart starts anew.
+    // The key replays the first response; another checkout finds an empty cart; a new line starts a new cart.
     assert_eq!(shop.check_out(ctx, user).await, Ok(invoice));
     assert_eq!(shop.check_out(keyed(customer(user), "m"), user).await, Err(CartError::CartEmpty));
     assert_eq!(shop.cancel(user).await, Err(CartError::NoCheckout));
     shop.add(user, cup, 1).await.unwrap();
-    assert_eq!(shop.heard::<CartStarted>().await.len(), 2);
+    assert_eq!(shop.events::<CartStarted>().await.len(), 2);
 }
 
 #[actix::test]
-async fn p02_fifty_checkouts_make_one_invoice() {
-    let (shop, user) = (Shop::open(ALL), UserId::new());
+async fn p02_fifty_checkouts_create_one_invoice() {
+    let (shop, user) = (TestCart::open(ALL), UserId::new());
     for one_key in [true, false] {
         let tea = shop.product(5, 10).await;
         shop.add(user, tea, 2).await.unwrap();
@@ -443,8 +442,8 @@ async fn p02_fifty_checkouts_make_one_invoice() {
 }
 
 #[actix::test]
-async fn p07_the_last_units_are_invoiced_once_and_a_refusal_leaves_the_cart_and_the_key_free() {
-    let shop = Shop::open(ALL);
+async fn p07_last_units_are_invoiced_once() {
+    let shop = TestCart::open(ALL);
     let tea = shop.product(5, 7).await;
     let buyers: Vec<UserId> = (0..12).map(|_| UserId::new()).collect();
     for buyer in &buyers {
@@ -464,8 +463,8 @@ async fn p07_the_last_units_are_invoiced_once_and_a_refusal_leaves_the_cart_and_
 }
 
 #[actix::test]
-async fn a_checkout_with_a_line_that_is_gone_is_refused_whole() {
-    let (shop, user) = (Shop::open(ALL), UserId::new());
+async fn checkout_with_a_deleted_product_is_rejected() {
+    let (shop, user) = (TestCart::open(ALL), UserId::new());
     let (tea, gone) = (shop.product(5, 10).await, shop.product(5, 10).await);
     shop.add(user, tea, 2).await.unwrap();
     let item = shop.add(user, gone, 2).await.unwrap().id;
@@ -477,14 +476,14 @@ async fn a_checkout_with_a_line_that_is_gone_is_refused_whole() {
 }
 
 #[actix::test]
-async fn a_checkout_that_nobody_pays_gives_stock_and_cart_back() {
-    let (shop, user) = (Shop::open(ALL), UserId::new());
+async fn unpaid_checkout_releases_stock_and_cart() {
+    let (shop, user) = (TestCart::open(ALL), UserId::new());
     let tea = shop.product(5, 10).await;
     shop.add(user, tea, 4).await.unwrap();
     let invoice = shop.check_out(customer(user), user).await.unwrap();
     shop.clock.advance(Duration::from_secs(31 * 60));
-    shop.until(user, CheckoutState::Cancelled).await;
-    shop.settle().await;
+    shop.wait_for(user, CheckoutState::Cancelled).await;
+    shop.drain_events().await;
     let read = GetInvoice { invoice_id: invoice.id };
     assert_eq!(shop.payments.call(customer(user), read).await.unwrap().status, InvoiceStatus::Expired);
     let cart = shop.cart(user).await;
@@ -493,8 +492,8 @@ async fn a_checkout_that_nobody_pays_gives_stock_and_cart_back() {
 }
 
 #[actix::test]
-async fn a_checkout_can_be_cancelled_until_it_is_paid() {
-    let (shop, user) = (Shop::open(ALL), UserId::new());
+async fn checkout_can_be_cancelled_until_it_is_paid() {
+    let (shop, user) = (TestCart::open(ALL), UserId::new());
     let tea = shop.product(5, 10).await;
     assert_eq!(shop.cancel(user).await, Err(CartError::NoCheckout));
     shop.add(user, tea, 4).await.unwrap();
@@ -505,7 +504,7 @@ async fn a_checkout_can_be_cancelled_until_it_is_paid() {
         assert_eq!(ctx.is_replayed(), replayed);
     }
     assert_eq!(shop.pay(user, &invoice).await, Err(PaymentsError::InvoiceVoid));
-    shop.settle().await;
+    shop.drain_events().await;
     assert_eq!((shop.cart(user).await.invoice_id, shop.stock(tea).await), (None, 10));
     let invoice = shop.check_out(customer(user), user).await.unwrap();
     shop.pay(user, &invoice).await.unwrap();
@@ -513,12 +512,12 @@ async fn a_checkout_can_be_cancelled_until_it_is_paid() {
 }
 
 #[actix::test]
-async fn a_guest_says_where_the_receipt_goes() {
-    let (shop, user) = (Shop::open(ALL), UserId::new());
+async fn guest_must_give_an_email_address() {
+    let (shop, user) = (TestCart::open(ALL), UserId::new());
     shop.add(user, shop.product(5, 10).await, 1).await.unwrap();
-    let ask = |role, email: Option<&str>| {
+    let check_out = |role, email: Option<&str>| {
         let request = Checkout { user_id: user, email: email.map(str::to_owned) };
-        shop.carts.call(who(user, role), request)
+        shop.carts.call(user_context(user, role), request)
     };
     for (role, email, code) in [
         (Role::Guest, None, "required"),
@@ -526,18 +525,18 @@ async fn a_guest_says_where_the_receipt_goes() {
         (Role::Guest, Some("ada"), "invalid_email"),
         (Role::Customer, Some("ada@"), "invalid_email"),
     ] {
-        let Err(CartError::Common(CommonError::ValidationFailed { errors })) = ask(role, email).await else {
+        let Err(CartError::Common(CommonError::ValidationFailed { errors })) = check_out(role, email).await else {
             panic!("{email:?} was taken");
         };
         assert_eq!((errors.len(), &*errors[0].field, &*errors[0].code), (1, "email", code));
     }
-    let invoice = ask(Role::Guest, Some("Ada@example.com")).await.unwrap();
+    let invoice = check_out(Role::Guest, Some("Ada@example.com")).await.unwrap();
     assert_eq!(invoice.email.unwrap().as_str(), "ada@example.com");
 }
 
 #[actix::test]
-async fn p11_who_pays_when_the_goods_are_gone_gets_the_money_back() {
-    let (shop, late, quick) = (Shop::open(ALL), UserId::new(), UserId::new());
+async fn p11_payment_after_stock_is_gone_is_refunded() {
+    let (shop, late, quick) = (TestCart::open(ALL), UserId::new(), UserId::new());
     let tea = shop.product(5, 1).await;
     shop.add(late, tea, 1).await.unwrap();
     let invoice = shop.check_out(customer(late), late).await.unwrap();
@@ -552,7 +551,7 @@ async fn p11_who_pays_when_the_goods_are_gone_gets_the_money_back() {
             assert!(begun.elapsed() < Duration::from_secs(60), "the payment never began");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        // While the provider thinks, the reservation runs out and somebody else buys the last one.
+        // While the provider is busy, the hold expires and another buyer takes the last unit.
         shop.clock.advance(Duration::from_secs(36 * 60));
         let begun = Instant::now();
         while shop.add(quick, tea, 1).await.is_err() {
@@ -572,18 +571,18 @@ async fn p11_who_pays_when_the_goods_are_gone_gets_the_money_back() {
     assert_eq!((read(other.id).await.status, shop.stock(tea).await), (InvoiceStatus::Paid, 0));
 }
 
-// What a crash or a silence leaves behind.
+// Crashes and outages.
 
 #[actix::test]
-async fn p03_a_checkout_that_waits_for_the_catalog_goes_on_when_it_is_back() {
+async fn p03_checkout_resumes_when_the_catalog_is_back() {
     for already_held in [false, true] {
-        let (shop, user) = (Shop::open(ALL), UserId::new());
+        let (shop, user) = (TestCart::open(ALL), UserId::new());
         let tea = shop.product(5, 10).await;
         shop.add(user, tea, 4).await.unwrap();
         let shop = shop.crash(NO_CATALOG);
         let ctx = keyed(customer(user), "k");
         assert_eq!(shop.check_out(ctx.clone(), user).await, Err(CommonError::Unavailable.into()));
-        // The outcome is unknown, so the same wish waits and the cart stays frozen.
+        // The outcome is unknown, so the same request is in progress and the cart stays locked.
         assert_eq!(shop.check_out(ctx.clone(), user).await, Err(CommonError::RequestInProgress.into()));
         let changed = Checkout { user_id: user, email: Some("ada@example.com".to_owned()) };
         assert_eq!(shop.carts.call(ctx, changed).await, Err(CommonError::IdempotencyKeyReused.into()));
@@ -591,16 +590,16 @@ async fn p03_a_checkout_that_waits_for_the_catalog_goes_on_when_it_is_back() {
         assert_eq!(shop.check_out(keyed(customer(user), "l"), user).await, busy);
         let row = shop.checkout(user).await;
         if already_held {
-            // As if the hold had been made and its answer lost.
-            let ground = DomainRuntime::new(Settings::for_test(shop.dir.path()), shop.clock.clone());
-            let catalog = catalog::open(&ground).unwrap().client;
-            let lines = row.frozen().unwrap().into_iter().map(Into::into).collect();
+            // As if the hold had been made and its response lost.
+            let runtime = DomainRuntime::new(Settings::for_test(shop.dir.path()), shop.clock.clone());
+            let catalog = catalog::open(&runtime).unwrap().client;
+            let lines = row.frozen_lines().unwrap().into_iter().map(Into::into).collect();
             let request = HoldStock { hold: row.hold, lines, expires_at: row.expires_at };
             catalog.call(RequestContext::internal("cart"), request).await.unwrap();
-            ground.stop();
+            runtime.stop();
         }
         let shop = shop.crash(ALL);
-        shop.until(user, CheckoutState::Invoiced).await;
+        shop.wait_for(user, CheckoutState::Invoiced).await;
         assert_eq!((shop.stock(tea).await, shop.invoices().await.len()), (6, 1));
         let ctx = keyed(customer(user), "k");
         let invoice = shop.check_out(ctx.clone(), user).await.unwrap();
@@ -610,22 +609,22 @@ async fn p03_a_checkout_that_waits_for_the_catalog_goes_on_when_it_is_back() {
 }
 
 #[actix::test]
-async fn p03_a_checkout_that_waits_for_payments_goes_on_when_they_are_back() {
+async fn p03_checkout_resumes_when_payments_are_back() {
     for already_made in [false, true] {
-        let (shop, user) = (Shop::open(NO_PAYMENTS), UserId::new());
+        let (shop, user) = (TestCart::open(NO_PAYMENTS), UserId::new());
         let tea = shop.product(5, 10).await;
         shop.add(user, tea, 4).await.unwrap();
         let unknown = shop.check_out(keyed(customer(user), "k"), user).await;
         assert_eq!(unknown, Err(CommonError::Unavailable.into()));
-        // An invoice may exist, so the buyer cannot give up what nobody knows.
+        // An invoice may exist, so the checkout cannot be cancelled.
         assert_eq!(shop.cancel(user).await, Err(CartError::CheckoutInProgress { invoice_id: None }));
         let row = shop.checkout(user).await;
         assert_eq!((row.state.as_str(), shop.stock(tea).await), ("held", 6));
         if already_made {
-            // As if the invoice had been made, paid even, and no answer had come.
-            let ground = DomainRuntime::new(Settings::for_test(shop.dir.path()), shop.clock.clone());
-            let payments = payments::open(&ground).unwrap().client;
-            let (currency, lines) = row.priced().unwrap();
+            // As if the invoice had been created and paid, and the response lost.
+            let runtime = DomainRuntime::new(Settings::for_test(shop.dir.path()), shop.clock.clone());
+            let payments = payments::open(&runtime).unwrap().client;
+            let (currency, lines) = row.priced_lines().unwrap();
             let request = CreateInvoice {
                 user_id: user,
                 lines,
@@ -638,12 +637,12 @@ async fn p03_a_checkout_that_waits_for_payments_goes_on_when_they_are_back() {
             let invoice = payments.call(RequestContext::internal("cart"), request).await.unwrap();
             let pay = PayInvoice { invoice_id: invoice.id, token: "tok_ok".to_owned() };
             payments.call(keyed(customer(user), "pay"), pay).await.unwrap();
-            ground.stop();
+            runtime.stop();
         }
         let shop = shop.crash(ALL);
         let end = if already_made { CheckoutState::Paid } else { CheckoutState::Invoiced };
-        shop.until(user, end).await;
-        shop.settle().await;
+        shop.wait_for(user, end).await;
+        shop.drain_events().await;
         let ctx = keyed(customer(user), "k");
         let begun = Instant::now();
         while shop.check_out(ctx.clone(), user).await.is_err() {
@@ -658,55 +657,55 @@ async fn p03_a_checkout_that_waits_for_payments_goes_on_when_they_are_back() {
 }
 
 #[actix::test]
-async fn a_checkout_whose_time_is_over_is_let_go_and_its_stock_too() {
-    // StockHold, and payments say that there is no invoice and will be none.
-    let (shop, user) = (Shop::open(NO_PAYMENTS), UserId::new());
+async fn expired_checkout_fails_and_releases_its_stock() {
+    // The stock is held, and payments reject the expired invoice.
+    let (shop, user) = (TestCart::open(NO_PAYMENTS), UserId::new());
     let tea = shop.product(5, 10).await;
     shop.add(user, tea, 4).await.unwrap();
     assert!(shop.check_out(customer(user), user).await.is_err());
     shop.clock.advance(Duration::from_secs(31 * 60));
     let shop = shop.crash(ALL);
-    shop.until(user, CheckoutState::Failed).await;
+    shop.wait_for(user, CheckoutState::Failed).await;
     assert_eq!((shop.stock(tea).await, shop.invoices().await.len()), (10, 0));
     assert!(shop.add(user, tea, 1).await.is_ok());
 }
 
 #[actix::test]
-async fn a_checkout_that_never_reached_the_catalog_can_be_given_up() {
-    let (shop, ada, bob) = (Shop::open(NO_CATALOG), UserId::new(), UserId::new());
+async fn unstarted_checkout_can_be_cancelled() {
+    let (shop, ada, bob) = (TestCart::open(NO_CATALOG), UserId::new(), UserId::new());
     for user in [ada, bob] {
-        shop.had(user, 1).await;
+        shop.add_without_catalog(user, 1).await;
         assert_eq!(shop.check_out(customer(user), user).await, Err(CommonError::Unavailable.into()));
     }
-    // One by its buyer's wish, one because its time is over.
+    // One is cancelled by its buyer, one expires.
     let begun = Instant::now();
     while let Err(busy) = shop.cancel(ada).await {
-        // The timer may be at work on it this very moment.
+        // The timer may be resuming it at this moment.
         assert_eq!(busy, CartError::CheckoutInProgress { invoice_id: None });
         assert!(begun.elapsed() < Duration::from_secs(60));
     }
-    assert_eq!(shop.remove(ada, shop.had(ada, 1).await).await, Ok(()));
+    assert_eq!(shop.remove(ada, shop.add_without_catalog(ada, 1).await).await, Ok(()));
     shop.clock.advance(Duration::from_secs(31 * 60));
     let begun = Instant::now();
     while shop.checkout(bob).await.state != CheckoutState::Failed {
         assert!(begun.elapsed() < Duration::from_secs(60));
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    // The catalog may have held something, so it is told when it is back.
+    // The catalog may have made a hold, so it is released when the catalog is back.
     assert!(shop.checkout(ada).await.release_due && shop.checkout(bob).await.release_due);
 }
 
 #[actix::test]
-async fn p01_a_checkout_whose_invoice_ended_before_its_answer_was_kept_is_still_that_invoice() {
-    let shop = Shop::open(ALL);
+async fn p01_checkout_without_response_keeps_its_invoice() {
+    let shop = TestCart::open(ALL);
     let (user, product) = (UserId::new(), shop.product(500, 10).await);
     shop.add(user, product, 2).await.unwrap();
     let ctx = || keyed(customer(user), "k");
     let first = shop.check_out(ctx(), user).await.unwrap();
     shop.payments.call(RequestContext::internal("test"), VoidInvoice { invoice_id: first.id }).await.unwrap();
-    shop.settle().await;
-    shop.until(user, CheckoutState::Cancelled).await;
-    // As a crash leaves it after the invoice was made: the news came, and the answer was never kept.
+    shop.drain_events().await;
+    shop.wait_for(user, CheckoutState::Cancelled).await;
+    // As after a crash: the invoice's event was applied, and the response was never saved.
     let forget = |tx: &mut crate::store::Tx<'_>| {
         diesel::sql_query("DELETE FROM idempotency").execute(tx.conn)?;
         diesel::sql_query("UPDATE checkout SET invoice_id = NULL").execute(tx.conn)?;
@@ -722,61 +721,61 @@ async fn p01_a_checkout_whose_invoice_ended_before_its_answer_was_kept_is_still_
 }
 
 #[actix::test]
-async fn an_erased_person_leaves_no_cart() {
-    let (shop, ada, bob) = (Shop::open(NO_CATALOG), UserId::new(), UserId::new());
+async fn erased_user_leaves_no_cart() {
+    let (shop, ada, bob) = (TestCart::open(NO_CATALOG), UserId::new(), UserId::new());
     for user in [ada, bob] {
-        shop.had(user, 1).await;
+        shop.add_without_catalog(user, 1).await;
         let request = Checkout { user_id: user, email: Some("ada@example.com".to_owned()) };
         assert!(shop.carts.call(customer(user), request).await.is_err());
     }
-    shop.tell(&UserErased { user_id: ada, email: None }).await;
-    assert_eq!((shop.lines(ada).await, shop.lines(bob).await), (0, 1));
-    let (gone, there) = (shop.checkout(ada).await, shop.checkout(bob).await);
-    assert_eq!((gone.state.as_str(), gone.email, gone.release_due), ("failed", None, true));
-    assert_eq!((there.state.as_str(), there.email.is_some()), ("started", true));
+    shop.deliver(&UserErased { user_id: ada, email: None }).await;
+    assert_eq!((shop.line_count(ada).await, shop.line_count(bob).await), (0, 1));
+    let (erased, other) = (shop.checkout(ada).await, shop.checkout(bob).await);
+    assert_eq!((erased.state.as_str(), erased.email, erased.release_due), ("failed", None, true));
+    assert_eq!((other.state.as_str(), other.email.is_some()), ("started", true));
 }
 
 #[actix::test]
-async fn no_search_grows_with_the_number_of_carts() {
+async fn queries_use_indexes() {
     if crate::store::tested_on_server() {
         return;
     }
     use super::store;
-    let (shop, user) = (Shop::open(NO_CATALOG), UserId::new());
-    let item = shop.had(user, 1).await;
+    let (shop, user) = (TestCart::open(NO_CATALOG), UserId::new());
+    let item = shop.add_without_catalog(user, 1).await;
     let found = plans(&shop.store, move |conn| {
-        store::frozen_by(conn, user).unwrap();
-        store::alive(conn, user).unwrap();
-        store::unfinished(conn, 64).unwrap();
-        store::measure(conn, user).unwrap();
+        store::freezing_invoice(conn, user).unwrap();
+        store::active_checkout(conn, user).unwrap();
+        store::find_unfinished(conn, 64).unwrap();
+        store::line_stats(conn, user).unwrap();
         store::other_currency(conn, user, Currency::EUR).unwrap();
         store::items(conn, user).unwrap();
         store::item(conn, user, item).unwrap();
-        store::take_out(conn, user, &[model::FrozenLine { product_id: ProductId::new(), quantity: 1 }]).unwrap();
+        store::remove_bought(conn, user, &[model::FrozenLine { product_id: ProductId::new(), quantity: 1 }]).unwrap();
         store::erase(conn, user).unwrap();
     });
     let found = found.await;
     assert!(found.len() >= 12, "{found:?}");
     for (query, step) in found {
-        // The index of unfinished checkouts holds only those, so reading it from its start is no growth.
+        // The partial index contains unfinished checkouts only, so scanning it does not grow with the data.
         assert!(!step.starts_with("SCAN") || step.contains("checkout_unfinished"), "{step}: {query}");
     }
 }
 
 proptest! {
     #[test]
-    fn an_ended_checkout_never_freezes_a_cart_again(steps in proptest::collection::vec(0..6_usize, 0..20)) {
+    fn ended_checkout_never_locks_the_cart_again(steps in proptest::collection::vec(0..6_usize, 0..20)) {
         let mut state = CheckoutState::Started;
         for next in steps.into_iter().map(|n| CheckoutState::ALL[n]) {
             if state.may_become(next) {
-                prop_assert!(state.freezes() && next != CheckoutState::Started);
+                prop_assert!(state.locks_cart() && next != CheckoutState::Started);
                 state = next;
             }
         }
     }
 
     #[test]
-    fn a_total_is_the_sum_of_what_can_be_bought(
+    fn total_is_the_sum_of_available_lines(
         lines in proptest::collection::vec((1..=10_000_i64, 0..=1_000_000_000_000_i64, any::<bool>()), 0..100)
     ) {
         let exact: i128 = lines
@@ -788,7 +787,7 @@ proptest! {
             .into_iter()
             .map(|(quantity, unit_price, for_sale)| {
                 let product_id = ProductId::new();
-                let line = model::Line {
+                let line = model::CartLine {
                     id: CartItemId::new(),
                     product_id,
                     quantity,
@@ -808,7 +807,7 @@ proptest! {
                     deleted: !for_sale,
                     image: None,
                 };
-                model::today(line, Some(&offer), Currency::EUR)
+                model::at_current_price(line, Some(&offer), Currency::EUR)
             })
             .collect();
         prop_assert_eq!(i128::from(model::total(&items)), exact);

@@ -1,11 +1,13 @@
-//! One handler a message, and what each event has the shop write.
+//! The actor of the mailer: one handler per message, and the emails that each event causes.
+//!
+//! Does not contain: delivery, templates, SQL.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Context, Supervised};
 
-use super::delivery::{MailerState, NewOutgoing, changed, link};
+use super::delivery::{MailerState, NewOutgoing, changed_event, link};
 use super::model::{self, EmailContent, MESSAGE, ValidatedEmail};
 use super::store::{self, Recipient};
 use super::*;
@@ -18,11 +20,11 @@ use crate::runtime::{spawn_interval, spawn_leader_interval};
 use crate::store::Tx;
 use crate::types::{EmailAddress, EventId, Page, Timestamp, UserId, Validator};
 
-/// How often the queue is looked at when nobody wakes it.
+/// Interval at which the queue is polled for retries.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// How often letters without an addressee are forgotten.
+/// Interval at which emails without a recipient are purged.
 const PURGE_INTERVAL: Duration = Duration::from_secs(3_600);
-/// Over which time a recipient's limit is counted.
+/// Window of the limit per recipient.
 const LIMIT_WINDOW: Duration = Duration::from_secs(3_600);
 
 /// The actor of this domain.
@@ -34,10 +36,16 @@ impl Actor for MailerActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        spawn_interval(ctx, &self.state.store, &self.state, POLL_INTERVAL, |state| async move { state.wake() });
+        spawn_interval(
+            ctx,
+            &self.state.store,
+            &self.state,
+            POLL_INTERVAL,
+            |state| async move { state.notify_workers() },
+        );
         spawn_leader_interval(ctx, &self.state.store, &self.state, PURGE_INTERVAL, |state| async move {
-            if let Err(failure) = state.purge().await {
-                log::warn!("mailer: old letters could not be forgotten: {failure}");
+            if let Err(error) = state.purge().await {
+                log::warn!("mailer: purge of pending emails failed: {error}");
             }
         });
     }
@@ -50,8 +58,8 @@ crate::handlers! { MailerActor;
     ListEmails => list_emails,
     GetEmail => get_email,
     DeliverEvents => on_events,
-    CheckInvariants => audit,
-    ListEmailFacts => audit_letters,
+    CheckInvariants => check_invariants,
+    ListEmailFacts => list_email_facts,
 }
 
 async fn send_email(
@@ -59,28 +67,28 @@ async fn send_email(
     ctx: RequestContext,
     request: SendEmail,
 ) -> Result<AcceptedEmail, MailerError> {
-    let ValidatedEmail { to, subject, text, html } = model::check(&request)?;
-    let own = Arc::clone(&state);
+    let ValidatedEmail { to, subject, text, html } = model::validate(&request)?;
+    let accepting = Arc::clone(&state);
     let accepted = state
         .store
         .idempotent(&ctx, &request)?
         .run(move |tx| {
-            let rules = &own.settings.mailer;
+            let rules = &accepting.settings.mailer;
             let user_id = store::recipient_at(tx.conn, &to)?;
             if rules.known_recipients_only && user_id.is_none() {
                 return Err(MailerError::UnknownRecipient);
             }
             let (since, max) = (tx.now.saturating_sub(LIMIT_WINDOW), rules.per_recipient_hour);
-            if let Some(oldest) = store::nth_newest_message(tx.conn, &to, since, max)? {
+            if let Some(oldest) = store::nth_newest_message_at(tx.conn, &to, since, max)? {
                 let left = oldest.saturating_add(LIMIT_WINDOW).duration_since(tx.now);
                 return Err(MailerError::RecipientLimit { max, retry_after: left.as_secs() + 1 });
             }
-            let draft = NewOutgoing { to, user_id, subject, template: MESSAGE, reference: None, text, html };
-            let (id, status) = own.accept(tx, draft)?.ok_or(CommonError::Internal)?;
+            let outgoing = NewOutgoing { to, user_id, subject, template: MESSAGE, reference: None, text, html };
+            let (id, status) = accepting.accept(tx, outgoing)?.ok_or(CommonError::Internal)?;
             Ok(AcceptedEmail { id, status })
         })
         .await?;
-    state.wake();
+    state.notify_workers();
     Ok(accepted)
 }
 
@@ -95,7 +103,7 @@ async fn list_emails(
     let before = fields.capture(request.page.after()).flatten();
     fields.finish()?;
     let rows = state.store.read(move |conn| store::list(conn, request.status, to, before, limit + 1)).await?;
-    Ok(Page::from_overfetch(rows, limit, |mail| (mail.created_at, mail.id)))
+    Ok(Page::from_overfetch(rows, limit, |email| (email.created_at, email.id)))
 }
 
 async fn get_email(state: Arc<MailerState>, _: RequestContext, request: GetEmail) -> Result<Email, MailerError> {
@@ -104,14 +112,14 @@ async fn get_email(state: Arc<MailerState>, _: RequestContext, request: GetEmail
 }
 
 async fn on_events(state: Arc<MailerState>, _: RequestContext, request: DeliverEvents) -> Result<(), CommonError> {
-    let own = Arc::clone(&state);
-    state.store.consume(request.events, move |tx, event| apply_event(&own, tx, event)).await?;
-    state.wake();
+    let accepting = Arc::clone(&state);
+    state.store.consume(request.events, move |tx, event| apply_event(&accepting, tx, event)).await?;
+    state.notify_workers();
     Ok(())
 }
 
 crate::event_handlers! {
-    /// Applies an event to the recipients, and queues the e-mails that it causes.
+    /// Applies an event to the recipients, and enqueues the emails that it causes.
     fn apply_event(state: &MailerState, tx: &mut Tx<'_>) -> Result<(), MailerError>;
     UserRegistered => on_user_registered(at),
     UserChanged => on_user_changed,
@@ -130,9 +138,9 @@ fn on_user_registered(
 ) -> Result<(), MailerError> {
     let UserRegistered { user_id, email, name, created_at, .. } = event;
     let recipient = Recipient { user_id, email, name };
-    meet(state, tx, &recipient)?;
+    upsert_recipient(state, tx, &recipient)?;
     if model::is_welcome(created_at, at) {
-        state.post(tx, &recipient, &EmailContent::Welcome, &user_id.to_string())?;
+        state.enqueue(tx, &recipient, &EmailContent::Welcome, &user_id.to_string())?;
     }
     Ok(())
 }
@@ -140,8 +148,8 @@ fn on_user_registered(
 fn on_user_changed(state: &MailerState, tx: &mut Tx<'_>, event: UserChanged) -> Result<(), MailerError> {
     let UserChanged { user_id, email, name, .. } = event;
     match email {
-        Some(email) => meet(state, tx, &Recipient { user_id, email, name }),
-        None => Ok(store::forget_recipient(tx.conn, user_id)?),
+        Some(email) => upsert_recipient(state, tx, &Recipient { user_id, email, name }),
+        None => Ok(store::delete_recipient(tx.conn, user_id)?),
     }
 }
 
@@ -160,7 +168,7 @@ fn on_email_verification_requested(
 ) -> Result<(), MailerError> {
     let EmailVerificationRequested { user_id, email, name, token } = event;
     let content = EmailContent::Verify { link: link(state, "verify", &token) };
-    state.post(tx, &Recipient { user_id, email, name }, &content, &id.to_string())
+    state.enqueue(tx, &Recipient { user_id, email, name }, &content, &id.to_string())
 }
 
 fn on_password_reset_requested(
@@ -171,7 +179,7 @@ fn on_password_reset_requested(
 ) -> Result<(), MailerError> {
     let PasswordResetRequested { user_id, email, name, token } = event;
     let content = EmailContent::Reset { link: link(state, "reset", &token) };
-    state.post(tx, &Recipient { user_id, email, name }, &content, &id.to_string())
+    state.enqueue(tx, &Recipient { user_id, email, name }, &content, &id.to_string())
 }
 
 fn on_invoice_paid(state: &MailerState, tx: &mut Tx<'_>, event: InvoicePaid, at: Timestamp) -> Result<(), MailerError> {
@@ -180,7 +188,7 @@ fn on_invoice_paid(state: &MailerState, tx: &mut Tx<'_>, event: InvoicePaid, at:
     }
     let invoice = event.invoice;
     let receipt = EmailContent::receipt(&invoice, invoice.paid_at.unwrap_or(at));
-    bill(state, tx, &invoice, &receipt, &invoice.id.to_string())
+    email_invoice_party(state, tx, &invoice, &receipt, &invoice.id.to_string())
 }
 
 fn on_invoice_refunded(
@@ -193,59 +201,59 @@ fn on_invoice_refunded(
     if imported {
         return Ok(());
     }
-    // An invoice can be refunded in parts, each with an e-mail of its own: the sum refunded so far tells them apart.
-    // Money that no invoice could take is not part of that sum.
+    // An invoice can be refunded in parts, each with an email of its own: the sum refunded so far tells them apart.
+    // The refund of a late payment is not part of that sum.
     let reference = match reason.as_str() {
         LATE_PAYMENT => format!("{}:{id}", invoice.id),
         _ => format!("{}:{}", invoice.id, invoice.refunded),
     };
-    bill(state, tx, &invoice, &EmailContent::refund(&invoice, amount, &reason), &reference)
+    email_invoice_party(state, tx, &invoice, &EmailContent::refund(&invoice, amount, &reason), &reference)
 }
 
-/// Notes where a user can be written to, and writes what waited for it.
-fn meet(state: &MailerState, tx: &mut Tx<'_>, who: &Recipient) -> Result<(), MailerError> {
-    store::put_recipient(tx.conn, who)?;
-    for (reference, letter) in store::take_waiting(tx.conn, who.user_id)? {
-        state.post(tx, who, &letter, &reference)?;
+/// Records a user's address and enqueues the emails that waited for it.
+fn upsert_recipient(state: &MailerState, tx: &mut Tx<'_>, recipient: &Recipient) -> Result<(), MailerError> {
+    store::upsert_recipient(tx.conn, recipient)?;
+    for (reference, content) in store::take_pending(tx.conn, recipient.user_id)? {
+        state.enqueue(tx, recipient, &content, &reference)?;
     }
     Ok(())
 }
 
-/// Writes to whoever an invoice concerns: to the address it names, else to the user's own; without any the letter waits.
-fn bill(
+/// Enqueues an email about an invoice, to the address that it names, otherwise to the user's own; without either it waits.
+fn email_invoice_party(
     state: &MailerState,
     tx: &mut Tx<'_>,
     invoice: &Invoice,
-    letter: &EmailContent,
+    content: &EmailContent,
     reference: &str,
 ) -> Result<(), MailerError> {
     let user_id: UserId = invoice.user_id;
     let known = store::recipient(tx.conn, user_id)?;
-    let name = known.as_ref().map(|who| who.name.clone()).unwrap_or_default();
-    let who = match &invoice.email {
+    let name = known.as_ref().map(|recipient| recipient.name.clone()).unwrap_or_default();
+    let recipient = match &invoice.email {
         Some(email) => Some(Recipient { user_id, email: email.clone(), name }),
         None => known,
     };
-    match &who {
-        Some(who) => state.post(tx, who, letter, reference)?,
-        None => store::wait(tx.conn, user_id, letter, reference, tx.now)?,
+    match &recipient {
+        Some(recipient) => state.enqueue(tx, recipient, content, reference)?,
+        None => store::hold_for_address(tx.conn, user_id, content, reference, tx.now)?,
     }
-    // The invoice's news was on its way while its buyer was erased: the books keep the letter, without a name.
+    // The buyer was erased before the invoice's event arrived: the email stays on record without name and address.
     if store::is_erased(tx.conn, user_id)? {
-        erase(tx, user_id, &who.map(|who| who.email).into_iter().collect::<Vec<_>>())?;
+        erase(tx, user_id, &recipient.map(|recipient| recipient.email).into_iter().collect::<Vec<_>>())?;
     }
     Ok(())
 }
 
-/// Takes the name and the address out of everything that is kept of a user, and stops what was still to be sent.
+/// Removes name and address from all emails of a user, and abandons the queued ones.
 fn erase(tx: &mut Tx<'_>, user: UserId, addresses: &[EmailAddress]) -> Result<(), MailerError> {
-    for mail in store::erase(tx.conn, user, addresses)? {
-        tx.emit(&changed(&mail))?;
+    for email in store::erase(tx.conn, user, addresses)? {
+        tx.emit(&changed_event(&email))?;
     }
     Ok(())
 }
 
-async fn audit(
+async fn check_invariants(
     state: Arc<MailerState>,
     _: RequestContext,
     request: CheckInvariants,
@@ -253,10 +261,10 @@ async fn audit(
     state.store.audit(request, store::invariants::INVARIANTS).await
 }
 
-async fn audit_letters(
+async fn list_email_facts(
     state: Arc<MailerState>,
     _: RequestContext,
     request: ListEmailFacts,
 ) -> Result<Vec<EmailFacts>, CommonError> {
-    state.store.read(move |conn| Ok(store::invariants::letters(conn, &request.invoices)?)).await
+    state.store.read(move |conn| Ok(store::invariants::emails(conn, &request.invoices)?)).await
 }

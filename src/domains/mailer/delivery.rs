@@ -1,4 +1,6 @@
-//! The queue: how mails enter it, and the few workers who take them to the mail server.
+//! The queue of emails, and the workers that deliver them to the mail server.
+//!
+//! Does not contain: SQL, SMTP, the rules of retries (`model`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::model::{self, DeliveryState, EmailContent, SendOutcome};
 use super::smtp::{OutgoingMessage, Sender, Smtp, SmtpConnection};
-use super::store::{self, NewEmail, Recipient};
+use super::store::{self, NewEmailRow, Recipient};
 use super::templates::TemplateRenderer;
 use super::{Email, EmailChanged, EmailFailed, EmailStatus, MailerError};
 use crate::messaging::CommonError;
@@ -15,35 +17,36 @@ use crate::settings::Settings;
 use crate::store::{Store, Tx};
 use crate::types::{EmailAddress, EmailId, UserId};
 
-/// How many mails are on their way at once.
+/// Maximum number of concurrent deliveries.
 const WORKERS: u32 = 4;
-/// How long one mail may take.
+/// Time limit of one delivery.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a claimed mail is its worker's own: longer than a send can take, and how long a mail waits whose worker died.
+/// Time for which a claimed email belongs to its worker: longer than a delivery can take. After a crash it is redelivered
+/// that much later.
 const CLAIM_TIMEOUT: Duration = Duration::from_secs(40);
-/// How long to wait before what came of a send is written down again, when the database would not.
+/// Delays before the outcome of a delivery is recorded again, while the database fails.
 const RECORD_RETRY_DELAYS: [Duration; 3] =
     [Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(2)];
-/// How long a letter waits for an address.
+/// Time for which an email waits for its recipient's address.
 const PENDING_RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// What the actor's handlers and the workers share.
+/// State shared by the handlers and the workers.
 pub struct MailerState {
     pub(super) store: Store,
     pub(super) settings: Arc<Settings>,
-    pub(super) letters: TemplateRenderer,
+    pub(super) renderer: TemplateRenderer,
     sender: Sender,
     smtp: Option<Smtp>,
     workers: Arc<Semaphore>,
 }
 
-/// A mail about to be accepted.
+/// An email to accept.
 pub(super) struct NewOutgoing {
     pub to: EmailAddress,
     pub user_id: Option<UserId>,
     pub subject: String,
     pub template: &'static str,
-    /// The occasion: there is one mail of a kind for each.
+    /// Occasion of the email, such as an invoice id. Unique per template.
     pub reference: Option<String>,
     pub text: String,
     pub html: Option<String>,
@@ -53,152 +56,154 @@ impl MailerState {
     pub(super) fn new(
         store: Store,
         settings: Arc<Settings>,
-        letters: TemplateRenderer,
+        renderer: TemplateRenderer,
         sender: Sender,
         smtp: Option<Smtp>,
     ) -> Self {
-        Self { store, settings, letters, sender, smtp, workers: Arc::new(Semaphore::new(WORKERS as usize)) }
+        Self { store, settings, renderer, sender, smtp, workers: Arc::new(Semaphore::new(WORKERS as usize)) }
     }
 
-    /// Accepts a mail: to be sent, or without a mail server to be kept. `None` when its occasion has one already.
+    /// Accepts an email, as queued, or as kept without a mail server. Returns `None` if its occasion has one already.
     pub(super) fn accept(
         &self,
         tx: &mut Tx<'_>,
-        draft: NewOutgoing,
+        outgoing: NewOutgoing,
     ) -> Result<Option<(EmailId, EmailStatus)>, diesel::result::Error> {
         let status = if self.smtp.is_some() { EmailStatus::Queued } else { EmailStatus::Kept };
-        let mail = NewEmail {
+        let email = NewEmailRow {
             id: EmailId::new(),
-            recipient: draft.to,
-            user_id: draft.user_id,
-            subject: draft.subject,
-            template: draft.template,
-            reference: draft.reference,
+            recipient: outgoing.to,
+            user_id: outgoing.user_id,
+            subject: outgoing.subject,
+            template: outgoing.template,
+            reference: outgoing.reference,
             status,
             attempts: 0,
             created_at: tx.now,
             next_attempt_at: status.is_open().then_some(tx.now),
-            text: Some(draft.text),
-            html: draft.html,
+            text: Some(outgoing.text),
+            html: outgoing.html,
         };
-        if !store::insert(tx.conn, &mail)? {
+        if !store::insert(tx.conn, &email)? {
             return Ok(None);
         }
-        let NewEmail { id, recipient: to, subject, template, .. } = mail;
+        let NewEmailRow { id, recipient: to, subject, template, .. } = email;
         tx.emit(&EmailChanged { email_id: id, to, subject, template: template.to_owned(), status, attempts: 0 })?;
         Ok(Some((id, status)))
     }
 
-    /// Writes a letter for an occasion and accepts it.
-    pub(super) fn post(
+    /// Renders an automatic email for an occasion and accepts it.
+    pub(super) fn enqueue(
         &self,
         tx: &mut Tx<'_>,
-        who: &Recipient,
-        letter: &EmailContent,
+        recipient: &Recipient,
+        content: &EmailContent,
         reference: &str,
     ) -> Result<(), MailerError> {
-        let written = self.letters.write(letter, &who.name).map_err(|error| {
-            log::error!("mailer: the letter {} cannot be written: {error}", letter.template());
+        let rendered = self.renderer.render(content, &recipient.name).map_err(|error| {
+            log::error!("mailer: template {} failed: {error}", content.template());
             CommonError::Internal
         })?;
-        let draft = NewOutgoing {
-            to: who.email.clone(),
-            user_id: Some(who.user_id),
-            subject: written.subject,
-            template: letter.template(),
+        let outgoing = NewOutgoing {
+            to: recipient.email.clone(),
+            user_id: Some(recipient.user_id),
+            subject: rendered.subject,
+            template: content.template(),
             reference: Some(reference.to_owned()),
-            text: written.text,
-            html: Some(written.html),
+            text: rendered.text,
+            html: Some(rendered.html),
         };
-        self.accept(tx, draft)?;
+        self.accept(tx, outgoing)?;
         Ok(())
     }
 
-    /// Sees to it that mails which are due are sent: one more worker looks, if one is free. All being busy is fine,
-    /// because each looks again after its mail.
-    pub(super) fn wake(self: &Arc<Self>) {
+    /// Starts one more worker, if one is free. If all are busy, the due emails are found by them: each one queries the
+    /// queue after each delivery.
+    pub(super) fn notify_workers(self: &Arc<Self>) {
         if self.smtp.is_none() {
             return;
         }
         let Ok(permit) = Arc::clone(&self.workers).try_acquire_owned() else { return };
         let state = Arc::clone(self);
         actix::spawn(async move {
-            if let Err(failure) = state.work().await {
-                log::warn!("mailer: the queue cannot be worked at: {failure}");
+            if let Err(error) = state.run_worker().await {
+                log::warn!("mailer: queue query failed: {error}");
             }
             drop(permit);
         });
     }
 
-    /// One worker's turn: until nothing is due.
-    async fn work(self: &Arc<Self>) -> Result<(), CommonError> {
+    /// Delivers due emails until there are none.
+    async fn run_worker(self: &Arc<Self>) -> Result<(), CommonError> {
         let Some(smtp) = &self.smtp else { return Ok(()) };
         let now = self.store.now();
-        // Looked at first without writing: this is asked every second of a shop that may send nothing all day.
+        // A read comes first: the queue is polled every second, and mostly empty.
         if !self.store.read(move |conn| Ok::<_, CommonError>(store::is_due(conn, now)?)).await? {
             return Ok(());
         }
-        let mut line: Option<SmtpConnection> = None;
+        let mut connection: Option<SmtpConnection> = None;
         let claim = |tx: &mut Tx<'_>| {
             Ok::<_, CommonError>(store::claim(tx.conn, tx.now, tx.now.saturating_add(CLAIM_TIMEOUT))?)
         };
-        while let Some(post) = self.store.write(claim).await? {
-            // Where one was due there may be more, and another worker need not wait for this one.
-            self.wake();
-            self.send_email(smtp, &mut line, post).await?;
+        while let Some(message) = self.store.write(claim).await? {
+            // More emails may be due; another worker can deliver them meanwhile.
+            self.notify_workers();
+            self.send_email(smtp, &mut connection, message).await?;
         }
-        if let Some(line) = line {
-            line.close().await;
+        if let Some(connection) = connection {
+            connection.close().await;
         }
         Ok(())
     }
 
-    /// Sends one mail and writes down what came of it.
+    /// Delivers one email and records the outcome.
     async fn send_email(
         &self,
         smtp: &Smtp,
-        line: &mut Option<SmtpConnection>,
-        post: OutgoingMessage,
+        connection: &mut Option<SmtpConnection>,
+        message: OutgoingMessage,
     ) -> Result<(), CommonError> {
-        let id = post.id;
-        let outcome = match self.sender.message(post) {
-            Ok(message) => smtp.send(line, &message, SEND_TIMEOUT).await,
-            Err(reason) => SendOutcome::Refused(reason),
+        let id = message.id;
+        let outcome = match self.sender.message(message) {
+            Ok(message) => smtp.send(connection, &message, SEND_TIMEOUT).await,
+            Err(reason) => SendOutcome::Rejected(reason),
         };
         match &outcome {
-            SendOutcome::Sent => log::debug!("mailer: {id} is sent"),
-            // The server's words are for the back office: they often repeat the address, which is not for the log.
-            SendOutcome::Refused(_) => log::warn!("mailer: {id} was refused"),
-            SendOutcome::NotNow(_) => log::info!("mailer: {id} could not be sent this time"),
+            SendOutcome::Sent => log::debug!("mailer: email {id} sent"),
+            // The server's reply is not logged, because it often repeats the address; the back office shows it.
+            SendOutcome::Rejected(_) => log::warn!("mailer: email {id} rejected by the mail server"),
+            SendOutcome::Transient(_) => log::info!("mailer: email {id} not sent; retrying later"),
         }
-        let mut pauses = RECORD_RETRY_DELAYS.into_iter();
+        let mut delays = RECORD_RETRY_DELAYS.into_iter();
         loop {
             let outcome = outcome.clone();
-            let failure = match self.store.write(move |tx| record(tx, id, outcome)).await {
+            let error = match self.store.write(move |tx| record_outcome(tx, id, outcome)).await {
                 Ok(()) => return Ok(()),
-                Err(failure) => failure,
+                Err(error) => error,
             };
-            // Given up here, a mail that was sent would be sent again when its claim runs out; so not at once.
-            let Some(pause) = pauses.next() else { return Err(failure) };
-            tokio::time::sleep(pause).await;
+            // Without a recorded outcome the email is sent again when its claim expires, so recording is retried first.
+            let Some(delay) = delays.next() else { return Err(error) };
+            tokio::time::sleep(delay).await;
         }
     }
 
-    /// Forgets letters whose addressee has not turned up.
+    /// Deletes pending emails whose recipient did not become known in time.
     pub(super) async fn purge(&self) -> Result<(), CommonError> {
-        let forgotten = self
+        let deleted = self
             .store
-            .write(|tx| Ok::<_, CommonError>(store::forget_waiting(tx.conn, tx.now.saturating_sub(PENDING_RETENTION))?))
+            .write(|tx| {
+                Ok::<_, CommonError>(store::delete_expired_pending(tx.conn, tx.now.saturating_sub(PENDING_RETENTION))?)
+            })
             .await?;
-        if forgotten > 0 {
-            log::warn!("mailer: {forgotten} letters had nobody to go to within seven days and are forgotten");
+        if deleted > 0 {
+            log::warn!("mailer: dropped {deleted} emails without a recipient after 7 days");
         }
         Ok(())
     }
 
-    /// Sends all that is due now and waits until it is done.
+    /// Delivers all due emails and waits for the end.
     #[cfg(test)]
-    pub(super) async fn round(self: &Arc<Self>) {
+    pub(super) async fn run_once(self: &Arc<Self>) {
         loop {
             drop(self.workers.acquire_many(WORKERS).await);
             let now = self.store.now();
@@ -207,37 +212,37 @@ impl MailerState {
             {
                 return;
             }
-            self.wake();
+            self.notify_workers();
             tokio::task::yield_now().await;
         }
     }
 }
 
-/// Writes down what came of a try, and tells of it. A mail that was erased meanwhile stays as it is.
-fn record(tx: &mut Tx<'_>, id: EmailId, outcome: SendOutcome) -> Result<(), CommonError> {
-    let Some(mail) = store::find(tx.conn, id)?.filter(|mail| mail.status.is_open()) else { return Ok(()) };
-    let standing = DeliveryState::after(id, mail.attempts, outcome, tx.now);
-    store::stand(tx.conn, id, &standing)?;
-    if standing.status == mail.status {
+/// Records the outcome of an attempt and publishes it. An email that was erased meanwhile stays unchanged.
+fn record_outcome(tx: &mut Tx<'_>, id: EmailId, outcome: SendOutcome) -> Result<(), CommonError> {
+    let Some(email) = store::find(tx.conn, id)?.filter(|email| email.status.is_open()) else { return Ok(()) };
+    let state = DeliveryState::next_state(id, email.attempts, outcome, tx.now);
+    store::update_status(tx.conn, id, &state)?;
+    if state.status == email.status {
         return Ok(());
     }
-    let reason = standing.last_error.clone();
-    let mail = Email { status: standing.status, attempts: standing.attempts, ..mail };
-    tx.emit(&changed(&mail))?;
-    if mail.status == EmailStatus::Failed {
+    let reason = state.last_error.clone();
+    let email = Email { status: state.status, attempts: state.attempts, ..email };
+    tx.emit(&changed_event(&email))?;
+    if email.status == EmailStatus::Failed {
         let reason = reason.unwrap_or_default();
-        tx.emit(&EmailFailed { email_id: id, to: mail.to, subject: mail.subject, reason })?;
+        tx.emit(&EmailFailed { email_id: id, to: email.to, subject: email.subject, reason })?;
     }
     Ok(())
 }
 
-/// What is told of a mail whose status changed.
-pub(super) fn changed(mail: &Email) -> EmailChanged {
-    let Email { id: email_id, to, subject, template, status, attempts, .. } = mail.clone();
+/// Builds the event of an email whose status changed.
+pub(super) fn changed_event(email: &Email) -> EmailChanged {
+    let Email { id: email_id, to, subject, template, status, attempts, .. } = email.clone();
     EmailChanged { email_id, to, subject, template, status, attempts }
 }
 
-/// A link of this shop's that carries a token.
+/// Builds a link to a page of this shop, with a token.
 pub(super) fn link(state: &MailerState, page: &str, token: &str) -> String {
-    model::link(state.letters.url(), page, token)
+    model::link(state.renderer.url(), page, token)
 }

@@ -1,18 +1,20 @@
-//! The rules of mail: how a mail may stand, when it is tried again, what may be sent, what the shop writes by itself.
+//! Rules of emails as pure functions: delivery states, retry delays, validation, contents of automatic emails.
+//!
+//! Does not contain: SQL, SMTP, templates.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::{EmailStatus, SendEmail};
-use crate::contract::payments::{Invoice, LATE_PAYMENT};
+use crate::contract::payments::{Invoice, LATE_PAYMENT, OUT_OF_STOCK};
 use crate::store::text_enum;
 use crate::types::{EmailAddress, EmailId, FieldError, Timestamp, Validator, collapse_whitespace};
 
-/// How often a mail is tried at most.
+/// Maximum number of delivery attempts.
 const ATTEMPTS_MAX: i32 = 6;
-/// How long to wait after the first failed try, the second, and so on: a server that restarts is back in seconds, one
-/// that greylists in minutes, one that is repaired in hours.
+/// Delay after the first failed attempt, the second, and so on: a restarting server is back in seconds, a greylisting one
+/// accepts after minutes, a broken one is repaired within hours.
 const RETRY_DELAYS: [Duration; 5] = [
     Duration::from_secs(10),
     Duration::from_secs(60),
@@ -20,123 +22,126 @@ const RETRY_DELAYS: [Duration; 5] = [
     Duration::from_secs(30 * 60),
     Duration::from_secs(2 * 60 * 60),
 ];
-/// Characters of a mail server's words that are kept.
+/// Maximum length of a stored error message of the mail server, in characters.
 const SERVER_MESSAGE_MAX: usize = 500;
-/// The template of a mail that a person wrote.
+/// Template of an email written by staff.
 pub const MESSAGE: &str = "message";
-/// What is said of a mail that was still to be sent when its recipient's account was erased.
-pub const RECIPIENT_GONE: &str = "the recipient's account was erased before the mail was sent";
-/// The subject of a mail whose content is erased.
+/// Error of an email that was queued when its recipient's account was erased.
+pub const RECIPIENT_GONE: &str = "the recipient's account was erased before the e-mail was sent";
+/// Subject of an email whose content is erased.
 pub const ERASED_SUBJECT: &str = "(erased)";
-/// An account whose making is told this much later is one of the past, written into the books: no welcome is due.
-const WELCOME_WITHIN: Duration = Duration::from_secs(24 * 60 * 60);
+/// Maximum age of an account at its announcement for a welcome email; an older one is imported.
+const WELCOME_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Where mails of an erased person seem to have gone: an address that is valid and can never exist (RFC 2606).
+/// Returns the address that replaces that of an erased user: valid, and guaranteed not to exist (RFC 2606).
 #[must_use]
-pub fn nobody() -> EmailAddress {
-    "erased@example.invalid".parse().expect("a constant that a test reads")
+pub fn erased_address() -> EmailAddress {
+    "erased@example.invalid".parse().expect("constant, checked by a test")
 }
 
 text_enum!(EmailStatus { Queued => "queued", Sent => "sent", Kept => "kept", Failed => "failed" });
 
 impl EmailStatus {
-    /// Whether anything can still happen to the mail: only one that waits can be tried, sent or given up.
+    /// Returns `true` if the state can still change: only a queued email can be attempted, sent or abandoned.
     #[must_use]
     pub const fn is_open(self) -> bool {
         matches!(self, Self::Queued)
     }
 }
 
-/// What came of a try to send.
+/// Outcome of a delivery attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SendOutcome {
-    /// The mail server took it.
+    /// The mail server accepted the email.
     Sent,
-    /// It will never take it.
-    Refused(String),
-    /// Not this time.
-    NotNow(String),
+    /// The mail server will never accept the email; its reply.
+    Rejected(String),
+    /// A later attempt may succeed; the error.
+    Transient(String),
 }
 
-/// How a mail stands after a try.
+/// Delivery state of an email after an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeliveryState {
-    /// How it stands.
+    /// Delivery state.
     pub status: EmailStatus,
-    /// How often it was tried.
+    /// Number of attempts so far.
     pub attempts: i32,
-    /// What the try met.
+    /// Error of the attempt.
     pub last_error: Option<String>,
-    /// When the mail server took it.
+    /// Time at which the mail server accepted the email.
     pub sent_at: Option<Timestamp>,
-    /// When it is tried next.
+    /// Earliest time of the next attempt.
     pub next_attempt_at: Option<Timestamp>,
 }
 
 impl DeliveryState {
-    /// How a mail that was tried `before` times stands after one more try.
+    /// Returns the state of an email after one more attempt, with `before` attempts before it.
     #[must_use]
-    pub fn after(id: EmailId, before: i32, outcome: SendOutcome, now: Timestamp) -> Self {
+    pub fn next_state(id: EmailId, before: i32, outcome: SendOutcome, now: Timestamp) -> Self {
         let attempts = before.saturating_add(1);
-        let stand = |status, last_error: Option<String>, sent_at, next_attempt_at| {
+        let state = |status, last_error: Option<String>, sent_at, next_attempt_at| {
             let last_error =
-                last_error.map(|words| collapse_whitespace(&words).chars().take(SERVER_MESSAGE_MAX).collect());
+                last_error.map(|message| collapse_whitespace(&message).chars().take(SERVER_MESSAGE_MAX).collect());
             Self { status, attempts, last_error, sent_at, next_attempt_at }
         };
         match outcome {
-            SendOutcome::Sent => stand(EmailStatus::Sent, None, Some(now), None),
-            SendOutcome::Refused(words) => stand(EmailStatus::Failed, Some(words), None, None),
-            SendOutcome::NotNow(words) => match pause(id, attempts) {
-                Some(pause) => stand(EmailStatus::Queued, Some(words), None, Some(now.saturating_add(pause))),
-                None => stand(EmailStatus::Failed, Some(words), None, None),
+            SendOutcome::Sent => state(EmailStatus::Sent, None, Some(now), None),
+            SendOutcome::Rejected(message) => state(EmailStatus::Failed, Some(message), None, None),
+            SendOutcome::Transient(message) => match retry_delay(id, attempts) {
+                Some(delay) => state(EmailStatus::Queued, Some(message), None, Some(now.saturating_add(delay))),
+                None => state(EmailStatus::Failed, Some(message), None, None),
             },
         }
     }
 }
 
-/// How long to wait after the failed try with this number; none after the last. Up to a tenth more, so that mails which
-/// failed together do not all come back together; drawn from the mail's id, which is random at its end.
-fn pause(id: EmailId, attempts: i32) -> Option<Duration> {
+/// Returns the delay after the failed attempt with this number; `None` after the last. Jitter of up to 10 %, taken from
+/// the random part of the email's id, spreads emails that failed at the same time.
+fn retry_delay(id: EmailId, attempts: i32) -> Option<Duration> {
     if attempts >= ATTEMPTS_MAX {
         return None;
     }
-    let pause = RETRY_DELAYS.get(usize::try_from(attempts).ok()?.checked_sub(1)?)?;
-    let [.., luck] = *id.uuid().as_bytes();
-    Some(*pause + *pause * u32::from(luck) / 2_560)
+    let delay = RETRY_DELAYS.get(usize::try_from(attempts).ok()?.checked_sub(1)?)?;
+    let [.., jitter] = *id.uuid().as_bytes();
+    Some(*delay + *delay * u32::from(jitter) / 2_560)
 }
 
-/// Whether a new account is to be welcomed.
+/// Returns `true` if a new account gets a welcome email.
 #[must_use]
-pub fn is_welcome(created_at: Timestamp, told_at: Timestamp) -> bool {
-    told_at.duration_since(created_at) < WELCOME_WITHIN
+pub fn is_welcome(created_at: Timestamp, announced_at: Timestamp) -> bool {
+    announced_at.duration_since(created_at) < WELCOME_WINDOW
 }
 
-/// A mail from outside, checked.
+/// A validated email of staff.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ValidatedEmail {
-    /// Where to.
+    /// Recipient.
     pub to: EmailAddress,
-    /// Its subject.
+    /// Subject line, trimmed.
     pub subject: String,
-    /// Its plain text.
+    /// Plain-text body.
     pub text: String,
-    /// Its HTML.
+    /// HTML body, if not blank.
     pub html: Option<String>,
 }
 
-/// Checks a mail from outside. What passes can be put into a message, so that nothing accepted fails for its form.
-pub fn check(request: &SendEmail) -> Result<ValidatedEmail, Vec<FieldError>> {
+/// Validates an email of staff. A valid one can always be encoded as a message.
+///
+/// # Errors
+/// All violations.
+pub fn validate(request: &SendEmail) -> Result<ValidatedEmail, Vec<FieldError>> {
     let mut fields = Validator::new();
     let to = fields.email("to", &request.to);
     if to.as_ref().is_some_and(|to| to.as_str().parse::<lettre::Address>().is_err()) {
-        fields.add_error("to", "invalid_email", "is not an address that mail can be sent to");
+        fields.add_error("to", "invalid_email", "is not an address that e-mail can be sent to");
     }
     fields.line("subject", &request.subject, 1, 200);
     fields.text("text", &request.text, 1, 100_000);
-    within(&mut fields, "text", &request.text, 100_000);
+    limit_untrimmed(&mut fields, "text", &request.text, 100_000);
     if let Some(html) = &request.html {
         fields.text("html", html, 0, 500_000);
-        within(&mut fields, "html", html, 500_000);
+        limit_untrimmed(&mut fields, "html", html, 500_000);
     }
     fields.finish()?;
     let html = request.html.clone().filter(|html| !html.trim().is_empty());
@@ -147,71 +152,71 @@ pub fn check(request: &SendEmail) -> Result<ValidatedEmail, Vec<FieldError>> {
     }
 }
 
-/// White space around a text is not counted by its check, but it is kept and sent, so it has the same limit.
-fn within(fields: &mut Validator, field: &'static str, text: &str, max: usize) {
+/// Applies the length limit to the untrimmed text, which is stored and sent; the validator counts the trimmed one.
+fn limit_untrimmed(fields: &mut Validator, field: &'static str, text: &str, max: usize) {
     if text.trim().chars().count() <= max && text.chars().count() > max {
         fields.add_error(field, "too_long", format!("must have at most {max} characters"));
     }
 }
 
-/// A letter that the shop writes by itself, with all it says: what waits for an address is kept in this form.
+/// Content of an automatic email. Emails that wait for an address are stored in this form, as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "template", rename_all = "snake_case")]
 pub enum EmailContent {
-    /// To a new account.
+    /// Welcome to a new user.
     Welcome,
-    /// To show that an address is one's own.
+    /// Confirmation of an email address.
     Verify {
-        /// Where that is done.
+        /// Link to the confirmation page.
         link: String,
     },
-    /// To choose a new password.
+    /// Reset of a password.
     Reset {
-        /// Where that is done.
+        /// Link to the page with the new password.
         link: String,
     },
-    /// What was paid for.
+    /// Receipt of a paid invoice.
     Receipt {
-        /// The invoice's number.
+        /// Number of the invoice.
         number: String,
-        /// The day it was paid, in UTC.
+        /// Day of the payment in UTC, as `YYYY-MM-DD`.
         date: String,
-        /// What for.
+        /// Billed items.
         lines: Vec<ReceiptLine>,
-        /// What all lines come to.
+        /// Formatted total.
         total: String,
     },
-    /// Money went back.
+    /// Notice of a refund.
     Refund {
-        /// The invoice's number.
+        /// Number of the invoice.
         number: String,
-        /// How much, this time.
+        /// Formatted amount of this refund.
         amount: String,
-        /// Whether that is the rest of it.
+        /// Whether the invoice is refunded in full now.
         all: bool,
-        /// Whether it went back because the goods were gone.
+        /// Whether the sale could not be fulfilled.
         out_of_stock: bool,
-        /// Whether it came when the invoice could not be paid any more.
+        /// Whether the payment arrived when the invoice could no longer take it.
         #[serde(default)]
         late: bool,
     },
 }
 
-/// A line of a receipt, its amounts as people read them.
+/// A line of a receipt, with formatted amounts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReceiptLine {
-    /// What for.
+    /// Text of the invoice line.
     pub description: String,
-    /// How many.
+    /// Number of units.
     pub quantity: i64,
-    /// What one costs.
+    /// Formatted price of one unit.
     pub unit_price: String,
-    /// What all cost.
+    /// Formatted price of all units.
     pub total: String,
 }
 
 impl EmailContent {
-    /// The receipt of a paid invoice.
+    /// Builds the receipt of a paid invoice.
     #[must_use]
     pub fn receipt(invoice: &Invoice, paid_at: Timestamp) -> Self {
         let line = |line: &crate::contract::payments::InvoiceLine| ReceiptLine {
@@ -228,19 +233,19 @@ impl EmailContent {
         }
     }
 
-    /// What is told of money that went back.
+    /// Builds the notice of a refund; `amount` is in minor units.
     #[must_use]
     pub fn refund(invoice: &Invoice, amount: i64, reason: &str) -> Self {
         Self::Refund {
             number: invoice.number.clone(),
             amount: invoice.currency.format(amount),
             all: invoice.refunded >= invoice.total || reason == LATE_PAYMENT,
-            out_of_stock: reason == "out_of_stock",
+            out_of_stock: reason == OUT_OF_STOCK,
             late: reason == LATE_PAYMENT,
         }
     }
 
-    /// The kind of mail it makes.
+    /// Returns the name of the template.
     #[must_use]
     pub const fn template(&self) -> &'static str {
         match self {
@@ -252,21 +257,21 @@ impl EmailContent {
         }
     }
 
-    /// Its subject.
+    /// Returns the subject line for a shop of this name.
     #[must_use]
     pub fn subject(&self, shop: &str) -> String {
         let subject = match self {
             Self::Welcome => format!("Welcome to {shop}"),
-            Self::Verify { .. } => format!("Is this your address? {shop} asks"),
-            Self::Reset { .. } => format!("A new password for {shop}"),
-            Self::Receipt { number, .. } => format!("Your receipt {number} from {shop}"),
-            Self::Refund { number, .. } => format!("Money back for {number} from {shop}"),
+            Self::Verify { .. } => format!("Confirm your e-mail address for {shop}"),
+            Self::Reset { .. } => format!("Reset your password for {shop}"),
+            Self::Receipt { number, .. } => format!("Receipt for order {number} from {shop}"),
+            Self::Refund { number, .. } => format!("Refund for order {number} from {shop}"),
         };
         collapse_whitespace(&subject)
     }
 }
 
-/// A link of the shop's that carries a token.
+/// Builds a link to a page of the shop, with a percent-encoded token.
 #[must_use]
 pub fn link(url: &str, page: &str, token: &str) -> String {
     let mut link = format!("{url}/{page}?token=");
@@ -285,12 +290,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mail_is_tried_six_times_ever_more_rarely() {
+    fn email_is_attempted_six_times_with_growing_delays() {
         let (id, now) = (EmailId::new(), Timestamp::from_micros(0));
         let waits = [10, 60, 300, 1_800, 7_200].map(Some).into_iter().chain([None]);
         for (before, wait) in waits.enumerate() {
             let before = i32::try_from(before).unwrap();
-            let after = DeliveryState::after(id, before, SendOutcome::NotNow("busy".to_owned()), now);
+            let after = DeliveryState::next_state(id, before, SendOutcome::Transient("busy".to_owned()), now);
             assert_eq!(after.attempts, before + 1);
             match wait {
                 Some(seconds) => {
@@ -305,22 +310,22 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_ends_it_and_long_words_are_cut() {
-        let refused = SendOutcome::Refused("no\r\n".repeat(1_000));
-        let after = DeliveryState::after(EmailId::new(), 0, refused, Timestamp::from_micros(0));
+    fn rejection_is_final_and_its_message_truncated() {
+        let rejected = SendOutcome::Rejected("no\r\n".repeat(1_000));
+        let after = DeliveryState::next_state(EmailId::new(), 0, rejected, Timestamp::from_micros(0));
         assert_eq!((after.status, after.attempts, after.next_attempt_at), (EmailStatus::Failed, 1, None));
         assert_eq!(after.last_error.unwrap().len(), SERVER_MESSAGE_MAX);
     }
 
     #[test]
-    fn a_token_cannot_leave_its_place_in_a_link() {
+    fn link_encodes_its_token() {
         assert_eq!(link("http://shop", "verify", "aB3-_"), "http://shop/verify?token=aB3-_");
         assert_eq!(link("http://shop", "reset", "a&b c\n"), "http://shop/reset?token=a%26b%20c%0A");
     }
 
     #[test]
-    fn nobody_has_an_address_and_statuses_keep_their_words() {
-        assert_eq!(nobody().as_str(), "erased@example.invalid");
+    fn erased_address_and_status_codes_are_valid() {
+        assert_eq!(erased_address().as_str(), "erased@example.invalid");
         for status in [EmailStatus::Queued, EmailStatus::Sent, EmailStatus::Kept, EmailStatus::Failed] {
             assert_eq!(EmailStatus::parse(status.as_str()), Some(status));
         }

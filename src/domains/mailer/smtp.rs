@@ -1,8 +1,9 @@
-//! How a mail reaches the mail server: the only place that speaks SMTP and builds messages, both by `lettre`.
+//! Delivery to the mail server: SMTP and the encoding of messages, both by `lettre`. No other module uses them.
 //!
-//! `lettre`'s pool of connections is not used. It takes a connection back when a send is cut off by a time limit, in
-//! the middle of a dialogue, and then reads the answer to one mail as the answer to the next: a mail could count as
-//! sent that never was. Here a worker holds its own connection and drops it at the first trouble.
+//! `lettre`'s connection pool is not used. It takes a connection back when a time limit cuts off a dialogue, and then
+//! reads the reply to one email as the reply to the next, so that an email could count as sent that never was. Here each
+//! worker owns its connection and drops it after any error.
+//! Does not contain: the queue, retries.
 
 use std::time::{Duration, SystemTime};
 
@@ -17,13 +18,14 @@ use lettre::{Address, Message};
 use super::model::SendOutcome;
 use crate::types::{EmailAddress, EmailId, Timestamp, collapse_whitespace};
 
-/// How long a polite goodbye may take.
+/// Time limit of `QUIT`.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Refusals that speak of our sign-in and not of the mail (RFC 4954): they pass when somebody mends the settings.
+/// Permanent reply codes about the client's authentication instead of the email (RFC 4954). They are transient for the
+/// email: corrected settings resolve them.
 const AUTH_REJECTION_CODES: [u16; 4] = [530, 534, 535, 538];
 
-/// The mail server.
+/// Address, credentials and encryption of the mail server.
 pub struct Smtp {
     host: String,
     port: u16,
@@ -31,20 +33,23 @@ pub struct Smtp {
     tls: Tls,
 }
 
-/// How the way there is kept private.
+/// Encryption of the connection.
 enum Tls {
-    /// Encrypted if the server offers it (STARTTLS), whatever its certificate: better than nothing against those who
-    /// only listen, and whoever could forge a certificate could as well strike out the offer.
+    /// STARTTLS if the server offers it, with any certificate. It protects against passive listeners only; an active
+    /// attacker could remove the offer anyway.
     IfOffered(TlsParameters),
-    /// Encrypted by STARTTLS with a certificate that holds, or not at all.
+    /// STARTTLS with a valid certificate; no delivery without it.
     Required(TlsParameters),
-    /// Encrypted from the first byte with a certificate that holds.
+    /// TLS from the first byte, with a valid certificate.
     Implicit(TlsParameters),
 }
 
 impl Smtp {
-    /// Reads `smtp://` or `smtps://` with `[USER:PASSWORD@]HOST[:PORT]`, user and password percent-encoded;
-    /// `smtp://...?tls=required` insists on STARTTLS. What is wrong is said without showing the value.
+    /// Parses `smtp://` or `smtps://` with `[USER:PASSWORD@]HOST[:PORT]`, user and password percent-encoded;
+    /// `smtp://...?tls=required` requires STARTTLS.
+    ///
+    /// # Errors
+    /// A description of the error that does not contain the value, because it may contain a password.
     pub fn parse(url: &str) -> Result<Self, String> {
         let (scheme, rest) = url.split_once("://").ok_or("must begin with smtp:// or smtps://")?;
         let (rest, query) = rest.split_once('?').map_or((rest, None), |(rest, query)| (rest, Some(query)));
@@ -54,9 +59,9 @@ impl Smtp {
                 "must end after the port; a `/`, `?`, `#` or `%` in a password is written %2F, %3F, %23, %25".into()
             );
         }
-        let (user, place) = rest.rsplit_once('@').map_or((None, rest), |(user, place)| (Some(user), place));
-        let (host, port) = host_and_port(place)?;
-        let (tls, usual_port): (fn(TlsParameters) -> Tls, u16) = match (scheme, query) {
+        let (user, address) = rest.rsplit_once('@').map_or((None, rest), |(user, address)| (Some(user), address));
+        let (host, port) = parse_host_port(address)?;
+        let (tls, default_port): (fn(TlsParameters) -> Tls, u16) = match (scheme, query) {
             ("smtps", None) => (Tls::Implicit, 465),
             ("smtp", Some("tls=required")) => (Tls::Required, 587),
             ("smtp", None) => (Tls::IfOffered, 25),
@@ -67,29 +72,29 @@ impl Smtp {
             .map(|user| {
                 let (user, password) =
                     user.split_once(':').ok_or("names a user without a password; write USER:PASSWORD@")?;
-                let (user, password) = (decoded(user)?, decoded(password)?);
+                let (user, password) = (percent_decode(user)?, percent_decode(password)?);
                 if user.is_empty() || password.is_empty() {
                     return Err("has an empty user or password".to_owned());
                 }
                 Ok(Credentials::new(user, password))
             })
             .transpose()?;
-        // Two providers of cryptography in one program make rustls panic unless one was chosen; `main` chooses it too.
+        // With two crypto providers in one program rustls panics unless one is installed; `main` installs it too.
         rustls::crypto::ring::default_provider().install_default().ok();
         let any_certificate = scheme == "smtp" && query.is_none();
         let parameters = TlsParametersBuilder::new(host.clone())
             .dangerous_accept_invalid_certs(any_certificate)
             .build()
             .map_err(|_| "names a host for which TLS cannot be set up".to_owned())?;
-        if credentials.is_some() && any_certificate && !is_near(&host) {
+        if credentials.is_some() && any_certificate && !is_loopback(&host) {
             log::warn!(
-                "mailer: the mail server's password may travel in the clear; smtps:// or ?tls=required prevents it"
+                "mailer: the password may be sent to the mail server unencrypted; use smtps:// or ?tls=required"
             );
         }
-        Ok(Self { host, port: port.unwrap_or(usual_port), credentials, tls: tls(parameters) })
+        Ok(Self { host, port: port.unwrap_or(default_port), credentials, tls: tls(parameters) })
     }
 
-    /// Connects and signs in. Without a limit of time: the caller has one.
+    /// Connects and authenticates. The caller applies a time limit.
     async fn connect(&self) -> Result<AsyncSmtpConnection, SmtpError> {
         let hello = ClientId::default();
         let implicit = if let Tls::Implicit(tls) = &self.tls { Some(tls.clone()) } else { None };
@@ -106,8 +111,11 @@ impl Smtp {
         Ok(connection)
     }
 
-    /// Connects, greets, signs in and says goodbye within `limit`.
-    pub async fn greet(&self, limit: Duration) -> Result<(), String> {
+    /// Connects, authenticates and disconnects within `limit`.
+    ///
+    /// # Errors
+    /// A description of the failure.
+    pub async fn probe(&self, limit: Duration) -> Result<(), String> {
         match tokio::time::timeout(limit, self.connect()).await {
             Ok(Ok(connection)) => {
                 SmtpConnection { connection, sent: 0 }.close().await;
@@ -118,34 +126,36 @@ impl Smtp {
         }
     }
 
-    /// Sends a message within `limit` over the connection in `line`, or over a new one, which it leaves there. After
-    /// any trouble there is none, and its socket is closed: a late answer has nowhere to go.
-    pub async fn send(&self, line: &mut Option<SmtpConnection>, message: &Message, limit: Duration) -> SendOutcome {
-        let open = line.take().filter(|line| line.sent < LINE_MAX);
+    /// Sends a message within `limit` over the connection in `slot`, or over a new one, which it stores there. After any
+    /// error the connection is closed and the slot is empty, so that a late reply is never read.
+    pub async fn send(&self, slot: &mut Option<SmtpConnection>, message: &Message, limit: Duration) -> SendOutcome {
+        let open = slot.take().filter(|open| open.sent < EMAILS_PER_CONNECTION_MAX);
         let bytes = message.formatted();
         let dialogue = async {
-            let mut line = match open {
+            let mut connection = match open {
                 Some(line) => line,
-                // Whatever goes wrong before the mail is mentioned is not the mail's fault.
-                None => SmtpConnection { connection: self.connect().await.map_err(not_now)?, sent: 0 },
+                // Errors of connecting do not concern the email.
+                None => SmtpConnection { connection: self.connect().await.map_err(transient)?, sent: 0 },
             };
-            line.connection.send(message.envelope(), &bytes).await.map_err(judge)?;
-            line.sent += 1;
-            Ok(line)
+            connection.connection.send(message.envelope(), &bytes).await.map_err(classify_error)?;
+            connection.sent += 1;
+            Ok(connection)
         };
         match tokio::time::timeout(limit, dialogue).await {
             Ok(Ok(open)) => {
-                *line = Some(open);
+                *slot = Some(open);
                 SendOutcome::Sent
             }
             Ok(Err(outcome)) => outcome,
-            Err(_) => SendOutcome::NotNow(format!("the mail server did not answer within {} seconds", limit.as_secs())),
+            Err(_) => {
+                SendOutcome::Transient(format!("the mail server did not answer within {} seconds", limit.as_secs()))
+            }
         }
     }
 }
 
-/// Mails that go over one connection: servers dislike guests who never leave.
-const LINE_MAX: u32 = 50;
+/// Maximum number of emails per connection; servers limit it too.
+const EMAILS_PER_CONNECTION_MAX: u32 = 50;
 
 /// An open connection of one worker.
 pub struct SmtpConnection {
@@ -154,33 +164,33 @@ pub struct SmtpConnection {
 }
 
 impl SmtpConnection {
-    /// Says goodbye.
+    /// Sends `QUIT` and closes the connection.
     pub async fn close(mut self) {
         let _ = tokio::time::timeout(QUIT_TIMEOUT, self.connection.quit()).await;
     }
 }
 
-fn not_now(error: SmtpError) -> SendOutcome {
-    SendOutcome::NotNow(error.to_string())
+fn transient(error: SmtpError) -> SendOutcome {
+    SendOutcome::Transient(error.to_string())
 }
 
-/// Whether the mail itself was refused, or it may be taken another time.
-fn judge(error: SmtpError) -> SendOutcome {
-    let sign_in = error.status().is_some_and(|code| AUTH_REJECTION_CODES.contains(&code.into()));
-    // What the client itself refuses at this point is an address that the server has no way to take.
-    let refused = (error.is_permanent() && !sign_in) || error.is_client();
-    if refused { SendOutcome::Refused(error.to_string()) } else { not_now(error) }
+/// Tells a rejection of the email from an error that may be resolved later.
+fn classify_error(error: SmtpError) -> SendOutcome {
+    let is_authentication = error.status().is_some_and(|code| AUTH_REJECTION_CODES.contains(&code.into()));
+    // A client error at this point is an address that the server does not support.
+    let is_rejected = (error.is_permanent() && !is_authentication) || error.is_client();
+    if is_rejected { SendOutcome::Rejected(error.to_string()) } else { transient(error) }
 }
 
-fn host_and_port(place: &str) -> Result<(String, Option<u16>), String> {
-    let (host, port) = match place.strip_prefix('[') {
-        // An IPv6 address has colons of its own, so it stands in brackets.
+fn parse_host_port(address: &str) -> Result<(String, Option<u16>), String> {
+    let (host, port) = match address.strip_prefix('[') {
+        // An IPv6 address contains colons and is therefore in brackets.
         Some(rest) => {
             let (host, port) = rest.split_once(']').ok_or("has a `[` without its `]`")?;
             host.parse::<std::net::Ipv6Addr>().map_err(|_| "has no IPv6 address in its brackets")?;
             (host, if port.is_empty() { None } else { Some(port.strip_prefix(':').unwrap_or("")) })
         }
-        None => place.split_once(':').map_or((place, None), |(host, port)| (host, Some(port))),
+        None => address.split_once(':').map_or((address, None), |(host, port)| (host, Some(port))),
     };
     let named =
         !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':'));
@@ -197,12 +207,12 @@ fn host_and_port(place: &str) -> Result<(String, Option<u16>), String> {
     Ok((host.to_owned(), port))
 }
 
-fn is_near(host: &str) -> bool {
+fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Undoes percent-encoding.
-fn decoded(text: &str) -> Result<String, String> {
+/// Decodes percent-encoding.
+fn percent_decode(text: &str) -> Result<String, String> {
     let wrong =
         || "has a `%` in its user or password that two hexadecimal digits do not follow; write % as %25".to_owned();
     let mut bytes = Vec::with_capacity(text.len());
@@ -219,53 +229,59 @@ fn decoded(text: &str) -> Result<String, String> {
     String::from_utf8(bytes).map_err(|_| "has a user or password that is not UTF-8".to_owned())
 }
 
-/// Who the shop's mails come from.
+/// Sender of the shop's emails.
 pub struct Sender {
     mailbox: Mailbox,
     domain: String,
 }
 
-/// A mail as a message needs it.
+/// An email to be encoded as a message.
 #[derive(Debug, Clone)]
 pub struct OutgoingMessage {
-    /// Selection.
+    /// Id of the email.
     pub id: EmailId,
-    /// Where to.
+    /// Recipient.
     pub to: EmailAddress,
-    /// Its subject.
+    /// Subject line.
     pub subject: String,
-    /// Its plain text.
+    /// Plain-text body.
     pub text: String,
-    /// Its HTML.
+    /// HTML body.
     pub html: Option<String>,
-    /// When it was accepted.
+    /// Time of acceptance.
     pub created_at: Timestamp,
 }
 
 impl Sender {
-    /// The shop by its name, with the address that mails come from.
+    /// Creates a sender of the shop's name and address.
+    ///
+    /// # Errors
+    /// If `from` cannot be a sender.
     pub fn new(shop: &str, from: &EmailAddress) -> Result<Self, String> {
         let address: Address = from.as_str().parse().map_err(|_| "is not an address that mail can come from")?;
         let name = Some(collapse_whitespace(shop)).filter(|name| !name.is_empty());
         Ok(Self { domain: address.domain().to_owned(), mailbox: Mailbox::new(name, address) })
     }
 
-    /// Makes the message. Made again from the same mail it has the same `Message-ID` and date. All headers are
-    /// written by the builder, which encodes what could end one and begin another.
-    pub fn message(&self, post: OutgoingMessage) -> Result<Message, String> {
-        let to: Address = post.to.as_str().parse().map_err(|_| "the address cannot be written into a mail")?;
+    /// Encodes a message. The same email always has the same `Message-ID` and date. The builder encodes all headers, so
+    /// that content cannot add one.
+    ///
+    /// # Errors
+    /// If the message cannot be encoded.
+    pub fn message(&self, outgoing: OutgoingMessage) -> Result<Message, String> {
+        let to: Address = outgoing.to.as_str().parse().map_err(|_| "the address cannot be encoded in a message")?;
         let envelope = Envelope::new(Some(self.mailbox.email.clone()), vec![to.clone()]).map_err(|e| e.to_string())?;
-        let micros = u64::try_from(post.created_at.micros()).unwrap_or(0);
+        let micros = u64::try_from(outgoing.created_at.micros()).unwrap_or(0);
         let builder = Message::builder()
             .envelope(envelope)
             .from(self.mailbox.clone())
             .to(Mailbox::new(None, to))
-            .subject(post.subject)
-            .message_id(Some(format!("<{}@{}>", post.id, self.domain)))
+            .subject(outgoing.subject)
+            .message_id(Some(format!("<{}@{}>", outgoing.id, self.domain)))
             .date(SystemTime::UNIX_EPOCH + Duration::from_micros(micros));
-        let message = match post.html {
-            Some(html) => builder.multipart(MultiPart::alternative_plain_html(post.text, html)),
-            None => builder.singlepart(SinglePart::plain(post.text)),
+        let message = match outgoing.html {
+            Some(html) => builder.multipart(MultiPart::alternative_plain_html(outgoing.text, html)),
+            None => builder.singlepart(SinglePart::plain(outgoing.text)),
         };
         message.map_err(|error| error.to_string())
     }
@@ -276,7 +292,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mail_server_is_read_or_refused_with_a_reason_that_shows_no_password() {
+    fn invalid_url_error_hides_the_password() {
         for (url, host, port) in [
             ("smtp://mail.example.com", "mail.example.com", 25),
             ("smtp://127.0.0.1:2525/", "127.0.0.1", 2525),
@@ -310,14 +326,14 @@ mod tests {
             let reason = Smtp::parse(url).map(drop).unwrap_err();
             assert!(reason.contains(part) && !reason.contains("secret"), "{url}: {reason}");
         }
-        assert_eq!(decoded("a%40b%20%C3%A9").unwrap(), "a@b \u{e9}");
+        assert_eq!(percent_decode("a%40b%20%C3%A9").unwrap(), "a@b \u{e9}");
     }
 
     #[test]
-    fn a_message_cannot_be_given_headers_by_its_content() {
+    fn message_content_cannot_add_headers() {
         let sender = Sender::new("Caf\u{e9}\r\nBcc: x@example.com", &"shop@example.com".parse().unwrap()).unwrap();
         let id = EmailId::new();
-        let post = OutgoingMessage {
+        let outgoing = OutgoingMessage {
             id,
             to: "ada@example.com".parse().unwrap(),
             subject: "Hi\r\nBcc: x@example.com\r\n\r\nboo \u{e9}".to_owned(),
@@ -325,7 +341,7 @@ mod tests {
             html: Some("<p>One</p>".to_owned()),
             created_at: Timestamp::parse("2026-03-01T12:00:00Z").unwrap(),
         };
-        let message = sender.message(post.clone()).unwrap();
+        let message = sender.message(outgoing.clone()).unwrap();
         let text = String::from_utf8(message.formatted()).unwrap();
         let (headers, _) = text.split_once("\r\n\r\n").unwrap();
         assert!(!headers.lines().any(|line| line.starts_with("Bcc")), "{headers}");

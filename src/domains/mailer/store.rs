@@ -1,10 +1,10 @@
-//! The only SQL of the mailer.
+//! SQL of the mailer.
 
 pub mod invariants;
 
 use diesel_migrations::embed_migrations;
 
-use super::model::{DeliveryState, ERASED_SUBJECT, EmailContent, MESSAGE, RECIPIENT_GONE, nobody};
+use super::model::{DeliveryState, ERASED_SUBJECT, EmailContent, MESSAGE, RECIPIENT_GONE, erased_address};
 use super::schema::{email, erased, pending_email, recipient};
 use super::smtp::OutgoingMessage;
 use super::{Email, EmailStatus};
@@ -15,51 +15,51 @@ use crate::types::{EmailAddress, EmailId, Timestamp, UserId};
 
 crate::impl_from_storage_error!(crate::contract::mailer::MailerError);
 
-/// The tables of this domain.
+/// Migrations of this domain's database.
 pub const MIGRATIONS: Migrations = Migrations {
     sqlite: embed_migrations!("migrations/mailer/sqlite"),
     postgres: embed_migrations!("migrations/mailer/postgres"),
 };
 
-/// A mail as it is accepted.
+/// A new row of `email`.
 #[derive(Debug, Insertable)]
 #[diesel(table_name = email)]
-pub struct NewEmail {
-    /// Selection.
+pub struct NewEmailRow {
+    /// Id of the email.
     pub id: EmailId,
-    /// Where to.
+    /// Recipient.
     pub recipient: EmailAddress,
-    /// Whose address that is, if it is a user's.
+    /// User who has that address.
     pub user_id: Option<UserId>,
-    /// Its subject.
+    /// Subject line.
     pub subject: String,
-    /// What kind of mail.
+    /// Template of the email.
     pub template: &'static str,
-    /// The occasion: there is one mail of a kind for each.
+    /// Occasion of the email, such as an invoice id. Unique per template.
     pub reference: Option<String>,
-    /// How it stands, as a word.
+    /// Delivery state.
     pub status: EmailStatus,
-    /// How often it was tried.
+    /// Number of delivery attempts.
     pub attempts: i32,
-    /// When it was accepted.
+    /// Time of acceptance.
     pub created_at: Timestamp,
-    /// When it is tried next.
+    /// Earliest time of the next attempt.
     pub next_attempt_at: Option<Timestamp>,
-    /// Its plain text.
+    /// Plain-text body.
     pub text: Option<String>,
-    /// Its HTML.
+    /// HTML body.
     pub html: Option<String>,
 }
 
-/// Writes a mail, unless there is one for its occasion; says whether it was written.
-pub fn insert(conn: &mut Conn, mail: &NewEmail) -> QueryResult<bool> {
-    diesel::insert_into(email::table).values(mail).on_conflict_do_nothing().execute(conn).map(|rows| rows == 1)
+/// Inserts an email. Returns `false` if its occasion has one already.
+pub fn insert(conn: &mut Conn, email: &NewEmailRow) -> QueryResult<bool> {
+    diesel::insert_into(email::table).values(email).on_conflict_do_nothing().execute(conn).map(|rows| rows == 1)
 }
 
-/// A mail without its content.
+/// A row of `email` without the bodies.
 #[derive(Debug, Queryable, Selectable)]
 #[diesel(table_name = email)]
-struct Head {
+struct EmailHeadRow {
     id: EmailId,
     recipient: EmailAddress,
     subject: String,
@@ -72,7 +72,7 @@ struct Head {
     next_attempt_at: Option<Timestamp>,
 }
 
-impl Head {
+impl EmailHeadRow {
     fn with(self, text: Option<String>, html: Option<String>) -> Email {
         let Self { id, recipient: to, subject, template, status, attempts, last_error, created_at, sent_at, .. } = self;
         let next_attempt_at = self.next_attempt_at;
@@ -93,7 +93,7 @@ impl Head {
     }
 }
 
-/// The next mails before `before`, newest first, without their content.
+/// Lists emails before the position `before`, newest first, without their bodies.
 pub fn list(
     conn: &mut Conn,
     status: Option<EmailStatus>,
@@ -101,8 +101,8 @@ pub fn list(
     before: Option<(Timestamp, EmailId)>,
     limit: i64,
 ) -> Result<Vec<Email>, CommonError> {
-    let heads: Vec<Head> = on!(conn, c => {
-        let mut query = email::table.select(Head::as_select()).into_boxed();
+    let heads: Vec<EmailHeadRow> = on!(conn, c => {
+        let mut query = email::table.select(EmailHeadRow::as_select()).into_boxed();
         if let Some(status) = status {
             query = query.filter(email::status.eq(status));
         }
@@ -110,7 +110,7 @@ pub fn list(
             query = query.filter(email::recipient.eq(to));
         }
         if let Some((at, id)) = before {
-            // The first condition says nothing new; it is what lets the index find the place.
+            // The index can only search by the first condition, which the second one implies.
             query = query.filter(email::created_at.le(at)).filter(email::created_at.lt(at).or(email::id.lt(id)));
         }
         let query = query.order((email::created_at.desc(), email::id.desc())).limit(limit);
@@ -119,15 +119,15 @@ pub fn list(
     Ok(heads.into_iter().map(|head| head.with(None, None)).collect())
 }
 
-/// A mail with its content.
+/// Reads an email with its bodies.
 pub fn find(conn: &mut Conn, id: EmailId) -> Result<Option<Email>, CommonError> {
-    let row: Option<(Head, Option<String>, Option<String>)> =
-        email::table.find(id).select((Head::as_select(), email::text, email::html)).first(conn).optional()?;
+    let row: Option<(EmailHeadRow, Option<String>, Option<String>)> =
+        email::table.find(id).select((EmailHeadRow::as_select(), email::text, email::html)).first(conn).optional()?;
     Ok(row.map(|(head, text, html)| head.with(text, html)))
 }
 
-/// When the `nth` newest mail that a person wrote to this address since `since` was accepted, if there are as many.
-pub fn nth_newest_message(
+/// Returns the acceptance time of the `nth` newest email that staff wrote to this address after `since`.
+pub fn nth_newest_message_at(
     conn: &mut Conn,
     to: &EmailAddress,
     since: Timestamp,
@@ -144,15 +144,15 @@ pub fn nth_newest_message(
         .optional()
 }
 
-/// Whether any mail is to be tried now.
+/// Returns `true` if an email is due for an attempt.
 pub fn is_due(conn: &mut Conn, now: Timestamp) -> QueryResult<bool> {
     diesel::select(diesel::dsl::exists(email::table.filter(email::next_attempt_at.le(now)))).get_result(conn)
 }
 
-/// Takes the mail that has waited longest: nobody else gets it before `until`.
+/// Claims the email that is due for longest: no other worker gets it before `until`.
 pub fn claim(conn: &mut Conn, now: Timestamp, until: Timestamp) -> QueryResult<Option<OutgoingMessage>> {
-    type Row = (EmailId, EmailAddress, String, Option<String>, Option<String>, Timestamp);
-    let row: Option<Row> = email::table
+    type ClaimedRow = (EmailId, EmailAddress, String, Option<String>, Option<String>, Timestamp);
+    let row: Option<ClaimedRow> = email::table
         .filter(email::next_attempt_at.le(now))
         .filter(email::status.eq(EmailStatus::Queued))
         .order(email::next_attempt_at)
@@ -164,65 +164,71 @@ pub fn claim(conn: &mut Conn, now: Timestamp, until: Timestamp) -> QueryResult<O
     Ok(Some(OutgoingMessage { id, to, subject, text: text.unwrap_or_default(), html, created_at }))
 }
 
-/// Writes down how a mail stands.
-pub fn stand(conn: &mut Conn, id: EmailId, standing: &DeliveryState) -> QueryResult<()> {
+/// Updates the delivery state of an email.
+pub fn update_status(conn: &mut Conn, id: EmailId, state: &DeliveryState) -> QueryResult<()> {
     diesel::update(email::table.find(id))
         .set((
-            email::status.eq(standing.status),
-            email::attempts.eq(standing.attempts),
-            email::last_error.eq(&standing.last_error),
-            email::sent_at.eq(standing.sent_at),
-            email::next_attempt_at.eq(standing.next_attempt_at),
+            email::status.eq(state.status),
+            email::attempts.eq(state.attempts),
+            email::last_error.eq(&state.last_error),
+            email::sent_at.eq(state.sent_at),
+            email::next_attempt_at.eq(state.next_attempt_at),
         ))
         .prepared()
         .execute(conn)
         .map(drop)
 }
 
-/// Somebody who can be written to.
+/// A row of `recipient`: a user with the address announced by the users domain.
 #[derive(Debug, Clone, PartialEq, Eq, Queryable, Insertable)]
 #[diesel(table_name = recipient)]
 pub struct Recipient {
-    /// Who.
+    /// Id of the user.
     pub user_id: UserId,
-    /// Where.
+    /// Address of the user.
     pub email: EmailAddress,
-    /// What they are called.
+    /// Name of the user.
     pub name: String,
 }
 
-/// Notes where a user can be written to.
-pub fn put_recipient(conn: &mut Conn, who: &Recipient) -> QueryResult<()> {
+/// Inserts or updates a user's address.
+pub fn upsert_recipient(conn: &mut Conn, recipient: &Recipient) -> QueryResult<()> {
     diesel::insert_into(recipient::table)
-        .values(who)
+        .values(recipient)
         .on_conflict(recipient::user_id)
         .do_update()
-        .set((recipient::email.eq(&who.email), recipient::name.eq(&who.name)))
+        .set((recipient::email.eq(&recipient.email), recipient::name.eq(&recipient.name)))
         .execute(conn)
         .map(drop)
 }
 
-/// Forgets where a user can be written to.
-pub fn forget_recipient(conn: &mut Conn, user: UserId) -> QueryResult<()> {
+/// Deletes a user's address.
+pub fn delete_recipient(conn: &mut Conn, user: UserId) -> QueryResult<()> {
     diesel::delete(recipient::table.find(user)).execute(conn).map(drop)
 }
 
-/// Where a user can be written to.
+/// Reads a user's address.
 pub fn recipient(conn: &mut Conn, user: UserId) -> QueryResult<Option<Recipient>> {
     recipient::table.find(user).first(conn).optional()
 }
 
-/// Whose address this is.
+/// Returns the user who has this address.
 pub fn recipient_at(conn: &mut Conn, address: &EmailAddress) -> QueryResult<Option<UserId>> {
     recipient::table.filter(recipient::email.eq(address)).select(recipient::user_id).first(conn).optional()
 }
 
-/// Lets a letter wait until the user's address is known.
-pub fn wait(conn: &mut Conn, user: UserId, letter: &EmailContent, reference: &str, now: Timestamp) -> QueryResult<()> {
-    let text = serde_json::to_string(letter).map_err(|e| diesel::result::Error::SerializationError(Box::new(e)))?;
+/// Stores an email until the user's address is known, unless its occasion has one already.
+pub fn hold_for_address(
+    conn: &mut Conn,
+    user: UserId,
+    content: &EmailContent,
+    reference: &str,
+    now: Timestamp,
+) -> QueryResult<()> {
+    let text = serde_json::to_string(content).map_err(|e| diesel::result::Error::SerializationError(Box::new(e)))?;
     diesel::insert_into(pending_email::table)
         .values((
-            pending_email::template.eq(letter.template()),
+            pending_email::template.eq(content.template()),
             pending_email::reference.eq(reference),
             pending_email::user_id.eq(user),
             pending_email::content.eq(text),
@@ -233,8 +239,8 @@ pub fn wait(conn: &mut Conn, user: UserId, letter: &EmailContent, reference: &st
         .map(drop)
 }
 
-/// Takes the letters that wait for the user's address, in the order of their occasions.
-pub fn take_waiting(conn: &mut Conn, user: UserId) -> QueryResult<Vec<(String, EmailContent)>> {
+/// Removes and returns the emails that wait for the user's address, oldest first.
+pub fn take_pending(conn: &mut Conn, user: UserId) -> QueryResult<Vec<(String, EmailContent)>> {
     let rows: Vec<(String, String)> = pending_email::table
         .filter(pending_email::user_id.eq(user))
         .order((pending_email::created_at, pending_email::reference))
@@ -243,45 +249,45 @@ pub fn take_waiting(conn: &mut Conn, user: UserId) -> QueryResult<Vec<(String, E
     diesel::delete(pending_email::table.filter(pending_email::user_id.eq(user))).execute(conn)?;
     rows.into_iter()
         .map(|(reference, text)| {
-            let letter = serde_json::from_str(&text);
-            Ok((reference, letter.map_err(|e| diesel::result::Error::DeserializationError(Box::new(e)))?))
+            let content = serde_json::from_str(&text);
+            Ok((reference, content.map_err(|e| diesel::result::Error::DeserializationError(Box::new(e)))?))
         })
         .collect()
 }
 
-/// Forgets letters that have waited since before `until`.
-pub fn forget_waiting(conn: &mut Conn, until: Timestamp) -> QueryResult<usize> {
+/// Deletes emails that have waited since before `until`, and returns their number.
+pub fn delete_expired_pending(conn: &mut Conn, until: Timestamp) -> QueryResult<usize> {
     diesel::delete(pending_email::table.filter(pending_email::created_at.lt(until))).execute(conn)
 }
 
-/// Whether a user was erased: news of them may still be on its way.
+/// Returns `true` if a user was erased; events about the user may still arrive.
 pub fn is_erased(conn: &mut Conn, user: UserId) -> QueryResult<bool> {
     diesel::select(diesel::dsl::exists(erased::table.find(user))).get_result(conn)
 }
 
-/// Erases a person who had these addresses: of mails to them there stay id, kind, status and times. Gives the mails
-/// that were still to be sent and no longer are.
+/// Erases a user who had these addresses: of the emails to the user only id, template, state and times remain. Returns
+/// the queued emails that this abandons.
 pub fn erase(conn: &mut Conn, user: UserId, addresses: &[EmailAddress]) -> Result<Vec<Email>, CommonError> {
     diesel::insert_into(erased::table).values(erased::user_id.eq(user)).on_conflict_do_nothing().execute(conn)?;
-    forget_recipient(conn, user)?;
+    delete_recipient(conn, user)?;
     diesel::delete(pending_email::table.filter(pending_email::user_id.eq(user))).execute(conn)?;
     let by_address = email::table.filter(email::recipient.eq_any(addresses)).select(email::id).load(conn)?;
     let by_user = email::table.filter(email::user_id.eq(user)).select(email::id).load(conn)?;
-    let mut stopped = Vec::new();
-    let mails: std::collections::BTreeSet<EmailId> = by_address.into_iter().chain(by_user).collect();
-    for id in mails {
+    let mut abandoned_emails = Vec::new();
+    let emails: std::collections::BTreeSet<EmailId> = by_address.into_iter().chain(by_user).collect();
+    for id in emails {
         diesel::update(email::table.find(id))
             .set((
-                email::recipient.eq(nobody()),
+                email::recipient.eq(erased_address()),
                 email::user_id.eq(None::<UserId>),
                 email::subject.eq(ERASED_SUBJECT),
-                // A mail server's words often repeat the address.
+                // The mail server's reply often repeats the address.
                 email::last_error.eq(None::<String>),
                 email::text.eq(None::<String>),
                 email::html.eq(None::<String>),
             ))
             .execute(conn)?;
-        let given_up = diesel::update(email::table.find(id))
+        let abandoned = diesel::update(email::table.find(id))
             .filter(email::status.eq(EmailStatus::Queued))
             .set((
                 email::status.eq(EmailStatus::Failed),
@@ -289,9 +295,9 @@ pub fn erase(conn: &mut Conn, user: UserId, addresses: &[EmailAddress]) -> Resul
                 email::next_attempt_at.eq(None::<Timestamp>),
             ))
             .execute(conn)?;
-        if given_up == 1 {
-            stopped.extend(find(conn, id)?);
+        if abandoned == 1 {
+            abandoned_emails.extend(find(conn, id)?);
         }
     }
-    Ok(stopped)
+    Ok(abandoned_emails)
 }

@@ -1,7 +1,7 @@
-//! The letters that the shop writes by itself: from templates that are part of the program.
+//! Rendering of automatic emails from templates that are embedded in the program.
 //!
-//! Never enters: when a letter is due or to whom. What people typed (names, descriptions) is escaped in HTML, because
-//! a product called `<script>` must not become one in somebody's mail program.
+//! Names and descriptions are escaped in HTML, because a product may be called `<script>`.
+//! Does not contain: when an email is due, and to whom.
 
 use minijinja::value::Serde;
 use minijinja::{Environment, UndefinedBehavior, Value};
@@ -17,7 +17,7 @@ macro_rules! templates {
     };
 }
 
-/// Each letter as text and as HTML; the ending decides what is escaped.
+/// Each email as text and as HTML; the extension decides on escaping.
 const TEMPLATES: [(&str, &str); 10] = templates![
     "welcome.txt",
     "welcome.html",
@@ -31,25 +31,25 @@ const TEMPLATES: [(&str, &str); 10] = templates![
     "refund.html",
 ];
 
-/// Writes letters.
+/// Renders automatic emails.
 pub struct TemplateRenderer {
     templates: Environment<'static>,
     shop: String,
     url: String,
 }
 
-/// A letter ready to be sent.
+/// A rendered email.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RenderedEmail {
-    /// Its subject.
+    /// Subject line.
     pub subject: String,
-    /// Its plain text.
+    /// Plain-text body.
     pub text: String,
-    /// Its HTML.
+    /// HTML body.
     pub html: String,
 }
 
-/// What a template can speak of.
+/// Variables of a template.
 #[derive(Serialize)]
 struct TemplateContext<'a> {
     shop: &'a str,
@@ -57,14 +57,17 @@ struct TemplateContext<'a> {
     name: &'a str,
     subject: &'a str,
     #[serde(flatten)]
-    letter: &'a EmailContent,
+    content: &'a EmailContent,
 }
 
 impl TemplateRenderer {
-    /// The letters of this shop.
+    /// Parses the templates.
+    ///
+    /// # Errors
+    /// If a template is malformed.
     pub fn new(settings: &Settings) -> Result<Self, minijinja::Error> {
         let mut templates = Environment::new();
-        // A misspelt name in a template is an error that the tests find, not a hole in a letter.
+        // A misspelt variable is an error that the tests find, instead of a gap in an email.
         templates.set_undefined_behavior(UndefinedBehavior::Strict);
         for (name, source) in TEMPLATES {
             templates.add_template(name, source)?;
@@ -73,19 +76,22 @@ impl TemplateRenderer {
         Ok(Self { templates, shop: collapse_whitespace(&settings.shop.name), url })
     }
 
-    /// The address people reach the shop at, without a slash at its end.
+    /// Returns the public URL of the shop, without a trailing slash.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Writes a letter to somebody called `name`, or to somebody nameless.
-    pub fn write(&self, letter: &EmailContent, name: &str) -> Result<RenderedEmail, minijinja::Error> {
-        let subject = letter.subject(&self.shop);
+    /// Renders an email to a user of this name, which may be empty.
+    ///
+    /// # Errors
+    /// If a template uses an unknown variable.
+    pub fn render(&self, content: &EmailContent, name: &str) -> Result<RenderedEmail, minijinja::Error> {
+        let subject = content.subject(&self.shop);
         let name = collapse_whitespace(name);
-        let facts = TemplateContext { shop: &self.shop, url: &self.url, name: &name, subject: &subject, letter };
-        let facts = Value::from(Serde(&facts));
-        let render = |ending: &str| {
-            self.templates.get_template(&format!("{}.{ending}", letter.template()))?.render(facts.clone())
+        let context = TemplateContext { shop: &self.shop, url: &self.url, name: &name, subject: &subject, content };
+        let context = Value::from(Serde(&context));
+        let render = |extension: &str| {
+            self.templates.get_template(&format!("{}.{extension}", content.template()))?.render(context.clone())
         };
         Ok(RenderedEmail { text: render("txt")?, html: render("html")?, subject })
     }
@@ -96,7 +102,7 @@ mod tests {
     use super::*;
     use crate::domains::mailer::model::ReceiptLine;
 
-    fn letters() -> TemplateRenderer {
+    fn renderer() -> TemplateRenderer {
         let mut settings = Settings::for_test(std::path::Path::new("."));
         settings.shop.name = "Tea & Co".to_owned();
         settings.public_url = Some("https://tea.example".to_owned());
@@ -104,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn every_letter_can_be_written_and_what_people_typed_is_escaped_in_html_alone() {
+    fn every_email_renders_and_escapes_html_only() {
         let line = ReceiptLine {
             description: "<b>Cup</b>".to_owned(),
             quantity: 2,
@@ -143,16 +149,17 @@ mod tests {
                     out_of_stock: false,
                     late: true,
                 },
-                "could not be paid any more",
+                "had already expired or been cancelled",
             ),
         ];
-        for (letter, part) in cases {
-            let RenderedEmail { subject, text, html } = letters().write(&letter, "Ada <script>\r\nBcc: x@y.z").unwrap();
+        for (content, part) in cases {
+            let RenderedEmail { subject, text, html } =
+                renderer().render(&content, "Ada <script>\r\nBcc: x@y.z").unwrap();
             assert!(subject.contains("Tea & Co") && !subject.contains('\n'), "{subject}");
             assert!(text.contains("Hello Ada <script> Bcc: x@y.z,") && text.contains(part), "{text}");
             assert!(html.contains("Ada &lt;script&gt;") && html.contains("Tea &amp; Co"), "{html}");
             assert!(!html.contains("<script>") && !html.contains("<b>Cup"), "{html}");
-            assert!(letters().write(&letter, "").unwrap().text.starts_with("Hello,\n"));
+            assert!(renderer().render(&content, "").unwrap().text.starts_with("Hello,\n"));
         }
     }
 }

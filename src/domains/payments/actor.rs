@@ -119,7 +119,7 @@ async fn get_invoice(
         .store
         .read(move |conn| Ok::<_, PaymentsError>(store::invoice(conn, request.invoice_id)?))
         .await?
-        .filter(|row| ctx.is_staff() || ctx.identity().is_some_and(|who| who.user_id == row.user_id))
+        .filter(|row| ctx.is_staff() || ctx.identity().is_some_and(|identity| identity.user_id == row.user_id))
         .ok_or(PaymentsError::InvoiceNotFound)?;
     Ok(row.to_invoice()?)
 }
@@ -132,10 +132,10 @@ async fn list_invoices(
     let user = match (ctx.is_staff(), ctx.identity()) {
         (true, _) => request.user_id,
         (false, None) => return Err(CommonError::Unauthenticated.into()),
-        (false, Some(who)) if request.user_id.is_some_and(|user| user != who.user_id) => {
+        (false, Some(identity)) if request.user_id.is_some_and(|user| user != identity.user_id) => {
             return Err(CommonError::Forbidden.into());
         }
-        (false, Some(who)) => Some(who.user_id),
+        (false, Some(identity)) => Some(identity.user_id),
     };
     let mut fields = Validator::new();
     let limit = fields.capture(request.page.limit());

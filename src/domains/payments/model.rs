@@ -311,7 +311,7 @@ mod tests {
 
     /// A transition of an invoice; they are tried in any order.
     #[derive(Debug, Clone)]
-    enum Step {
+    enum LedgerStep {
         BeginPayment,
         FailPayment,
         Capture,
@@ -323,17 +323,17 @@ mod tests {
         FailRefund(usize),
     }
 
-    fn step() -> impl Strategy<Value = Step> {
+    fn ledger_step() -> impl Strategy<Value = LedgerStep> {
         prop_oneof![
-            2 => Just(Step::BeginPayment),
-            1 => Just(Step::FailPayment),
-            2 => Just(Step::Capture),
-            1 => Just(Step::CaptureLate),
-            1 => Just(Step::Expire),
-            1 => Just(Step::Void),
-            4 => (-5..700_i64).prop_map(Step::BeginRefund),
-            3 => (0..4_usize).prop_map(Step::EndRefund),
-            1 => (0..4_usize).prop_map(Step::FailRefund),
+            2 => Just(LedgerStep::BeginPayment),
+            1 => Just(LedgerStep::FailPayment),
+            2 => Just(LedgerStep::Capture),
+            1 => Just(LedgerStep::CaptureLate),
+            1 => Just(LedgerStep::Expire),
+            1 => Just(LedgerStep::Void),
+            4 => (-5..700_i64).prop_map(LedgerStep::BeginRefund),
+            3 => (0..4_usize).prop_map(LedgerStep::EndRefund),
+            1 => (0..4_usize).prop_map(LedgerStep::FailRefund),
         ]
     }
 
@@ -343,7 +343,7 @@ mod tests {
         #[test]
         fn p13_ledger_keeps_its_invariants(
             total in prop_oneof![Just(0), 1..1500_i64],
-            steps in proptest::collection::vec(step(), 0..60),
+            steps in proptest::collection::vec(ledger_step(), 0..60),
         ) {
             let mut now = InvoiceLedger::new(total);
             // A second ledger, kept by the test: captures, refunded amount, reserved amounts.
@@ -351,31 +351,31 @@ mod tests {
             for step in steps {
                 let before = now;
                 match step {
-                    Step::BeginPayment => now = now.begin_payment().unwrap_or(now),
-                    Step::FailPayment if now.paying => now = now.fail_payment(),
-                    Step::FailPayment => {}
-                    Step::Capture | Step::CaptureLate => {
-                        let next = if matches!(step, Step::Capture) { now.capture() } else { now.capture_late() };
+                    LedgerStep::BeginPayment => now = now.begin_payment().unwrap_or(now),
+                    LedgerStep::FailPayment if now.paying => now = now.fail_payment(),
+                    LedgerStep::FailPayment => {}
+                    LedgerStep::Capture | LedgerStep::CaptureLate => {
+                        let next = if matches!(step, LedgerStep::Capture) { now.capture() } else { now.capture_late() };
                         prop_assert!(next.is_none() || captures == 0);
                         if let Some(next) = next {
                             captures += 1;
                             now = next;
                         }
                     }
-                    Step::Expire => now = now.expire().unwrap_or(now),
-                    Step::Void => now = now.void().ok().flatten().unwrap_or(now),
-                    Step::BeginRefund(amount) => if let Ok(next) = now.begin_refund(amount) {
+                    LedgerStep::Expire => now = now.expire().unwrap_or(now),
+                    LedgerStep::Void => now = now.void().ok().flatten().unwrap_or(now),
+                    LedgerStep::BeginRefund(amount) => if let Ok(next) = now.begin_refund(amount) {
                         prop_assert!(amount >= 0);
                         reserved.push(amount);
                         now = next;
                     }
-                    Step::EndRefund(n) if n < reserved.len() => {
+                    LedgerStep::EndRefund(n) if n < reserved.len() => {
                         let amount = reserved.remove(n);
                         refunded += amount;
                         now = now.end_refund(amount);
                     }
-                    Step::FailRefund(n) if n < reserved.len() => now = now.fail_refund(reserved.remove(n)),
-                    Step::EndRefund(_) | Step::FailRefund(_) => {}
+                    LedgerStep::FailRefund(n) if n < reserved.len() => now = now.fail_refund(reserved.remove(n)),
+                    LedgerStep::EndRefund(_) | LedgerStep::FailRefund(_) => {}
                 }
                 let moved = before.status != now.status;
                 prop_assert!(!moved || before.status.may_become(now.status), "{before:?} {now:?}");

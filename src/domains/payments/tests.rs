@@ -107,7 +107,7 @@ pub(super) struct TestPayments {
 }
 
 #[derive(QueryableByName)]
-struct Number {
+struct CountRow {
     #[diesel(sql_type = BigInt)]
     n: i64,
 }
@@ -193,7 +193,7 @@ impl TestPayments {
 
     async fn number(&self, query: &'static str) -> i64 {
         self.store
-            .read(move |conn| Ok::<_, CommonError>(diesel::sql_query(query).get_result::<Number>(conn)?.n))
+            .read(move |conn| Ok::<_, CommonError>(diesel::sql_query(query).get_result::<CountRow>(conn)?.n))
             .await
             .unwrap()
     }
@@ -212,7 +212,7 @@ impl TestPayments {
     }
 
     pub(super) async fn events<E: Event>(&self) -> Vec<E> {
-        let events = self.store.outbox_read_after("nobody", 10_000).await.unwrap();
+        let events = self.store.outbox_read_after("test", 10_000).await.unwrap();
         events.iter().filter_map(|(_, event)| event.decode::<E>().unwrap()).collect()
     }
 
@@ -338,7 +338,7 @@ async fn p05_moving_money_requires_an_idempotency_key() {
 }
 
 #[actix::test]
-async fn p06_failed_payment_leaves_invoice_open_and_key_free() {
+async fn p06_failed_payment_leaves_invoice_and_key_free() {
     let (shop, user) = (TestPayments::open(), UserId::new());
     let invoice = shop.invoice(user, 999).await;
     let key = || keyed(customer(user), "k");
@@ -380,8 +380,8 @@ async fn invoice_of_another_user_is_not_found() {
         let refused = shop.pay(&keyed(stranger, "k"), invoice.id, "tok_ok").await;
         assert_eq!(refused, Err(PaymentsError::InvoiceNotFound));
     }
-    let nobody = RequestContext::new(Caller::Anyone { address: "192.0.2.1".into(), internal: true }, "test");
-    let refused = shop.pay(&keyed(nobody, "k"), invoice.id, "tok_ok").await;
+    let anonymous = RequestContext::new(Caller::Anyone { address: "192.0.2.1".into(), internal: true }, "test");
+    let refused = shop.pay(&keyed(anonymous, "k"), invoice.id, "tok_ok").await;
     assert_eq!(refused, Err(CommonError::Unauthenticated.into()));
     let get = |ctx| shop.payments.call(ctx, GetInvoice { invoice_id: invoice.id });
     assert_eq!(get(customer(UserId::new())).await, Err(PaymentsError::InvoiceNotFound));
@@ -732,6 +732,17 @@ async fn imported_invoice_counts_in_statistics_only() {
     assert_eq!(shop.captures().await, 1);
 }
 
+/// Events in the outbox of an older program have the flag under its former name.
+#[actix::test]
+async fn former_name_of_the_imported_flag_is_read() {
+    let invoice = TestPayments::open().invoice(UserId::new(), 1).await;
+    let event = InvoicePaid { invoice, hold: None, checkout: None, imported: true };
+    let mut json = serde_json::to_value(event).unwrap();
+    let flag = json.as_object_mut().unwrap().remove("imported").unwrap();
+    json["past"] = flag;
+    assert!(serde_json::from_value::<InvoicePaid>(json).unwrap().imported);
+}
+
 #[actix::test]
 async fn erased_user_leaves_invoices_without_email() {
     let (shop, ada, bob) = (TestPayments::open(), UserId::new(), UserId::new());
@@ -784,7 +795,7 @@ async fn queries_use_indexes() {
 
 /// A command on an invoice; they are tried in any order.
 #[derive(Debug, Clone)]
-enum Command {
+enum InvoiceCommand {
     Pay { key: u8, token: usize },
     Refund { key: u8, amount: Option<Amount> },
     Void,
@@ -794,13 +805,13 @@ enum Command {
 
 const TOKENS: [&str; 5] = ["tok_ok", "tok_declined", "tok_error", "tok_flaky", "tok_nonsense"];
 
-fn command() -> impl Strategy<Value = Command> {
+fn command() -> impl Strategy<Value = InvoiceCommand> {
     prop_oneof![
-        3 => (0..3_u8, 0..TOKENS.len()).prop_map(|(key, token)| Command::Pay { key, token }),
-        4 => (0..3_u8, proptest::option::of(1..700_i64)).prop_map(|(key, amount)| Command::Refund { key, amount }),
-        1 => Just(Command::Void),
-        1 => Just(Command::Wait),
-        1 => Just(Command::Crash),
+        3 => (0..3_u8, 0..TOKENS.len()).prop_map(|(key, token)| InvoiceCommand::Pay { key, token }),
+        4 => (0..3_u8, proptest::option::of(1..700_i64)).prop_map(|(key, amount)| InvoiceCommand::Refund { key, amount }),
+        1 => Just(InvoiceCommand::Void),
+        1 => Just(InvoiceCommand::Wait),
+        1 => Just(InvoiceCommand::Crash),
     ]
 }
 
@@ -815,15 +826,15 @@ proptest! {
             let mut before = shop.invoice(user, 1000).await;
             for command in commands {
                 match command {
-                    Command::Pay { key, token } => {
+                    InvoiceCommand::Pay { key, token } => {
                         let _ = shop.pay(&keyed(customer(user), &format!("p{key}")), before.id, TOKENS[token]).await;
                     }
-                    Command::Refund { key, amount } => {
+                    InvoiceCommand::Refund { key, amount } => {
                         let _ = shop.refund(&format!("r{key}"), before.id, amount).await;
                     }
-                    Command::Void => drop(shop.void(before.id).await),
-                    Command::Wait => shop.clock.advance(Duration::from_secs(700)),
-                    Command::Crash => shop = shop.crash(),
+                    InvoiceCommand::Void => drop(shop.void(before.id).await),
+                    InvoiceCommand::Wait => shop.clock.advance(Duration::from_secs(700)),
+                    InvoiceCommand::Crash => shop = shop.crash(),
                 }
                 let now = shop.get(before.id).await;
                 assert!(now.status == before.status || before.status.may_become(now.status), "{before:?} {now:?}");

@@ -1,4 +1,4 @@
-//! What must hold of mails, and the facts that other domains must agree with.
+//! Invariants of emails, and the facts that other domains must agree with.
 
 use diesel::sql_query;
 use diesel::sql_types::{BigInt, Text};
@@ -8,19 +8,19 @@ use crate::store::query::*;
 use crate::store::{Conn, Invariant, Invariants, RESTORE, Sql};
 use crate::types::InvoiceId;
 
-/// What must always hold here.
+/// Invariants of this domain's database.
 pub const INVARIANTS: Invariants = Invariants {
-    counted: &[("mails", "email")],
+    counted: &[("emails", "email")],
     rules: &[
         Invariant {
-            what: "a mail is in a state that there is not",
+            what: "unknown email status",
             remedy: RESTORE,
             sql: Sql::Shared(
                 "SELECT id || ' is ' || status AS found FROM email WHERE status NOT IN ('queued', 'sent', 'kept', 'failed')",
             ),
         },
         Invariant {
-            what: "a mail waits and nobody will ever send it, or is to be sent though it has ended",
+            what: "email must have a next attempt exactly if it is queued",
             remedy: RESTORE,
             sql: Sql::Shared(
                 "SELECT id || ' is ' || status AS found FROM email
@@ -28,7 +28,7 @@ pub const INVARIANTS: Invariants = Invariants {
             ),
         },
         Invariant {
-            what: "a mail was sent and does not say when, or the other way round",
+            what: "email must have a sending time exactly if it was sent",
             remedy: RESTORE,
             sql: Sql::Shared(
                 "SELECT id || ' is ' || status AS found FROM email WHERE (status = 'sent') <> (sent_at IS NOT NULL)",
@@ -38,7 +38,7 @@ pub const INVARIANTS: Invariants = Invariants {
 };
 
 #[derive(QueryableByName)]
-struct Row {
+struct EmailCountsRow {
     #[diesel(sql_type = BigInt)]
     receipts: i64,
     #[diesel(sql_type = BigInt)]
@@ -47,13 +47,13 @@ struct Row {
     waiting: i64,
 }
 
-/// Selection letters there are for invoices, in their order.
-pub fn letters(conn: &mut Conn, invoices: &[InvoiceId]) -> QueryResult<Vec<EmailFacts>> {
+/// Counts the emails per invoice, in the order of `invoices`.
+pub fn emails(conn: &mut Conn, invoices: &[InvoiceId]) -> QueryResult<Vec<EmailFacts>> {
     let mut facts = Vec::with_capacity(invoices.len());
     for invoice in invoices {
-        // `;` follows `:` in the order of texts, so this is all that begins with the id and `:`.
+        // `;` follows `:` in ASCII, so the range contains all references that start with the id and `:`.
         let id = invoice.to_string();
-        let row: Row = sql_query(
+        let row: EmailCountsRow = sql_query(
             "SELECT (SELECT COUNT(*) FROM email WHERE template = 'receipt' AND reference = $1) AS receipts,
              (SELECT COUNT(*) FROM email WHERE template = 'refund' AND reference >= $1 || ':' AND reference < $1 || ';')
              + (SELECT COUNT(*) FROM pending_email WHERE template = 'refund' AND reference >= $1 || ':'

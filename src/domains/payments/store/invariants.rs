@@ -26,10 +26,10 @@ pub const INVARIANTS: Invariants = Invariants {
             what: "invoice total must equal the sum of its lines",
             remedy: RESTORE,
             sql: Sql::PerBackend {
-                sqlite: "SELECT id || ' says ' || total AS found FROM invoice WHERE total <> (
+                sqlite: "SELECT id || ' has total ' || total AS found FROM invoice WHERE total <> (
                     SELECT COALESCE(SUM(json_extract(value, '$.unit_price') * json_extract(value, '$.quantity')), 0)
                     FROM json_each(lines))",
-                postgres: "SELECT id || ' says ' || total AS found FROM invoice WHERE total <> (
+                postgres: "SELECT id || ' has total ' || total AS found FROM invoice WHERE total <> (
                     SELECT COALESCE(SUM(CAST(l ->> 'unit_price' AS BIGINT) * CAST(l ->> 'quantity' AS BIGINT)), 0)
                     FROM jsonb_array_elements(CAST(lines AS jsonb)) l)",
             },
@@ -75,7 +75,7 @@ pub const INVARIANTS: Invariants = Invariants {
         Invariant {
             what: "refunded amount must equal the sum of the refunds",
             remedy: COMPARE_WITH_PROVIDER,
-            sql: Sql::Shared("SELECT i.id || ' says ' || i.refunded || ' and ' || i.refunding || ' in progress, its refunds '
+            sql: Sql::Shared("SELECT i.id || ' has ' || i.refunded || ' and ' || i.refunding || ' in progress, its refunds '
                          || COALESCE(r.done, 0) || ' and ' || COALESCE(r.open, 0) AS found FROM invoice i
                   LEFT JOIN (SELECT invoice_id, SUM(CASE WHEN state = 'done' THEN amount ELSE 0 END) AS done,
                              SUM(CASE WHEN state = 'processing' THEN amount ELSE 0 END) AS open
@@ -162,10 +162,10 @@ pub fn invoices(conn: &mut Conn, which: InvoiceSelection) -> QueryResult<Vec<Inv
     let mut facts = Vec::with_capacity(rows.len());
     for row in rows {
         let lines: Vec<InvoiceLine> = serde_json::from_str(&row.lines).map_err(malformed_row)?;
-        let mut goods: BTreeMap<ProductId, Quantity> = BTreeMap::new();
+        let mut sold: BTreeMap<ProductId, Quantity> = BTreeMap::new();
         for line in lines {
             if let Some(product) = line.product_id {
-                *goods.entry(product).or_default() += line.quantity;
+                *sold.entry(product).or_default() += line.quantity;
             }
         }
         let own = || refunds.iter().filter(|(id, ..)| *id == row.id);
@@ -187,8 +187,8 @@ pub fn invoices(conn: &mut Conn, which: InvoiceSelection) -> QueryResult<Vec<Inv
             has_email: row.email.is_some(),
             hold: row.hold,
             checkout: row.checkout,
-            restocked: !goods.is_empty() && returned == goods,
-            goods: goods.into_iter().collect(),
+            restocked: !sold.is_empty() && returned == sold,
+            goods: sold.into_iter().collect(),
             expires_at: row.expires_at,
             paid_at: row.paid_at,
             refunds: i64::try_from(done().count()).unwrap_or(i64::MAX),

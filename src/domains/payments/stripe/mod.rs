@@ -37,7 +37,7 @@ use crate::store::Store;
 use crate::types::Timestamp;
 use client::{Api, ApiCall, ApiError, StripeError};
 use store::StripeRefundState;
-use types::{Event, Intent, IntentStatus, Page, Refund, RefundStatus};
+use types::{Intent, IntentStatus, ListPage, Refund, RefundStatus, WebhookEvent};
 
 /// Time limit of a request that involves no bank.
 const CALL_TIMEOUT: Duration = Duration::from_secs(8);
@@ -276,7 +276,7 @@ impl StripeProvider {
             if !after.is_empty() {
                 form.push(("starting_after", &after));
             }
-            let page: Page<Refund> = self.get("refunds".to_owned(), &form).await.map_err(map_lookup_error)?;
+            let page: ListPage<Refund> = self.get("refunds".to_owned(), &form).await.map_err(map_lookup_error)?;
             let (more, last) = (page.has_more, page.data.last().map(|refund| refund.id.clone()));
             // A failed one has been recorded as such; the current attempt is a later one.
             let is_active = |refund: &Refund| !matches!(refund.status, RefundStatus::Failed | RefundStatus::Canceled);
@@ -327,7 +327,7 @@ impl PaymentProvider for StripeProvider {
         if !signature::verify(signature, body, &self.webhook_secrets, now) {
             return Err(WebhookError::InvalidSignature);
         }
-        let event: Event = serde_json::from_str(body).map_err(|error| {
+        let event: WebhookEvent = serde_json::from_str(body).map_err(|error| {
             log::error!("stripe: webhook body is malformed: {error}");
             WebhookError::Malformed
         })?;
@@ -336,7 +336,7 @@ impl PaymentProvider for StripeProvider {
 }
 
 /// Maps an event of Stripe. Most are irrelevant: an endpoint may subscribe to all kinds.
-fn event_kind(event: &Event) -> Result<ProviderEventKind, WebhookError> {
+fn event_kind(event: &WebhookEvent) -> Result<ProviderEventKind, WebhookError> {
     let malformed = |error: serde_json::Error| {
         log::error!("stripe: event {} is malformed: {error}", event.id);
         WebhookError::Malformed

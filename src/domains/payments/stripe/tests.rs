@@ -332,7 +332,7 @@ impl TestPayments {
 const PAID: &str = "payment_intent.succeeded";
 
 #[actix::test]
-async fn p10_response_then_duplicate_webhooks_are_one_payment() {
+async fn p10_response_then_two_webhooks_are_one_payment() {
     let (stripe, user) = (FakeStripe::start(), UserId::new());
     let shop = open(&stripe);
     let invoice = shop.invoice(user, 999).await;
@@ -404,7 +404,7 @@ async fn p10_webhook_or_reconciliation_alone_suffices() {
 }
 
 #[actix::test]
-async fn p12_lost_response_at_any_step_captures_at_most_once() {
+async fn p12_lost_response_captures_at_most_once() {
     let (create, confirm, cancel) = ("/payment_intents", "/confirm", "/cancel");
     // Faults, and whether the money is captured by then; `None` if the attempt ends at once.
     type Case<'a> = (&'a [(&'static str, Fault)], Option<bool>);
@@ -444,7 +444,7 @@ async fn p12_lost_response_at_any_step_captures_at_most_once() {
 }
 
 #[actix::test]
-async fn p12_crash_before_the_intent_id_is_stored_captures_none() {
+async fn p12_crash_before_intent_id_is_stored() {
     let (stripe, user) = (FakeStripe::start(), UserId::new());
     let shop = open(&stripe);
     let invoice = shop.invoice(user, 999).await;
@@ -531,7 +531,7 @@ async fn p11_late_capture_pays_an_open_invoice() {
 }
 
 #[actix::test]
-async fn failed_charge_leaves_invoice_open_and_intent_canceled() {
+async fn failed_charge_leaves_invoice_open() {
     let (stripe, user) = (FakeStripe::start(), UserId::new());
     let shop = open(&stripe);
     let invoice = shop.invoice(user, 999).await;

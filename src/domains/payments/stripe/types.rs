@@ -88,7 +88,7 @@ pub enum RefundStatus {
 
 /// A page of a list.
 #[derive(Debug, Deserialize)]
-pub struct Page<T> {
+pub struct ListPage<T> {
     pub data: Vec<T>,
     #[serde(default)]
     pub has_more: bool,
@@ -96,7 +96,7 @@ pub struct Page<T> {
 
 /// Body of a webhook.
 #[derive(Debug, Deserialize)]
-pub struct Event {
+pub struct WebhookEvent {
     pub id: String,
     #[serde(rename = "type")]
     pub kind: String,

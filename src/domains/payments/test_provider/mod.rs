@@ -28,7 +28,7 @@ impl TestProvider {
     }
 
     async fn record_capture(&self, charge: Charge) -> ChargeOutcome {
-        let locks = LockSet::key("book", &charge.key);
+        let locks = LockSet::key("test_ledger", &charge.key);
         let recorded = self
             .store
             .write_locked(locks, move |tx| Ok::<_, CommonError>(store::capture(tx.conn, &charge, tx.now)?))
