@@ -4,13 +4,16 @@
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fantoccini::{Client, ClientBuilder, Locator};
 use serde_json::json;
 
 use super::purchase::product;
 use super::topology::TestEnvironment;
+
+/// Limit for the page to show what is expected.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A chromedriver on a free port. Dropped, it ends with its browsers.
 struct Driver {
@@ -73,27 +76,40 @@ impl Browser {
 
     /// Waits for an element and returns it.
     async fn element(&self, selector: &str) -> fantoccini::elements::Element {
-        let wait = self.0.wait().at_most(Duration::from_secs(60)).for_element(Locator::Css(selector));
+        let wait = self.0.wait().at_most(WAIT_TIMEOUT).for_element(Locator::Css(selector));
         match wait.await {
             Ok(element) => element,
             Err(error) => panic!("{selector} is not on the page: {error}\n{}", self.text().await),
         }
     }
 
+    /// Clicks an element; again if a live update has moved or replaced it meanwhile.
     async fn click(&self, selector: &str) {
-        self.element(selector).await.click().await.unwrap();
+        let begun = Instant::now();
+        while let Err(error) = self.element(selector).await.click().await {
+            assert!(begun.elapsed() < WAIT_TIMEOUT, "{selector} cannot be clicked: {error}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
+    /// Replaces the text of a field; again if a live update has replaced the field meanwhile.
     async fn fill(&self, selector: &str, text: &str) {
-        let field = self.element(selector).await;
-        field.clear().await.unwrap();
-        field.send_keys(text).await.unwrap();
+        let begun = Instant::now();
+        let try_fill = async || {
+            let field = self.element(selector).await;
+            field.clear().await?;
+            field.send_keys(text).await
+        };
+        while let Err(error) = try_fill().await {
+            assert!(begun.elapsed() < WAIT_TIMEOUT, "{selector} cannot be filled: {error}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// Selects a test card by its token, in a list or among buttons.
     async fn choose_card(&self, token: &str) {
         let choice = format!("[data-test=card-select] [value={token}], [data-test=card-select][value={token}]");
-        self.element(&choice).await.click().await.unwrap();
+        self.click(&choice).await;
     }
 
     async fn text(&self) -> String {
@@ -105,7 +121,8 @@ impl Browser {
 
     /// Waits until the element's text contains `expected`.
     async fn shows(&self, selector: &str, expected: &str) {
-        for _ in 0..1_200 {
+        let begun = Instant::now();
+        while begun.elapsed() < WAIT_TIMEOUT {
             if let Ok(element) = self.0.find(Locator::Css(selector)).await
                 && element.text().await.is_ok_and(|text| text.contains(expected))
             {

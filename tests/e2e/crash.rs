@@ -74,17 +74,60 @@ async fn place_order(buyer: &HttpClient, user: &str, product: &str, acknowledged
     Some(())
 }
 
+/// Token and id of a guest, and the responses it received.
+type Buyer = (String, String, Acknowledged);
+
+/// Asserts that every acknowledged step of a buyer is there.
+async fn assert_acknowledged_steps_remain(shop: &Shop, (token, user, acknowledged): &Buyer) {
+    let client = shop.client_with_token(token);
+    if let Some(invoice) = &acknowledged.invoice {
+        let now = client.get(&format!("/invoices/{}", invoice["id"].as_str().unwrap())).await.expect_status(200);
+        assert_eq!(now["total"], 3998);
+        assert!(!acknowledged.paid || now["status"] == "paid", "an acknowledged payment is gone: {now}");
+    } else if acknowledged.in_cart {
+        let cart = client.get(&format!("/user/{user}/cart/")).await.expect_status(200);
+        assert_eq!(cart["count"], 2, "an acknowledged add is gone or doubled: {cart}");
+    }
+}
+
+/// Asserts one paid invoice, notification and receipt per buyer, gapless numbers, and the stock and revenue of that.
+async fn assert_each_bought_once(shop: &Shop, admin: &HttpClient, teapot: &str, buyers: &[Buyer]) {
+    let orders = buyers.len();
+    let invoices = admin.get_all("/invoices/?limit=100").await;
+    let mut by_user: HashMap<&str, usize> = HashMap::new();
+    for invoice in &invoices {
+        assert_eq!(invoice["status"], "paid");
+        *by_user.entry(invoice["user_id"].as_str().unwrap()).or_default() += 1;
+    }
+    assert!(by_user.len() == orders && by_user.values().all(|n| *n == 1), "one buyer, one invoice: {by_user:?}");
+    let mut numbers: Vec<&str> = invoices.iter().map(|i| i["number"].as_str().unwrap()).collect();
+    numbers.sort_unstable();
+    let gapless: Vec<String> = (1..=orders).map(|n| format!("INV-{n:06}")).collect();
+    assert_eq!(numbers, gapless);
+    let sold = i64::try_from(orders).unwrap();
+    admin.poll_until(&format!("/product/{teapot}"), |p| p["stock"] == STOCK - 2 * sold).await;
+    let revenue = 3998 * sold;
+    admin.poll_until("/stats/summary", |s| s["totals"]["orders"] == sold && s["totals"]["revenue"] == revenue).await;
+    let paid = |list: &Value| list["items"].as_array().unwrap().iter().filter(|n| n["kind"] == "invoice_paid").count();
+    for (token, user, _) in buyers {
+        let client = shop.client_with_token(token);
+        let notes = client.poll_until("/notifications/?limit=100", |list| paid(list) > 0).await;
+        assert_eq!(paid(&notes), 1, "notifications of the payment for {user}");
+    }
+    let emails = admin.get_all("/emails/?limit=100").await;
+    assert_eq!(emails.iter().filter(|email| email["template"] == "receipt").count(), orders);
+}
+
 #[actix::test]
 async fn p14_kill_9_during_orders_loses_nothing() {
     let rounds = std::env::var("MERCAT_CRASH_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(ROUNDS);
-    let buyers_max = BUYERS_PER_ROUND * rounds;
     let environment = TestEnvironment::new().await;
     let mut shop = environment.open();
     let admin_token = environment.admin(&shop).await.token.unwrap();
     let admin = |shop: &Shop| shop.client_with_token(&admin_token);
     let teapot = product(&admin(&shop), "TEA-1", STOCK).await;
 
-    let mut buyers = Vec::new();
+    let mut buyers: Vec<Buyer> = Vec::new();
     for round in 0..rounds {
         for _ in 0..BUYERS_PER_ROUND {
             let guest = shop.client().post("/guest", json!({})).await.expect_status(201);
@@ -109,18 +152,8 @@ async fn p14_kill_9_during_orders_loses_nothing() {
         buyers = futures_util::future::join_all(orders).await.into_iter().map(Result::unwrap).collect();
         shop = environment.open();
         environment.assert_consistent();
-        // Every acknowledged step is there.
-        for (token, user, acknowledged) in &buyers {
-            let client = shop.client_with_token(token);
-            if let Some(invoice) = &acknowledged.invoice {
-                let now =
-                    client.get(&format!("/invoices/{}", invoice["id"].as_str().unwrap())).await.expect_status(200);
-                assert_eq!(now["total"], 3998);
-                assert!(!acknowledged.paid || now["status"] == "paid", "an acknowledged payment is gone: {now}");
-            } else if acknowledged.in_cart {
-                let cart = client.get(&format!("/user/{user}/cart/")).await.expect_status(200);
-                assert_eq!(cart["count"], 2, "an acknowledged add is gone or doubled: {cart}");
-            }
+        for buyer in &buyers {
+            assert_acknowledged_steps_remain(&shop, buyer).await;
         }
     }
 
@@ -129,57 +162,7 @@ async fn p14_kill_9_during_orders_loses_nothing() {
         let client = shop.client_with_token(token);
         place_order(&client, user, &teapot, acknowledged).await.expect("the shop stays up");
     }
-    let admin = admin(&shop);
-    let mut invoices: Vec<Value> = Vec::new();
-    let mut next = Value::Null;
-    loop {
-        let cursor = next.as_str().map(|c| format!("&cursor={c}")).unwrap_or_default();
-        let page = admin.get(&format!("/invoices/?limit=100{cursor}")).await.expect_status(200);
-        invoices.extend(page["items"].as_array().unwrap().iter().cloned());
-        next = page["next"].clone();
-        if next.is_null() {
-            break;
-        }
-    }
-    let mut by_user: HashMap<&str, usize> = HashMap::new();
-    for invoice in &invoices {
-        assert_eq!(invoice["status"], "paid");
-        *by_user.entry(invoice["user_id"].as_str().unwrap()).or_default() += 1;
-    }
-    assert!(by_user.len() == buyers_max && by_user.values().all(|n| *n == 1), "one buyer, one invoice: {by_user:?}");
-    let mut numbers: Vec<&str> = invoices.iter().map(|i| i["number"].as_str().unwrap()).collect();
-    numbers.sort_unstable();
-    let gapless: Vec<String> = (1..=buyers_max).map(|n| format!("INV-{n:06}")).collect();
-    assert_eq!(numbers, gapless);
-    let left = STOCK - 2 * i64::try_from(buyers_max).unwrap();
-    admin.poll_until(&format!("/product/{teapot}"), |p| p["stock"] == left).await;
-    admin
-        .poll_until("/stats/summary", |s| {
-            s["totals"]["orders"] == buyers_max && s["totals"]["revenue"] == 3998 * i64::try_from(buyers_max).unwrap()
-        })
-        .await;
-    for (token, user, _) in &buyers {
-        let client = shop.client_with_token(token);
-        let notes = client
-            .poll_until("/notifications/?limit=100", |n| {
-                n["items"].as_array().unwrap().iter().any(|n| n["kind"] == "invoice_paid")
-            })
-            .await;
-        let paid = notes["items"].as_array().unwrap().iter().filter(|n| n["kind"] == "invoice_paid").count();
-        assert_eq!(paid, 1, "{user} has {paid} notifications of the payment");
-    }
-    let mut receipts = 0;
-    let mut next = Value::Null;
-    loop {
-        let cursor = next.as_str().map(|c| format!("&cursor={c}")).unwrap_or_default();
-        let page = admin.get(&format!("/emails/?limit=100{cursor}")).await.expect_status(200);
-        receipts += page["items"].as_array().unwrap().iter().filter(|m| m["template"] == "receipt").count();
-        next = page["next"].clone();
-        if next.is_null() {
-            break;
-        }
-    }
-    assert_eq!(receipts, buyers_max);
+    assert_each_bought_once(&shop, &admin(&shop), &teapot, &buyers).await;
     environment.assert_consistent();
     shop.kill();
     environment.assert_consistent();

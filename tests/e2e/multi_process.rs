@@ -337,7 +337,7 @@ fn grpc_client(address: &str, arguments: &[&str]) -> Option<Value> {
 }
 
 #[actix::test]
-async fn stock_grpc_client_finds_services_and_has_same_rights() {
+async fn stock_grpc_client_finds_services_with_same_rights() {
     let dir = TempDir::new().unwrap();
     let data = dir.path().join("data");
     let address = free_address();

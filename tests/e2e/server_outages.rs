@@ -135,20 +135,6 @@ fn mercat(arguments: &[&str], data: &Path, variables: &[(String, String)]) {
     assert!(run.status.success(), "{arguments:?}: {output}{errors}");
 }
 
-/// Reads all pages of a list.
-async fn all(who: &HttpClient, path: &str) -> Vec<Value> {
-    let (mut items, mut next) = (Vec::new(), Value::Null);
-    loop {
-        let cursor = next.as_str().map(|cursor| format!("&cursor={cursor}")).unwrap_or_default();
-        let page = who.get(&format!("{path}{cursor}")).await.expect_status(200);
-        items.extend(page["items"].as_array().unwrap().iter().cloned());
-        next = page["next"].clone();
-        if next.is_null() {
-            return items;
-        }
-    }
-}
-
 /// Polls `path` until `expected` holds.
 async fn poll_until(who: &HttpClient, path: &str, expected: impl Fn(&Value) -> bool) {
     let begun = Instant::now();
@@ -172,6 +158,77 @@ fn has_servers() -> bool {
             writeln!(std::io::stderr(), "skipped: P15 needs the packages postgresql and rabbitmq-server, and python3");
     }
     all
+}
+
+/// Starts buyers that place one order after the other until `is_over`; each returns its number of orders.
+async fn start_buyers(shop: &Shop, teapot: &str, is_over: &Arc<AtomicBool>) -> Vec<tokio::task::JoinHandle<usize>> {
+    let mut buyers = Vec::new();
+    for _ in 0..BUYERS {
+        let ((buyer, user), teapot, is_over) = (guest(shop).await, teapot.to_owned(), Arc::clone(is_over));
+        buyers.push(actix::spawn(async move {
+            let mut orders = 0;
+            while !is_over.load(Ordering::SeqCst) {
+                let paid = order(&buyer, &user, &teapot, &format!("o{orders}")).await;
+                assert_eq!(paid["status"], "paid");
+                orders += 1;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            orders
+        }));
+    }
+    buyers
+}
+
+/// Kills processes and stops servers, one after the other and two at once. Blocks for some ten seconds.
+fn inject_faults(
+    postgres: &mut Server,
+    rabbit: &mut Server,
+    services: &mut [LoadBalancer],
+    path: &Path,
+    variables: &[(String, String)],
+) {
+    let pause = |millis: u64| std::thread::sleep(Duration::from_millis(millis));
+    let mut kill = |n: usize, millis: u64| {
+        for service in services.iter_mut().filter(|service| n < service.processes.len()) {
+            service.kill(n);
+            pause(millis);
+            service.start(n, path, variables);
+        }
+    };
+    pause(1_000);
+    kill(0, 50);
+    for away in [300, 2_000] {
+        postgres.stop();
+        pause(away);
+        postgres.start();
+        pause(2_000);
+    }
+    rabbit.stop();
+    pause(1_000);
+    // Two faults at once: no broker, and processes that die.
+    kill(1, 20);
+    rabbit.start();
+    pause(1_000);
+}
+
+/// Waits until stock, statistics and receipts show `orders` orders; all invoices must be paid.
+async fn assert_orders_arrived(admin: &HttpClient, teapot: &str, orders: usize) {
+    let sold = i64::try_from(orders).unwrap();
+    poll_until(admin, &format!("/product/{teapot}"), |product| product["stock"] == STOCK - sold).await;
+    poll_until(admin, "/stats/summary", |summary| summary["totals"]["orders"] == sold).await;
+    let begun = Instant::now();
+    loop {
+        let emails = admin.get_all("/emails/?limit=100").await;
+        let receipts = emails.iter().filter(|email| email["template"] == "receipt").count();
+        assert!(receipts <= orders, "{receipts} receipts for {orders} orders");
+        if receipts == orders {
+            break;
+        }
+        assert!(begun.elapsed() < WAIT_TIMEOUT, "{receipts} receipts for {orders} orders");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let invoices = admin.get_all("/invoices/?limit=100").await;
+    assert!(invoices.len() == orders && invoices.iter().all(|invoice| invoice["status"] == "paid"));
 }
 
 #[actix::test]
@@ -212,45 +269,11 @@ async fn p15_outages_and_kills_during_orders_lose_nothing() {
     let teapot = product(&admin, "TEA-1", STOCK).await;
 
     let is_over = Arc::new(AtomicBool::new(false));
-    let mut buyers = Vec::new();
-    for _ in 0..BUYERS {
-        let ((buyer, user), teapot, is_over) = (guest(&shop).await, teapot.clone(), Arc::clone(&is_over));
-        buyers.push(actix::spawn(async move {
-            let mut orders = 0;
-            while !is_over.load(Ordering::SeqCst) {
-                let paid = order(&buyer, &user, &teapot, &format!("o{orders}")).await;
-                assert_eq!(paid["status"], "paid");
-                orders += 1;
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-            orders
-        }));
-    }
+    let buyers = start_buyers(&shop, &teapot, &is_over).await;
     // On a thread of its own, because starting and stopping servers blocks.
-    let (path, variables) = (dir.path().to_owned(), variables.clone());
+    let (path, known) = (dir.path().to_owned(), variables.clone());
     let faults = tokio::task::spawn_blocking(move || {
-        let pause = |millis: u64| std::thread::sleep(Duration::from_millis(millis));
-        let mut kill = |n: usize, millis: u64| {
-            for service in services.iter_mut().filter(|service| n < service.processes.len()) {
-                service.kill(n);
-                pause(millis);
-                service.start(n, &path, &variables);
-            }
-        };
-        pause(1_000);
-        kill(0, 50);
-        for away in [300, 2_000] {
-            postgres.stop();
-            pause(away);
-            postgres.start();
-            pause(2_000);
-        }
-        rabbit.stop();
-        pause(1_000);
-        // Two faults at once: no broker, and processes that die.
-        kill(1, 20);
-        rabbit.start();
-        pause(1_000);
+        inject_faults(&mut postgres, &mut rabbit, &mut services, &path, &known);
         (postgres, rabbit, services)
     });
     let (postgres, rabbit, services) = faults.await.unwrap();
@@ -262,22 +285,7 @@ async fn p15_outages_and_kills_during_orders_lose_nothing() {
     println!("{orders} orders");
     assert!(orders > BUYERS, "hardly any orders were placed");
 
-    let sold = i64::try_from(orders).unwrap();
-    poll_until(&admin, &format!("/product/{teapot}"), |product| product["stock"] == STOCK - sold).await;
-    poll_until(&admin, "/stats/summary", |summary| summary["totals"]["orders"] == sold).await;
-    let begun = Instant::now();
-    loop {
-        let mails = all(&admin, "/emails/?limit=100").await;
-        let receipts = mails.iter().filter(|mail| mail["template"] == "receipt").count();
-        assert!(receipts <= orders, "{receipts} receipts for {orders} orders");
-        if receipts == orders {
-            break;
-        }
-        assert!(begun.elapsed() < WAIT_TIMEOUT, "{receipts} receipts for {orders} orders");
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-    let invoices = all(&admin, "/invoices/?limit=100").await;
-    assert!(invoices.len() == orders && invoices.iter().all(|invoice| invoice["status"] == "paid"));
+    assert_orders_arrived(&admin, &teapot, orders).await;
     mercat(&["check"], &data, &shared);
     drop((services, shop, rabbit, postgres));
 }

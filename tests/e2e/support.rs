@@ -177,6 +177,20 @@ impl HttpClient {
         self.client.get(format!("{base}{path}")).send().await.unwrap().json().await.unwrap()
     }
 
+    /// Reads all pages of a list; `path` has a query already.
+    pub async fn get_all(&self, path: &str) -> Vec<Value> {
+        let (mut items, mut next) = (Vec::new(), Value::Null);
+        loop {
+            let cursor = next.as_str().map(|cursor| format!("&cursor={cursor}")).unwrap_or_default();
+            let page = self.get(&format!("{path}{cursor}")).await.expect_status(200);
+            items.extend(page["items"].as_array().unwrap().iter().cloned());
+            next = page["next"].clone();
+            if next.is_null() {
+                return items;
+            }
+        }
+    }
+
     /// Polls `path`, for up to a minute, until `expected` holds.
     pub async fn poll_until(&self, path: &str, expected: impl Fn(&Value) -> bool) -> Value {
         for _ in 0..1_200 {
