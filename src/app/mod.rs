@@ -427,7 +427,7 @@ async fn tidy(joints: Arc<EventRouter>) {
     loop {
         tokio::time::sleep(PRUNE_INTERVAL).await;
         for (store, subscribers) in joints.kept() {
-            if let Err(failure) = store.tidy(subscribers).await {
+            if let Err(failure) = store.prune(subscribers).await {
                 log::warn!("{}: could not be tidied: {failure}", store.domain());
             }
         }

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domains::{notifications, users};
 use crate::settings::{DOMAINS, DomainLocation, Settings};
-use crate::store::files::{self, create, measure, with_ending};
+use crate::store::files::{self, create, hash_file, with_suffix};
 use crate::store::{self, BackupTarget};
 use crate::types::Timestamp;
 
@@ -104,8 +104,8 @@ fn names() -> Vec<String> {
     DOMAINS.into_iter().map(database).chain([users::SECRET_FILE.to_owned()]).collect()
 }
 
-fn sync_folder(folder: &Path) -> BackupResult<()> {
-    files::sync_folder(folder).map_err(|why| unusable(folder, &why))
+fn fsync_dir(folder: &Path) -> BackupResult<()> {
+    files::fsync_dir(folder).map_err(|why| unusable(folder, &why))
 }
 
 fn remove(file: &Path) -> BackupResult<()> {
@@ -116,8 +116,8 @@ fn rename(from: &Path, to: &Path) -> BackupResult<()> {
     files::rename(from, to).map_err(|why| unusable(from, &why))
 }
 
-fn write_whole(file: &Path, bytes: &[u8]) -> BackupResult<()> {
-    files::write_whole(file, bytes).map_err(|why| unusable(file, &why))
+fn write_atomic(file: &Path, bytes: &[u8]) -> BackupResult<()> {
+    files::write_atomic(file, bytes).map_err(|why| unusable(file, &why))
 }
 
 /// Copies the shop into a folder that is empty or not there yet, whether the shop runs or not.
@@ -146,7 +146,7 @@ pub fn take(settings: &Settings, to: &Path, now: impl Fn() -> Timestamp) -> Back
     if taken.is_err() {
         for name in names().iter().map(String::as_str).chain([MANIFEST]) {
             for ending in ["", "-journal", ".part"] {
-                let _ = fs::remove_file(with_ending(&to.join(name), ending));
+                let _ = fs::remove_file(with_suffix(&to.join(name), ending));
             }
         }
         if is_new {
@@ -188,20 +188,20 @@ fn copy(settings: &Settings, to: &Path, now: impl Fn() -> Timestamp) -> BackupRe
     let secret = settings.data.join(users::SECRET_FILE);
     if secret.exists() {
         let copy = to.join(users::SECRET_FILE);
-        let copied = create(&copy).and_then(|mut out| measure(&secret, Some(&mut out)));
+        let copied = create(&copy).and_then(|mut out| hash_file(&secret, Some(&mut out)));
         copied.map_err(|why| unusable(&copy, &why))?;
         written.push(copy);
     }
     let mut files = Vec::with_capacity(written.len());
     for file in written {
         let synced = File::open(&file).and_then(|file| file.sync_all());
-        let (bytes, sha256) = synced.and_then(|()| measure(&file, None)).map_err(|why| unusable(&file, &why))?;
+        let (bytes, sha256) = synced.and_then(|()| hash_file(&file, None)).map_err(|why| unusable(&file, &why))?;
         let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         files.push(Entry { name, bytes, sha256 });
     }
     let manifest = Manifest { format: FORMAT, mercat: env!("CARGO_PKG_VERSION").to_owned(), taken_at, files };
-    sync_folder(to)?;
-    write_whole(&to.join(MANIFEST), &json(&manifest)?)?;
+    fsync_dir(to)?;
+    write_atomic(&to.join(MANIFEST), &json(&manifest)?)?;
     Ok(manifest)
 }
 
@@ -235,7 +235,7 @@ fn read_manifest(folder: &Path) -> BackupResult<Manifest> {
 /// The last change of the shop's databases, if there are any.
 fn changed_at(settings: &Settings) -> Option<Timestamp> {
     let files = DOMAINS.into_iter().map(|domain| settings.database.join(database(domain)));
-    files.flat_map(|file| [with_ending(&file, "-wal"), file]).filter_map(|file| modified(&file)).max()
+    files.flat_map(|file| [with_suffix(&file, "-wal"), file]).filter_map(|file| modified(&file)).max()
 }
 
 fn modified(file: &Path) -> Option<Timestamp> {
@@ -268,7 +268,7 @@ pub fn restore(settings: &Settings, from: &Path, force: bool) -> BackupResult<Ma
         clean(settings)?;
         return Err(error);
     }
-    write_whole(&settings.database.join(RESTORE_JOURNAL), &json(&manifest)?)?;
+    write_atomic(&settings.database.join(RESTORE_JOURNAL), &json(&manifest)?)?;
     finish(settings)?;
     Ok(manifest)
 }
@@ -276,8 +276,8 @@ pub fn restore(settings: &Settings, from: &Path, force: bool) -> BackupResult<Ma
 /// Copies the backup beside the shop's files and makes sure that it is what it says.
 fn stage(settings: &Settings, from: &Path, manifest: &Manifest) -> BackupResult<()> {
     for entry in &manifest.files {
-        let (source, draft) = (from.join(&entry.name), with_ending(&place(settings, &entry.name), ".restore"));
-        let copied = create(&draft).and_then(|mut out| measure(&source, Some(&mut out)));
+        let (source, draft) = (from.join(&entry.name), with_suffix(&place(settings, &entry.name), ".restore"));
+        let copied = create(&draft).and_then(|mut out| hash_file(&source, Some(&mut out)));
         let (bytes, sha256) = copied.map_err(|why| unusable(&source, &why))?;
         if (bytes, &sha256) != (entry.bytes, &entry.sha256) {
             let file = source.display();
@@ -295,8 +295,8 @@ fn stage(settings: &Settings, from: &Path, manifest: &Manifest) -> BackupResult<
         let at = UNIX_EPOCH + Duration::from_micros(u64::try_from(manifest.taken_at.micros()).unwrap_or(0));
         touch(&draft, at).map_err(|why| unusable(&draft, &why))?;
     }
-    sync_folder(&settings.data)?;
-    sync_folder(&settings.database)
+    fsync_dir(&settings.data)?;
+    fsync_dir(&settings.database)
 }
 
 fn touch(file: &Path, at: SystemTime) -> io::Result<()> {
@@ -329,23 +329,23 @@ pub fn finish(settings: &Settings) -> BackupResult<bool> {
         .map_err(|error| BackupError::Unusable(format!("{}: {error}", decided.display())))?;
     for name in names() {
         let (file, is_in_it) = (place(settings, &name), manifest.files.iter().any(|entry| entry.name == name));
-        let draft = with_ending(&file, ".restore");
+        let draft = with_suffix(&file, ".restore");
         // A secret that the backup does not have comes from the settings; the one here harms nobody.
         let goes = if name == users::SECRET_FILE { draft.exists() } else { !is_in_it || draft.exists() };
         if !goes {
             continue;
         }
         // The journal first: beside the new file the old one's would destroy it.
-        rename(&with_ending(&file, "-wal"), &with_ending(&file, ".before-wal"))?;
-        remove(&with_ending(&file, "-shm"))?;
-        rename(&file, &with_ending(&file, ".before"))?;
-        sync_folder(file.parent().unwrap_or(Path::new(".")))?;
+        rename(&with_suffix(&file, "-wal"), &with_suffix(&file, ".before-wal"))?;
+        remove(&with_suffix(&file, "-shm"))?;
+        rename(&file, &with_suffix(&file, ".before"))?;
+        fsync_dir(file.parent().unwrap_or(Path::new(".")))?;
         rename(&draft, &file)?;
     }
-    sync_folder(&settings.data)?;
-    sync_folder(&settings.database)?;
+    fsync_dir(&settings.data)?;
+    fsync_dir(&settings.database)?;
     remove(&decided)?;
-    sync_folder(&settings.database)?;
+    fsync_dir(&settings.database)?;
     clean(settings)?;
     Ok(true)
 }
@@ -355,8 +355,8 @@ fn clean(settings: &Settings) -> BackupResult<()> {
     for name in names() {
         let file = place(settings, &name);
         for ending in [".restore", ".restore-journal", ".before", ".before-wal", ".part"] {
-            remove(&with_ending(&file, ending))?;
+            remove(&with_suffix(&file, ending))?;
         }
     }
-    remove(&with_ending(&settings.database.join(RESTORE_JOURNAL), ".part"))
+    remove(&with_suffix(&settings.database.join(RESTORE_JOURNAL), ".part"))
 }

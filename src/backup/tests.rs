@@ -170,15 +170,15 @@ async fn a_restore_cut_short_anywhere_leaves_the_old_shop_or_is_finished() {
         register(&app, "eve").await;
         close(app, &cut).await;
         stage(&cut, &to, &manifest).unwrap();
-        write_whole(&cut.database.join(RESTORE_JOURNAL), &json(&manifest).unwrap()).unwrap();
+        write_atomic(&cut.database.join(RESTORE_JOURNAL), &json(&manifest).unwrap()).unwrap();
         for domain in &DOMAINS[..replaced] {
             let file = cut.database.join(database(domain));
-            fs::rename(&file, with_ending(&file, ".before")).unwrap();
-            fs::rename(with_ending(&file, ".restore"), &file).unwrap();
+            fs::rename(&file, with_suffix(&file, ".before")).unwrap();
+            fs::rename(with_suffix(&file, ".restore"), &file).unwrap();
         }
         if let Some(domain) = DOMAINS.get(replaced) {
             let file = cut.database.join(database(domain));
-            fs::rename(&file, with_ending(&file, ".before")).unwrap();
+            fs::rename(&file, with_suffix(&file, ".before")).unwrap();
         }
         assert!(is_unfinished(&cut));
         assert!(finish(&cut).unwrap());

@@ -59,7 +59,7 @@ pub fn has_shop(settings: &Settings) -> bool {
     settings.domains.iter().any(|domain| match &domain.database {
         Database::Folder(folder) => folder.join(format!("{}.db", domain.name)).exists(),
         // A server that cannot be asked may have one: what is wrong with it is said when it is opened.
-        Database::Postgres(server) => store::server_has(server, domain.name).unwrap_or(true),
+        Database::Postgres(server) => store::schema_exists(server, domain.name).unwrap_or(true),
     })
 }
 

@@ -152,11 +152,11 @@ fn tell(conn: &mut PgConnection, sql: String) -> Result<(), String> {
 
 impl MembershipThread {
     fn presence(&self) -> i64 {
-        locks::number(&self.schema, "presence")
+        locks::lock_id(&self.schema, "presence")
     }
 
     fn lead(&self) -> i64 {
-        locks::number(&self.schema, "lead")
+        locks::lock_id(&self.schema, "lead")
     }
 
     /// Connects and takes a place: alone if nobody else is there, else beside them once they know.

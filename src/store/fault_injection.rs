@@ -151,7 +151,7 @@ fn prepare(desk: &mut CommitLoop, fate: InjectedFault) -> Result<(), String> {
 fn trap() -> Job {
     let set = |tx: &mut Tx<'_>| {
         let _ = tx.conn.batch_execute("INSERT INTO temp.lab_trap VALUES (1)");
-        ErasedResult::of(Ok::<_, CommonError>(()))
+        ErasedResult::erase(Ok::<_, CommonError>(()))
     };
     Job::new(Box::new(set)).0
 }

@@ -1,4 +1,4 @@
-//! SqliteManager that are there whole or not at all, whenever the machine stops.
+//! Files that exist whole or not at all, whenever the machine stops.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -10,14 +10,14 @@ use crate::types::hex;
 
 /// The file of the same name with something after it.
 #[must_use]
-pub fn with_ending(file: &Path, ending: &str) -> PathBuf {
+pub fn with_suffix(file: &Path, ending: &str) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(ending);
     PathBuf::from(name)
 }
 
 /// Makes the names in a folder survive a power loss.
-pub fn sync_folder(folder: &Path) -> io::Result<()> {
+pub fn fsync_dir(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
@@ -38,14 +38,14 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 /// Writes a file whole or not at all, readable by its owner alone.
-pub fn write_whole(file: &Path, bytes: &[u8]) -> io::Result<()> {
-    let draft = with_ending(file, ".part");
+pub fn write_atomic(file: &Path, bytes: &[u8]) -> io::Result<()> {
+    let draft = with_suffix(file, ".part");
     remove(&draft)?;
     let mut out = create(&draft)?;
     out.write_all(bytes)?;
     out.sync_all()?;
     fs::rename(&draft, file)?;
-    sync_folder(file.parent().unwrap_or(Path::new(".")))
+    fsync_dir(file.parent().unwrap_or(Path::new(".")))
 }
 
 /// A new file that only its owner may read.
@@ -58,7 +58,7 @@ pub fn create(file: &Path) -> io::Result<File> {
 }
 
 /// Size and SHA-256 of a file, in hex; copies it durably on the way when there is somewhere to.
-pub fn measure(from: &Path, mut to: Option<&mut File>) -> io::Result<(u64, String)> {
+pub fn hash_file(from: &Path, mut to: Option<&mut File>) -> io::Result<(u64, String)> {
     let (mut input, mut hash, mut bytes) = (File::open(from)?, Sha256::new(), 0);
     let mut buffer = vec![0; 1 << 16];
     loop {

@@ -1,4 +1,4 @@
-//! What a write job touches, so that on a server those that touch the same wait for each other and no others.
+//! Advisory locks of write jobs, so that on PostgreSQL those that share one wait for each other and no others.
 //!
 //! On SQLite all jobs of a domain run one after the other and none of this matters. On PostgreSQL a job that says
 //! nothing has the whole domain to itself, in whatever process it runs: what it reads holds until it ends, as on
@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::IdempotentRequest;
 
-/// What a write job touches.
+/// Advisory locks that a write job takes on PostgreSQL. Ignored on SQLite, where jobs run one after the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LockSet(Option<BTreeSet<String>>);
 
@@ -52,20 +52,20 @@ impl LockSet {
         self.with("answer", format_args!("{}\0{}", request.scope, request.key.as_str()))
     }
 
-    /// Whether it is everything.
+    /// Whether it is the lock of the whole domain.
     #[must_use]
-    pub const fn is_everything(&self) -> bool {
+    pub const fn is_domain(&self) -> bool {
         self.0.is_none()
     }
 
     /// The statements that begin a transaction of this touch: the locks end with it. They are taken in the order of
     /// their numbers, so that no two jobs wait for each other.
     pub(super) fn begin(&self, schema: &str) -> String {
-        let whole = number(schema, "");
+        let whole = lock_id(schema, "");
         match &self.0 {
             None => format!("BEGIN; SELECT pg_advisory_xact_lock({whole})"),
             Some(names) => {
-                let numbers: BTreeSet<i64> = names.iter().map(|name| number(schema, name)).collect();
+                let numbers: BTreeSet<i64> = names.iter().map(|name| lock_id(schema, name)).collect();
                 let mut sql = format!("BEGIN; SELECT pg_advisory_xact_lock_shared({whole})");
                 for number in numbers {
                     sql.push_str(&format!("; SELECT pg_advisory_xact_lock({number})"));
@@ -77,7 +77,7 @@ impl LockSet {
 }
 
 /// The number of a lock. Two names with the same number only wait for each other without need.
-pub(super) fn number(schema: &str, name: &str) -> i64 {
+pub(super) fn lock_id(schema: &str, name: &str) -> i64 {
     let hash = Sha256::new().chain_update(schema).chain_update([0]).chain_update(name).finalize();
     let mut bytes = [0; 8];
     bytes.copy_from_slice(&hash[..8]);
@@ -93,6 +93,6 @@ mod tests {
         let (a, b) = (LockSet::key("product", 1).with("product", 2), LockSet::key("product", 2).with("product", 1));
         assert_eq!(a.begin("catalog"), b.begin("catalog"));
         assert_ne!(a.begin("catalog"), a.begin("cart"));
-        assert!(LockSet::domain().with("product", 1).is_everything());
+        assert!(LockSet::domain().with("product", 1).is_domain());
     }
 }

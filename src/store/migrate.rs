@@ -23,7 +23,7 @@ const STORE: Migrations = Migrations {
 };
 
 /// Applies what is missing, or, when it may not, says that something is.
-pub fn bring_up(conn: &mut Conn, domain: Migrations, may_migrate: bool) -> Result<(), String> {
+pub fn run_migrations(conn: &mut Conn, domain: Migrations, may_migrate: bool) -> Result<(), String> {
     match conn {
         Conn::Sqlite(conn) => apply::<Sqlite>(conn, [STORE.sqlite, domain.sqlite], may_migrate),
         Conn::Postgres(conn) => apply::<Pg>(conn, [STORE.postgres, domain.postgres], may_migrate),

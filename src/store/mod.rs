@@ -1,8 +1,8 @@
-//! What makes a domain durable: on files one writer with group commit and a pool of readers, on a server a pool and
-//! locks; migrations, answers that are given once, the outbox and the inbox.
+//! Durable storage of a domain: on SQLite one writer with group commit and a pool of readers, on PostgreSQL a pool and
+//! advisory locks; migrations, idempotent responses, the outbox and the inbox.
 //!
-//! Lives here: everything about databases that is the same for every domain. Never enters: a table of one domain,
-//! a business rule, HTTP, other processes. Only this room and the domains' `store.rs` speak SQL.
+//! Contains: everything about databases that is the same for every domain. Does not contain: tables of a single domain,
+//! business rules, HTTP, other processes. Only this module and the domains' stores contain SQL.
 
 mod conn;
 mod coordination;
@@ -40,7 +40,7 @@ use crate::types::{Clock, Timestamp};
 
 pub use conn::Conn;
 pub use coordination::CacheLease;
-use erased_job::{ErasedJob, ErasedQuery, ErasedResult, is_of_database};
+use erased_job::{ErasedJob, ErasedQuery, ErasedResult, is_storage_error};
 #[cfg(test)]
 pub use explain::plans;
 #[cfg(feature = "test-hooks")]
@@ -51,35 +51,35 @@ pub use locks::LockSet;
 pub use migrate::Migrations;
 pub use online_backup::{BackupTarget, change, copy_all, is_in_use, lone, verify};
 pub use outbox::BROKER_CURSOR;
-pub use postgres::{AdvisoryMarker, server_has};
+pub use postgres::{AdvisoryMarker, schema_exists};
 pub use prepared::{Prepare, Prepared};
 pub use reader::PoolThreads;
 pub use sqlite_to_postgres::{RowCounts, TableCopyJob, move_all};
 pub(crate) use text_enum::text_enum;
 
-/// After how long work that another process began is no longer under way there.
+/// Age after which unfinished work of another process counts as abandoned.
 const ORPHAN_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
 
-/// Where a domain's database is and how it is used.
+/// Location and limits of a domain's database.
 #[derive(Debug, Clone)]
 pub struct StoreConfig {
     /// The database file. Its folder must exist. Not used when there is a server.
     pub file: PathBuf,
     /// The server that has the database instead of a file.
     pub server: Option<Postgres>,
-    /// How many connections to the server there may be.
+    /// Maximum number of connections to the server.
     pub connections: u32,
     /// Whether to bring the database to this version while opening it; otherwise an old one is refused.
     pub migrate: bool,
     /// The most jobs that share one commit. One is a commit each: for comparison only.
     pub batch_max: usize,
-    /// How many jobs may wait for the writer before more are refused.
+    /// Maximum number of jobs that wait for the writer; more are refused.
     pub queue_max: usize,
-    /// How many readers there may be at once.
+    /// Maximum number of concurrent readers.
     pub readers_max: u32,
     /// Whether this process only looks in beside the shop that runs on the same database, or will.
     pub auxiliary: bool,
-    /// Where the store notes how it is.
+    /// Health of the storage, updated by the store.
     pub storage: Arc<StorageHealth>,
 }
 
@@ -100,15 +100,15 @@ impl StoreConfig {
     }
 }
 
-/// Why a domain cannot be opened: one sentence for the person who started the shop.
+/// Error of opening a domain: one sentence for the operator.
 #[derive(Debug, thiserror::Error)]
 #[error("{} cannot be opened: {reason}", what(domain, file))]
 pub struct OpenError {
-    /// Whose database.
+    /// The domain.
     pub domain: &'static str,
-    /// Selection file; empty when it is not the database that is wrong.
+    /// The database file; empty when it is not the database that is wrong.
     pub file: PathBuf,
-    /// What is wrong.
+    /// The cause.
     pub reason: String,
 }
 
@@ -139,7 +139,7 @@ struct Inner {
     news: Arc<tokio::sync::Notify>,
 }
 
-/// Where a domain's database is.
+/// Engine of a domain's database.
 enum Kind {
     Sqlite { writer: writer::Writer, readers: reader::ReaderPool },
     Postgres(postgres::PostgresStore),
@@ -151,13 +151,13 @@ pub struct Tx<'a> {
     pub conn: &'a mut Conn,
     /// The time of this transaction.
     pub now: Timestamp,
-    has_news: bool,
+    wrote_events: bool,
 }
 
 impl Tx<'_> {
-    /// Tells the world that something happened, if and when this transaction becomes durable.
+    /// Writes an event to the outbox; it is delivered if and when this transaction becomes durable.
     pub fn emit<E: Event>(&mut self, event: &E) -> Result<(), diesel::result::Error> {
-        self.has_news = true;
+        self.wrote_events = true;
         outbox::insert(self.conn, self.now, event)
     }
 
@@ -199,7 +199,7 @@ impl Store {
         }
         let fail = |reason: String| OpenError { domain, file: config.file.clone(), reason };
         let mut connection = writer::connect(&config.file).map_err(fail)?;
-        migrate::bring_up(&mut connection, migrations, config.migrate).map_err(fail)?;
+        migrate::run_migrations(&mut connection, migrations, config.migrate).map_err(fail)?;
         let news = Arc::new(tokio::sync::Notify::new());
         let own_news = Arc::clone(&news);
         let writer = writer::Writer::start(domain, config, connection, clock.clone(), own_news);
@@ -225,10 +225,12 @@ impl Store {
         };
         let mut conn = postgres::connect(server, &schema).map_err(fail)?;
         if config.migrate {
-            postgres::make_schema(&mut conn, &schema).map_err(fail)?;
+            postgres::create_schema(&mut conn, &schema).map_err(fail)?;
         }
-        postgres::alone(&mut conn, &schema, |conn| migrate::bring_up(conn, migrations, config.migrate))
-            .map_err(fail)?;
+        postgres::with_migration_lock(&mut conn, &schema, |conn| {
+            migrate::run_migrations(conn, migrations, config.migrate)
+        })
+        .map_err(fail)?;
         let news = Arc::new(tokio::sync::Notify::new());
         let own_news = Arc::clone(&news);
         let server =
@@ -237,7 +239,7 @@ impl Store {
         Ok(Self(Arc::new(Inner { domain, auxiliary: config.auxiliary, clock: clock.clone(), kind, news })))
     }
 
-    /// Whose database this is.
+    /// Returns the domain's name.
     #[must_use]
     pub fn domain(&self) -> &'static str {
         self.0.domain
@@ -318,7 +320,7 @@ impl Store {
         T: Send + 'static,
         E: DomainError + From<diesel::result::Error>,
     {
-        ErasedResult::open(self.work(touch, Box::new(|tx| ErasedResult::of(job(tx)))).await)
+        ErasedResult::downcast(self.work(touch, Box::new(|tx| ErasedResult::erase(job(tx)))).await)
     }
 
     async fn work(&self, touch: LockSet, work: ErasedJob) -> Result<ErasedResult, CommonError> {
@@ -350,7 +352,7 @@ impl Store {
         T: Send + 'static,
         E: DomainError,
     {
-        ErasedResult::open(self.query(Box::new(|conn| ErasedResult::of(query(conn)))).await)
+        ErasedResult::downcast(self.query(Box::new(|conn| ErasedResult::erase(query(conn)))).await)
     }
 
     async fn query(&self, query: ErasedQuery) -> Result<ErasedResult, CommonError> {
@@ -398,7 +400,7 @@ impl Store {
     ) -> Result<Vec<(i64, EventEnvelope)>, CommonError> {
         let (rows, unnumbered) = self
             .read(move |conn| {
-                let rows = outbox::after(conn, subscriber, limit)?;
+                let rows = outbox::read_after(conn, subscriber, limit)?;
                 let is_all = i64::try_from(rows.len()).is_ok_and(|n| n < limit);
                 let unnumbered = is_all && outbox::has_unnumbered(conn)?;
                 Ok::<_, CommonError>((rows, unnumbered))
@@ -408,12 +410,12 @@ impl Store {
             return Ok(rows);
         }
         self.write_locked(LockSet::key("outbox", ""), |tx| Ok::<_, CommonError>(outbox::number(tx.conn)?)).await?;
-        self.read(move |conn| outbox::after(conn, subscriber, limit)).await
+        self.read(move |conn| outbox::read_after(conn, subscriber, limit)).await
     }
 
     /// Notes that `subscriber` has heard of everything up to `seq`.
     pub async fn outbox_advance_cursor(&self, subscriber: &'static str, seq: i64) -> Result<(), CommonError> {
-        self.write_locked(LockSet::none(), move |tx| outbox::told(tx.conn, subscriber, seq)).await
+        self.write_locked(LockSet::none(), move |tx| outbox::advance_cursor(tx.conn, subscriber, seq)).await
     }
 
     /// Whether all of `subscribers` have heard of everything.
@@ -424,10 +426,10 @@ impl Store {
     /// The number of the last event, if all of `subscribers` have heard of everything: as long as it stays the same,
     /// nothing has happened that they would hear of.
     pub async fn outbox_drained_at(&self, subscribers: Vec<&'static str>) -> Result<Option<i64>, CommonError> {
-        self.read(move |conn| outbox::settled_at(conn, &subscribers)).await
+        self.read(move |conn| outbox::drained_at(conn, &subscribers)).await
     }
 
-    /// How many events each of `subscribers` has not heard of.
+    /// Counts the events that each of `subscribers` has not received.
     pub async fn outbox_backlog(
         &self,
         subscribers: Vec<&'static str>,
@@ -435,11 +437,11 @@ impl Store {
         self.read(move |conn| outbox::backlog(conn, &subscribers)).await
     }
 
-    /// Forgets what has served its time: answers older than a day, events that all `subscribers` have long heard of.
-    pub async fn tidy(&self, subscribers: Vec<&'static str>) -> Result<(), CommonError> {
+    /// Deletes what has expired: responses older than a day, old events that all `subscribers` have received.
+    pub async fn prune(&self, subscribers: Vec<&'static str>) -> Result<(), CommonError> {
         self.write(move |tx| {
             idempotency::delete_expired(tx.conn, tx.now)?;
-            outbox::forget_old(tx.conn, &subscribers, tx.now)
+            outbox::delete_consumed(tx.conn, &subscribers, tx.now)
         })
         .await
     }
@@ -453,7 +455,7 @@ impl Store {
         }
     }
 
-    /// How many jobs wait for the writer.
+    /// Returns the number of jobs that wait for the writer.
     #[must_use]
     pub fn queue_depth(&self) -> usize {
         match &self.0.kind {

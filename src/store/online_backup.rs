@@ -7,7 +7,7 @@ use diesel::sql_query;
 use diesel::sql_types::Text;
 
 use super::Conn;
-use super::files::with_ending;
+use super::files::with_suffix;
 use super::query::*;
 
 /// How often a copy that has begun is looked at.
@@ -114,7 +114,7 @@ pub fn lone(file: &Path) -> Result<(), String> {
     if is_in_use(file) {
         return Err(format!("{}: another program has it open", file.display()));
     }
-    match std::fs::metadata(with_ending(file, "-wal")) {
+    match std::fs::metadata(with_suffix(file, "-wal")) {
         Ok(about) if about.len() > 0 => Err(format!("{}: its journal could not be ended", file.display())),
         _ => Ok(()),
     }

@@ -1,5 +1,5 @@
 //! Events as rows: written in the transaction that made them happen (outbox), recorded in the transaction of their
-//! effect (inbox). EventEnvelope is at least once, effects are once.
+//! effect (inbox). Delivery is at least once, effects happen once.
 
 use std::time::Duration;
 
@@ -8,19 +8,19 @@ use diesel::upsert::excluded;
 
 use super::query::*;
 use super::schema::{dead_letter, inbox, outbox, outbox_cursor};
-use super::{Conn, Prepare, Tx, is_of_database};
+use super::{Conn, Prepare, Tx, is_storage_error};
 use crate::messaging::{CommonError, DomainError, Event, EventEnvelope, trace};
 use crate::types::{EventId, Timestamp};
 
-/// How long an event that everybody has heard of stays readable.
+/// Time for which an event stays readable after all subscribers have received it.
 const OUTBOX_RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-/// How long a seen event is remembered. Longer than any is kept to be told again.
+/// Time for which the id of a consumed event is stored. Longer than an event can be redelivered.
 const INBOX_RETENTION: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 /// Subscriber name of the message broker in every outbox: up to its cursor events are confirmed by the broker.
 pub const BROKER_CURSOR: &str = "rabbitmq";
 
-/// Writes an event.
+/// Inserts an event.
 pub fn insert<E: Event>(conn: &mut Conn, now: Timestamp, event: &E) -> QueryResult<()> {
     let data = serde_json::to_string(event).map_err(|e| diesel::result::Error::SerializationError(Box::new(e)))?;
     diesel::insert_into(outbox::table)
@@ -35,8 +35,8 @@ pub fn insert<E: Event>(conn: &mut Conn, now: Timestamp, event: &E) -> QueryResu
     Ok(())
 }
 
-/// The next events after the subscriber's cursor.
-pub fn after(conn: &mut Conn, subscriber: &str, limit: i64) -> Result<Vec<(i64, EventEnvelope)>, CommonError> {
+/// Reads the next events after the subscriber's cursor.
+pub fn read_after(conn: &mut Conn, subscriber: &str, limit: i64) -> Result<Vec<(i64, EventEnvelope)>, CommonError> {
     let told: Option<i64> = outbox_cursor::table
         .filter(outbox_cursor::subscriber.eq(subscriber))
         .select(outbox_cursor::seq)
@@ -55,7 +55,7 @@ pub fn after(conn: &mut Conn, subscriber: &str, limit: i64) -> Result<Vec<(i64, 
         .collect()
 }
 
-/// Whether there are events that have no number yet. In a file all have one from the first.
+/// Returns `true` if there are events without a number. On SQLite all have one from the start.
 pub fn has_unnumbered(conn: &mut Conn) -> QueryResult<bool> {
     if !conn.is_postgres() {
         return Ok(false);
@@ -76,8 +76,8 @@ pub fn number(conn: &mut Conn) -> QueryResult<()> {
     Ok(())
 }
 
-/// Moves the subscriber's cursor, never back: two processes may tell the same.
-pub fn told(conn: &mut Conn, subscriber: &str, seq: i64) -> Result<(), CommonError> {
+/// Advances the subscriber's cursor, never back: two processes may deliver the same events.
+pub fn advance_cursor(conn: &mut Conn, subscriber: &str, seq: i64) -> Result<(), CommonError> {
     let moved = diesel::insert_into(outbox_cursor::table)
         .values((outbox_cursor::subscriber.eq(subscriber), outbox_cursor::seq.eq(seq)))
         .on_conflict(outbox_cursor::subscriber)
@@ -91,15 +91,15 @@ pub fn told(conn: &mut Conn, subscriber: &str, seq: i64) -> Result<(), CommonErr
 
 /// The last event, if no subscriber's cursor is behind it. Where nobody hears there is nothing to wait for, and on a
 /// server events have no number then, because nobody reads them.
-pub fn settled_at(conn: &mut Conn, subscribers: &[&str]) -> Result<Option<i64>, CommonError> {
+pub fn drained_at(conn: &mut Conn, subscribers: &[&str]) -> Result<Option<i64>, CommonError> {
     if subscribers.is_empty() {
         return Ok(Some(0));
     }
     let last = outbox::table.select(max(outbox::seq)).first::<Option<i64>>(conn)?.unwrap_or(0);
-    Ok((!has_unnumbered(conn)? && slowest(conn, subscribers)? >= last).then_some(last))
+    Ok((!has_unnumbered(conn)? && min_cursor(conn, subscribers)? >= last).then_some(last))
 }
 
-/// How many events are ahead of each subscriber's cursor.
+/// Counts the events after each subscriber's cursor.
 pub fn backlog(conn: &mut Conn, subscribers: &[&'static str]) -> Result<Vec<(&'static str, i64)>, CommonError> {
     let last: Option<i64> = outbox::table.select(max(outbox::seq)).first(conn)?;
     let Some(last) = last else { return Ok(subscribers.iter().map(|name| (*name, 0)).collect()) };
@@ -108,8 +108,8 @@ pub fn backlog(conn: &mut Conn, subscribers: &[&'static str]) -> Result<Vec<(&'s
     Ok(subscribers.iter().map(|name| (*name, (last - told(name)).max(0))).collect())
 }
 
-/// The event up to which all subscribers have heard.
-fn slowest(conn: &mut Conn, subscribers: &[&str]) -> QueryResult<i64> {
+/// Returns the number of the last event that all subscribers have received.
+fn min_cursor(conn: &mut Conn, subscribers: &[&str]) -> QueryResult<i64> {
     let cursors: Vec<i64> = outbox_cursor::table
         .filter(outbox_cursor::subscriber.eq_any(subscribers))
         .select(outbox_cursor::seq)
@@ -120,7 +120,7 @@ fn slowest(conn: &mut Conn, subscribers: &[&str]) -> QueryResult<i64> {
     Ok(cursors.into_iter().min().unwrap_or(0))
 }
 
-/// Has the effect of one event, unless it was had before.
+/// Applies the effect of one event, unless it was applied before.
 pub fn consume<E>(
     domain: &str,
     tx: &mut Tx<'_>,
@@ -138,23 +138,23 @@ where
         return Ok(());
     }
     // What the effect itself failed of: when that undid the whole transaction, the end of this savepoint fails of another.
-    let (now, mut has_news, mut can_save) = (tx.now, tx.has_news, true);
+    let (now, mut wrote_events, mut can_save) = (tx.now, tx.wrote_events, true);
     // A savepoint of its own, so that half an effect never stays behind.
     let outcome = trace::during(event.trace.as_deref().and_then(trace::read), || {
         tx.conn.transaction(|conn| {
-            let mut inner = Tx { conn, now, has_news };
-            effect(&mut inner, event).inspect_err(|error| can_save = !is_of_database(error))?;
-            has_news = inner.has_news;
+            let mut inner = Tx { conn, now, wrote_events };
+            effect(&mut inner, event).inspect_err(|error| can_save = !is_storage_error(error))?;
+            wrote_events = inner.wrote_events;
             Ok::<_, E>(())
         })
     });
-    tx.has_news = has_news;
+    tx.wrote_events = wrote_events;
     if let Err(reason) = outcome {
-        if !can_save || is_of_database(&reason) {
+        if !can_save || is_storage_error(&reason) {
             // The database's trouble, not the event's: it is told again when that is over.
             return Err(CommonError::StorageUnavailable);
         }
-        log::error!("{domain}: event {} {} has no effect and is set aside: {reason}", event.name, event.id);
+        log::error!("{domain}: event {} {} moved to dead_letter: {reason}", event.name, event.id);
         diesel::insert_into(dead_letter::table)
             .values((
                 dead_letter::event_id.eq(event.id),
@@ -171,14 +171,14 @@ where
     Ok(())
 }
 
-/// Forgets events that everybody has long heard of.
-pub fn forget_old(conn: &mut Conn, subscribers: &[&str], now: Timestamp) -> Result<(), CommonError> {
+/// Deletes old events that all subscribers have received, and old ids of the inbox.
+pub fn delete_consumed(conn: &mut Conn, subscribers: &[&str], now: Timestamp) -> Result<(), CommonError> {
     let old = outbox::at.le(now.saturating_sub(OUTBOX_RETENTION));
     if subscribers.is_empty() {
         // Those too that have no number.
         diesel::delete(outbox::table.filter(old)).execute(conn)?;
     } else {
-        let heard = slowest(conn, subscribers)?;
+        let heard = min_cursor(conn, subscribers)?;
         diesel::delete(outbox::table.filter(outbox::seq.le(heard)).filter(old)).execute(conn)?;
     }
     diesel::delete(inbox::table.filter(inbox::at.le(now.saturating_sub(INBOX_RETENTION)))).execute(conn)?;

@@ -26,15 +26,15 @@ use crate::messaging::{CommonError, StorageHealth};
 use crate::settings::Postgres;
 use crate::types::Clock;
 
-/// How long while it is known that there is none: who asks meanwhile hears no soon.
+/// Time to wait for a connection while the server is known to be away, so that requests are refused soon.
 const DEGRADED_POOL_TIMEOUT: Duration = Duration::from_millis(300);
-/// After how long without use a connection is tried before somebody relies on it.
+/// Idle time after which a connection is tested before use.
 const IDLE_CHECK_AFTER: Duration = Duration::from_secs(1);
-/// What every connection is told: not to wait for ever for another's lock, and to notice a process that has vanished.
+/// Settings of every session: bounded lock waits, and detection of peers that have vanished.
 const SESSION_SETTINGS: &str =
     "SET lock_timeout = '10s'; SET tcp_keepalives_idle = 15; SET tcp_keepalives_interval = 5;
     SET tcp_keepalives_count = 3; SET client_min_messages = 'warning'; SET idle_in_transaction_session_timeout = '60s'";
-/// What makes a connection a reader's: a transaction sees one moment, and changes nothing.
+/// Settings of a reader's session: transactions see one snapshot and change nothing.
 const READ_ONLY_SESSION: &str = "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY";
 
 /// Opens a connection to a domain's schema.
@@ -53,7 +53,7 @@ pub fn connect(server: &Postgres, schema: &str) -> Result<Conn, String> {
 ///
 /// # Errors
 /// Says why it cannot be asked.
-pub fn server_has(server: &Postgres, domain: &str) -> Result<bool, String> {
+pub fn schema_exists(server: &Postgres, domain: &str) -> Result<bool, String> {
     use diesel::prelude::*;
     let schema = server.schema(domain);
     let Conn::Postgres(mut conn) = connect(server, &schema)? else { return Ok(false) };
@@ -99,15 +99,15 @@ impl AdvisoryMarker {
 
     fn take(conn: &mut PgConnection, name: &str) -> Result<bool, DbError> {
         use diesel::RunQueryDsl as _;
-        let lock = locks::number(name, "mark");
+        let lock = locks::lock_id(name, "mark");
         diesel::select(diesel::dsl::sql::<diesel::sql_types::Bool>(&format!("pg_try_advisory_lock({lock})")))
             .get_result(conn)
     }
 }
 
 /// Makes a domain's schema, if it is not there. Of several processes that start at once, one does.
-pub fn make_schema(conn: &mut Conn, schema: &str) -> Result<(), String> {
-    let lock = locks::number(schema, "schema");
+pub fn create_schema(conn: &mut Conn, schema: &str) -> Result<(), String> {
+    let lock = locks::lock_id(schema, "schema");
     let begin = format!("BEGIN; SELECT pg_advisory_xact_lock({lock})");
     conn.transaction_sql::<_, DbError>(&begin, |conn| {
         conn.batch_execute(&format!("CREATE SCHEMA IF NOT EXISTS \"{schema}\""))
@@ -116,8 +116,12 @@ pub fn make_schema(conn: &mut Conn, schema: &str) -> Result<(), String> {
 }
 
 /// Runs `work` while no other process brings the same schema to a version.
-pub fn alone<T>(conn: &mut Conn, schema: &str, work: impl FnOnce(&mut Conn) -> Result<T, String>) -> Result<T, String> {
-    let lock = locks::number(schema, "migrating");
+pub fn with_migration_lock<T>(
+    conn: &mut Conn,
+    schema: &str,
+    work: impl FnOnce(&mut Conn) -> Result<T, String>,
+) -> Result<T, String> {
+    let lock = locks::lock_id(schema, "migrating");
     let said = |error: DbError| error.to_string();
     conn.batch_execute(&format!("SET lock_timeout = 0; SELECT pg_advisory_lock({lock})")).map_err(said)?;
     let done = work(conn);
@@ -130,7 +134,7 @@ struct PooledConn {
     conn: Conn,
     used: Instant,
     /// It must not be used again.
-    spoilt: bool,
+    is_unusable: bool,
 }
 
 struct Manager {
@@ -139,7 +143,7 @@ struct Manager {
     readers: bool,
 }
 
-/// Why a connection could not be had.
+/// Error of opening a connection.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct ConnectError(String);
@@ -153,7 +157,7 @@ impl ManageConnection for Manager {
         if self.readers {
             conn.batch_execute(READ_ONLY_SESSION).map_err(|error| ConnectError(error.to_string()))?;
         }
-        Ok(PooledConn { conn, used: Instant::now(), spoilt: false })
+        Ok(PooledConn { conn, used: Instant::now(), is_unusable: false })
     }
 
     fn is_valid(&self, kept: &mut PooledConn) -> Result<(), ConnectError> {
@@ -166,7 +170,7 @@ impl ManageConnection for Manager {
 
     fn has_broken(&self, kept: &mut PooledConn) -> bool {
         kept.used = Instant::now();
-        kept.spoilt || std::thread::panicking() || kept.conn.is_broken()
+        kept.is_unusable || std::thread::panicking() || kept.conn.is_broken()
     }
 }
 
@@ -277,7 +281,7 @@ impl PostgresStore {
             return Err(CommonError::Overloaded);
         }
         let door = Arc::clone(&self.door);
-        let (alone, among) = if touch.is_everything() {
+        let (alone, among) = if touch.is_domain() {
             (Some(door.write_owned().await), None)
         } else {
             (None, Some(door.read_owned().await))
@@ -288,10 +292,10 @@ impl PostgresStore {
         let (news, trouble) = (Arc::clone(&self.news), self.status());
         let done = blocking(move || {
             let _held = (place, alone, among, permit);
-            let done = transact(&pool, trouble.patience(), &begin, &clock, work);
+            let done = run_transaction(&pool, trouble.patience(), &begin, &clock, work);
             trouble.wrote(done.as_ref().is_err_and(|refused| refused.by_server));
-            let (report, has_news) = done.map_err(|refused| refused.failure)?;
-            if has_news {
+            let (report, wrote_events) = done.map_err(|refused| refused.failure)?;
+            if wrote_events {
                 news.notify_waiters();
             }
             Ok(report)
@@ -309,7 +313,7 @@ impl PostgresStore {
                 Ok(mut kept) => Ok(query(&mut kept.conn)),
                 Err(error) => Err(trouble.none(&error)),
             };
-            trouble.read(report.as_ref().map_or(true, |report| report.is_of_database));
+            trouble.read(report.as_ref().map_or(true, |report| report.is_storage_error));
             report
         });
         done.await.unwrap_or(Err(CommonError::Internal))
@@ -361,7 +365,7 @@ impl StorageStatus {
     }
 }
 
-/// Why a job has done nothing, or may have.
+/// Error of a write job: nothing was done, or the outcome is unknown.
 struct WriteError {
     failure: CommonError,
     /// Because of the server, not of the job.
@@ -378,7 +382,7 @@ impl WriteError {
     }
 }
 
-fn is_gone(error: &DbError) -> bool {
+fn is_disconnect(error: &DbError) -> bool {
     match error {
         // A commit that failed and could not even be undone has lost its connection.
         DbError::DatabaseError(DatabaseErrorKind::ClosedConnection, _)
@@ -403,7 +407,11 @@ fn is_gone(error: &DbError) -> bool {
 
 /// A connection on which a transaction has begun. What fails before has done nothing, so a connection that the server
 /// has closed is replaced by another.
-fn begun(pool: &Pool<Manager>, patience: Duration, begin: &str) -> Result<PooledConnection<Manager>, WriteError> {
+fn begin_transaction(
+    pool: &Pool<Manager>,
+    patience: Duration,
+    begin: &str,
+) -> Result<PooledConnection<Manager>, WriteError> {
     for _ in 0..=pool.max_size() {
         let mut kept = pool.get_timeout(patience).map_err(|error| {
             log::debug!("database: no writer: {error}");
@@ -413,8 +421,8 @@ fn begun(pool: &Pool<Manager>, patience: Duration, begin: &str) -> Result<Pooled
             Ok(()) => return Ok(kept),
             Err(error) => {
                 // The server may be within a transaction that this side knows nothing of.
-                kept.spoilt = true;
-                if !is_gone(&error) {
+                kept.is_unusable = true;
+                if !is_disconnect(&error) {
                     return Err(WriteError::by_job(error));
                 }
             }
@@ -424,25 +432,25 @@ fn begun(pool: &Pool<Manager>, patience: Duration, begin: &str) -> Result<Pooled
 }
 
 /// Runs a job in a transaction of its own; what it came to, and whether there is news.
-fn transact(
+fn run_transaction(
     pool: &Pool<Manager>,
     patience: Duration,
     begin: &str,
     clock: &Clock,
     work: ErasedJob,
 ) -> Result<(ErasedResult, bool), WriteError> {
-    let mut kept = begun(pool, patience, begin)?;
+    let mut kept = begin_transaction(pool, patience, begin)?;
     let kept = &mut *kept;
-    let mut tx = Tx { conn: &mut kept.conn, now: clock.now(), has_news: false };
+    let mut tx = Tx { conn: &mut kept.conn, now: clock.now(), wrote_events: false };
     let report = catch_unwind(AssertUnwindSafe(|| work(&mut tx)));
-    let has_news = tx.has_news;
+    let wrote_events = tx.wrote_events;
     // What a panic left open within the job's own.
     while matches!(kept.conn.depth(), Ok(2..)) && kept.conn.rollback().is_ok() {}
     let report = match report {
         Ok(report) if report.is_ok => report,
         refused => {
             if kept.conn.rollback().is_err() {
-                kept.spoilt = true;
+                kept.is_unusable = true;
             }
             return refused.map(|report| (report, false)).map_err(|_| {
                 log::error!("database: a job panicked; its changes are undone");
@@ -451,10 +459,10 @@ fn transact(
         }
     };
     match kept.conn.commit() {
-        Ok(()) => Ok((report, has_news)),
+        Ok(()) => Ok((report, wrote_events)),
         Err(error) => {
-            kept.spoilt = true;
-            if is_gone(&error) {
+            kept.is_unusable = true;
+            if is_disconnect(&error) {
                 // It may have ended well without our hearing of it: nobody is told no.
                 log::error!("database: the connection broke during a commit; its outcome is unknown: {error}");
                 return Err(WriteError::by_server(CommonError::DeadlineExceeded));

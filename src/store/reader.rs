@@ -148,7 +148,7 @@ impl ReaderPool {
                 CommonError::StorageUnavailable
             });
             let report = connected.map(|mut conn| query(&mut conn));
-            let failed = report.as_ref().map_or(true, |report| report.is_of_database);
+            let failed = report.as_ref().map_or(true, |report| report.is_storage_error);
             if storage.unreadable.swap(failed, Ordering::Relaxed) != failed {
                 let file = file.display();
                 if failed {

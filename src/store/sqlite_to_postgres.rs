@@ -24,7 +24,7 @@ const SEEDED: [&str; 2] = ["meta", "counter"];
 
 /// A domain's database and what makes the other of it.
 pub struct TableCopyJob {
-    /// Selection domain.
+    /// Name of the domain.
     pub domain: &'static str,
     /// Its file.
     pub from: PathBuf,
@@ -71,8 +71,10 @@ pub fn move_all(moves: &[TableCopyJob], to: &Postgres) -> Result<RowCounts, Stri
     for each in moves {
         let schema = to.schema(each.domain);
         let mut conn = postgres::connect(to, &schema)?;
-        postgres::make_schema(&mut conn, &schema)?;
-        postgres::alone(&mut conn, &schema, |conn| migrate::bring_up(conn, (each.migrations)(), true))?;
+        postgres::create_schema(&mut conn, &schema)?;
+        postgres::with_migration_lock(&mut conn, &schema, |conn| {
+            migrate::run_migrations(conn, (each.migrations)(), true)
+        })?;
     }
     let mut conn = postgres::connect(to, "public")?;
     let mut moved = RowCounts::new();
@@ -81,7 +83,7 @@ pub fn move_all(moves: &[TableCopyJob], to: &Postgres) -> Result<RowCounts, Stri
             let schema = to.schema(each.domain);
             conn.batch_execute(&format!("SET LOCAL search_path TO \"{schema}\""))?;
             if let Conn::Postgres(there) = conn {
-                one(each, there, &schema, &mut moved)?;
+                copy_database(each, there, &schema, &mut moved)?;
             }
             (each.finish)(conn)?;
         }
@@ -100,7 +102,12 @@ impl From<diesel::result::Error> for CopyError {
     }
 }
 
-fn one(each: &TableCopyJob, there: &mut PgConnection, schema: &str, moved: &mut RowCounts) -> Result<(), CopyError> {
+fn copy_database(
+    each: &TableCopyJob,
+    there: &mut PgConnection,
+    schema: &str,
+    moved: &mut RowCounts,
+) -> Result<(), CopyError> {
     let shown = each.from.display();
     let Conn::Sqlite(mut here) =
         Conn::establish(&each.from.to_string_lossy()).map_err(|e| CopyError(format!("{shown}: {e}")))?
@@ -131,7 +138,7 @@ fn one(each: &TableCopyJob, there: &mut PgConnection, schema: &str, moved: &mut 
             )));
         }
     }
-    for table in in_order(there, schema, tables.keys().copied().collect())? {
+    for table in by_dependency(there, schema, tables.keys().copied().collect())? {
         // What is made anew there and has no rows to be read here.
         if !kept.contains(table) || table.ends_with("_fts") {
             continue;
@@ -166,7 +173,7 @@ fn one(each: &TableCopyJob, there: &mut PgConnection, schema: &str, moved: &mut 
 }
 
 /// The tables so that none comes before one that it refers to.
-fn in_order<'a>(there: &mut PgConnection, schema: &str, tables: Vec<&'a str>) -> QueryResult<Vec<&'a str>> {
+fn by_dependency<'a>(there: &mut PgConnection, schema: &str, tables: Vec<&'a str>) -> QueryResult<Vec<&'a str>> {
     let pairs: Vec<CopyPair> = sql_query(
         "SELECT CAST(c.relname AS TEXT) AS child, CAST(p.relname AS TEXT) AS parent FROM pg_constraint k
          JOIN pg_class c ON c.oid = k.conrelid JOIN pg_class p ON p.oid = k.confrelid

@@ -104,7 +104,7 @@ async fn a_hot_statement_is_parsed_once_a_connection() {
             }
         });
         for seq in 1..4 {
-            outbox::told(tx.conn, "somebody", seq)?;
+            outbox::advance_cursor(tx.conn, "somebody", seq)?;
             tx.conn.transaction(|_| Ok::<_, CommonError>(()))?;
         }
         tx.conn.set_instrumentation(get_default_instrumentation());
@@ -394,12 +394,12 @@ async fn events_that_nobody_hears_are_settled_and_forgotten_in_time() {
     shop.store.write(|tx| put(tx, "a")).await.unwrap();
     assert!(!shop.store.outbox_is_drained(vec!["me"]).await.unwrap());
     assert!(shop.store.outbox_is_drained(vec![]).await.unwrap());
-    shop.store.tidy(vec![]).await.unwrap();
+    shop.store.prune(vec![]).await.unwrap();
     assert_eq!(kept().await, 1);
     shop.clock.advance(std::time::Duration::from_secs(8 * 24 * 60 * 60));
-    shop.store.tidy(vec!["me"]).await.unwrap();
+    shop.store.prune(vec!["me"]).await.unwrap();
     assert_eq!(kept().await, 1, "somebody has not heard of it");
-    shop.store.tidy(vec![]).await.unwrap();
+    shop.store.prune(vec![]).await.unwrap();
     assert_eq!(kept().await, 0);
 }
 

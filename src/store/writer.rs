@@ -40,7 +40,7 @@ pub(super) struct Job {
 /// A job that was run, or refused and certainly not done.
 pub(super) struct FinishedJob {
     report: Result<ErasedResult, CommonError>,
-    has_news: bool,
+    wrote_events: bool,
     asker: oneshot::Sender<Result<ErasedResult, CommonError>>,
 }
 
@@ -54,28 +54,28 @@ impl Job {
     /// disk may undo all of it.
     fn run(self, conn: &mut Conn, clock: &Clock) -> (FinishedJob, bool) {
         let Self { work, asker } = self;
-        let mut has_news = false;
+        let mut wrote_events = false;
         let (report, is_whole) = savepoint(conn, |conn| {
-            let mut tx = Tx { conn, now: clock.now(), has_news: false };
+            let mut tx = Tx { conn, now: clock.now(), wrote_events: false };
             let report = work(&mut tx);
-            has_news = tx.has_news && report.is_ok;
+            wrote_events = tx.wrote_events && report.is_ok;
             report
         });
-        (FinishedJob { report, has_news, asker }, is_whole)
+        (FinishedJob { report, wrote_events, asker }, is_whole)
     }
 
     fn refuse(self) -> FinishedJob {
-        FinishedJob { report: Err(CommonError::StorageUnavailable), has_news: false, asker: self.asker }
+        FinishedJob { report: Err(CommonError::StorageUnavailable), wrote_events: false, asker: self.asker }
     }
 }
 
 impl FinishedJob {
     /// Hands the answer over, once it is known what became of the commit. Says whether there is news.
     fn answer(self, committed: Result<(), CommonError>) -> bool {
-        let has_news = self.has_news && committed.is_ok();
+        let wrote_events = self.wrote_events && committed.is_ok();
         // Nobody listens when the caller gave up; the change is durable all the same.
         let _ = self.asker.send(committed.and(self.report));
-        has_news
+        wrote_events
     }
 }
 
@@ -142,7 +142,7 @@ impl Writer {
     pub async fn close(&self) {
         self.closing.store(true, Ordering::SeqCst);
         // Wakes it. What becomes of this one says nothing.
-        let _ = self.run(Box::new(|_| ErasedResult::of(Ok::<_, CommonError>(())))).await;
+        let _ = self.run(Box::new(|_| ErasedResult::erase(Ok::<_, CommonError>(())))).await;
         let mut ended = self.ended.clone();
         while ended.changed().await.is_ok() {}
     }

@@ -21,7 +21,7 @@ use crate::messaging::grpc::{AddressStatus, Peer, PeerConfig, PeerRegistry, Remo
 use crate::messaging::{Client, CommonError, RemoteCallable as _, RequestContext};
 use crate::runtime::DomainRuntime;
 use crate::settings::{DOMAINS, DomainLocation, Settings};
-use crate::store::files::{measure, remove, rename, sync_folder};
+use crate::store::files::{fsync_dir, hash_file, remove, rename};
 use crate::store::{self, AdvisoryMarker};
 use crate::tasks::spawn_detached;
 use crate::types;
@@ -207,7 +207,7 @@ impl RelocationState {
         let Some(file) = placement_file::file(self.settings(), domain) else { return Ok(DatabaseManifest::default()) };
         blocking(move || {
             store::lone(&file)?;
-            let (bytes, sha256) = measure(&file, None).map_err(|why| format!("{}: {why}", file.display()))?;
+            let (bytes, sha256) = hash_file(&file, None).map_err(|why| format!("{}: {why}", file.display()))?;
             Ok(DatabaseManifest { bytes, sha256 })
         })
         .await
@@ -426,14 +426,14 @@ async fn write_at(file: PathBuf, at: u64, part: Vec<u8>) -> Done<()> {
 async fn keep(file: PathBuf, handed: DatabaseManifest) -> Done<()> {
     blocking(move || {
         let (draft, whole) = (placement_file::arriving(&file), placement_file::arrived(&file));
-        let (bytes, sha256) = measure(&draft, None).map_err(|why| format!("{}: {why}", draft.display()))?;
+        let (bytes, sha256) = hash_file(&draft, None).map_err(|why| format!("{}: {why}", draft.display()))?;
         if (bytes, &sha256) != (handed.bytes, &handed.sha256) {
             return Err(format!("{} is not what was sent", draft.display()));
         }
         let kept = || {
             std::fs::File::open(&draft)?.sync_all()?;
             rename(&draft, &whole)?;
-            sync_folder(whole.parent().unwrap_or(std::path::Path::new(".")))
+            fsync_dir(whole.parent().unwrap_or(std::path::Path::new(".")))
         };
         kept().map_err(|why| format!("{}: {why}", whole.display()))
     })
@@ -546,7 +546,7 @@ async fn seal(state: Arc<RelocationState>, _: RequestContext, request: FinishUpl
     let whole = placement_file::arrived(&file);
     if !placement_file::arriving(&file).exists() && whole.exists() {
         // Asked again, because the first answer was lost.
-        let (bytes, sha256) = blocking(move || measure(&whole, None).map_err(|why| why.to_string())).await?;
+        let (bytes, sha256) = blocking(move || hash_file(&whole, None).map_err(|why| why.to_string())).await?;
         if (DatabaseManifest { bytes, sha256 }) == request.file {
             return Ok(());
         }

@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::settings::{DOMAINS, DomainLocation, PLACES_FILE, Settings};
-use crate::store::files::{remove, rename, sync_folder, with_ending, write_whole};
+use crate::store::files::{fsync_dir, remove, rename, with_suffix, write_atomic};
 
 const HEAD: &str =
     "# Where domains were moved while the shop ran. Written by mercat; it outweighs every other setting.\n";
@@ -39,7 +39,7 @@ pub fn write(settings: &Settings, domain: &str, place: &DomainLocation) -> Resul
         text.push_str(&format!("\n[{domain}]\nplace = \"{place}\"\n"));
     }
     let file = settings.data.join(PLACES_FILE);
-    write_whole(&file, text.as_bytes()).map_err(|why| format!("{} cannot be written: {why}", file.display()))
+    write_atomic(&file, text.as_bytes()).map_err(|why| format!("{} cannot be written: {why}", file.display()))
 }
 
 /// The file of a domain's database, when it is one.
@@ -49,12 +49,12 @@ pub fn file(settings: &Settings, domain: &str) -> Option<PathBuf> {
 
 /// Where a database is that is being sent.
 pub fn arriving(file: &Path) -> PathBuf {
-    with_ending(file, ".arriving")
+    with_suffix(file, ".arriving")
 }
 
 /// Where a database is that was sent whole and is not opened yet.
 pub fn arrived(file: &Path) -> PathBuf {
-    with_ending(file, ".arrived")
+    with_suffix(file, ".arrived")
 }
 
 /// Puts a database that was sent whole in the place of whatever was there. Done again, it does nothing.
@@ -64,11 +64,11 @@ pub fn adopt(file: &Path) -> io::Result<()> {
         return Ok(());
     }
     // The journal first: beside the new file the old one's would destroy it.
-    remove(&with_ending(file, "-wal"))?;
-    remove(&with_ending(file, "-shm"))?;
-    sync_folder(file.parent().unwrap_or(Path::new(".")))?;
+    remove(&with_suffix(file, "-wal"))?;
+    remove(&with_suffix(file, "-shm"))?;
+    fsync_dir(file.parent().unwrap_or(Path::new(".")))?;
     rename(&new, file)?;
-    sync_folder(file.parent().unwrap_or(Path::new(".")))
+    fsync_dir(file.parent().unwrap_or(Path::new(".")))
 }
 
 /// Finishes what a crash cut short after it was decided.
@@ -104,7 +104,7 @@ mod tests {
         let settings = Settings::for_test(dir.path());
         let file = dir.path().join("payments.db");
         std::fs::write(&file, "old").unwrap();
-        std::fs::write(with_ending(&file, "-wal"), "old journal").unwrap();
+        std::fs::write(with_suffix(&file, "-wal"), "old journal").unwrap();
         std::fs::write(arrived(&file), "new").unwrap();
         let standby = BTreeMap::from([("payments".to_owned(), DomainLocation::Standby)]);
         finish(&settings, &standby).unwrap();
@@ -114,7 +114,7 @@ mod tests {
             if super::file(&settings, "payments").is_some() {
                 finish(&settings, &local).unwrap();
                 assert_eq!(std::fs::read(&file).unwrap(), b"new");
-                assert!(!with_ending(&file, "-wal").exists() && !arrived(&file).exists());
+                assert!(!with_suffix(&file, "-wal").exists() && !arrived(&file).exists());
             }
         }
     }
