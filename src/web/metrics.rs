@@ -164,7 +164,7 @@ impl Snapshot {
             health: state.clients.health().into_iter().filter(|(name, health)| has_place(name, health)).collect(),
             backlog: backlog.await.into_iter().flatten().collect(),
             writes,
-            live: state.settings.gateway.then(|| as_i64(state.hub.listeners())),
+            live: state.settings.gateway.then(|| as_i64(state.hub.session_count())),
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Looks at the head of each WebSocket frame before its body is read.
+//! Limit on the size of WebSocket frames, applied to each frame's head before its body is read.
 //!
-//! The codec learns that a frame is too large only when it has all of it in memory, whatever length the peer claims;
-//! a head it cannot read it reads again for ever; and it is fed everything that has arrived before the first frame
-//! is taken. So this stream stands before it: it lets one frame through at a time, and nothing after a bad head.
+//! The codec of the library detects an oversized frame only once all of it is in memory, whatever length the head
+//! announces; it parses an invalid head again and again; and it gets everything that has arrived before it takes the
+//! first frame. This stream before it passes one frame at a time, and nothing after an invalid head.
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -13,43 +13,51 @@ use actix_web::error::PayloadError;
 use actix_web::web::Bytes;
 use futures_util::Stream;
 
-use super::session::CloseCause;
+use super::close_cause::CloseCause;
 
-/// The most bytes of a frame, and of a message made of several.
+/// Largest frame, and largest message made of several frames, in bytes.
 pub const FRAME_MAX: usize = 64 * 1024;
-/// The most bytes of a control frame (RFC 6455 §5.5).
+/// Largest control frame, in bytes (RFC 6455 §5.5).
 const CONTROL_MAX: u64 = 125;
-/// The most bytes of a frame's head that a client sends: two, eight for the length, four for the mask.
+/// Longest head of a client's frame, in bytes: two, eight for the length, four for the mask.
 const HEAD_MAX: usize = 14;
 
-/// Why nothing more is let through, shared with the session.
+/// Cause for which the stream has ended, shared with the session.
 pub type CloseReasonSlot = Rc<Cell<Option<CloseCause>>>;
 
-/// A stream of bytes that ends at the first frame that may not be.
+/// Stream of bytes that ends at the first invalid or oversized frame.
 pub struct FrameLimiter<S> {
     bytes: S,
-    verdict: CloseReasonSlot,
-    /// Arrived and not let through yet.
-    waiting: Bytes,
+    close_reason: CloseReasonSlot,
+    /// Bytes that have arrived and are not passed on yet.
+    pending: Bytes,
     head: [u8; HEAD_MAX],
     head_len: usize,
-    /// Bytes of the present frame's body that are still to come.
+    /// Bytes missing from the body of the present frame.
     body_left: usize,
-    /// A whole frame was let through: the codec takes it before it gets more.
-    pause: bool,
+    /// Whether a whole frame was passed on, which the codec takes before it gets more.
+    is_paused: bool,
 }
 
 impl<S> FrameLimiter<S> {
-    /// Stands before `bytes`.
-    pub fn new(bytes: S, verdict: CloseReasonSlot) -> Self {
-        Self { bytes, verdict, waiting: Bytes::new(), head: [0; HEAD_MAX], head_len: 0, body_left: 0, pause: false }
+    /// Limits the frames in `bytes`.
+    pub fn new(bytes: S, close_reason: CloseReasonSlot) -> Self {
+        Self {
+            bytes,
+            close_reason,
+            pending: Bytes::new(),
+            head: [0; HEAD_MAX],
+            head_len: 0,
+            body_left: 0,
+            is_paused: false,
+        }
     }
 
-    /// How many of the waiting bytes belong to the present frame, and whether it ends with them.
+    /// Returns the number of pending bytes that belong to the present frame, and whether the frame ends with them.
     fn measure(&mut self) -> Result<(usize, bool), CloseCause> {
         let mut taken = 0;
         while self.body_left == 0 {
-            let Some(byte) = self.waiting.get(taken) else { return Ok((taken, false)) };
+            let Some(byte) = self.pending.get(taken) else { return Ok((taken, false)) };
             let Some(slot) = self.head.get_mut(self.head_len) else { return Err(CloseCause::Protocol) };
             *slot = *byte;
             self.head_len += 1;
@@ -62,7 +70,7 @@ impl<S> FrameLimiter<S> {
                 }
             }
         }
-        let body = self.body_left.min(self.waiting.len() - taken);
+        let body = self.body_left.min(self.pending.len() - taken);
         self.body_left -= body;
         Ok((taken + body, self.body_left == 0))
     }
@@ -93,28 +101,28 @@ impl<S: Stream<Item = Result<Bytes, PayloadError>> + Unpin> Stream for FrameLimi
     type Item = Result<Bytes, PayloadError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if self.verdict.get().is_some() {
+        if self.close_reason.get().is_some() {
             return Poll::Ready(None);
         }
-        if std::mem::take(&mut self.pause) {
+        if std::mem::take(&mut self.is_paused) {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        if self.waiting.is_empty() {
+        if self.pending.is_empty() {
             match Pin::new(&mut self.bytes).poll_next(cx) {
-                Poll::Ready(Some(Ok(bytes))) => self.waiting = bytes,
-                // A peer that breaks off is gone, whatever it was saying.
+                Poll::Ready(Some(Ok(bytes))) => self.pending = bytes,
+                // After an error on the connection the peer is gone.
                 Poll::Ready(None | Some(Err(_))) => return Poll::Ready(None),
                 Poll::Pending => return Poll::Pending,
             }
         }
         match self.measure() {
-            Ok((taken, whole)) => {
-                self.pause = whole;
-                Poll::Ready(Some(Ok(self.waiting.split_to(taken))))
+            Ok((taken, is_whole)) => {
+                self.is_paused = is_whole;
+                Poll::Ready(Some(Ok(self.pending.split_to(taken))))
             }
-            Err(ending) => {
-                self.verdict.set(Some(ending));
+            Err(cause) => {
+                self.close_reason.set(Some(cause));
                 Poll::Ready(Some(Err(PayloadError::Overflow)))
             }
         }
@@ -127,27 +135,27 @@ mod tests {
     use futures_util::{FutureExt, StreamExt, stream};
 
     fn run(bytes: &[u8], piece: usize) -> (usize, Option<CloseCause>) {
-        let verdict = CloseReasonSlot::default();
+        let close_reason = CloseReasonSlot::default();
         let pieces: Vec<_> = bytes.chunks(piece).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
-        let mut gate = FrameLimiter::new(stream::iter(pieces), Rc::clone(&verdict));
-        let mut through = 0;
+        let mut limiter = FrameLimiter::new(stream::iter(pieces), Rc::clone(&close_reason));
+        let mut passed = 0;
         loop {
-            match gate.next().now_or_never() {
-                Some(Some(Ok(bytes))) => through += bytes.len(),
+            match limiter.next().now_or_never() {
+                Some(Some(Ok(bytes))) => passed += bytes.len(),
                 Some(Some(Err(_))) => {}
-                Some(None) => return (through, verdict.get()),
+                Some(None) => return (passed, close_reason.get()),
                 None => {}
             }
         }
     }
 
     #[test]
-    fn frames_go_through_whole_and_nothing_after_a_bad_head_in_whatever_pieces_it_comes() {
+    fn limiter_passes_nothing_after_an_invalid_head() {
         let hello = [&[0x81, 0x85, 1, 2, 3, 4][..], &[9; 5]].concat();
         let empty = [0x89, 0x80, 1, 2, 3, 4].to_vec();
         let longest = [&[0x81, 0xff, 0, 0, 0, 0, 0, 1, 0, 0, 1, 2, 3, 4][..], &vec![7; FRAME_MAX]].concat();
         let cases: [(&str, Vec<u8>, Option<CloseCause>); 7] = [
-            ("good ones", [hello.clone(), empty.clone(), longest, hello.clone()].concat(), None),
+            ("valid frames", [hello.clone(), empty.clone(), longest, hello.clone()].concat(), None),
             ("one byte too long", vec![0x81, 0xff, 0, 0, 0, 0, 0, 1, 0, 1, 1, 2, 3, 4], Some(CloseCause::TooLarge)),
             (
                 "endless",
@@ -159,14 +167,14 @@ mod tests {
             ("unknown operation", vec![0x83, 0x85], Some(CloseCause::Protocol)),
             ("long ping", vec![0x89, 0xfe, 0, 200, 0, 0, 0, 0], Some(CloseCause::Protocol)),
         ];
-        for (what, bytes, end) in cases {
+        for (name, bytes, end) in cases {
             let stream = [hello.clone(), bytes, hello.clone()].concat();
             for piece in [1, 2, 3, 7, 1_000, 1 << 20] {
-                let (through, verdict) = run(&stream, piece);
-                assert_eq!(verdict, end, "{what} in pieces of {piece}");
+                let (passed, cause) = run(&stream, piece);
+                assert_eq!(cause, end, "{name} in pieces of {piece}");
                 match end {
-                    None => assert_eq!(through, stream.len(), "{what} in pieces of {piece}"),
-                    Some(_) => assert!(through < hello.len() + HEAD_MAX, "{what} in pieces of {piece}"),
+                    None => assert_eq!(passed, stream.len(), "{name} in pieces of {piece}"),
+                    Some(_) => assert!(passed < hello.len() + HEAD_MAX, "{name} in pieces of {piece}"),
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! The frames that listener and shop exchange, each one JSON object.
+//! Frames of the live protocol, each one JSON object.
 
 use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
@@ -7,50 +7,50 @@ use serde_json::Value;
 use crate::contract::notifications::Notification;
 use crate::types::{NotificationId, Timestamp, UserId};
 
-/// Where a listener reads its notifications when they cannot all be told again.
+/// Path of the list of notifications, for a client whose missed ones cannot all be replayed.
 pub const SNAPSHOT: &str = "/api/v1/notifications/";
 
-/// What a listener says.
+/// Frame of a client.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ClientFrame {
-    /// Shows who it is.
+    /// Authenticates the connection.
     Auth {
         /// A bearer token or API key.
         token: String,
     },
-    /// Wants to listen to topics.
+    /// Subscribes to topics.
     Subscribe {
-        /// Which.
+        /// Names of the topics.
         topics: Vec<String>,
-        /// Under which history `after` counts; the present one when absent.
+        /// Epoch of the stream that `after` counts in; the present one when absent.
         #[serde(default)]
         epoch: Option<String>,
-        /// The last place of its own stream that it has seen.
+        /// Sequence number of the last notification that the client has.
         #[serde(default)]
         after: Option<i64>,
     },
-    /// No longer wants to listen to topics.
+    /// Unsubscribes from topics.
     Unsubscribe {
-        /// Which.
+        /// Names of the topics.
         topics: Vec<String>,
     },
-    /// Has seen its own stream up to a place. Nothing needs to be done: the stream is kept either way.
+    /// Acknowledges notifications. Checked and otherwise ignored: the stream is stored either way.
     Ack {
-        /// Which place.
+        /// Sequence number of the last notification that the client has.
         seq: i64,
     },
-    /// Wants to hear a pong.
+    /// Requests a pong.
     Ping,
 }
 
-/// What the shop says.
+/// Frame of the shop.
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ServerFrame<'a> {
-    /// It knows who listens.
+    /// The session is ready; without `user_id` it is anonymous.
     Ready { user_id: Option<UserId>, epoch: &'a str, seq: i64 },
-    /// It tells these topics from now on.
+    /// The session receives these topics from now on.
     Subscribed {
         topics: &'a [String],
         recovered: bool,
@@ -59,7 +59,7 @@ pub enum ServerFrame<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         snapshot: Option<&'static str>,
     },
-    /// An entry of the listener's own stream.
+    /// An entry of the user's own stream.
     Notification {
         seq: i64,
         topic: &'static str,
@@ -70,11 +70,11 @@ pub enum ServerFrame<'a> {
         data: &'a Value,
         created_at: Timestamp,
     },
-    /// Something happened on a topic.
+    /// An event on a topic.
     Event { topic: &'a str, kind: &'a str, data: &'a Value },
-    /// It is there.
+    /// Answer to a ping.
     Pong,
-    /// Something is not as the listener wishes.
+    /// A frame of the client was rejected, or the session ends.
     Error {
         code: &'a str,
         detail: &'a str,
@@ -83,7 +83,7 @@ pub enum ServerFrame<'a> {
     },
 }
 
-/// Where the listener's own stream stands.
+/// Position in a user's own stream.
 #[derive(Debug, Serialize)]
 pub struct StreamPosition<'a> {
     pub epoch: &'a str,
@@ -91,25 +91,25 @@ pub struct StreamPosition<'a> {
 }
 
 impl<'a> From<&'a Notification> for ServerFrame<'a> {
-    fn from(n: &'a Notification) -> Self {
+    fn from(notification: &'a Notification) -> Self {
         Self::Notification {
-            seq: n.seq,
+            seq: notification.seq,
             topic: "user",
-            id: n.id,
-            kind: &n.kind,
-            title: &n.title,
-            body: &n.body,
-            data: &n.data,
-            created_at: n.created_at,
+            id: notification.id,
+            kind: &notification.kind,
+            title: &notification.title,
+            body: &notification.body,
+            data: &notification.data,
+            created_at: notification.created_at,
         }
     }
 }
 
 impl ServerFrame<'_> {
-    /// The frame as text: made once, however many hear it.
+    /// Encodes the frame as text, once for all sessions that receive it.
     pub fn encode(&self) -> ByteString {
         serde_json::to_string(self).map(ByteString::from).unwrap_or_else(|error| {
-            log::error!("a live frame has no JSON form: {error}");
+            log::error!("live: frame has no JSON form: {error}");
             ByteString::from_static(r#"{"type":"error","code":"internal","detail":"this could not be shown"}"#)
         })
     }

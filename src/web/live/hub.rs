@@ -1,178 +1,61 @@
-//! The hub: who listens to what in this process, the one task that feeds them, and the watcher that ends those who
-//! cannot end themselves.
+//! Hub: the sessions of this process, the one task that feeds them, and the check that ends those that cannot end
+//! on their own.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use actix::Recipient;
 use actix::prelude::SendError;
 use bytestring::ByteString;
-use futures_util::future::LocalBoxFuture;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::broadcast::{Receiver, error::RecvError};
-use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::LiveError;
+use super::close_cause::CloseCause;
+use super::domain_calls::{Authenticator, DomainCalls, authenticator};
+use super::error::LiveError;
 use super::frames::ServerFrame;
 use super::kill_switch::KillSwitch;
-use super::session::{CloseCause, SessionMessage};
+use super::message::SessionMessage;
+use super::registry::{Registry, SessionHandle};
+use super::settings::LiveSettings;
 use super::topic::Topic;
-use crate::contract::notifications::{GetStream, MissedNotifications, ReadMissed, Stream};
-use crate::contract::users::{Authenticate, Authenticated, UsersError};
 use crate::domains::notifications::{Feed, NotificationsActor, Push};
 use crate::domains::users::UsersActor;
-use crate::messaging::{Client, DomainError, ErrorKind, RequestContext};
+use crate::messaging::Client;
 use crate::types::{Clock, SessionId, Timestamp, UserId};
 
-/// How many sessions may ask the domains at once; the others wait in line. A thousand that reconnect together must
-/// not be more than the domains take.
-const CONCURRENT_CALLS_MAX: usize = 64;
-/// How long a session waits for an answer of a domain, its time in line included.
-const CALL_TIMEOUT: Duration = Duration::from_secs(5);
-/// The pause before a domain that is away is asked again.
-const RETRY_DELAY: Duration = Duration::from_millis(100);
-/// How long a session may take to act on a change of what its listener may see, or on being told to end.
+/// Time in which a session must act on a change of its user's rights, or on its end, before its connection is cut.
 const ACTION_TIMEOUT: Duration = Duration::from_millis(800);
-/// How often the watcher looks.
+/// Interval at which all sessions are checked.
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
+/// Interval at which the end of all sessions is checked when the process stops.
+const CLOSE_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-// N7: a session whose rights have changed has acted on it, or is cut, within a second.
-const _: () = assert!(ACTION_TIMEOUT.as_millis() + 2 * CHECK_INTERVAL.as_millis() <= 1_000);
-
-/// The limits of the live sessions.
-#[derive(Debug, Clone)]
-pub struct LiveSettings {
-    /// How many may listen at once.
-    pub sockets_max: usize,
-    /// How many frames may wait for one listener.
-    pub queued_max: usize,
-    /// How many bytes of frames may wait for one listener.
-    pub queued_bytes_max: usize,
-    /// How long a listener that fell behind may take to be told so before its connection is cut.
-    pub stall_max: Duration,
-    /// How often a listener is pinged.
-    pub ping_every: Duration,
-    /// How long it may take to answer.
-    pub pong_within: Duration,
-    /// How many frames a second a listener may send; twice as many at once.
-    pub frames_per_second: u32,
-    /// How many topics a listener may listen to.
-    pub topics_max: usize,
-    /// How long a nameless listener may take to show who it is before it is told that it is taken as nameless.
-    pub grace: Duration,
-    /// The address people reach the shop at, whose pages may listen.
-    pub public_url: Option<String>,
-}
-
-impl Default for LiveSettings {
-    fn default() -> Self {
-        Self {
-            sockets_max: 20_000,
-            queued_max: 1_024,
-            queued_bytes_max: 256 * 1_024,
-            stall_max: Duration::from_secs(5),
-            ping_every: Duration::from_secs(25),
-            pong_within: Duration::from_secs(10),
-            frames_per_second: 100,
-            topics_max: 200,
-            grace: Duration::from_millis(250),
-            public_url: None,
-        }
-    }
-}
-
-/// A listener who has shown who they are.
-#[derive(Debug, Clone)]
-pub struct Principal {
-    /// Principal, and until when.
-    pub authenticated: Authenticated,
-    /// By which token: asked about again whenever what it is good for may have changed.
-    pub token: Arc<str>,
-}
-
-/// Asks the users domain whose a token is. A function, so that what a session makes of each answer can be tried.
-pub(super) type Authenticator = Arc<
-    dyn Fn(RequestContext, Authenticate) -> LocalBoxFuture<'static, Result<Authenticated, UsersError>> + Send + Sync,
->;
-
-/// All who listen in this process. Clones share it.
+/// All live sessions of this process. Clones share it.
 #[derive(Clone)]
-pub struct Hub(Arc<Inner>);
+pub struct Hub(Arc<HubState>);
 
-struct Inner {
+struct HubState {
     settings: LiveSettings,
     clock: Clock,
-    whose: Authenticator,
-    notifications: Client<NotificationsActor>,
-    asking: Semaphore,
-    born: Instant,
-    closing: AtomicBool,
-    /// Connections admitted, joined or not.
-    admitted: Arc<AtomicUsize>,
-    numbers: AtomicU64,
+    calls: DomainCalls,
+    started_at: Instant,
+    is_closing: AtomicBool,
+    /// Connections with a permit, registered or not.
+    connections: Arc<AtomicUsize>,
+    next_number: AtomicU64,
     registry: Mutex<Registry>,
 }
 
-#[derive(Default)]
-struct Registry {
-    seats: HashMap<u64, SessionEntry>,
-    topics: HashMap<Topic, HashMap<u64, Arc<SessionHandle>>>,
-    people: HashMap<UserId, HashMap<u64, Arc<SessionHandle>>>,
+/// Action of the check on a session.
+enum Action {
+    Cut,
+    End(CloseCause),
+    Ping,
 }
 
-struct SessionEntry {
-    seat: Arc<SessionHandle>,
-    user: Option<UserId>,
-    topics: Vec<Topic>,
-}
-
-/// One session as the hub sees it. Times are milliseconds since the hub was born; 0 is never.
-pub struct SessionHandle {
-    number: u64,
-    to: Recipient<SessionMessage>,
-    kill: Option<KillSwitch>,
-    answers_pings: bool,
-    queued_bytes: AtomicUsize,
-    fell_behind: AtomicBool,
-    heard: AtomicU64,
-    pinged: AtomicU64,
-    /// When the connection is cut unless the session has acted.
-    deadline: AtomicU64,
-    /// When the sign-in ends, in microseconds since the epoch.
-    expires_at: AtomicI64,
-}
-
-impl SessionHandle {
-    /// Whether frames were lost because the listener did not take them.
-    pub fn fell_behind(&self) -> bool {
-        self.fell_behind.load(Relaxed)
-    }
-
-    /// A message was taken out of the mailbox.
-    pub fn took(&self, live: &SessionMessage) {
-        self.queued_bytes.fetch_sub(live.bytes(), Relaxed);
-    }
-
-    /// The session has acted on what it was told to act on.
-    pub fn acted(&self) {
-        if !self.fell_behind() {
-            self.deadline.store(0, Relaxed);
-        }
-    }
-
-    /// When the sign-in ends.
-    pub fn expires(&self, at: Option<Timestamp>) {
-        self.expires_at.store(at.map_or(i64::MAX, Timestamp::micros), Relaxed);
-    }
-
-    fn act_before(&self, at: u64) {
-        // An earlier deadline stands.
-        let _ = self.deadline.compare_exchange(0, at, Relaxed, Relaxed);
-    }
-}
-
-/// A connection's place among those that may be. Given back when dropped.
+/// Permit of a connection, counted until it is dropped.
 pub struct ConnectionPermit(Arc<AtomicUsize>);
 
 impl Drop for ConnectionPermit {
@@ -181,55 +64,21 @@ impl Drop for ConnectionPermit {
     }
 }
 
-/// A session's being in the hub. It leaves when this is dropped.
+/// Registration of a session. The session is removed from the hub when this is dropped.
 pub struct Registration {
     hub: Hub,
-    pub seat: Arc<SessionHandle>,
+    pub handle: Arc<SessionHandle>,
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        let mut registry = self.hub.registry();
-        registry.mute(self.seat.number);
-        registry.seats.remove(&self.seat.number);
-    }
-}
-
-/// Why a domain's answer did not come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LookupError {
-    /// The token is good for nothing.
-    Denied,
-    /// The domain does not answer.
-    Unavailable,
-}
-
-impl Registry {
-    /// Takes a session out of everything it listens to.
-    fn mute(&mut self, number: u64) {
-        let Some(entry) = self.seats.get_mut(&number) else { return };
-        let (topics, user) = (std::mem::take(&mut entry.topics), entry.user.take());
-        for topic in topics {
-            leave(&mut self.topics, &topic, number);
-        }
-        if let Some(user) = user {
-            leave(&mut self.people, &user, number);
-        }
-    }
-}
-
-fn leave<K: std::hash::Hash + Eq>(rooms: &mut HashMap<K, HashMap<u64, Arc<SessionHandle>>>, room: &K, number: u64) {
-    if let Some(seats) = rooms.get_mut(room) {
-        seats.remove(&number);
-        if seats.is_empty() {
-            rooms.remove(room);
-        }
+        self.hub.registry().remove(self.handle.number);
     }
 }
 
 impl Hub {
-    /// Starts the hub of this process on what the notifications domain tells. Must be called on an actix system's
-    /// thread; its tasks end with the last handle.
+    /// Starts the hub of this process on the feed of the notifications domain. Must be called on an actix system's
+    /// thread; its tasks end with the last clone.
     #[must_use]
     pub fn start(
         feed: &Feed,
@@ -238,327 +87,238 @@ impl Hub {
         notifications: Client<NotificationsActor>,
         settings: LiveSettings,
     ) -> Self {
-        let whose: Authenticator = Arc::new(move |ctx, request| {
-            let users = users.clone();
-            Box::pin(async move { users.call(ctx, request).await })
-        });
-        Self::start_with(feed, clock, whose, notifications, settings)
+        Self::start_with(feed, clock, authenticator(users), notifications, settings)
     }
 
     pub(super) fn start_with(
         feed: &Feed,
         clock: Clock,
-        whose: Authenticator,
+        authenticator: Authenticator,
         notifications: Client<NotificationsActor>,
         settings: LiveSettings,
     ) -> Self {
-        let hub = Self(Arc::new(Inner {
+        let hub = Self(Arc::new(HubState {
             settings,
             clock,
-            whose,
-            notifications,
-            asking: Semaphore::new(CONCURRENT_CALLS_MAX),
+            calls: DomainCalls::new(authenticator, notifications),
             // A second ago, so that no time is 0, which means never.
-            born: Instant::now().checked_sub(Duration::from_secs(1)).unwrap_or_else(Instant::now),
-            closing: AtomicBool::new(false),
-            admitted: Arc::default(),
-            numbers: AtomicU64::new(0),
+            started_at: Instant::now().checked_sub(Duration::from_secs(1)).unwrap_or_else(Instant::now),
+            is_closing: AtomicBool::new(false),
+            connections: Arc::default(),
+            next_number: AtomicU64::new(0),
             registry: Mutex::default(),
         }));
-        actix::spawn(listen(Arc::downgrade(&hub.0), feed.subscribe()));
-        actix::spawn(watch(Arc::downgrade(&hub.0)));
+        actix::spawn(run_feed(Arc::downgrade(&hub.0), feed.subscribe()));
+        actix::spawn(run_checks(Arc::downgrade(&hub.0)));
         hub
     }
 
-    /// The limits.
+    /// Limits of the sessions.
     #[must_use]
     pub fn settings(&self) -> &LiveSettings {
         &self.0.settings
     }
 
-    /// How many listen.
+    /// Number of sessions.
     #[must_use]
-    pub fn listeners(&self) -> usize {
-        self.0.admitted.load(Relaxed)
+    pub fn session_count(&self) -> usize {
+        self.0.connections.load(Relaxed)
     }
 
-    /// Ends all sessions (WebSocket: 1001) and admits no more; answers when they are gone. Those that are not after
-    /// `patience` are cut. To be called before the server stops, which waits for open connections.
-    pub async fn close_all(&self, patience: Duration) {
-        self.0.closing.store(true, Relaxed);
-        let end = Instant::now() + patience;
-        for seat in self.all() {
-            self.deliver(&seat, SessionMessage::End(CloseCause::GoingAway));
+    /// Ends all sessions (WebSocket: 1001), accepts no more, and returns when they are gone. Sessions that are still there
+    /// after `timeout` are cut. To be called before the server stops, which waits for open connections.
+    pub async fn close_all(&self, timeout: Duration) {
+        self.0.is_closing.store(true, Relaxed);
+        let end = Instant::now() + timeout;
+        for handle in self.all() {
+            self.deliver(&handle, SessionMessage::End(CloseCause::GoingAway));
         }
-        while self.listeners() > 0 {
+        while self.session_count() > 0 {
             if Instant::now() >= end {
-                for kill in self.all().iter().filter_map(|seat| seat.kill.as_ref()) {
-                    kill.kill();
+                for kill_switch in self.all().iter().filter_map(|handle| handle.kill_switch.as_ref()) {
+                    kill_switch.kill();
                 }
                 return;
             }
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::time::sleep(CLOSE_POLL_INTERVAL).await;
         }
     }
 
-    /// Makes room for one more connection, if there is any.
-    pub(super) fn admit(&self) -> Result<ConnectionPermit, LiveError> {
-        let admission = ConnectionPermit(Arc::clone(&self.0.admitted));
-        let before = self.0.admitted.fetch_add(1, Relaxed);
-        // Refused, the admission is dropped and so gives its place back.
-        let full = before >= self.0.settings.sockets_max || self.0.closing.load(Relaxed);
-        if full { Err(LiveError::TooManySockets) } else { Ok(admission) }
+    /// Calls to the domains.
+    pub(super) fn calls(&self) -> &DomainCalls {
+        &self.0.calls
     }
 
-    pub(super) fn join(
+    /// Returns a permit for one more connection.
+    ///
+    /// # Errors
+    /// [`LiveError::TooManySockets`] at the limit and while the hub closes.
+    pub(super) fn admit(&self) -> Result<ConnectionPermit, LiveError> {
+        let permit = ConnectionPermit(Arc::clone(&self.0.connections));
+        let before = self.0.connections.fetch_add(1, Relaxed);
+        // On an error the permit is dropped, which counts it back.
+        let is_full = before >= self.0.settings.sockets_max || self.0.is_closing.load(Relaxed);
+        if is_full { Err(LiveError::TooManySockets) } else { Ok(permit) }
+    }
+
+    pub(super) fn register(
         &self,
-        to: Recipient<SessionMessage>,
-        kill: Option<KillSwitch>,
+        recipient: Recipient<SessionMessage>,
+        kill_switch: Option<KillSwitch>,
         answers_pings: bool,
     ) -> Registration {
-        let (number, now) = (self.0.numbers.fetch_add(1, Relaxed), self.millis());
-        let seat = Arc::new(SessionHandle {
-            number,
-            to,
-            kill,
-            answers_pings,
-            queued_bytes: AtomicUsize::new(0),
-            fell_behind: AtomicBool::new(false),
-            heard: AtomicU64::new(now),
-            pinged: AtomicU64::new(now),
-            deadline: AtomicU64::new(0),
-            expires_at: AtomicI64::new(i64::MAX),
-        });
-        let entry = SessionEntry { seat: Arc::clone(&seat), user: None, topics: Vec::new() };
-        self.registry().seats.insert(number, entry);
-        if self.0.closing.load(Relaxed) {
-            // It came in while the doors were closing.
-            self.deliver(&seat, SessionMessage::End(CloseCause::GoingAway));
+        let number = self.0.next_number.fetch_add(1, Relaxed);
+        let handle = Arc::new(SessionHandle::new(number, recipient, kill_switch, answers_pings, self.millis()));
+        self.registry().insert(Arc::clone(&handle));
+        if self.0.is_closing.load(Relaxed) {
+            // The hub began to close after this session had its permit.
+            self.deliver(&handle, SessionMessage::End(CloseCause::GoingAway));
         }
-        Registration { hub: self.clone(), seat }
+        Registration { hub: self.clone(), handle }
     }
 
-    /// From now on the session hears what concerns this user.
-    pub(super) fn identify(&self, seat: &Arc<SessionHandle>, user: UserId) {
-        let mut registry = self.registry();
-        let Registry { seats, people, .. } = &mut *registry;
-        if let Some(entry) = seats.get_mut(&seat.number)
-            && entry.user.is_none()
-        {
-            entry.user = Some(user);
-            people.entry(user).or_default().insert(seat.number, Arc::clone(seat));
-        }
+    /// Sets the user of a session, whose own stream it receives from now on.
+    pub(super) fn set_user(&self, handle: &SessionHandle, user: UserId) {
+        self.registry().set_user(handle.number, user);
     }
 
-    pub(super) fn subscribe(&self, seat: &Arc<SessionHandle>, topic: Topic) {
-        let mut registry = self.registry();
-        let Registry { seats, topics, .. } = &mut *registry;
-        if let Some(entry) = seats.get_mut(&seat.number)
-            && !entry.topics.contains(&topic)
-        {
-            entry.topics.push(topic);
-            topics.entry(topic).or_default().insert(seat.number, Arc::clone(seat));
-        }
+    pub(super) fn subscribe(&self, handle: &SessionHandle, topic: Topic) {
+        self.registry().subscribe(handle.number, topic);
     }
 
-    pub(super) fn unsubscribe(&self, seat: &Arc<SessionHandle>, topic: Topic) {
-        let mut registry = self.registry();
-        let Registry { seats, topics, .. } = &mut *registry;
-        if let Some(entry) = seats.get_mut(&seat.number) {
-            entry.topics.retain(|t| *t != topic);
-            leave(topics, &topic, seat.number);
-        }
+    pub(super) fn unsubscribe(&self, handle: &SessionHandle, topic: Topic) {
+        self.registry().unsubscribe(handle.number, topic);
     }
 
-    /// The session ends: it hears nothing more, and is cut if it cannot say good-bye in time.
-    pub(super) fn dismiss(&self, seat: &SessionHandle) {
-        self.registry().mute(seat.number);
-        seat.act_before(self.millis() + millis(ACTION_TIMEOUT));
+    /// Stops feeding a session that ends, and cuts its connection if it cannot send its close frame in time.
+    pub(super) fn evict(&self, handle: &SessionHandle) {
+        self.registry().unsubscribe_all(handle.number);
+        handle.set_deadline(self.millis() + millis(ACTION_TIMEOUT));
     }
 
-    /// The listener has said something.
-    pub(super) fn heard(&self, seat: &SessionHandle) {
-        seat.heard.store(self.millis(), Relaxed);
+    /// Records activity of the client.
+    pub(super) fn on_activity(&self, handle: &SessionHandle) {
+        handle.active_at.store(self.millis(), Relaxed);
     }
 
-    /// Asks whose a token is.
-    pub(super) async fn authenticate(&self, token: &str) -> Result<Authenticated, LookupError> {
-        let request = Authenticate { token: token.to_owned() };
-        let answer = self.asking(async |ctx| (self.0.whose)(ctx, request).await).await?;
-        answer.map_err(|error| match error.kind() {
-            ErrorKind::Unauthenticated | ErrorKind::NotFound | ErrorKind::Forbidden => LookupError::Denied,
-            _ => LookupError::Unavailable,
-        })
-    }
-
-    /// Asks where a stream stands.
-    pub(super) async fn stream(&self, user_id: Option<UserId>) -> Result<Stream, LookupError> {
-        self.insisting(async |ctx| self.0.notifications.call(ctx, GetStream { user_id }).await).await
-    }
-
-    /// Asks what a listener missed.
-    pub(super) async fn missed(
-        &self,
-        user_id: UserId,
-        epoch: String,
-        after: i64,
-    ) -> Result<MissedNotifications, LookupError> {
-        let request = ReadMissed { user_id, epoch, after };
-        self.insisting(async |ctx| self.0.notifications.call(ctx, request.clone()).await).await
-    }
-
-    /// Asks again and again while the domain is away for a moment, as when its process is started anew: a listener who
-    /// had to come again would ask the same.
-    async fn insisting<T, E: DomainError>(
-        &self,
-        ask: impl AsyncFn(RequestContext) -> Result<T, E>,
-    ) -> Result<T, LookupError> {
-        let begun = tokio::time::Instant::now();
-        loop {
-            match self.asking(&ask).await? {
-                Ok(answer) => return Ok(answer),
-                Err(error) if error.kind() == ErrorKind::Unavailable && begun.elapsed() < CALL_TIMEOUT => {
-                    tokio::time::sleep(RETRY_DELAY).await;
-                }
-                Err(_) => return Err(LookupError::Unavailable),
-            }
-        }
-    }
-
-    /// Waits in line, then asks.
-    async fn asking<T>(&self, ask: impl AsyncFnOnce(RequestContext) -> T) -> Result<T, LookupError> {
-        let permit: Result<Result<SemaphorePermit<'_>, _>, _> =
-            tokio::time::timeout(CALL_TIMEOUT, self.0.asking.acquire()).await;
-        let Ok(Ok(_permit)) = permit else { return Err(LookupError::Unavailable) };
-        Ok(ask(RequestContext::internal("web").with_timeout(CALL_TIMEOUT)).await)
-    }
-
-    /// The most bytes that wait for any one session.
+    /// Most bytes in the mailbox of any session.
     #[cfg(test)]
-    pub(super) fn most_queued(&self) -> usize {
-        self.all().iter().map(|seat| seat.queued_bytes.load(Relaxed)).max().unwrap_or(0)
+    pub(super) fn max_queued_bytes(&self) -> usize {
+        self.all().iter().map(|handle| handle.queued_bytes.load(Relaxed)).max().unwrap_or(0)
     }
 
     fn registry(&self) -> MutexGuard<'_, Registry> {
-        self.0.registry.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn millis(&self) -> u64 {
-        millis(self.0.born.elapsed())
+        self.0.registry.lock()
     }
 
     fn all(&self) -> Vec<Arc<SessionHandle>> {
-        self.registry().seats.values().map(|entry| Arc::clone(&entry.seat)).collect()
+        self.registry().all()
     }
 
-    fn of_user(&self, user: UserId) -> Vec<Arc<SessionHandle>> {
-        self.registry().people.get(&user).map(|seats| seats.values().cloned().collect()).unwrap_or_default()
+    /// Milliseconds on the hub's clock.
+    fn millis(&self) -> u64 {
+        millis(self.0.started_at.elapsed())
     }
 
-    fn of_topic(&self, topic: Topic) -> Vec<Arc<SessionHandle>> {
-        self.registry().topics.get(&topic).map(|seats| seats.values().cloned().collect()).unwrap_or_default()
-    }
-
-    /// Puts something into a session's mailbox, which is bounded in number and in bytes. A session that has no room
-    /// has lost something, so it is over: it will be told if it can be, and cut if not.
-    fn deliver(&self, seat: &Arc<SessionHandle>, live: SessionMessage) {
-        if seat.fell_behind() {
+    /// Puts a message into a session's mailbox, which is bounded in number and in bytes. A session without space loses
+    /// the message and therefore ends: with a close frame if its client reads again in time, and cut if not.
+    fn deliver(&self, handle: &SessionHandle, message: SessionMessage) {
+        if handle.fell_behind() {
             return;
         }
-        let bytes = live.bytes();
-        let queued = seat.queued_bytes.fetch_add(bytes, Relaxed);
-        let too_much = queued > 0 && queued + bytes > self.0.settings.queued_bytes_max;
-        if too_much || matches!(seat.to.try_send(live), Err(SendError::Full(_))) {
-            seat.fell_behind.store(true, Relaxed);
-            seat.act_before(self.millis() + millis(self.0.settings.stall_max));
-            self.registry().mute(seat.number);
-            // If this does not fit, something else waits in the mailbox that will wake it as well.
-            let _ = seat.to.try_send(SessionMessage::Wake);
+        let bytes = message.frame_bytes();
+        let queued = handle.queued_bytes.fetch_add(bytes, Relaxed);
+        let is_full = queued > 0 && queued + bytes > self.0.settings.queued_bytes_max;
+        if is_full || matches!(handle.recipient.try_send(message), Err(SendError::Full(_))) {
+            handle.set_fell_behind();
+            handle.set_deadline(self.millis() + millis(self.0.settings.stall_max));
+            self.registry().unsubscribe_all(handle.number);
+            // If this does not fit, another message in the mailbox wakes the session as well.
+            let _ = handle.recipient.try_send(SessionMessage::Wake);
         }
     }
 
-    /// Shows a push to all whom it concerns.
-    fn show(&self, push: &Push) {
+    /// Delivers a push to the sessions it concerns.
+    fn broadcast(&self, push: &Push) {
         match push {
             Push::Notification { user_id, notification } => {
-                let seats = self.of_user(*user_id);
-                if !seats.is_empty() {
-                    let frame = ServerFrame::from(notification).encode();
-                    for seat in &seats {
-                        self.deliver(
-                            seat,
-                            SessionMessage::Notification { seq: notification.seq, frame: frame.clone() },
-                        );
+                let handles = self.registry().of_user(*user_id);
+                if !handles.is_empty() {
+                    let (seq, frame) = (notification.seq, ServerFrame::from(notification).encode());
+                    for handle in &handles {
+                        self.deliver(handle, SessionMessage::Notification { seq, frame: frame.clone() });
                     }
                 }
             }
             Push::Event { topic: name, kind, data } => {
                 let Some(topic) = Topic::parse(name) else {
-                    log::error!("live: there is no topic {name} to show {kind} on");
+                    log::error!("live: unknown topic {name} of event {kind}");
                     return;
                 };
-                let seats = self.of_topic(topic);
-                if !seats.is_empty() {
+                let handles = self.registry().of_topic(topic);
+                if !handles.is_empty() {
                     let frame: ByteString = ServerFrame::Event { topic: name, kind, data }.encode();
-                    for seat in &seats {
-                        self.deliver(seat, SessionMessage::Event { topic, frame: frame.clone() });
+                    for handle in &handles {
+                        self.deliver(handle, SessionMessage::Event { topic, frame: frame.clone() });
                     }
                 }
             }
             Push::AccessChanged { user_id, session_id } => self.access_changed(*user_id, *session_id),
-            Push::Resync => self.lost(),
+            Push::Resync => self.resync_all(),
         }
     }
 
-    /// Has every session read back what it may have missed.
-    fn lost(&self) {
-        for seat in self.all() {
-            self.deliver(&seat, SessionMessage::Lost);
+    /// Makes every session read back what it may have missed.
+    fn resync_all(&self) {
+        for handle in self.all() {
+            self.deliver(&handle, SessionMessage::Resync);
         }
     }
 
     fn access_changed(&self, user: UserId, session: Option<SessionId>) {
-        for seat in self.of_user(user) {
-            seat.act_before(self.millis() + millis(ACTION_TIMEOUT));
-            self.deliver(&seat, SessionMessage::AccessChanged { session });
+        let handles = self.registry().of_user(user);
+        for handle in handles {
+            handle.set_deadline(self.millis() + millis(ACTION_TIMEOUT));
+            self.deliver(&handle, SessionMessage::AccessChanged { session });
         }
     }
 
-    /// Looks after every session once.
-    fn look(&self) {
-        enum Action {
-            Cut,
-            Tell(SessionMessage),
-        }
-        let (now, settings) = (self.millis(), &self.0.settings);
-        let (today, ping_every) = (self.0.clock.now().micros(), millis(settings.ping_every));
-        let mut acts = Vec::new();
-        for entry in self.registry().seats.values() {
-            let seat = &entry.seat;
-            let (deadline, pinged) = (seat.deadline.load(Relaxed), seat.pinged.load(Relaxed));
-            if deadline != 0 && now >= deadline {
-                acts.push((Arc::clone(seat), Action::Cut));
-            } else if seat.expires_at.load(Relaxed) <= today {
-                seat.expires_at.store(i64::MAX, Relaxed);
-                seat.act_before(now + millis(ACTION_TIMEOUT));
-                acts.push((Arc::clone(seat), Action::Tell(SessionMessage::End(CloseCause::Expired))));
-            } else if seat.answers_pings && seat.heard.load(Relaxed) < pinged {
-                if now >= pinged + millis(settings.pong_within) {
-                    seat.act_before(now + millis(ACTION_TIMEOUT));
-                    acts.push((Arc::clone(seat), Action::Tell(SessionMessage::End(CloseCause::PingTimeout))));
+    /// Checks every session once: overdue ones are cut, expired and silent ones ended, idle ones pinged.
+    fn check_sessions(&self) {
+        let (now, time) = (self.millis(), self.0.clock.now());
+        let due = |handle: &Arc<SessionHandle>| Some((Arc::clone(handle), self.due_action(handle, now, time)?));
+        let actions: Vec<_> = self.registry().iter().filter_map(due).collect();
+        for (handle, action) in actions {
+            match action {
+                Action::Cut => {
+                    // Without a switch the connection is left to the kernel's own timeout.
+                    if let Some(kill_switch) = &handle.kill_switch {
+                        kill_switch.kill();
+                    }
                 }
-            } else if now >= pinged + ping_every {
-                seat.pinged.store(now, Relaxed);
-                acts.push((Arc::clone(seat), Action::Tell(SessionMessage::Ping)));
+                Action::End(cause) => {
+                    handle.set_deadline(now + millis(ACTION_TIMEOUT));
+                    self.deliver(&handle, SessionMessage::End(cause));
+                }
+                Action::Ping => self.deliver(&handle, SessionMessage::Ping),
             }
         }
-        for (seat, act) in acts {
-            match (act, &seat.kill) {
-                (Action::Tell(live), _) => self.deliver(&seat, live),
-                (Action::Cut, Some(kill)) => kill.kill(),
-                // Without a switch the kernel's own patience with a full connection must do.
-                (Action::Cut, None) => {}
-            }
+    }
+
+    fn due_action(&self, handle: &SessionHandle, now: u64, time: Timestamp) -> Option<Action> {
+        let settings = &self.0.settings;
+        let pinged_at = handle.pinged_at.load(Relaxed);
+        if handle.is_overdue(now) {
+            Some(Action::Cut)
+        } else if handle.take_expiry(time) {
+            Some(Action::End(CloseCause::Expired))
+        } else if handle.answers_pings && handle.active_at.load(Relaxed) < pinged_at {
+            (now >= pinged_at + millis(settings.pong_timeout)).then_some(Action::End(CloseCause::PingTimeout))
+        } else if now >= pinged_at + millis(settings.ping_interval) {
+            handle.pinged_at.store(now, Relaxed);
+            Some(Action::Ping)
+        } else {
+            None
         }
     }
 }
@@ -567,26 +327,26 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Shows what the feed tells, one after the other: the one place where the order that listeners see is made.
-async fn listen(hub: Weak<Inner>, mut feed: Receiver<Arc<Push>>) {
+/// Delivers the pushes of the feed one after the other: the only place that determines the order clients see.
+async fn run_feed(hub: Weak<HubState>, mut feed: Receiver<Arc<Push>>) {
     loop {
         let push = feed.recv().await;
         let Some(hub) = hub.upgrade().map(Hub) else { return };
         match push {
-            Ok(push) => hub.show(&push),
+            Ok(push) => hub.broadcast(&push),
             Err(RecvError::Lagged(lost)) => {
-                log::warn!("live: {lost} pushes came too fast; every session reads back what it missed");
-                hub.lost();
+                log::warn!("live: the feed lost {lost} pushes; every session resyncs");
+                hub.resync_all();
             }
             Err(RecvError::Closed) => return,
         }
     }
 }
 
-async fn watch(hub: Weak<Inner>) {
+async fn run_checks(hub: Weak<HubState>) {
     loop {
         tokio::time::sleep(CHECK_INTERVAL).await;
         let Some(hub) = hub.upgrade().map(Hub) else { return };
-        hub.look();
+        hub.check_sessions();
     }
 }

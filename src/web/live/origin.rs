@@ -1,21 +1,21 @@
-//! Which pages may open a socket here.
+//! Protection against cross-site WebSocket hijacking: only the shop's own pages may open a live session.
 
 use actix_web::HttpRequest;
 use actix_web::http::header;
 
-/// Whether the page that asks is one of the shop's own. Browsers say where a page comes from and let it open a
-/// socket to anywhere with the visitor's cookie, so it is for us to refuse (cross-site WebSocket hijacking). A
-/// caller that is no browser says nothing and is judged by its token alone.
+/// Whether the requesting page is one of the shop's own. A browser lets every page open a socket to any host, sends the
+/// visitor's cookie along and names the page in `Origin`, so the server has to reject foreign pages. A client that is no
+/// browser sends no `Origin` and is judged by its token alone.
 ///
-/// A page is the shop's own when its host and port are those that were asked, or those of `public_url`.
+/// A page is the shop's own if its host and port are those of the request, or those of `public_url`.
 #[must_use]
-pub fn origin_allowed(req: &HttpRequest, public_url: Option<&str>) -> bool {
-    let mut origins = req.headers().get_all(header::ORIGIN);
+pub fn origin_allowed(request: &HttpRequest, public_url: Option<&str>) -> bool {
+    let mut origins = request.headers().get_all(header::ORIGIN);
     let Some(origin) = origins.next() else { return true };
     let (Ok(origin), None) = (origin.to_str(), origins.next()) else { return false };
     let Some(page) = authority(origin) else { return false };
-    let asked = req.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    [asked, public_url.and_then(authority)].into_iter().flatten().any(|own| own.eq_ignore_ascii_case(page))
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    [host, public_url.and_then(authority)].into_iter().flatten().any(|own| own.eq_ignore_ascii_case(page))
 }
 
 /// Host and port of an http origin; `null` and other schemes have none.
@@ -31,7 +31,7 @@ mod tests {
     use actix_web::test::TestRequest;
 
     #[test]
-    fn only_the_shops_own_pages_may_listen() {
+    fn foreign_origins_are_not_allowed() {
         let cases = [
             (None, true),
             (Some("http://shop.example:8080"), true),
@@ -49,8 +49,8 @@ mod tests {
             if let Some(origin) = origin {
                 request = request.insert_header((header::ORIGIN, origin));
             }
-            let answer = origin_allowed(&request.to_http_request(), Some("https://public.example"));
-            assert_eq!(answer, allowed, "{origin:?}");
+            let is_allowed = origin_allowed(&request.to_http_request(), Some("https://public.example"));
+            assert_eq!(is_allowed, allowed, "{origin:?}");
         }
     }
 }

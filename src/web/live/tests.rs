@@ -1,5 +1,5 @@
-//! The live promises, over real sockets: a server on a free port, the real notifications domain behind it, and
-//! listeners that come from outside. Only who people are is made up, so that it can change under a listener.
+//! Tests of live sessions over real sockets: a server on a free port with the real notifications domain. Only the accounts
+//! are made up, so that they can change under a session.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -28,20 +28,21 @@ use crate::domains::notifications::{self, Feed, NotificationsActor, Push};
 use crate::domains::users::{self, UsersActor};
 use crate::events::{Relay, Subscriber};
 use crate::messaging::{
-    Caller, Client, Credential, DeliverEvents, Event, EventEnvelope, Identity, RequestContext, Role,
+    Caller, Client, Credential, DeliverEvents, DomainError, ErrorKind, Event, EventEnvelope, Identity, RequestContext,
+    Role,
 };
 use crate::runtime::{DomainRuntime, RunningDomain};
 use crate::settings::Settings;
 use crate::types::{Clock, Currency, EventId, InvoiceId, ProductId, SessionId, Timestamp, UserId};
 
-/// Longer than anything here takes, shorter than a person's patience with a hung test.
+/// Timeout of every wait, far longer than any of them takes.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Default)]
-struct People(Arc<Mutex<HashMap<String, Authenticated>>>);
+struct TestAccounts(Arc<Mutex<HashMap<String, Authenticated>>>);
 
-impl People {
-    fn whose(&self, token: &str) -> Result<Authenticated, UsersError> {
+impl TestAccounts {
+    fn authenticate(&self, token: &str) -> Result<Authenticated, UsersError> {
         self.0.lock().unwrap().get(token).copied().ok_or(UsersError::InvalidToken)
     }
 
@@ -56,21 +57,21 @@ impl People {
     }
 }
 
-struct Shop {
+struct TestServer {
     hub: Hub,
-    people: People,
+    accounts: TestAccounts,
     feed: Feed,
     clock: Clock,
     client: Client<NotificationsActor>,
     address: std::net::SocketAddr,
     server: ServerHandle,
-    ground: DomainRuntime,
+    runtime: DomainRuntime,
     _dir: TempDir,
 }
 
-impl Drop for Shop {
+impl Drop for TestServer {
     fn drop(&mut self) {
-        // Not waited for: the system ends with the test.
+        // Not awaited: the actix system ends with the test.
         drop(self.server.stop(false));
     }
 }
@@ -79,26 +80,26 @@ async fn ws(
     req: HttpRequest,
     body: web::Payload,
     hub: web::Data<Hub>,
-    people: web::Data<People>,
+    accounts: web::Data<TestAccounts>,
 ) -> actix_web::Result<HttpResponse> {
-    let who = bearer(&req, &people)?;
+    let who = bearer(&req, &accounts)?;
     start_websocket(req, body, hub.get_ref().clone(), who).await.map_err(refuse)
 }
 
 async fn sse(
     req: HttpRequest,
     hub: web::Data<Hub>,
-    people: web::Data<People>,
+    accounts: web::Data<TestAccounts>,
     query: web::Query<EventsQuery>,
 ) -> actix_web::Result<HttpResponse> {
-    let who = bearer(&req, &people)?;
+    let who = bearer(&req, &accounts)?;
     start_sse(req, hub.get_ref().clone(), who, query.into_inner()).await.map_err(refuse)
 }
 
-fn bearer(req: &HttpRequest, people: &People) -> actix_web::Result<Option<Principal>> {
+fn bearer(req: &HttpRequest, accounts: &TestAccounts) -> actix_web::Result<Option<Principal>> {
     let Some(header) = req.headers().get("authorization") else { return Ok(None) };
     let token = header.to_str().unwrap().trim_start_matches("Bearer ");
-    let authenticated = people.whose(token).map_err(actix_web::error::ErrorUnauthorized)?;
+    let authenticated = accounts.authenticate(token).map_err(actix_web::error::ErrorUnauthorized)?;
     Ok(Some(Principal { authenticated, token: token.into() }))
 }
 
@@ -111,18 +112,18 @@ fn refuse(error: LiveError) -> actix_web::Error {
     InternalError::new(error, status).into()
 }
 
-/// The way from a sign-out to the socket: users' outbox, the relay, notifications, the feed, the hub.
-struct Chain {
+/// Path from a sign-out to the socket: users' outbox, relay, notifications, feed, hub.
+struct TestPipeline {
     users: Client<UsersActor>,
     _relay: Relay,
 }
 
-impl Chain {
-    fn forge(shop: &Shop) -> (Self, Hub) {
-        let RunningDomain { client: users, store } = users::open(&shop.ground).unwrap();
-        let subscriber = Subscriber::new("notifications", notifications::SUBSCRIPTIONS, &shop.client);
+impl TestPipeline {
+    fn start(server: &TestServer) -> (Self, Hub) {
+        let RunningDomain { client: users, store } = users::open(&server.runtime).unwrap();
+        let subscriber = Subscriber::new("notifications", notifications::SUBSCRIPTIONS, &server.client);
         let limits = LiveSettings::default();
-        let hub = Hub::start(&shop.feed, shop.clock.clone(), users.clone(), shop.client.clone(), limits);
+        let hub = Hub::start(&server.feed, server.clock.clone(), users.clone(), server.client.clone(), limits);
         (Self { users, _relay: Relay::start(store, vec![subscriber]) }, hub)
     }
 
@@ -135,29 +136,29 @@ impl Chain {
     }
 }
 
-async fn open(change: impl FnOnce(&mut LiveSettings)) -> Shop {
+async fn open(change: impl FnOnce(&mut LiveSettings)) -> TestServer {
     let dir = TempDir::new().unwrap();
     let mut settings = Settings::for_test(dir.path());
     settings.notifications.keep = 1_000;
-    let (clock, feed, people) = (Clock::system(), Feed::default(), People::default());
-    let ground = DomainRuntime::new(settings, clock.clone());
-    let RunningDomain { client, .. } = notifications::open(&ground, feed.clone()).unwrap();
+    let (clock, feed, accounts) = (Clock::system(), Feed::default(), TestAccounts::default());
+    let runtime = DomainRuntime::new(settings, clock.clone());
+    let RunningDomain { client, .. } = notifications::open(&runtime, feed.clone()).unwrap();
     let mut limits = LiveSettings::default();
     change(&mut limits);
-    let asked = people.clone();
-    let whose: hub::Authenticator = Arc::new(move |_, Authenticate { token }| {
-        let answer = asked.whose(&token);
-        Box::pin(async move { answer })
+    let known = accounts.clone();
+    let authenticator: domain_calls::Authenticator = Arc::new(move |_, token| {
+        let result = known.authenticate(&token);
+        Box::pin(async move { result })
     });
-    let hub = Hub::start_with(&feed, clock.clone(), whose, client.clone(), limits);
-    let (address, server) = serve(&hub, &people);
-    Shop { hub, people, feed, clock, client, address, server, ground, _dir: dir }
+    let hub = Hub::start_with(&feed, clock.clone(), authenticator, client.clone(), limits);
+    let (address, server) = serve(&hub, &accounts);
+    TestServer { hub, accounts, feed, clock, client, address, server, runtime, _dir: dir }
 }
 
-fn serve(hub: &Hub, people: &People) -> (std::net::SocketAddr, ServerHandle) {
-    let (shared, known) = (web::Data::new(hub.clone()), web::Data::new(people.clone()));
+fn serve(hub: &Hub, accounts: &TestAccounts) -> (std::net::SocketAddr, ServerHandle) {
+    let (hub, accounts) = (web::Data::new(hub.clone()), web::Data::new(accounts.clone()));
     let server = HttpServer::new(move || {
-        let app = App::new().app_data(shared.clone()).app_data(known.clone());
+        let app = App::new().app_data(hub.clone()).app_data(accounts.clone());
         app.route("/ws", web::get().to(ws)).route("/events", web::get().to(sse))
     })
     .on_connect(on_connect)
@@ -172,20 +173,20 @@ fn serve(hub: &Hub, people: &People) -> (std::net::SocketAddr, ServerHandle) {
     (address, handle)
 }
 
-fn delivery<E: Event>(event: &E) -> EventEnvelope {
+fn envelope<E: Event>(event: &E) -> EventEnvelope {
     let data = serde_json::to_value(event).unwrap();
     EventEnvelope { id: EventId::new(), name: E::NAME.to_owned(), at: Timestamp::from_micros(0), data, trace: None }
 }
 
-/// Something that is told to one user.
+/// Event that notifies one user.
 fn expired(user_id: UserId) -> EventEnvelope {
     let (invoice_id, number) = (InvoiceId::new(), "INV-000001".to_owned());
-    delivery(&InvoiceExpired { invoice_id, number, user_id, hold: None, checkout: None })
+    envelope(&InvoiceExpired { invoice_id, number, user_id, hold: None, checkout: None })
 }
 
-/// Something that is told to all who watch the catalog.
+/// Event on the topic of the catalog.
 fn changed(name: &str) -> EventEnvelope {
-    delivery(&ProductChanged {
+    envelope(&ProductChanged {
         product_id: ProductId::new(),
         sku: "T-1".to_owned(),
         name: name.to_owned(),
@@ -200,16 +201,16 @@ fn changed(name: &str) -> EventEnvelope {
     })
 }
 
-impl Shop {
-    async fn tell(&self, events: Vec<EventEnvelope>) {
+impl TestServer {
+    async fn deliver(&self, events: Vec<EventEnvelope>) {
         self.client.call(RequestContext::internal("test"), DeliverEvents { events }).await.unwrap();
     }
 
-    async fn connect(&self, token: Option<&str>) -> Listener {
+    async fn connect(&self, token: Option<&str>) -> TestClient {
         self.try_connect(token, None).await.unwrap()
     }
 
-    async fn try_connect(&self, token: Option<&str>, origin: Option<&str>) -> Result<Listener, StatusCode> {
+    async fn try_connect(&self, token: Option<&str>, origin: Option<&str>) -> Result<TestClient, StatusCode> {
         let mut request = awc::Client::new().ws(format!("http://{}/ws", self.address)).max_frame_size(1 << 20);
         if let Some(token) = token {
             request = request.header("authorization", format!("Bearer {token}"));
@@ -220,7 +221,7 @@ impl Shop {
         match request.connect().await {
             Ok((_, socket)) => {
                 let (out, incoming) = socket.split();
-                Ok(Listener { out: Box::pin(out), incoming: incoming.boxed_local(), pongs: true })
+                Ok(TestClient { out: Box::pin(out), incoming: incoming.boxed_local(), pongs: true })
             }
             Err(awc::error::WsClientError::InvalidResponseStatus(status)) => Err(status),
             Err(other) => panic!("{other}"),
@@ -228,36 +229,36 @@ impl Shop {
     }
 
     /// Connects, and reads the ready frame.
-    async fn ready(&self, token: Option<&str>) -> (Listener, Value) {
-        let mut listener = self.connect(token).await;
-        let ready = listener.hear().await;
+    async fn ready(&self, token: Option<&str>) -> (TestClient, Value) {
+        let mut client = self.connect(token).await;
+        let ready = client.receive().await;
         assert_eq!(ready["type"], "ready", "{ready}");
-        (listener, ready)
+        (client, ready)
     }
 
     /// Connects and listens.
-    async fn listen(&self, token: Option<&str>, topics: &[&str]) -> Listener {
-        let (mut listener, _) = self.ready(token).await;
-        listener.say(&json!({ "type": "subscribe", "topics": topics })).await;
-        assert_eq!(listener.hear().await["type"], "subscribed");
-        listener
+    async fn subscribe(&self, token: Option<&str>, topics: &[&str]) -> TestClient {
+        let (mut client, _) = self.ready(token).await;
+        client.send_json(&json!({ "type": "subscribe", "topics": topics })).await;
+        assert_eq!(client.receive().await["type"], "subscribed");
+        client
     }
 }
 
-struct Listener {
+struct TestClient {
     out: Pin<Box<dyn Sink<Message, Error = WsProtocolError>>>,
     incoming: LocalBoxStream<'static, Result<Frame, WsProtocolError>>,
     /// Whether it answers pings.
     pongs: bool,
 }
 
-impl Listener {
-    async fn say(&mut self, frame: &Value) {
+impl TestClient {
+    async fn send_json(&mut self, frame: &Value) {
         self.send(Message::Text(frame.to_string().into())).await;
     }
 
     async fn send(&mut self, message: Message) {
-        // The shop may have closed already; whoever cares reads the close frame.
+        // The server may have closed already; tests that care read the close frame.
         let _ = self.out.send(message).await;
     }
 
@@ -272,15 +273,15 @@ impl Listener {
         }
     }
 
-    async fn hear(&mut self) -> Value {
+    async fn receive(&mut self) -> Value {
         match self.frame().await {
             Some(Frame::Text(text)) => serde_json::from_slice(&text).unwrap(),
             other => panic!("{other:?}"),
         }
     }
 
-    /// Reads on to the end, and says with which code it was closed.
-    async fn closed(&mut self) -> Option<u16> {
+    /// Reads until the close frame. Returns its code.
+    async fn close_code(&mut self) -> Option<u16> {
         loop {
             match self.frame().await? {
                 Frame::Close(reason) => return reason.map(|reason| reason.code.into()),
@@ -289,20 +290,20 @@ impl Listener {
         }
     }
 
-    /// Whether it hears nothing but the answer to its own ping.
-    async fn hears_nothing(&mut self) {
-        self.say(&json!({ "type": "ping" })).await;
-        assert_eq!(self.hear().await, json!({ "type": "pong" }));
+    /// Asserts that nothing arrives before the answer to a ping.
+    async fn assert_silent(&mut self) {
+        self.send_json(&json!({ "type": "ping" })).await;
+        assert_eq!(self.receive().await, json!({ "type": "pong" }));
     }
 }
 
-/// A listener by hand: bytes out, and in only when asked.
-fn by_hand(shop: &Shop, receive_buffer: Option<usize>) -> std::net::TcpStream {
+/// A WebSocket client on a plain socket, which reads only when the test does.
+fn raw_client(server: &TestServer, receive_buffer: Option<usize>) -> std::net::TcpStream {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     if let Some(bytes) = receive_buffer {
         socket.set_recv_buffer_size(bytes).unwrap();
     }
-    socket.connect(&shop.address.into()).unwrap();
+    socket.connect(&server.address.into()).unwrap();
     let mut stream: std::net::TcpStream = socket.into();
     let hello = "GET /ws HTTP/1.1\r\nHost: shop\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                  Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -315,151 +316,155 @@ fn masked(operation: u8, text: &str) -> Vec<u8> {
     [&[0x80 | operation, 0x80 | u8::try_from(text.len()).unwrap(), 0, 0, 0, 0], text.as_bytes()].concat()
 }
 
-async fn until(what: &str, mut so: impl FnMut() -> bool) {
+async fn wait_until(condition_name: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
-    while !so() {
-        assert!(start.elapsed() < WAIT_TIMEOUT, "not in time: {what}");
+    while !condition() {
+        assert!(start.elapsed() < WAIT_TIMEOUT, "not in time: {condition_name}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
 #[actix::test]
-async fn whoever_connects_is_told_who_they_are_and_where_their_stream_stands() {
-    let shop = open(|_| {}).await;
-    let ada = shop.people.add("ada", Role::Customer, None).user_id;
-    shop.tell(vec![expired(ada), expired(ada)]).await;
-    let (_, nameless) = shop.ready(None).await;
-    assert_eq!((&nameless["user_id"], &nameless["seq"]), (&Value::Null, &json!(0)));
-    let (_, by_header) = shop.ready(Some("ada")).await;
+async fn ready_frame_names_user_and_stream_position() {
+    let server = open(|_| {}).await;
+    let ada = server.accounts.add("ada", Role::Customer, None).user_id;
+    server.deliver(vec![expired(ada), expired(ada)]).await;
+    let (_, anonymous) = server.ready(None).await;
+    assert_eq!((&anonymous["user_id"], &anonymous["seq"]), (&Value::Null, &json!(0)));
+    let (_, by_header) = server.ready(Some("ada")).await;
     assert_eq!((&by_header["user_id"], &by_header["seq"]), (&json!(ada), &json!(2)));
-    // PresentedToken in the first frame, it is the first thing answered.
-    let mut by_frame = shop.connect(None).await;
-    by_frame.say(&json!({ "type": "auth", "token": "ada" })).await;
-    assert_eq!(by_frame.hear().await, by_header);
-    let mut wrong = shop.connect(None).await;
-    wrong.say(&json!({ "type": "auth", "token": "guess" })).await;
-    assert_eq!(wrong.hear().await["code"], "invalid_token");
-    assert_eq!(wrong.hear().await["user_id"], Value::Null);
-    shop.people.add("bob", Role::Customer, None);
-    by_frame.say(&json!({ "type": "auth", "token": "bob" })).await;
-    assert_eq!(by_frame.hear().await["code"], "already_signed_in");
+    // A token in the first frame is handled before the ready frame.
+    let mut by_frame = server.connect(None).await;
+    by_frame.send_json(&json!({ "type": "auth", "token": "ada" })).await;
+    assert_eq!(by_frame.receive().await, by_header);
+    let mut wrong = server.connect(None).await;
+    wrong.send_json(&json!({ "type": "auth", "token": "guess" })).await;
+    assert_eq!(wrong.receive().await["code"], "invalid_token");
+    assert_eq!(wrong.receive().await["user_id"], Value::Null);
+    server.accounts.add("bob", Role::Customer, None);
+    by_frame.send_json(&json!({ "type": "auth", "token": "bob" })).await;
+    assert_eq!(by_frame.receive().await["code"], "already_signed_in");
 }
 
 #[actix::test]
-async fn what_happens_is_shown_at_once_to_those_who_listen_and_to_nobody_else() {
-    let shop = open(|_| {}).await;
-    let ada = shop.people.add("ada", Role::Customer, None).user_id;
-    shop.people.add("bob", Role::Customer, None);
-    let mut own = shop.listen(Some("ada"), &["user", "catalog"]).await;
-    let mut other = shop.listen(Some("bob"), &["user"]).await;
-    let mut nameless = shop.listen(None, &["catalog"]).await;
-    shop.tell(vec![expired(ada), changed("Teapot")]).await;
-    let told = own.hear().await;
-    assert_eq!((&told["type"], &told["seq"], &told["topic"]), (&json!("notification"), &json!(1), &json!("user")));
-    assert_eq!((&told["kind"], told["title"].is_string()), (&json!("invoice_expired"), true));
-    for listener in [&mut own, &mut nameless] {
-        let event = listener.hear().await;
+async fn pushes_reach_only_their_subscribers() {
+    let server = open(|_| {}).await;
+    let ada = server.accounts.add("ada", Role::Customer, None).user_id;
+    server.accounts.add("bob", Role::Customer, None);
+    let mut own = server.subscribe(Some("ada"), &["user", "catalog"]).await;
+    let mut other = server.subscribe(Some("bob"), &["user"]).await;
+    let mut anonymous = server.subscribe(None, &["catalog"]).await;
+    server.deliver(vec![expired(ada), changed("Teapot")]).await;
+    let notification = own.receive().await;
+    assert_eq!(
+        (&notification["type"], &notification["seq"], &notification["topic"]),
+        (&json!("notification"), &json!(1), &json!("user"))
+    );
+    assert_eq!((&notification["kind"], notification["title"].is_string()), (&json!("invoice_expired"), true));
+    for client in [&mut own, &mut anonymous] {
+        let event = client.receive().await;
         assert_eq!((&event["type"], &event["topic"]), (&json!("event"), &json!("catalog")));
         assert_eq!((&event["kind"], &event["data"]["name"]), (&json!("product_changed"), &json!("Teapot")));
     }
-    other.hears_nothing().await;
-    nameless.say(&json!({ "type": "unsubscribe", "topics": ["catalog"] })).await;
-    nameless.hears_nothing().await;
-    shop.tell(vec![changed("Kettle")]).await;
-    nameless.hears_nothing().await;
+    other.assert_silent().await;
+    anonymous.send_json(&json!({ "type": "unsubscribe", "topics": ["catalog"] })).await;
+    anonymous.assert_silent().await;
+    server.deliver(vec![changed("Kettle")]).await;
+    anonymous.assert_silent().await;
 }
 
 #[actix::test]
-async fn n3_after_each_reconnect_every_missed_one_comes_once_then_the_live_ones_while_more_happen() {
+async fn n03_reconnects_replay_every_notification_once() {
     const ALL: i64 = 900;
-    let shop = open(|_| {}).await;
-    let ada = shop.people.add("ada", Role::Customer, None).user_id;
-    let client = shop.client.clone();
-    let teller = actix::spawn(async move {
+    let server = open(|_| {}).await;
+    let ada = server.accounts.add("ada", Role::Customer, None).user_id;
+    let client = server.client.clone();
+    let publisher = actix::spawn(async move {
         for _ in 0..ALL / 3 {
             let events = vec![expired(ada), expired(ada), expired(ada)];
             client.call(RequestContext::internal("test"), DeliverEvents { events }).await.unwrap();
         }
     });
     let (mut seen, mut rounds) = (Vec::new(), 0);
-    let epoch = shop.ready(Some("ada")).await.1["epoch"].clone();
+    let epoch = server.ready(Some("ada")).await.1["epoch"].clone();
     while seen.len() < usize::try_from(ALL).unwrap() {
-        let (mut listener, _) = shop.ready(Some("ada")).await;
+        let (mut client, _) = server.ready(Some("ada")).await;
         let after = seen.last().copied().unwrap_or(0);
-        listener.say(&json!({ "type": "subscribe", "topics": ["user"], "epoch": epoch, "after": after })).await;
-        let answer = listener.hear().await;
+        client.send_json(&json!({ "type": "subscribe", "topics": ["user"], "epoch": epoch, "after": after })).await;
+        let answer = client.receive().await;
         assert_eq!((&answer["type"], &answer["recovered"]), (&json!("subscribed"), &json!(true)));
         rounds += 1;
-        // Breaks off in the midst of it, the last time not.
+        // Disconnects in the middle of the replay, except for the last time.
         let most = if rounds < 12 { 40 } else { usize::MAX };
         for _ in 0..most {
             if seen.len() == usize::try_from(ALL).unwrap() {
                 break;
             }
-            seen.push(listener.hear().await["seq"].as_i64().unwrap());
+            seen.push(client.receive().await["seq"].as_i64().unwrap());
         }
     }
     assert_eq!(seen, (1..=ALL).collect::<Vec<_>>());
-    teller.await.unwrap();
+    publisher.await.unwrap();
 }
 
 #[actix::test]
-async fn what_happens_between_ready_and_subscribe_is_not_lost_and_a_lost_push_is_read_back() {
-    let shop = open(|_| {}).await;
-    let ada = shop.people.add("ada", Role::Customer, None).user_id;
-    let (mut listener, _) = shop.ready(Some("ada")).await;
-    shop.tell(vec![expired(ada)]).await;
-    listener.say(&json!({ "type": "subscribe", "topics": ["user"] })).await;
-    assert_eq!(listener.hear().await["type"], "subscribed");
-    assert_eq!(listener.hear().await["seq"], 1);
-    // More than the feed holds, in one breath on the hub's own thread: it must lag, and the listener must not notice.
+async fn missed_and_lost_pushes_are_read_back() {
+    let server = open(|_| {}).await;
+    let ada = server.accounts.add("ada", Role::Customer, None).user_id;
+    let (mut client, _) = server.ready(Some("ada")).await;
+    server.deliver(vec![expired(ada)]).await;
+    client.send_json(&json!({ "type": "subscribe", "topics": ["user"] })).await;
+    assert_eq!(client.receive().await["type"], "subscribed");
+    assert_eq!(client.receive().await["seq"], 1);
+    // More than the feed holds, sent from the hub's own thread: the hub lags, and the client must not notice.
     for _ in 0..5_000 {
-        shop.feed.send(Push::Event { topic: "catalog".to_owned(), kind: "x".to_owned(), data: Value::Null });
+        server.feed.send(Push::Event { topic: "catalog".to_owned(), kind: "x".to_owned(), data: Value::Null });
     }
-    shop.tell(vec![expired(ada), expired(ada)]).await;
-    assert_eq!((listener.hear().await["seq"].as_i64(), listener.hear().await["seq"].as_i64()), (Some(2), Some(3)));
-    listener.hears_nothing().await;
+    server.deliver(vec![expired(ada), expired(ada)]).await;
+    assert_eq!((client.receive().await["seq"].as_i64(), client.receive().await["seq"].as_i64()), (Some(2), Some(3)));
+    client.assert_silent().await;
 }
 
 #[actix::test]
-async fn n4_another_epoch_or_too_old_a_place_is_told_and_nothing_in_part() {
-    let shop = open(|_| {}).await;
-    let ada = shop.people.add("ada", Role::Customer, None).user_id;
+async fn n04_unknown_position_gets_a_snapshot_not_a_part() {
+    let server = open(|_| {}).await;
+    let ada = server.accounts.add("ada", Role::Customer, None).user_id;
     for _ in 0..11 {
-        shop.tell((0..100).map(|_| expired(ada)).collect()).await;
+        server.deliver((0..100).map(|_| expired(ada)).collect()).await;
     }
-    let (mut listener, ready) = shop.ready(Some("ada")).await;
+    let (mut client, ready) = server.ready(Some("ada")).await;
     for (epoch, after) in [(json!("another"), 1_050), (ready["epoch"].clone(), 50), (ready["epoch"].clone(), 1_101)] {
-        listener.say(&json!({ "type": "subscribe", "topics": ["user"], "epoch": epoch, "after": after })).await;
-        let answer = listener.hear().await;
+        client.send_json(&json!({ "type": "subscribe", "topics": ["user"], "epoch": epoch, "after": after })).await;
+        let answer = client.receive().await;
         assert_eq!((&answer["recovered"], &answer["seq"]), (&json!(false), &json!(1_100)), "{answer}");
         assert_eq!((&answer["snapshot"], &answer["epoch"]), (&json!("/api/v1/notifications/"), &ready["epoch"]));
     }
-    shop.tell(vec![expired(ada)]).await;
-    assert_eq!(listener.hear().await["seq"], 1_101, "live from there on");
+    server.deliver(vec![expired(ada)]).await;
+    assert_eq!(client.receive().await["seq"], 1_101, "live from there on");
     // The longest that is kept comes whole, over several pages.
-    listener.say(&json!({ "type": "subscribe", "topics": ["user"], "epoch": ready["epoch"], "after": 101 })).await;
-    assert_eq!(listener.hear().await["recovered"], true);
+    client.send_json(&json!({ "type": "subscribe", "topics": ["user"], "epoch": ready["epoch"], "after": 101 })).await;
+    assert_eq!(client.receive().await["recovered"], true);
     for seq in 102..=1_101 {
-        assert_eq!(listener.hear().await["seq"], seq);
+        assert_eq!(client.receive().await["seq"], seq);
     }
-    listener.hears_nothing().await;
+    client.assert_silent().await;
 }
 
 #[actix::test]
-async fn n5_all_subscribers_see_one_order_whoever_brings_the_events() {
-    let shop = open(|_| {}).await;
-    let mut listeners = Vec::new();
+async fn n05_all_subscribers_see_one_order() {
+    let server = open(|_| {}).await;
+    let mut clients = Vec::new();
     for _ in 0..3 {
-        listeners.push(shop.listen(None, &["catalog"]).await);
+        clients.push(server.subscribe(None, &["catalog"]).await);
     }
-    let relays = (0..4).map(|relay| shop.tell((0..50).map(|n| changed(&format!("{relay}/{n}"))).collect::<Vec<_>>()));
+    let relays =
+        (0..4).map(|relay| server.deliver((0..50).map(|n| changed(&format!("{relay}/{n}"))).collect::<Vec<_>>()));
     futures_util::future::join_all(relays).await;
     let mut orders = Vec::new();
-    for listener in &mut listeners {
+    for client in &mut clients {
         let mut order = Vec::new();
         for _ in 0..200 {
-            order.push(listener.hear().await["data"]["name"].clone());
+            order.push(client.receive().await["data"]["name"].clone());
         }
         orders.push(order);
     }
@@ -468,101 +473,101 @@ async fn n5_all_subscribers_see_one_order_whoever_brings_the_events() {
 }
 
 #[actix::test]
-async fn n7_topics_are_for_those_who_may_see_them() {
-    let shop = open(|_| {}).await;
-    shop.people.add("ada", Role::Customer, None);
-    shop.people.add("root", Role::Admin, None);
+async fn n07_topics_require_their_rights() {
+    let server = open(|_| {}).await;
+    server.accounts.add("ada", Role::Customer, None);
+    server.accounts.add("root", Role::Admin, None);
     let ask = json!({ "type": "subscribe", "topics": ["stats", "orders", "emails", "user", "nonsense", "product:1"] });
     for (token, code, refused) in [(None, "unauthenticated", 6), (Some("ada"), "forbidden", 5), (Some("root"), "", 2)] {
-        let (mut listener, _) = shop.ready(token).await;
-        listener.say(&ask).await;
+        let (mut client, _) = server.ready(token).await;
+        client.send_json(&ask).await;
         for n in 0..refused {
-            let error = listener.hear().await;
+            let error = client.receive().await;
             assert_eq!(error["type"], "error", "{token:?} {error}");
             let unknown = n >= refused - 2;
             assert_eq!(error["code"], if unknown { "unknown_topic" } else { code }, "{token:?} {error}");
         }
-        let heard = match token {
+        let received = match token {
             None => None,
             Some("ada") => Some(json!(["user"])),
             Some(_) => Some(json!(["stats", "orders", "emails", "user"])),
         };
-        if let Some(topics) = heard {
-            let answer = listener.hear().await;
+        if let Some(topics) = received {
+            let answer = client.receive().await;
             assert_eq!((&answer["type"], &answer["topics"]), (&json!("subscribed"), &topics));
         }
-        listener.hears_nothing().await;
+        client.assert_silent().await;
     }
     let many: Vec<String> = (0..201).map(|_| format!("product:{}", ProductId::new())).collect();
-    let (mut greedy, _) = shop.ready(None).await;
-    greedy.say(&json!({ "type": "subscribe", "topics": many })).await;
-    assert_eq!(greedy.hear().await["code"], "too_many_topics");
-    greedy.say(&json!({ "type": "subscribe", "topics": many[..200] })).await;
-    assert_eq!(greedy.hear().await["type"], "subscribed");
-    greedy.say(&json!({ "type": "subscribe", "topics": ["catalog"] })).await;
-    assert_eq!(greedy.hear().await["code"], "too_many_topics");
+    let (mut greedy, _) = server.ready(None).await;
+    greedy.send_json(&json!({ "type": "subscribe", "topics": many })).await;
+    assert_eq!(greedy.receive().await["code"], "too_many_topics");
+    greedy.send_json(&json!({ "type": "subscribe", "topics": many[..200] })).await;
+    assert_eq!(greedy.receive().await["type"], "subscribed");
+    greedy.send_json(&json!({ "type": "subscribe", "topics": ["catalog"] })).await;
+    assert_eq!(greedy.receive().await["code"], "too_many_topics");
 }
 
 #[actix::test]
-async fn n7_a_sign_in_that_ends_closes_its_socket_and_a_lost_role_narrows_it_within_a_second() {
-    let shop = open(|_| {}).await;
-    let root = shop.people.add("root", Role::Admin, None);
-    let mut narrowed = shop.listen(Some("root"), &["stats", "catalog"]).await;
-    let mut closed = shop.listen(Some("root"), &["user"]).await;
+async fn n07_revoked_rights_close_or_narrow_the_session() {
+    let server = open(|_| {}).await;
+    let root = server.accounts.add("root", Role::Admin, None);
+    let mut narrowed = server.subscribe(Some("root"), &["stats", "catalog"]).await;
+    let mut closed = server.subscribe(Some("root"), &["user"]).await;
     let change = AccessChanged { user_id: root.user_id, session_id: None };
-    shop.people.put("root", Identity { role: Role::Customer, ..root }, None);
-    shop.tell(vec![delivery(&change)]).await;
-    let error = narrowed.hear().await;
+    server.accounts.put("root", Identity { role: Role::Customer, ..root }, None);
+    server.deliver(vec![envelope(&change)]).await;
+    let error = narrowed.receive().await;
     assert_eq!((&error["code"], &error["topic"]), (&json!("forbidden"), &json!("stats")));
-    closed.hears_nothing().await;
-    // Another of the user's sign-ins ends: not this one's matter.
-    shop.tell(vec![delivery(&AccessChanged { session_id: Some(SessionId::new()), ..change.clone() })]).await;
-    closed.hears_nothing().await;
-    shop.people.0.lock().unwrap().clear();
-    shop.tell(vec![delivery(&change)]).await;
-    assert_eq!((narrowed.closed().await, closed.closed().await), (Some(1008), Some(1008)));
-    until("the sessions are gone", || shop.hub.listeners() == 0).await;
+    closed.assert_silent().await;
+    // The end of another session of the user changes nothing.
+    server.deliver(vec![envelope(&AccessChanged { session_id: Some(SessionId::new()), ..change.clone() })]).await;
+    closed.assert_silent().await;
+    server.accounts.0.lock().unwrap().clear();
+    server.deliver(vec![envelope(&change)]).await;
+    assert_eq!((narrowed.close_code().await, closed.close_code().await), (Some(1008), Some(1008)));
+    wait_until("the sessions are gone", || server.hub.session_count() == 0).await;
 }
 
 #[actix::test]
-async fn n7_a_real_sign_out_and_a_real_erasure_close_their_sockets_within_a_second() {
-    let mut shop = open(|_| {}).await;
-    let (chain, hub) = Chain::forge(&shop);
-    (shop.address, shop.server) = serve(&hub, &shop.people);
+async fn n07_sign_out_and_deletion_close_the_session() {
+    let mut server = open(|_| {}).await;
+    let (pipeline, hub) = TestPipeline::start(&server);
+    (server.address, server.server) = serve(&hub, &server.accounts);
     for erase in [false, true] {
-        let ((token, ctx), (other, _)) = (chain.guest().await, chain.guest().await);
-        let [mut listener, mut bystander] = [shop.connect(None).await, shop.connect(None).await];
-        for (listener, token) in [(&mut listener, token), (&mut bystander, other)] {
-            listener.say(&json!({ "type": "auth", "token": token })).await;
-            assert_eq!(listener.hear().await["type"], "ready");
+        let ((token, ctx), (other, _)) = (pipeline.guest().await, pipeline.guest().await);
+        let [mut client, mut bystander] = [server.connect(None).await, server.connect(None).await];
+        for (client, token) in [(&mut client, token), (&mut bystander, other)] {
+            client.send_json(&json!({ "type": "auth", "token": token })).await;
+            assert_eq!(client.receive().await["type"], "ready");
         }
         if erase {
             let user_id = ctx.identity().unwrap().user_id;
-            chain.users.call(ctx, DeleteUser { user_id }).await.unwrap();
+            pipeline.users.call(ctx, DeleteUser { user_id }).await.unwrap();
         } else {
-            chain.users.call(ctx, SignOut {}).await.unwrap();
+            pipeline.users.call(ctx, SignOut {}).await.unwrap();
         }
-        assert_eq!(listener.closed().await, Some(1008));
-        bystander.hears_nothing().await;
+        assert_eq!(client.close_code().await, Some(1008));
+        bystander.assert_silent().await;
     }
 }
 
 #[actix::test]
-async fn n7_a_token_that_runs_out_closes_its_socket() {
-    let shop = open(|_| {}).await;
-    let end = shop.clock.now().saturating_add(Duration::from_secs(3_600));
-    shop.people.add("ada", Role::Customer, Some(end));
-    let mut listener = shop.listen(Some("ada"), &["user"]).await;
-    shop.clock.advance(Duration::from_secs(3_590));
-    listener.hears_nothing().await;
-    shop.clock.advance(Duration::from_secs(11));
-    assert_eq!(listener.closed().await, Some(1008));
+async fn n07_expired_token_closes_the_session() {
+    let server = open(|_| {}).await;
+    let end = server.clock.now().saturating_add(Duration::from_secs(3_600));
+    server.accounts.add("ada", Role::Customer, Some(end));
+    let mut client = server.subscribe(Some("ada"), &["user"]).await;
+    server.clock.advance(Duration::from_secs(3_590));
+    client.assert_silent().await;
+    server.clock.advance(Duration::from_secs(11));
+    assert_eq!(client.close_code().await, Some(1008));
 }
 
 #[actix::test]
-async fn n11_nonsense_gets_an_error_frame_and_the_connection_stays() {
-    let shop = open(|_| {}).await;
-    let (mut listener, _) = shop.ready(None).await;
+async fn n11_invalid_frames_get_errors_and_keep_the_session() {
+    let server = open(|_| {}).await;
+    let (mut client, _) = server.ready(None).await;
     let nonsense = [
         "",
         "{",
@@ -576,144 +581,143 @@ async fn n11_nonsense_gets_an_error_frame_and_the_connection_stays() {
         r#"{"type":"ack","seq":5}"#,
     ];
     for text in nonsense {
-        listener.send(Message::Text(text.into())).await;
-        let error = listener.hear().await;
+        client.send(Message::Text(text.into())).await;
+        let error = client.receive().await;
         assert_eq!((&error["type"], &error["code"]), (&json!("error"), &json!("bad_frame")), "{text}");
     }
-    listener.send(Message::Binary(web::Bytes::from_static(b"{\"type\":\"ping\"}"))).await;
-    assert_eq!(listener.hear().await["code"], "bad_frame");
-    listener.hears_nothing().await;
-    // A message in parts is one message.
+    client.send(Message::Binary(web::Bytes::from_static(b"{\"type\":\"ping\"}"))).await;
+    assert_eq!(client.receive().await["code"], "bad_frame");
+    client.assert_silent().await;
+    // A fragmented message is one message.
     use actix_http::ws::Item::{Continue, FirstText, Last};
     for part in [FirstText("{\"type\"".into()), Continue(":\"pi".into()), Last("ng\"}".into())] {
-        listener.send(Message::Continuation(part)).await;
+        client.send(Message::Continuation(part)).await;
     }
-    assert_eq!(listener.hear().await["type"], "pong");
-    // Text that is no UTF-8, which a well-behaved client library will not send.
-    let mut stream = by_hand(&shop, None);
+    assert_eq!(client.receive().await["type"], "pong");
+    // Text that is not UTF-8, which client libraries do not send.
+    let mut stream = raw_client(&server, None);
     stream.write_all(&[0x81, 0x82, 0, 0, 0, 0, 0xff, 0xfe]).unwrap();
     stream.write_all(&masked(1, r#"{"type":"ping"}"#)).unwrap();
-    let heard = actix_web::rt::task::spawn_blocking(move || {
-        let (mut heard, mut bytes) = (Vec::new(), [0; 4_096]);
-        while !String::from_utf8_lossy(&heard).contains("pong") {
+    let received = actix_web::rt::task::spawn_blocking(move || {
+        let (mut received, mut bytes) = (Vec::new(), [0; 4_096]);
+        while !String::from_utf8_lossy(&received).contains("pong") {
             let n = stream.read(&mut bytes).unwrap();
             assert!(n > 0, "closed");
-            heard.extend_from_slice(&bytes[..n]);
+            received.extend_from_slice(&bytes[..n]);
         }
-        String::from_utf8_lossy(&heard).into_owned()
+        String::from_utf8_lossy(&received).into_owned()
     });
-    assert!(heard.await.unwrap().contains("bad_frame"));
+    assert!(received.await.unwrap().contains("bad_frame"));
 }
 
 #[actix::test]
-async fn n11_what_is_too_large_closes_with_1009_and_what_is_no_frame_with_1002() {
-    let shop = open(|_| {}).await;
-    let (mut fits, _) = shop.ready(None).await;
+async fn n11_oversized_frame_closes_1009_and_malformed_1002() {
+    let server = open(|_| {}).await;
+    let (mut fits, _) = server.ready(None).await;
     fits.send(Message::Text("x".repeat(64 * 1024).into())).await;
-    assert_eq!(fits.hear().await["code"], "bad_frame");
-    fits.hears_nothing().await;
-    let (mut too_large, _) = shop.ready(None).await;
+    assert_eq!(fits.receive().await["code"], "bad_frame");
+    fits.assert_silent().await;
+    let (mut too_large, _) = server.ready(None).await;
     too_large.send(Message::Text("x".repeat(64 * 1024 + 1).into())).await;
-    assert_eq!(too_large.closed().await, Some(1009));
+    assert_eq!(too_large.close_code().await, Some(1009));
     use actix_http::ws::Item::{Continue, FirstText};
-    let (mut in_parts, _) = shop.ready(None).await;
+    let (mut in_parts, _) = server.ready(None).await;
     in_parts.send(Message::Continuation(FirstText("x".repeat(40_000).into()))).await;
     in_parts.send(Message::Continuation(Continue("x".repeat(40_000).into()))).await;
-    assert_eq!(in_parts.closed().await, Some(1009));
-    // The head alone says it: nobody waits for the rest, or keeps it.
+    assert_eq!(in_parts.close_code().await, Some(1009));
+    // The head alone suffices: the body is neither awaited nor stored.
     let endless = [0x81, 0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0].to_vec();
     for (bytes, code) in
         [(endless, 1009_u16), (vec![0x81, 0x01, b'x'], 1002), (vec![0xf1, 0x81, 0, 0, 0, 0, b'x'], 1002)]
     {
-        let mut stream = by_hand(&shop, None);
+        let mut stream = raw_client(&server, None);
         stream.write_all(&bytes).unwrap();
-        let heard = actix_web::rt::task::spawn_blocking(move || {
-            let mut heard = Vec::new();
-            let _ = stream.read_to_end(&mut heard);
-            heard
+        let received = actix_web::rt::task::spawn_blocking(move || {
+            let mut received = Vec::new();
+            let _ = stream.read_to_end(&mut received);
+            received
         });
-        let heard = heard.await.unwrap();
-        assert!(heard.windows(2).any(|two| two == code.to_be_bytes()), "{code}: {heard:?}");
+        let received = received.await.unwrap();
+        assert!(received.windows(2).any(|two| two == code.to_be_bytes()), "{code}: {received:?}");
     }
-    until("they are gone", || shop.hub.listeners() == 1).await;
+    wait_until("they are gone", || server.hub.session_count() == 1).await;
 }
 
 #[actix::test]
-async fn a_flood_closes_with_1008_and_a_lively_talk_does_not() {
-    let shop = open(|_| {}).await;
-    let (mut lively, _) = shop.ready(None).await;
+async fn frame_flood_closes_1008() {
+    let server = open(|_| {}).await;
+    let (mut lively, _) = server.ready(None).await;
     for _ in 0..150 {
-        lively.hears_nothing().await;
+        lively.assert_silent().await;
     }
-    let (mut flood, _) = shop.ready(None).await;
+    let (mut flood, _) = server.ready(None).await;
     for _ in 0..1_000 {
-        flood.say(&json!({ "type": "ping" })).await;
+        flood.send_json(&json!({ "type": "ping" })).await;
     }
-    assert_eq!(flood.closed().await, Some(1008));
+    assert_eq!(flood.close_code().await, Some(1008));
 }
 
 #[actix::test]
-async fn n6_a_reader_that_does_not_read_is_dropped_and_the_others_hear_everything() {
-    let shop = open(|limits| limits.stall_max = Duration::from_millis(500)).await;
-    let mut reader = shop.listen(None, &["catalog"]).await;
-    let mut stalled = by_hand(&shop, Some(4_096));
+async fn n06_stalled_client_is_dropped_without_loss_for_others() {
+    let server = open(|limits| limits.stall_max = Duration::from_millis(500)).await;
+    let mut reader = server.subscribe(None, &["catalog"]).await;
+    let mut stalled = raw_client(&server, Some(4_096));
     stalled.write_all(&masked(1, r#"{"type":"subscribe","topics":["catalog"]}"#)).unwrap();
-    until("both are there", || shop.hub.listeners() == 2).await;
-    // Answers to pings show that the subscription before them is done.
+    wait_until("both are there", || server.hub.session_count() == 2).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
-    let (large, limit) = ("x".repeat(16_000), shop.hub.settings().queued_bytes_max);
+    let (large, limit) = ("x".repeat(16_000), server.hub.settings().queued_bytes_max);
     let mut rounds = 0;
     let mut gone_after = None;
     while rounds < 200 || gone_after.is_none() {
-        shop.tell((0..8).map(|_| changed(&large)).collect()).await;
+        server.deliver((0..8).map(|_| changed(&large)).collect()).await;
         for _ in 0..8 {
-            assert_eq!(reader.hear().await["kind"], "product_changed");
+            assert_eq!(reader.receive().await["kind"], "product_changed");
         }
-        assert!(shop.hub.most_queued() <= limit + 20_000, "{}", shop.hub.most_queued());
+        assert!(server.hub.max_queued_bytes() <= limit + 20_000, "{}", server.hub.max_queued_bytes());
         rounds += 1;
         assert!(rounds < 2_000, "the stalled reader is still there");
-        if gone_after.is_none() && shop.hub.listeners() == 1 {
+        if gone_after.is_none() && server.hub.session_count() == 1 {
             gone_after = Some(rounds);
         }
     }
-    reader.hears_nothing().await;
+    reader.assert_silent().await;
 }
 
 #[actix::test]
-async fn a_slow_reader_that_wakes_in_time_is_told_1013() {
-    let shop = open(|limits| limits.queued_bytes_max = 40_000).await;
-    let mut slow = by_hand(&shop, Some(4_096));
+async fn slow_client_that_resumes_reading_gets_1013() {
+    let server = open(|limits| limits.queued_bytes_max = 40_000).await;
+    let mut slow = raw_client(&server, Some(4_096));
     slow.write_all(&masked(1, r#"{"type":"subscribe","topics":["catalog"]}"#)).unwrap();
-    until("it is there", || shop.hub.listeners() == 1).await;
+    wait_until("it is there", || server.hub.session_count() == 1).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     let large = "x".repeat(30_000);
     for _ in 0..500 {
-        shop.tell(vec![changed(&large)]).await;
+        server.deliver(vec![changed(&large)]).await;
     }
-    let heard = actix_web::rt::task::spawn_blocking(move || {
-        let mut heard = Vec::new();
-        let _ = slow.read_to_end(&mut heard);
-        heard
+    let received = actix_web::rt::task::spawn_blocking(move || {
+        let mut received = Vec::new();
+        let _ = slow.read_to_end(&mut received);
+        received
     });
-    let heard = heard.await.unwrap();
-    let close = [0x88, u8::try_from(2 + session::CloseCause::SlowConsumer.sentence().len()).unwrap(), 0x03, 0xf5];
-    assert!(heard.windows(4).any(|four| four == close), "no close frame 1013 in {} bytes", heard.len());
-    until("it is gone", || shop.hub.listeners() == 0).await;
+    let received = received.await.unwrap();
+    let close = [0x88, u8::try_from(2 + close_cause::CloseCause::SlowConsumer.message().len()).unwrap(), 0x03, 0xf5];
+    assert!(received.windows(4).any(|four| four == close), "no close frame 1013 in {} bytes", received.len());
+    wait_until("it is gone", || server.hub.session_count() == 0).await;
 }
 
 #[actix::test]
-async fn n8_a_peer_that_answers_no_ping_is_closed_and_one_that_does_is_not() {
-    let shop = open(|limits| {
-        limits.ping_every = Duration::from_millis(300);
-        limits.pong_within = Duration::from_secs(3);
+async fn n08_client_without_pongs_is_closed() {
+    let server = open(|limits| {
+        limits.ping_interval = Duration::from_millis(300);
+        limits.pong_timeout = Duration::from_secs(3);
     })
     .await;
-    let mut healthy = shop.listen(None, &["catalog"]).await;
-    let mut silent = shop.listen(None, &["catalog"]).await;
+    let mut healthy = server.subscribe(None, &["catalog"]).await;
+    let mut silent = server.subscribe(None, &["catalog"]).await;
     silent.pongs = false;
     let is_closed = std::cell::Cell::new(false);
     let closing = async {
-        let code = silent.closed().await;
+        let code = silent.close_code().await;
         is_closed.set(true);
         code
     };
@@ -729,65 +733,66 @@ async fn n8_a_peer_that_answers_no_ping_is_closed_and_one_that_does_is_not() {
     };
     let (silent, ()) = futures_util::future::join(closing, answering).await;
     assert_eq!(silent, Some(1008));
-    healthy.hears_nothing().await;
-    assert_eq!(shop.hub.listeners(), 1);
+    healthy.assert_silent().await;
+    assert_eq!(server.hub.session_count(), 1);
 }
 
 #[actix::test]
-async fn n11_a_foreign_page_and_one_too_many_are_refused() {
-    let shop = open(|limits| {
+async fn n11_foreign_origin_and_excess_session_are_rejected() {
+    let server = open(|limits| {
         limits.sockets_max = 2;
         limits.public_url = Some("https://shop.example".to_owned());
     })
     .await;
     for token in [None, Some("ada")] {
-        shop.people.add("ada", Role::Customer, None);
-        assert_eq!(shop.try_connect(token, Some("https://evil.example")).await.err(), Some(StatusCode::FORBIDDEN));
+        server.accounts.add("ada", Role::Customer, None);
+        assert_eq!(server.try_connect(token, Some("https://evil.example")).await.err(), Some(StatusCode::FORBIDDEN));
     }
-    let own = shop.try_connect(None, Some("https://shop.example")).await.unwrap();
-    let same = shop.try_connect(None, Some(&format!("http://{}", shop.address))).await.unwrap();
-    assert_eq!(shop.try_connect(None, None).await.err(), Some(StatusCode::SERVICE_UNAVAILABLE));
+    let own = server.try_connect(None, Some("https://shop.example")).await.unwrap();
+    let same = server.try_connect(None, Some(&format!("http://{}", server.address))).await.unwrap();
+    assert_eq!(server.try_connect(None, None).await.err(), Some(StatusCode::SERVICE_UNAVAILABLE));
     drop(own);
-    until("its place is free", || shop.hub.listeners() == 1).await;
-    assert!(shop.try_connect(None, None).await.is_ok());
+    wait_until("its place is free", || server.hub.session_count() == 1).await;
+    assert!(server.try_connect(None, None).await.is_ok());
     drop(same);
 }
 
 #[actix::test]
-async fn n11_what_is_no_handshake_is_refused_and_takes_no_place() {
-    let shop = open(|limits| limits.sockets_max = 1).await;
+async fn n11_failed_handshake_frees_its_permit() {
+    let server = open(|limits| limits.sockets_max = 1).await;
     for _ in 0..3 {
-        let plain = awc::Client::new().get(format!("http://{}/ws", shop.address)).send().await.unwrap();
+        let plain = awc::Client::new().get(format!("http://{}/ws", server.address)).send().await.unwrap();
         assert_eq!(plain.status(), StatusCode::BAD_REQUEST);
     }
-    assert!(shop.try_connect(None, None).await.is_ok());
+    assert!(server.try_connect(None, None).await.is_ok());
 }
 
 #[actix::test]
-async fn when_the_shop_closes_sockets_are_told_1001_and_no_more_are_taken() {
-    let shop = open(|_| {}).await;
-    let mut listener = shop.listen(None, &["catalog"]).await;
-    let (closed, ()) = futures_util::future::join(listener.closed(), shop.hub.close_all(Duration::from_secs(5))).await;
-    assert_eq!((closed, shop.hub.listeners()), (Some(1001), 0));
-    assert_eq!(shop.try_connect(None, None).await.err(), Some(StatusCode::SERVICE_UNAVAILABLE));
+async fn shutdown_closes_1001_and_rejects_new_sessions() {
+    let server = open(|_| {}).await;
+    let mut client = server.subscribe(None, &["catalog"]).await;
+    let (closed, ()) =
+        futures_util::future::join(client.close_code(), server.hub.close_all(Duration::from_secs(5))).await;
+    assert_eq!((closed, server.hub.session_count()), (Some(1001), 0));
+    assert_eq!(server.try_connect(None, None).await.err(), Some(StatusCode::SERVICE_UNAVAILABLE));
 }
 
 #[actix::test]
-async fn n12_the_same_stream_comes_as_server_sent_events() {
-    // A listener that is gone is noticed by the sign of life it does not take.
-    let shop = open(|limits| limits.ping_every = Duration::from_millis(200)).await;
-    let ada = shop.people.add("ada", Role::Customer, None).user_id;
-    shop.tell(vec![expired(ada), expired(ada)]).await;
+async fn n12_server_sent_events_carry_the_same_stream() {
+    // The end of a client is noticed by a failed ping.
+    let server = open(|limits| limits.ping_interval = Duration::from_millis(200)).await;
+    let ada = server.accounts.add("ada", Role::Customer, None).user_id;
+    server.deliver(vec![expired(ada), expired(ada)]).await;
     let mut last = String::new();
     for round in 0..2 {
         let mut request = awc::Client::builder()
             .timeout(WAIT_TIMEOUT)
             .finish()
-            .get(format!("http://{}/events?topics=user,catalog,stats", shop.address))
+            .get(format!("http://{}/events?topics=user,catalog,stats", server.address))
             .insert_header(("authorization", "Bearer ada"));
         if round == 1 {
             request = request.insert_header(("last-event-id", last.as_str()));
-            shop.tell(vec![expired(ada)]).await;
+            server.deliver(vec![expired(ada)]).await;
         }
         let mut answer = request.send().await.unwrap();
         assert_eq!(answer.headers().get("content-type").unwrap(), "text/event-stream");
@@ -798,7 +803,7 @@ async fn n12_the_same_stream_comes_as_server_sent_events() {
             text.push_str(std::str::from_utf8(&piece).unwrap());
             if !told && text.contains("\"subscribed\"") {
                 told = true;
-                shop.tell(vec![changed("Teapot"), expired(ada)]).await;
+                server.deliver(vec![changed("Teapot"), expired(ada)]).await;
             }
         }
         let (frames, ids) = read_events(&text);
@@ -810,7 +815,7 @@ async fn n12_the_same_stream_comes_as_server_sent_events() {
         assert!(types.contains(&"event"));
         last = ids.last().unwrap().clone();
     }
-    until("they are gone", || shop.hub.listeners() == 0).await;
+    wait_until("they are gone", || server.hub.session_count() == 0).await;
 }
 
 fn read_events(text: &str) -> (Vec<Value>, Vec<String>) {

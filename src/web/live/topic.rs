@@ -1,31 +1,31 @@
-//! What can be listened to, and who may.
+//! Topics of live events, and the rights to subscribe to them.
 
 use std::fmt;
 
 use crate::messaging::{Identity, Role};
 use crate::types::ProductId;
 
-/// Something to listen to.
+/// Topic that a session can subscribe to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Topic {
-    /// The listener's own stream.
+    /// The user's own stream of notifications.
     User,
     /// All products.
     Catalog,
     /// One product.
     Product(ProductId),
-    /// What is said of one product.
+    /// Comments of one product.
     Comments(ProductId),
-    /// The shop's figures.
+    /// Statistics of the shop. For administrators.
     Stats,
-    /// All orders.
+    /// All orders. For administrators.
     Orders,
-    /// All mails.
+    /// All e-mails. For administrators.
     Emails,
 }
 
 impl Topic {
-    /// The topic of this name.
+    /// Parses the name of a topic.
     pub fn parse(name: &str) -> Option<Self> {
         Some(match name.split_once(':') {
             Some(("product", id)) => Self::Product(id.parse().ok()?),
@@ -42,14 +42,17 @@ impl Topic {
         })
     }
 
-    /// Whether this listener may listen, or why not: a stable word and a sentence.
-    pub fn check(self, who: Option<&Identity>) -> Result<(), (&'static str, &'static str)> {
-        let signed_out = ("unauthenticated", "sign in first to listen to this topic");
-        match (self, who) {
+    /// Checks the right of a user, or of an anonymous client, to subscribe.
+    ///
+    /// # Errors
+    /// Code and sentence of the error frame.
+    pub fn check(self, identity: Option<&Identity>) -> Result<(), (&'static str, &'static str)> {
+        let unauthenticated = ("unauthenticated", "sign in first to listen to this topic");
+        match (self, identity) {
             (Self::Catalog | Self::Product(_) | Self::Comments(_), _) | (Self::User, Some(_)) => Ok(()),
-            (Self::Stats | Self::Orders | Self::Emails, Some(who)) if who.role == Role::Admin => Ok(()),
+            (Self::Stats | Self::Orders | Self::Emails, Some(identity)) if identity.role == Role::Admin => Ok(()),
             (_, Some(_)) => Err(("forbidden", "only administrators may listen to this topic")),
-            (_, None) => Err(signed_out),
+            (_, None) => Err(unauthenticated),
         }
     }
 }

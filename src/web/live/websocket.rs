@@ -1,4 +1,4 @@
-//! Sessions over WebSocket. The only file that knows the WebSocket library.
+//! Live sessions over WebSocket (RFC 6455). The only file that uses the WebSocket library.
 
 use std::rc::Rc;
 
@@ -9,22 +9,25 @@ use actix_web::{HttpRequest, HttpResponse};
 use actix_web_actors::ws::{CloseCode, CloseReason, Message, ProtocolError, WebsocketContext, WsResponseBuilder};
 use bytestring::ByteString;
 
-use super::LiveError;
+use super::close_cause::CloseCause;
+use super::domain_calls::Principal;
+use super::error::LiveError;
 use super::frame_limiter::{CloseReasonSlot, FRAME_MAX, FrameLimiter};
-use super::hub::{Hub, Principal};
+use super::hub::Hub;
 use super::kill_switch::KillSwitch;
 use super::origin::origin_allowed;
-use super::session::{CloseCause, Session, Transport};
+use super::session::{Session, Transport};
 
-/// The wire.
+/// Transport over WebSocket.
 #[derive(Default)]
 pub struct WebSocket {
-    verdict: CloseReasonSlot,
-    /// The message that is coming in parts.
-    parts: Option<Parts>,
+    close_reason: CloseReasonSlot,
+    /// Beginning of a fragmented message.
+    fragments: Option<Fragments>,
 }
 
-struct Parts {
+/// Fragments of one message (RFC 6455 §5.4).
+struct Fragments {
     is_text: bool,
     bytes: Vec<u8>,
 }
@@ -41,58 +44,60 @@ impl Transport for WebSocket {
         ctx.ping(b"");
     }
 
-    fn end(ctx: &mut Self::Context, ending: CloseCause) {
-        let (code, description) = (CloseCode::from(ending.code()), Some(ending.sentence().to_owned()));
-        ctx.close(Some(CloseReason { code, description }));
+    fn end(ctx: &mut Self::Context, cause: CloseCause) {
+        let code = CloseCode::from(cause.code());
+        ctx.close(Some(CloseReason { code, description: Some(cause.message().to_owned()) }));
         ctx.stop();
     }
 }
 
-/// Makes a connection a live session. `who` is what the gateway found out from the cookie or the bearer token, if
-/// there was one; a token that is no good it has refused already.
+/// Turns a connection into a live session of `principal`, whose token the extractor has authenticated; an invalid token is
+/// rejected before this.
 ///
 /// # Errors
-/// When a page of another site asks, when too many listen, and when it is no WebSocket handshake.
+/// [`LiveError::ForeignOrigin`], [`LiveError::TooManySockets`] and [`LiveError::NotAWebSocket`].
 pub async fn start_websocket(
-    req: HttpRequest,
+    request: HttpRequest,
     payload: Payload,
     hub: Hub,
-    who: Option<Principal>,
+    principal: Option<Principal>,
 ) -> Result<HttpResponse, LiveError> {
-    if !origin_allowed(&req, hub.settings().public_url.as_deref()) {
+    if !origin_allowed(&request, hub.settings().public_url.as_deref()) {
         return Err(LiveError::ForeignOrigin);
     }
-    let admission = hub.admit()?;
-    let (kill, verdict) = (req.conn_data::<KillSwitch>().cloned(), CloseReasonSlot::default());
-    let bytes = FrameLimiter::new(payload, Rc::clone(&verdict));
-    let session = Session::new(WebSocket { verdict, parts: None }, hub, admission, kill, who, None);
-    WsResponseBuilder::new(session, &req, bytes).frame_size(FRAME_MAX).start().map_err(|_| LiveError::NotAWebSocket)
+    let permit = hub.admit()?;
+    let kill_switch = request.conn_data::<KillSwitch>().cloned();
+    let close_reason = CloseReasonSlot::default();
+    let bytes = FrameLimiter::new(payload, Rc::clone(&close_reason));
+    let transport = WebSocket { close_reason, fragments: None };
+    let session = Session::new(transport, hub, permit, kill_switch, principal, None);
+    WsResponseBuilder::new(session, &request, bytes).frame_size(FRAME_MAX).start().map_err(|_| LiveError::NotAWebSocket)
 }
 
 impl Session<WebSocket> {
-    /// A part of a message came.
-    fn hear_part(&mut self, item: Item, ctx: &mut WebsocketContext<Self>) {
-        let (bytes, last): (Bytes, bool) = match item {
+    /// Handles a fragment of a message.
+    fn on_fragment(&mut self, item: Item, ctx: &mut WebsocketContext<Self>) {
+        let (bytes, is_last): (Bytes, bool) = match item {
             Item::FirstText(bytes) => {
-                self.wire.parts = Some(Parts { is_text: true, bytes: Vec::new() });
+                self.transport.fragments = Some(Fragments { is_text: true, bytes: Vec::new() });
                 (bytes, false)
             }
             Item::FirstBinary(bytes) => {
-                self.wire.parts = Some(Parts { is_text: false, bytes: Vec::new() });
+                self.transport.fragments = Some(Fragments { is_text: false, bytes: Vec::new() });
                 (bytes, false)
             }
             Item::Continue(bytes) => (bytes, false),
             Item::Last(bytes) => (bytes, true),
         };
-        let Some(parts) = &mut self.wire.parts else { return };
-        if parts.bytes.len() + bytes.len() > FRAME_MAX {
+        let Some(fragments) = &mut self.transport.fragments else { return };
+        if fragments.bytes.len() + bytes.len() > FRAME_MAX {
             return self.end(CloseCause::TooLarge, ctx);
         }
-        parts.bytes.extend_from_slice(&bytes);
-        if last && let Some(whole) = self.wire.parts.take() {
+        fragments.bytes.extend_from_slice(&bytes);
+        if is_last && let Some(whole) = self.transport.fragments.take() {
             match std::str::from_utf8(&whole.bytes) {
-                Ok(text) if whole.is_text => self.hear(text, ctx),
-                _ => self.misheard("a frame is text in UTF-8", ctx),
+                Ok(text) if whole.is_text => self.on_frame(text, ctx),
+                _ => self.reject_frame("a frame is text in UTF-8", ctx),
             }
         }
     }
@@ -100,23 +105,23 @@ impl Session<WebSocket> {
 
 impl StreamHandler<Result<Message, ProtocolError>> for Session<WebSocket> {
     fn handle(&mut self, message: Result<Message, ProtocolError>, ctx: &mut Self::Context) {
-        if self.heard(ctx) {
+        if !self.on_activity(ctx) {
             return;
         }
         match message {
-            Ok(Message::Text(text)) => self.hear(&text, ctx),
-            Ok(Message::Binary(_)) => self.misheard("frames are text, not binary", ctx),
-            Ok(Message::Continuation(item)) => self.hear_part(item, ctx),
+            Ok(Message::Text(text)) => self.on_frame(&text, ctx),
+            Ok(Message::Binary(_)) => self.reject_frame("frames are text, not binary", ctx),
+            Ok(Message::Continuation(item)) => self.on_fragment(item, ctx),
             Ok(Message::Ping(bytes)) => ctx.pong(&bytes),
             Ok(Message::Pong(_) | Message::Nop) => {}
             Ok(Message::Close(reason)) => {
                 ctx.close(reason);
                 ctx.stop();
             }
-            Err(error) => match (self.wire.verdict.get(), error) {
-                (Some(ending), _) => self.end(ending, ctx),
-                // A whole frame, so the next one can be read; this one is nonsense.
-                (None, ProtocolError::Io(_)) => self.misheard("a frame is text in UTF-8", ctx),
+            Err(error) => match (self.transport.close_reason.get(), error) {
+                (Some(cause), _) => self.end(cause, ctx),
+                // The frame is whole but not UTF-8, so the next one can be read.
+                (None, ProtocolError::Io(_)) => self.reject_frame("a frame is text in UTF-8", ctx),
                 (None, _) => self.end(CloseCause::Protocol, ctx),
             },
         }
