@@ -1,4 +1,4 @@
-//! Idempotent requests: repetition, and what counts as the same request. P1, P4, P5, P6; P2 is in `every_route`, P3 in
+//! Idempotent requests: repetition, and what counts as the same request. P1, P4, P5, P6; P2 is in `idempotency_all_routes`, P3 in
 //! `process_death`.
 
 use std::time::Duration;

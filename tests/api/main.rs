@@ -4,14 +4,15 @@
 //! contain: the command line (`tests/cli`), real processes and crashes of the binary (`tests/e2e`).
 #![allow(clippy::unwrap_used, reason = "a test stops at the first unexpected value")]
 
+mod authorization;
 #[path = "../common/mod.rs"]
 mod common;
 mod concurrency;
 mod disabled_domains;
-mod every_route;
 mod fake_provider;
 mod handler_panics;
 mod idempotency;
+mod idempotency_all_routes;
 mod invalid_requests;
 mod live;
 mod metrics;
@@ -19,7 +20,6 @@ mod payment_provider;
 mod process_death;
 mod purchase;
 mod refunds_and_webhooks;
-mod rights;
 mod sessions;
 mod support;
 mod topology;
