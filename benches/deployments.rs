@@ -19,6 +19,7 @@ use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
+use mercat::settings::DOMAIN_NAMES;
 use serde_json::json;
 use support::{HttpClient, Shop};
 use tempfile::TempDir;
@@ -27,7 +28,6 @@ use tempfile::TempDir;
 const CLIENTS: usize = 32;
 /// Measurements per deployment.
 const ROUNDS: usize = 3;
-const DOMAINS: [&str; 8] = ["users", "catalog", "cart", "payments", "mailer", "stats", "comments", "notifications"];
 
 /// A deployment to measure.
 struct Deployment {
@@ -121,7 +121,7 @@ async fn measure(deployment: &Deployment, data: &Path, span: Duration) -> Measur
     create_admin(data, &variables);
     let mut processes = Vec::new();
     if deployment.split {
-        let places: Vec<(&str, String)> = DOMAINS
+        let places: Vec<(&str, String)> = DOMAIN_NAMES
             .map(|domain| (domain, TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()))
             .into();
         let place = |(domain, address): &(&str, String)| {

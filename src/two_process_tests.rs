@@ -110,7 +110,7 @@ async fn p15_two_processes_sell_the_last_units_once_and_the_books_agree() {
         let left = twins.app(n).clients.catalog.call(plain(), GetProduct { product_id: rare }).await.unwrap();
         assert_eq!(left.stock, 0);
     }
-    assert_eq!(consistency_check::run(&twins.other.clients).await.unwrap().faults, []);
+    assert_eq!(consistency_check::run(&twins.other.clients).await.unwrap().violations, []);
 }
 
 #[actix::test]
@@ -156,7 +156,7 @@ async fn p02_fifty_at_once_under_one_key_in_two_processes_run_once() {
         }
     }
     twins.settle().await;
-    assert_eq!(consistency_check::run(&twins.one.clients).await.unwrap().faults, []);
+    assert_eq!(consistency_check::run(&twins.one.clients).await.unwrap().violations, []);
 }
 
 #[actix::test]

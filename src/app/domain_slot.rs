@@ -1,4 +1,5 @@
-//! One domain's place in this process, whatever domain it is: what placement needs to take it from here and bring it back.
+//! Type-erased handle to one domain of this process: what relocation needs to hand it to another process and to take it
+//! back. Does not contain: the steps of a move, a rule of any domain.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,31 +13,34 @@ use crate::runtime::{DomainRuntime, RunningDomain};
 use crate::settings::Settings;
 use crate::store::{OpenError, Store};
 
-/// One domain's place.
+/// Domain that can be moved between processes.
 pub trait RelocatableDomain: Send + Sync {
-    /// Whose.
+    /// Returns the domain's name.
     fn domain(&self) -> &'static str;
-    /// Whether the domain is in this process.
-    fn is_here(&self) -> bool;
-    /// The other process it is in, if it is in one.
-    fn elsewhere(&self) -> Option<Arc<Peer>>;
-    /// Lets nobody reach it for a while; who asks waits.
+    /// Returns whether the domain runs in this process.
+    fn is_local(&self) -> bool;
+    /// Returns the other process that the domain runs in, if there is one.
+    fn remote_peer(&self) -> Option<Arc<Peer>>;
+    /// Holds back new calls until the returned guard is dropped or the domain is routed elsewhere.
     fn pause(&self) -> Box<dyn PausedDomain>;
-    /// Opens it here; who asks is answered here from now on.
-    fn open(&self, ground: &DomainRuntime) -> Result<Store, OpenError>;
-    /// Who asks is answered by the other process from now on.
-    fn is_at(&self, peer: &Arc<Peer>, settings: &Settings);
-    /// Who asks is refused from now on.
-    fn is_nowhere(&self);
+    /// Starts the domain in this process and routes calls to it.
+    ///
+    /// # Errors
+    /// If the database cannot be opened.
+    fn start(&self, runtime: &DomainRuntime) -> Result<Store, OpenError>;
+    /// Routes calls to another process.
+    fn route_to(&self, peer: &Arc<Peer>, settings: &Settings);
+    /// Rejects all calls.
+    fn disable(&self);
 }
 
-/// A domain that nobody reaches. Dropped before it is drained, it is where it was.
+/// Domain that receives no new calls. Dropping the guard before calls are routed elsewhere resumes it where it was.
 pub trait PausedDomain {
-    /// Waits until the calls under way have ended; `false` when they have not within that time.
-    fn drained(&mut self, within: Duration) -> LocalBoxFuture<'_, bool>;
+    /// Waits for the calls in flight; `false` if they have not ended within `timeout`.
+    fn wait_drained(&mut self, timeout: Duration) -> LocalBoxFuture<'_, bool>;
 }
 
-/// The seat of one domain.
+/// Implementation of [`RelocatableDomain`] for the domain of actor `A`, started by `O`.
 pub struct DomainSlot<A: Actor, O> {
     domain: &'static str,
     client: Client<A>,
@@ -44,7 +48,7 @@ pub struct DomainSlot<A: Actor, O> {
 }
 
 impl<A: Actor, O> DomainSlot<A, O> {
-    /// The seat of the domain behind `client`, which is opened by `open`.
+    /// Creates the slot of the domain behind `client`, which `open` starts.
     pub fn new(domain: &'static str, client: Client<A>, open: O) -> Self {
         Self { domain, client, open }
     }
@@ -59,11 +63,11 @@ where
         self.domain
     }
 
-    fn is_here(&self) -> bool {
+    fn is_local(&self) -> bool {
         self.client.is_here()
     }
 
-    fn elsewhere(&self) -> Option<Arc<Peer>> {
+    fn remote_peer(&self) -> Option<Arc<Peer>> {
         self.client.elsewhere()
     }
 
@@ -71,24 +75,24 @@ where
         Box::new(self.client.pause())
     }
 
-    fn open(&self, ground: &DomainRuntime) -> Result<Store, OpenError> {
-        let RunningDomain { client, store } = (self.open)(ground)?;
+    fn start(&self, runtime: &DomainRuntime) -> Result<Store, OpenError> {
+        let RunningDomain { client, store } = (self.open)(runtime)?;
         self.client.goes_to(&client);
         Ok(store)
     }
 
-    fn is_at(&self, peer: &Arc<Peer>, settings: &Settings) {
+    fn route_to(&self, peer: &Arc<Peer>, settings: &Settings) {
         let remote = Remote::new(self.domain, A::names(), Arc::clone(peer));
         self.client.goes_to(&Client::remote(self.domain, remote, settings.domain(self.domain).in_flight_max));
     }
 
-    fn is_nowhere(&self) {
+    fn disable(&self) {
         self.client.goes_to(&Client::off(self.domain));
     }
 }
 
 impl<A: Actor> PausedDomain for Pause<A> {
-    fn drained(&mut self, within: Duration) -> LocalBoxFuture<'_, bool> {
-        Box::pin(Self::drained(self, within))
+    fn wait_drained(&mut self, timeout: Duration) -> LocalBoxFuture<'_, bool> {
+        Box::pin(Self::drained(self, timeout))
     }
 }

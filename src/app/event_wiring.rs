@@ -1,10 +1,14 @@
-//! How news gets from the domains of this process to those who hear it, and from other processes' domains to those this
-//! one knows the way to. Domains come and go while the shop runs, and the joints with them.
+//! Routes events from the outboxes of the local domains to their subscribers, and from domains in other processes to
+//! the local ones. The routes change while the shop runs, because domains are moved.
+//!
+//! Does not contain: the delivery itself ([`crate::events`]), the list of subscriptions ([`super::registry`]).
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use super::{subscribers_of, wants};
+use parking_lot::{Mutex, MutexGuard};
+
+use super::registry::{self, subscribers_of};
 use crate::events::{self, Consumer, EventPuller, RabbitMq, Relay, Subscriber};
 use crate::messaging::CommonError;
 use crate::messaging::grpc::Peer;
@@ -12,137 +16,139 @@ use crate::messaging::grpc::proto::{EventsReply, EventsRequest};
 use crate::settings::{DomainLocation, Settings};
 use crate::store::Store;
 
-/// A domain's database, and who hears of its events.
+/// Database of a domain and the names of those that its events are delivered to.
 pub type OutboxSubscribers = (Store, Vec<&'static str>);
 
-/// The joints of one process.
+/// Event routes of one process.
 pub struct EventRouter {
     settings: Arc<Settings>,
-    /// Every domain that may be told anything.
+    /// Every domain that may be delivered to.
     subscribers: Vec<Subscriber>,
-    /// What carries the events instead of this process.
+    /// RabbitMQ, if it carries the events.
     broker: Option<RabbitMq>,
-    state: Mutex<State>,
+    routes: Mutex<Routes>,
 }
 
 #[derive(Default)]
-struct State {
-    /// The domains here.
-    here: BTreeMap<&'static str, LocalDomain>,
-    /// The domains in other processes.
-    there: BTreeMap<&'static str, Arc<Peer>>,
-    /// What is fetched from others, by source and subscriber; held for its drop.
-    fetches: BTreeMap<(&'static str, &'static str), EventPuller>,
+struct Routes {
+    /// Domains in this process.
+    local: BTreeMap<&'static str, LocalDomain>,
+    /// Domains in other processes.
+    remote: BTreeMap<&'static str, Arc<Peer>>,
+    /// Pullers of events from other processes, by source and subscriber. Dropping one ends it.
+    pullers: BTreeMap<(&'static str, &'static str), EventPuller>,
 }
 
 struct LocalDomain {
     relay: Relay,
-    /// What it hears of the broker.
-    hearing: Option<Arc<Consumer>>,
+    /// Consumer of the domain's queue at the broker.
+    consumer: Option<Arc<Consumer>>,
 }
 
 impl EventRouter {
-    /// Nobody is here yet.
+    /// Creates a router without routes.
     pub fn new(settings: Arc<Settings>, subscribers: Vec<Subscriber>, broker: Option<RabbitMq>) -> Self {
-        Self { settings, subscribers, broker, state: Mutex::default() }
+        Self { settings, subscribers, broker, routes: Mutex::default() }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn routes(&self) -> MutexGuard<'_, Routes> {
+        self.routes.lock()
     }
 
     fn subscriber(&self, name: &str) -> Option<Subscriber> {
         self.subscribers.iter().find(|subscriber| subscriber.name() == name).cloned()
     }
 
-    /// A domain is here now. Must be called on an actix system's thread.
-    pub fn arrive(&self, store: Store) {
+    /// Adds a domain that runs in this process. Must be called on the thread of an actix system.
+    pub fn add_local(&self, store: Store) {
         let name = store.domain();
-        let mut state = self.state();
-        state.there.remove(name);
-        state.fetches.retain(|(source, _), _| *source != name);
-        let Some(itself) = self.subscriber(name) else { return };
+        let mut routes = self.routes();
+        routes.remote.remove(name);
+        routes.pullers.retain(|(source, _), _| *source != name);
+        let Some(subscriber) = self.subscriber(name) else { return };
         if let Some(broker) = &self.broker {
-            let hearing = Some(Arc::new(broker.consume(vec![itself])));
-            state.here.insert(name, LocalDomain { relay: Relay::start(store, vec![broker.publisher()]), hearing });
+            let consumer = Some(Arc::new(broker.consume(vec![subscriber])));
+            routes.local.insert(name, LocalDomain { relay: Relay::start(store, vec![broker.publisher()]), consumer });
             return;
         }
-        tell(&state, &itself);
-        let sources = state.there.clone();
-        for (source, peer) in &sources {
-            self.fetch(&mut state, source, peer, name);
+        deliver_to(&routes, &subscriber);
+        let remote = routes.remote.clone();
+        for (source, peer) in &remote {
+            self.pull(&mut routes, source, peer, name);
         }
-        let known = |to: &&'static str| *to == name || state.here.contains_key(to) || state.there.contains_key(to);
-        let told = subscribers_of(name).into_iter().filter(known).filter_map(|to| self.subscriber(to)).collect();
-        state.here.insert(name, LocalDomain { relay: Relay::start(store, told), hearing: None });
+        let is_routed =
+            |to: &&'static str| *to == name || routes.local.contains_key(to) || routes.remote.contains_key(to);
+        let to = subscribers_of(name).into_iter().filter(is_routed).filter_map(|to| self.subscriber(to)).collect();
+        routes.local.insert(name, LocalDomain { relay: Relay::start(store, to), consumer: None });
     }
 
-    /// A domain is in another process now. Whatever this process knows the way to goes on to be told.
-    pub fn is_there(&self, name: &'static str, peer: &Arc<Peer>) {
-        let mut state = self.state();
-        state.here.remove(name);
-        state.there.insert(name, Arc::clone(peer));
+    /// Adds a domain that runs in another process. Subscribers that this process can reach keep receiving its events.
+    pub fn set_remote(&self, name: &'static str, peer: &Arc<Peer>) {
+        let mut routes = self.routes();
+        routes.local.remove(name);
+        routes.remote.insert(name, Arc::clone(peer));
         if self.broker.is_some() {
             return;
         }
-        let known = |to: &&'static str| {
-            // Who is in the same process is told there.
-            state.here.contains_key(to) || state.there.get(to).is_some_and(|other| !Arc::ptr_eq(other, peer))
+        let is_routed_here = |to: &&'static str| {
+            // A subscriber in the same process as the source is delivered to there.
+            routes.local.contains_key(to) || routes.remote.get(to).is_some_and(|other| !Arc::ptr_eq(other, peer))
         };
-        for to in subscribers_of(name).into_iter().filter(known).collect::<Vec<_>>() {
-            self.fetch(&mut state, name, peer, to);
+        for to in subscribers_of(name).into_iter().filter(is_routed_here).collect::<Vec<_>>() {
+            self.pull(&mut routes, name, peer, to);
         }
-        let sources = state.there.clone();
-        for (source, other) in sources.iter().filter(|(_, other)| !Arc::ptr_eq(other, peer)) {
-            self.fetch(&mut state, source, other, name);
+        let remote = routes.remote.clone();
+        for (source, other) in remote.iter().filter(|(_, other)| !Arc::ptr_eq(other, peer)) {
+            self.pull(&mut routes, source, other, name);
         }
-        if let Some(itself) = self.subscriber(name) {
-            tell(&state, &itself);
+        if let Some(subscriber) = self.subscriber(name) {
+            deliver_to(&routes, &subscriber);
         }
     }
 
-    /// A domain's events are carried no further from here. With `for_good` it is not told any either. Gives its database.
-    pub fn depart(&self, name: &str, for_good: bool) -> Option<Store> {
-        let mut state = self.state();
-        let store = state.here.remove(name).map(|here| here.relay.source());
+    /// Stops delivering a local domain's events and returns its database. With `for_good` nothing is delivered to the
+    /// domain any more either.
+    pub fn remove_local(&self, name: &str, for_good: bool) -> Option<Store> {
+        let mut routes = self.routes();
+        let store = routes.local.remove(name).map(|local| local.relay.source());
         if for_good {
-            state.there.remove(name);
-            state.fetches.retain(|(_, to), _| *to != name);
-            state.here.values().for_each(|here| here.relay.remove(name));
+            routes.remote.remove(name);
+            routes.pullers.retain(|(_, to), _| *to != name);
+            routes.local.values().for_each(|local| local.relay.remove(name));
         }
         store
     }
 
-    /// Carries nothing more.
-    pub fn end(&self) {
-        *self.state() = State::default();
+    /// Ends all deliveries.
+    pub fn stop(&self) {
+        *self.routes() = Routes::default();
     }
 
-    fn fetch(&self, state: &mut State, source: &'static str, peer: &Arc<Peer>, to: &'static str) {
+    fn pull(&self, routes: &mut Routes, source: &'static str, peer: &Arc<Peer>, to: &'static str) {
         if self.broker.is_none()
             && subscribers_of(source).contains(&to)
             && let Some(subscriber) = self.subscriber(to)
         {
-            state
-                .fetches
+            routes
+                .pullers
                 .entry((source, to))
                 .or_insert_with(|| EventPuller::start(source, Arc::clone(peer), subscriber));
         }
     }
 
-    /// The domains here, and who is told of their events from here.
-    pub fn told(&self) -> Vec<OutboxSubscribers> {
-        self.state().here.values().map(|here| (here.relay.source(), here.relay.subscribers())).collect()
+    /// Returns the local domains and the subscribers that this process delivers their events to.
+    pub fn relayed(&self) -> Vec<OutboxSubscribers> {
+        self.routes().local.values().map(|local| (local.relay.source(), local.relay.subscribers())).collect()
     }
 
-    /// The domains here, and for whom each keeps its events until they were told: from here, or because they come and
-    /// fetch them.
-    pub fn kept(&self) -> Vec<OutboxSubscribers> {
-        let mut all = self.told();
+    /// Returns the local domains and the subscribers for which each retains its events until they are delivered: by
+    /// this process, or pulled by another one.
+    pub fn retained(&self) -> Vec<OutboxSubscribers> {
+        let mut all = self.relayed();
         if self.broker.is_none() {
-            let hears = |name: &&'static str| self.settings.domain(name).place != DomainLocation::Off;
+            let is_on = |name: &&'static str| self.settings.domain(name).place != DomainLocation::Off;
             for (source, names) in &mut all {
-                let others = subscribers_of(source.domain()).into_iter().filter(hears);
+                let others = subscribers_of(source.domain()).into_iter().filter(is_on);
                 let new: Vec<&'static str> = others.filter(|name| !names.contains(name)).collect();
                 names.extend(new);
             }
@@ -150,53 +156,51 @@ impl EventRouter {
         all
     }
 
-    /// Waits until the domains here have heard of everything that has come to the broker for them by now.
+    /// Waits until the local domains have received every event that the broker holds for them at this moment.
     ///
     /// # Errors
-    /// When the broker cannot be reached.
-    pub async fn catch_up(&self) -> Result<(), CommonError> {
-        let hearings: Vec<_> = self.state().here.values().filter_map(|here| here.hearing.clone()).collect();
-        futures_util::future::try_join_all(hearings.iter().map(|hearing| hearing.flush())).await.map(drop)
+    /// An unreachable broker.
+    pub async fn flush(&self) -> Result<(), CommonError> {
+        let consumers: Vec<_> = self.routes().local.values().filter_map(|local| local.consumer.clone()).collect();
+        futures_util::future::try_join_all(consumers.iter().map(|consumer| consumer.flush())).await.map(drop)
     }
 
-    /// Answers a process that fetches the events of `source` for `subscriber`.
+    /// Reads the events of `source` after `cursor` for a process that pulls them on behalf of `subscriber`.
     ///
     /// # Errors
-    /// `Unavailable` when it is not known here where they are.
-    pub async fn news(&self, source: &str, subscriber: &str, told: i64) -> Result<EventsReply, CommonError> {
-        enum From {
-            LocalDomain(Store, Vec<&'static str>),
-            There(Arc<Peer>),
+    /// `Unavailable` if this process has no route to the source.
+    pub async fn read_events(&self, source: &str, subscriber: &str, cursor: i64) -> Result<EventsReply, CommonError> {
+        enum Route {
+            Local(Store, Vec<&'static str>),
+            Remote(Arc<Peer>),
         }
-        let from = {
-            let state = self.state();
-            let here =
-                state.here.get(source).map(|here| From::LocalDomain(here.relay.source(), here.relay.subscribers()));
-            here.or_else(|| state.there.get(source).map(|peer| From::There(Arc::clone(peer))))
+        let route = {
+            let routes = self.routes();
+            let local = routes.local.get(source).map(|local| (local.relay.source(), local.relay.subscribers()));
+            let local = local.map(|(store, relayed)| Route::Local(store, relayed));
+            local.or_else(|| routes.remote.get(source).map(|peer| Route::Remote(Arc::clone(peer))))
         };
-        let hearer =
-            subscribers_of(source).into_iter().find(|hearer| *hearer == subscriber).ok_or(CommonError::Unavailable)?;
-        match from.ok_or(CommonError::Unavailable)? {
-            From::LocalDomain(_, told_here) if told_here.contains(&hearer) => {
+        let to = subscribers_of(source).into_iter().find(|to| *to == subscriber).ok_or(CommonError::Unavailable)?;
+        match route.ok_or(CommonError::Unavailable)? {
+            Route::Local(_, relayed) if relayed.contains(&to) => {
                 Ok(EventsReply { pushed_by_source: true, ..EventsReply::default() })
             }
-            From::LocalDomain(store, _) => events::read_for_remote(store, hearer, wants(hearer), told).await,
-            // It was moved away from here.
-            From::There(peer) => {
-                let request =
-                    EventsRequest { source: source.to_owned(), subscriber: subscriber.to_owned(), cursor: told };
+            Route::Local(store, _) => events::read_for_remote(store, to, registry::subscriptions(to), cursor).await,
+            // The source was moved to another process.
+            Route::Remote(peer) => {
+                let request = EventsRequest { source: source.to_owned(), subscriber: subscriber.to_owned(), cursor };
                 peer.events(request).await.map_err(|_| CommonError::Unavailable)
             }
         }
     }
 }
 
-/// From now on every domain here that it hears tells it.
-fn tell(state: &State, subscriber: &Subscriber) {
+/// Adds a subscriber to the relay of every local domain whose events it wants.
+fn deliver_to(routes: &Routes, subscriber: &Subscriber) {
     let name = subscriber.name();
-    for (source, here) in &state.here {
-        if subscribers_of(source).contains(&name) && !here.relay.subscribers().contains(&name) {
-            here.relay.add(subscriber.clone());
+    for (source, local) in &routes.local {
+        if subscribers_of(source).contains(&name) && !local.relay.subscribers().contains(&name) {
+            local.relay.add(subscriber.clone());
         }
     }
 }

@@ -1,15 +1,15 @@
-//! Backup: a copy of the whole shop as it was at one moment, and the way back.
+//! Backup of the whole shop as of one instant, and its restore.
 //!
-//! Lives here: which files make a shop, the list that says a backup is whole, and how a shop's files are replaced so
-//! that a crash leaves the old one or the new one. Never enters: SQL (that is [`crate::store`]), what is in a table.
+//! Contains: the files of a shop, the manifest of a backup, the replacement of a shop's files so that a crash leaves the
+//! old ones or the new ones. Does not contain: SQL (see [`crate::store`]), the content of a table.
 //!
-//! **A backup** is one compact file a domain, the secret that signs tokens, and `backup.json`, which is written last: a
-//! folder without it is no backup. All databases are of the same instant, so an event is either still in the outbox of
-//! its domain or its effect is in the books of all who heard it.
+//! **A backup** consists of one compact file per domain, the token signing secret, and `backup.json`, which is written
+//! last: a folder without it is not a backup. All databases are of the same instant, so every event is either still in
+//! the outbox of its domain or its effect is in the databases of all its subscribers.
 //!
-//! **A restore** first copies everything beside the shop's own files (`*.restore`), verifies it there, and then writes
-//! `restore.json`, which decides: before it the old shop is untouched, after it the restore is finished by whoever
-//! comes next, also after a crash. The old files stay aside (`*.before`) until the new ones are in place.
+//! **A restore** first copies everything next to the shop's own files (`*.restore`) and verifies it there, then writes
+//! `restore.json`. Before that the old data are unchanged; after it the restore is completed by the next command, also
+//! after a crash. The old files are kept (`*.before`) until the new ones are in place.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -19,7 +19,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use crate::domains::{notifications, users};
-use crate::settings::{DOMAINS, DomainLocation, Settings};
+use crate::settings::{DOMAIN_NAMES, DomainLocation, Settings};
 use crate::store::files::{self, create, hash_file, with_suffix};
 use crate::store::{self, BackupTarget};
 use crate::types::Timestamp;
@@ -27,120 +27,118 @@ use crate::types::Timestamp;
 #[cfg(test)]
 mod tests;
 
-/// What says that a folder holds a whole backup.
+/// Manifest, whose presence marks a complete backup.
 const MANIFEST: &str = "backup.json";
-/// What says that a restore is decided and not finished.
+/// Journal, whose presence marks a restore that must be completed.
 const RESTORE_JOURNAL: &str = "restore.json";
-/// The form of backups that this program writes and reads.
+/// Version of the backup format that this program writes and reads.
 const FORMAT: u32 = 1;
-/// The largest manifest that is read.
+/// Largest manifest that is read, in bytes.
 const MANIFEST_MAX: u64 = 1 << 20;
 
-/// By how much a file's time of change may lag behind the clock.
+/// Time by which a file's modification time may lag behind the clock.
 const MTIME_SLACK: Duration = Duration::from_millis(10);
 
-/// What a backup holds.
+/// Manifest of a backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// The form of the backup.
+    /// Version of the format.
     pub format: u32,
-    /// Which program took it.
+    /// Version of the program that took it.
     pub mercat: String,
-    /// Of which instant it is.
+    /// Instant of which it is a snapshot.
     pub taken_at: Timestamp,
-    /// Its files.
-    pub files: Vec<Entry>,
+    /// Files of the backup.
+    pub files: Vec<ManifestEntry>,
 }
 
 /// One file of a backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
-    /// Its name, in the backup and in the shop.
+pub struct ManifestEntry {
+    /// File name, in the backup and in the shop.
     pub name: String,
-    /// Its size.
+    /// Size in bytes.
     pub bytes: u64,
     /// SHA-256 of its content, in hex.
     pub sha256: String,
 }
 
-/// Why there is no backup or no restore: one sentence for the person who asked.
+/// Failure of a backup or a restore.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    /// Something cannot be used.
+    /// A file or folder is unusable, or the backup is incomplete.
     #[error("{0}")]
     Unusable(String),
     /// The shop is newer than the backup.
     #[error(
-        "the shop in {} was changed at {changed_at}, after the backup was taken at {taken_at}: what happened since \
-         would be lost; take a backup of it first, then restore with --force", folder.display()
+        "the shop in {} was changed at {changed_at}, after the backup was taken at {taken_at}; later changes \
+         would be lost: take a backup of it first, then restore with --force", folder.display()
     )]
     Newer {
-        /// Where the shop is.
+        /// Folder of the shop.
         folder: PathBuf,
-        /// Its last change.
+        /// Time of its last change.
         changed_at: Timestamp,
-        /// When the backup was taken.
+        /// Time of the backup.
         taken_at: Timestamp,
     },
 }
 
 type BackupResult<T> = Result<T, BackupError>;
 
-fn unusable(what: &Path, why: &io::Error) -> BackupError {
-    BackupError::Unusable(format!("{}: {why}", what.display()))
+fn unusable(what: &Path, error: &io::Error) -> BackupError {
+    BackupError::Unusable(format!("{}: {error}", what.display()))
 }
 
 fn database(domain: &str) -> String {
     format!("{domain}.db")
 }
 
-/// Where a file of this name has its place in the shop.
+/// Returns the path of a file in the shop.
 fn place(settings: &Settings, name: &str) -> PathBuf {
     if name == users::SECRET_FILE { settings.data.join(name) } else { settings.database.join(name) }
 }
 
-/// The names of all files that may make a shop. A backup that names another is none of ours.
+/// Returns the names of all files of a shop; a manifest with another name is rejected.
 fn names() -> Vec<String> {
-    DOMAINS.into_iter().map(database).chain([users::SECRET_FILE.to_owned()]).collect()
+    DOMAIN_NAMES.into_iter().map(database).chain([users::SECRET_FILE.to_owned()]).collect()
 }
 
 fn fsync_dir(folder: &Path) -> BackupResult<()> {
-    files::fsync_dir(folder).map_err(|why| unusable(folder, &why))
+    files::fsync_dir(folder).map_err(|error| unusable(folder, &error))
 }
 
 fn remove(file: &Path) -> BackupResult<()> {
-    files::remove(file).map_err(|why| unusable(file, &why))
+    files::remove(file).map_err(|error| unusable(file, &error))
 }
 
 fn rename(from: &Path, to: &Path) -> BackupResult<()> {
-    files::rename(from, to).map_err(|why| unusable(from, &why))
+    files::rename(from, to).map_err(|error| unusable(from, &error))
 }
 
 fn write_atomic(file: &Path, bytes: &[u8]) -> BackupResult<()> {
-    files::write_atomic(file, bytes).map_err(|why| unusable(file, &why))
+    files::write_atomic(file, bytes).map_err(|error| unusable(file, &error))
 }
 
-/// Copies the shop into a folder that is empty or not there yet, whether the shop runs or not.
+/// Copies the shop into a folder that is empty or does not exist, whether the shop runs or not.
 ///
 /// # Errors
-/// Says which file cannot be used. Then what was written is removed again.
+/// If a file or folder is unusable. The files written so far are removed.
 pub fn take(settings: &Settings, to: &Path, now: impl Fn() -> Timestamp) -> BackupResult<Manifest> {
-    refuse_servers(settings)?;
+    reject_servers(settings)?;
     let is_new = !to.exists();
     if !is_new {
-        let mut entries = fs::read_dir(to).map_err(|why| unusable(to, &why))?;
+        let mut entries = fs::read_dir(to).map_err(|error| unusable(to, &error))?;
         if entries.next().is_some() {
             let folder = to.display();
-            return Err(BackupError::Unusable(format!(
-                "the folder {folder} is not empty; a backup needs one of its own"
-            )));
+            return Err(BackupError::Unusable(format!("the folder {folder} is not empty; choose a new or empty one")));
         }
     }
-    fs::create_dir_all(to).map_err(|why| unusable(to, &why))?;
+    fs::create_dir_all(to).map_err(|error| unusable(to, &error))?;
     #[cfg(unix)]
     if is_new {
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-        fs::set_permissions(to, mode).map_err(|why| unusable(to, &why))?;
+        fs::set_permissions(to, mode).map_err(|error| unusable(to, &error))?;
     }
     let taken = copy(settings, to, now);
     if taken.is_err() {
@@ -156,11 +154,11 @@ pub fn take(settings: &Settings, to: &Path, now: impl Fn() -> Timestamp) -> Back
     taken
 }
 
-/// Refuses a shop of which a part is on a server: what is there has its own tools, and they copy it better.
-fn refuse_servers(settings: &Settings) -> BackupResult<()> {
+/// Rejects a shop with a database on a server, which has better tools for backups.
+fn reject_servers(settings: &Settings) -> BackupResult<()> {
     let Some(domain) = settings.domains.iter().find(|domain| domain.database.server().is_some()) else { return Ok(()) };
     Err(BackupError::Unusable(format!(
-        "the database of {} is in PostgreSQL, and this command copies files only: use pg_dump and pg_restore for the \
+        "the database of {} is in PostgreSQL, and this command copies files only; use pg_dump and pg_restore for the \
          schemas of the shop, and keep a copy of {} too",
         domain.name,
         settings.data.join(users::SECRET_FILE).display()
@@ -168,16 +166,16 @@ fn refuse_servers(settings: &Settings) -> BackupResult<()> {
 }
 
 fn copy(settings: &Settings, to: &Path, now: impl Fn() -> Timestamp) -> BackupResult<Manifest> {
-    let here = settings.domains.iter().filter(|domain| domain.place == DomainLocation::Local);
+    let local = settings.domains.iter().filter(|domain| domain.place == DomainLocation::Local);
     let mut copies = Vec::new();
-    for domain in here {
+    for domain in local {
         let name = database(domain.name);
         let copy = BackupTarget { from: settings.database.join(&name), to: to.join(&name) };
-        // Made beforehand, so that it is never readable by others.
-        create(&copy.to).map_err(|why| unusable(&copy.to, &why))?;
+        // Created beforehand, so that it is never readable by other users.
+        create(&copy.to).map_err(|error| unusable(&copy.to, &error))?;
         copies.push(copy);
     }
-    // Before the copies begin, and a tick of the file system's clock more: whatever changes after them is newer.
+    // The start of the copy, less a tick of the file system's clock: every later change is newer.
     let taken_at = now().saturating_sub(MTIME_SLACK);
     store::copy_all(&copies).map_err(BackupError::Unusable)?;
     let mut written: Vec<PathBuf> = Vec::new();
@@ -189,15 +187,15 @@ fn copy(settings: &Settings, to: &Path, now: impl Fn() -> Timestamp) -> BackupRe
     if secret.exists() {
         let copy = to.join(users::SECRET_FILE);
         let copied = create(&copy).and_then(|mut out| hash_file(&secret, Some(&mut out)));
-        copied.map_err(|why| unusable(&copy, &why))?;
+        copied.map_err(|error| unusable(&copy, &error))?;
         written.push(copy);
     }
     let mut files = Vec::with_capacity(written.len());
     for file in written {
         let synced = File::open(&file).and_then(|file| file.sync_all());
-        let (bytes, sha256) = synced.and_then(|()| hash_file(&file, None)).map_err(|why| unusable(&file, &why))?;
+        let (bytes, sha256) = synced.and_then(|()| hash_file(&file, None)).map_err(|error| unusable(&file, &error))?;
         let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        files.push(Entry { name, bytes, sha256 });
+        files.push(ManifestEntry { name, bytes, sha256 });
     }
     let manifest = Manifest { format: FORMAT, mercat: env!("CARGO_PKG_VERSION").to_owned(), taken_at, files };
     fsync_dir(to)?;
@@ -209,32 +207,34 @@ fn json(value: &impl Serialize) -> BackupResult<Vec<u8>> {
     serde_json::to_vec_pretty(value).map_err(|error| BackupError::Unusable(error.to_string()))
 }
 
-/// What a folder says that it holds.
+/// Reads the manifest of a backup.
 fn read_manifest(folder: &Path) -> BackupResult<Manifest> {
     let file = folder.join(MANIFEST);
     let mut text = String::new();
     let read = File::open(&file).and_then(|file| file.take(MANIFEST_MAX).read_to_string(&mut text));
-    read.map_err(|why| match why.kind() {
-        io::ErrorKind::NotFound => BackupError::Unusable(format!(
-            "{} holds no whole backup: there is no {MANIFEST}, which is written last",
-            folder.display()
-        )),
-        _ => unusable(&file, &why),
+    read.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            BackupError::Unusable(format!("{} is not a complete backup: {MANIFEST} is missing", folder.display()))
+        }
+        _ => unusable(&file, &error),
     })?;
-    let refuse = |why: String| BackupError::Unusable(format!("{}: {why}", file.display()));
-    let manifest: Manifest = serde_json::from_str(&text).map_err(|error| refuse(error.to_string()))?;
+    let reject = |error: String| BackupError::Unusable(format!("{}: {error}", file.display()));
+    let manifest: Manifest = serde_json::from_str(&text).map_err(|error| reject(error.to_string()))?;
     if manifest.format != FORMAT {
-        return Err(refuse(format!("it was taken by mercat {}, in a form that is unknown here", manifest.mercat)));
+        return Err(reject(format!(
+            "it was taken by mercat {} in an unknown format; use that version",
+            manifest.mercat
+        )));
     }
     if manifest.files.is_empty() || manifest.files.iter().any(|entry| !names().contains(&entry.name)) {
-        return Err(refuse("it names files that are no part of a shop".to_owned()));
+        return Err(reject("it names files that are not part of a shop".to_owned()));
     }
     Ok(manifest)
 }
 
-/// The last change of the shop's databases, if there are any.
+/// Returns the time of the last change of the shop's databases; `None` if there are none.
 fn changed_at(settings: &Settings) -> Option<Timestamp> {
-    let files = DOMAINS.into_iter().map(|domain| settings.database.join(database(domain)));
+    let files = DOMAIN_NAMES.into_iter().map(|domain| settings.database.join(database(domain)));
     files.flat_map(|file| [with_suffix(&file, "-wal"), file]).filter_map(|file| modified(&file)).max()
 }
 
@@ -243,24 +243,24 @@ fn modified(file: &Path) -> Option<Timestamp> {
     i64::try_from(since.as_micros()).ok().map(Timestamp::from_micros)
 }
 
-/// Puts the shop of a backup in the place of the one in the settings' folders. The caller holds their locks.
+/// Replaces the data in the settings' folders by a backup. The caller holds the locks of the folders.
 ///
 /// # Errors
-/// When the backup is not whole, the shop is newer and `force` is not given, or a file cannot be used. Then the shop
-/// is as it was.
+/// If the backup is incomplete, the data are newer and `force` is not given, or a file is unusable. The data are
+/// unchanged then.
 pub fn restore(settings: &Settings, from: &Path, force: bool) -> BackupResult<Manifest> {
-    refuse_servers(settings)?;
+    reject_servers(settings)?;
     finish(settings)?;
     let manifest = read_manifest(from)?;
     let taken_at = manifest.taken_at;
     if let Some(changed_at) = changed_at(settings).filter(|at| *at > taken_at && !force) {
         return Err(BackupError::Newer { folder: settings.database.clone(), changed_at, taken_at });
     }
-    for domain in DOMAINS {
+    for domain in DOMAIN_NAMES {
         let file = settings.database.join(database(domain));
         if file.is_file() && store::is_in_use(&file) {
             let file = file.display();
-            return Err(BackupError::Unusable(format!("{file} is in use by another program; end it first")));
+            return Err(BackupError::Unusable(format!("{file} is in use by another program; stop it first")));
         }
     }
     let staged = stage(settings, from, &manifest);
@@ -273,69 +273,71 @@ pub fn restore(settings: &Settings, from: &Path, force: bool) -> BackupResult<Ma
     Ok(manifest)
 }
 
-/// Copies the backup beside the shop's files and makes sure that it is what it says.
+/// Copies the backup next to the shop's files and verifies it against the manifest.
 fn stage(settings: &Settings, from: &Path, manifest: &Manifest) -> BackupResult<()> {
     for entry in &manifest.files {
         let (source, draft) = (from.join(&entry.name), with_suffix(&place(settings, &entry.name), ".restore"));
         let copied = create(&draft).and_then(|mut out| hash_file(&source, Some(&mut out)));
-        let (bytes, sha256) = copied.map_err(|why| unusable(&source, &why))?;
+        let (bytes, sha256) = copied.map_err(|error| unusable(&source, &error))?;
         if (bytes, &sha256) != (entry.bytes, &entry.sha256) {
             let file = source.display();
-            return Err(BackupError::Unusable(format!("{file} is damaged: it is not what was backed up")));
+            return Err(BackupError::Unusable(format!(
+                "{file} is damaged: its size or checksum differs from the manifest"
+            )));
         }
         if entry.name != users::SECRET_FILE {
             store::verify(&draft).map_err(BackupError::Unusable)?;
         }
         if entry.name == database("notifications") {
-            // What was told after the backup is lost; whoever listens must not take other news for it.
+            // Notifications after the backup are lost; a new epoch makes clients read the rest again.
             notifications::rotate_epoch(&draft).map_err(BackupError::Unusable)?;
-            File::open(&draft).and_then(|file| file.sync_all()).map_err(|why| unusable(&draft, &why))?;
+            File::open(&draft).and_then(|file| file.sync_all()).map_err(|error| unusable(&draft, &error))?;
         }
-        // As old as the backup: a newer one may follow it without force.
+        // As old as the backup, so that a newer backup can be restored over it without force.
         let at = UNIX_EPOCH + Duration::from_micros(u64::try_from(manifest.taken_at.micros()).unwrap_or(0));
-        touch(&draft, at).map_err(|why| unusable(&draft, &why))?;
+        set_modified(&draft, at).map_err(|error| unusable(&draft, &error))?;
     }
     fsync_dir(&settings.data)?;
     fsync_dir(&settings.database)
 }
 
-fn touch(file: &Path, at: SystemTime) -> io::Result<()> {
+fn set_modified(file: &Path, at: SystemTime) -> io::Result<()> {
     let file = File::options().write(true).open(file)?;
     file.set_modified(at)?;
     file.sync_all()
 }
 
-/// Whether a restore was decided and cut short.
+/// Returns whether a restore must be completed.
 #[must_use]
 pub fn is_unfinished(settings: &Settings) -> bool {
     settings.database.join(RESTORE_JOURNAL).exists()
 }
 
-/// Finishes a restore that was cut short after it was decided, and clears away one that was cut short before. The
-/// caller holds the locks of the shop's folders. Says whether there was one to finish.
+/// Completes a restore that was interrupted after its journal was written, and removes the files of one that was
+/// interrupted before. The caller holds the locks of the shop's folders. Returns whether a restore was completed.
 ///
 /// # Errors
-/// When a file cannot be used. BackupResult again, it goes on.
+/// If a file is unusable. A later call continues.
 pub fn finish(settings: &Settings) -> BackupResult<bool> {
-    let decided = settings.database.join(RESTORE_JOURNAL);
-    let text = match fs::read(&decided) {
-        Err(why) if why.kind() == io::ErrorKind::NotFound => {
+    let journal = settings.database.join(RESTORE_JOURNAL);
+    let text = match fs::read(&journal) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
             clean(settings)?;
             return Ok(false);
         }
-        read => read.map_err(|why| unusable(&decided, &why))?,
+        read => read.map_err(|error| unusable(&journal, &error))?,
     };
     let manifest: Manifest = serde_json::from_slice(&text)
-        .map_err(|error| BackupError::Unusable(format!("{}: {error}", decided.display())))?;
+        .map_err(|error| BackupError::Unusable(format!("{}: {error}", journal.display())))?;
     for name in names() {
         let (file, is_in_it) = (place(settings, &name), manifest.files.iter().any(|entry| entry.name == name));
         let draft = with_suffix(&file, ".restore");
-        // A secret that the backup does not have comes from the settings; the one here harms nobody.
-        let goes = if name == users::SECRET_FILE { draft.exists() } else { !is_in_it || draft.exists() };
-        if !goes {
+        // A backup without a secret is of a shop with the secret in its settings; an existing file may stay.
+        let is_replaced = if name == users::SECRET_FILE { draft.exists() } else { !is_in_it || draft.exists() };
+        if !is_replaced {
             continue;
         }
-        // The journal first: beside the new file the old one's would destroy it.
+        // The WAL first: SQLite would apply the old one to the new file.
         rename(&with_suffix(&file, "-wal"), &with_suffix(&file, ".before-wal"))?;
         remove(&with_suffix(&file, "-shm"))?;
         rename(&file, &with_suffix(&file, ".before"))?;
@@ -344,13 +346,13 @@ pub fn finish(settings: &Settings) -> BackupResult<bool> {
     }
     fsync_dir(&settings.data)?;
     fsync_dir(&settings.database)?;
-    remove(&decided)?;
+    remove(&journal)?;
     fsync_dir(&settings.database)?;
     clean(settings)?;
     Ok(true)
 }
 
-/// Removes what a restore leaves beside the shop's files when it is over.
+/// Removes the temporary files of a restore.
 fn clean(settings: &Settings) -> BackupResult<()> {
     for name in names() {
         let file = place(settings, &name);

@@ -1,4 +1,4 @@
-//! A backup is the shop of one moment; a restore is all or nothing, whatever happens in the middle.
+//! A backup is a snapshot of one instant; a restore is all or nothing, wherever it is interrupted.
 
 use tempfile::TempDir;
 
@@ -36,24 +36,24 @@ async fn register(app: &App, name: &str) {
     app.clients.users.call(RequestContext::internal("test"), request).await.unwrap();
 }
 
-/// The names of all users, and under which epoch they are told things.
-async fn look(settings: &Settings) -> (Vec<String>, String) {
+/// Returns the names of all users and the epoch of the notifications, after a consistency check.
+async fn read(settings: &Settings) -> (Vec<String>, String) {
     let app = App::open(settings.clone(), Clock::system()).unwrap();
     let users = app.clients.users.call(RequestContext::internal("test"), ListUsers::default()).await.unwrap();
     let stream =
         app.clients.notifications.call(RequestContext::internal("test"), GetStream { user_id: None }).await.unwrap();
     let report = crate::consistency_check::run(&app.clients).await.unwrap();
-    assert_eq!(report.faults, []);
+    assert_eq!(report.violations, []);
     close(app, settings).await;
     let mut names: Vec<String> = users.items.into_iter().map(|user| user.name).collect();
     names.sort();
     (names, stream.epoch)
 }
 
-/// Closes a shop and waits until its databases are, which its writers do by themselves.
+/// Closes a shop and waits for its databases, which the writer threads close later.
 async fn close(app: App, settings: &Settings) {
     app.close();
-    for domain in DOMAINS {
+    for domain in DOMAIN_NAMES {
         while store::is_in_use(&settings.database.join(database(domain))) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -61,7 +61,7 @@ async fn close(app: App, settings: &Settings) {
 }
 
 #[actix::test]
-async fn a_running_shop_is_copied_and_put_back_under_a_new_epoch() {
+async fn restore_of_running_shop_starts_new_epoch() {
     let dir = TempDir::new().unwrap();
     let (shop, to) = (settings(&dir, "shop"), dir.path().join("backup"));
     let app = App::open(shop.clone(), Clock::system()).unwrap();
@@ -72,32 +72,32 @@ async fn a_running_shop_is_copied_and_put_back_under_a_new_epoch() {
     app.settle().await.unwrap();
     assert!(matches!(restore(&shop, &to, true), Err(BackupError::Unusable(why)) if why.contains("in use")));
     close(app, &shop).await;
-    let (names, epoch) = look(&shop).await;
+    let (names, epoch) = read(&shop).await;
     assert_eq!(names, ["ada", "bob"]);
-    // It is newer now, and says so.
+    // The shop is newer than the backup now.
     assert!(matches!(restore(&shop, &to, false), Err(BackupError::Newer { .. })));
-    assert_eq!(look(&shop).await.0, ["ada", "bob"]);
+    assert_eq!(read(&shop).await.0, ["ada", "bob"]);
     restore(&shop, &to, true).unwrap();
-    let restored = look(&shop).await;
+    let restored = read(&shop).await;
     assert_eq!(restored.0, ["ada"]);
-    assert_ne!(restored.1, epoch, "listeners must notice that history was lost");
-    // Into an empty folder, and there the same again, no force is needed; it is as old as the backup.
+    assert_ne!(restored.1, epoch, "clients must notice that notifications were lost");
+    // An empty folder needs no force, nor does a second restore: the data are as old as the backup.
     let other = settings(&dir, "other");
     restore(&other, &to, false).unwrap();
     restore(&other, &to, false).unwrap();
-    assert_eq!(look(&other).await.0, ["ada"]);
+    assert_eq!(read(&other).await.0, ["ada"]);
     assert_eq!(fs::read(other.data.join("secret.key")).unwrap(), fs::read(shop.data.join("secret.key")).unwrap());
     let left: Vec<_> = fs::read_dir(&other.data).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(left.iter().all(|name| !name.to_string_lossy().contains(".before")), "{left:?}");
 }
 
 #[actix::test]
-async fn all_domains_are_copied_at_one_moment_while_they_are_written() {
+async fn backup_is_consistent_during_writes() {
     let dir = TempDir::new().unwrap();
     let shop = settings(&dir, "shop");
     let app = App::open(shop.clone(), Clock::system()).unwrap();
-    // Each event that is in an outbox as heard must be in the books of who heard it: what a cut through two moments
-    // breaks. The copying runs on a thread while the shop goes on.
+    // The effect of each delivered event must be in the copy of its subscriber; a copy of two instants violates that. The
+    // backup runs on a thread while the shop goes on.
     for n in 0..3 {
         let (shop, to) = (shop.clone(), dir.path().join(format!("backup{n}")));
         let copying = std::thread::spawn(move || take(&shop, &to, now).map(drop));
@@ -110,14 +110,14 @@ async fn all_domains_are_copied_at_one_moment_while_they_are_written() {
         copying.join().unwrap().unwrap();
         let other = settings(&dir, &format!("other{n}"));
         restore(&other, &dir.path().join(format!("backup{n}")), false).unwrap();
-        look(&other).await;
+        read(&other).await;
     }
     app.clients.stats.call(RequestContext::internal("test"), GetServedRequests {}).await.unwrap();
     close(app, &shop).await;
 }
 
 #[actix::test]
-async fn a_backup_that_is_not_whole_is_refused_and_the_shop_stays() {
+async fn incomplete_backup_is_rejected() {
     let dir = TempDir::new().unwrap();
     let (shop, to) = (settings(&dir, "shop"), dir.path().join("backup"));
     let app = App::open(shop.clone(), Clock::system()).unwrap();
@@ -126,31 +126,31 @@ async fn a_backup_that_is_not_whole_is_refused_and_the_shop_stays() {
     assert!(take(&shop, &to, now).is_err(), "a folder that is not empty");
     register(&app, "bob").await;
     close(app, &shop).await;
-    let refused = |what: &str| {
+    let assert_rejected = |expected: &str| {
         let error = restore(&shop, &to, true).unwrap_err().to_string();
-        assert!(error.contains(what), "{error}");
+        assert!(error.contains(expected), "{error}");
     };
     let users = to.join("users.db");
     let good = fs::read(&users).unwrap();
     let mut bad = good.clone();
     bad[5_000] ^= 1;
     fs::write(&users, &bad).unwrap();
-    refused("users.db is damaged");
+    assert_rejected("users.db is damaged");
     fs::remove_file(&users).unwrap();
-    refused("users.db");
+    assert_rejected("users.db");
     fs::write(&users, &good).unwrap();
     fs::rename(to.join(MANIFEST), to.join("x")).unwrap();
-    refused("no whole backup");
+    assert_rejected("not a complete backup");
     fs::write(to.join(MANIFEST), "{\"format\":1,\"mercat\":\"x\",\"taken_at\":\"2026-01-01T00:00:00Z\",\"files\":[{\"name\":\"../../etc/passwd\",\"bytes\":1,\"sha256\":\"\"}]}").unwrap();
-    refused("no part of a shop");
+    assert_rejected("not part of a shop");
     fs::rename(to.join("x"), to.join(MANIFEST)).unwrap();
-    assert_eq!(look(&shop).await.0, ["ada", "bob"]);
+    assert_eq!(read(&shop).await.0, ["ada", "bob"]);
     restore(&shop, &to, true).unwrap();
-    assert_eq!(look(&shop).await.0, ["ada"]);
+    assert_eq!(read(&shop).await.0, ["ada"]);
 }
 
 #[actix::test]
-async fn a_restore_cut_short_anywhere_leaves_the_old_shop_or_is_finished() {
+async fn interrupted_restore_is_undone_or_completed() {
     let dir = TempDir::new().unwrap();
     let (shop, to) = (settings(&dir, "shop"), dir.path().join("backup"));
     let app = App::open(shop.clone(), Clock::system()).unwrap();
@@ -158,11 +158,11 @@ async fn a_restore_cut_short_anywhere_leaves_the_old_shop_or_is_finished() {
     let manifest = take(&shop, &to, now).unwrap();
     register(&app, "bob").await;
     close(app, &shop).await;
-    // Cut short before it was decided: everything is staged, and the old shop is the shop.
+    // Interrupted before the journal was written: the old data stay.
     stage(&shop, &to, &manifest).unwrap();
     assert!(!finish(&shop).unwrap());
-    assert_eq!(look(&shop).await.0, ["ada", "bob"]);
-    // Decided, and cut short after so many of its files were replaced, one of them half way.
+    assert_eq!(read(&shop).await.0, ["ada", "bob"]);
+    // Interrupted after the journal was written and some files were replaced, one of them half way.
     for replaced in [0, 1, 4, 8] {
         let cut = settings(&dir, &format!("cut{replaced}"));
         restore(&cut, &to, false).unwrap();
@@ -171,17 +171,17 @@ async fn a_restore_cut_short_anywhere_leaves_the_old_shop_or_is_finished() {
         close(app, &cut).await;
         stage(&cut, &to, &manifest).unwrap();
         write_atomic(&cut.database.join(RESTORE_JOURNAL), &json(&manifest).unwrap()).unwrap();
-        for domain in &DOMAINS[..replaced] {
+        for domain in &DOMAIN_NAMES[..replaced] {
             let file = cut.database.join(database(domain));
             fs::rename(&file, with_suffix(&file, ".before")).unwrap();
             fs::rename(with_suffix(&file, ".restore"), &file).unwrap();
         }
-        if let Some(domain) = DOMAINS.get(replaced) {
+        if let Some(domain) = DOMAIN_NAMES.get(replaced) {
             let file = cut.database.join(database(domain));
             fs::rename(&file, with_suffix(&file, ".before")).unwrap();
         }
         assert!(is_unfinished(&cut));
         assert!(finish(&cut).unwrap());
-        assert_eq!(look(&cut).await.0, ["ada"], "after {replaced} files");
+        assert_eq!(read(&cut).await.0, ["ada"], "after {replaced} files");
     }
 }

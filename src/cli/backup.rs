@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::config::Configuration;
-use super::open::{folders, lock, needs_shop};
-use super::{CliError, say};
+use super::open::{create_folders, lock, require_shop};
+use super::{CliError, print};
 use crate::backup::{self, BackupError, Manifest};
 use crate::settings::Settings;
 use crate::types::Clock;
@@ -20,20 +20,20 @@ impl From<BackupError> for CliError {
 
 /// Copies the shop into a folder.
 pub fn backup(configuration: &Configuration, settings: &Settings, to: &Path) -> Result<(), CliError> {
-    needs_shop(configuration, settings)?;
-    folders(configuration, settings)?;
+    require_shop(configuration, settings)?;
+    create_folders(configuration, settings)?;
     let manifest = backup::take(settings, to, || Clock::system().now())?;
-    say(&format!("the shop of {} is in {}: {}", manifest.taken_at, to.display(), size(&manifest)));
+    print(&format!("backup of {} written to {}: {}", manifest.taken_at, to.display(), size(&manifest)));
     Ok(())
 }
 
-/// Puts the shop of a backup in the place of the one that is there.
+/// Restores a backup over the current data.
 pub fn restore(configuration: &Configuration, settings: &Settings, from: &Path, force: bool) -> Result<(), CliError> {
-    folders(configuration, settings)?;
-    let _held = lock(configuration, settings)?;
+    create_folders(configuration, settings)?;
+    let _lock = lock(configuration, settings)?;
     let manifest = backup::restore(settings, from, force)?;
     let folder = settings.database.display();
-    say(&format!("the shop in {folder} is that of {} again: {}", manifest.taken_at, size(&manifest)));
+    print(&format!("restored {folder} to the backup of {}: {}", manifest.taken_at, size(&manifest)));
     Ok(())
 }
 

@@ -3,57 +3,57 @@
 use std::time::Duration;
 
 use super::config::Configuration;
-use super::open::{app, folders, lock, needs_shop};
-use super::{CliError, say};
+use super::open::{app, create_folders, lock, require_shop};
+use super::{CliError, print};
 use crate::app::App;
-use crate::consistency_check::{self, Report};
+use crate::consistency_check::{self, ConsistencyReport};
 use crate::settings::Settings;
 use crate::store::OpenError;
 use crate::types::Clock;
 
-/// How long news that a stopped shop left behind may take to be heard.
+/// Time for the delivery of events that a stopped shop left in its outboxes.
 const SETTLE_MAX: Duration = Duration::from_secs(60);
 
-/// Reads all books and says what is wrong.
+/// Checks the data and prints the inconsistencies.
 pub fn check(configuration: &Configuration, settings: Settings) -> Result<(), CliError> {
-    needs_shop(configuration, &settings)?;
-    folders(configuration, &settings)?;
-    // Held while nobody serves this shop; then what it left unfinished is finished here, as its next start would.
-    let held = lock(configuration, &settings).ok();
-    let open = if held.is_some() { App::open } else { App::open_for_command };
+    require_shop(configuration, &settings)?;
+    create_folders(configuration, &settings)?;
+    // With the lock no shop runs, and interrupted work is completed as the next start would.
+    let lock = lock(configuration, &settings).ok();
+    let open = if lock.is_some() { App::open } else { App::open_for_command };
     let report = report(configuration, settings, open)?;
-    if report.faults.is_empty() { Ok(()) } else { Err(CliError::in_part()) }
+    if report.violations.is_empty() { Ok(()) } else { Err(CliError::partial()) }
 }
 
-/// Reads all books of the shop that `open` opens, and tells what was found.
+/// Checks the data of the shop that `open` opens, and prints the result.
 pub fn report(
     configuration: &Configuration,
     settings: Settings,
     open: fn(Settings, Clock) -> Result<App, OpenError>,
-) -> Result<Report, CliError> {
+) -> Result<ConsistencyReport, CliError> {
     let report = actix::System::new().block_on(async {
         let app = app(configuration, settings, open)?;
-        // What does not settle in time is a fault, and is found as one.
+        // Events that are not delivered in time are reported as an inconsistency.
         let _ = tokio::time::timeout(SETTLE_MAX, app.settle()).await;
-        let report = consistency_check::run(&app.clients).await.map_err(|failure| {
-            CliError::start(format!("the books cannot be read: {failure}; the reason is in the log lines above"))
+        let report = consistency_check::run(&app.clients).await.map_err(|error| {
+            CliError::start(format!("a database cannot be read: {error}; see the log lines above for the reason"))
         });
         app.close();
         report
     })?;
-    tell(&report);
+    print_report(&report);
     Ok(report)
 }
 
-fn tell(report: &Report) {
-    for fault in &report.faults {
-        say(&format!("FAULT {fault}"));
+fn print_report(report: &ConsistencyReport) {
+    for violation in &report.violations {
+        print(&format!("INCONSISTENT {violation}"));
     }
-    let counts: Vec<String> = report.looked_at.iter().map(|(what, n)| format!("{n} {what}")).collect();
-    let verdict = match report.faults.len() {
-        0 => "all books agree".to_owned(),
-        1 => "1 fault".to_owned(),
-        n => format!("{n} faults"),
+    let counts: Vec<String> = report.checked.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
+    let verdict = match report.violations.len() {
+        0 => "OK: no inconsistencies".to_owned(),
+        1 => "1 inconsistency".to_owned(),
+        n => format!("{n} inconsistencies"),
     };
-    say(&format!("{verdict}; looked at {}", counts.join(", ")));
+    print(&format!("{verdict} in {}", counts.join(", ")));
 }

@@ -1,29 +1,32 @@
-//! Reads what settings may come from: flags, environment, `.env`, the configuration file. Nothing else in the program
-//! reads them, and nothing is poured from one into another: each value keeps its origin.
+//! Reads the sources of settings: flags, environment, `.env`, the configuration file. Nothing else in the program reads
+//! them. Each value keeps its origin.
 
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use super::{CliError, Common, ServeFlags, say};
+use super::{CliError, Common, ServeFlags, print};
 use crate::settings::{Layer, Origin, SettingError, Settings, Values};
 
-/// The configuration file that is read when none is named.
+/// Configuration file that is read if no flag names one.
 const FILE: &str = "mercat.toml";
-/// The file of variables beside it.
+/// File of variables in the same folder.
 const DOT_ENV: &str = ".env";
-/// Where a new administrator's password may be.
+/// Variable with the password of a new administrator.
 const ADMIN_PASSWORD: &str = "MERCAT_ADMIN_PASSWORD";
 
-/// All values and where each came from.
+/// All values with their origins.
 pub struct Configuration {
     values: Values,
-    /// From the environment or `.env`; no setting, so that no list of settings ever shows it.
+    /// From the environment or `.env`; not a setting, so that no list of settings ever contains it.
     pub admin_password: Option<String>,
 }
 
 impl Configuration {
     /// Reads all layers.
+    ///
+    /// # Errors
+    /// If a file cannot be read or names an unknown setting.
     pub fn load(common: &Common, serve: &ServeFlags) -> Result<Self, CliError> {
         let mut layers = Vec::new();
         let file = common.config.as_deref().or_else(|| Some(Path::new(FILE)).filter(|file| file.exists()));
@@ -74,35 +77,38 @@ impl Configuration {
             flags.push(("standby", "true".to_owned(), "--standby"));
         }
         layers.push(Layer::flags(flags));
-        let values = Values::of(layers);
-        let moved = Layer::moved(values.data())?;
-        Ok(Self { values: values.under(moved), admin_password })
+        let values = Values::from_layers(layers);
+        let relocated = Layer::relocated(values.data())?;
+        Ok(Self { values: values.push_layer(relocated), admin_password })
     }
 
-    /// The typed settings, or which value cannot work.
+    /// Returns the typed settings.
+    ///
+    /// # Errors
+    /// If a value is invalid.
     pub fn settings(&self) -> Result<Settings, CliError> {
-        Ok(Settings::read(&self.values)?)
+        Ok(Settings::from_values(&self.values)?)
     }
 
-    /// Says that the value of `key` cannot work.
-    pub fn complain(&self, key: &str, reason: impl Into<String>) -> CliError {
-        self.values.complain(key, reason.into()).into()
+    /// Creates the error that the value of `key` is invalid.
+    pub fn error_for(&self, key: &str, reason: impl Into<String>) -> CliError {
+        self.values.error_for(key, reason.into()).into()
     }
 
-    /// Prints all settings, also when one of them cannot work: then people look here.
-    pub fn show(&self) -> Result<(), CliError> {
+    /// Prints all settings, also if one of them is invalid, then returns the error.
+    pub fn print(&self) -> Result<(), CliError> {
         let rows: Vec<(&str, String, String)> =
-            self.values.shown().map(|(key, value, origin)| (key, format!("{value:?}"), origin.to_string())).collect();
+            self.values.masked().map(|(key, value, origin)| (key, format!("{value:?}"), origin.to_string())).collect();
         let width = |column: fn(&(&str, String, String)) -> usize| rows.iter().map(column).max().unwrap_or(0);
-        let (keys, values) = (width(|row| row.0.len()), width(|row| row.1.chars().count().min(40)));
+        let (key_width, value_width) = (width(|row| row.0.len()), width(|row| row.1.chars().count().min(40)));
         for (key, value, origin) in &rows {
-            say(&format!("{key:keys$} = {value:values$}  # {origin}"));
+            print(&format!("{key:key_width$} = {value:value_width$}  # {origin}"));
         }
         self.settings().map(drop)
     }
 }
 
-/// The environment's variables that matter here. Others may be whatever they like.
+/// Returns the environment variables of the program; others may even be invalid UTF-8.
 fn environment() -> Result<Vec<(String, String)>, CliError> {
     let mut variables = Vec::new();
     for (name, value) in std::env::vars_os() {
@@ -110,28 +116,28 @@ fn environment() -> Result<Vec<(String, String)>, CliError> {
             continue;
         };
         let value = OsString::into_string(value)
-            .map_err(|_| CliError::start(format!("the environment variable {name} is not UTF-8; set it anew")))?;
+            .map_err(|_| CliError::start(format!("the environment variable {name} is not UTF-8; set it again")))?;
         variables.push((name.to_owned(), value));
     }
     Ok(variables)
 }
 
-/// The variables of the file `.env`, where there is one.
+/// Returns the variables of the file `.env`; none if it does not exist.
 fn dot_env() -> Result<Vec<(String, String)>, CliError> {
-    let fail = |reason: String| CliError::start(format!("the file {DOT_ENV}: {reason}"));
+    let unusable = |reason: String| CliError::start(format!("the file {DOT_ENV}: {reason}"));
     let variables = match dotenv::from_path_iter(DOT_ENV) {
         Ok(variables) => variables,
         Err(error) if error.not_found() => return Ok(Vec::new()),
-        Err(error) => return Err(fail(format!("cannot be read: {error}"))),
+        Err(error) => return Err(unusable(format!("cannot be read: {error}"))),
     };
     variables.collect::<Result<_, _>>().map_err(|error| match error {
-        // The line itself is not shown: it may hold a secret.
+        // The line itself is not shown, since it may contain a secret.
         dotenv::Error::LineParse(line, _) => {
             let text = std::fs::read_to_string(DOT_ENV).unwrap_or_default();
             let number = text.lines().position(|other| other.trim() == line.trim()).map_or(0, |at| at + 1);
-            fail(format!("line {number} is not NAME=value; put values with spaces in quotes"))
+            unusable(format!("line {number} is not NAME=value; put values with spaces in quotes"))
         }
-        dotenv::Error::Io(error) if error.kind() == ErrorKind::InvalidData => fail("is not UTF-8".to_owned()),
-        other => fail(format!("cannot be read: {other}")),
+        dotenv::Error::Io(error) if error.kind() == ErrorKind::InvalidData => unusable("is not UTF-8".to_owned()),
+        other => unusable(format!("cannot be read: {other}")),
     })
 }

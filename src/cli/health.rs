@@ -1,5 +1,5 @@
-//! `mercat health`: asks a running process whether it may get traffic, for the health checks of whatever runs it. It is
-//! the program itself, because an image that holds nothing else has no other to ask with.
+//! `mercat health`: checks whether a running process is ready, for container health checks. Part of the program itself,
+//! because its container image contains no other.
 
 use std::time::Duration;
 
@@ -10,84 +10,89 @@ use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use super::open::why;
-use super::{CliError, say};
+use super::open::reason_of;
+use super::{CliError, print};
 use crate::settings::Settings;
 
-/// How long the process may take to answer.
+/// Timeout of the request.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Bytes of an answer that are read.
-const ANSWER_MAX: usize = 64 * 1024;
+/// Largest response body that is read, in bytes.
+const RESPONSE_MAX: usize = 64 * 1024;
 const PATH: &str = "/readyz";
 
-/// Asks at `url`, or where the settings say that the process listens. Fails with code 1 when it is not ready.
+/// Sends the request to `url`, or to the configured listen address.
+///
+/// # Errors
+/// With code 1 if the process is not ready.
 pub fn health(settings: &Settings, url: Option<&str>) -> Result<(), CliError> {
     let url = match url {
-        Some(url) => read(url),
-        None => of(settings),
+        Some(url) => parse_url(url),
+        None => own_url(settings),
     };
     let url = url.map_err(CliError::operation)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| CliError::operation(format!("cannot ask: {}", why(&error))))?;
-    let asked = runtime.block_on(async { tokio::time::timeout(PROBE_TIMEOUT, ask(&url)).await });
-    let wrong = match asked {
+    let runtime =
+        runtime.map_err(|error| CliError::operation(format!("the request cannot be sent: {}", reason_of(&error))))?;
+    let response = runtime.block_on(async { tokio::time::timeout(PROBE_TIMEOUT, request(&url)).await });
+    let error = match response {
         Ok(Ok((StatusCode::OK, _))) => {
-            say(&format!("ready: {url}"));
+            print(&format!("ready: {url}"));
             return Ok(());
         }
-        Ok(Ok((status, said))) => format!("answers {}{said}", status.as_u16()),
-        Ok(Err(wrong)) => wrong,
-        Err(_) => format!("does not answer within {} s", PROBE_TIMEOUT.as_secs()),
+        Ok(Ok((status, detail))) => format!("responds {}{detail}", status.as_u16()),
+        Ok(Err(error)) => error,
+        Err(_) => format!("does not respond within {} s", PROBE_TIMEOUT.as_secs()),
     };
-    Err(CliError::operation(format!("not ready: {url} {wrong}")))
+    Err(CliError::operation(format!("not ready: {url} {error}")))
 }
 
-/// The address to ask at, from a flag.
-fn read(url: &str) -> Result<Uri, String> {
-    let wrong = || format!("--url {url} must be http://HOST:PORT of the process itself, not of what stands before it");
-    let uri: Uri = url.parse().map_err(|_| wrong())?;
+/// Parses the flag --url.
+fn parse_url(url: &str) -> Result<Uri, String> {
+    let invalid = || format!("--url {url} must be http://HOST:PORT of the process itself, not of a proxy before it");
+    let uri: Uri = url.parse().map_err(|_| invalid())?;
     if uri.scheme_str() != Some("http") || uri.host().is_none_or(str::is_empty) || url.contains('@') {
-        return Err(wrong());
+        return Err(invalid());
     }
     if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
         return Ok(uri);
     }
-    format!("{}{PATH}", url.trim_end_matches('/')).parse().map_err(|_| wrong())
+    format!("{}{PATH}", url.trim_end_matches('/')).parse().map_err(|_| invalid())
 }
 
-/// Where a process with these settings can be asked on its own machine.
-fn of(settings: &Settings) -> Result<Uri, String> {
-    if !settings.gateway && !settings.listen_told {
+/// Returns the URL of a process with these settings on its own machine.
+fn own_url(settings: &Settings) -> Result<Uri, String> {
+    if !settings.gateway && !settings.listen_is_explicit {
         return Err(
-            "with these settings a process answers no HTTP; set `listen` (MERCAT_LISTEN=ADDRESS:PORT), or say --url"
+            "a process with these settings serves no HTTP; set `listen` (MERCAT_LISTEN=ADDRESS:PORT), or use --url"
                 .to_owned(),
         );
     }
     if settings.listen.port() == 0 {
-        return Err("`listen` has port 0, so nobody knows the port; say --url http://HOST:PORT".to_owned());
+        return Err("`listen` has port 0, so the port is unknown; use --url http://HOST:PORT".to_owned());
     }
     let url = format!("http://{}{PATH}", settings.own_address());
-    url.parse().map_err(|_| format!("{url} cannot be asked; say --url"))
+    url.parse().map_err(|_| format!("{url} is not a valid URL; use --url"))
 }
 
-/// What is answered, and what it says of itself when that is not well.
-async fn ask(url: &Uri) -> Result<(StatusCode, String), String> {
+/// Sends the request; returns the status and the detail of a problem document.
+async fn request(url: &Uri) -> Result<(StatusCode, String), String> {
     let host = url.host().unwrap_or_default();
     let port = url.port_u16().unwrap_or(80);
     let stream = TcpStream::connect((host.trim_matches(['[', ']']), port)).await;
-    let stream = stream.map_err(|error| format!("cannot be reached: {}", why(&error)))?;
-    let broken = |_: hyper::Error| "does not answer as a shop does".to_owned();
-    let (mut to, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-    let _driven = tokio::spawn(connection);
+    let stream = stream.map_err(|error| format!("is not reachable: {}", reason_of(&error)))?;
+    let broken = |_: hyper::Error| "does not respond like a shop".to_owned();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    let _connection = tokio::spawn(connection);
     let path = url.path_and_query().map_or(PATH, |path| path.as_str());
     let request = Request::get(path).header(HOST, url.authority().map_or(host, |authority| authority.as_str()));
-    let request = request.body(Empty::<Bytes>::new()).map_err(|_| "cannot be asked".to_owned())?;
-    let answer = to.send_request(request).await.map_err(broken)?;
-    let status = answer.status();
-    let body = Limited::new(answer.into_body(), ANSWER_MAX).collect().await.map(http_body_util::Collected::to_bytes);
+    let request = request.body(Empty::<Bytes>::new()).map_err(|_| "is not a valid URL".to_owned())?;
+    let response = sender.send_request(request).await.map_err(broken)?;
+    let status = response.status();
+    let body =
+        Limited::new(response.into_body(), RESPONSE_MAX).collect().await.map(http_body_util::Collected::to_bytes);
     let problem: serde_json::Value = serde_json::from_slice(&body.unwrap_or_default()).unwrap_or_default();
-    let said = problem["detail"].as_str().map(|detail| format!(": {detail}")).unwrap_or_default();
-    Ok((status, said))
+    let detail = problem["detail"].as_str().map(|detail| format!(": {detail}")).unwrap_or_default();
+    Ok((status, detail))
 }
 
 #[cfg(test)]
@@ -95,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_asks_on_this_machine_whatever_address_the_shop_listens_at() {
+    fn own_url_uses_loopback_for_unspecified_address() {
         let mut settings = Settings::for_test(std::path::Path::new("data"));
         for (listen, url) in [
             ("0.0.0.0:8080", Ok("http://127.0.0.1:8080/readyz")),
@@ -104,17 +109,17 @@ mod tests {
             ("127.0.0.1:0", Err(())),
         ] {
             settings.listen = listen.parse().unwrap();
-            assert_eq!(of(&settings).map(|url| url.to_string()).map_err(drop), url.map(str::to_owned), "{listen}");
+            assert_eq!(own_url(&settings).map(|url| url.to_string()).map_err(drop), url.map(str::to_owned), "{listen}");
         }
         (settings.gateway, settings.listen) = (false, "127.0.0.1:8080".parse().unwrap());
-        assert!(of(&settings).is_err(), "it answers no HTTP");
-        settings.listen_told = true;
-        assert!(of(&settings).is_ok());
+        assert!(own_url(&settings).is_err(), "it serves no HTTP");
+        settings.listen_is_explicit = true;
+        assert!(own_url(&settings).is_ok());
     }
 
     #[test]
-    fn an_address_may_name_another_path_and_must_be_one() {
-        for (url, asked) in [
+    fn url_keeps_its_path_and_must_be_http() {
+        for (url, requested) in [
             ("http://127.0.0.1:1", Ok("http://127.0.0.1:1/readyz")),
             ("http://shop:8080/", Ok("http://shop:8080/readyz")),
             ("http://shop:8080/healthz", Ok("http://shop:8080/healthz")),
@@ -123,7 +128,7 @@ mod tests {
             ("http://a:b@shop", Err(())),
             ("", Err(())),
         ] {
-            assert_eq!(read(url).map(|url| url.to_string()).map_err(drop), asked.map(str::to_owned), "{url}");
+            assert_eq!(parse_url(url).map(|url| url.to_string()).map_err(drop), requested.map(str::to_owned), "{url}");
         }
     }
 }

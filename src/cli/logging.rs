@@ -1,4 +1,4 @@
-//! The log: lines on standard error, for people or, as JSON, for machines.
+//! The log: lines on standard error, as text or JSON.
 
 use std::io::{self, Write as _};
 
@@ -6,17 +6,17 @@ use log::kv::{Error, Key, Value, VisitSource};
 use log::{Level, Record};
 use serde_json::Map;
 
-use super::tell;
+use super::print_error;
 use crate::messaging::trace;
 use crate::settings::LogSettings;
 
-/// What the trace that a line belongs to is called in it.
+/// Key of the trace id of a line.
 const TRACE_ID: &str = "trace_id";
 
-/// Begins to log. Panics are logged too, as one line like everything else.
+/// Starts logging. Panics are logged too, as one line.
 pub fn start(settings: &LogSettings) {
     let mut builder = env_logger::Builder::new();
-    // It tells of every worker it starts.
+    // It logs every worker that it starts.
     builder.filter_module("actix_server", log::LevelFilter::Warn);
     builder.parse_filters(&settings.filter);
     if settings.json {
@@ -40,7 +40,7 @@ pub fn start(settings: &LogSettings) {
             writeln!(out)
         });
     }
-    // Only a second logger in one process could make it fail, and then the first one goes on.
+    // Fails only if there is a logger already, which then stays in use.
     let _ = builder.try_init();
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
@@ -49,15 +49,15 @@ pub fn start(settings: &LogSettings) {
     }));
 }
 
-/// Logs a line that must be seen even when the log is set to less: others wait for it.
+/// Logs a line that other programs wait for; it is printed also if the log level would suppress it.
 pub fn announce(json_lines: bool, text: &str) {
     if log::log_enabled!(target: "mercat", Level::Info) {
         log::info!(target: "mercat", "{text}");
     } else if json_lines {
         let record = serde_json::json!({ "level": "INFO", "target": "mercat", "message": text });
-        tell(&record.to_string());
+        print_error(&record.to_string());
     } else {
-        tell(text);
+        print_error(text);
     }
 }
 
@@ -74,7 +74,7 @@ fn json(time: &str, record: &Record<'_>) -> serde_json::Value {
     line.into()
 }
 
-/// Collects a record's own names and values.
+/// Collects the key-value pairs of a record.
 struct Pairs<'a>(&'a mut Map<String, serde_json::Value>);
 
 impl<'kvs> VisitSource<'kvs> for Pairs<'_> {
@@ -89,7 +89,7 @@ impl<'kvs> VisitSource<'kvs> for Pairs<'_> {
     }
 }
 
-/// Whether standard error is a terminal somebody looks at.
-pub fn is_watched() -> bool {
+/// Returns whether standard error is a terminal.
+pub fn is_terminal() -> bool {
     io::IsTerminal::is_terminal(&io::stderr())
 }

@@ -1,4 +1,4 @@
-//! `mercat move`: asks the running shop to move one of its domains.
+//! `mercat move`: sends the order to the running shop.
 
 use std::time::Duration;
 
@@ -10,47 +10,47 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 
-use super::admin::{ask, password};
+use super::admin::{password, prompt_once};
 use super::config::Configuration;
-use super::{CliError, say};
+use super::{CliError, print};
 use crate::settings::Settings;
 
-/// How long the shop may take: a large database is copied while everybody waits.
+/// Timeout of a move, during which a large database may be copied.
 const MOVE_TIMEOUT: Duration = Duration::from_secs(630);
-/// Bytes of an answer.
-const ANSWER_MAX: usize = 1 << 20;
+/// Largest response body that is read, in bytes.
+const RESPONSE_MAX: usize = 1 << 20;
 
-/// What was asked.
+/// Arguments of the command.
 pub struct MoveArgs {
-    /// Selection domain.
+    /// Name of the domain.
     pub domain: String,
-    /// Where to.
+    /// Destination: `local`, or the gRPC address of the other process.
     pub to: String,
-    /// Who asks.
+    /// E-mail address of the administrator.
     pub email: String,
-    /// Whom.
+    /// HTTP address of the running shop; by default that of the settings.
     pub shop: Option<String>,
 }
 
-/// Asks the running shop, and says what came of it.
-pub fn move_domain(configuration: &Configuration, settings: &Settings, asked: MoveArgs) -> Result<(), CliError> {
-    let password = password(configuration, ask)?;
-    let shop = asked.shop.unwrap_or_else(|| format!("http://{}", settings.own_address()));
+/// Sends the order and prints the result.
+pub fn move_domain(configuration: &Configuration, settings: &Settings, args: MoveArgs) -> Result<(), CliError> {
+    let password = password(configuration, prompt_once)?;
+    let shop = args.shop.unwrap_or_else(|| format!("http://{}", settings.own_address()));
     let shop = shop.trim_end_matches('/');
     actix::System::new().block_on(async {
-        let sign_in = json!({ "email": asked.email, "password": password });
+        let sign_in = json!({ "email": args.email, "password": password });
         let signed_in = post(&format!("{shop}/api/v1/signin"), None, &sign_in).await?;
         let token = signed_in["token"].as_str().unwrap_or_default().to_owned();
-        let path = format!("{shop}/api/v1/domains/{}/move", asked.domain);
-        let moved = post(&path, Some(&token), &json!({ "to": asked.to })).await;
-        // What was made for this one question is not left behind.
+        let path = format!("{shop}/api/v1/domains/{}/move", args.domain);
+        let moved = post(&path, Some(&token), &json!({ "to": args.to })).await;
+        // The session was opened for this order only.
         let _ = post(&format!("{shop}/api/v1/signout"), Some(&token), &Value::Null).await;
         let moved = moved?;
         let number = |name: &str| moved[name].as_u64().unwrap_or_default();
-        say(&format!(
-            "{} is at {} now; {} bytes were carried over, and who asked waited {} ms",
-            asked.domain,
-            moved["place"].as_str().unwrap_or(&asked.to),
+        print(&format!(
+            "{} moved to {}: {} bytes transferred, calls waited up to {} ms",
+            args.domain,
+            moved["place"].as_str().unwrap_or(&args.to),
             number("bytes"),
             number("paused_ms")
         ));
@@ -59,10 +59,10 @@ pub fn move_domain(configuration: &Configuration, settings: &Settings, asked: Mo
 }
 
 async fn post(url: &str, token: Option<&str>, body: &Value) -> Result<Value, CliError> {
-    let cannot = |why: String| CliError::operation(format!("{url} cannot be asked: {why}"));
+    let failed = |error: String| CliError::operation(format!("request to {url} failed: {error}"));
     let https = hyper_rustls::HttpsConnectorBuilder::new()
         .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())
-        .map_err(|error| cannot(error.to_string()))?
+        .map_err(|error| failed(error.to_string()))?
         .https_or_http()
         .enable_http1()
         .build();
@@ -71,24 +71,24 @@ async fn post(url: &str, token: Option<&str>, body: &Value) -> Result<Value, Cli
     if let Some(token) = token {
         request = request.header(AUTHORIZATION, format!("Bearer {token}"));
     }
-    let request = request.body(Full::new(Bytes::from(body))).map_err(|error| cannot(error.to_string()))?;
-    let asked = async {
-        let answer = Client::builder(TokioExecutor::new()).build(https).request(request).await;
-        let answer = answer.map_err(|error| cannot(innermost(&error)))?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), ANSWER_MAX).collect().await;
-        let body = body.map_err(|error| cannot(error.to_string()))?.to_bytes();
-        let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let request = request.body(Full::new(Bytes::from(body))).map_err(|error| failed(error.to_string()))?;
+    let response = async {
+        let response = Client::builder(TokioExecutor::new()).build(https).request(request).await;
+        let response = response.map_err(|error| failed(innermost(&error)))?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), RESPONSE_MAX).collect().await;
+        let body = body.map_err(|error| failed(error.to_string()))?.to_bytes();
+        let body: Value = serde_json::from_slice(&body).unwrap_or_default();
         if status.is_success() {
-            return Ok(answer);
+            return Ok(body);
         }
-        let detail = answer["detail"].as_str().map_or_else(|| format!("it answered {status}"), str::to_owned);
+        let detail = body["detail"].as_str().map_or_else(|| format!("{url} responded {status}"), str::to_owned);
         Err(CliError::operation(detail))
     };
-    tokio::time::timeout(MOVE_TIMEOUT, asked).await.unwrap_or_else(|_| Err(cannot("no answer in time".to_owned())))
+    tokio::time::timeout(MOVE_TIMEOUT, response).await.unwrap_or_else(|_| Err(failed("no response in time".to_owned())))
 }
 
-/// What went wrong, without who noticed.
+/// Returns the innermost cause of an error, without the error number.
 fn innermost(error: &dyn std::error::Error) -> String {
     let mut innermost = error;
     while let Some(inner) = innermost.source() {

@@ -1,4 +1,4 @@
-//! Opens what a command needs of the shop, and closes it again.
+//! Folders, locks and domains that a command needs.
 
 use std::fs::{File, TryLockError};
 use std::future::Future;
@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::config::Configuration;
-use super::{CliError, say};
+use super::{CliError, print};
 use crate::app::App;
 use crate::backup;
 use crate::messaging::RequestContext;
@@ -15,26 +15,26 @@ use crate::settings::{Database, DomainLocation, Postgres, Settings};
 use crate::store::{self, OpenError};
 use crate::types::Clock;
 
-/// The file a running shop holds, so that a second one stays out.
+/// File that a running shop locks, which keeps a second one out.
 const LOCK: &str = "mercat.lock";
-/// How long a command waits for one answer. It may share the machine with a busy shop.
+/// Timeout of one call; the command may share the machine with a busy shop.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A request of the command line.
-pub fn ctx() -> RequestContext {
+/// Returns the context of a call from the command line.
+pub fn context() -> RequestContext {
     RequestContext::internal("cli").with_timeout(CALL_TIMEOUT)
 }
 
-/// Makes the folders that are missing.
-pub fn folders(configuration: &Configuration, settings: &Settings) -> Result<(), CliError> {
+/// Creates missing folders, and completes an interrupted restore.
+pub fn create_folders(configuration: &Configuration, settings: &Settings) -> Result<(), CliError> {
     for (key, folder) in [("data", &settings.data), ("database", &settings.database)] {
         std::fs::create_dir_all(folder).map_err(|error| {
-            configuration.complain(
+            configuration.error_for(
                 key,
                 format!(
-                    "the folder {} cannot be made: {}; choose another with --data DIR",
+                    "the folder {} cannot be created: {}; choose another with --data DIR",
                     folder.display(),
-                    why(&error)
+                    reason_of(&error)
                 ),
             )
         })?;
@@ -42,75 +42,74 @@ pub fn folders(configuration: &Configuration, settings: &Settings) -> Result<(),
     finish_restore(configuration, settings)
 }
 
-/// Finishes a restore that was cut short: until then the databases are of different moments.
+/// Completes an interrupted restore: until then the databases are of different instants.
 fn finish_restore(configuration: &Configuration, settings: &Settings) -> Result<(), CliError> {
     if !backup::is_unfinished(settings) {
         return Ok(());
     }
-    let _held = lock(configuration, settings)?;
+    let _lock = lock(configuration, settings)?;
     if backup::finish(settings)? {
-        log::warn!("a restore that was cut short is finished now");
+        log::warn!("restore: an interrupted restore was completed");
     }
     Ok(())
 }
 
-/// Whether there is a shop's database already.
+/// Returns whether a database of the shop exists.
 pub fn has_shop(settings: &Settings) -> bool {
     settings.domains.iter().any(|domain| match &domain.database {
         Database::Folder(folder) => folder.join(format!("{}.db", domain.name)).exists(),
-        // A server that cannot be asked may have one: what is wrong with it is said when it is opened.
+        // An unreachable server may have one; opening it reports the error.
         Database::Postgres(server) => store::schema_exists(server, domain.name).unwrap_or(true),
     })
 }
 
-/// Refuses when there is no shop yet, for commands that only read.
-pub fn needs_shop(configuration: &Configuration, settings: &Settings) -> Result<(), CliError> {
+/// Returns an error if there is no shop, for commands that only read.
+pub fn require_shop(configuration: &Configuration, settings: &Settings) -> Result<(), CliError> {
     if has_shop(settings) {
         return Ok(());
     }
     if let Some(server) = settings.domains.iter().find_map(|domain| domain.database.server()) {
-        return Err(configuration.complain("database", format!("there is no shop in {}", server.shown())));
+        return Err(configuration.error_for("database", format!("there is no shop in {}", server.masked())));
     }
     let key = if settings.database == settings.data { "data" } else { "database" };
     let folder = settings.database.display();
-    Err(configuration.complain(key, format!("there is no shop in {folder}; name its folder with --data DIR")))
+    Err(configuration.error_for(key, format!("there is no shop in {folder}; choose its folder with --data DIR")))
 }
 
-/// Holds the shop's folders for one process that wants them for itself. The system lets go of them when the process
-/// ends, however it ends.
+/// Locks the shop's folders exclusively. The system releases the locks when the process ends, however it ends.
 pub fn lock(configuration: &Configuration, settings: &Settings) -> Result<Vec<File>, CliError> {
     let lock = |(key, folder): (&'static str, &Path)| {
-        lock_file(folder, LOCK, File::try_lock).map_err(|reason| configuration.complain(key, reason))
+        lock_file(folder, LOCK, File::try_lock).map_err(|reason| configuration.error_for(key, reason))
     };
-    in_use(settings).into_iter().map(lock).collect()
+    data_folders(settings).into_iter().map(lock).collect()
 }
 
-/// Holds what a process serves: a whole shop's folders for itself; a part's together with the processes of the other
-/// parts, and its own domains for itself.
-pub fn hold(configuration: &Configuration, settings: &Settings) -> Result<Vec<File>, CliError> {
-    let elsewhere = |place: &DomainLocation| {
+/// Locks what a process serves: the folders of a whole shop exclusively; those of a part together with the processes of
+/// the other parts, and its own domains exclusively.
+pub fn lock_served(configuration: &Configuration, settings: &Settings) -> Result<Vec<File>, CliError> {
+    let is_remote = |place: &DomainLocation| {
         matches!(place, DomainLocation::Remote(_) | DomainLocation::RemoteUnspecified | DomainLocation::Standby)
     };
-    if !settings.domains.iter().any(|domain| elsewhere(&domain.place)) {
+    if !settings.domains.iter().any(|domain| is_remote(&domain.place)) {
         return lock(configuration, settings);
     }
-    let mut held = Vec::new();
-    for (key, folder) in in_use(settings) {
+    let mut locks = Vec::new();
+    for (key, folder) in data_folders(settings) {
         let file = lock_file(folder, LOCK, File::try_lock_shared);
-        held.push(file.map_err(|reason| configuration.complain(key, reason))?);
+        locks.push(file.map_err(|reason| configuration.error_for(key, reason))?);
     }
-    let mine = |place: &DomainLocation| matches!(place, DomainLocation::Local | DomainLocation::Standby);
-    for domain in settings.domains.iter().filter(|domain| mine(&domain.place)) {
-        // On a server several processes of one domain work side by side.
+    let is_served = |place: &DomainLocation| matches!(place, DomainLocation::Local | DomainLocation::Standby);
+    for domain in settings.domains.iter().filter(|domain| is_served(&domain.place)) {
+        // With a server several processes may serve the same domain.
         let Some(folder) = domain.database.folder() else { continue };
         let file = lock_file(folder, &format!("{}.lock", domain.name), File::try_lock);
-        held.push(file.map_err(|reason| configuration.complain("data", reason))?);
+        locks.push(file.map_err(|reason| configuration.error_for("data", reason))?);
     }
-    Ok(held)
+    Ok(locks)
 }
 
-/// The folders a shop uses, and which setting names each.
-fn in_use(settings: &Settings) -> Vec<(&'static str, &Path)> {
+/// Returns the folders of a shop, each with the setting that names it.
+fn data_folders(settings: &Settings) -> Vec<(&'static str, &Path)> {
     let mut folders = vec![("data", settings.data.as_path())];
     if settings.database != settings.data {
         folders.push(("database", &settings.database));
@@ -118,44 +117,44 @@ fn in_use(settings: &Settings) -> Vec<(&'static str, &Path)> {
     folders
 }
 
-/// Holds one folder of a shop for one process, or says why it cannot be held.
-pub fn hold_folder(folder: &Path) -> Result<File, String> {
+/// Locks one folder of a shop exclusively.
+pub fn lock_folder(folder: &Path) -> Result<File, String> {
     lock_file(folder, LOCK, File::try_lock)
 }
 
 fn lock_file(folder: &Path, name: &str, lock: fn(&File) -> Result<(), TryLockError>) -> Result<File, String> {
-    let shown = folder.display();
+    let path = folder.display();
     let file = File::options().create(true).truncate(false).write(true).open(folder.join(name)).map_err(|error| {
-        format!("nothing can be written in the folder {shown}: {}; choose another with --data DIR", why(&error))
+        format!("the folder {path} is not writable: {}; choose another with --data DIR", reason_of(&error))
     })?;
     match lock(&file) {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
-            Err(format!("the folder {shown} is served by another mercat; stop it, or choose another with --data DIR"))
+            Err(format!("the folder {path} is used by another mercat; stop it, or choose another with --data DIR"))
         }
-        Err(TryLockError::Error(error)) => Err(format!("the folder {shown} cannot be locked: {}", why(&error))),
+        Err(TryLockError::Error(error)) => Err(format!("the folder {path} cannot be locked: {}", reason_of(&error))),
     }
 }
 
-/// The system's reason in few words.
-pub fn why(error: &io::Error) -> String {
+/// Returns the system's message without the error number.
+pub fn reason_of(error: &io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or_default().to_lowercase()
 }
 
-/// Opens the shop by `open`: whole, or for one command beside a running one.
+/// Opens the shop by `open`: [`App::open`] or [`App::open_for_command`].
 pub fn app(
     configuration: &Configuration,
     settings: Settings,
     open: fn(Settings, Clock) -> Result<App, OpenError>,
 ) -> Result<App, CliError> {
-    let server = settings.domains.iter().any(|domain| domain.database.server().is_some());
-    let key = if settings.database == settings.data && !server { "data" } else { "database" };
-    open(settings, Clock::system()).map_err(|error| configuration.complain(key, error.to_string()))
+    let has_server = settings.domains.iter().any(|domain| domain.database.server().is_some());
+    let key = if settings.database == settings.data && !has_server { "data" } else { "database" };
+    open(settings, Clock::system()).map_err(|error| configuration.error_for(key, error.to_string()))
 }
 
-/// Runs `work` on a shop of which only `domains` are open. The others stay closed, so that a command beside a running
-/// shop does none of their work twice; what it causes there is told to them by the running shop, or the next one.
+/// Runs `work` on a shop with only `domains` open. The others stay closed, so that a command alongside a running shop
+/// does none of their work twice; events for them are delivered by the running shop, or the next one.
 pub fn with_shop<F, W>(
     configuration: &Configuration,
     mut settings: Settings,
@@ -166,7 +165,7 @@ where
     F: Future<Output = Result<(), CliError>>,
     W: FnOnce(&App) -> F,
 {
-    folders(configuration, &settings)?;
+    create_folders(configuration, &settings)?;
     for domain in &mut settings.domains {
         if !domains.contains(&domain.name) {
             domain.place = DomainLocation::Off;
@@ -174,26 +173,27 @@ where
             domain.place,
             DomainLocation::Off | DomainLocation::RemoteUnspecified | DomainLocation::Standby
         ) {
-            return Err(
-                configuration.complain(&format!("{}.place", domain.name), "this command needs it; set it to local")
-            );
+            return Err(configuration.error_for(
+                &format!("{}.place", domain.name),
+                "this command needs the domain in this process; set it to local",
+            ));
         }
     }
     actix::System::new().block_on(async {
         let app = app(configuration, settings, App::open_for_command)?;
-        let done = work(&app).await;
+        let result = work(&app).await;
         app.close();
-        done
+        result
     })
 }
 
-/// Brings all databases to this version.
+/// Applies pending migrations to all databases.
 pub fn migrate(configuration: &Configuration, mut settings: Settings) -> Result<(), CliError> {
-    folders(configuration, &settings)?;
+    create_folders(configuration, &settings)?;
     settings.migrate = true;
     let server = settings.domains.iter().find_map(|domain| domain.database.server());
     let (folder, local): (_, Vec<&str>) = (
-        server.map_or_else(|| settings.database.display().to_string(), Postgres::shown),
+        server.map_or_else(|| settings.database.display().to_string(), Postgres::masked),
         settings
             .domains
             .iter()
@@ -203,7 +203,7 @@ pub fn migrate(configuration: &Configuration, mut settings: Settings) -> Result<
     );
     actix::System::new().block_on(async {
         app(configuration, settings, App::open_for_command)?.close();
-        say(&format!("the databases in {folder} are of this version: {}", local.join(", ")));
+        print(&format!("the databases in {folder} are up to date: {}", local.join(", ")));
         Ok(())
     })
 }

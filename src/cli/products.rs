@@ -9,26 +9,26 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::sync::mpsc;
 
 use super::config::Configuration;
-use super::open::{ctx, needs_shop, why, with_shop};
-use super::{CliError, logging, one_line, say, tell};
+use super::open::{context, reason_of, require_shop, with_shop};
+use super::{CliError, logging, one_line, print, print_error};
 use crate::contract::catalog::{CatalogError, ExportProducts, ImportOutcome, ImportProducts, NewProduct};
 use crate::domains::catalog::CatalogActor;
 use crate::domains::catalog::import_export::{self, FileError, Format, ImportEntry, ProductWriter};
 use crate::messaging::{Client, DomainError as _, ErrorKind};
 use crate::settings::Settings;
 
-/// Rows that go to the catalog together.
+/// Most rows per request to the catalog.
 const BATCH_ROWS: usize = 500;
-/// Bytes of such rows, so that a file of huge rows takes no more memory than others.
+/// Approximate bytes per request, which bounds the memory for a file of huge rows.
 const BATCH_BYTES: usize = 4 << 20;
-/// Batches read ahead while the catalog works on one.
+/// Batches that are read ahead while the catalog imports one.
 const BATCHES_AHEAD: usize = 2;
-/// Refused rows that are told one by one; the rest is counted.
-const TOLD_MAX: u64 = 1_000;
-/// How often a batch that met a busy shop is tried.
+/// Most refused rows that are printed; the rest is counted.
+const REPORTED_MAX: u64 = 1_000;
+/// Attempts per batch if the shop is busy.
 const ATTEMPTS: u32 = 5;
 
-/// What was read of a file at a time.
+/// Part of a file that is imported with one request.
 #[derive(Default)]
 struct Batch {
     rows: Vec<(u64, NewProduct)>,
@@ -43,7 +43,7 @@ impl Batch {
     }
 }
 
-/// What became of the rows.
+/// Numbers of rows by outcome.
 #[derive(Default)]
 struct ImportCounts {
     created: u64,
@@ -54,22 +54,22 @@ struct ImportCounts {
 fn format(file: &Path) -> Result<Format, CliError> {
     Format::from_path(file).ok_or_else(|| {
         let name = file.display();
-        CliError::start(format!("the file {name}: its name must end in .csv, .ndjson or .json, which tells what it is"))
+        CliError::start(format!("the file {name}: its extension must be .csv, .ndjson or .json"))
     })
 }
 
-/// Puts the products of a file into the shop.
+/// Imports the products of a file.
 pub fn import(configuration: &Configuration, settings: Settings, file: &Path) -> Result<(), CliError> {
     let format = format(file)?;
     let fail = |reason: &str| CliError::start(format!("the file {}: {reason}", file.display()));
-    let input = File::open(file).map_err(|error| fail(&format!("cannot be read: {}", why(&error))))?;
-    let about = input.metadata().map_err(|error| fail(&format!("cannot be read: {}", why(&error))))?;
+    let input = File::open(file).map_err(|error| fail(&format!("cannot be read: {}", reason_of(&error))))?;
+    let about = input.metadata().map_err(|error| fail(&format!("cannot be read: {}", reason_of(&error))))?;
     if about.is_dir() {
         return Err(fail("is a folder"));
     }
     let bar = bar(about.len(), "{bar:40} {bytes} of {total_bytes}, {msg}");
     let currency = settings.shop.currency;
-    // Read on a thread of its own, so that the next rows are ready when the catalog is.
+    // On a thread of its own, so that the next rows are ready when the catalog is.
     let (send, mut batches) = mpsc::channel(BATCHES_AHEAD);
     let reader = std::thread::spawn({
         let input = BufReader::with_capacity(1 << 16, bar.wrap_read(input));
@@ -83,7 +83,7 @@ pub fn import(configuration: &Configuration, settings: Settings, file: &Path) ->
             while let Some(batch) = batches.recv().await {
                 let batch: Result<Batch, FileError> = batch;
                 match batch {
-                    Ok(batch) => put(&catalog, batch, &mut counts, &bar, &name).await?,
+                    Ok(batch) => import_batch(&catalog, batch, &mut counts, &bar, &name).await?,
                     Err(error) => {
                         bar.finish_and_clear();
                         let nothing = counts.created + counts.updated + counts.refused == 0;
@@ -91,25 +91,25 @@ pub fn import(configuration: &Configuration, settings: Settings, file: &Path) ->
                         if nothing {
                             return Err(CliError::start(message));
                         }
-                        say(&summary(&counts, &name));
+                        print(&summary(&counts, &name));
                         return Err(CliError::operation(message));
                     }
                 }
             }
             bar.finish_and_clear();
-            if counts.refused > TOLD_MAX {
-                tell(&format!("and {} more rows were refused", counts.refused - TOLD_MAX));
+            if counts.refused > REPORTED_MAX {
+                print_error(&format!("and {} more rows were refused", counts.refused - REPORTED_MAX));
             }
-            say(&summary(&counts, &name));
-            if counts.refused == 0 { Ok(()) } else { Err(CliError::in_part()) }
+            print(&summary(&counts, &name));
+            if counts.refused == 0 { Ok(()) } else { Err(CliError::partial()) }
         }
     })?;
-    // It has ended: its channel is empty and closed.
+    // The thread has ended, since its channel is closed.
     let _ = reader.join();
     Ok(())
 }
 
-/// Reads a file into batches. Ends early when nobody wants them any more.
+/// Reads a file into batches; ends early if the receiver was dropped.
 fn read(
     format: Format,
     input: BufReader<impl std::io::Read + Send>,
@@ -127,7 +127,7 @@ fn read(
     for entry in rows {
         match entry {
             Ok(ImportEntry::Product { line, product }) => {
-                batch.bytes += weight(&product);
+                batch.bytes += estimated_size(&product);
                 batch.rows.push((line, *product));
             }
             Ok(ImportEntry::Refused { line, reason }) => batch.refused.push((line, reason)),
@@ -145,15 +145,15 @@ fn read(
     let _ = send.blocking_send(Ok(batch));
 }
 
-/// About how many bytes a row takes.
-fn weight(product: &NewProduct) -> usize {
+/// Estimates the memory of a row in bytes.
+fn estimated_size(product: &NewProduct) -> usize {
     let pairs = product.attributes.iter().chain(&product.options).map(|(name, value)| name.len() + value.len());
     let tags = product.tags.iter().map(String::len);
     product.name.len() + product.description.len() + pairs.chain(tags).map(|bytes| bytes + 64).sum::<usize>() + 256
 }
 
-/// Gives a batch to the catalog and tells what was refused, in the order of the file.
-async fn put(
+/// Imports a batch and prints its refused rows in the order of the file.
+async fn import_batch(
     catalog: &Client<CatalogActor>,
     batch: Batch,
     counts: &mut ImportCounts,
@@ -163,13 +163,13 @@ async fn put(
     let Batch { rows, mut refused, notes, .. } = batch;
     let (lines, rows): (Vec<u64>, Vec<NewProduct>) = rows.into_iter().unzip();
     if !rows.is_empty() {
-        let outcomes = hand_over(catalog, rows).await.map_err(|error| {
+        let outcomes = send_batch(catalog, rows).await.map_err(|error| {
             bar.finish_and_clear();
-            say(&summary(counts, name));
+            print(&summary(counts, name));
             let line = lines.first().copied().unwrap_or(0);
             CliError::operation(format!(
-                "the import stopped before line {line}: {error}; what came before is in, and importing the file again \
-                 does no harm"
+                "the import stopped before line {line}: {error}; the rows before it were imported, and it is safe to \
+                 import the file again"
             ))
         })?;
         for (line, outcome) in lines.into_iter().zip(outcomes) {
@@ -183,12 +183,12 @@ async fn put(
     refused.sort_by_key(|(line, _)| *line);
     bar.suspend(|| {
         for note in notes {
-            tell(&format!("note: {}", one_line(&note)));
+            print_error(&format!("note: {}", one_line(&note)));
         }
         for (line, reason) in refused {
             counts.refused += 1;
-            if counts.refused <= TOLD_MAX {
-                tell(&format!("line {line}: {}", one_line(&reason)));
+            if counts.refused <= REPORTED_MAX {
+                print_error(&format!("line {line}: {}", one_line(&reason)));
             }
         }
     });
@@ -196,19 +196,20 @@ async fn put(
     Ok(())
 }
 
-/// A batch may be given twice: the second time its products are brought up to date to what they are.
-async fn hand_over(catalog: &Client<CatalogActor>, rows: Vec<NewProduct>) -> Result<Vec<ImportOutcome>, CatalogError> {
-    let mut tries = 1;
+/// Sends a batch, which may be repeated: a second import updates its products to the same values.
+async fn send_batch(catalog: &Client<CatalogActor>, rows: Vec<NewProduct>) -> Result<Vec<ImportOutcome>, CatalogError> {
+    let mut attempt = 1;
     loop {
-        match catalog.call(ctx(), ImportProducts { rows: rows.clone() }).await {
+        match catalog.call(context(), ImportProducts { rows: rows.clone() }).await {
             Err(error)
-                if tries < ATTEMPTS && matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::DeadlineExceeded) =>
+                if attempt < ATTEMPTS
+                    && matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::DeadlineExceeded) =>
             {
-                log::warn!("{error}; trying again");
-                tokio::time::sleep(Duration::from_millis(200) * tries).await;
-                tries += 1;
+                log::warn!("import: {error}; retrying");
+                tokio::time::sleep(Duration::from_millis(200) * attempt).await;
+                attempt += 1;
             }
-            answer => return answer,
+            result => return result,
         }
     }
 }
@@ -218,22 +219,26 @@ fn summary(counts: &ImportCounts, name: &str) -> String {
     format!("{name}: {created} created, {updated} updated, {refused} refused")
 }
 
-/// Writes the products of the shop to a file.
+/// Exports the active products to a file.
 pub fn export(configuration: &Configuration, settings: Settings, file: &Path) -> Result<(), CliError> {
     let format = format(file)?;
-    needs_shop(configuration, &settings)?;
+    require_shop(configuration, &settings)?;
     let target = AtomicFile::new(file)?;
     with_shop(configuration, settings, &["catalog"], |app| {
         let catalog = app.clients.catalog.clone();
         async move {
             let bar = bar(0, "{spinner} {msg}");
             let fail = |error: std::io::Error| {
-                CliError::operation(format!("the file {} cannot be written: {}", target.file.display(), why(&error)))
+                CliError::operation(format!(
+                    "the file {} cannot be written: {}",
+                    target.file.display(),
+                    reason_of(&error)
+                ))
             };
             let mut writer = ProductWriter::new(format, BufWriter::new(target.open().map_err(fail)?)).map_err(fail)?;
             let (mut after, mut count) = (None, 0_u64);
             loop {
-                let part = catalog.call(ctx(), ExportProducts { after }).await.map_err(CliError::operation)?;
+                let part = catalog.call(context(), ExportProducts { after }).await.map_err(CliError::operation)?;
                 for product in &part.rows {
                     writer.write(product).map_err(fail)?;
                     count += 1;
@@ -246,19 +251,20 @@ pub fn export(configuration: &Configuration, settings: Settings, file: &Path) ->
                 }
             }
             let out = writer.finish().map_err(fail)?.into_inner().map_err(|error| fail(error.into_error()))?;
-            target.done(out).map_err(fail)?;
+            target.finish(out).map_err(fail)?;
             bar.finish_and_clear();
-            say(&format!("{}: {count} products", target.file.display()));
+            print(&format!("{}: {count} products", target.file.display()));
             Ok(())
         }
     })
 }
 
-/// Where an export goes: beside its place first, so that a file that was there is replaced by a whole one or not at all.
+/// Destination of an export. It is written to a temporary file first, so that an existing file is replaced completely or
+/// not at all.
 struct AtomicFile {
     file: PathBuf,
-    /// Nothing when it goes straight to something that is no plain file, such as a pipe.
-    beside: Option<PathBuf>,
+    /// Temporary file; `None` if the destination is not a regular file, such as a pipe.
+    temporary: Option<PathBuf>,
 }
 
 impl AtomicFile {
@@ -266,26 +272,26 @@ impl AtomicFile {
         let special = std::fs::metadata(file).is_ok_and(|about| !about.is_file());
         let mut name = file.file_name().map(std::ffi::OsStr::to_owned).unwrap_or_default();
         name.push(".part");
-        let beside = (!special).then(|| file.with_file_name(name));
-        let target = Self { file: file.to_owned(), beside };
-        // PeerInfo at once rather than after everything was read.
+        let temporary = (!special).then(|| file.with_file_name(name));
+        let target = Self { file: file.to_owned(), temporary };
+        // Fails at once rather than after everything was read.
         target.open().map_err(|error| {
-            CliError::start(format!("the file {} cannot be written: {}", file.display(), why(&error)))
+            CliError::start(format!("the file {} cannot be written: {}", file.display(), reason_of(&error)))
         })?;
         Ok(target)
     }
 
     fn open(&self) -> std::io::Result<File> {
-        File::create(self.beside.as_ref().unwrap_or(&self.file))
+        File::create(self.temporary.as_ref().unwrap_or(&self.file))
     }
 
-    fn done(&self, mut out: File) -> std::io::Result<()> {
+    fn finish(&self, mut out: File) -> std::io::Result<()> {
         out.flush()?;
-        match &self.beside {
+        match &self.temporary {
             None => Ok(()),
-            Some(beside) => {
+            Some(temporary) => {
                 out.sync_all()?;
-                std::fs::rename(beside, &self.file)
+                std::fs::rename(temporary, &self.file)
             }
         }
     }
@@ -293,16 +299,16 @@ impl AtomicFile {
 
 impl Drop for AtomicFile {
     fn drop(&mut self) {
-        // What was left unfinished. After `done` there is none, and that is no error.
-        if let Some(beside) = &self.beside {
-            let _ = std::fs::remove_file(beside);
+        // Left only if the export failed.
+        if let Some(temporary) = &self.temporary {
+            let _ = std::fs::remove_file(temporary);
         }
     }
 }
 
-/// A progress bar, for a person who looks.
+/// Creates a progress bar, which is hidden unless standard error is a terminal.
 pub fn bar(length: u64, template: &str) -> ProgressBar {
-    let target = if logging::is_watched() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let target = if logging::is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
     let bar = ProgressBar::with_draw_target(Some(length), target);
     bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar

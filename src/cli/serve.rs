@@ -3,163 +3,191 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::config::Configuration;
 use super::logging::announce;
-use super::open::{app, folders, has_shop, hold, why};
-use super::seed::DOMAINS;
-use super::{CliError, tell};
-use crate::app::{App, unreachable};
+use super::open::{app, create_folders, has_shop, lock_served, reason_of};
+use super::seed::SEEDED_DOMAINS;
+use super::{CliError, print_error};
+use crate::app::{App, missing_dependencies};
 use crate::messaging::grpc;
 use crate::settings::{DomainLocation, Settings};
 use crate::web;
 
-/// There while a demo shop is being loaded. Found at a start, it says that the load was cut short.
+/// File that exists while the sample data are being loaded. Found at a start, it means that the load was interrupted.
 const DEMO_LOAD_MARKER: &str = "demo.unfinished";
-/// How often the loading of the demo shop is looked at.
+/// Interval at which the process that loads the sample data is polled.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// What a shell says of a program that Ctrl-C ended.
+/// Exit code that shells use for a program that Ctrl-C ended.
 const SIGINT_EXIT_CODE: i32 = 130;
 
-/// Runs the shop until it is told to stop. `file` is the configuration file that was named, if one was.
+/// Runs the shop until it receives a signal to stop. `file` is the configuration file of the flag --config.
 pub fn serve(configuration: &Configuration, settings: Settings, file: Option<&Path>) -> Result<(), CliError> {
-    let begun = Instant::now();
-    folders(configuration, &settings)?;
-    let _held = hold(configuration, &settings)?;
-    reachable(configuration, &settings)?;
-    let unfinished = settings.data.join(DEMO_LOAD_MARKER);
-    let whole = settings.domains.iter().filter(|d| DOMAINS.contains(&d.name)).all(|d| d.place == DomainLocation::Local);
-    let demo = settings.demo && whole && (unfinished.exists() || !has_shop(&settings));
-    if !settings.demo {
-        // Whoever says no to the demo does not want the rest of one either, at this start or the next.
-        let _ = std::fs::remove_file(&unfinished);
-    }
-    if demo {
-        // Before the first database is there, since from then on the folder is no longer empty.
-        std::fs::write(&unfinished, "").map_err(|error| {
-            configuration.complain("data", format!("{} cannot be written: {}", unfinished.display(), why(&error)))
-        })?;
-    }
+    let started = Instant::now();
+    create_folders(configuration, &settings)?;
+    let _locks = lock_served(configuration, &settings)?;
+    check_dependencies(configuration, &settings)?;
+    let marker = settings.data.join(DEMO_LOAD_MARKER);
+    let needs_demo = prepare_demo(configuration, &settings, &marker)?;
     actix::System::new().block_on(async {
-        let mut stop = ShutdownSignal::listen()?;
-        let json = settings.log.json;
-        if demo && !load(&settings, file, &unfinished, &mut stop).await? {
+        let mut signals = ShutdownSignal::listen()?;
+        if needs_demo && !load_demo(&settings, file, &marker, &mut signals).await? {
             return Ok(());
         }
         let mut app = app(configuration, settings, App::open)?;
-        let settings = std::sync::Arc::clone(app.settings());
-        let mut grpc = app.grpc().map_err(|error| {
-            configuration.complain("grpc", cannot_listen(&error, settings.grpc.unwrap_or(settings.listen), "--grpc"))
-        })?;
-        if let Some(server) = &mut grpc {
-            web::grpc::add(&app, server.services()).map_err(CliError::start)?;
-        }
-        let web = if settings.gateway || settings.listen_told {
-            let server = web::start(&app).map_err(|error| {
-                configuration.complain("listen", cannot_listen(&error, settings.listen, "--listen"))
-            })?;
-            Some(server)
-        } else {
-            None
-        };
-        log::debug!("ready after {} ms", begun.elapsed().as_millis());
-        if let Some(server) = &grpc {
-            let named = |place: &DomainLocation| {
-                let names = settings.domains.iter().filter(|domain| domain.place == *place).map(|domain| domain.name);
-                names.collect::<Vec<_>>().join(", ")
-            };
-            let (mut here, waiting) = (named(&DomainLocation::Local), named(&DomainLocation::Standby));
-            if !waiting.is_empty() {
-                here = format!("{here}{}waiting for {waiting}", if here.is_empty() { "" } else { "; " });
-            }
-            let address = server.address();
-            // One line says where to ask, and that is the one for HTTP where there is one.
-            let line = match &web {
-                Some(_) => format!("gRPC on {address}: {here}"),
-                None => format!("listening on http://{address} (gRPC): {here}"),
-            };
-            announce(json, &line);
-        }
-        if let Some(server) = &web {
-            announce(json, &format!("listening on http://{}", server.address()));
-        }
+        let (grpc, web) = start_servers(configuration, &mut app)?;
+        log::debug!("serve: ready after {} ms", started.elapsed().as_millis());
+        announce_addresses(app.settings(), grpc.as_ref(), web.as_ref());
         let handles = (grpc.as_ref().map(grpc::Server::handle), web.as_ref().map(web::Server::handle));
-        let stopper = actix::spawn(async move {
-            let name = stop.wait().await;
-            log::info!("{name}: no new connections are taken, requests under way are finished");
-            let forced = actix::spawn(async move {
-                stop.wait().await;
-                tell("stopped at once");
-                std::process::exit(SIGINT_EXIT_CODE);
-            });
-            if let Some(grpc) = handles.0 {
-                grpc.stop();
-            }
-            if let Some(web) = handles.1 {
-                web.stop(true).await;
-            }
-            forced.abort();
-        });
-        let failed = |what: &str| CliError::operation(format!("the {what} server failed"));
-        let grpc = async {
-            match grpc {
-                Some(server) => server.run().await.map_err(|error| {
-                    log::error!("gRPC: {error}");
-                    failed("gRPC")
-                }),
-                None => Ok(()),
-            }
-        };
-        let web = async {
-            match web {
-                Some(server) => server.run().await.map_err(|error| {
-                    log::error!("HTTP: {}", why(&error));
-                    failed("HTTP")
-                }),
-                None => Ok(()),
-            }
-        };
-        let ran = tokio::try_join!(grpc, web).map(drop);
+        let stopper = actix::spawn(stop_on_signal(signals, handles));
+        let result = run_servers(grpc, web).await;
         stopper.abort();
         app.close();
-        log::info!("closed");
-        ran
+        log::info!("serve: closed");
+        result
     })
 }
 
-/// Refuses a process in which a domain could ask nobody that it has to ask; says of the gateway what it would lack.
-fn reachable(configuration: &Configuration, settings: &Settings) -> Result<(), CliError> {
-    if let Some((asking, asked)) = unreachable(settings).first() {
-        let variable = format!("MERCAT_{}__PLACE", asked.to_uppercase());
+/// Returns whether the sample data must be loaded, and marks the load as begun.
+fn prepare_demo(configuration: &Configuration, settings: &Settings, marker: &Path) -> Result<bool, CliError> {
+    if !settings.demo {
+        // An interrupted load is not completed either, at this start or a later one.
+        let _ = std::fs::remove_file(marker);
+        return Ok(false);
+    }
+    let is_seeded = |name: &str| SEEDED_DOMAINS.contains(&name);
+    let mut seeded = settings.domains.iter().filter(|domain| is_seeded(domain.name));
+    let needs_demo =
+        seeded.all(|domain| domain.place == DomainLocation::Local) && (marker.exists() || !has_shop(settings));
+    if needs_demo {
+        // Before the first database is created, since the shop is not empty from then on.
+        std::fs::write(marker, "").map_err(|error| {
+            configuration.error_for("data", format!("{} cannot be written: {}", marker.display(), reason_of(&error)))
+        })?;
+    }
+    Ok(needs_demo)
+}
+
+/// Binds the gRPC and the HTTP address, as far as this process has them.
+fn start_servers(
+    configuration: &Configuration,
+    app: &mut App,
+) -> Result<(Option<grpc::Server>, Option<web::Server>), CliError> {
+    let settings = std::sync::Arc::clone(app.settings());
+    let mut grpc = app.grpc().map_err(|error| {
+        configuration.error_for("grpc", listen_error(&error, settings.grpc.unwrap_or(settings.listen), "--grpc"))
+    })?;
+    if let Some(server) = &mut grpc {
+        web::grpc::add(app, server.services()).map_err(CliError::start)?;
+    }
+    let web = if settings.gateway || settings.listen_is_explicit {
+        let server = web::start(app)
+            .map_err(|error| configuration.error_for("listen", listen_error(&error, settings.listen, "--listen")))?;
+        Some(server)
+    } else {
+        None
+    };
+    Ok((grpc, web))
+}
+
+/// Announces the addresses. One line only contains `listening on`: the HTTP address, or that of gRPC if there is none.
+fn announce_addresses(settings: &Settings, grpc: Option<&grpc::Server>, web: Option<&web::Server>) {
+    let json = settings.log.json;
+    if let Some(server) = grpc {
+        let names_of = |place: &DomainLocation| {
+            let domains = settings.domains.iter().filter(|domain| domain.place == *place);
+            domains.map(|domain| domain.name).collect::<Vec<_>>().join(", ")
+        };
+        let (mut domains, standby) = (names_of(&DomainLocation::Local), names_of(&DomainLocation::Standby));
+        if !standby.is_empty() {
+            domains = format!("{domains}{}standby for {standby}", if domains.is_empty() { "" } else { "; " });
+        }
+        let address = server.address();
+        let line = match web {
+            Some(_) => format!("gRPC on {address}: {domains}"),
+            None => format!("listening on http://{address} (gRPC): {domains}"),
+        };
+        announce(json, &line);
+    }
+    if let Some(server) = web {
+        announce(json, &format!("listening on http://{}", server.address()));
+    }
+}
+
+/// Stops the servers gracefully at the first signal, and exits at the second.
+async fn stop_on_signal(mut signals: ShutdownSignal, (grpc, web): (Option<grpc::Handle>, Option<web::Handle>)) {
+    let name = signals.wait().await;
+    log::info!("serve: {name} received; finishing requests in flight");
+    let forced = actix::spawn(async move {
+        signals.wait().await;
+        print_error("stopped without waiting for requests in flight");
+        std::process::exit(SIGINT_EXIT_CODE);
+    });
+    if let Some(grpc) = grpc {
+        grpc.stop();
+    }
+    if let Some(web) = web {
+        web.stop(true).await;
+    }
+    forced.abort();
+}
+
+/// Runs the servers until both have stopped.
+async fn run_servers(grpc: Option<grpc::Server>, web: Option<web::Server>) -> Result<(), CliError> {
+    let failed = |name: &str| CliError::operation(format!("the {name} server failed"));
+    let grpc = async {
+        match grpc {
+            Some(server) => server.run().await.map_err(|error| {
+                log::error!("grpc: server failed: {error}");
+                failed("gRPC")
+            }),
+            None => Ok(()),
+        }
+    };
+    let web = async {
+        match web {
+            Some(server) => server.run().await.map_err(|error| {
+                log::error!("http: server failed: {}", reason_of(&error));
+                failed("HTTP")
+            }),
+            None => Ok(()),
+        }
+    };
+    tokio::try_join!(grpc, web).map(drop)
+}
+
+/// Rejects a local domain that calls one without an address; warns if the gateway lacks a domain, and if the gRPC
+/// address is unauthenticated.
+fn check_dependencies(configuration: &Configuration, settings: &Settings) -> Result<(), CliError> {
+    if let Some((caller, callee)) = missing_dependencies(settings).first() {
+        let variable = format!("MERCAT_{}__PLACE", callee.to_uppercase());
         let reason = format!(
-            "{asking}, which is to run here, asks {asked}, and nobody said where that is: set it to the address where \
-             its process answers gRPC ({variable}=http://HOST:PORT)"
+            "{caller} depends on {callee}, but {callee}.place is not set; set it to the gRPC address of its process \
+             ({variable}=http://HOST:PORT)"
         );
-        return Err(configuration.complain(&format!("{asked}.place"), reason));
+        return Err(configuration.error_for(&format!("{callee}.place"), reason));
     }
     if settings.gateway {
         for domain in settings.domains.iter().filter(|domain| domain.place == DomainLocation::RemoteUnspecified) {
-            let name = domain.name;
+            let (name, variable) = (domain.name, domain.name.to_uppercase());
             log::warn!(
-                "nobody said where {name} is (MERCAT_{}__PLACE=http://HOST:PORT); what needs it answers 503",
-                name.to_uppercase()
+                "serve: {name}.place is not set (MERCAT_{variable}__PLACE=http://HOST:PORT); its endpoints will return 503"
             );
         }
     }
     if settings.grpc.is_some() && settings.peers.token.is_none() {
         log::warn!(
-            "whoever reaches the gRPC address is believed to be a part of the shop; peers.token (MERCAT_PEERS__TOKEN) \
-             would keep other users of this machine out"
+            "serve: the gRPC address is unauthenticated for users of this machine; set peers.token (MERCAT_PEERS__TOKEN)"
         );
     }
     Ok(())
 }
 
-fn cannot_listen(error: &io::Error, address: SocketAddr, flag: &str) -> String {
+fn listen_error(error: &io::Error, address: SocketAddr, flag: &str) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => format!(
             "{address} is in use by another program; choose another with {flag} ADDRESS:PORT (port 0 picks a free one)"
@@ -170,57 +198,62 @@ fn cannot_listen(error: &io::Error, address: SocketAddr, flag: &str) -> String {
         io::ErrorKind::AddrNotAvailable => {
             format!("this machine has no address {}; choose another with {flag} ADDRESS:PORT", address.ip())
         }
-        _ => format!("cannot listen on {address}: {}", why(error)),
+        _ => format!("cannot listen on {address}: {}", reason_of(error)),
     }
 }
 
-/// Loads the demo shop, by `mercat seed demo` in a process of its own: what decoding pictures and hashing passwords takes
-/// of memory is not kept by a shop that then idles. `false` when it was told to stop meanwhile; the next start goes on.
-async fn load(
+/// Loads the sample data with `mercat seed demo` in a process of its own, so that the memory for decoding images and
+/// hashing passwords is returned to the system. Returns `false` if a signal interrupted it; the next start continues.
+async fn load_demo(
     settings: &Settings,
     file: Option<&Path>,
-    unfinished: &Path,
-    stop: &mut ShutdownSignal,
+    marker: &Path,
+    signals: &mut ShutdownSignal,
 ) -> Result<bool, CliError> {
-    log::info!("this shop is empty: loading the demo shop (without it: --no-demo)");
-    let begun = Instant::now();
-    let fail = |error: std::io::Error| CliError::start(format!("the demo shop cannot be loaded: {}", why(&error)));
-    let mut seed = Command::new(std::env::current_exe().map_err(fail)?);
-    seed.args(["seed", "demo", "--reset-accounts", "--data"]).arg(&settings.data);
-    // The end of its input tells it that this process is gone, however it went.
-    seed.stdin(Stdio::piped()).stdout(Stdio::null());
-    if let Some(file) = file {
-        seed.arg("--config").arg(file);
-    }
-    let mut seed = seed.spawn().map_err(fail)?;
-    let ended = loop {
-        if let Some(status) = seed.try_wait().map_err(fail)? {
+    log::info!("serve: the shop is empty; loading sample data (--no-demo starts without)");
+    let started = Instant::now();
+    let failed = |error: io::Error| CliError::start(format!("sample data cannot be loaded: {}", reason_of(&error)));
+    let mut process = spawn_seed(settings, file).map_err(failed)?;
+    let status = loop {
+        if let Some(status) = process.try_wait().map_err(failed)? {
             break status;
         }
         tokio::select! {
             () = tokio::time::sleep(POLL_INTERVAL) => {}
-            _ = stop.wait() => {
-                let _ = seed.kill();
-                let _ = seed.wait();
+            _ = signals.wait() => {
+                let _ = process.kill();
+                let _ = process.wait();
                 return Ok(false);
             }
         }
     };
-    if !ended.success() {
-        // It has said what was wrong.
+    if !status.success() {
+        // The process has printed the reason.
         return Err(CliError {
-            code: ended.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1),
+            code: status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1),
             message: None,
         });
     }
-    log::info!("the demo shop was loaded in {} ms", begun.elapsed().as_millis());
-    // Only now: who never saw the password sees a new one at the next start.
-    std::fs::remove_file(unfinished)
-        .map_err(|error| CliError::operation(format!("{} cannot be removed: {}", unfinished.display(), why(&error))))?;
+    log::info!("serve: sample data loaded in {} ms", started.elapsed().as_millis());
+    // Only now: until the password was printed, the next start generates a new one.
+    std::fs::remove_file(marker).map_err(|error| {
+        CliError::operation(format!("{} cannot be removed: {}", marker.display(), reason_of(&error)))
+    })?;
     Ok(true)
 }
 
-/// What tells the shop to stop.
+/// Starts `mercat seed demo`, which exits when its standard input is closed.
+fn spawn_seed(settings: &Settings, file: Option<&Path>) -> io::Result<Child> {
+    let mut seed = Command::new(std::env::current_exe()?);
+    seed.args(["seed", "demo", "--reset-accounts", "--data"]).arg(&settings.data);
+    seed.stdin(Stdio::piped()).stdout(Stdio::null());
+    if let Some(file) = file {
+        seed.arg("--config").arg(file);
+    }
+    seed.spawn()
+}
+
+/// Signals that stop the shop.
 struct ShutdownSignal {
     terminate: Signal,
     interrupt: Signal,
@@ -228,13 +261,14 @@ struct ShutdownSignal {
 
 impl ShutdownSignal {
     fn listen() -> Result<Self, CliError> {
-        let fail = |error| CliError::start(format!("signals cannot be heard: {}", why(&error)));
+        let failed = |error| CliError::start(format!("signal handlers cannot be installed: {}", reason_of(&error)));
         Ok(Self {
-            terminate: signal(SignalKind::terminate()).map_err(fail)?,
-            interrupt: signal(SignalKind::interrupt()).map_err(fail)?,
+            terminate: signal(SignalKind::terminate()).map_err(failed)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
         })
     }
 
+    /// Waits for a signal and returns its name.
     async fn wait(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",

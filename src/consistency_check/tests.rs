@@ -1,4 +1,4 @@
-//! A sound shop has no fault, however its orders ended; and each promise that is broken by hand is found.
+//! A consistent shop has no violation, however its orders ended; each one that is caused on purpose is found.
 
 use tempfile::TempDir;
 
@@ -12,9 +12,9 @@ use crate::contract::users::{CreateUser, DeleteUser};
 use crate::messaging::IdempotencyKey;
 use crate::messaging::Role;
 use crate::settings::Settings;
-use crate::types::Clock;
+use crate::types::{Clock, UserId};
 
-struct Shop {
+struct TestShop {
     app: App,
     clock: Clock,
     dir: TempDir,
@@ -24,11 +24,11 @@ fn keyed(key: &str) -> RequestContext {
     RequestContext::internal("test").with_key(IdempotencyKey::parse(key).unwrap())
 }
 
-fn plain() -> RequestContext {
+fn unkeyed() -> RequestContext {
     RequestContext::internal("test")
 }
 
-impl Shop {
+impl TestShop {
     fn open() -> Self {
         let _ = env_logger::builder().is_test(true).try_init();
         let (dir, clock) = (TempDir::new().unwrap(), Clock::system());
@@ -45,7 +45,7 @@ impl Shop {
             role: Role::Customer,
             created_at: None,
         };
-        self.app.clients.users.call(plain(), request).await.unwrap().id
+        self.app.clients.users.call(unkeyed(), request).await.unwrap().id
     }
 
     async fn product(&self) -> ProductId {
@@ -54,13 +54,13 @@ impl Shop {
             "currency": "EUR", "stock": 100,
         }))
         .unwrap();
-        self.app.clients.catalog.call(plain(), CreateProduct { product }).await.unwrap().id
+        self.app.clients.catalog.call(unkeyed(), CreateProduct { product }).await.unwrap().id
     }
 
     async fn order(&self, user_id: UserId, product_id: ProductId) -> Invoice {
         let cart = &self.app.clients.cart;
-        cart.call(plain(), AddItem { user_id, product_id, quantity: 2 }).await.unwrap();
-        cart.call(plain(), Checkout { user_id, email: None }).await.unwrap()
+        cart.call(unkeyed(), AddItem { user_id, product_id, quantity: 2 }).await.unwrap();
+        cart.call(unkeyed(), Checkout { user_id, email: None }).await.unwrap()
     }
 
     async fn pay(&self, invoice: &Invoice) {
@@ -69,8 +69,9 @@ impl Shop {
         self.app.settle().await.unwrap();
     }
 
-    /// One order of each end, paid, refunded with and without its goods, void, expired, open, of somebody who is gone.
-    async fn busy() -> (Self, Invoice) {
+    /// Opens a shop with one order per outcome: paid, refunded with and without restocking, void, expired, open, of an
+    /// erased user.
+    async fn with_orders() -> (Self, Invoice) {
         let shop = Self::open();
         let product = shop.product().await;
         let payments = &shop.app.clients.payments;
@@ -86,15 +87,15 @@ impl Shop {
         }
         let late = shop.order(shop.user("late").await, product).await;
         shop.clock.advance(Duration::from_secs(24 * 3_600));
-        payments.call(plain(), VoidInvoice { invoice_id: late.id }).await.ok();
+        payments.call(unkeyed(), VoidInvoice { invoice_id: late.id }).await.ok();
         let void = shop.order(shop.user("void").await, product).await;
-        payments.call(plain(), VoidInvoice { invoice_id: void.id }).await.unwrap();
+        payments.call(unkeyed(), VoidInvoice { invoice_id: void.id }).await.unwrap();
         shop.app.settle().await.unwrap();
         let gone = shop.user("gone").await;
         shop.pay(&shop.order(gone, product).await).await;
-        shop.app.clients.users.call(plain(), DeleteUser { user_id: gone }).await.unwrap();
+        shop.app.clients.users.call(unkeyed(), DeleteUser { user_id: gone }).await.unwrap();
         let author = shop.user("author").await;
-        let said = ImportComment {
+        let comment = ImportComment {
             product_id: product,
             user_id: author,
             author: "A".into(),
@@ -102,40 +103,40 @@ impl Shop {
             text: "Good.".into(),
             at: shop.clock.now(),
         };
-        shop.app.clients.comments.call(plain(), said).await.unwrap();
+        shop.app.clients.comments.call(unkeyed(), comment).await.unwrap();
         shop.order(shop.user("open").await, product).await;
         (shop, paid.unwrap())
     }
 
-    fn meddle(&self, domain: &str, sql: &str) {
+    fn execute(&self, domain: &str, sql: &str) {
         let file = self.dir.path().join(format!("{domain}.db"));
         let mut conn = crate::store::Conn::establish(&file.to_string_lossy()).unwrap();
         conn.batch_execute(&format!("PRAGMA busy_timeout = 5000; PRAGMA ignore_check_constraints = ON; {sql}"))
             .unwrap();
     }
 
-    async fn faults(&self) -> Vec<Violation> {
-        run(&self.app.clients).await.unwrap().faults
+    async fn violations(&self) -> Vec<Violation> {
+        run(&self.app.clients).await.unwrap().violations
     }
 }
 
 #[actix::test]
-async fn p14_orders_of_every_end_leave_no_fault() {
-    let (shop, _) = Shop::busy().await;
+async fn p14_orders_of_every_outcome_are_consistent() {
+    let (shop, _) = TestShop::with_orders().await;
     let report = run(&shop.app.clients).await.unwrap();
-    assert_eq!(report.faults, []);
-    assert_eq!((report.looked_at["invoices"], report.looked_at["holds"]), (7, 7));
+    assert_eq!(report.violations, []);
+    assert_eq!((report.checked["invoices"], report.checked["holds"]), (7, 7));
 }
 
 #[actix::test]
-async fn every_broken_promise_is_found_and_named() {
+async fn broken_invariants_are_found() {
     if crate::store::tested_on_server() {
         return;
     }
-    let (shop, paid) = Shop::busy().await;
+    let (shop, paid) = TestShop::with_orders().await;
     let id = paid.id;
-    assert_eq!(shop.faults().await, []);
-    // What is done to whose books, what puts it right again, and what must be said of it.
+    assert_eq!(shop.violations().await, []);
+    // Database, statement that breaks an invariant, statement that restores it, part of the violation.
     let cases: Vec<(&str, String, String, &str)> = vec![
         (
             "catalog",
@@ -149,7 +150,7 @@ async fn every_broken_promise_is_found_and_named() {
             "UPDATE hold SET state = 'sold' WHERE id IN (SELECT ref FROM stock_move GROUP BY ref HAVING SUM(delta) < 0)
              AND id NOT IN (SELECT id FROM hold ORDER BY id DESC LIMIT 1)"
                 .into(),
-            "stock and its invoice disagree",
+            "stock and invoice disagree",
         ),
         (
             "payments",
@@ -185,7 +186,7 @@ async fn every_broken_promise_is_found_and_named() {
             "cart",
             format!("UPDATE checkout SET state = 'cancelled' WHERE invoice_id = '{id}'"),
             format!("UPDATE checkout SET state = 'paid' WHERE invoice_id = '{id}'"),
-            "a checkout and its invoice disagree",
+            "checkout and invoice disagree",
         ),
         (
             "mailer",
@@ -197,13 +198,13 @@ async fn every_broken_promise_is_found_and_named() {
             "stats",
             format!("UPDATE action SET subject = 'x' WHERE subject = '{id}' AND kind = 'order_paid'"),
             format!("UPDATE action SET subject = '{id}' WHERE subject = 'x'"),
-            "not in the log once",
+            "in the action log once",
         ),
         (
             "stats",
             "UPDATE daily SET orders = orders + 1; UPDATE hourly SET orders = orders + 1".into(),
             "UPDATE daily SET orders = orders - 1; UPDATE hourly SET orders = orders - 1".into(),
-            "not its paid invoices",
+            "differ from its paid invoices",
         ),
         (
             "stats",
@@ -215,7 +216,7 @@ async fn every_broken_promise_is_found_and_named() {
             "notifications",
             format!("UPDATE notification SET kind = 'x' WHERE kind = 'invoice_paid' AND data LIKE '%{id}%'"),
             "UPDATE notification SET kind = 'invoice_paid' WHERE kind = 'x'".into(),
-            "not told once",
+            "exactly one notification",
         ),
         (
             "notifications",
@@ -233,7 +234,7 @@ async fn every_broken_promise_is_found_and_named() {
             "catalog",
             "UPDATE product SET rating_sum = 5".into(),
             "UPDATE product SET rating_sum = 4".into(),
-            "another rating",
+            "product rating differs",
         ),
         (
             "users",
@@ -242,15 +243,18 @@ async fn every_broken_promise_is_found_and_named() {
             "set aside",
         ),
     ];
-    for (domain, harm, mend, said) in cases {
-        shop.meddle(domain, &harm);
-        let faults = shop.faults().await;
-        assert!(faults.iter().any(|fault| fault.what.contains(said)), "{domain}: {harm}: {faults:#?}");
-        shop.meddle(domain, &mend);
-        assert_eq!(shop.faults().await, [], "after {mend}");
+    for (domain, harm, repair, expected) in cases {
+        shop.execute(domain, &harm);
+        let violations = shop.violations().await;
+        assert!(
+            violations.iter().any(|violation| violation.what.contains(expected)),
+            "{domain}: {harm}: {violations:#?}"
+        );
+        shop.execute(domain, &repair);
+        assert_eq!(shop.violations().await, [], "after {repair}");
     }
-    // Sold, and nobody's: a hold that no invoice knows.
-    shop.meddle("payments", &format!("UPDATE invoice SET hold = NULL WHERE id = '{id}'"));
-    let faults = shop.faults().await;
-    assert!(faults.iter().any(|fault| fault.what.contains("no paid invoice")), "{faults:#?}");
+    // A sold hold that no invoice references.
+    shop.execute("payments", &format!("UPDATE invoice SET hold = NULL WHERE id = '{id}'"));
+    let violations = shop.violations().await;
+    assert!(violations.iter().any(|violation| violation.what.contains("without a paid invoice")), "{violations:#?}");
 }

@@ -12,5 +12,6 @@ pub mod comments;
 pub mod mailer;
 pub mod notifications;
 pub mod payments;
+pub mod placement;
 pub mod stats;
 pub mod users;

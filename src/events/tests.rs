@@ -90,7 +90,7 @@ impl Shop {
         for _ in 0..600 {
             if self.app.settle().await.is_ok() {
                 let report = consistency_check::run(&self.app.clients).await.unwrap();
-                assert!(report.faults.is_empty(), "{:?}", report.faults);
+                assert!(report.violations.is_empty(), "{:?}", report.violations);
                 return;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;

@@ -1,19 +1,19 @@
-//! Where databases are: a folder of files, or a PostgreSQL server.
+//! Locations of databases: a folder of files, or a PostgreSQL server.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Where a domain's database is.
+/// Location of a domain's database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Database {
-    /// A file in this folder.
+    /// File in this folder.
     Folder(PathBuf),
-    /// A schema on a server.
+    /// Schema on a server.
     Postgres(Postgres),
 }
 
-/// A PostgreSQL database. Shown without its password.
+/// Address of a PostgreSQL database. Its `Debug` form has no password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Postgres {
     address: String,
@@ -24,31 +24,31 @@ pub struct Postgres {
 /// Longest wait for a connection, so that requests are refused well before their own deadlines.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What may be asked of a connection and cannot be had: TLS is not built in.
-const WANTS_TLS: [&str; 3] = ["sslmode=require", "sslmode=verify-ca", "sslmode=verify-full"];
+/// Parameters that require TLS, which is not supported.
+const TLS_PARAMETERS: [&str; 3] = ["sslmode=require", "sslmode=verify-ca", "sslmode=verify-full"];
 
 impl Database {
-    /// Reads a setting; the empty one is `otherwise`.
-    pub(super) fn read(text: &str, prefix: &str, otherwise: Self) -> Result<Self, String> {
-        let wrong = "must be sqlite:FOLDER or postgres://USER:PASSWORD@HOST:PORT/DATABASE";
+    /// Parses a setting; an empty one means `default`.
+    pub(super) fn read(text: &str, prefix: &str, default: Self) -> Result<Self, String> {
+        let expected = "must be sqlite:FOLDER or postgres://USER:PASSWORD@HOST:PORT/DATABASE";
         if text.is_empty() {
-            return Ok(otherwise);
+            return Ok(default);
         }
         if let Some(folder) = text.strip_prefix("sqlite:") {
-            return if folder.is_empty() { Err(wrong.to_owned()) } else { Ok(Self::Folder(PathBuf::from(folder))) };
+            return if folder.is_empty() { Err(expected.to_owned()) } else { Ok(Self::Folder(PathBuf::from(folder))) };
         }
         if !(text.starts_with("postgres://") || text.starts_with("postgresql://")) {
-            return Err(wrong.to_owned());
+            return Err(expected.to_owned());
         }
-        if WANTS_TLS.iter().any(|wish| text.contains(wish)) {
-            return Err("asks for TLS, which is not built in: leave sslmode out and reach the server over a private \
+        if TLS_PARAMETERS.iter().any(|parameter| text.contains(parameter)) {
+            return Err("TLS to PostgreSQL is not supported; remove sslmode and reach the server over a private \
                         network, a tunnel, or a socket on the same machine"
                 .to_owned());
         }
         Ok(Self::Postgres(Postgres::new(text, prefix)))
     }
 
-    /// The server, when there is one.
+    /// Returns the server, if the database is on one.
     #[must_use]
     pub fn server(&self) -> Option<&Postgres> {
         match self {
@@ -57,7 +57,7 @@ impl Database {
         }
     }
 
-    /// The folder, when it is one.
+    /// Returns the folder, if the database is a file.
     #[must_use]
     pub fn folder(&self) -> Option<&Path> {
         match self {
@@ -68,7 +68,7 @@ impl Database {
 }
 
 impl Postgres {
-    /// The database at this address; `prefix` stands before the names of schemas.
+    /// Creates the address of a database; schema names get `prefix`.
     #[must_use]
     pub fn new(address: &str, prefix: &str) -> Self {
         Self { address: address.to_owned(), prefix: prefix.to_owned(), connection_timeout: CONNECTION_TIMEOUT }
@@ -86,7 +86,7 @@ impl Postgres {
         self.connection_timeout
     }
 
-    /// The address for a connection that calls itself so. It holds the password.
+    /// Returns the address for a connection with this application name. It contains the password.
     #[must_use]
     pub fn url(&self, name: &str) -> String {
         let mut url = self.address.clone();
@@ -101,19 +101,19 @@ impl Postgres {
         url
     }
 
-    /// The schema of a domain.
+    /// Returns the schema of a domain.
     #[must_use]
     pub fn schema(&self, domain: &str) -> String {
         format!("{}{domain}", self.prefix)
     }
 
-    /// The address as people may read it.
+    /// Returns the address without its password.
     #[must_use]
-    pub fn shown(&self) -> String {
+    pub fn masked(&self) -> String {
         masked(&self.address)
     }
 
-    /// A text without the password in it.
+    /// Removes the password from a text, such as an error message.
     #[must_use]
     pub fn mask(&self, text: &str) -> String {
         match password(&self.address) {
@@ -125,13 +125,13 @@ impl Postgres {
 
 impl fmt::Debug for Postgres {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.shown())
+        f.write_str(&self.masked())
     }
 }
 
 const MASK: &str = "********";
 
-/// The password in an address, before the host or among the parameters.
+/// Returns the password of an address, which is before the host or among the parameters.
 fn password(address: &str) -> Option<&str> {
     let (_, rest) = address.split_once("://")?;
     if let Some((user, _)) = rest.rsplit_once('@')
@@ -143,7 +143,7 @@ fn password(address: &str) -> Option<&str> {
     Some(rest.split('&').next().unwrap_or(rest))
 }
 
-/// An address without its password.
+/// Masks the password of an address; other texts are returned as they are.
 pub(super) fn masked(text: &str) -> String {
     match password(text) {
         Some(password) if !password.is_empty() => text
@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_password_is_shown_nowhere() {
+    fn postgres_password_is_masked() {
         let addresses = [
             "postgres://shop:sec:ret@db:5432/shop",
             "postgres://shop:sec:ret@db/shop?sslmode=disable",
@@ -167,11 +167,11 @@ mod tests {
         ];
         for address in addresses {
             let server = Postgres::new(address, "");
-            assert!(!server.shown().contains("sec:ret"), "{}", server.shown());
+            assert!(!server.masked().contains("sec:ret"), "{}", server.masked());
             assert!(!format!("{server:?}").contains("sec:ret"));
             assert_eq!(server.mask("no login with sec:ret"), "no login with ********");
             assert!(server.url("mercat").contains("sec:ret"));
         }
-        assert_eq!(Postgres::new("postgres://shop@db/shop", "").shown(), "postgres://shop@db/shop");
+        assert_eq!(Postgres::new("postgres://shop@db/shop", "").masked(), "postgres://shop@db/shop");
     }
 }

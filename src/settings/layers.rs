@@ -1,4 +1,4 @@
-//! Where a value comes from: flags over environment over `.env` over the TOML file over the defaults.
+//! Layers of values and their precedence: flags over environment over `.env` over the TOML file over the defaults.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::path::Path;
 use super::database;
 use super::schema::{self, SETTINGS};
 
-/// Where a value came from.
+/// Origin of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// The built-in default.
@@ -20,8 +20,8 @@ pub enum Origin {
     Environment(String),
     /// A flag of the command line.
     Flag(String),
-    /// A file that says where domains were moved while the shop ran.
-    Moved(String),
+    /// The file that records where domains were moved while the shop ran.
+    Relocation(String),
 }
 
 impl fmt::Display for Origin {
@@ -32,29 +32,29 @@ impl fmt::Display for Origin {
             Self::DotEnv(variable) => write!(f, "{variable} in .env"),
             Self::Environment(variable) => write!(f, "environment variable {variable}"),
             Self::Flag(flag) => write!(f, "flag {flag}"),
-            Self::Moved(file) => write!(f, "moved, {file}"),
+            Self::Relocation(file) => write!(f, "mercat move, {file}"),
         }
     }
 }
 
-/// A setting that cannot work: one sentence with its name, where it came from and what to do.
+/// Invalid setting, as one sentence with its name, its origin and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("setting `{key}` ({origin}): {reason}")]
 pub struct SettingError {
-    /// Which setting.
+    /// Name of the setting.
     pub key: String,
-    /// Where its value came from.
+    /// Origin of its value.
     pub origin: Origin,
-    /// What is wrong and what would be right.
+    /// Problem, and the expected value.
     pub reason: String,
 }
 
-/// Values of one origin: setting, value, where exactly.
+/// Values of one layer: setting, value, origin.
 #[derive(Debug, Clone, Default)]
 pub struct Layer(Vec<(String, String, Origin)>);
 
 impl Layer {
-    /// Values given as flags: key, value, the flag's name.
+    /// Creates a layer of flags: setting, value, name of the flag.
     #[must_use]
     pub fn flags(flags: Vec<(&'static str, String, &'static str)>) -> Self {
         Self(
@@ -65,8 +65,10 @@ impl Layer {
         )
     }
 
-    /// The `MERCAT_*` variables among `variables`. One that names no setting is an error: a misspelt one would
-    /// otherwise be a silent default.
+    /// Creates a layer of the `MERCAT_*` variables among `variables`.
+    ///
+    /// # Errors
+    /// If a variable names no setting: a misspelt one would silently leave the default.
     pub fn environment(
         variables: impl IntoIterator<Item = (String, String)>,
         origin: impl Fn(String) -> Origin,
@@ -78,33 +80,39 @@ impl Layer {
                 continue;
             }
             let key = name.to_lowercase().replace("__", ".");
-            known(&key, &origin(variable.clone()))?;
+            check_key(&key, &origin(variable.clone()))?;
             values.push((key, value, origin(variable)));
         }
         Ok(Self(values))
     }
 
-    /// The values of a TOML file.
+    /// Reads a layer from a TOML file.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is not TOML or names an unknown setting.
     pub fn file(path: &Path) -> Result<Self, SettingError> {
         Self::toml(path, Origin::File(path.display().to_string()))
     }
 
-    /// Where domains were moved while the shop ran: it outweighs what anybody said before.
-    pub fn moved(data: &Path) -> Result<Self, SettingError> {
+    /// Reads the record of moved domains in the data folder, which overrides all other layers.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn relocated(data: &Path) -> Result<Self, SettingError> {
         let file = data.join(super::PLACES_FILE);
         if !file.exists() {
             return Ok(Self::default());
         }
-        Self::toml(&file, Origin::Moved(file.display().to_string()))
+        Self::toml(&file, Origin::Relocation(file.display().to_string()))
     }
 
     fn toml(path: &Path, origin: Origin) -> Result<Self, SettingError> {
         let fail = |reason: String| SettingError { key: "config".to_owned(), origin: origin.clone(), reason };
         let text = std::fs::read_to_string(path)
-            .map_err(|e| fail(format!("cannot be read: {e}; name another with --config FILE")))?;
+            .map_err(|e| fail(format!("cannot be read: {e}; choose another file with --config FILE")))?;
         let table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
             let before = e.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-            fail(format!("line {} is not TOML: {}", before.matches('\n').count() + 1, e.message()))
+            fail(format!("line {} is not valid TOML: {}", before.matches('\n').count() + 1, e.message()))
         })?;
         let mut values = Vec::new();
         flatten("", &table, &origin, &mut values)?;
@@ -123,7 +131,7 @@ fn flatten(
         match value {
             toml::Value::Table(inner) => flatten(&format!("{key}."), inner, origin, values)?,
             other => {
-                known(&key, origin)?;
+                check_key(&key, origin)?;
                 let text = match other {
                     toml::Value::String(text) => text.clone(),
                     toml::Value::Array(items) => items
@@ -140,20 +148,20 @@ fn flatten(
     Ok(())
 }
 
-/// Refuses a key that is no setting, with the nearest one that is.
-fn known(key: &str, origin: &Origin) -> Result<(), SettingError> {
+/// Rejects an unknown setting and suggests the nearest name.
+fn check_key(key: &str, origin: &Origin) -> Result<(), SettingError> {
     if SETTINGS.iter().any(|spec| spec.key == key) {
         return Ok(());
     }
-    let near = SETTINGS.iter().map(|spec| (distance(key, &spec.key), &spec.key)).min();
-    let hint = match near {
-        Some((far, near)) if far <= 3 => format!("; did you mean `{near}`?"),
+    let nearest = SETTINGS.iter().map(|spec| (distance(key, &spec.key), &spec.key)).min();
+    let hint = match nearest {
+        Some((edits, name)) if edits <= 3 => format!("; did you mean `{name}`?"),
         _ => "; `mercat config` lists all settings".to_owned(),
     };
     Err(SettingError { key: key.to_owned(), origin: origin.clone(), reason: format!("there is no such setting{hint}") })
 }
 
-/// How many letters must be added, dropped or changed between two words (Levenshtein).
+/// Returns the Levenshtein distance of two names: insertions, deletions and substitutions of one character.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
@@ -168,20 +176,24 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-/// Every setting's value and where it came from.
+fn is_secret(key: &str) -> bool {
+    SETTINGS.iter().any(|spec| spec.key == key && spec.is_secret)
+}
+
+/// Value and origin of every setting.
 #[derive(Debug, Clone)]
 pub struct Values(BTreeMap<String, (String, Origin)>);
 
 impl Values {
-    /// The built-in defaults.
+    /// Returns the built-in defaults.
     #[must_use]
     pub fn defaults() -> Self {
         Self(SETTINGS.iter().map(|spec| (spec.key.clone(), (spec.default.to_owned(), Origin::Default))).collect())
     }
 
-    /// The defaults with `layers` over them, the weakest first.
+    /// Returns the defaults overridden by `layers`, the weakest first.
     #[must_use]
-    pub fn of(layers: Vec<Layer>) -> Self {
+    pub fn from_layers(layers: Vec<Layer>) -> Self {
         let mut values = Self::defaults();
         for (key, value, origin) in layers.into_iter().flat_map(|layer| layer.0) {
             values.0.insert(key, (value, origin));
@@ -189,52 +201,54 @@ impl Values {
         values
     }
 
-    /// The value of `key` as `read` reads it.
-    pub(super) fn get<T>(&self, key: &str, read: impl FnOnce(&str) -> Result<T, String>) -> Result<T, SettingError> {
+    /// Parses the value of `key`.
+    pub(super) fn get<T>(&self, key: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Result<T, SettingError> {
         let text = self.0.get(key).map_or("", |(text, _)| text.as_str());
-        read(text.trim()).map_err(|reason| {
-            let masked = database::masked(text);
-            let shown = if SETTINGS.iter().any(|spec| spec.key == key && spec.secret) { "its value" } else { &masked };
-            self.complain(key, format!("{shown:?} cannot be used: {reason}").replace("\"its value\"", "its value"))
+        parse(text.trim()).map_err(|reason| {
+            let value = if is_secret(key) { String::new() } else { format!(" {:?}", database::masked(text)) };
+            // Parsers phrase errors as the API does: `must be ...`.
+            let reason =
+                reason.strip_prefix("must be ").map_or_else(|| reason.clone(), |rest| format!("expected {rest}"));
+            self.error_for(key, format!("invalid value{value}: {reason}"))
         })
     }
 
-    /// Whether anybody said what `key` is to be.
-    pub(super) fn is_told(&self, key: &str) -> bool {
+    /// Returns whether any layer sets `key`.
+    pub(super) fn is_set(&self, key: &str) -> bool {
         self.0.get(key).is_some_and(|(_, origin)| *origin != Origin::Default)
     }
 
-    /// Whether `key` is as a move left it.
-    pub(super) fn is_moved(&self, key: &str) -> bool {
-        matches!(self.0.get(key), Some((_, Origin::Moved(_))))
+    /// Returns whether the value of `key` was recorded by a move.
+    pub(super) fn is_relocated(&self, key: &str) -> bool {
+        matches!(self.0.get(key), Some((_, Origin::Relocation(_))))
     }
 
-    /// The data folder, for what lies in it and says more.
+    /// Returns the data folder, which may contain one more layer ([`Layer::relocated`]).
     #[must_use]
     pub fn data(&self) -> &Path {
         Path::new(self.0.get("data").map_or("", |(text, _)| text.trim()))
     }
 
-    /// Lays a stronger layer over all.
+    /// Adds a layer that overrides the present ones.
     #[must_use]
-    pub fn under(mut self, layer: Layer) -> Self {
+    pub fn push_layer(mut self, layer: Layer) -> Self {
         self.0.extend(layer.0.into_iter().map(|(key, value, origin)| (key, (value, origin))));
         self
     }
 
-    /// Says that the value of `key` cannot work.
+    /// Creates the error that the value of `key` is invalid.
     #[must_use]
-    pub fn complain(&self, key: &str, reason: String) -> SettingError {
+    pub fn error_for(&self, key: &str, reason: String) -> SettingError {
         let origin = self.0.get(key).map_or(Origin::Default, |(_, origin)| origin.clone());
         SettingError { key: key.to_owned(), origin, reason }
     }
 
-    /// Every setting with its value (secrets masked) and origin, in the order of the table.
-    pub fn shown(&self) -> impl Iterator<Item = (&'static str, String, &Origin)> {
+    /// Returns every setting with its value (secrets masked) and origin, in the order of the table.
+    pub fn masked(&self) -> impl Iterator<Item = (&'static str, String, &Origin)> {
         SETTINGS.iter().filter_map(|spec| {
             let (value, origin) = self.0.get(&spec.key)?;
-            let is_secret = spec.secret && *value != spec.default;
-            let value = if is_secret { "********".to_owned() } else { database::masked(value) };
+            let is_hidden = spec.is_secret && *value != spec.default;
+            let value = if is_hidden { "********".to_owned() } else { database::masked(value) };
             Some((spec.key.as_str(), value, origin))
         })
     }

@@ -1,32 +1,42 @@
-//! The table of all settings. Everything that lists them (errors, `mercat config`, `.env.example`) reads it here.
+//! The table of all settings. Everything that lists them (errors, `mercat config`, `.env.example`) iterates it.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;
 
-use super::DOMAINS;
+use super::DOMAIN_NAMES;
 
-/// One setting.
+/// Declaration of one setting.
 #[derive(Debug, Clone)]
 pub struct Spec {
-    /// Its name in a file; with a section, `payments.place`.
+    /// Name in a configuration file, with its section: `payments.place`.
     pub key: String,
-    /// Its value when nobody says.
+    /// Default value.
     pub default: &'static str,
-    /// What it does, what it may be.
+    /// Meaning and allowed values.
     pub help: String,
-    /// Whether it must never be shown.
-    pub secret: bool,
+    /// Whether the value must never be shown.
+    pub is_secret: bool,
 }
 
 impl Spec {
-    /// Its name as an environment variable: `MERCAT_PAYMENTS__PLACE`.
+    fn new(key: impl Into<String>, default: &'static str, help: impl Into<String>) -> Self {
+        Self { key: key.into(), default, help: help.into(), is_secret: false }
+    }
+
+    /// Marks the value as one that must never be shown.
+    fn secret(mut self) -> Self {
+        self.is_secret = true;
+        self
+    }
+
+    /// Returns the name of the environment variable: `MERCAT_PAYMENTS__PLACE`.
     #[must_use]
     pub fn variable(&self) -> String {
         format!("MERCAT_{}", self.key.to_uppercase().replace('.', "__"))
     }
 }
 
-/// Variables that begin like a setting and are none.
+/// Environment variables with the prefix of the settings that are not settings.
 pub(super) const IGNORED_VARIABLES: [&str; 9] = [
     "MERCAT_ADMIN_PASSWORD",
     "MERCAT_TEST_DATABASE",
@@ -39,163 +49,84 @@ pub(super) const IGNORED_VARIABLES: [&str; 9] = [
     "MERCAT_TEST_DEPLOYMENT",
 ];
 
-/// All settings, in the order they are shown.
+/// All settings, in the order in which they are listed.
 pub static SETTINGS: LazyLock<Vec<Spec>> = LazyLock::new(|| {
-    let plain = [
-        ("listen", "127.0.0.1:8080", "Where the shop listens, as ADDRESS:PORT; port 0 picks a free one."),
-        (
-            "domains",
-            "",
-            "Which parts of the shop this process runs: gateway and domains, with commas between. Empty: the gateway and every domain whose place is local.",
-        ),
-        (
-            "standby",
-            "false",
-            "Whether the domains that `domains` names wait here until `mercat move` brings them, instead of being opened.",
-        ),
-        ("grpc", "", "Where other processes ask the domains of this one, as ADDRESS:PORT. Empty: nowhere."),
-        (
-            "peers.token",
-            "",
-            "The secret by which the processes of one shop know each other, at least 16 characters, the same in all of them.",
-        ),
-        ("data", "./data", "The data folder: databases, and the secret that signs tokens."),
-        (
-            "database",
-            "",
-            "Where the databases are: sqlite:FOLDER, one file a domain, or postgres://..., one schema a domain. Empty: the data folder.",
-        ),
-        ("migrate", "auto", "auto brings databases to this version at start; manual leaves that to `mercat migrate`."),
-        (
-            "environment",
-            "development",
-            "development or production. In production the test payment provider is refused.",
-        ),
-        (
-            "secret",
-            "",
-            "What tokens are signed with, at least 32 characters. Empty: one is made and kept in the data folder.",
-        ),
-        (
-            "public_url",
-            "",
-            "The address people reach the shop at, for links in mails. Empty: http:// and the listen address.",
-        ),
-        ("demo", "true", "Whether a first start with an empty data folder loads the demo shop."),
-        ("log", "info", "What is logged: error, warn, info, debug, trace, or filters as RUST_LOG takes them."),
-        ("log_format", "text", "text for people, or json: one object a line."),
-        (
-            "events",
-            "direct",
-            "How events travel between domains: direct, or by RabbitMQ: amqp://USER:PASSWORD@HOST:PORT/VHOST.",
-        ),
-        ("shop.name", "Mercat", "What the shop is called, in pages and mails."),
-        ("shop.currency", "EUR", "The shop's main currency (ISO 4217): of an empty cart and of the statistics."),
-        ("store.batch_max", "256", "How many changes that wait may share one commit. 1: each its own, for comparison."),
-        (
-            "store.connections",
-            "6",
-            "How many connections each domain may have to a PostgreSQL server, at least 3. Eight domains: eight times.",
-        ),
-        (
-            "store.schema_prefix",
-            "",
-            "What stands before the names of the schemas in PostgreSQL, so that several shops can share a database.",
-        ),
-        ("http.body_max", "1048576", "Bytes of a request's body, uploads of pictures apart."),
-        ("http.request_timeout", "15", "Seconds a request may take before it is answered with 504."),
-        ("http.drain_timeout", "30", "Seconds a stop waits for requests that are under way."),
-        ("http.workers", "0", "Threads that serve HTTP. 0: as many as there are cores."),
-        ("http.secure_cookies", "auto", "Whether cookies are for HTTPS only: true, false, or auto: in production."),
-        ("http.trust_proxy", "false", "Whether X-Forwarded-For is believed: only behind a proxy that sets it."),
-        (
-            "limits.enabled",
-            "true",
-            "Whether callers that ask too often are refused for a while. Kept for that: this version refuses nobody for it.",
-        ),
-        ("users.session_days", "30", "Days a sign-in lasts."),
-        ("users.hashers", "2", "How many passwords are hashed at once, 19 MiB of memory each."),
-        ("catalog.cache_max", "2000", "How many products are kept ready in memory."),
-        ("catalog.low_stock", "5", "At how many pieces left staff are told."),
-        ("catalog.image_bytes_max", "10485760", "Bytes of an uploaded picture."),
-        ("catalog.image_pixels_max", "40000000", "Pixels of an uploaded picture."),
-        ("payments.provider", "test", "Who takes the money: test, the built-in one for trying out, or stripe."),
-        ("payments.stripe_secret_key", "", "The secret key of the shop's account at Stripe, sk_... or rk_..."),
-        (
-            "payments.stripe_webhook_secrets",
-            "",
-            "What Stripe signs its webhooks with, whsec_...; several, with commas between, while one is replaced.",
-        ),
-        ("payments.stripe_url", "https://api.stripe.com", "Where Stripe's interface is; another address for tests."),
-        ("payments.invoice_minutes", "30", "Minutes an invoice can be paid, while its stock is set aside."),
-        (
-            "mailer.smtp",
-            "",
-            "The mail server: smtp:// or smtps://USER:PASSWORD@HOST:PORT. Empty: mail is kept and shown, not sent.",
-        ),
-        ("mailer.from", "shop@example.com", "Who mail comes from."),
-        (
-            "mailer.known_recipients_only",
-            "false",
-            "Whether only people with an account may get mail through /send_email.",
-        ),
-        ("mailer.per_recipient_hour", "30", "How many mails one person may get within an hour through /send_email."),
-        (
-            "stats.internal_networks",
-            "127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7",
-            "Who may read the action log and /metrics: networks, with commas between them.",
-        ),
-        ("stats.keep_days", "400", "Days the action log is kept. The daily figures stay."),
-        ("notifications.keep", "1000", "How many notifications of each user are kept."),
-    ];
-    let mut settings: Vec<Spec> = plain
-        .into_iter()
-        .map(|(key, default, help)| Spec {
-            key: key.to_owned(),
-            default,
-            help: help.to_owned(),
-            secret: matches!(
-                key,
-                "secret"
-                    | "peers.token"
-                    | "events"
-                    | "mailer.smtp"
-                    | "payments.stripe_secret_key"
-                    | "payments.stripe_webhook_secrets"
-            ),
-        })
-        .collect();
-    for domain in DOMAINS {
-        settings.push(Spec {
-            key: format!("{domain}.place"),
-            default: "local",
-            help: format!(
-                "Where {domain} is: local, in this process; http://HOST:PORT, where another one answers gRPC; standby, to be moved here; or off."
-            ),
-            secret: false,
-        });
-        settings.push(Spec {
-            key: format!("{domain}.database"),
-            default: "",
-            help: format!("Where the database of {domain} is, when not where `database` says: postgres://..."),
-            secret: false,
-        });
-        settings.push(Spec {
-            key: format!("{domain}.in_flight_max"),
-            default: "1024",
-            help: format!("How many requests {domain} may have in hand before more are refused with 503."),
-            secret: false,
-        });
-    }
+    let mut settings = general();
+    DOMAIN_NAMES.into_iter().for_each(|domain| settings.extend(of_domain(domain)));
     settings
 });
 
-/// The text of `.env.example`: every setting with its default, commented out.
+#[rustfmt::skip]
+fn general() -> Vec<Spec> {
+    vec![
+        Spec::new("listen", "127.0.0.1:8080", "Address that the shop listens on, as ADDRESS:PORT; port 0 picks a free one."),
+        Spec::new("domains", "", "Parts of the shop that this process runs: gateway and domains, separated by commas. Empty: the gateway and every domain whose place is local."),
+        Spec::new("standby", "false", "Start the domains that `domains` names in standby: wait for `mercat move` to transfer them."),
+        Spec::new("grpc", "", "Address at which other processes call the domains of this one, as ADDRESS:PORT. Empty: none."),
+        Spec::new("peers.token", "", "Secret by which the processes of one shop authenticate each other: at least 16 characters, the same in all of them.").secret(),
+        Spec::new("data", "./data", "Data folder: databases, and the token signing secret."),
+        Spec::new("database", "", "Location of the databases: sqlite:FOLDER, one file per domain, or postgres://..., one schema per domain. Empty: the data folder."),
+        Spec::new("migrate", "auto", "auto applies pending migrations at start; manual leaves that to `mercat migrate`."),
+        Spec::new("environment", "development", "development or production. In production the test payment provider is refused."),
+        Spec::new("secret", "", "Token signing secret, at least 32 characters. Empty: one is generated and kept in the data folder.").secret(),
+        Spec::new("public_url", "", "Public address of the shop, for links in e-mails. Empty: http:// and the listen address."),
+        Spec::new("demo", "true", "Load the sample data at the first start with an empty data folder: true or false."),
+        Spec::new("log", "info", "Log level: error, warn, info, debug, trace, or filters in the syntax of RUST_LOG."),
+        Spec::new("log_format", "text", "Log format: text, or json with one object per line."),
+        Spec::new("events", "direct", "Transport of events between domains: direct, or RabbitMQ: amqp://USER:PASSWORD@HOST:PORT/VHOST.").secret(),
+        Spec::new("shop.name", "Mercat", "Name of the shop, in pages and e-mails."),
+        Spec::new("shop.currency", "EUR", "Main currency of the shop (ISO 4217): of an empty cart and of the statistics."),
+        Spec::new("store.batch_max", "256", "Maximum number of waiting write jobs that share one commit. 1: one commit per job, for comparison."),
+        Spec::new("store.connections", "6", "Connections per domain to a PostgreSQL server, at least 3. Eight domains use eight times as many."),
+        Spec::new("store.schema_prefix", "", "Prefix of the schema names in PostgreSQL, so that several shops can share a database."),
+        Spec::new("http.body_max", "1048576", "Maximum size of a request body in bytes, image uploads excepted."),
+        Spec::new("http.request_timeout", "15", "Seconds after which a request is answered with 504."),
+        Spec::new("http.drain_timeout", "30", "Seconds that requests in flight have to end when the process stops."),
+        Spec::new("http.workers", "0", "Threads that serve HTTP. 0: one per core."),
+        Spec::new("http.secure_cookies", "auto", "Restrict cookies to HTTPS: true, false, or auto: only in production."),
+        Spec::new("http.trust_proxy", "false", "Trust X-Forwarded-For: only behind a proxy that sets it."),
+        Spec::new("limits.enabled", "true", "Reject callers that send too many requests for a while. Reserved: this version does not limit rates."),
+        Spec::new("users.session_days", "30", "Session lifetime in days."),
+        Spec::new("users.hashers", "2", "Concurrent password hashes; each needs 19 MiB of memory."),
+        Spec::new("catalog.cache_max", "2000", "Maximum number of products cached in memory."),
+        Spec::new("catalog.low_stock", "5", "Stock level that triggers a low-stock alert."),
+        Spec::new("catalog.image_bytes_max", "10485760", "Maximum size of an uploaded image in bytes."),
+        Spec::new("catalog.image_pixels_max", "40000000", "Maximum number of pixels of an uploaded image."),
+        Spec::new("payments.provider", "test", "Payment provider: test, built in for development, or stripe."),
+        Spec::new("payments.stripe_secret_key", "", "Secret key of the shop's Stripe account, sk_... or rk_...").secret(),
+        Spec::new("payments.stripe_webhook_secrets", "", "Signing secrets of Stripe's webhooks, whsec_...; several, separated by commas, while one is replaced.").secret(),
+        Spec::new("payments.stripe_url", "https://api.stripe.com", "Address of Stripe's API; another one for tests."),
+        Spec::new("payments.invoice_minutes", "30", "Minutes for which an invoice can be paid and its stock is reserved."),
+        Spec::new("mailer.smtp", "", "Mail server: smtp:// or smtps://USER:PASSWORD@HOST:PORT. Empty: e-mails are kept and shown, not sent.").secret(),
+        Spec::new("mailer.from", "shop@example.com", "Sender address."),
+        Spec::new("mailer.known_recipients_only", "false", "Only people with an account may be sent e-mails through /send_email: true or false."),
+        Spec::new("mailer.per_recipient_hour", "30", "Maximum number of e-mails per recipient and hour through /send_email."),
+        Spec::new("stats.internal_networks", "127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7", "Networks that may read the action log and /metrics, separated by commas."),
+        Spec::new("stats.keep_days", "400", "Days for which the action log is kept. Daily totals are kept permanently."),
+        Spec::new("notifications.keep", "1000", "Number of notifications that are kept per user."),
+    ]
+}
+
+fn of_domain(domain: &str) -> [Spec; 3] {
+    let place = format!(
+        "Location of {domain}: local, in this process; http://HOST:PORT, the gRPC address of another process; standby, \
+         to be moved here; or off."
+    );
+    let database = format!("Location of the database of {domain}, if not that of `database`: postgres://...");
+    let in_flight = format!("Maximum number of requests to {domain} in flight; more are rejected with 503.");
+    [
+        Spec::new(format!("{domain}.place"), "local", place),
+        Spec::new(format!("{domain}.database"), "", database),
+        Spec::new(format!("{domain}.in_flight_max"), "1024", in_flight),
+    ]
+}
+
+/// Returns the text of `.env.example`: every setting with its default, commented out.
 #[must_use]
 pub fn example() -> String {
     let mut text = String::from(
         "# Every setting with its default. Copy to .env and uncomment what you change.\n\
-         # Printed by `mercat config --example`; a test keeps it so.\n",
+         # Printed by `mercat config --example`; a test compares them.\n",
     );
     for spec in SETTINGS.iter() {
         let _ = write!(text, "\n# {}\n#{}={}\n", spec.help, spec.variable(), spec.default);

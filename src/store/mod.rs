@@ -54,7 +54,7 @@ pub use outbox::BROKER_CURSOR;
 pub use postgres::{AdvisoryMarker, schema_exists};
 pub use prepared::{Prepare, Prepared};
 pub use reader::PoolThreads;
-pub use sqlite_to_postgres::{RowCounts, TableCopyJob, move_all};
+pub use sqlite_to_postgres::{AfterCopy, RowCounts, TableCopyJob, move_all};
 pub(crate) use text_enum::text_enum;
 
 /// Age after which unfinished work of another process counts as abandoned.
@@ -221,7 +221,7 @@ impl Store {
         let fail = |reason: String| {
             // A server's words may be of several lines, and what is said at a start is one.
             let reason = reason.split_whitespace().collect::<Vec<_>>().join(" ");
-            OpenError::setting(domain, "database", &format!("({}) cannot be used: {reason}", server.shown()))
+            OpenError::setting(domain, "database", &format!("({}) cannot be used: {reason}", server.masked()))
         };
         let mut conn = postgres::connect(server, &schema).map_err(fail)?;
         if config.migrate {

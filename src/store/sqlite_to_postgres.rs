@@ -22,6 +22,10 @@ const OWN: [&str; 2] = ["__diesel_schema_migrations", "leader"];
 /// Tables in which a new database has rows.
 const SEEDED: [&str; 2] = ["meta", "counter"];
 
+/// Step after the tables of a domain were copied. It runs in the transaction of the copy, with the domain's schema first
+/// in the search path.
+pub type AfterCopy = fn(&mut Conn) -> QueryResult<()>;
+
 /// A domain's database and what makes the other of it.
 pub struct TableCopyJob {
     /// Name of the domain.
@@ -31,7 +35,7 @@ pub struct TableCopyJob {
     /// Its tables.
     pub migrations: fn() -> Migrations,
     /// Makes what has no copy, such as an index of words, in the schema that is searched first.
-    pub finish: fn(&mut Conn) -> QueryResult<()>,
+    pub finish: Option<AfterCopy>,
 }
 
 #[derive(QueryableByName)]
@@ -85,7 +89,9 @@ pub fn move_all(moves: &[TableCopyJob], to: &Postgres) -> Result<RowCounts, Stri
             if let Conn::Postgres(there) = conn {
                 copy_database(each, there, &schema, &mut moved)?;
             }
-            (each.finish)(conn)?;
+            if let Some(finish) = each.finish {
+                finish(conn)?;
+            }
         }
         Ok(())
     })

@@ -22,7 +22,7 @@ impl FromStr for Address {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         let invalid =
-            || "must be local, standby or off, or where the domain's process answers gRPC: http://HOST:PORT".to_owned();
+            || "must be local, standby, off, or the gRPC address of the domain's process: http://HOST:PORT".to_owned();
         if text.starts_with("https://") {
             return Err(
                 "must begin with http://: there is no TLS between processes yet; use a private network".to_owned()

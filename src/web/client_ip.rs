@@ -37,11 +37,7 @@ impl ClientAddress {
         let hidden = forwarded.is_some() && !trust_proxy;
         match address {
             Some(address) => {
-                let networks = &settings.stats.internal_networks;
-                Self {
-                    text: address.to_string().into(),
-                    is_internal: !hidden && networks.iter().any(|network| network.contains(address)),
-                }
+                Self { text: address.to_string().into(), is_internal: !hidden && settings.stats.is_internal(address) }
             }
             None => Self { text: "unknown".into(), is_internal: false },
         }

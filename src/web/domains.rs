@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::body::{ServerSetFields, UnreadBody};
 use super::extract::ApiRequest;
 use super::respond::ApiResult;
-use crate::app::MoveDomain;
+use crate::contract::placement::MoveDomain;
 
 /// Timeout of a move. The domain is not available while a large database is copied.
 const MOVE_TIMEOUT: Duration = Duration::from_secs(600);

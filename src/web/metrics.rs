@@ -150,7 +150,7 @@ struct Snapshot {
 
 impl Snapshot {
     async fn of(state: &GatewayState) -> Self {
-        let stores = state.outboxes.kept();
+        let stores = state.outboxes.retained();
         let writes = stores.iter().map(|(store, _)| (store.domain(), as_i64(store.queue_depth()))).collect();
         let backlog = join_all(stores.into_iter().map(async |(store, names)| {
             let backlog = tokio::time::timeout(BACKLOG_TIMEOUT, store.outbox_backlog(names)).await;

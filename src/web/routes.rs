@@ -24,7 +24,6 @@ use super::{
     cart, catalog, comments, domains, health, images, mailer, metrics, notifications, payments, static_files, stats,
     users,
 };
-use crate::app::MoveDomain;
 use crate::contract::cart::{AddItem, CancelCheckout, Checkout, GetCart, GetItem, RemoveItem, SetQuantity};
 use crate::contract::catalog::{
     AddImage, CreateProduct, DeleteImage, DeleteProduct, GetImage, GetProduct, ListImages, ListProducts, NewProduct,
@@ -36,6 +35,7 @@ use crate::contract::notifications::{ListNotifications, MarkRead};
 use crate::contract::payments::{
     CreateInvoice, GetInvoice, HandleProviderWebhook, ListInvoices, PayInvoice, RefundInvoice, VoidInvoice,
 };
+use crate::contract::placement::MoveDomain;
 use crate::contract::stats::{GetServedRequests, GetSummary, ListActions, LogAction};
 use crate::contract::users::{
     CreateApiKey, CreateGuest, DeleteApiKey, DeleteUser, ForgotPassword, GetUser, ListApiKeys, ListUsers, Register,

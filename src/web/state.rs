@@ -43,7 +43,7 @@ impl GatewayState {
             served: ServedCounter::new(clients.stats.clone()),
             idempotency: IdempotencyKeys::new(app.clock().clone()),
             clients,
-            outboxes: Arc::clone(app.joints()),
+            outboxes: Arc::clone(app.event_router()),
             settings: Arc::clone(app.settings()),
             clock: app.clock().clone(),
             draining: AtomicBool::new(false),

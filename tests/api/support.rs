@@ -149,7 +149,7 @@ impl TestShop {
     pub async fn assert_consistent(&self) {
         self.drain_events().await;
         let report = consistency_check::run(&self.app().clients).await.unwrap();
-        assert!(report.faults.is_empty(), "{:#?}", report.faults);
+        assert!(report.violations.is_empty(), "{:#?}", report.violations);
     }
 
     /// Polls `path` until `expected` holds.

@@ -5,19 +5,13 @@ use std::io::Write as _;
 
 use mercat::app::App;
 use mercat::messaging::grpc;
-use mercat::settings::{Database, DomainLocation, EventTransport, Settings};
+use mercat::settings::{DOMAIN_NAMES, Database, DomainLocation, EventTransport, Settings};
 use mercat::types::{Address, Clock};
 
 use crate::common::{is_split, rabbitmq_url, virtual_host};
 
 /// Token shared by the processes of a split shop.
 const TOKEN: &str = "a-token-that-tests-share";
-/// Order in which the domains are opened. A later one knows the addresses of the earlier ones and not the reverse, as
-/// in a shop whose settings name each address once: events to an earlier domain are pushed, events to a later one are
-/// pulled by it.
-const OPENING_ORDER: [&str; 8] =
-    ["users", "catalog", "payments", "cart", "mailer", "stats", "comments", "notifications"];
-
 /// Reports, past the capturing of test output, that a test does not apply to this deployment.
 pub fn print_skipped(test: &str, why: &str) {
     let _ = writeln!(std::io::stderr(), "skipped in this deployment: {test}: {why}");
@@ -90,7 +84,9 @@ pub async fn open(mut settings: Settings, clock: &Clock) -> (App, Vec<DomainProc
         return (App::open(settings, clock.clone()).unwrap(), Vec::new());
     }
     let is_local = |name: &str| settings.domain(name).place == DomainLocation::Local;
-    let names: Vec<&'static str> = OPENING_ORDER.into_iter().filter(|name| is_local(name)).collect();
+    // A later domain knows the addresses of the earlier ones and not the reverse, as in a shop whose settings name each
+    // address once: events to an earlier domain are pushed, events to a later one are pulled by it.
+    let names: Vec<&'static str> = DOMAIN_NAMES.into_iter().filter(|name| is_local(name)).collect();
     if let Some(broker) = rabbitmq_url().filter(|_| !names.is_empty()) {
         settings.events = EventTransport::RabbitMq(virtual_host(&broker, &settings.data).await.parse().unwrap());
     }

@@ -20,7 +20,7 @@ fn check_passes_on_demo_and_reports_corruption() {
     sandbox.run(&["check"]).assert_failed(2, &["no shop"]);
     let shop = RunningShop::start(&sandbox, &[]);
     let output = sandbox.run(&["check"]).assert_ok();
-    assert!(output.out.contains("all books agree") && output.out.contains("64 products"), "{output:?}");
+    assert!(output.out.contains("OK: no inconsistencies in") && output.out.contains("64 products"), "{output:?}");
     corrupt(
         &sandbox,
         "catalog",
@@ -28,8 +28,8 @@ fn check_passes_on_demo_and_reports_corruption() {
     );
     let found = sandbox.run(&["check"]);
     assert_eq!(found.code, 1, "{found:?}");
-    assert!(found.out.contains("FAULT catalog: a product's stock is not the sum of its moves"), "{found:?}");
-    assert!(found.out.lines().count() == 2 && found.out.contains("1 fault; looked at"), "{found:?}");
+    assert!(found.out.contains("INCONSISTENT catalog: a product's stock is not the sum of its moves"), "{found:?}");
+    assert!(found.out.lines().count() == 2 && found.out.contains("1 inconsistency in"), "{found:?}");
     shop.signal("TERM");
     assert_eq!(shop.end().0, Some(0));
     assert_eq!(sandbox.run(&["check"]).code, 1);
@@ -55,7 +55,7 @@ fn running_shop_is_backed_up_and_restored() {
     let taken = sandbox.run(&["backup", "copy"]).assert_ok();
     assert!(taken.out.contains("9 files"), "{taken:?}");
     sandbox.run(&["backup", "copy"]).assert_failed(2, &["not empty"]);
-    sandbox.run(&["restore", "nowhere", "--data", "other"]).assert_failed(2, &["nowhere", "no whole backup"]);
+    sandbox.run(&["restore", "nowhere", "--data", "other"]).assert_failed(2, &["nowhere", "not a complete backup"]);
     product(&sandbox, "later");
     sandbox.run(&["restore", "copy"]).assert_failed(2, &["another mercat"]);
     shop.signal("TERM");

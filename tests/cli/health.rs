@@ -33,7 +33,7 @@ fn same_address(url: &str) -> String {
 fn health_times_out_on_silent_process() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let sandbox = Sandbox::new().with("MERCAT_LISTEN", &silent.local_addr().unwrap().to_string());
-    sandbox.run(&["health"]).assert_failed(1, &["not ready", "does not answer within 5 s"]);
+    sandbox.run(&["health"]).assert_failed(1, &["not ready", "does not respond within 5 s"]);
 }
 
 /// Series of the metrics with their values.
@@ -88,7 +88,7 @@ fn metrics_count_requests_and_messages_once() {
     assert_eq!(one(&format!("mercat_message_errors_total{{{},kind=\"unauthenticated\"}}", of("users.SignIn"))), 1.0);
     assert_eq!(one(&format!("mercat_messages_in_flight{{{}}}", of("catalog.GetProduct"))), 0.0);
 
-    for domain in ["users", "catalog", "cart", "payments", "mailer", "stats", "comments", "notifications"] {
+    for domain in mercat::settings::DOMAIN_NAMES {
         for (state, is) in [("up", 1.0), ("degraded", 0.0), ("down", 0.0)] {
             let labels = format!("domain=\"{domain}\",place=\"local\",state=\"{state}\"");
             assert_eq!(one(&format!("mercat_domain_state{{{labels}}}")), is, "{labels}");

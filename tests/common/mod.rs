@@ -15,7 +15,7 @@ use std::time::Duration;
 use futures_util::future::try_join_all;
 use lapin::options::QueueDeleteOptions;
 use lapin::{Connection, ConnectionProperties};
-use mercat::settings::DOMAINS;
+use mercat::settings::DOMAIN_NAMES;
 use parking_lot::Mutex;
 
 /// Virtual hosts that `scripts/dev/rabbitmq` creates for these tests: far more than are in use at once.
@@ -61,7 +61,7 @@ pub async fn virtual_host(broker: &str, folder: &Path) -> String {
     };
     let channel = connection.create_channel().await.unwrap();
     // Queues of an earlier shop.
-    let queues = DOMAINS.into_iter().chain(["dead"]).map(|queue| format!("mercat.{queue}"));
+    let queues = DOMAIN_NAMES.into_iter().chain(["dead"]).map(|queue| format!("mercat.{queue}"));
     let deleted = queues.map(|queue| channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()));
     try_join_all(deleted).await.unwrap();
     connection.close(200, "".into()).await.unwrap();

@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mercat::app::PlacementError;
-use mercat::app::placement_messages::*;
 use mercat::contract::cart::*;
 use mercat::contract::catalog::*;
 use mercat::contract::comments::*;
 use mercat::contract::mailer::*;
 use mercat::contract::notifications::*;
 use mercat::contract::payments::*;
+use mercat::contract::placement::*;
 use mercat::contract::stats::*;
 use mercat::contract::users::*;
 use mercat::domains::notifications::Push;

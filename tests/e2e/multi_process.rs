@@ -16,7 +16,6 @@ use super::purchase::{product, run_purchase};
 use super::support::{HttpClient, Shop, assert_consistent};
 
 pub const TOKEN: &str = "a-token-that-tests-share";
-pub const DOMAINS: [&str; 8] = ["users", "catalog", "cart", "payments", "mailer", "stats", "comments", "notifications"];
 
 /// Limit for a step while processes come and go. Work of a killed process is resumed by another one of its domain after
 /// a minute.

@@ -9,11 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use mercat::settings::DOMAIN_NAMES;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::multi_process::{DOMAINS, DomainProcess, TOKEN, guest, order, place_variable};
+use super::multi_process::{DomainProcess, TOKEN, guest, order, place_variable};
 use super::purchase::product;
 use super::support::{HttpClient, Shop};
 
@@ -241,7 +242,7 @@ async fn p15_outages_and_kills_during_orders_lose_nothing() {
     assert!(Command::new("chmod").arg("711").arg(dir.path()).status().unwrap().success());
     let mut postgres = Server::new("dev/postgres", dir.path().join("postgres"), &[]);
     let mut rabbit = Server::new("dev/rabbitmq", dir.path().join("rabbitmq"), &["/"]);
-    let mut services: Vec<LoadBalancer> = DOMAINS.into_iter().map(LoadBalancer::new).collect();
+    let mut services: Vec<LoadBalancer> = DOMAIN_NAMES.into_iter().map(LoadBalancer::new).collect();
     let mut variables: Vec<(String, String)> =
         services.iter().map(|service| place_variable(service.domain, &service.address)).collect();
     let shared = [

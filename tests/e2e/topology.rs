@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use mercat::settings::DOMAIN_NAMES;
 use tempfile::TempDir;
 
-use super::multi_process::{DOMAINS, DomainProcess, TOKEN, free_address, place_variable};
+use super::multi_process::{DomainProcess, TOKEN, free_address, place_variable};
 use super::support::{HttpClient, Shop};
 use crate::common;
 
@@ -41,7 +42,7 @@ impl TestEnvironment {
         let mut places = Vec::new();
         if common::is_split() {
             variables.push(("MERCAT_PEERS__TOKEN".to_owned(), TOKEN.to_owned()));
-            places = DOMAINS.iter().map(|domain| (*domain, free_address())).collect();
+            places = DOMAIN_NAMES.iter().map(|domain| (*domain, free_address())).collect();
         }
         if let Some(broker) = common::rabbitmq_url() {
             variables.push(("MERCAT_EVENTS".to_owned(), common::virtual_host(&broker, dir.path()).await));

@@ -165,7 +165,7 @@ impl Scenario {
             customer_workload::replay_all(&shop, &population).await?;
             check_invariants(&shop, invariants, &population, faults).await?;
             let report = consistency_check::run(&shop.app.clients).await.map_err(|e| format!("check: {e}"))?;
-            if let Some(fault) = report.faults.first() {
+            if let Some(fault) = report.violations.first() {
                 return Err(format!("mercat check reports: {fault:?}"));
             }
             invariants.count(faults)

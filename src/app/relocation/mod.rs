@@ -1,24 +1,24 @@
 //! Moves a domain to another process, and back, while it serves.
 //!
-//! Lives here: who opens a domain and who does not, the handing over of its database, the record of it. It is asked like
-//! a domain, by messages: an administrator asks the process that has the gateway, and that one asks the other process.
-//! Never enters: what is in a database, what any domain does.
+//! Contains: which process starts a domain, the transfer of its database, the record of it. Its entry points are
+//! messages ([`crate::contract::placement`]): an administrator calls the process with the gateway, and that one calls
+//! the other process. Does not contain: the content of a database, a rule of any domain.
 //!
-//! **How it goes.** The other process says that it is ready. New calls wait at the client; those under way end. The
-//! domain is closed here: what it did by itself is as if it had been killed, which it survives at any instant. Its file
-//! is sent, measured and kept there, unopened; on a PostgreSQL server that both use nothing is sent. Then one line in the
-//! data folder decides ([`record`]): before it the domain is opened here again, after it there, whatever crashes when.
-//! The clients ask there from now on, and those that waited go on. Back it is the same: the decision is always
-//! recorded by the process that was asked to move, and the other one opens nothing it is not told to open.
+//! **Steps.** The other process confirms that it is ready. The client holds new calls back; those in flight end. The
+//! domain is stopped, which is as safe as killing it. Its file is uploaded, verified and kept unopened; with a
+//! PostgreSQL server that both processes use nothing is transferred. Then one line in the data folder decides
+//! ([`placement_file`]): after a crash before it the domain starts in the old process, after it in the new one. The
+//! clients route to the new process, and the calls held back go on. The way back is the same: the process that the
+//! administrator calls records the decision, and the other one starts nothing that it is not told to start.
 //!
-//! **What it asks.** Both programs are of one version. Each has a data folder of its own. The domain is at one address,
-//! not at several behind one name. What other processes ask of this one is asked there on their behalf; those
-//! that ask the other one directly have to be told of it.
+//! **Requirements.** Both programs have the same version. Each process has a data folder of its own. The address stands
+//! for one process, not for several. Calls of other processes to the old one are forwarded; processes that call the new
+//! one directly need its address in their settings.
 
 mod actor;
-mod error;
-pub mod messages;
 mod placement_file;
+mod state;
+mod transfer;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,6 +26,7 @@ use std::sync::Arc;
 use super::LiveBridge;
 use super::domain_slot::RelocatableDomain;
 use super::event_wiring::EventRouter;
+use crate::contract::placement::PlacementError;
 use crate::messaging::Client;
 use crate::messaging::grpc::{PeerConfig, PeerRegistry};
 use crate::runtime::DomainRuntime;
@@ -33,35 +34,39 @@ use crate::settings::{DomainLocation, PLACES_FILE, Settings};
 use crate::store::OpenError;
 
 pub use actor::Placement;
-pub use error::PlacementError;
-pub use messages::{MoveDomain, Moved};
 
-/// What it is called where domains are named.
+crate::impl_from_storage_error!(PlacementError);
+
+/// Name of placement where domains are named: messages, logs.
 pub const NAME: &str = "placement";
-/// How many requests it may have in hand.
+/// Most requests to placement that may be in flight.
 const IN_FLIGHT_MAX: usize = 64;
 
-/// Where domains were moved before this start; what a crash cut short is finished.
+/// Reads where earlier runs moved domains to, and completes a move that a crash interrupted.
+///
+/// # Errors
+/// If the record cannot be read or a database cannot be put in place.
 pub fn moved(settings: &Settings) -> Result<BTreeMap<String, DomainLocation>, OpenError> {
-    let fail = |reason| OpenError { domain: NAME, file: settings.data.join(PLACES_FILE), reason };
-    let places = placement_file::read(settings).map_err(fail)?;
+    let error = |reason| OpenError { domain: NAME, file: settings.data.join(PLACES_FILE), reason };
+    let places = placement_file::read(settings).map_err(error)?;
     for (domain, place) in &places {
         if let DomainLocation::Remote(address) = place {
-            log::info!("{domain} was moved to {address} while the shop ran; {PLACES_FILE} in the data folder says so");
+            log::info!("relocation: {domain} was moved to {address} by an earlier run (see {PLACES_FILE})");
         }
     }
-    placement_file::finish(settings, &places).map_err(fail)?;
+    placement_file::finish(settings, &places).map_err(error)?;
     Ok(places)
 }
 
-/// Opens the placement of this process.
+/// Starts the placement of this process.
 pub fn open(
-    ground: &Arc<DomainRuntime>,
-    joints: Arc<EventRouter>,
-    seats: Vec<Box<dyn RelocatableDomain>>,
-    (peers, wire): (PeerRegistry, PeerConfig),
+    runtime: &Arc<DomainRuntime>,
+    event_router: Arc<EventRouter>,
+    slots: Vec<Box<dyn RelocatableDomain>>,
+    (peers, peer_config): (PeerRegistry, PeerConfig),
     live: LiveBridge,
 ) -> Client<Placement> {
-    let state = Arc::new(actor::RelocationState::new(Arc::clone(ground), joints, seats, peers, wire, live));
-    ground.start_with(NAME, IN_FLIGHT_MAX, move || Placement { state })
+    let state = state::RelocationState::new(Arc::clone(runtime), event_router, slots, peers, peer_config, live);
+    let state = Arc::new(state);
+    runtime.start_with(NAME, IN_FLIGHT_MAX, move || Placement { state })
 }

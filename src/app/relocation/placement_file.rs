@@ -1,31 +1,31 @@
-//! What a move leaves in the data folder: where the domain is now, and a database that has come and is not opened yet.
+//! Traces of a move in the data folder: the present location of each moved domain, and a database that was uploaded but
+//! not opened yet.
 //!
-//! The record decides whose the domain is. It is written last where a domain is given away and after the database is
-//! safe where one is taken, so that at every instant exactly one process would open it.
+//! The record decides which process owns the domain. A process that gives a domain away writes it last; a process that
+//! takes one writes it after the database is safe. So exactly one process would start the domain at every instant.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::settings::{DOMAINS, DomainLocation, PLACES_FILE, Settings};
-use crate::store::files::{fsync_dir, remove, rename, with_suffix, write_atomic};
+use crate::settings::{DOMAIN_NAMES, DomainLocation, PLACES_FILE, Settings};
+use crate::store::files::{remove, rename, fsync_dir, with_suffix, write_atomic};
 
-const HEAD: &str =
-    "# Where domains were moved while the shop ran. Written by mercat; it outweighs every other setting.\n";
+const HEAD: &str = "# Domains that were moved while the shop ran. Written by mercat; overrides every other setting.\n";
 
-/// Where domains were moved.
+/// Reads the recorded locations; empty if no domain was ever moved.
 pub fn read(settings: &Settings) -> Result<BTreeMap<String, DomainLocation>, String> {
     let file = settings.data.join(PLACES_FILE);
     let text = match std::fs::read_to_string(&file) {
-        Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
-        text => text.map_err(|why| format!("{}: {why}", file.display()))?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        text => text.map_err(|error| format!("{}: {error}", file.display()))?,
     };
-    let table: toml::Table = text.parse().map_err(|why: toml::de::Error| format!("{}: {why}", file.display()))?;
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| format!("{}: {error}", file.display()))?;
     let place = |domain: &str| table.get(domain)?.get("place")?.as_str()?.parse().ok();
-    Ok(DOMAINS.into_iter().filter_map(|domain| Some((domain.to_owned(), place(domain)?))).collect())
+    Ok(DOMAIN_NAMES.into_iter().filter_map(|domain| Some((domain.to_owned(), place(domain)?))).collect())
 }
 
-/// Records durably where a domain is from now on.
+/// Records the location of a domain durably.
 pub fn write(settings: &Settings, domain: &str, place: &DomainLocation) -> Result<(), String> {
     let mut places = read(settings)?;
     places.insert(domain.to_owned(), place.clone());
@@ -39,31 +39,31 @@ pub fn write(settings: &Settings, domain: &str, place: &DomainLocation) -> Resul
         text.push_str(&format!("\n[{domain}]\nplace = \"{place}\"\n"));
     }
     let file = settings.data.join(PLACES_FILE);
-    write_atomic(&file, text.as_bytes()).map_err(|why| format!("{} cannot be written: {why}", file.display()))
+    write_atomic(&file, text.as_bytes()).map_err(|error| format!("{} cannot be written: {error}", file.display()))
 }
 
-/// The file of a domain's database, when it is one.
+/// Returns the file of a domain's database; `None` if the database is on a server.
 pub fn file(settings: &Settings, domain: &str) -> Option<PathBuf> {
     Some(settings.domain(domain).database.folder()?.join(format!("{domain}.db")))
 }
 
-/// Where a database is that is being sent.
-pub fn arriving(file: &Path) -> PathBuf {
+/// Returns the path of a database whose upload is not complete.
+pub fn partial_path(file: &Path) -> PathBuf {
     with_suffix(file, ".arriving")
 }
 
-/// Where a database is that was sent whole and is not opened yet.
-pub fn arrived(file: &Path) -> PathBuf {
+/// Returns the path of a database that was uploaded completely and is not opened yet.
+pub fn uploaded_path(file: &Path) -> PathBuf {
     with_suffix(file, ".arrived")
 }
 
-/// Puts a database that was sent whole in the place of whatever was there. Done again, it does nothing.
-pub fn adopt(file: &Path) -> io::Result<()> {
-    let new = arrived(file);
+/// Replaces the present database by an uploaded one. Has no effect if there is none, so it may be repeated.
+pub fn install_upload(file: &Path) -> io::Result<()> {
+    let new = uploaded_path(file);
     if !new.exists() {
         return Ok(());
     }
-    // The journal first: beside the new file the old one's would destroy it.
+    // The journal first: SQLite would apply the old one to the new file.
     remove(&with_suffix(file, "-wal"))?;
     remove(&with_suffix(file, "-shm"))?;
     fsync_dir(file.parent().unwrap_or(Path::new(".")))?;
@@ -71,11 +71,11 @@ pub fn adopt(file: &Path) -> io::Result<()> {
     fsync_dir(file.parent().unwrap_or(Path::new(".")))
 }
 
-/// Finishes what a crash cut short after it was decided.
+/// Completes moves to this process that were recorded and then interrupted by a crash.
 pub fn finish(settings: &Settings, places: &BTreeMap<String, DomainLocation>) -> Result<(), String> {
     for (domain, _) in places.iter().filter(|(_, place)| **place == DomainLocation::Local) {
         if let Some(file) = file(settings, domain) {
-            adopt(&file).map_err(|why| format!("{}: {why}", file.display()))?;
+            install_upload(&file).map_err(|error| format!("{}: {error}", file.display()))?;
         }
     }
     Ok(())
@@ -86,26 +86,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_recorded_is_read_again_and_outweighs_the_settings() {
+    fn recorded_places_are_read_back() {
         let dir = tempfile::tempdir().unwrap();
         let settings = Settings::for_test(dir.path());
         assert!(read(&settings).unwrap().is_empty());
-        let there: DomainLocation = "http://payments:50051".parse().unwrap();
-        write(&settings, "payments", &there).unwrap();
+        let remote: DomainLocation = "http://payments:50051".parse().unwrap();
+        write(&settings, "payments", &remote).unwrap();
         write(&settings, "mailer", &DomainLocation::Standby).unwrap();
         write(&settings, "mailer", &DomainLocation::Local).unwrap();
         let places = read(&settings).unwrap();
-        assert_eq!((places.len(), &places["payments"], &places["mailer"]), (2, &there, &DomainLocation::Local));
+        assert_eq!((places.len(), &places["payments"], &places["mailer"]), (2, &remote, &DomainLocation::Local));
     }
 
     #[test]
-    fn a_database_that_has_come_is_taken_once_it_is_decided_and_not_before() {
+    fn upload_is_installed_only_after_the_record() {
         let dir = tempfile::tempdir().unwrap();
         let settings = Settings::for_test(dir.path());
         let file = dir.path().join("payments.db");
         std::fs::write(&file, "old").unwrap();
         std::fs::write(with_suffix(&file, "-wal"), "old journal").unwrap();
-        std::fs::write(arrived(&file), "new").unwrap();
+        std::fs::write(uploaded_path(&file), "new").unwrap();
         let standby = BTreeMap::from([("payments".to_owned(), DomainLocation::Standby)]);
         finish(&settings, &standby).unwrap();
         assert_eq!(std::fs::read(&file).unwrap(), b"old");
@@ -114,7 +114,7 @@ mod tests {
             if super::file(&settings, "payments").is_some() {
                 finish(&settings, &local).unwrap();
                 assert_eq!(std::fs::read(&file).unwrap(), b"new");
-                assert!(!with_suffix(&file, "-wal").exists() && !arrived(&file).exists());
+                assert!(!with_suffix(&file, "-wal").exists() && !uploaded_path(&file).exists());
             }
         }
     }

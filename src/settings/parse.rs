@@ -1,0 +1,59 @@
+//! Parsers of values. An error says what the value must be, as a field error of the API does.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+/// Parses a duration in seconds, at most a day.
+pub fn seconds(text: &str) -> Result<Duration, String> {
+    number(text, 1, 86_400).map(Duration::from_secs)
+}
+
+/// Parses a socket address; `example` is named in the error.
+pub fn socket_address(text: &str, example: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| format!("must be an address and a port, such as {example}"))
+}
+
+/// Parses an address range in CIDR notation, or one address.
+pub fn network(text: &str) -> Result<IpNet, String> {
+    let text = text.trim();
+    text.parse()
+        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+        .map_err(|_| format!("must be networks such as 10.0.0.0/8, separated by commas; {text} is none"))
+}
+
+/// Parses a whole number from `min` to `max`.
+pub fn number<T: TryFrom<u64>>(text: &str, min: u64, max: u64) -> Result<T, String> {
+    let invalid = || format!("must be a whole number from {min} to {max}");
+    let number = text.parse::<u64>().ok().filter(|n| (min..=max).contains(n)).ok_or_else(invalid)?;
+    T::try_from(number).map_err(|_| invalid())
+}
+
+/// Checks filters that the logger itself would accept with a warning: a misspelt level logs everything or nothing.
+pub fn log_filter(text: &str) -> Result<String, String> {
+    let is_level = |text: &str| text.trim().parse::<log::LevelFilter>().is_ok();
+    let is_target = |text: &str| !text.trim().is_empty() && !text.contains(['=', '/']);
+    let is_filter = |part: &str| match part.split_once('=') {
+        None => is_level(part) || (part.contains("::") && is_target(part)),
+        Some((target, level)) => is_target(target) && is_level(level),
+    };
+    if text.split(',').all(is_filter) {
+        Ok(text.to_owned())
+    } else {
+        Err("must be error, warn, info, debug or trace, or filters such as info,mercat::web=debug".to_owned())
+    }
+}
+
+/// Parses `true` or `false`.
+pub fn boolean(text: &str) -> Result<bool, String> {
+    choice(text, &[("true", true), ("false", false)])
+}
+
+/// Parses one of several names.
+pub fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
+    choices.iter().find(|(name, _)| *name == text).map(|(_, value)| *value).ok_or_else(|| {
+        let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+        format!("must be {}", names.join(" or "))
+    })
+}
