@@ -59,7 +59,7 @@ impl DomainProcess {
 /// Settings of one process of a split shop.
 fn process_settings(name: &str, of: &Settings, addresses: &[(&'static str, Address)]) -> Settings {
     let mut settings = of.clone();
-    settings.partial = true;
+    settings.domains_selected = true;
     settings.peers.token = Some(TOKEN.to_owned());
     settings.secret.get_or_insert_with(|| "the secret of all processes of one shop".to_owned());
     settings.data = of.data.join(name);
