@@ -52,7 +52,11 @@ fn invalid_setting_names_key_origin_and_fix() {
         ("MERCAT_ENVIRONMENT", "production", &["`payments.provider`", "refused"]),
         ("MERCAT_SHOP__CURRENCY", "gold", &["`shop.currency`", "ISO 4217"]),
         ("MERCAT_PAYMENTS__PROVIDER", "stripe", &["`payments.stripe_secret_key`", "sk_"]),
-        ("MERCAT_PAYMENTS__STRIPE_SECRET_KEY", "pk_live_0123", &["`payments.stripe_secret_key`", "invalid value", "sk_"]),
+        (
+            "MERCAT_PAYMENTS__STRIPE_SECRET_KEY",
+            "pk_live_0123",
+            &["`payments.stripe_secret_key`", "invalid value", "sk_"],
+        ),
         ("MERCAT_PAYMENTS__STRIPE_WEBHOOK_SECRETS", "s3cret", &["`payments.stripe_webhook_secrets`", "whsec_"]),
     ];
     for (variable, value, words) in cases {

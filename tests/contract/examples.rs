@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mercat::app::PlacementError;
 use mercat::contract::cart::*;
 use mercat::contract::catalog::*;
 use mercat::contract::comments::*;
