@@ -26,6 +26,8 @@ use crate::settings;
 use crate::store::{Store, Tx};
 use crate::types::{EmailAddress, FieldError, Page, SessionId, UserId, Validator};
 
+/// Interval in which idle hashing buffers are looked for and released.
+const BUFFER_RELEASE_INTERVAL: Duration = Duration::from_secs(1);
 /// Interval between writes of API key usage.
 const KEY_USAGE_FLUSH_INTERVAL: Duration = Duration::from_secs(30);
 /// Interval between deletions of expired sessions and links.
@@ -104,6 +106,9 @@ impl Actor for UsersActor {
     fn started(&mut self, ctx: &mut Self::Context) {
         spawn_leader_interval(ctx, &self.state.store, &self.state, PURGE_INTERVAL, purge);
         spawn_interval(ctx, &self.state.store, &self.state, KEY_USAGE_FLUSH_INTERVAL, flush_key_usage);
+        spawn_interval(ctx, &self.state.store, &self.state, BUFFER_RELEASE_INTERVAL, |state| async move {
+            state.passwords.release_idle_buffers();
+        });
     }
 }
 
@@ -239,7 +244,7 @@ async fn create_account<R: Request>(
     password: &str,
     job: impl FnOnce(&mut Tx<'_>, String) -> Result<User, UsersError> + Send + 'static,
 ) -> Result<User, UsersError> {
-    let permit = state.passwords.acquire()?;
+    let permit = state.passwords.acquire(ctx)?;
     let write_ctx = without_replay_flag(ctx);
     let write = state.store.idempotent(&write_ctx, &without_secrets)?;
     let user = match write.find_response::<User, UsersError>().await? {
@@ -329,7 +334,7 @@ async fn update_user(state: Arc<UsersState>, ctx: RequestContext, request: Updat
     let changes_access = request.password.is_some() || request.role.is_some();
     let permit = match (&request.password, current) {
         (None, None) => None,
-        _ => Some(state.passwords.acquire()?),
+        _ => Some(state.passwords.acquire(&ctx)?),
     };
     let write_ctx = without_replay_flag(&ctx);
     let write = state.store.idempotent(&write_ctx, &without_secrets)?;

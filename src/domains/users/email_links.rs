@@ -82,7 +82,7 @@ pub(super) async fn reset_password(
     let purpose = EmailLinkKind::Reset;
     let id = state.tokens.decode(TokenPurpose::EmailLink(purpose), &request.token).ok_or(UsersError::InvalidLink)?;
     let without_secrets = ResetPassword { token: id.to_string(), password: String::new() };
-    let permit = state.passwords.acquire()?;
+    let permit = state.passwords.acquire(&ctx)?;
     let write_ctx = without_replay_flag(&ctx);
     let write = state.store.idempotent(&write_ctx, &without_secrets)?;
     let user_id = match write.find_response::<UserId, UsersError>().await? {

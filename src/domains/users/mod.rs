@@ -15,6 +15,7 @@
 mod actor;
 mod api_keys;
 mod email_links;
+mod fair_queue;
 mod model;
 mod password_hasher;
 mod schema;

@@ -1,52 +1,65 @@
-//! Password hashing with argon2id, off the actor's thread.
+//! Password hashing with Argon2id, off the actor's thread.
 //!
-//! Contains: the algorithm, its concurrency limit and its bounded queue. Does not contain: accounts. Invariant: a caller
-//! without an account costs as much as one with a wrong password, and no more than a place in the queue.
+//! Contains: the algorithm, its concurrency limit, its working memory and its fair, bounded queue. Does not contain:
+//! accounts. Invariants: a caller without an account costs as much as one with a wrong password, and no more than a place
+//! in the queue; memory is one buffer of 19 MiB per hasher, reused from hash to hash and returned to the system after some
+//! idle seconds. (A buffer per hash, which the crate allocates by default, stays with the allocator of every thread that
+//! ever ran one.)
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
-use argon2::password_hash::{self, PasswordHasher, PasswordVerifier};
-use argon2::{Argon2, Params};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use argon2::password_hash;
+use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
+use tokio::time::Instant;
 
-use crate::messaging::{CommonError, RequestContext};
+use super::fair_queue::{FairQueue, Lease, Place};
+use crate::messaging::{Caller, CommonError, RequestContext};
 
-/// Callers that may wait per hasher: about a second of work. Further ones are rejected at once.
-const WAITING_MAX: usize = 32;
+/// Callers that may wait for each hasher: some seconds of work. More are rejected at once.
+const WAITING_MAX: usize = 256;
+/// The time after which an unused buffer is returned to the system.
+const BUFFER_IDLE: Duration = Duration::from_secs(3);
+/// Capacity of a buffer in blocks of 1 KiB. glibc maps allocations above 32 MiB separately and unmaps them when they are
+/// freed (mallopt(3), M_MMAP_THRESHOLD); smaller ones may stay in its heap. Pages that are not written cost nothing.
+const BUFFER_CAPACITY: usize = 33 * 1_024;
 
-/// Hashes and verifies passwords with argon2id at the crate's defaults (19 MiB, two passes: OWASP's advice of 2025).
+/// Hashes and verifies passwords with Argon2id at the crate's defaults (19 MiB, two passes: OWASP's recommendation).
 pub struct PasswordHashing {
-    argon2: Argon2<'static>,
-    /// Hash that no password matches, verified when there is no account so that the time taken reveals nothing.
+    /// A hash that no password has, verified if there is no account, so that the time taken does not reveal accounts.
     decoy: Arc<str>,
-    /// One permit per running hash, which takes 19 MiB and a core.
-    workers: Arc<Semaphore>,
-    /// One permit per running or waiting caller.
-    queue: Arc<Semaphore>,
+    buffers: FairQueue<Buffer>,
     /// Hashes computed so far, verified ones included.
     #[cfg(test)]
     computed: Arc<std::sync::atomic::AtomicUsize>,
 }
 
-/// A place in the queue for hashing; released when dropped.
+/// The working memory of one hasher.
+#[derive(Default)]
+struct Buffer {
+    blocks: Vec<Block>,
+    used_at: Option<Instant>,
+}
+
+/// Permission to hash or to wait for it, one after the other; freed when dropped.
 pub struct HashPermit<'a> {
-    passwords: &'a PasswordHashing,
-    _queue_slot: OwnedSemaphorePermit,
+    hasher: &'a PasswordHashing,
+    place: Place<Buffer>,
 }
 
 impl PasswordHashing {
-    /// Creates a hasher that computes at most `hashers` hashes at once.
+    /// A hasher that computes up to `hashers` hashes at once.
     pub fn new(hashers: usize) -> Self {
         let params = Params::DEFAULT;
         let cost = format!("m={},t={},p={}", params.m_cost(), params.t_cost(), params.p_cost());
-        // Zeros as salt and hash: finding a password for them is as hard as breaking argon2.
+        // Zeros as salt and hash: finding a password for them is as hard as breaking Argon2.
         let decoy = format!("$argon2id$v=19${cost}${}${}", "A".repeat(22), "A".repeat(43)).into();
-        let (workers, queue) = (Semaphore::new(hashers), Semaphore::new(hashers.saturating_mul(1 + WAITING_MAX)));
+        let buffers = (0..hashers).map(|_| Buffer::default()).collect();
         Self {
-            argon2: Argon2::from(params),
             decoy,
-            workers: Arc::new(workers),
-            queue: Arc::new(queue),
+            buffers: FairQueue::new(buffers, hashers.saturating_mul(1 + WAITING_MAX)),
             #[cfg(test)]
             computed: Arc::default(),
         }
@@ -58,88 +71,155 @@ impl PasswordHashing {
         self.computed.load(std::sync::atomic::Ordering::SeqCst)
     }
 
-    /// Takes one hasher out of service until the permit is dropped.
+    /// Takes one hasher out of service until the lease is dropped.
     #[cfg(test)]
-    pub async fn suspend_hasher(&self) -> OwnedSemaphorePermit {
-        Arc::clone(&self.workers).acquire_owned().await.expect("the semaphore is never closed")
+    pub async fn suspend_hasher(&self) -> impl Drop + use<> {
+        self.buffers.enter("test".into()).expect("there is a place").lease().await
     }
 
-    /// Takes a place in the queue. Called before anything else is done for a request, so that a flood costs nothing.
+    /// Reserves a place for the caller, before anything else is done for it, so that a flood costs nothing. Callers from
+    /// one network share its turns.
     ///
     /// # Errors
-    /// `Overloaded` when the queue is full.
-    pub fn acquire(&self) -> Result<HashPermit<'_>, CommonError> {
-        let queue_slot = Arc::clone(&self.queue).try_acquire_owned().map_err(|_| CommonError::Overloaded)?;
-        Ok(HashPermit { passwords: self, _queue_slot: queue_slot })
+    /// `Overloaded` if too many wait.
+    pub fn acquire(&self, ctx: &RequestContext) -> Result<HashPermit<'_>, CommonError> {
+        let place = self.buffers.enter(origin(&ctx.caller))?;
+        Ok(HashPermit { hasher: self, place })
+    }
+
+    /// Returns the memory of buffers that were not used for some seconds to the system.
+    pub fn release_idle_buffers(&self) {
+        self.buffers.for_idle(|buffer| {
+            if buffer.used_at.is_some_and(|at| at.elapsed() >= BUFFER_IDLE) {
+                *buffer = Buffer::default();
+            }
+        });
+    }
+}
+
+impl Buffer {
+    /// Memory for `count` blocks.
+    fn blocks(&mut self, count: usize) -> &mut [Block] {
+        self.blocks.reserve_exact(BUFFER_CAPACITY.max(count) - self.blocks.len());
+        if self.blocks.len() < count {
+            self.blocks.resize(count, Block::new());
+        }
+        self.used_at = Some(Instant::now());
+        &mut self.blocks[..count]
     }
 }
 
 impl HashPermit<'_> {
-    /// Hashes a password with a random salt and returns the PHC string.
+    /// The hash of a password, as a PHC string with a salt of its own.
     ///
     /// # Errors
-    /// `DeadlineExceeded` when the deadline passed in the queue.
+    /// `DeadlineExceeded` if the caller's time is over; nothing was done then.
     pub async fn hash(&self, ctx: &RequestContext, password: &str) -> Result<String, CommonError> {
         let password = password.to_owned();
-        self.work(ctx, move |argon2| Ok(argon2.hash_password(password.as_bytes())?.to_string())).await
-    }
-
-    /// Returns `true` if the password matches the hash; without a hash `false`, after the same work.
-    ///
-    /// # Errors
-    /// `DeadlineExceeded` when the deadline passed in the queue.
-    pub async fn verify(&self, ctx: &RequestContext, password: &str, hash: Option<&str>) -> Result<bool, CommonError> {
-        let (password, known) = (password.to_owned(), hash.is_some());
-        let hash: Arc<str> = hash.map_or_else(|| Arc::clone(&self.passwords.decoy), Arc::from);
-        self.work(ctx, move |argon2| match argon2.verify_password(password.as_bytes(), &*hash) {
-            Ok(()) => Ok(known),
-            Err(password_hash::Error::PasswordInvalid) => Ok(false),
-            Err(other) => Err(other),
+        self.run(ctx, move |buffer| {
+            let params = Params::DEFAULT;
+            let salt = Salt::generate();
+            let output = compute(buffer, Algorithm::Argon2id, Version::V0x13, &params, password.as_bytes(), &salt)?;
+            let hash = PasswordHash {
+                algorithm: Algorithm::Argon2id.ident(),
+                version: Some(Version::V0x13.into()),
+                params: ParamsString::try_from(&params)?,
+                salt: Some(salt),
+                hash: Some(output),
+            };
+            Ok(hash.to_string())
         })
         .await
     }
 
-    async fn work<T: Send + 'static>(
+    /// Whether `password` has this hash. Without a hash it has not, and finding out takes as long.
+    ///
+    /// # Errors
+    /// As [`HashPermit::hash`].
+    pub async fn verify(&self, ctx: &RequestContext, password: &str, hash: Option<&str>) -> Result<bool, CommonError> {
+        let (password, is_known) = (password.to_owned(), hash.is_some());
+        let hash: Arc<str> = hash.map_or_else(|| Arc::clone(&self.hasher.decoy), Arc::from);
+        self.run(ctx, move |buffer| {
+            let hash = PasswordHash::new(&hash)?;
+            let (Some(salt), Some(expected)) = (&hash.salt, &hash.hash) else { return Ok(false) };
+            let algorithm = Algorithm::try_from(hash.algorithm.as_str())?;
+            let version = hash.version.map_or(Ok(Version::V0x13), Version::try_from)?;
+            let params = Params::try_from(&hash)?;
+            let output = compute(buffer, algorithm, version, &params, password.as_bytes(), salt)?;
+            // `Output` is compared in constant time.
+            Ok(output == *expected && is_known)
+        })
+        .await
+    }
+
+    async fn run<T: Send + 'static>(
         &self,
         ctx: &RequestContext,
-        work: impl FnOnce(&Argon2<'static>) -> password_hash::Result<T> + Send + 'static,
+        work: impl FnOnce(&mut Buffer) -> password_hash::Result<T> + Send + 'static,
     ) -> Result<T, CommonError> {
-        let worker = Arc::clone(&self.passwords.workers).acquire_owned().await.map_err(|_| CommonError::Unavailable)?;
+        let lease = tokio::time::timeout(ctx.remaining(), self.place.lease());
+        let mut lease: Lease<Buffer> = lease.await.map_err(|_| CommonError::DeadlineExceeded)?;
         if ctx.remaining().is_zero() {
-            // The caller has timed out; nothing was done.
             return Err(CommonError::DeadlineExceeded);
         }
         #[cfg(test)]
-        self.passwords.computed.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-        let argon2 = self.passwords.argon2.clone();
-        let outcome = tokio::task::spawn_blocking(move || {
-            // Held until the work ends, also when its caller is gone: a permit is a core and its memory.
-            let _worker = worker;
-            work(&argon2)
-        })
-        .await;
+        self.hasher.computed.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        // The lease goes with the work, not with the caller: it stands for a core and a buffer.
+        let outcome = tokio::task::spawn_blocking(move || work(lease.resource())).await;
         match outcome {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(error)) => {
-                log::error!("users: password hashing failed: {error}");
+                log::error!("users: hashing a password failed: {error}");
                 Err(CommonError::Internal)
             }
-            Err(panicked) => {
-                log::error!("users: password hashing panicked: {panicked}");
+            Err(panic) => {
+                log::error!("users: hashing a password panicked: {panic}");
                 Err(CommonError::Internal)
             }
         }
+    }
+}
+
+fn compute(
+    buffer: &mut Buffer,
+    algorithm: Algorithm,
+    version: Version,
+    params: &Params,
+    password: &[u8],
+    salt: &[u8],
+) -> password_hash::Result<Output> {
+    let mut bytes = [0; Params::DEFAULT_OUTPUT_LEN];
+    Argon2::new(algorithm, version, params.clone()).hash_password_into_with_memory(
+        password,
+        salt,
+        &mut bytes,
+        buffer.blocks(params.block_count()),
+    )?;
+    Ok(Output::new(&bytes)?)
+}
+
+/// The name under which callers share turns: a network for strangers (an IPv6 /64 is one), a user, or a domain.
+fn origin(caller: &Caller) -> Arc<str> {
+    match caller {
+        Caller::Anyone { address, .. } => match address.parse::<IpAddr>().map(|address| address.to_canonical()) {
+            Ok(IpAddr::V6(v6)) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).to_string().into(),
+            _ => Arc::clone(address),
+        },
+        Caller::User { identity, .. } => identity.user_id.to_string().into(),
+        Caller::Domain(name) => Arc::clone(name),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::fair_queue::PLACES_PER_ORIGIN;
     use super::*;
 
     #[actix::test]
-    async fn decoy_hash_costs_as_much_and_never_matches() {
+    async fn decoy_costs_as_much_as_a_hash_and_matches_nothing() {
         let passwords = PasswordHashing::new(1);
-        let (ctx, permit) = (RequestContext::internal("test"), passwords.acquire().unwrap());
+        let ctx = RequestContext::internal("test");
+        let permit = passwords.acquire(&ctx).unwrap();
         let hash = permit.hash(&ctx, "correct horse").await.unwrap();
         let cost = |hash: &str| hash.split('$').take(4).map(str::to_owned).collect::<Vec<_>>();
         assert_eq!(cost(&hash), cost(&passwords.decoy));
@@ -150,14 +230,47 @@ mod tests {
     }
 
     #[actix::test]
-    async fn full_queue_rejects_until_permits_are_dropped() {
+    async fn hash_of_another_implementation_is_verified() {
+        let hash = Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::new(64, 3, 1, Some(32)).unwrap());
+        let known = password_hash::PasswordHasher::hash_password(&hash, b"password").unwrap().to_string();
         let passwords = PasswordHashing::new(1);
-        let permits: Vec<_> = (0..=WAITING_MAX).map(|_| passwords.acquire().unwrap()).collect();
-        assert_eq!(passwords.acquire().map(drop), Err(CommonError::Overloaded));
+        let ctx = RequestContext::internal("test");
+        let permit = passwords.acquire(&ctx).unwrap();
+        assert_eq!(permit.verify(&ctx, "password", Some(&known)).await, Ok(true));
+        assert_eq!(permit.verify(&ctx, "passwort", Some(&known)).await, Ok(false));
+    }
+
+    #[actix::test]
+    async fn waiting_is_limited_per_origin_and_places_come_back() {
+        let passwords = PasswordHashing::new(1);
+        let ctx = RequestContext::internal("test");
+        let permits: Vec<_> = (0..PLACES_PER_ORIGIN).map(|_| passwords.acquire(&ctx).unwrap()).collect();
+        assert_eq!(passwords.acquire(&ctx).map(drop), Err(CommonError::Overloaded));
+        assert!(passwords.acquire(&RequestContext::internal("other")).is_ok());
         drop(permits);
-        assert!(passwords.acquire().is_ok());
-        let gone = RequestContext::internal("test").with_timeout(std::time::Duration::ZERO);
-        let late = passwords.acquire().unwrap().hash(&gone, "password").await;
+        assert!(passwords.acquire(&ctx).is_ok());
+        let gone = RequestContext::internal("test").with_timeout(Duration::ZERO);
+        let late = passwords.acquire(&gone).unwrap().hash(&gone, "password").await;
         assert_eq!(late, Err(CommonError::DeadlineExceeded));
+    }
+
+    #[actix::test]
+    async fn buffers_are_reused_and_released_when_idle() {
+        let passwords = PasswordHashing::new(1);
+        let ctx = RequestContext::internal("test");
+        let held = |passwords: &PasswordHashing| {
+            let mut blocks = 0;
+            passwords.buffers.for_idle(|buffer| blocks += buffer.blocks.capacity());
+            blocks
+        };
+        for _ in 0..3 {
+            passwords.acquire(&ctx).unwrap().hash(&ctx, "password").await.unwrap();
+            assert_eq!(held(&passwords), BUFFER_CAPACITY);
+        }
+        passwords.release_idle_buffers();
+        assert_eq!(held(&passwords), BUFFER_CAPACITY, "it was used just now");
+        passwords.buffers.for_idle(|buffer| buffer.used_at = Instant::now().checked_sub(BUFFER_IDLE));
+        passwords.release_idle_buffers();
+        assert_eq!(held(&passwords), 0);
     }
 }

@@ -68,7 +68,7 @@ pub(super) async fn sign_in(
     ctx: RequestContext,
     request: SignIn,
 ) -> Result<SignedIn, UsersError> {
-    let permit = state.passwords.acquire()?;
+    let permit = state.passwords.acquire(&ctx)?;
     // An invalid address counts as unknown, a password above the maximum length as wrong.
     let email: Option<EmailAddress> = request.email.parse().ok();
     let password = if request.password.chars().count() > *model::PASSWORD_CHARS.end() { "" } else { &request.password };
