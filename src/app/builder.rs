@@ -69,7 +69,7 @@ impl AppBuilder {
         let comments = self.domain("comments", move |runtime| comments::open(runtime, stock.clone()))?;
         let live = feed.clone();
         let notifications = self.domain("notifications", move |runtime| notifications::open(runtime, live.clone()))?;
-        let placement = Client::off(relocation::NAME);
+        let placement = Client::disabled(relocation::NAME);
         self.services.insert(relocation::NAME, DomainService::of(&placement));
         let status = Arc::new((self.runtime.clock.clone(), Default::default()));
         Ok(Clients { users, catalog, cart, payments, mailer, stats, comments, notifications, placement, status })
@@ -86,7 +86,7 @@ impl AppBuilder {
     {
         let settings = self.runtime.settings.domain(name);
         let client = match &settings.place {
-            DomainLocation::Off | DomainLocation::RemoteUnspecified | DomainLocation::Standby => Client::off(name),
+            DomainLocation::Off | DomainLocation::RemoteUnspecified | DomainLocation::Standby => Client::disabled(name),
             DomainLocation::Remote(address) => {
                 let peer = self.peers.at(address, &self.peer_config);
                 self.remotes.push((name, Arc::clone(&peer)));

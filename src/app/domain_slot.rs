@@ -64,11 +64,11 @@ where
     }
 
     fn is_local(&self) -> bool {
-        self.client.is_here()
+        self.client.is_local()
     }
 
     fn remote_peer(&self) -> Option<Arc<Peer>> {
-        self.client.elsewhere()
+        self.client.remote_peer()
     }
 
     fn pause(&self) -> Box<dyn PausedDomain> {
@@ -77,22 +77,22 @@ where
 
     fn start(&self, runtime: &DomainRuntime) -> Result<Store, OpenError> {
         let RunningDomain { client, store } = (self.open)(runtime)?;
-        self.client.goes_to(&client);
+        self.client.redirect_to(&client);
         Ok(store)
     }
 
     fn route_to(&self, peer: &Arc<Peer>, settings: &Settings) {
         let remote = Remote::new(self.domain, A::names(), Arc::clone(peer));
-        self.client.goes_to(&Client::remote(self.domain, remote, settings.domain(self.domain).in_flight_max));
+        self.client.redirect_to(&Client::remote(self.domain, remote, settings.domain(self.domain).in_flight_max));
     }
 
     fn disable(&self) {
-        self.client.goes_to(&Client::off(self.domain));
+        self.client.redirect_to(&Client::disabled(self.domain));
     }
 }
 
 impl<A: Actor> PausedDomain for Pause<A> {
     fn wait_drained(&mut self, timeout: Duration) -> LocalBoxFuture<'_, bool> {
-        Box::pin(Self::drained(self, timeout))
+        Box::pin(Self::wait_drained(self, timeout))
     }
 }

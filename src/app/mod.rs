@@ -72,7 +72,7 @@ impl App {
         }
         let placement =
             relocation::open(&app.runtime, Arc::clone(&app.event_router), slots, (peers, peer_config), live);
-        app.clients.placement.goes_to(&placement);
+        app.clients.placement.redirect_to(&placement);
         Ok(app)
     }
 

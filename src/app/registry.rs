@@ -153,7 +153,7 @@ impl Clients {
         let (clock, trackers) = &*self.status;
         let with_time = |((name, client), tracker): ((_, &dyn DomainClient), &StatusTracker)| {
             let mut health = client.health();
-            health.since = Some(tracker.note(health.status, clock));
+            health.since = Some(tracker.record(health.status, clock));
             (name, health)
         };
         self.domains().into_iter().zip(trackers).map(with_time).collect()

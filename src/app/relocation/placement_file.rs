@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::settings::{DOMAIN_NAMES, DomainLocation, PLACES_FILE, Settings};
-use crate::store::files::{remove, rename, fsync_dir, with_suffix, write_atomic};
+use crate::store::files::{fsync_dir, remove, rename, with_suffix, write_atomic};
 
 const HEAD: &str = "# Domains that were moved while the shop ran. Written by mercat; overrides every other setting.\n";
 

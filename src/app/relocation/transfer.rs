@@ -8,7 +8,7 @@ use super::placement_file;
 use crate::contract::placement::{DatabaseManifest, PlacementError};
 use crate::messaging::CommonError;
 use crate::store;
-use crate::store::files::{hash_file, remove, rename, fsync_dir};
+use crate::store::files::{fsync_dir, hash_file, remove, rename};
 
 /// Bytes of a database that are transferred per message.
 pub const CHUNK_BYTES: usize = 4 << 20;
