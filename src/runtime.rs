@@ -1,7 +1,6 @@
-//! What every domain stands on when it is opened: settings, time, threads. The same for each, so that opening one is
-//! a few lines.
+//! Runtime of the domains of one process: settings, clock, databases and threads.
 //!
-//! Never enters: which domains there are or where they run (that is `app`), a rule of any domain.
+//! Does not contain: the list of domains and their places (`crate::app`), rules of any domain.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,46 +14,49 @@ use crate::settings::{Database, Settings};
 use crate::store::{Migrations, OpenError, PoolThreads, Store, StoreConfig};
 use crate::types::Clock;
 
-/// Messages that may wait in an actor's mailbox; the client's own limit is reached before.
+/// Capacity of an actor's mailbox; the client's limit of calls is reached before.
 const MAILBOX_CAPACITY: usize = 1_024;
 
-/// What domains are opened on.
+/// Everything that a domain needs to be opened.
 pub struct DomainRuntime {
-    /// The settings of this process.
+    /// Settings of this process.
     pub settings: Arc<Settings>,
-    /// The one source of time.
+    /// Clock of this process.
     pub clock: Clock,
     auxiliary: bool,
     threads: PoolThreads,
-    /// How the domains' databases are.
+    /// Health of the domains' databases.
     storages: Mutex<HashMap<&'static str, Arc<StorageHealth>>>,
     arbiters: Mutex<Vec<(&'static str, Arbiter)>>,
 }
 
-/// A domain that is open in this process.
+/// Domain that runs in this process.
 pub struct RunningDomain<A: Actor> {
-    /// How it is asked.
+    /// Client of the domain.
     pub client: Client<A>,
-    /// Its database: for the relay of its events, the tidying, the backup. Nobody else may look in.
+    /// Its database, only for the relay of its events, pruning and backups.
     pub store: Store,
 }
 
 impl DomainRuntime {
-    /// The ground of one process.
+    /// Returns the runtime of a serving process.
     #[must_use]
     pub fn new(settings: Settings, clock: Clock) -> Self {
         let (settings, threads) = (Arc::new(settings), PoolThreads::default());
         Self { settings, clock, auxiliary: false, threads, storages: Mutex::default(), arbiters: Mutex::default() }
     }
 
-    /// The ground of a process that looks in beside the one that runs the shop: its domains do what they are asked and
-    /// nothing by themselves.
+    /// Returns the runtime of a one-off command that uses the same databases as a serving process: its domains handle
+    /// requests and do no periodic work.
     #[must_use]
     pub fn for_command(settings: Settings, clock: Clock) -> Self {
         Self { auxiliary: true, ..Self::new(settings, clock) }
     }
 
     /// Opens a domain's database.
+    ///
+    /// # Errors
+    /// When it cannot be opened or migrated.
     pub fn store(&self, domain: &'static str, migrations: Migrations) -> Result<Store, OpenError> {
         let mut config = match &self.settings.domain(domain).database {
             Database::Folder(folder) => StoreConfig::new(folder.join(format!("{domain}.db"))),
@@ -78,7 +80,7 @@ impl DomainRuntime {
         self.start_with(domain, self.settings.domain(domain).in_flight_max, make)
     }
 
-    /// Starts an actor that is no domain of the shop, of which so many requests may be in hand.
+    /// Starts an actor that is no domain, limited to `in_flight_max` calls at a time.
     pub fn start_with<A>(
         &self,
         name: &'static str,
@@ -88,8 +90,8 @@ impl DomainRuntime {
     where
         A: Actor<Context = Context<A>> + Supervised,
     {
-        let (address, vitals) = Supervisor::start(&self.arbiter(name), name, MAILBOX_CAPACITY, make);
-        Client::local(name, address, vitals, in_flight_max, self.storage(name))
+        let (address, health) = Supervisor::start(&self.arbiter(name), name, MAILBOX_CAPACITY, make);
+        Client::local(name, address, health, in_flight_max, self.storage(name))
     }
 
     fn storage(&self, domain: &'static str) -> Arc<StorageHealth> {
@@ -97,7 +99,7 @@ impl DomainRuntime {
         Arc::clone(storages.entry(domain).or_default())
     }
 
-    /// A thread for one more domain. In the laboratory all live on one, so that a history can be had again.
+    /// Starts a thread for a domain. In a simulation all domains share the current one, so that runs are reproducible.
     fn arbiter(&self, name: &'static str) -> ArbiterHandle {
         #[cfg(feature = "test-hooks")]
         if crate::fault_injection::current().is_some() {
@@ -109,32 +111,31 @@ impl DomainRuntime {
         handle
     }
 
-    /// Ends the domains' threads. Everything that was answered is durable; there is nothing to save.
+    /// Stops all threads. Every acknowledged write is durable, so nothing has to be saved.
     pub fn stop(&self) {
-        self.stop_those(|_| true);
+        self.stop_matching(|_| true);
     }
 
-    /// Ends one domain's thread, and with it whatever the domain does by itself. Blocks until it has ended; not to be
-    /// called on that thread.
+    /// Stops one domain's thread and its periodic work. Blocks until it has ended; must not be called on that thread.
     pub fn stop_one(&self, domain: &str) {
-        self.stop_those(|name| name == domain);
+        self.stop_matching(|name| name == domain);
     }
 
-    fn stop_those(&self, which: impl Fn(&str) -> bool) {
+    fn stop_matching(&self, matches: impl Fn(&str) -> bool) {
         let mut all = self.arbiters.lock();
-        let (ending, staying) = std::mem::take(&mut *all).into_iter().partition(|(name, _)| which(name));
-        *all = staying;
+        let (stopped, running) = std::mem::take(&mut *all).into_iter().partition(|(name, _)| matches(name));
+        *all = running;
         drop(all);
-        let ending: Vec<(&str, Arbiter)> = ending;
-        for (_, arbiter) in ending {
+        let stopped: Vec<(&str, Arbiter)> = stopped;
+        for (_, arbiter) in stopped {
             arbiter.stop();
             let _ = arbiter.join();
         }
     }
 }
 
-/// Has a domain do something by itself: now, because a crash may have left it undone, and every `period` from then on.
-/// Of several processes on one database the one that leads does it: two would ask after the same payment.
+/// Runs `work` now, because a crash may have left it undone, and then every `period`. Of several processes on one
+/// database only the leader runs it.
 pub fn spawn_leader_interval<A, R, F>(
     ctx: &mut Context<A>,
     store: &Store,
@@ -157,7 +158,7 @@ pub fn spawn_leader_interval<A, R, F>(
     });
 }
 
-/// The same for what every process has to do that runs the domain. One that looks in beside the shop does none of it.
+/// Runs `work` now and then every `period`, in every process except one-off commands.
 pub fn spawn_interval<A, R, F>(
     ctx: &mut Context<A>,
     store: &Store,
@@ -191,37 +192,37 @@ mod tests {
         sqlite: embed_migrations!("src/store/tests_migrations"),
         postgres: embed_migrations!("src/store/tests_migrations_postgres"),
     };
-    const EVERY: Duration = Duration::from_millis(1);
+    const INTERVAL: Duration = Duration::from_millis(1);
 
-    struct Counting {
+    struct CountingActor {
         state: Arc<AtomicU32>,
         store: Store,
     }
-    impl Actor for Counting {
+    impl Actor for CountingActor {
         type Context = Context<Self>;
         fn started(&mut self, ctx: &mut Self::Context) {
-            spawn_leader_interval(ctx, &self.store, &self.state, EVERY, |count| async move {
+            spawn_leader_interval(ctx, &self.store, &self.state, INTERVAL, |count| async move {
                 count.fetch_add(1, Ordering::SeqCst);
             });
         }
     }
-    impl Supervised for Counting {}
+    impl Supervised for CountingActor {}
 
     #[actix::test]
-    async fn a_process_beside_the_shop_does_nothing_by_itself() {
+    async fn auxiliary_process_runs_no_periodic_work() {
         let dir = tempfile::tempdir().unwrap();
-        let count = |ground: DomainRuntime| {
-            let store = ground.store("stats", MIGRATIONS).unwrap();
+        let count = |runtime: DomainRuntime| {
+            let store = runtime.store("stats", MIGRATIONS).unwrap();
             let state = Arc::new(AtomicU32::new(0));
             let count = Arc::clone(&state);
-            let client = ground.start("stats", move || Counting { state, store });
-            (ground, client, count)
+            let client = runtime.start("stats", move || CountingActor { state, store });
+            (runtime, client, count)
         };
         let settings = || Settings::for_test(dir.path());
         let (beside, _idle, nothing) = count(DomainRuntime::for_command(settings(), Clock::system()));
         let (shop, _busy, work) = count(DomainRuntime::new(settings(), Clock::system()));
         while work.load(Ordering::SeqCst) < 3 {
-            tokio::time::sleep(EVERY).await;
+            tokio::time::sleep(INTERVAL).await;
         }
         assert_eq!(nothing.load(Ordering::SeqCst), 0);
         shop.stop();

@@ -54,7 +54,7 @@ where
 {
     // Boxed, so that there is one type of task per result type instead of one per call site.
     let work: LocalBoxFuture<'static, _> = Box::pin(work);
-    actix::spawn(trace::within(trace::current(), work)).await.unwrap_or_else(|error| {
+    actix::spawn(trace::instrument(trace::current(), work)).await.unwrap_or_else(|error| {
         log::error!("workflow aborted: {error}");
         Err(CommonError::Internal.into())
     })

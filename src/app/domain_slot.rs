@@ -60,11 +60,11 @@ where
     }
 
     fn is_here(&self) -> bool {
-        self.client.is_here()
+        self.client.is_local()
     }
 
     fn elsewhere(&self) -> Option<Arc<Peer>> {
-        self.client.elsewhere()
+        self.client.remote_peer()
     }
 
     fn pause(&self) -> Box<dyn PausedDomain> {
@@ -73,22 +73,22 @@ where
 
     fn open(&self, ground: &DomainRuntime) -> Result<Store, OpenError> {
         let RunningDomain { client, store } = (self.open)(ground)?;
-        self.client.goes_to(&client);
+        self.client.redirect_to(&client);
         Ok(store)
     }
 
     fn is_at(&self, peer: &Arc<Peer>, settings: &Settings) {
         let remote = Remote::new(self.domain, A::names(), Arc::clone(peer));
-        self.client.goes_to(&Client::remote(self.domain, remote, settings.domain(self.domain).in_flight_max));
+        self.client.redirect_to(&Client::remote(self.domain, remote, settings.domain(self.domain).in_flight_max));
     }
 
     fn is_nowhere(&self) {
-        self.client.goes_to(&Client::off(self.domain));
+        self.client.redirect_to(&Client::disabled(self.domain));
     }
 }
 
 impl<A: Actor> PausedDomain for Pause<A> {
     fn drained(&mut self, within: Duration) -> LocalBoxFuture<'_, bool> {
-        Box::pin(Self::drained(self, within))
+        Box::pin(self.wait_drained(within))
     }
 }

@@ -79,7 +79,7 @@ impl Clients {
             ("notifications", self.notifications.health()),
         ];
         for ((_, health), since) in all.iter_mut().zip(since) {
-            health.since = Some(since.note(health.status, clock));
+            health.since = Some(since.record(health.status, clock));
         }
         all
     }
@@ -138,7 +138,7 @@ impl AppBuilder {
     {
         let settings = self.ground.settings.domain(name);
         let client = match &settings.place {
-            DomainLocation::Off | DomainLocation::RemoteUnspecified | DomainLocation::Standby => Client::off(name),
+            DomainLocation::Off | DomainLocation::RemoteUnspecified | DomainLocation::Standby => Client::disabled(name),
             DomainLocation::Remote(address) => {
                 let peer = self.peers.at(address, &self.wire);
                 self.there.push((name, Arc::clone(&peer)));
@@ -182,7 +182,7 @@ impl App {
             live.show(peer);
         }
         let placement = relocation::open(&ground, Arc::clone(&app.joints), seats, (peers, wire), live);
-        app.clients.placement.goes_to(&placement);
+        app.clients.placement.redirect_to(&placement);
         Ok(app)
     }
 
@@ -218,7 +218,7 @@ impl App {
         let shown = feed.clone();
         let notifications =
             opening.domain("notifications", move |ground| notifications::open(ground, shown.clone()))?;
-        let placement = Client::off(relocation::NAME);
+        let placement = Client::disabled(relocation::NAME);
         let since = Arc::new((ground.clock.clone(), Default::default()));
         let mut offers = std::mem::take(&mut opening.offers);
         offers.insert(relocation::NAME, DomainService::of(&placement));

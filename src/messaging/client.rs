@@ -1,11 +1,12 @@
-//! The only way from one part of the shop to a domain. A caller never learns on which side of it the domain is.
+//! Client of a domain, whether it runs in this process or in another one; it can be redirected while calls are made.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use actix::{Actor, Addr, Context, Handler, MailboxError};
+use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
@@ -14,41 +15,41 @@ use super::grpc::{Peer, Remote, RemoteAddress};
 use super::{ActorHealth, CommonError, Envelope, Request, RequestContext, hooks, trace};
 use crate::types::{Clock, Timestamp};
 
-/// Asks one domain.
+/// Client of one domain.
 ///
-/// It counts what is in flight, because an actor's mailbox is no limit (each sender may always add one more),
-/// and it stops waiting at the caller's deadline. Clones share where the domain is: when it moves, all of them ask it
-/// at its new place, and who asks meanwhile waits.
+/// Limits the calls in flight, because an actor's mailbox is no limit (each sender may always add one more), and stops
+/// waiting at the caller's deadline. Clones share the target: when the domain moves, all of them call it at its new place,
+/// and calls made meanwhile wait.
 pub struct Client<A: Actor> {
     domain: &'static str,
-    seat: Arc<Target<A>>,
+    target: Arc<Target<A>>,
 }
 
-/// Where the domain is at present.
+/// Current backend, shared by all clones of a client.
 struct Target<A: Actor> {
-    side: RwLock<Arc<Backend<A>>>,
-    /// Told when that changes.
-    moved: watch::Sender<()>,
+    backend: RwLock<Arc<Backend<A>>>,
+    /// Notified of every change.
+    changed: watch::Sender<()>,
 }
 
-/// One place of the domain.
+/// One place of the domain, with its limit of calls.
 struct Backend<A: Actor> {
-    to: BackendKind<A>,
+    kind: BackendKind<A>,
     permits: Arc<Semaphore>,
     in_flight_max: usize,
 }
 
 impl<A: Actor> Backend<A> {
-    fn new(to: BackendKind<A>, in_flight_max: usize) -> Arc<Self> {
-        Arc::new(Self { to, permits: Arc::new(Semaphore::new(in_flight_max)), in_flight_max })
+    fn new(kind: BackendKind<A>, in_flight_max: usize) -> Arc<Self> {
+        Arc::new(Self { kind, permits: Arc::new(Semaphore::new(in_flight_max)), in_flight_max })
     }
 
-    const fn is_here(&self) -> bool {
-        matches!(self.to, BackendKind::Local { .. })
+    const fn is_local(&self) -> bool {
+        matches!(self.kind, BackendKind::Local { .. })
     }
 }
 
-/// Whose request something is logged of.
+/// Fields of a log line about a request.
 struct LogFields {
     request_id: Arc<str>,
     trace: Option<Arc<str>>,
@@ -60,45 +61,45 @@ impl From<&RequestContext> for LogFields {
     }
 }
 
-/// Leave to ask a domain at a place.
+/// Permit to make one call to a backend.
 struct CallPermit<A: Actor> {
-    side: Arc<Backend<A>>,
+    backend: Arc<Backend<A>>,
     _permit: OwnedSemaphorePermit,
 }
 
 enum BackendKind<A: Actor> {
     /// In this process.
-    Local { address: Addr<A>, vitals: Arc<ActorHealth>, storage: Arc<StorageHealth> },
+    Local { address: Addr<A>, health: Arc<ActorHealth>, storage: Arc<StorageHealth> },
     /// In another process.
     Remote(Remote),
-    /// On its way from one to the other. The permits are for those who wait.
+    /// Being moved. Its permits are for calls that wait.
     Moving,
-    /// Switched off by configuration, or waiting to be moved here.
+    /// Switched off, or not yet moved to this process.
     Off,
 }
 
-/// How a domain is, for people and machines that watch.
+/// Health of a domain, for `/health`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Health {
-    /// Its state.
+    /// Status of the domain.
     pub status: HealthStatus,
-    /// Where it runs: `local`, `off`, or the address of another process.
+    /// Place of the domain: `local`, `off`, `moving`, or the address of another process.
     pub place: Cow<'static, str>,
-    /// StatusTracker when it has been in this state, as far as this process has looked.
+    /// Time since which it has had this status, as observed by this process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
-    /// How many requests it has in hand.
+    /// Number of requests in progress.
     pub queue_depth: usize,
-    /// How often it was restarted after a panic.
+    /// Number of restarts after panics.
     pub restarts: u64,
-    /// Whether its database cannot be written: it reads, and refuses every change.
+    /// Whether its database cannot be written; reads still succeed.
     pub read_only: bool,
-    /// Whether the last look into its database failed.
+    /// Whether the last read of its database failed.
     pub unreadable: bool,
-    /// In another process: the addresses it has, and how it is at each.
+    /// Addresses of a remote domain with its health at each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<RemoteAddress>,
-    /// What is wrong with its place, if anything is.
+    /// Problem with its place, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }
@@ -111,88 +112,88 @@ impl Health {
     }
 }
 
-/// Remembers since when a domain has been in its state. Somebody has to look now and then.
+/// Time since which a domain has had its status. Needs a record at regular intervals.
 #[derive(Debug, Default)]
 pub struct StatusTracker(Mutex<Option<(HealthStatus, Timestamp)>>);
 
 impl StatusTracker {
-    /// Notes the state of now; gives since when it has been so.
-    pub fn note(&self, state: HealthStatus, clock: &Clock) -> Timestamp {
-        let mut noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match *noted {
-            Some((before, since)) if before == state => since,
+    /// Records the present status and returns the time since which it has been the same.
+    pub fn record(&self, status: HealthStatus, clock: &Clock) -> Timestamp {
+        let mut recorded = self.0.lock();
+        match *recorded {
+            Some((before, since)) if before == status => since,
             _ => {
                 let now = clock.now();
-                *noted = Some((state, now));
+                *recorded = Some((status, now));
                 now
             }
         }
     }
 }
 
-/// How a domain's database is, noted by whoever works on it.
+/// Health of a domain's database, recorded by its store.
 #[derive(Debug, Default)]
 pub struct StorageHealth {
-    /// Whether the last try to write failed.
+    /// Whether the last write failed.
     pub read_only: AtomicBool,
-    /// Whether the last try to read failed.
+    /// Whether the last read failed.
     pub unreadable: AtomicBool,
 }
 
 impl StorageHealth {
-    /// Whether anything is wrong with it.
+    /// Whether the last read or the last write failed.
     #[must_use]
-    pub fn is_in_trouble(&self) -> bool {
+    pub fn is_degraded(&self) -> bool {
         self.read_only.load(Ordering::Relaxed) || self.unreadable.load(Ordering::Relaxed)
     }
 }
 
-/// Whether a domain answers.
+/// Status of a domain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HealthStatus {
-    /// It answers.
+    /// Available.
     Up,
-    /// It answers, but is full or has lately been restarted.
+    /// Available, but at its limit of calls, moving, or without a working database.
     Degraded,
-    /// It does not answer.
+    /// Not available.
     Down,
-    /// It is switched off.
+    /// Switched off.
     Off,
 }
 
 impl<A: Actor> Clone for Client<A> {
     fn clone(&self) -> Self {
-        Self { domain: self.domain, seat: Arc::clone(&self.seat) }
+        Self { domain: self.domain, target: Arc::clone(&self.target) }
     }
 }
 
 impl<A: Actor> Target<A> {
-    fn side(&self) -> Arc<Backend<A>> {
-        Arc::clone(&self.side.read().unwrap_or_else(PoisonError::into_inner))
+    fn backend(&self) -> Arc<Backend<A>> {
+        Arc::clone(&self.backend.read())
     }
 
-    /// Puts the domain there; gives where it was.
-    fn place(&self, side: Arc<Backend<A>>) -> Arc<Backend<A>> {
-        let before = std::mem::replace(&mut *self.side.write().unwrap_or_else(PoisonError::into_inner), side);
-        self.moved.send_replace(());
+    /// Replaces the backend and returns the previous one.
+    fn replace(&self, backend: Arc<Backend<A>>) -> Arc<Backend<A>> {
+        let before = std::mem::replace(&mut *self.backend.write(), backend);
+        self.changed.send_replace(());
         before
     }
 }
 
-/// A domain that nobody reaches for a while: new calls wait. Dropped, it is where it was before.
+/// Pause of a domain: new calls wait. When dropped before [`Pause::wait_drained`], the previous backend is restored.
 pub struct Pause<A: Actor> {
-    seat: Arc<Target<A>>,
+    target: Arc<Target<A>>,
     before: Option<Arc<Backend<A>>>,
 }
 
 impl<A: Actor> Pause<A> {
-    /// Waits until the calls under way have ended; `false` when they have not within that time. Once they have, nothing
-    /// reaches the old place any more, and somebody has to say where the domain is from now on.
-    pub async fn drained(&mut self, within: Duration) -> bool {
+    /// Waits until the calls in progress have ended; `false` if they have not within `timeout`. After `true` no call reaches
+    /// the previous backend any more, and the client must be redirected.
+    pub async fn wait_drained(&mut self, timeout: Duration) -> bool {
         let Some(before) = &self.before else { return true };
         let all = u32::try_from(before.in_flight_max).unwrap_or(u32::MAX);
-        match tokio::time::timeout(within, before.permits.acquire_many(all)).await {
+        match tokio::time::timeout(timeout, before.permits.acquire_many(all)).await {
             Ok(Ok(_all)) => before.permits.close(),
             Ok(Err(_)) => {}
             Err(_) => return false,
@@ -205,46 +206,46 @@ impl<A: Actor> Pause<A> {
 impl<A: Actor> Drop for Pause<A> {
     fn drop(&mut self) {
         if let Some(before) = self.before.take() {
-            self.seat.place(before);
+            self.target.replace(before);
         }
     }
 }
 
 impl<A: Actor<Context = Context<A>>> Client<A> {
-    fn new(domain: &'static str, to: BackendKind<A>, in_flight_max: usize) -> Self {
-        let side = RwLock::new(Backend::new(to, in_flight_max));
-        Self { domain, seat: Arc::new(Target { side, moved: watch::Sender::new(()) }) }
+    fn new(domain: &'static str, kind: BackendKind<A>, in_flight_max: usize) -> Self {
+        let backend = RwLock::new(Backend::new(kind, in_flight_max));
+        Self { domain, target: Arc::new(Target { backend, changed: watch::Sender::new(()) }) }
     }
 
-    /// A client of a domain in this process that may have `in_flight_max` requests in hand. `storage` says how the
-    /// domain's database is.
+    /// Returns a client of a domain in this process, limited to `in_flight_max` calls at a time. `storage` is the health of
+    /// its database.
     #[must_use]
     pub fn local(
         domain: &'static str,
         address: Addr<A>,
-        vitals: Arc<ActorHealth>,
+        health: Arc<ActorHealth>,
         in_flight_max: usize,
         storage: Arc<StorageHealth>,
     ) -> Self {
-        Self::new(domain, BackendKind::Local { address, vitals, storage }, in_flight_max)
+        Self::new(domain, BackendKind::Local { address, health, storage }, in_flight_max)
     }
 
-    /// A client of a domain in another process, of which so many requests may be in hand.
+    /// Returns a client of a domain in another process, limited to `in_flight_max` calls at a time.
     #[must_use]
     pub fn remote(domain: &'static str, remote: Remote, in_flight_max: usize) -> Self {
         Self::new(domain, BackendKind::Remote(remote), in_flight_max)
     }
 
-    /// A client of a domain that is switched off: every call fails as unavailable.
+    /// Returns a client of a domain that is switched off: every call fails as `Unavailable`.
     #[must_use]
-    pub fn off(domain: &'static str) -> Self {
+    pub fn disabled(domain: &'static str) -> Self {
         Self::new(domain, BackendKind::Off, 1)
     }
 
-    /// The other process the domain is in, if it is in one.
+    /// Returns the other process that the domain runs in, if it is remote.
     #[must_use]
-    pub fn elsewhere(&self) -> Option<Arc<Peer>> {
-        match &self.seat.side().to {
+    pub fn remote_peer(&self) -> Option<Arc<Peer>> {
+        match &self.target.backend().kind {
             BackendKind::Remote(remote) => Some(Arc::clone(remote.peer())),
             BackendKind::Local { .. } | BackendKind::Moving | BackendKind::Off => None,
         }
@@ -252,158 +253,162 @@ impl<A: Actor<Context = Context<A>>> Client<A> {
 
     /// Whether the domain is in this process.
     #[must_use]
-    pub fn is_here(&self) -> bool {
-        self.seat.side().is_here()
+    pub fn is_local(&self) -> bool {
+        self.target.backend().is_local()
     }
 
-    /// Lets no new call begin: whoever asks waits.
+    /// Makes new calls wait until the client is redirected or the pause is dropped.
     #[must_use]
     pub fn pause(&self) -> Pause<A> {
-        let before = self.seat.place(Backend::new(BackendKind::Moving, self.seat.side().in_flight_max));
-        Pause { seat: Arc::clone(&self.seat), before: Some(before) }
+        let before = self.target.replace(Backend::new(BackendKind::Moving, self.target.backend().in_flight_max));
+        Pause { target: Arc::clone(&self.target), before: Some(before) }
     }
 
-    /// From now on this client and all its clones ask where `other` does. Whoever waited goes on there.
-    pub fn goes_to(&self, other: &Self) {
-        self.seat.place(other.seat.side());
+    /// Redirects this client and all its clones to the backend of `other`. Waiting calls continue there.
+    pub fn redirect_to(&self, other: &Self) {
+        self.target.replace(other.target.backend());
     }
 
-    /// Asks, and waits for the answer until the context's deadline.
+    /// Sends a request and waits for its reply until the context's deadline.
     ///
-    /// Besides the domain's own errors: `Overloaded` (certainly not done), `Unavailable`, `DeadlineExceeded` and
-    /// `Internal` after a panic (nobody knows whether it was done; so it is not repeated here). A domain in another
-    /// process is asked again where the contract allows it; see [`super::grpc`].
+    /// # Errors
+    /// The domain's own. Also `Overloaded` (not executed), and with an unknown outcome `Unavailable`, `DeadlineExceeded` and
+    /// `Internal` (after a panic); those are not retried here. Retries to other processes: see [`super::grpc`].
     pub async fn call<R: Request>(&self, ctx: RequestContext, request: R) -> Result<R::Reply, R::Error>
     where
         A: Handler<Envelope<R>>,
     {
-        let side = self.seat.side();
-        let watched = R::meter().begin(side.is_here());
-        watched.end(match self.admit(side, R::NAME, &ctx).await {
-            Err(refused) => Err(refused.into()),
-            Ok(admitted) => match &admitted.side.to {
-                BackendKind::Local { address, vitals, .. } => self.ask_here(address, vitals, ctx, request).await,
+        let backend = self.target.backend();
+        let timer = R::metrics().start(backend.is_local());
+        timer.finish(match self.acquire(backend, R::NAME, &ctx).await {
+            Err(rejection) => Err(rejection.into()),
+            Ok(permit) => match &permit.backend.kind {
+                BackendKind::Local { address, health, .. } => self.call_local(address, health, ctx, request).await,
                 BackendKind::Remote(remote) => remote.call(ctx, request).await,
                 BackendKind::Moving | BackendKind::Off => Err(CommonError::Unavailable.into()),
             },
         })
     }
 
-    /// Where the domain is, with leave to ask it there; while it moves, waits. The same for every message: compiled
-    /// once for each domain.
-    async fn admit(
+    /// Acquires a permit of the current backend; waits while the domain moves. Not generic over the request, so that it is
+    /// compiled once per domain.
+    async fn acquire(
         &self,
-        mut side: Arc<Backend<A>>,
+        mut backend: Arc<Backend<A>>,
         name: &str,
         ctx: &RequestContext,
     ) -> Result<CallPermit<A>, CommonError> {
         loop {
-            let permit = Arc::clone(&side.permits).try_acquire_owned();
+            let permit = Arc::clone(&backend.permits).try_acquire_owned();
             match permit {
-                Ok(permit) if !matches!(side.to, BackendKind::Moving) => {
-                    return Ok(CallPermit { side, _permit: permit });
+                Ok(permit) if !matches!(backend.kind, BackendKind::Moving) => {
+                    return Ok(CallPermit { backend, _permit: permit });
                 }
-                // Certainly not done, unlike what is late at its place.
-                Ok(_waiting) if self.moved(&side, ctx.deadline).await => {}
+                // Not executed, unlike a call that times out at its backend.
+                Ok(_waiting) if self.wait_for_move(&backend, ctx.deadline).await => {}
                 Ok(_) => {
-                    return Err(self.refused(CommonError::Overloaded, name, "waited in vain for its move", ctx.into()));
-                }
-                // It may have moved between the two looks.
-                Err(_) if !self.is_at(&side) => {}
-                Err(_) => {
-                    return Err(self.refused(
+                    return Err(self.log_rejection(
                         CommonError::Overloaded,
                         name,
-                        "refused, too many requests in hand",
+                        "timed out while the domain moved",
+                        ctx.into(),
+                    ));
+                }
+                // The domain has moved since the backend was read.
+                Err(_) if !self.is_current(&backend) => {}
+                Err(_) => {
+                    return Err(self.log_rejection(
+                        CommonError::Overloaded,
+                        name,
+                        "rejected: too many calls in flight",
                         ctx.into(),
                     ));
                 }
             }
-            side = self.seat.side();
+            backend = self.target.backend();
         }
     }
 
-    fn is_at(&self, side: &Arc<Backend<A>>) -> bool {
-        Arc::ptr_eq(side, &self.seat.side())
+    fn is_current(&self, backend: &Arc<Backend<A>>) -> bool {
+        Arc::ptr_eq(backend, &self.target.backend())
     }
 
-    /// Waits until the domain is no longer at this place; `false` when it still is at the deadline.
-    async fn moved(&self, side: &Arc<Backend<A>>, deadline: Instant) -> bool {
-        let mut moved = self.seat.moved.subscribe();
-        while self.is_at(side) {
-            if tokio::time::timeout_at(deadline, moved.changed()).await.is_err() {
+    /// Waits until this backend is no longer current; `false` if it still is at the deadline.
+    async fn wait_for_move(&self, backend: &Arc<Backend<A>>, deadline: Instant) -> bool {
+        let mut changed = self.target.changed.subscribe();
+        while self.is_current(backend) {
+            if tokio::time::timeout_at(deadline, changed.changed()).await.is_err() {
                 return false;
             }
         }
         true
     }
 
-    /// Says why a request has no answer.
-    fn refused(&self, failure: CommonError, name: &str, why: &str, of: LogFields) -> CommonError {
-        let level = if failure == CommonError::Internal { log::Level::Error } else { log::Level::Warn };
-        trace::during(of.trace, || log::log!(level, "{}: {name} {why} [{}]", self.domain, of.request_id));
-        failure
+    /// Logs a call without a reply and returns its error.
+    fn log_rejection(&self, error: CommonError, name: &str, reason: &str, fields: LogFields) -> CommonError {
+        let level = if error == CommonError::Internal { log::Level::Error } else { log::Level::Warn };
+        trace::in_scope(fields.trace, || log::log!(level, "{}: {name} {reason} [{}]", self.domain, fields.request_id));
+        error
     }
 
-    /// Asks the actor in this process.
-    async fn ask_here<R: Request>(
+    /// Calls the actor in this process.
+    async fn call_local<R: Request>(
         &self,
         address: &Addr<A>,
-        vitals: &ActorHealth,
+        health: &ActorHealth,
         ctx: RequestContext,
         request: R,
     ) -> Result<R::Reply, R::Error>
     where
         A: Handler<Envelope<R>>,
     {
-        if vitals.is_down() {
+        if health.is_down() {
             return Err(CommonError::Unavailable.into());
         }
-        let (deadline, asked) = (ctx.deadline, LogFields::from(&ctx));
-        let failure = match tokio::time::timeout_at(deadline, hooks::deliver(address, Envelope { ctx, request })).await
-        {
-            Ok(Ok(answer)) => return answer,
-            Ok(Err(MailboxError::Closed)) if vitals.is_down() => CommonError::Unavailable,
+        let (deadline, fields) = (ctx.deadline, LogFields::from(&ctx));
+        let error = match tokio::time::timeout_at(deadline, hooks::deliver(address, Envelope { ctx, request })).await {
+            Ok(Ok(reply)) => return reply,
+            Ok(Err(MailboxError::Closed)) if health.is_down() => CommonError::Unavailable,
             Ok(Err(MailboxError::Closed)) => {
-                self.refused(CommonError::Internal, R::NAME, "was not answered, its handler panicked", asked)
+                self.log_rejection(CommonError::Internal, R::NAME, "failed: handler panicked", fields)
             }
             Ok(Err(MailboxError::Timeout)) | Err(_) => {
-                self.refused(CommonError::DeadlineExceeded, R::NAME, "was not answered in time", asked)
+                self.log_rejection(CommonError::DeadlineExceeded, R::NAME, "timed out", fields)
             }
         };
-        Err(failure.into())
+        Err(error.into())
     }
 
-    /// How the domain is.
+    /// Returns the health of the domain.
     #[must_use]
     pub fn health(&self) -> Health {
-        let side = self.seat.side();
-        let is_full = side.permits.available_permits() == 0;
+        let backend = self.target.backend();
+        let is_full = backend.permits.available_permits() == 0;
         let plain = |status, place: &'static str| Health {
             status,
             place: place.into(),
             since: None,
-            queue_depth: side.in_flight_max.saturating_sub(side.permits.available_permits()),
+            queue_depth: backend.in_flight_max.saturating_sub(backend.permits.available_permits()),
             restarts: 0,
             read_only: false,
             unreadable: false,
             addresses: Vec::new(),
             problem: None,
         };
-        match &side.to {
+        match &backend.kind {
             BackendKind::Remote(remote) => remote.health(plain(HealthStatus::Down, ""), is_full),
             BackendKind::Off => plain(HealthStatus::Off, "off"),
             BackendKind::Moving => plain(HealthStatus::Degraded, "moving"),
-            BackendKind::Local { vitals, storage, .. } => {
-                let status = if vitals.is_down() {
+            BackendKind::Local { health, storage, .. } => {
+                let status = if health.is_down() {
                     HealthStatus::Down
-                } else if is_full || storage.is_in_trouble() {
+                } else if is_full || storage.is_degraded() {
                     HealthStatus::Degraded
                 } else {
                     HealthStatus::Up
                 };
                 Health {
-                    restarts: vitals.restarts(),
+                    restarts: health.restarts(),
                     read_only: storage.read_only.load(Ordering::Relaxed),
                     unreadable: storage.unreadable.load(Ordering::Relaxed),
                     ..plain(status, "local")

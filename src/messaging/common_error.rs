@@ -1,108 +1,108 @@
-//! What can go wrong with any request in any domain, and what every domain's own error must be able to say.
+//! Errors that any request of any domain may have, and the trait of the domains' own errors.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::types::FieldError;
 
-/// The few kinds of failure that the edges translate: to an HTTP status, to a gRPC code.
+/// Kinds of errors, which the gateway maps to HTTP statuses and gRPC codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
-    /// The request cannot be read. 400.
+    /// Malformed request: 400.
     Malformed,
-    /// Who are you? 401.
+    /// Missing or invalid credentials: 401.
     Unauthenticated,
-    /// Money was asked for and not given. 402.
+    /// Failed payment: 402.
     PaymentRequired,
-    /// You may not. 403.
+    /// Insufficient rights: 403.
     Forbidden,
-    /// There is no such thing, or not for you. 404.
+    /// Missing, or not visible to the caller: 404.
     NotFound,
-    /// It does not fit what is. 409.
+    /// Conflict with the current state: 409.
     Conflict,
-    /// It is no longer as you believe. 412.
+    /// Failed precondition: 412.
     PreconditionFailed,
-    /// Too much at once. 413.
+    /// Request too large: 413.
     TooLarge,
-    /// Of a kind we do not take. 415.
+    /// Unsupported media type: 415.
     UnsupportedMedia,
-    /// Well-formed but wrong. 422.
+    /// Well-formed but invalid request: 422.
     Invalid,
-    /// Too often. 429.
+    /// Rate limit exceeded: 429.
     TooManyRequests,
-    /// Our fault. 500.
+    /// Bug or misconfiguration: 500.
     Internal,
-    /// The fault of somebody we asked. 502.
+    /// Error of an external service: 502.
     Upstream,
-    /// Not now; try again. 503.
+    /// Temporarily unavailable: 503.
     Unavailable,
-    /// No answer in time; the outcome is unknown. 504.
+    /// Timeout with unknown outcome: 504.
     DeadlineExceeded,
 }
 
-/// An error of a domain, in its own words, that the edges can translate without knowing the domain.
+/// Error of a domain, which the gateway can translate without knowing the domain.
 ///
-/// Its serde form has a field `code`: the stable word that programs rely on. Its `Display` is what people may
-/// read; causes for our log alone are fields with `#[serde(skip)]` that `Display` leaves out.
+/// Its serde form has a field `code`, the machine-readable code. Its `Display` is shown to users; causes for the log only
+/// are fields with `#[serde(skip)]` that `Display` omits.
 pub trait DomainError:
     Serialize + DeserializeOwned + std::error::Error + From<CommonError> + Send + Sync + 'static
 {
-    /// Of which kind it is.
+    /// Returns its kind.
     fn kind(&self) -> ErrorKind;
 
-    /// What is wrong with which field, when that is the matter.
+    /// Returns the invalid fields, if it is a validation error.
     fn fields(&self) -> &[FieldError] {
         &[]
     }
 }
 
-/// What can go wrong with any request, whatever the domain. Each domain's error has this as its last variant.
+/// Errors of any request, whatever the domain. Each domain's error has this as its last variant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(tag = "code", rename_all = "snake_case")]
 pub enum CommonError {
-    /// Only a user may ask this.
+    /// No user is signed in.
     #[error("sign in first: this needs a bearer token or the sign-in cookie")]
     Unauthenticated,
-    /// Not this user.
+    /// The caller has no right to this.
     #[error("you may not do this")]
     Forbidden,
-    /// Only from the shop's own networks.
+    /// Restricted to the shop's internal networks.
     #[error("this is answered to the shop's internal networks only")]
     InternalOnly,
-    /// Fields are wrong.
+    /// Fields are invalid.
     #[error("the request is well-formed, but {}", sentence(errors))]
     ValidationFailed {
-        /// What is wrong with which field.
+        /// Invalid fields with the reason.
         errors: Vec<FieldError>,
     },
-    /// The key came before with another request.
+    /// The idempotency key was used before with another request.
     #[error("this Idempotency-Key was used before with another request; use a new key")]
     IdempotencyKeyReused,
-    /// The first request with this key still runs.
+    /// The first request with this idempotency key is in progress.
     #[error("the first request with this Idempotency-Key still runs; ask again in a moment")]
     RequestInProgress,
-    /// Money moves under a key only.
+    /// Required for requests that move money.
     #[error("this needs an Idempotency-Key header, so that a repetition cannot do it twice")]
     IdempotencyKeyRequired,
-    /// Too many ask at once. Certainly not done.
+    /// Too many calls in flight. Not executed.
     #[error("too busy right now; try again in a moment")]
     Overloaded,
-    /// The domain cannot be reached. Nobody knows whether it was done.
+    /// The domain cannot be reached. The outcome is unknown.
     #[error("this part of the shop is not available right now; try again later")]
     Unavailable,
-    /// No answer came in time. Nobody knows whether it was done.
+    /// No reply within the timeout. The outcome is unknown.
     #[error("no answer came in time; whether it was done is unknown, so look before you repeat it")]
     DeadlineExceeded,
-    /// The database refuses to be written or read: full, read-only, gone. Not done.
+    /// The database cannot be written or read: full, read-only or gone. Not executed.
     #[error("the shop cannot save this right now; nothing was changed, try again later")]
     StorageUnavailable,
-    /// A fault of ours, logged where it happened.
+    /// Bug or misconfiguration, logged where it happened.
     #[error("something went wrong on our side; it has been logged under this request's id")]
     Internal,
 }
 
 impl CommonError {
-    /// One wrong field.
+    /// Returns a validation error of one field.
     pub fn field(error: FieldError) -> Self {
         Self::ValidationFailed { errors: vec![error] }
     }

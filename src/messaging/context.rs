@@ -1,5 +1,4 @@
-//! What travels with every request: who asks, until when, under which idempotency key, and the id that the logs
-//! of all rooms share.
+//! Context of a request: caller, deadline, idempotency key, request id and trace.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,23 +9,23 @@ use tokio::time::Instant;
 
 use crate::types::{ApiKeyId, SessionId, UserId, new_uuid};
 
-/// How long a caller waits when nothing else was said.
+/// Timeout of a request whose caller states none.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a user may do in the shop.
+/// Role of a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// Nameless, with a cart; may become a customer.
+    /// Anonymous user with a cart; may become a customer.
     Guest,
-    /// Has an account.
+    /// User with an account.
     Customer,
-    /// Runs the shop.
+    /// Administrator of the shop.
     Admin,
 }
 
 impl Role {
-    /// The word for it, in columns and on the wire.
+    /// Returns the name used in columns and on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -36,59 +35,59 @@ impl Role {
         }
     }
 
-    /// The role that has this word.
+    /// Returns the role with this name.
     #[must_use]
-    pub fn parse(word: &str) -> Option<Self> {
-        [Self::Guest, Self::Customer, Self::Admin].into_iter().find(|role| role.as_str() == word)
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Guest, Self::Customer, Self::Admin].into_iter().find(|role| role.as_str() == name)
     }
 }
 
-/// What a caller showed to be who they are.
+/// Credential by which a user was authenticated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Credential {
-    /// The token of a sign-in.
+    /// Token of a session.
     Session(SessionId),
-    /// A named key of a program.
+    /// API key.
     ApiKey(ApiKeyId),
 }
 
-/// A user who has shown who they are.
+/// Authenticated user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Identity {
-    /// Who.
+    /// Id of the user.
     pub user_id: UserId,
-    /// What they may do.
+    /// Role of the user.
     pub role: Role,
-    /// By what they were known.
+    /// Credential that was presented.
     pub credential: Credential,
 }
 
-/// Who asks.
+/// Caller of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Caller {
-    /// Somebody from outside, known only by their network address.
+    /// Unauthenticated client, known only by its network address.
     Anyone {
-        /// The address, for limits and logs.
+        /// Network address, for limits and logs.
         address: Arc<str>,
-        /// Whether that address is in the shop's own networks.
+        /// Whether the address is in the shop's internal networks.
         internal: bool,
     },
-    /// A user.
+    /// Authenticated user.
     User {
-        /// Who they are.
+        /// Identity of the user.
         identity: Identity,
-        /// Whether they call from the shop's own networks.
+        /// Whether the call comes from the shop's internal networks.
         internal: bool,
     },
-    /// Another domain of the shop, or the shop's own command line: trusted.
+    /// Another domain, or the command line; trusted.
     Domain(Arc<str>),
 }
 
 impl Caller {
-    /// Under which name idempotency keys of this caller are kept, so that the same key of another user, or of
-    /// another API key of the same user, is another key.
+    /// Returns the scope of this caller's idempotency keys: equal keys of two users, or of two API keys of one user, are
+    /// different keys.
     #[must_use]
     pub fn scope(&self) -> String {
         match self {
@@ -102,18 +101,21 @@ impl Caller {
     }
 }
 
-/// A caller's name for one wish, so that a repetition is recognised (IETF draft Idempotency-Key, and Stripe's).
+/// Idempotency key of a request, by which a repetition is recognised (IETF draft Idempotency-Key, and Stripe's).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct IdempotencyKey(Arc<str>);
 
-/// What cannot be an idempotency key.
+/// Error of a malformed idempotency key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be 1 to 255 printable ASCII characters, bare or in double quotes")]
 pub struct InvalidIdempotencyKey;
 
 impl IdempotencyKey {
-    /// Reads a key in either spelling: bare as Stripe's, or quoted as the IETF draft's. Both mean the same key.
+    /// Parses a header, bare as Stripe's or quoted as in the IETF draft; both are the same key.
+    ///
+    /// # Errors
+    /// When it is not 1 to 255 printable ASCII characters.
     pub fn parse(header: &str) -> Result<Self, InvalidIdempotencyKey> {
         let text = header.trim();
         let bare = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text);
@@ -125,46 +127,40 @@ impl IdempotencyKey {
         }
     }
 
-    /// The key of one step of the wish, for a call to another domain.
+    /// Makes a key for a call of the shop itself, such as an id and an operation.
     #[must_use]
-    pub fn step(&self, step: &str) -> Self {
-        Self(format!("{}/{step}", self.0).into())
-    }
-
-    /// Makes a key of the shop's own: the name of a thing and what is done with it.
-    #[must_use]
-    pub fn own(text: &str) -> Self {
+    pub fn internal(text: &str) -> Self {
         Self(text.into())
     }
 
-    /// The key as text.
+    /// Returns the key as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// The context of a request. Cheap to clone.
+/// Context of a request. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct RequestContext {
-    /// Who asks.
+    /// Caller of the request.
     pub caller: Caller,
-    /// The id under which all rooms log this request.
+    /// Request id shared by all log lines.
     pub request_id: Arc<str>,
-    /// The caller's name for this wish, when they gave one.
+    /// Idempotency key, if the caller gave one.
     pub key: Option<IdempotencyKey>,
-    /// When the caller stops waiting. Past it the outcome is unknown to them, never "did not happen".
+    /// Time at which the caller stops waiting; afterwards the outcome is unknown to it.
     pub deadline: Instant,
-    /// Where it stands in a trace (W3C `traceparent`), when it is in one.
+    /// W3C `traceparent`, if the request is traced.
     pub trace: Option<Arc<str>>,
-    /// The request whose handler is to panic, for tests of what then happens.
+    /// Name of the request whose handler is to panic, for tests.
     #[cfg(feature = "test-hooks")]
     pub panic_at: Option<Arc<str>>,
     replayed: Arc<AtomicBool>,
 }
 
 impl RequestContext {
-    /// A request of `caller`, with the usual patience and no key.
+    /// Returns a context of `caller` with the default timeout and no key.
     #[must_use]
     pub fn new(caller: Caller, request_id: impl Into<Arc<str>>) -> Self {
         Self {
@@ -179,34 +175,34 @@ impl RequestContext {
         }
     }
 
-    /// A request of the shop itself, made by `domain` on its own account.
+    /// Returns a context of a call that `domain` makes on its own account.
     #[must_use]
     pub fn internal(domain: &str) -> Self {
         Self::new(Caller::Domain(domain.into()), new_uuid().to_string())
     }
 
-    /// The same context with this key.
+    /// Sets the idempotency key.
     #[must_use]
     pub fn with_key(mut self, key: IdempotencyKey) -> Self {
         self.key = Some(key);
         self
     }
 
-    /// The same context with so much patience from now on.
+    /// Sets the deadline to `timeout` from now.
     #[must_use]
-    pub fn with_timeout(mut self, patience: Duration) -> Self {
-        self.deadline = Instant::now() + patience;
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.deadline = Instant::now() + timeout;
         self
     }
 
-    /// The context in which `domain` asks another domain while it serves this request: its own trust, the
-    /// caller's request id and deadline, and a key of its own, because the caller's key names the whole wish.
+    /// Returns the context of a call that `domain` makes while it handles this request: trusted as a domain, with the same
+    /// request id, deadline and trace, and with a key of its own, as the caller's key stands for the whole request.
     #[must_use]
     pub fn for_downstream_call(&self, domain: &str, key: Option<IdempotencyKey>) -> Self {
         Self { caller: Caller::Domain(domain.into()), key, replayed: Arc::default(), ..self.clone() }
     }
 
-    /// The user who asks, if it is one.
+    /// Returns the identity of the caller, if it is a user.
     #[must_use]
     pub fn identity(&self) -> Option<&Identity> {
         match &self.caller {
@@ -215,7 +211,7 @@ impl RequestContext {
         }
     }
 
-    /// Whether an administrator or the shop itself asks.
+    /// Whether the caller is an administrator or the shop itself.
     #[must_use]
     pub fn is_staff(&self) -> bool {
         match &self.caller {
@@ -225,18 +221,18 @@ impl RequestContext {
         }
     }
 
-    /// How long the caller still waits.
+    /// Returns the time left until the deadline.
     #[must_use]
     pub fn remaining(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now())
     }
 
-    /// Notes that the answer is one given before under the same key.
+    /// Marks the reply as a stored one of an earlier request with the same key.
     pub fn mark_replayed(&self) {
         self.replayed.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the answer is one given before under the same key.
+    /// Whether the reply is a stored one of an earlier request with the same key.
     #[must_use]
     pub fn is_replayed(&self) -> bool {
         self.replayed.load(Ordering::Relaxed)
@@ -248,7 +244,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_spellings_of_a_key_are_one_key_and_nonsense_is_none() {
+    fn idempotency_key_parses_bare_and_quoted() {
         assert_eq!(IdempotencyKey::parse("\"abc\""), IdempotencyKey::parse("abc"));
         assert!(IdempotencyKey::parse(&"x".repeat(255)).is_ok());
         for bad in ["", "\"\"", "a\"b", "caf\u{e9}", &"x".repeat(256)] {

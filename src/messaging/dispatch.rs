@@ -1,4 +1,4 @@
-//! What a domain can be asked, as a table of names: the door for transports that carry text.
+//! Dispatch of encoded requests by message name, for transports that carry JSON.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,88 +8,88 @@ use futures_util::future::BoxFuture;
 
 use super::{Client, Envelope, Request, RequestContext};
 
-/// An actor that can list what it answers. [`crate::handlers!`] makes it one.
+/// Actor whose requests can be called by name. Implemented by [`crate::handlers!`].
 pub trait RemoteCallable: Actor<Context = Context<Self>> {
-    /// Enters every request it answers.
-    fn enter(table: &mut DispatchTable<Self>);
+    /// Registers every request that it handles.
+    fn register(table: &mut DispatchTable<Self>);
 
-    /// The names of what it answers.
+    /// Returns the names of the requests that it handles.
     fn names() -> Vec<&'static str>
     where
         Self: Sized,
     {
-        let mut table = DispatchTable::new(Client::off(""));
-        Self::enter(&mut table);
-        table.routes.into_keys().collect()
+        let mut table = DispatchTable::new(Client::disabled(""));
+        Self::register(&mut table);
+        table.functions.into_keys().collect()
     }
 }
 
-/// What came of a request, as JSON.
+/// Result of a request as JSON.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EncodedReply {
-    /// The answer.
+    /// Reply of the handler.
     Reply(Vec<u8>),
-    /// The domain's error.
+    /// Error of the domain.
     Error(Vec<u8>),
-    /// The request is not the JSON of this message.
+    /// The request is not the JSON of its message.
     DecodeError,
-    /// The answer has no JSON form. Logged where it happened.
+    /// The reply has no JSON form; logged.
     EncodeError,
 }
 
-/// Asks one message, read from JSON.
+/// Decodes one request, calls the domain and encodes the result.
 pub type DispatchFn = Arc<dyn Fn(RequestContext, &[u8]) -> BoxFuture<'static, EncodedReply> + Send + Sync>;
 
-/// The messages of one domain by their names, each with the way to its actor.
+/// Dispatch functions of one domain, by message name.
 pub struct DispatchTable<A: Actor> {
     client: Client<A>,
-    routes: BTreeMap<&'static str, DispatchFn>,
+    functions: BTreeMap<&'static str, DispatchFn>,
 }
 
 impl<A: RemoteCallable> DispatchTable<A> {
     fn new(client: Client<A>) -> Self {
-        Self { client, routes: BTreeMap::new() }
+        Self { client, functions: BTreeMap::new() }
     }
 
-    /// All ways to the domain behind `client`. They lead through the client, and so through its limits.
+    /// Returns the dispatch functions of the domain behind `client`. They are subject to the client's limits.
     #[must_use]
-    pub fn of(client: Client<A>) -> BTreeMap<&'static str, DispatchFn> {
+    pub fn for_client(client: Client<A>) -> BTreeMap<&'static str, DispatchFn> {
         let mut table = Self::new(client);
-        A::enter(&mut table);
-        table.routes
+        A::register(&mut table);
+        table.functions
     }
 
-    /// Enters a request.
-    pub fn add<R: Request>(&mut self)
+    /// Registers a request.
+    pub fn register<R: Request>(&mut self)
     where
         A: Handler<Envelope<R>>,
     {
         let client = self.client.clone();
-        let route: DispatchFn = Arc::new(move |ctx, body| {
+        let function: DispatchFn = Arc::new(move |ctx, body| {
             let request_id = Arc::clone(&ctx.request_id);
             let request = match serde_json::from_slice::<R>(body) {
                 Ok(request) => request,
-                Err(error) => return Box::pin(std::future::ready(unreadable(R::NAME, &error, &request_id))),
+                Err(error) => return Box::pin(std::future::ready(decode_error(R::NAME, &error, &request_id))),
             };
             let client = client.clone();
             Box::pin(async move {
-                let written = match client.call(ctx, request).await {
+                let encoded = match client.call(ctx, request).await {
                     Ok(reply) => serde_json::to_vec(&reply).map(EncodedReply::Reply),
                     Err(error) => serde_json::to_vec(&error).map(EncodedReply::Error),
                 };
-                written.unwrap_or_else(|error| unwritable(R::NAME, &error, &request_id))
+                encoded.unwrap_or_else(|error| encode_error(R::NAME, &error, &request_id))
             })
         });
-        self.routes.insert(R::NAME, route);
+        self.functions.insert(R::NAME, function);
     }
 }
 
-fn unreadable(name: &str, error: &serde_json::Error, request_id: &str) -> EncodedReply {
-    log::warn!("{name} cannot be read: {error} [{request_id}]");
+fn decode_error(name: &str, error: &serde_json::Error, request_id: &str) -> EncodedReply {
+    log::warn!("{name}: malformed request: {error} [{request_id}]");
     EncodedReply::DecodeError
 }
 
-fn unwritable(name: &str, error: &serde_json::Error, request_id: &str) -> EncodedReply {
-    log::error!("the answer to {name} has no JSON form: {error} [{request_id}]");
+fn encode_error(name: &str, error: &serde_json::Error, request_id: &str) -> EncodedReply {
+    log::error!("{name}: encoding the reply failed: {error} [{request_id}]");
     EncodedReply::EncodeError
 }

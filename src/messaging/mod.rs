@@ -1,8 +1,9 @@
-//! How one part asks another: requests, the envelope that carries them, the client that sends them, and the
-//! supervisor that keeps an actor alive.
+//! Messaging between the parts of a shop: requests, events, their envelopes, the client that sends them and the supervisor
+//! of actors.
 //!
-//! Lives here: everything between a caller and a domain's door, so that neither learns whether the other is in
-//! this process. Never enters: a business rule, SQL, HTTP, the name of any one domain.
+//! Contains: everything between a caller and a domain's actor, so that neither depends on whether the other runs in the
+//! same process. Does not contain: business rules, SQL, HTTP, or any one domain. Imports only `types`, `histogram` and
+//! `fault_injection`.
 
 mod backoff;
 mod client;
@@ -53,19 +54,19 @@ pub mod hooks {
         address.send(envelope).await
     }
 
-    /// Panics when a test asked for it in the context. Compiled to nothing outside tests.
+    /// Panics if a test requested it in the context. Empty without the feature `test-hooks`.
     pub fn panic_if_requested<R: Request>(ctx: &RequestContext) {
         #[cfg(feature = "test-hooks")]
-        super::trace::during(ctx.trace.clone(), || {
-            assert!(ctx.panic_at.as_deref() != Some(R::NAME), "a test asked {} to panic", R::NAME);
+        super::trace::in_scope(ctx.trace.clone(), || {
+            assert!(ctx.panic_at.as_deref() != Some(R::NAME), "panic in {} requested by a test", R::NAME);
         });
         #[cfg(not(feature = "test-hooks"))]
         let _ = ctx;
     }
 }
 
-/// Declares what a domain can be asked: for each request its reply, its error, its name on the wire, whether a
-/// caller without an answer may ask again, and who may ask.
+/// Declares the requests of a domain: name on the wire, reply, error, whether a caller without a reply may send it again
+/// (`retry`) or not (`once`), and access.
 ///
 /// ```ignore
 /// requests! { CatalogError;
@@ -88,28 +89,28 @@ macro_rules! requests {
                 let $this = self;
                 $access
             }
-            fn meter() -> &'static $crate::messaging::RequestMetrics {
-                static METER: $crate::messaging::RequestMetrics = $crate::messaging::RequestMetrics::new($name);
-                &METER
+            fn metrics() -> &'static $crate::messaging::RequestMetrics {
+                static METRICS: $crate::messaging::RequestMetrics = $crate::messaging::RequestMetrics::new($name);
+                &METRICS
             }
         }
     )+};
 }
 
-/// Makes an actor answer requests: each goes, once its caller was found to be allowed, to an async function of
-/// the actor's shared state (its field `state`), the context and the request.
+/// Declares the handlers of an actor: an async function per request, of the actor's shared state (its field `state`), the
+/// context and the request. Called after the access check.
 ///
 /// ```ignore
 /// handlers! { Catalog; GetProduct => get_product, CreateProduct => create_product }
 /// ```
 ///
-/// The same list says what other processes can ask it ([`messaging::RemoteCallable`]).
+/// The same list makes the requests callable from other processes ([`messaging::RemoteCallable`]).
 #[macro_export]
 macro_rules! handlers {
-    ($actor:ty; $($request:ty => $answer:path),+ $(,)?) => {
+    ($actor:ty; $($request:ty => $handler:path),+ $(,)?) => {
         impl $crate::messaging::RemoteCallable for $actor {
-            fn enter(table: &mut $crate::messaging::DispatchTable<Self>) {
-                $(table.add::<$request>();)+
+            fn register(table: &mut $crate::messaging::DispatchTable<Self>) {
+                $(table.register::<$request>();)+
             }
         }
         $(
@@ -125,10 +126,10 @@ macro_rules! handlers {
                 $crate::messaging::hooks::panic_if_requested::<$request>(&ctx);
                 let (trace, allowed) = (ctx.trace.clone(), request.access().check(&ctx));
                 let state = std::sync::Arc::clone(&self.state);
-                // What it logs says its trace, and what it emits carries it.
-                $crate::messaging::HandlerFuture::by($crate::messaging::trace::within(trace, async move {
+                // Log lines and events of the handler carry its trace.
+                $crate::messaging::HandlerFuture::from_future($crate::messaging::trace::instrument(trace, async move {
                     allowed?;
-                    $answer(state, ctx, request).await
+                    $handler(state, ctx, request).await
                 }))
             }
         }

@@ -1,4 +1,4 @@
-//! What makes a struct a contract, and who may ask it.
+//! Requests: the trait of all messages, their access rights and their envelope.
 
 use actix::Actor;
 use actix::dev::{MessageResponse, OneshotSender};
@@ -9,72 +9,75 @@ use serde::de::DeserializeOwned;
 use super::{Caller, CommonError, DomainError, RequestContext, RequestMetrics, Role};
 use crate::types::UserId;
 
-/// What an actor's handler gives back: the work that ends in the answer. It is done as a task of its own, beside the
-/// actor, as with [`actix::ResponseFuture`]; but one type of task serves all messages.
+/// Future of a handler. It runs as a task of its own beside the actor, as with [`actix::ResponseFuture`]; but all messages
+/// share one type of task.
 pub struct HandlerFuture<R: Request>(LocalBoxFuture<'static, Result<R::Reply, R::Error>>);
 
 impl<R: Request> HandlerFuture<R> {
-    /// Answers with what this work comes to.
-    pub fn by(work: impl Future<Output = Result<R::Reply, R::Error>> + 'static) -> Self {
+    /// Wraps a future.
+    pub fn from_future(work: impl Future<Output = Result<R::Reply, R::Error>> + 'static) -> Self {
         Self(Box::pin(work))
     }
 }
 
 impl<A: Actor, R: Request> MessageResponse<A, Envelope<R>> for HandlerFuture<R> {
-    fn handle(self, _: &mut A::Context, asker: Option<OneshotSender<Result<R::Reply, R::Error>>>) {
+    fn handle(self, _: &mut A::Context, sender: Option<OneshotSender<Result<R::Reply, R::Error>>>) {
         let task: LocalBoxFuture<'static, ()> = Box::pin(async move {
-            let answer = self.0.await;
-            if let Some(asker) = asker {
-                // Nobody may wait for it any more.
-                let _ = asker.send(answer);
+            let reply = self.0.await;
+            if let Some(sender) = sender {
+                // Fails if the caller has stopped waiting.
+                let _ = sender.send(reply);
             }
         });
         actix::spawn(task);
     }
 }
 
-/// A question to a domain. The same struct with the same serde form is the message on every transport.
+/// Request to a domain. The same struct with the same serde form is the message on every transport.
 ///
-/// New fields are `Option` or `#[serde(default)]`; nothing is ever renamed or given a new meaning.
+/// New fields are `Option` or `#[serde(default)]`; existing ones keep their name and meaning.
 pub trait Request: Serialize + DeserializeOwned + Send + 'static {
-    /// `domain.Request`, on the wire for ever.
+    /// Name on the wire, `domain.Request`; never changes.
     const NAME: &'static str;
-    /// May a caller that got no answer ask again without an idempotency key? Reads, and writes that carry an id
-    /// made by the caller, may.
+    /// Whether a caller without a reply may send it again without an idempotency key: true of reads, and of writes that
+    /// carry an id made by the caller.
     const RETRYABLE: bool;
-    /// What is answered.
+    /// Reply on success.
     type Reply: Serialize + DeserializeOwned + Send + 'static;
-    /// What can go wrong.
+    /// Error of the domain.
     type Error: DomainError;
 
-    /// Who may ask. Decided here, so that every way in has the same rights.
+    /// Returns the callers that may send it. Decided at the message, so that all transports have the same rights.
     fn access(&self) -> Access;
 
-    /// What is counted of it in this process.
-    fn meter() -> &'static RequestMetrics;
+    /// Returns its metrics in this process.
+    fn metrics() -> &'static RequestMetrics;
 }
 
-/// Who may ask a request. Another domain of the shop may ask everything.
+/// Callers that may send a request. Other domains may send all requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Everybody.
+    /// All callers.
     Anyone,
-    /// Everybody who is signed in, guests included.
+    /// All signed-in users, guests included.
     SignedIn,
-    /// This user alone.
+    /// This user only.
     Owner(UserId),
     /// This user, or an administrator.
     OwnerOrAdmin(UserId),
     /// Administrators.
     Admin,
-    /// Whoever calls from the shop's own networks.
+    /// All callers from the shop's internal networks.
     InternalNetwork,
-    /// Only other domains.
+    /// Other domains only.
     Internal,
 }
 
 impl Access {
-    /// Whether the caller in `ctx` may ask.
+    /// Checks the caller in `ctx`.
+    ///
+    /// # Errors
+    /// `Unauthenticated`, `Forbidden` or `InternalOnly`.
     pub fn check(self, ctx: &RequestContext) -> Result<(), CommonError> {
         let identity = match &ctx.caller {
             Caller::Domain(_) => return Ok(()),
@@ -100,12 +103,12 @@ impl Access {
     }
 }
 
-/// A question and what travels with it: the actix message of every request.
+/// Request with its context: the actix message of every request.
 #[derive(Debug)]
 pub struct Envelope<R> {
-    /// Who asks, until when, under which key.
+    /// Caller, deadline, idempotency key and trace.
     pub ctx: RequestContext,
-    /// What they ask.
+    /// The request itself.
     pub request: R,
 }
 

@@ -1,13 +1,15 @@
-//! How often each message was asked, how long it took and how it failed, counted where it is asked from.
+//! Metrics per message: number of calls, durations and errors, counted at the caller.
 
+use std::sync::Once;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, Once, PoisonError};
 use std::time::Instant;
+
+use parking_lot::Mutex;
 
 use super::{DomainError, ErrorKind};
 use crate::histogram::{Histogram, HistogramSnapshot};
 
-/// The kinds of failure by the words that figures have for them, in the order of [`ErrorKind`].
+/// Label values of the error kinds, in the order of [`ErrorKind`].
 const KINDS: [(ErrorKind, &str); 16] = [
     (ErrorKind::Malformed, "malformed"),
     (ErrorKind::Unauthenticated, "unauthenticated"),
@@ -24,111 +26,117 @@ const KINDS: [(ErrorKind, &str); 16] = [
     (ErrorKind::Upstream, "upstream"),
     (ErrorKind::Unavailable, "unavailable"),
     (ErrorKind::DeadlineExceeded, "deadline"),
-    // No kind of failure: whoever asked went away before there was an answer.
+    // Not an error kind: the caller stopped waiting before there was a reply.
     (ErrorKind::DeadlineExceeded, CANCELLED),
 ];
 const CANCELLED: &str = "abandoned";
 
-/// The messages that were asked at least once in this process.
+/// Metrics of all messages that were called at least once in this process.
 static REGISTRY: Mutex<Vec<&'static RequestMetrics>> = Mutex::new(Vec::new());
 
-/// What is counted of one message. There is one for each in a process: [`crate::requests!`] makes it, so that no call
-/// has to look for it.
+/// Metrics of one message. [`crate::requests!`] makes one static per message, so that no call has to look it up.
 #[derive(Debug)]
 pub struct RequestMetrics {
     name: &'static str,
-    entered: Once,
+    registered: Once,
     local: PlaceMetrics,
     remote: PlaceMetrics,
 }
 
-/// What is counted of one message that goes to one kind of place.
+/// Metrics of one message to local or to remote domains.
 #[derive(Debug)]
 struct PlaceMetrics {
     in_flight: AtomicI64,
-    took: Histogram,
-    failed: [AtomicU64; KINDS.len()],
+    durations: Histogram,
+    errors: [AtomicU64; KINDS.len()],
 }
 
-/// What was counted of one message so far.
+/// Metrics of one message at one moment.
 #[derive(Debug)]
 pub struct RequestMetricsSnapshot {
-    /// Its name.
+    /// Name of the message.
     pub name: &'static str,
-    /// `local` for calls to a domain in this process, `remote` for those to one elsewhere.
+    /// `local` for calls to a domain in this process, `remote` for calls to another process.
     pub place: &'static str,
-    /// How many are under way.
+    /// Number of calls in progress.
     pub in_flight: i64,
-    /// How many ended, and how long they took.
-    pub took: HistogramSnapshot,
-    /// How many of them failed, by kind.
-    pub failed: Vec<(&'static str, u64)>,
+    /// Durations of finished calls.
+    pub durations: HistogramSnapshot,
+    /// Number of errors by kind.
+    pub errors: Vec<(&'static str, u64)>,
 }
 
 impl PlaceMetrics {
     const fn new() -> Self {
         Self {
             in_flight: AtomicI64::new(0),
-            took: Histogram::new(),
-            failed: [const { AtomicU64::new(0) }; KINDS.len()],
+            durations: Histogram::new(),
+            errors: [const { AtomicU64::new(0) }; KINDS.len()],
         }
     }
 
-    fn read(&self, name: &'static str, place: &'static str) -> Option<RequestMetricsSnapshot> {
-        let (in_flight, took) = (self.in_flight.load(Relaxed), self.took.read());
-        let failed = KINDS.iter().zip(&self.failed).map(|((_, kind), count)| (*kind, count.load(Relaxed)));
-        let failed = failed.filter(|(_, count)| *count > 0).collect();
-        (took.count > 0 || in_flight > 0).then_some(RequestMetricsSnapshot { name, place, in_flight, took, failed })
+    fn snapshot(&self, name: &'static str, place: &'static str) -> Option<RequestMetricsSnapshot> {
+        let (in_flight, durations) = (self.in_flight.load(Relaxed), self.durations.snapshot());
+        let errors = KINDS.iter().zip(&self.errors).map(|((_, kind), count)| (*kind, count.load(Relaxed)));
+        let errors = errors.filter(|(_, count)| *count > 0).collect();
+        (durations.count > 0 || in_flight > 0).then_some(RequestMetricsSnapshot {
+            name,
+            place,
+            in_flight,
+            durations,
+            errors,
+        })
     }
 }
 
 impl RequestMetrics {
-    /// The meter of the message with this name.
+    /// Returns the metrics of the message with this name.
     #[must_use]
     pub const fn new(name: &'static str) -> Self {
-        Self { name, entered: Once::new(), local: PlaceMetrics::new(), remote: PlaceMetrics::new() }
+        Self { name, registered: Once::new(), local: PlaceMetrics::new(), remote: PlaceMetrics::new() }
     }
 
-    /// Counts a call that begins now, to a domain in this process or elsewhere.
-    pub fn begin(&'static self, is_local: bool) -> CallTimer {
-        self.entered.call_once(|| REGISTRY.lock().unwrap_or_else(PoisonError::into_inner).push(self));
-        let tally = if is_local { &self.local } else { &self.remote };
-        tally.in_flight.fetch_add(1, Relaxed);
-        CallTimer { tally, began: Instant::now(), failed: Some(KINDS.len() - 1) }
+    /// Starts to measure a call to a local or to a remote domain.
+    pub fn start(&'static self, is_local: bool) -> CallTimer {
+        self.registered.call_once(|| REGISTRY.lock().push(self));
+        let place = if is_local { &self.local } else { &self.remote };
+        place.in_flight.fetch_add(1, Relaxed);
+        CallTimer { place, started_at: Instant::now(), error: Some(KINDS.len() - 1) }
     }
 
-    /// What was counted in this process so far, in the order of names. A message that nobody asked is not in it.
+    /// Returns the metrics of all messages that were called in this process, ordered by name.
     #[must_use]
     pub fn all() -> Vec<RequestMetricsSnapshot> {
-        let mut asked = REGISTRY.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        asked.sort_unstable_by_key(|meter| meter.name);
-        let places =
-            |meter: &RequestMetrics| [meter.local.read(meter.name, "local"), meter.remote.read(meter.name, "remote")];
-        asked.into_iter().flat_map(places).flatten().collect()
+        let mut all = REGISTRY.lock().clone();
+        all.sort_unstable_by_key(|metrics| metrics.name);
+        let places = |metrics: &RequestMetrics| {
+            [metrics.local.snapshot(metrics.name, "local"), metrics.remote.snapshot(metrics.name, "remote")]
+        };
+        all.into_iter().flat_map(places).flatten().collect()
     }
 }
 
-/// A call under way. However it ends, also when nobody waits for it any more, it is counted once.
+/// Measurement of one call. Dropped without [`CallTimer::finish`], the call counts as abandoned.
 #[derive(Debug)]
 pub struct CallTimer {
-    tally: &'static PlaceMetrics,
-    began: Instant,
-    failed: Option<usize>,
+    place: &'static PlaceMetrics,
+    started_at: Instant,
+    error: Option<usize>,
 }
 
 impl CallTimer {
-    /// The call ends with this answer.
-    pub fn end<T, E: DomainError>(mut self, answer: Result<T, E>) -> Result<T, E> {
-        self.failed = answer.as_ref().err().map(|error| error.kind() as usize);
-        answer
+    /// Records the result of the call and returns it.
+    pub fn finish<T, E: DomainError>(mut self, result: Result<T, E>) -> Result<T, E> {
+        self.error = result.as_ref().err().map(|error| error.kind() as usize);
+        result
     }
 }
 
 impl Drop for CallTimer {
     fn drop(&mut self) {
-        self.tally.in_flight.fetch_sub(1, Relaxed);
-        self.tally.took.note(self.began.elapsed());
-        if let Some(count) = self.failed.and_then(|kind| self.tally.failed.get(kind)) {
+        self.place.in_flight.fetch_sub(1, Relaxed);
+        self.place.durations.observe(self.started_at.elapsed());
+        if let Some(count) = self.error.and_then(|kind| self.place.errors.get(kind)) {
             count.fetch_add(1, Relaxed);
         }
     }
@@ -140,22 +148,23 @@ mod tests {
     use crate::messaging::CommonError;
 
     #[test]
-    fn every_kind_has_its_word() {
-        for (place, (kind, word)) in KINDS.into_iter().enumerate() {
-            assert!(kind as usize == place || word == CANCELLED, "{word}");
+    fn error_kinds_match_their_label_values() {
+        for (position, (kind, label)) in KINDS.into_iter().enumerate() {
+            assert!(kind as usize == position || label == CANCELLED, "{label}");
         }
     }
 
     #[test]
-    fn calls_are_counted_by_place_and_by_how_they_ended() {
-        static METER: RequestMetrics = RequestMetrics::new("meter.Test");
-        assert_eq!(METER.begin(true).end(Ok::<_, CommonError>(1)), Ok(1));
-        assert!(METER.begin(true).end(Err::<(), _>(CommonError::Overloaded)).is_err());
-        // Nobody waits for this one.
-        drop(METER.begin(false));
-        let own: Vec<RequestMetricsSnapshot> =
-            RequestMetrics::all().into_iter().filter(|counted| counted.name == "meter.Test").collect();
-        let told: Vec<_> = own.iter().map(|c| (c.place, c.took.count, c.in_flight, c.failed.clone())).collect();
-        assert_eq!(told, [("local", 2, 0, vec![("unavailable", 1)]), ("remote", 1, 0, vec![("abandoned", 1)])]);
+    fn calls_are_counted_by_place_and_result() {
+        static METRICS: RequestMetrics = RequestMetrics::new("meter.Test");
+        assert_eq!(METRICS.start(true).finish(Ok::<_, CommonError>(1)), Ok(1));
+        assert!(METRICS.start(true).finish(Err::<(), _>(CommonError::Overloaded)).is_err());
+        // The caller stops waiting.
+        drop(METRICS.start(false));
+        let snapshots: Vec<RequestMetricsSnapshot> =
+            RequestMetrics::all().into_iter().filter(|snapshot| snapshot.name == "meter.Test").collect();
+        let counts: Vec<_> =
+            snapshots.iter().map(|c| (c.place, c.durations.count, c.in_flight, c.errors.clone())).collect();
+        assert_eq!(counts, [("local", 2, 0, vec![("unavailable", 1)]), ("remote", 1, 0, vec![("abandoned", 1)])]);
     }
 }

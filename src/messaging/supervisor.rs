@@ -1,9 +1,9 @@
-//! Keeps a domain's actor alive across panics.
+//! Supervisor that restarts an actor after a panic.
 //!
 //! A panic in a handler ends an actix actor for good, also under `actix::Supervisor`, which acts on a clean stop
 //! only. This one polls the actor inside `catch_unwind` and restarts it in place: the same address, the queued
-//! messages kept, the state reloaded by `Supervised::restarting`. An actor that dies too often stays down, because
-//! a loop of crashes helps nobody and hides its cause.
+//! messages kept, the state reloaded by `Supervised::restarting`. An actor that panics too often stays down, because
+//! a loop of crashes hides its cause.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -17,12 +17,12 @@ use std::time::{Duration, Instant};
 use actix::dev::{ContextFut, channel};
 use actix::{Actor, Addr, ArbiterHandle, Context, Supervised};
 
-/// Deaths within [`PANIC_WINDOW`] after which an actor stays down.
+/// Panics within [`PANIC_WINDOW`] after which an actor stays down.
 const PANICS_MAX: usize = 5;
-/// How far back deaths are counted.
+/// Window in which panics are counted.
 const PANIC_WINDOW: Duration = Duration::from_secs(60);
 
-/// How an actor fares, readable from any thread.
+/// Health of an actor, readable from any thread.
 #[derive(Debug, Default)]
 pub struct ActorHealth {
     restarts: AtomicU64,
@@ -30,13 +30,13 @@ pub struct ActorHealth {
 }
 
 impl ActorHealth {
-    /// How often the actor was restarted after a panic.
+    /// Returns the number of restarts after panics.
     #[must_use]
     pub fn restarts(&self) -> u64 {
         self.restarts.load(Ordering::Relaxed)
     }
 
-    /// Whether it died too often and stays down.
+    /// Whether it panicked too often and stays down.
     #[must_use]
     pub fn is_down(&self) -> bool {
         self.down.load(Ordering::Relaxed)
@@ -47,12 +47,12 @@ impl ActorHealth {
 pub struct Supervisor<A: Actor<Context = Context<A>> + Supervised> {
     actor: ContextFut<A, Context<A>>,
     name: &'static str,
-    vitals: Arc<ActorHealth>,
-    deaths: VecDeque<Instant>,
+    health: Arc<ActorHealth>,
+    panics: VecDeque<Instant>,
 }
 
 impl<A: Actor<Context = Context<A>> + Supervised> Supervisor<A> {
-    /// Starts the actor that `make` makes on the thread of `arbiter`, with room for `capacity` waiting messages.
+    /// Starts the actor returned by `make` on the thread of `arbiter`, with a mailbox of `capacity` messages.
     pub fn start(
         arbiter: &ArbiterHandle,
         name: &'static str,
@@ -60,24 +60,24 @@ impl<A: Actor<Context = Context<A>> + Supervised> Supervisor<A> {
         make: impl FnOnce() -> A + Send + 'static,
     ) -> (Addr<A>, Arc<ActorHealth>) {
         let (tx, rx) = channel::channel(capacity);
-        let vitals = Arc::new(ActorHealth::default());
-        let seen = Arc::clone(&vitals);
+        let health = Arc::new(ActorHealth::default());
+        let shared = Arc::clone(&health);
         arbiter.spawn_fn(move || {
             let actor = Context::with_receiver(rx).into_future(make());
-            actix::spawn(Self { actor, name, vitals, deaths: VecDeque::new() });
+            actix::spawn(Self { actor, name, health, panics: VecDeque::new() });
         });
-        (Addr::new(tx), seen)
+        (Addr::new(tx), shared)
     }
 
-    /// Counts a death; says whether the actor may live on.
+    /// Counts a panic and returns whether the actor may be restarted.
     fn may_restart(&mut self) -> bool {
         let now = Instant::now();
-        self.deaths.push_back(now);
-        while self.deaths.front().is_some_and(|death| now.duration_since(*death) > PANIC_WINDOW) {
-            self.deaths.pop_front();
+        self.panics.push_back(now);
+        while self.panics.front().is_some_and(|panic| now.duration_since(*panic) > PANIC_WINDOW) {
+            self.panics.pop_front();
         }
-        self.vitals.restarts.fetch_add(1, Ordering::Relaxed);
-        self.deaths.len() < PANICS_MAX
+        self.health.restarts.fetch_add(1, Ordering::Relaxed);
+        self.panics.len() < PANICS_MAX
     }
 }
 
@@ -88,13 +88,13 @@ impl<A: Actor<Context = Context<A>> + Supervised> Future for Supervisor<A> {
         loop {
             match catch_unwind(AssertUnwindSafe(|| Pin::new(&mut self.actor).poll(cx))) {
                 Ok(Poll::Pending) => return Poll::Pending,
-                // Every address is gone, or the actor stopped itself: that is an end, not an accident.
+                // All addresses are dropped, or the actor stopped itself.
                 Ok(Poll::Ready(())) => return Poll::Ready(()),
                 Err(_) => {
                     log::error!("{}: a handler panicked; restarting the actor", self.name);
                     if !self.may_restart() || !self.actor.restart() {
-                        log::error!("{}: died {PANICS_MAX} times within a minute; it stays down", self.name);
-                        self.vitals.down.store(true, Ordering::Relaxed);
+                        log::error!("{}: actor panicked {PANICS_MAX} times within a minute; it stays down", self.name);
+                        self.health.down.store(true, Ordering::Relaxed);
                         return Poll::Ready(());
                     }
                 }
@@ -108,38 +108,38 @@ mod tests {
     use super::*;
     use actix::{Handler, Message};
 
-    struct UnwindSafeFuture;
-    impl Actor for UnwindSafeFuture {
+    struct PanickyActor;
+    impl Actor for PanickyActor {
         type Context = Context<Self>;
     }
-    impl Supervised for UnwindSafeFuture {}
+    impl Supervised for PanickyActor {}
 
     #[derive(Message)]
     #[rtype(result = "u32")]
-    struct Ask(u32);
-    impl Handler<Ask> for UnwindSafeFuture {
+    struct Echo(u32);
+    impl Handler<Echo> for PanickyActor {
         type Result = u32;
-        fn handle(&mut self, Ask(n): Ask, _: &mut Context<Self>) -> u32 {
+        fn handle(&mut self, Echo(n): Echo, _: &mut Context<Self>) -> u32 {
             assert!(n != 13, "unlucky");
             n
         }
     }
 
     #[actix::test]
-    async fn a_panic_costs_one_call_and_the_next_is_answered() {
-        let (actor, vitals) = Supervisor::start(&actix::Arbiter::current(), "fragile", 16, || UnwindSafeFuture);
-        let answers = futures_util::future::join_all([1, 13, 2, 3].map(|n| actor.send(Ask(n)))).await;
+    async fn panic_fails_one_call_and_actor_restarts() {
+        let (actor, health) = Supervisor::start(&actix::Arbiter::current(), "fragile", 16, || PanickyActor);
+        let answers = futures_util::future::join_all([1, 13, 2, 3].map(|n| actor.send(Echo(n)))).await;
         assert_eq!(answers.into_iter().map(Result::ok).collect::<Vec<_>>(), [Some(1), None, Some(2), Some(3)]);
-        assert_eq!((vitals.restarts(), vitals.is_down()), (1, false));
+        assert_eq!((health.restarts(), health.is_down()), (1, false));
     }
 
     #[actix::test]
-    async fn an_actor_that_dies_too_often_stays_down_and_says_so() {
-        let (actor, vitals) = Supervisor::start(&actix::Arbiter::current(), "fragile", 16, || UnwindSafeFuture);
+    async fn actor_stays_down_after_too_many_panics() {
+        let (actor, health) = Supervisor::start(&actix::Arbiter::current(), "fragile", 16, || PanickyActor);
         for _ in 0..PANICS_MAX {
-            assert!(actor.send(Ask(13)).await.is_err());
+            assert!(actor.send(Echo(13)).await.is_err());
         }
-        assert!(actor.send(Ask(1)).await.is_err());
-        assert!(vitals.is_down());
+        assert!(actor.send(Echo(1)).await.is_err());
+        assert!(health.is_down());
     }
 }

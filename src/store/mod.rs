@@ -326,7 +326,7 @@ impl Store {
     async fn work(&self, touch: LockSet, work: ErasedJob) -> Result<ErasedResult, CommonError> {
         // It runs on another thread.
         let trace = trace::current();
-        let work: ErasedJob = Box::new(|tx| trace::during(trace, || work(tx)));
+        let work: ErasedJob = Box::new(|tx| trace::in_scope(trace, || work(tx)));
         match &self.0.kind {
             Kind::Sqlite { writer, .. } => writer.run(work).await,
             Kind::Postgres(server) => server.write(touch, work).await,
@@ -357,7 +357,7 @@ impl Store {
 
     async fn query(&self, query: ErasedQuery) -> Result<ErasedResult, CommonError> {
         let trace = trace::current();
-        let query: ErasedQuery = Box::new(|conn| trace::during(trace, || query(conn)));
+        let query: ErasedQuery = Box::new(|conn| trace::in_scope(trace, || query(conn)));
         match &self.0.kind {
             Kind::Sqlite { readers, .. } => readers.run(query).await,
             Kind::Postgres(server) => server.read(query).await,

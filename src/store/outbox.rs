@@ -140,7 +140,7 @@ where
     // What the effect itself failed of: when that undid the whole transaction, the end of this savepoint fails of another.
     let (now, mut wrote_events, mut can_save) = (tx.now, tx.wrote_events, true);
     // A savepoint of its own, so that half an effect never stays behind.
-    let outcome = trace::during(event.trace.as_deref().and_then(trace::read), || {
+    let outcome = trace::in_scope(event.trace.as_deref().and_then(trace::parse), || {
         tx.conn.transaction(|conn| {
             let mut inner = Tx { conn, now, wrote_events };
             effect(&mut inner, event).inspect_err(|error| can_save = !is_storage_error(error))?;

@@ -330,11 +330,11 @@ struct StorageStatus {
 impl StorageStatus {
     /// How long to wait for a connection: not long when it is known that there is none.
     fn patience(&self) -> Duration {
-        if self.storage.is_in_trouble() { DEGRADED_POOL_TIMEOUT } else { self.pool_timeout }
+        if self.storage.is_degraded() { DEGRADED_POOL_TIMEOUT } else { self.pool_timeout }
     }
 
     fn none(&self, error: &r2d2::Error) -> CommonError {
-        if !self.storage.is_in_trouble() {
+        if !self.storage.is_degraded() {
             log::error!("database of {}: no connection: {error}", self.domain);
         }
         CommonError::StorageUnavailable

@@ -218,7 +218,7 @@ async fn an_event_says_in_which_trace_it_was_caused_and_so_does_what_its_effect_
     const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let shop = open();
     shop.store.write(|tx| put(tx, "outside")).await.unwrap();
-    trace::within(trace::read(TRACE), shop.store.write(|tx| put(tx, "inside"))).await.unwrap();
+    trace::instrument(trace::parse(TRACE), shop.store.write(|tx| put(tx, "inside"))).await.unwrap();
     let traces = async |after: usize| -> Vec<Option<String>> {
         let told = shop.store.outbox_read_after("me", 10).await.unwrap();
         told.into_iter().skip(after).map(|(_, event)| event.trace).collect()
@@ -229,8 +229,9 @@ async fn an_event_says_in_which_trace_it_was_caused_and_so_does_what_its_effect_
     shop.store.consume(events, |tx, _| put(tx, "effect").map(drop)).await.unwrap();
     assert_eq!(traces(2).await, caused);
     // A reader knows it too, for what it logs.
-    let seen =
-        trace::within(trace::read(TRACE), shop.store.read(|_| Ok::<_, CommonError>(trace::current()))).await.unwrap();
+    let seen = trace::instrument(trace::parse(TRACE), shop.store.read(|_| Ok::<_, CommonError>(trace::current())))
+        .await
+        .unwrap();
     assert_eq!(seen.as_deref(), Some(TRACE));
 }
 

@@ -87,7 +87,7 @@ impl TypedServices {
         let request_id = request_id(text("x-request-id"));
         let mut ctx =
             RequestContext::new(address.into_anonymous_caller(), request_id).with_timeout(parse_timeout(metadata));
-        ctx.trace = text("traceparent").and_then(trace::read);
+        ctx.trace = text("traceparent").and_then(trace::parse);
         if let Some(value) = metadata.get("authorization") {
             let token = auth::bearer_token(value.as_encoded_bytes()).map_err(|error| status(&error))?;
             let authenticated = auth::authenticate(&self.clients.users, &ctx, token).await;

@@ -85,7 +85,7 @@ impl ResourceMetrics {
         if let Some(responses) = metrics.responses.get(class) {
             responses.fetch_add(1, Relaxed);
         }
-        metrics.duration.note(duration);
+        metrics.duration.observe(duration);
     }
 }
 
@@ -269,11 +269,11 @@ fn messages(to: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let help = "How long messages took until they were answered, by whom asked here.";
     let mut samples = histogram(to, "mercat_message_duration_seconds", help)?;
     for message in &messages {
-        samples.histogram(&labels(message), &message.took)?;
+        samples.histogram(&labels(message), &message.durations)?;
     }
     let mut samples = counter(to, "mercat_message_errors_total", "Messages that failed, by kind.")?;
     for message in &messages {
-        for (kind, count) in &message.failed {
+        for (kind, count) in &message.errors {
             samples.number(&(labels(message), [("kind", *kind)]), as_i64(*count))?;
         }
     }
@@ -289,7 +289,7 @@ fn http(to: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let routes: Vec<_> = resources
         .iter()
         .flat_map(|resource| resource.methods.iter().map(|(method, metrics)| (&*resource.pattern, *method, metrics)))
-        .map(|(pattern, method, metrics)| (pattern, method, metrics, metrics.duration.read()))
+        .map(|(pattern, method, metrics)| (pattern, method, metrics, metrics.duration.snapshot()))
         .filter(|(.., durations)| durations.count > 0)
         .collect();
     let mut samples = counter(to, "mercat_http_requests_total", "HTTP requests that were answered.")?;

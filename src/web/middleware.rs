@@ -67,10 +67,10 @@ where
         let state = Arc::clone(&self.state);
         let metrics = metrics::InFlightRequest::begin(request.method());
         // A handler may panic before there is a future to poll.
-        let inner = trace::during(meta.trace.clone(), || {
+        let inner = trace::in_scope(meta.trace.clone(), || {
             std::panic::catch_unwind(AssertUnwindSafe(|| self.inner.call(request)))
         });
-        Box::pin(trace::within(meta.trace.clone(), async move {
+        Box::pin(trace::instrument(meta.trace.clone(), async move {
             let result = match inner {
                 Ok(future) => AssertUnwindSafe(future).catch_unwind().await,
                 Err(panic) => Err(panic),

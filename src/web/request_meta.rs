@@ -33,7 +33,7 @@ impl RequestMeta {
     pub fn new(headers: &HeaderMap) -> Self {
         Self {
             request_id: request_id(headers.get(&REQUEST_ID).and_then(|value| value.to_str().ok())),
-            trace: headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()).and_then(trace::read),
+            trace: headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()).and_then(trace::parse),
             started_at: Instant::now(),
             remove_cookie: Cell::new(false),
         }

@@ -52,7 +52,7 @@ impl ServedCounter {
         }
         let count = self.pending.swap(0, Ordering::Relaxed);
         if count > 0 {
-            self.report(count, IdempotencyKey::own(&format!("served/{}", crate::types::new_uuid()))).await;
+            self.report(count, IdempotencyKey::internal(&format!("served/{}", crate::types::new_uuid()))).await;
         }
     }
 
@@ -60,7 +60,7 @@ impl ServedCounter {
     async fn report(&self, count: i64, key: IdempotencyKey) -> bool {
         self.in_flight.store(count, Ordering::Relaxed);
         // In one process no reply is lost, and a key per second would only fill the table of responses.
-        let is_remote = self.stats.elsewhere().is_some();
+        let is_remote = self.stats.remote_peer().is_some();
         let ctx = if is_remote {
             RequestContext::internal(GATEWAY).with_key(key.clone())
         } else {

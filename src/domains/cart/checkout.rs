@@ -184,7 +184,7 @@ impl CartState {
         let idempotent = IdempotentRequest {
             scope: ctx.caller.scope(),
             // A request without a key gets one, so that the later steps need no distinction.
-            key: ctx.key.clone().unwrap_or_else(|| IdempotencyKey::own(&format!("checkout/{id}"))),
+            key: ctx.key.clone().unwrap_or_else(|| IdempotencyKey::internal(&format!("checkout/{id}"))),
             fingerprint: Fingerprint::of(&request)?,
         };
         let lifetime = self.lifetime;
@@ -268,7 +268,7 @@ impl CartState {
         let (id, response) = (row.id, invoice);
         let idempotent = IdempotentRequest {
             scope: row.scope,
-            key: IdempotencyKey::own(&row.key),
+            key: IdempotencyKey::internal(&row.key),
             fingerprint: Fingerprint::from_bytes(row.fingerprint),
         };
         self.store

@@ -87,7 +87,7 @@ impl CheckoutRow {
     pub fn idempotent_request(&self) -> IdempotentRequest {
         IdempotentRequest {
             scope: self.scope.clone(),
-            key: IdempotencyKey::own(&self.key),
+            key: IdempotencyKey::internal(&self.key),
             fingerprint: Fingerprint::from_bytes(self.fingerprint.clone()),
         }
     }

@@ -56,7 +56,7 @@ impl TestCart {
 
     fn open_in(dir: TempDir, clock: Clock, open: Dependencies) -> Self {
         let runtime = DomainRuntime::new(Settings::for_test(dir.path()), clock.clone());
-        let (mut catalog, mut payments) = (Client::off("catalog"), Client::off("payments"));
+        let (mut catalog, mut payments) = (Client::disabled("catalog"), Client::disabled("payments"));
         let (mut sold, mut paid) = (None, None);
         if open.catalog {
             let opened = catalog::open(&runtime).unwrap();

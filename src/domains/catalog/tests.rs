@@ -283,7 +283,7 @@ async fn deleted_product_is_readable_but_not_for_sale() {
 #[actix::test]
 async fn create_is_idempotent_by_key() {
     let catalog = open();
-    let ctx = || RequestContext::internal("test").with_key(IdempotencyKey::own("k"));
+    let ctx = || RequestContext::internal("test").with_key(IdempotencyKey::internal("k"));
     let first = catalog.client.call(ctx(), CreateProduct { product: simple_product("A") }).await.unwrap();
     let again = ctx();
     let second = catalog.client.call(again.clone(), CreateProduct { product: simple_product("A") }).await.unwrap();
@@ -871,7 +871,9 @@ async fn images_are_stored_in_sizes_and_listed() {
     let product = catalog.create(product_with(json!({ "name": "Teapot" }))).await;
     let add = |alt: &str, data: Vec<u8>| AddImage { product_id: product.id, alt: alt.to_owned(), data };
     let ctx = || {
-        RequestContext::internal("test").with_timeout(Duration::from_secs(60)).with_key(IdempotencyKey::own("upload"))
+        RequestContext::internal("test")
+            .with_timeout(Duration::from_secs(60))
+            .with_key(IdempotencyKey::internal("upload"))
     };
     let (file, again) = (png(900, 600), ctx());
     let first = catalog.client.call(ctx(), add("", file.clone())).await.unwrap();

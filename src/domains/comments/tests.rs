@@ -24,7 +24,7 @@ struct TestComments {
 
 /// Opens the comments without a catalog.
 fn open_without_catalog() -> TestComments {
-    open_with(|_| Client::off("catalog"))
+    open_with(|_| Client::disabled("catalog"))
 }
 
 fn open_with(catalog: impl FnOnce(&DomainRuntime) -> Client<CatalogActor>) -> TestComments {

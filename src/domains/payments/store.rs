@@ -98,7 +98,11 @@ pub fn to_idempotency_columns(request: Option<&IdempotentRequest>) -> Idempotenc
 /// Converts columns to an idempotent request; `None` if it came without a key.
 pub fn from_idempotency_columns(columns: IdempotencyColumns) -> Option<IdempotentRequest> {
     let (Some(scope), Some(key), Some(fingerprint)) = columns else { return None };
-    Some(IdempotentRequest { scope, key: IdempotencyKey::own(&key), fingerprint: Fingerprint::from_bytes(fingerprint) })
+    Some(IdempotentRequest {
+        scope,
+        key: IdempotencyKey::internal(&key),
+        fingerprint: Fingerprint::from_bytes(fingerprint),
+    })
 }
 
 fn malformed_row(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> diesel::result::Error {

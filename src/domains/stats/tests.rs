@@ -333,7 +333,7 @@ fn large_page() -> PageRequest {
 async fn action_under_a_key_is_logged_once() {
     let stats = open_stats();
     for _ in 0..2 {
-        let ctx = staff().with_key(IdempotencyKey::own("k"));
+        let ctx = staff().with_key(IdempotencyKey::internal("k"));
         stats.log(ctx, None, "clicked").await.unwrap();
     }
     assert_eq!(stats.actions(ListActions::default()).await.len(), 1);

@@ -59,7 +59,7 @@ impl Remote {
         let encoded = serde_json::to_vec(&request);
         drop(request);
         let call = self.call_raw(&ctx, R::NAME, R::RETRYABLE, encoded);
-        let reply = trace::within(ctx.trace.clone(), call).await?;
+        let reply = trace::instrument(ctx.trace.clone(), call).await?;
         if reply.replayed {
             ctx.mark_replayed();
         }
@@ -174,7 +174,7 @@ impl Remote {
 /// Logs that a reply is not the JSON of its message.
 fn log_decode_error(ctx: &RequestContext, name: &str, error: &serde_json::Error) -> CommonError {
     let log = || log::error!("{name}: reply cannot be decoded: {error} [{}]", ctx.request_id);
-    trace::during(ctx.trace.clone(), log);
+    trace::in_scope(ctx.trace.clone(), log);
     CommonError::Internal
 }
 

@@ -52,7 +52,7 @@ impl DomainService {
     /// Returns all messages of the domain behind `client`.
     #[must_use]
     pub fn of<A: RemoteCallable>(client: &Client<A>) -> Self {
-        let (routes, client) = (DispatchTable::of(client.clone()), client.clone());
+        let (routes, client) = (DispatchTable::for_client(client.clone()), client.clone());
         Self { routes, health: Box::new(move || client.health()) }
     }
 }
@@ -231,10 +231,10 @@ impl DomainsService {
         let mut ctx = RequestContext::new(caller, call.request_id.as_str()).with_timeout(parse_timeout(metadata));
         if !call.idempotency_key.is_empty() {
             // Internal keys are longer than those of clients.
-            ctx.key = Some(IdempotencyKey::own(&call.idempotency_key));
+            ctx.key = Some(IdempotencyKey::internal(&call.idempotency_key));
         }
         let text = |name: &str| metadata.get(name).and_then(|value| value.to_str().ok());
-        ctx.trace = text("traceparent").and_then(trace::read);
+        ctx.trace = text("traceparent").and_then(trace::parse);
         #[cfg(feature = "test-hooks")]
         {
             ctx.panic_at = text("x-test-panic").map(Into::into);
@@ -283,7 +283,7 @@ impl Domains for DomainsService {
             return Err(Status::unimplemented("this process does not handle that message of that domain"));
         };
         let ctx = self.context(&metadata, &call)?;
-        let outcome = match trace::within(ctx.trace.clone(), route(ctx.clone(), &call.body)).await {
+        let outcome = match trace::instrument(ctx.trace.clone(), route(ctx.clone(), &call.body)).await {
             EncodedReply::Reply(body) => call_reply::Outcome::Body(body.into()),
             EncodedReply::Error(error) => call_reply::Outcome::Error(error.into()),
             EncodedReply::DecodeError => return Err(Status::invalid_argument("malformed message")),

@@ -152,7 +152,7 @@ async fn answers_errors_rights_keys_deadlines_and_traces_are_those_of_a_domain_h
         let stranger = RequestContext::new(Caller::Anyone { address: "192.0.2.1".into(), internal: false }, "r1");
         assert_eq!(client.call(stranger.clone(), Secret {}).await, Err(CommonError::Forbidden));
         client.call(ctx(), Secret {}).await.unwrap();
-        let mut asked = stranger.with_key(IdempotencyKey::own("k1"));
+        let mut asked = stranger.with_key(IdempotencyKey::internal("k1"));
         asked.trace = Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into());
         let (name, who, trace) = client.call(asked.clone(), Who {}).await.unwrap();
         assert_eq!((name, trace.as_deref()), (7, asked.trace.as_deref()));
@@ -241,7 +241,7 @@ async fn after_a_lost_answer_only_what_may_be_asked_twice_is_asked_twice() {
     let there = remote(&Peer::start(at(address), wire(None)));
     there.call(ctx(), Say { what: "tea".to_owned() }).await.unwrap();
     for (context, asked, answer) in
-        [(ctx(), 1, Err(CommonError::Unavailable)), (ctx().with_key(IdempotencyKey::own("k")), 2, Ok(2))]
+        [(ctx(), 1, Err(CommonError::Unavailable)), (ctx().with_key(IdempotencyKey::internal("k")), 2, Ok(2))]
     {
         state.asked.store(0, SeqCst);
         // Longer than any machine takes to cut the connection; nobody waits for it.
