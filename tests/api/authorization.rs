@@ -139,7 +139,7 @@ async fn h05_every_route_grants_each_role_exactly_its_rights() {
     let pay = format!("/invoices/{}/pay", text(&invoice["id"]));
     let paid = shop
         .call("POST", &pay)
-        .as_user(&customer)
+        .with_user(&customer)
         .idempotency_key("p")
         .json(&json!({ "token": "tok_ok" }))
         .send()
@@ -149,21 +149,21 @@ async fn h05_every_route_grants_each_role_exactly_its_rights() {
     let cart = format!("/user/{}/cart", customer.id);
     let line = json!({ "product_id": product, "quantity": 1 });
     let open = shop.checkout_with_one(&customer, &product).await;
-    shop.call("DELETE", &format!("{cart}/checkout")).as_user(&customer).send().await.expect(204);
+    shop.call("DELETE", &format!("{cart}/checkout")).with_user(&customer).send().await.expect(204);
     shop.drain_events().await;
     let invoice = {
         let body = json!({ "user_id": customer.id, "currency": "EUR",
             "lines": [{ "description": "Work", "quantity": 1, "unit_price": 100 }] });
-        shop.call("POST", "/invoices").as_user(&admin).json(&body).send().await.expect(201)
+        shop.call("POST", "/invoices").with_user(&admin).json(&body).send().await.expect(201)
     };
-    let item = shop.call("POST", &cart).as_user(&customer).json(&line).send().await.expect(201);
+    let item = shop.call("POST", &cart).with_user(&customer).json(&line).send().await.expect(201);
     let said = json!({ "rating": 5, "text": "Good." });
     let comments = format!("/product/{product}/comments");
-    let comment = shop.call("POST", &comments).as_user(&customer).json(&said).send().await.expect(201);
+    let comment = shop.call("POST", &comments).with_user(&customer).json(&said).send().await.expect(201);
     let key =
-        shop.call("POST", "/api_keys").as_user(&customer).json(&json!({ "name": "till" })).send().await.expect(201);
+        shop.call("POST", "/api_keys").with_user(&customer).json(&json!({ "name": "till" })).send().await.expect(201);
     let key_bearer = TestUser { token: text(&key["token"]), ..customer.clone() };
-    let note = shop.call("GET", "/notifications").as_user(&customer).send().await.expect(200)["items"][0].clone();
+    let note = shop.call("GET", "/notifications").with_user(&customer).send().await.expect(200)["items"][0].clone();
     assert_ne!(text(&open["id"]), text(&invoice["id"]));
 
     let names = [
@@ -198,7 +198,7 @@ async fn h05_every_route_grants_each_role_exactly_its_rights() {
             }
             let mut call = shop.call(method, &path);
             if let Some(user) = caller {
-                call = call.as_user(user);
+                call = call.with_user(user);
             }
             if path.ends_with("/pay") || path.ends_with("/refund") {
                 keys += 1;
@@ -244,7 +244,7 @@ async fn log_requires_internal_network_despite_header() {
         .await
         .expect_problem(403, "internal_only");
     let admin = external.admin().await;
-    external.call("GET", "/log").as_user(&admin).send().await.expect_problem(403, "internal_only");
+    external.call("GET", "/log").with_user(&admin).send().await.expect_problem(403, "internal_only");
     let proxied = TestShop::open_with(|settings| {
         settings.stats.internal_networks = vec!["10.0.0.0/8".parse().unwrap()];
         settings.http.trust_proxy = true;
@@ -261,8 +261,8 @@ async fn log_requires_internal_network_despite_header() {
 async fn deleted_users_token_is_invalid() {
     let shop = TestShop::open_with(|settings| enable_only(settings, &["users"])).await;
     let customer = shop.customer("ada@example.com").await;
-    shop.call("DELETE", &format!("/user/{}", customer.id)).as_user(&customer).send().await.expect(204);
-    shop.call("GET", "/me").as_user(&customer).send().await.expect_problem(401, "invalid_token");
+    shop.call("DELETE", &format!("/user/{}", customer.id)).with_user(&customer).send().await.expect(204);
+    shop.call("GET", "/me").with_user(&customer).send().await.expect_problem(401, "invalid_token");
     let body = json!({ "email": "ada@example.com", "password": PASSWORD });
     shop.call("POST", "/signin").json(&body).send().await.expect_problem(401, "bad_credentials");
     shop.assert_consistent().await;

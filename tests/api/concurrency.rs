@@ -153,7 +153,7 @@ async fn p09_cart_in_checkout_rejects_edits() {
         ("DELETE", &line, Value::Null),
         ("POST", &format!("{cart}/checkout"), json!({})),
     ] {
-        let call = shop.call(method, path).as_user(&customer);
+        let call = shop.call(method, path).with_user(&customer);
         let call = if body.is_null() { call } else { call.json(&body) };
         let refused = call.send().await.expect_problem(409, "checkout_in_progress");
         assert_eq!(refused["invoice_id"], invoice["id"], "{method} {path}");
@@ -175,7 +175,7 @@ async fn p09_add_racing_checkout_is_invoiced_or_rejected() {
     shop.add(&guest, &product, 1).await;
     let cart = format!("/user/{}/cart", guest.id);
     let line = json!({ "product_id": product, "quantity": 1 });
-    let add = || shop.call("POST", &cart).as_user(&guest).json(&line).send();
+    let add = || shop.call("POST", &cart).with_user(&guest).json(&line).send();
     let race = (0..40).map(|n| {
         let (shop, guest) = (&shop, &guest);
         async move { if n == 15 { shop.check_out(guest, "order").await } else { add().await } }
@@ -208,7 +208,7 @@ async fn p13_concurrent_refunds_never_exceed_capture() {
     let path = format!("/invoices/{}", id(&invoice));
     shop.pay(&customer, id(&invoice), "tok_ok", "pay").await.expect(200);
     let refund = async |key: String, body: Value| {
-        shop.call("POST", &format!("{path}/refund")).as_user(&admin).idempotency_key(&key).json(&body).send().await
+        shop.call("POST", &format!("{path}/refund")).with_user(&admin).idempotency_key(&key).json(&body).send().await
     };
     let replies = join_all((0..20).map(|n| refund(format!("part-{n}"), json!({ "amount": 100 })))).await;
     let done = replies.iter().filter(|reply| reply.status.as_u16() == 200).count();
@@ -238,7 +238,7 @@ async fn p13_invoice_numbers_are_gapless_and_totals_exact() {
     for (buyer, outcome) in buyers.iter().zip(&outcomes).step_by(3) {
         if outcome.status.as_u16() == 201 {
             let cart = format!("/user/{}/cart/checkout", buyer.id);
-            shop.call("DELETE", &cart).as_user(buyer).send().await.expect(204);
+            shop.call("DELETE", &cart).with_user(buyer).send().await.expect(204);
         }
     }
     let large = json!({ "user_id": buyers[0].id, "currency": "EUR", "lines": [
@@ -248,7 +248,7 @@ async fn p13_invoice_numbers_are_gapless_and_totals_exact() {
     let wrong = json!({ "user_id": buyers[0].id, "currency": "EUR", "lines": [] });
     join_all((0..8).map(|n| {
         let body = if n % 2 == 0 { &large } else { &wrong };
-        shop.call("POST", "/invoices").as_user(&admin).json(body).send()
+        shop.call("POST", "/invoices").with_user(&admin).json(body).send()
     }))
     .await;
     let invoices = shop.read(&admin, "/invoices?limit=100").await["items"].as_array().unwrap().clone();

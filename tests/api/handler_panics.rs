@@ -34,10 +34,10 @@ async fn panic_fails_one_call_only() {
         let (shop, customer, cart) = (&shop, &customer, &cart);
         async move {
             match n % 4 {
-                0 => shop.call("GET", "/me").as_user(customer).send().await.expect(200),
-                1 => shop.call("GET", "/notifications").as_user(customer).send().await.expect(200),
-                2 => shop.call("GET", "/invoices").as_user(customer).send().await.expect(200),
-                _ => shop.call("GET", cart).as_user(customer).send().await.expect(200),
+                0 => shop.call("GET", "/me").with_user(customer).send().await.expect(200),
+                1 => shop.call("GET", "/notifications").with_user(customer).send().await.expect(200),
+                2 => shop.call("GET", "/invoices").with_user(customer).send().await.expect(200),
+                _ => shop.call("GET", cart).with_user(customer).send().await.expect(200),
             };
         }
     }));
@@ -65,7 +65,7 @@ async fn domain_with_repeated_panics_returns_503() {
     }
     let reply = shop.get("/products").await;
     reply.expect_problem(503, "unavailable");
-    shop.call("GET", "/me").as_user(&customer).send().await.expect(200);
+    shop.call("GET", "/me").with_user(&customer).send().await.expect(200);
     shop.get("!/healthz").await.expect(200);
     let health = health(&shop, |health| health["domains"]["catalog"]["status"] == "down").await;
     assert_eq!(health["status"], "degraded");

@@ -14,7 +14,7 @@ use crate::support::{TestResponse, TestShop, TestUser, WAIT_TIMEOUT, id, new_pro
 async fn p01_same_key_returns_first_response() {
     let shop = TestShop::open().await;
     let admin = shop.admin().await;
-    let create = |body: &Value| shop.call("POST", "/product/").as_user(&admin).idempotency_key("k1").json(body).send();
+    let create = |body: &Value| shop.call("POST", "/product/").with_user(&admin).idempotency_key("k1").json(body).send();
     let body = new_product("TEA", 400, 5);
     let first = create(&body).await;
     let product = first.expect(201);
@@ -24,7 +24,7 @@ async fn p01_same_key_returns_first_response() {
     assert_eq!(again.header("idempotent-replayed"), Some("true"));
     assert_eq!(again.header("location"), first.header("location"));
     // A quoted key is the same key; with another body it is another request.
-    let quoted = shop.call("POST", "/product").as_user(&admin).idempotency_key("\"k1\"").json(&body).send().await;
+    let quoted = shop.call("POST", "/product").with_user(&admin).idempotency_key("\"k1\"").json(&body).send().await;
     assert_eq!(quoted.expect(201), product);
     create(&new_product("TEA", 401, 5)).await.expect_problem(422, "idempotency_key_reused");
     assert_eq!(shop.get("/products").await.expect(200)["items"].as_array().unwrap().len(), 1);
@@ -67,7 +67,7 @@ async fn p01_order_repeated_step_by_step_is_one_order() {
     let mut at = 0;
     while at < steps.len() {
         let (who, path, key, body, status) = &steps[at];
-        let send = || shop.call("POST", path).as_user(who).idempotency_key(key).json(body).send();
+        let send = || shop.call("POST", path).with_user(who).idempotency_key(key).json(body).send();
         let first = send().await;
         let answer = first.expect(*status);
         assert!(!first.is_replay());
@@ -79,7 +79,7 @@ async fn p01_order_repeated_step_by_step_is_one_order() {
             assert_eq!(again.header(name), first.header(name), "{path}");
         }
         for ((who, path, key, body, status), before) in steps.iter().zip(&answers) {
-            let again = shop.call("POST", path).as_user(who).idempotency_key(key).json(body).send().await;
+            let again = shop.call("POST", path).with_user(who).idempotency_key(key).json(body).send().await;
             assert_eq!((again.expect(*status), again.is_replay()), (before.clone(), true));
         }
         assert_eq!(state(&shop, &admin, &customer).await, after, "{path} again has changed something");
@@ -106,13 +106,13 @@ async fn p04_key_is_scoped_to_user_and_api_key() {
         let user = shop.customer(email).await;
         let cart = format!("/user/{}/cart/", user.id);
         let add = async |user: &TestUser| {
-            shop.call("POST", &cart).as_user(user).idempotency_key("same").json(&line).send().await
+            shop.call("POST", &cart).with_user(user).idempotency_key("same").json(&line).send().await
         };
         let reply = add(&user).await;
         assert_eq!((&reply.expect(201)["quantity"], reply.is_replay()), (&json!(1), false));
         for (n, name) in (2..).zip(["till", "phone"]) {
             let name = json!({ "name": name });
-            let key = shop.call("POST", "/api_keys").as_user(&user).json(&name).send().await.expect(201);
+            let key = shop.call("POST", "/api_keys").with_user(&user).json(&name).send().await.expect(201);
             let till = TestUser { token: key["token"].as_str().unwrap().to_owned(), ..user.clone() };
             let reply = add(&till).await;
             assert_eq!((&reply.expect(201)["quantity"], reply.is_replay()), (&json!(n), false));
@@ -132,23 +132,23 @@ async fn p04_key_with_another_request_is_rejected() {
     let (tea, pot) = (shop.product(&admin, "TEA", 400, 100).await, shop.product(&admin, "POT", 900, 100).await);
     let customer = shop.customer("ada@example.com").await;
     let patch = |path: &str, price: i64, key: &str| {
-        shop.call("PATCH", path).as_user(&admin).idempotency_key(key).json(&json!({ "price": price })).send()
+        shop.call("PATCH", path).with_user(&admin).idempotency_key(key).json(&json!({ "price": price })).send()
     };
     let (teas, pots) = (format!("/product/{tea}"), format!("/product/{pot}"));
     patch(&teas, 500, "k").await.expect(200);
     patch(&teas, 501, "k").await.expect_problem(422, "idempotency_key_reused");
     patch(&pots, 500, "k").await.expect_problem(422, "idempotency_key_reused");
     patch(&format!("{teas}?currency=EUR"), 500, "k").await.expect_problem(422, "idempotency_key_reused");
-    let deleted = shop.call("DELETE", &teas).as_user(&admin).idempotency_key("k").send().await;
+    let deleted = shop.call("DELETE", &teas).with_user(&admin).idempotency_key("k").send().await;
     deleted.expect_problem(422, "idempotency_key_reused");
     // A request for another domain is another request too.
     let work = json!({ "user_id": customer.id, "currency": "EUR", "lines": [
         { "description": "Work", "quantity": 1, "unit_price": 1 }] });
-    let invoice = shop.call("POST", "/invoices").as_user(&admin).idempotency_key("k").json(&work).send().await;
+    let invoice = shop.call("POST", "/invoices").with_user(&admin).idempotency_key("k").json(&work).send().await;
     invoice.expect_problem(422, "idempotency_key_reused");
     let log = shop
         .call("POST", "/log")
-        .as_user(&admin)
+        .with_user(&admin)
         .idempotency_key("k")
         .json(&json!({ "action": "looked" }))
         .send()
@@ -156,7 +156,7 @@ async fn p04_key_with_another_request_is_rejected() {
     log.expect_problem(422, "idempotency_key_reused");
     assert_eq!(shop.read(&admin, "/invoices").await["items"], json!([]));
     // A trailing slash is no other path, and white space in the body no other body.
-    let again = shop.call("PATCH", &format!("{teas}/")).as_user(&admin).idempotency_key("k");
+    let again = shop.call("PATCH", &format!("{teas}/")).with_user(&admin).idempotency_key("k");
     let again = again.raw("application/json", " { \"price\" :  500 } ").send().await;
     assert_eq!((&again.expect(200)["price"], again.is_replay()), (&json!(500), true));
     assert_eq!(shop.get(&pots).await.expect(200)["price"], 900);
@@ -170,7 +170,7 @@ async fn p04_key_with_another_request_is_rejected() {
     shop.pay(&customer, id(&mine[1]), "tok_ok", "p").await.expect_problem(422, "idempotency_key_reused");
     let refund = async |amount: i64| {
         let path = format!("/invoices/{}/refund", id(&mine[0]));
-        shop.call("POST", &path).as_user(&admin).idempotency_key("r").json(&json!({ "amount": amount })).send().await
+        shop.call("POST", &path).with_user(&admin).idempotency_key("r").json(&json!({ "amount": amount })).send().await
     };
     refund(1).await.expect(200);
     refund(2).await.expect_problem(422, "idempotency_key_reused");
@@ -183,7 +183,7 @@ async fn p04_bare_and_quoted_match_and_invalid_is_400() {
     let shop = TestShop::open().await;
     let admin = shop.admin().await;
     let create = |key: &str, sku: &str| {
-        shop.call("POST", "/product").as_user(&admin).idempotency_key(key).json(&new_product(sku, 1, 1)).send()
+        shop.call("POST", "/product").with_user(&admin).idempotency_key(key).json(&new_product(sku, 1, 1)).send()
     };
     let longest = "k".repeat(255);
     for (n, (first, second)) in [
@@ -218,7 +218,7 @@ async fn p04_keys_live_24_hours_and_survive_restart() {
     let cart = format!("/user/{}/cart", customer.id);
     let line = json!({ "product_id": product, "quantity": 1 });
     let add = async |shop: &TestShop| {
-        shop.call("POST", &cart).as_user(&customer).idempotency_key("add").json(&line).send().await
+        shop.call("POST", &cart).with_user(&customer).idempotency_key("add").json(&line).send().await
     };
     let added = add(&shop).await.expect(201);
     let invoice = shop.check_out(&customer, "order").await.expect(201);
@@ -238,7 +238,7 @@ async fn p04_keys_live_24_hours_and_survive_restart() {
     let anew = add(&shop).await;
     assert_eq!((&anew.expect(201)["quantity"], anew.is_replay()), (&json!(1), false));
     let other = json!({ "product_id": product, "quantity": 2 });
-    let reused = shop.call("POST", &cart).as_user(&customer).idempotency_key("add").json(&other).send().await;
+    let reused = shop.call("POST", &cart).with_user(&customer).idempotency_key("add").json(&other).send().await;
     reused.expect_problem(422, "idempotency_key_reused");
     shop.pay(&customer, id(&invoice), "tok_ok", "pay").await.expect_problem(409, "already_paid");
     shop.assert_consistent().await;
@@ -253,9 +253,9 @@ async fn p05_pay_and_refund_require_key() {
     let invoice = shop.checkout_with_one(&customer, &product).await;
     let path = format!("/invoices/{}", invoice["id"].as_str().unwrap());
     let token = json!({ "token": "tok_ok" });
-    let pay = || shop.call("POST", &format!("{path}/pay")).as_user(&customer).json(&token);
+    let pay = || shop.call("POST", &format!("{path}/pay")).with_user(&customer).json(&token);
     pay().send().await.expect_problem(400, "idempotency_key_required");
-    let refund = shop.call("POST", &format!("{path}/refund")).as_user(&admin).send().await;
+    let refund = shop.call("POST", &format!("{path}/refund")).with_user(&admin).send().await;
     refund.expect_problem(400, "idempotency_key_required");
     let paid = pay().idempotency_key("pay").send().await.expect(200);
     assert_eq!(paid["status"], "paid");
@@ -278,31 +278,31 @@ async fn p06_rejections_are_not_stored() {
     };
     // 422, then a valid request, and on another path: nothing ran, so the key is still free.
     let create =
-        |body: Value| shop.call("POST", "/product").as_user(&admin).idempotency_key("create").json(&body).send();
+        |body: Value| shop.call("POST", "/product").with_user(&admin).idempotency_key("create").json(&body).send();
     create(json!({ "name": "" })).await.expect_problem(422, "validation_failed");
     create(new_product("TEA", 1, 1)).await.expect_problem(409, "sku_taken");
     fresh(create(new_product("POT", 1, 1)).await, 201);
     let other_path = |path: &str, body: Value| {
-        shop.call("POST", path).as_user(&admin).idempotency_key("other_path").json(&body).send()
+        shop.call("POST", path).with_user(&admin).idempotency_key("other_path").json(&body).send()
     };
     other_path("/product", json!({ "name": "" })).await.expect_problem(422, "validation_failed");
     fresh(other_path("/log", json!({ "action": "looked" })).await, 202);
     // 409: the same request succeeds once its cause is gone.
     let cart = format!("/user/{}/cart", customer.id);
     let two = json!({ "product_id": product, "quantity": 2 });
-    let add = || shop.call("POST", &cart).as_user(&customer).idempotency_key("add").json(&two).send();
+    let add = || shop.call("POST", &cart).with_user(&customer).idempotency_key("add").json(&two).send();
     shop.check_out(&customer, "order").await.expect_problem(409, "cart_empty");
     add().await.expect_problem(409, "out_of_stock");
     let stock = json!({ "stock": 2 });
-    shop.call("PATCH", &format!("/product/{product}")).as_user(&admin).json(&stock).send().await.expect(200);
+    shop.call("PATCH", &format!("/product/{product}")).with_user(&admin).json(&stock).send().await.expect(200);
     fresh(add().await, 201);
     // A rejected checkout is undone: cart unlocked, stock released, no invoice, key free.
     let less = json!({ "stock": 1 });
-    shop.call("PATCH", &format!("/product/{product}")).as_user(&admin).json(&less).send().await.expect(200);
+    shop.call("PATCH", &format!("/product/{product}")).with_user(&admin).json(&less).send().await.expect(200);
     shop.check_out(&customer, "order").await.expect_problem(409, "out_of_stock");
     assert_eq!((shop.stock_of(&product).await, shop.read(&customer, &cart).await["invoice_id"].is_null()), (1, true));
     shop.assert_consistent().await;
-    shop.call("PATCH", &format!("/product/{product}")).as_user(&admin).json(&stock).send().await.expect(200);
+    shop.call("PATCH", &format!("/product/{product}")).with_user(&admin).json(&stock).send().await.expect(200);
     let invoice = fresh(shop.check_out(&customer, "order").await, 201);
     // 402 and 502: nothing was captured, the invoice is open, the key free.
     let path = format!("/invoices/{}", id(&invoice));
@@ -322,7 +322,7 @@ async fn p06_rejections_are_not_stored() {
     assert!(shop.pay(&customer, id(&invoice), "tok_flaky", "pay").await.is_replay());
     // The same for refunds.
     let refund = |amount: i64| {
-        let refund = shop.call("POST", &format!("{path}/refund")).as_user(&admin).idempotency_key("back");
+        let refund = shop.call("POST", &format!("{path}/refund")).with_user(&admin).idempotency_key("back");
         refund.json(&json!({ "amount": amount })).send()
     };
     refund(paid["total"].as_i64().unwrap() + 1).await.expect_problem(409, "refund_too_large");
@@ -343,7 +343,7 @@ async fn p06_failed_work_is_finished_and_not_rerun() {
         let email = json!({ "email": format!("{}@example.com", customer.id) });
         let fails = shop
             .call("POST", &path)
-            .as_user(&customer)
+            .with_user(&customer)
             .idempotency_key("order")
             .header("x-test-panic", broken)
             .json(&email);
@@ -379,12 +379,12 @@ async fn slow_request_returns_504_and_completes_later() {
     let invoice = shop.checkout_with_one(&customer, &product).await;
     let pay = format!("/invoices/{}/pay", invoice["id"].as_str().unwrap());
     let slow = || {
-        shop.call("POST", &pay).as_user(&customer).idempotency_key("slow").json(&json!({ "token": "tok_ok" })).send()
+        shop.call("POST", &pay).with_user(&customer).idempotency_key("slow").json(&json!({ "token": "tok_ok" })).send()
     };
     provider.ledger().hold_next_response = true;
     slow().await.expect_problem(504, "deadline_exceeded");
     // Other requests do not wait.
-    shop.call("GET", "/me").as_user(&customer).send().await.expect(200);
+    shop.call("GET", "/me").with_user(&customer).send().await.expect(200);
     slow().await.expect_problem(409, "request_in_progress");
     provider.release_responses();
     let begun = std::time::Instant::now();

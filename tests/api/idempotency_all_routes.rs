@@ -73,11 +73,11 @@ async fn cases(shop: &TestShop, admin: &TestUser) -> Vec<RouteCase> {
     let picture = {
         let (kind, body) = form("file", &png());
         let path = format!("/product/{old}/images");
-        shop.call("POST", &path).as_user(admin).raw(&kind, body).send().await.expect(201)
+        shop.call("POST", &path).with_user(admin).raw(&kind, body).send().await.expect(201)
     };
     let comments = format!("/product/{tea}/comments");
     let comment_body = json!({ "rating": 4, "text": "Good." });
-    let comment = shop.call("POST", &comments).as_user(&bob).json(&comment_body).send().await.expect(201);
+    let comment = shop.call("POST", &comments).with_user(&bob).json(&comment_body).send().await.expect(201);
     // A guest for each step of the cart.
     let mut buyers = Vec::new();
     for _ in 0..7 {
@@ -93,7 +93,7 @@ async fn cases(shop: &TestShop, admin: &TestUser) -> Vec<RouteCase> {
     shop.pay(&buyers[4].0, id(&paid), "tok_ok", "prepared payment").await.expect(200);
     let key = async |name: &str| {
         let name = json!({ "name": name });
-        shop.call("POST", "/api_keys").as_user(&eve).json(&name).send().await.expect(201)
+        shop.call("POST", "/api_keys").with_user(&eve).json(&name).send().await.expect(201)
     };
     let spare = key("spare").await;
     shop.drain_events().await;
@@ -196,7 +196,7 @@ async fn cases(shop: &TestShop, admin: &TestUser) -> Vec<RouteCase> {
 fn call<'a>(shop: &'a TestShop, case: &RouteCase) -> crate::support::RequestBuilder<'a> {
     let call = shop.call(case.method, &case.path).idempotency_key(&format!("key of {} {}", case.method, case.route));
     let call = match &case.caller {
-        Some(user) => call.as_user(user),
+        Some(user) => call.with_user(user),
         None => call,
     };
     match &case.body {

@@ -9,10 +9,10 @@ use crate::support::{TestShop, TestUser, new_product};
 async fn snapshot(shop: &TestShop, admin: &TestUser, customer: &TestUser) -> Vec<Value> {
     let mut snapshot = Vec::new();
     for path in ["/products?variants=all", "/users", "/invoices", "/emails", "/api_keys"] {
-        snapshot.push(shop.call("GET", path).as_user(admin).send().await.expect(200));
+        snapshot.push(shop.call("GET", path).with_user(admin).send().await.expect(200));
     }
     for path in [format!("/user/{}/cart", customer.id), "/api_keys".to_owned(), "/me".to_owned()] {
-        snapshot.push(shop.call("GET", &path).as_user(customer).send().await.expect(200));
+        snapshot.push(shop.call("GET", &path).with_user(customer).send().await.expect(200));
     }
     snapshot
 }
@@ -42,7 +42,7 @@ async fn h01_invalid_bodies_are_rejected_and_change_nothing() {
     let product = shop.product(&admin, "TEA", 400, 5).await;
     let cart = format!("/user/{}/cart", customer.id);
     let line = json!({ "product_id": product, "quantity": 1 });
-    let item = shop.call("POST", &cart).as_user(&customer).json(&line).send().await.expect(201);
+    let item = shop.call("POST", &cart).with_user(&customer).json(&line).send().await.expect(201);
     shop.drain_events().await;
     let before = snapshot(&shop, &admin, &customer).await;
     let invoice = json!({ "user_id": customer.id, "currency": "EUR", "lines": [
@@ -87,7 +87,7 @@ async fn h01_invalid_bodies_are_rejected_and_change_nothing() {
 }
 
 fn call<'a>(shop: &'a TestShop, case: &Case<'_>) -> crate::support::RequestBuilder<'a> {
-    shop.call(case.method, &case.path).as_user(case.caller).idempotency_key("invalid")
+    shop.call(case.method, &case.path).with_user(case.caller).idempotency_key("invalid")
 }
 
 async fn reject_unreadable(shop: &TestShop, case: &Case<'_>, is_optional: bool) {
@@ -139,7 +139,7 @@ async fn malformed_id_is_not_found() {
             format!("/invoices/{bad}"),
             format!("/emails/{bad}"),
         ] {
-            shop.call("GET", &path).as_user(&admin).send().await.expect(404);
+            shop.call("GET", &path).with_user(&admin).send().await.expect(404);
         }
     }
 }

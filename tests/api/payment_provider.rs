@@ -167,7 +167,7 @@ async fn p12_provider_timeout_is_reconciled_by_key() {
     is_processing().await;
     pay("pay").await.expect_problem(409, "request_in_progress");
     pay("another").await.expect_problem(409, "payment_in_progress");
-    shop.call("POST", &format!("{path}/void")).as_user(&admin).send().await.expect_problem(409, "payment_in_progress");
+    shop.call("POST", &format!("{path}/void")).with_user(&admin).send().await.expect_problem(409, "payment_in_progress");
     wait_for_lookup(&provider).await;
     let (key, _) = provider.capture_of(id(&invoice));
     assert!(provider.ledger().lookups.iter().all(|lookup| *lookup == key), "looked up by another key");
@@ -202,7 +202,7 @@ async fn p12_provider_timeout_is_reconciled_by_key() {
     provider.ledger().network = NetworkFault::ResponseLost;
     let refund = shop
         .call("POST", &format!("{path}/refund"))
-        .as_user(&admin)
+        .with_user(&admin)
         .idempotency_key("back")
         .json(&json!({ "amount": 100 }));
     refund.send().await.expect_problem(504, "deadline_exceeded");
@@ -224,7 +224,7 @@ async fn p09_charge_equals_invoice_despite_price_changes() {
     // Added at one price, checked out at the current one, paid at that of the invoice.
     let price = async |product: &str, price: i64| {
         let patch = json!({ "price": price });
-        shop.call("PATCH", &format!("/product/{product}")).as_user(&admin).json(&patch).send().await.expect(200);
+        shop.call("PATCH", &format!("/product/{product}")).with_user(&admin).json(&patch).send().await.expect(200);
     };
     price(&tea, 301).await;
     let invoice = shop.check_out(&customer, "order").await.expect(201);

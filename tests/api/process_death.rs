@@ -66,7 +66,7 @@ async fn place_order(shop: &TestShop, template: &ShopTemplate) -> Value {
     let ShopTemplate { admin, customer, product, .. } = template;
     let cart = format!("/user/{}/cart", customer.id);
     let line = json!({ "product_id": product, "quantity": 2 });
-    send_until_done(201, || shop.call("POST", &cart).as_user(customer).idempotency_key("add").json(&line).send()).await;
+    send_until_done(201, || shop.call("POST", &cart).with_user(customer).idempotency_key("add").json(&line).send()).await;
     let invoice = send_until_done(201, || shop.check_out(customer, "checkout")).await;
     let path = format!("/invoices/{}", id(&invoice));
     let paid = send_until_done(200, || shop.pay(customer, id(&invoice), "tok_ok", "pay")).await;
@@ -75,7 +75,7 @@ async fn place_order(shop: &TestShop, template: &ShopTemplate) -> Value {
     shop.drain_events().await;
     let all = json!({ "restock": true });
     send_until_done(200, || {
-        shop.call("POST", &format!("{path}/refund")).as_user(admin).idempotency_key("refund").json(&all).send()
+        shop.call("POST", &format!("{path}/refund")).with_user(admin).idempotency_key("refund").json(&all).send()
     })
     .await
 }

@@ -13,7 +13,7 @@ async fn purchase_from_registration_to_receipt() {
     let cart = format!("/user/{}/cart", ada.id);
     let add = |quantity: i64| {
         let line = json!({ "product_id": tea, "quantity": quantity });
-        shop.call("POST", &format!("{cart}/")).as_user(&ada).json(&line).send()
+        shop.call("POST", &format!("{cart}/")).with_user(&ada).json(&line).send()
     };
     let added = add(1).await;
     let item = added.expect(201);
@@ -23,13 +23,13 @@ async fn purchase_from_registration_to_receipt() {
     let short = add(5).await.expect_problem(409, "out_of_stock");
     assert_eq!(short["left"], 3);
     let line = format!("{cart}/{}", item["id"].as_str().unwrap());
-    let put = |quantity: i64| shop.call("PUT", &line).as_user(&ada).json(&json!({ "quantity": quantity })).send();
+    let put = |quantity: i64| shop.call("PUT", &line).with_user(&ada).json(&json!({ "quantity": quantity })).send();
     assert_eq!(put(3).await.expect(200)["total"], 1_350);
     put(0).await.expect(204);
-    shop.call("GET", &line).as_user(&ada).send().await.expect_problem(404, "item_not_found");
+    shop.call("GET", &line).with_user(&ada).send().await.expect_problem(404, "item_not_found");
     add(2).await.expect(201);
     let checkout = format!("{cart}/checkout");
-    let invoice = shop.call("POST", &checkout).as_user(&ada).idempotency_key("c1").send().await;
+    let invoice = shop.call("POST", &checkout).with_user(&ada).idempotency_key("c1").send().await;
     let location = invoice.header("location").unwrap().to_owned();
     let invoice = invoice.expect(201);
     assert_eq!((&invoice["total"], &invoice["status"]), (&json!(900), &json!("open")));
@@ -38,19 +38,19 @@ async fn purchase_from_registration_to_receipt() {
     let pay = format!("/invoices/{}/pay", invoice["id"].as_str().unwrap());
     let with = |token: &str, key: &str| {
         let body = json!({ "token": token });
-        shop.call("POST", &pay).as_user(&ada).idempotency_key(key).json(&body).send()
+        shop.call("POST", &pay).with_user(&ada).idempotency_key(key).json(&body).send()
     };
     with("tok_declined", "p1").await.expect_problem(402, "card_declined");
     let paid = with("tok_ok", "p2").await.expect(200);
     assert_eq!(paid["status"], "paid");
     shop.drain_events().await;
     assert_eq!(shop.get(&format!("/product/{tea}")).await.expect(200)["stock"], 1);
-    assert_eq!(shop.call("GET", &cart).as_user(&ada).send().await.expect(200)["count"], 0);
-    let notes = shop.call("GET", "/notifications/").as_user(&ada).send().await.expect(200);
+    assert_eq!(shop.call("GET", &cart).with_user(&ada).send().await.expect(200)["count"], 0);
+    let notes = shop.call("GET", "/notifications/").with_user(&ada).send().await.expect(200);
     assert!(notes["items"].as_array().unwrap().iter().any(|note| note["kind"] == "invoice_paid"), "{notes}");
-    let mails = shop.call("GET", "/emails/?to=ada@example.com").as_user(&admin).send().await.expect(200);
+    let mails = shop.call("GET", "/emails/?to=ada@example.com").with_user(&admin).send().await.expect(200);
     assert!(mails["items"].as_array().unwrap().iter().any(|mail| mail["template"] == "receipt"), "{mails}");
-    let summary = shop.call("GET", "/stats/summary?bucket=day").as_user(&admin).send().await.expect(200);
+    let summary = shop.call("GET", "/stats/summary?bucket=day").with_user(&admin).send().await.expect(200);
     assert_eq!((&summary["totals"]["revenue"], &summary["totals"]["orders"]), (&json!(900), &json!(1)));
     shop.assert_consistent().await;
 }
@@ -91,12 +91,12 @@ async fn product_round_trips_and_unknown_field_is_rejected() {
     let path = format!("/product/{id}/");
     let mut product = shop.get(&path).await.expect(200);
     product["price"] = json!(500);
-    assert_eq!(shop.call("PUT", &path).as_user(&admin).json(&product).send().await.expect(200)["price"], 500);
-    let response = shop.call("PATCH", &path).as_user(&admin).json(&json!({ "prise": 1 })).send().await;
+    assert_eq!(shop.call("PUT", &path).with_user(&admin).json(&product).send().await.expect(200)["price"], 500);
+    let response = shop.call("PATCH", &path).with_user(&admin).json(&json!({ "prise": 1 })).send().await;
     assert_eq!(response.expect_problem(422, "validation_failed")["errors"][0]["field"], "prise");
-    shop.call("DELETE", &path).as_user(&admin).send().await.expect(204);
+    shop.call("DELETE", &path).with_user(&admin).send().await.expect(204);
     assert_eq!(shop.get(&path).await.expect(200)["deleted"], true);
-    shop.call("POST", "/product").as_user(&admin).json(&new_product("TEA 2", 1, 1)).send().await.expect(422);
+    shop.call("POST", "/product").with_user(&admin).json(&new_product("TEA 2", 1, 1)).send().await.expect(422);
     shop.assert_consistent().await;
 }
 
@@ -126,7 +126,7 @@ async fn images_are_validated_and_cached() {
     let admin = shop.admin().await;
     let id = shop.product(&admin, "TEA", 450, 3).await;
     let path = format!("/product/{id}/images/");
-    let send = |(kind, body): (String, Vec<u8>)| shop.call("POST", &path).as_user(&admin).raw(&kind, body).send();
+    let send = |(kind, body): (String, Vec<u8>)| shop.call("POST", &path).with_user(&admin).raw(&kind, body).send();
     let added = send(form("file", &png())).await;
     let image = added.expect(201);
     assert_eq!((&image["alt"], &image["width"]), (&json!("A square"), &json!(64)));
@@ -156,7 +156,7 @@ async fn images_are_validated_and_cached() {
     send((kind, b"--YY nonsense".to_vec())).await.expect(400);
     send(("multipart/form-data".to_owned(), body)).await.expect_problem(400, "malformed_body");
     let gone = format!("/product/{id}/images/{}", image["id"].as_str().unwrap());
-    shop.call("DELETE", &gone).as_user(&admin).send().await.expect(204);
+    shop.call("DELETE", &gone).with_user(&admin).send().await.expect(204);
     shop.get(&url).await.expect_problem(404, "image_not_found");
     shop.assert_consistent().await;
 }

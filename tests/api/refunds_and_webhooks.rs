@@ -27,17 +27,17 @@ async fn p13_partial_refunds_restock_and_notify() {
     let cart = format!("/user/{}/cart", customer.id);
     for (product, quantity) in [(&tea, 3), (&pot, 1)] {
         let line = json!({ "product_id": product, "quantity": quantity });
-        shop.call("POST", &cart).as_user(&customer).json(&line).send().await.expect(201);
+        shop.call("POST", &cart).with_user(&customer).json(&line).send().await.expect(201);
     }
-    let invoice = shop.call("POST", &format!("{cart}/checkout")).as_user(&customer).send().await.expect(201);
+    let invoice = shop.call("POST", &format!("{cart}/checkout")).with_user(&customer).send().await.expect(201);
     let path = format!("/invoices/{}", id(&invoice));
     let refund = async |key: &str, body: Value| {
-        shop.call("POST", &format!("{path}/refund")).as_user(&admin).idempotency_key(key).json(&body).send().await
+        shop.call("POST", &format!("{path}/refund")).with_user(&admin).idempotency_key(key).json(&body).send().await
     };
     refund("early", json!({})).await.expect_problem(409, "not_paid");
     let token = json!({ "token": "tok_ok" });
     shop.call("POST", &format!("{path}/pay"))
-        .as_user(&customer)
+        .with_user(&customer)
         .idempotency_key("pay")
         .json(&token)
         .send()
@@ -77,7 +77,7 @@ async fn p13_partial_refunds_restock_and_notify() {
 
     assert_eq!(shop.count_emails(&admin, "refund").await, 4);
     assert_eq!(shop.count_notifications(&customer, "invoice_refunded").await, 4);
-    let summary = shop.call("GET", "/stats/summary").as_user(&admin).send().await.expect(200);
+    let summary = shop.call("GET", "/stats/summary").with_user(&admin).send().await.expect(200);
     assert_eq!(summary["totals"]["revenue"], 0);
     shop.assert_consistent().await;
 }
@@ -215,7 +215,7 @@ async fn p10_localstripe_webhook_and_browser_settle_once() {
         let token = json!({ "token": "pm_card_visa" });
         let paying = shop
             .call("POST", &format!("{path}/pay"))
-            .as_user(&customer)
+            .with_user(&customer)
             .idempotency_key(&path)
             .json(&token)
             .send()
@@ -228,7 +228,7 @@ async fn p10_localstripe_webhook_and_browser_settle_once() {
         // The webhook arrives a second later, and suffices.
         let mut paid = Value::Null;
         for _ in 0..1_200 {
-            paid = shop.call("GET", &path).as_user(&customer).send().await.expect(200);
+            paid = shop.call("GET", &path).with_user(&customer).send().await.expect(200);
             if paid["status"] == "paid" && proxy.webhook_statuses.lock().len() > n {
                 break;
             }

@@ -78,7 +78,7 @@ async fn invalid_token_is_401_but_stale_cookie_is_ignored() {
     assert_eq!(cookies.len(), 1, "the old cookie must not be cleared after the new one is set: {cookies:?}");
     assert!(cookies[0].contains(&token));
     // A bearer token takes precedence over the cookie.
-    let me = shop.call("GET", "/me").as_user(&customer).cookie("nonsense").send().await;
+    let me = shop.call("GET", "/me").with_user(&customer).cookie("nonsense").send().await;
     assert_eq!(me.expect(200)["id"], customer.id);
     shop.assert_consistent().await;
 }
@@ -95,12 +95,12 @@ async fn cookie_write_requires_same_origin() {
     write().header("sec-fetch-site", "same-site").send().await.expect_problem(403, "csrf_refused");
     write().header("origin", "https://evil.example").send().await.expect_problem(403, "csrf_refused");
     write().header("origin", "null").send().await.expect_problem(403, "csrf_refused");
-    assert_eq!(shop.call("GET", &path).as_user(&customer).send().await.expect(200)["name"], "Ada");
+    assert_eq!(shop.call("GET", &path).with_user(&customer).send().await.expect(200)["name"], "Ada");
     write().header("sec-fetch-site", "same-origin").send().await.expect(200);
     write().header("origin", &format!("http://{}", shop.address)).send().await.expect(200);
     write().header("x-requested-with", "mercat").send().await.expect(200);
     // A bearer token is never sent by accident.
-    shop.call("PATCH", &path).as_user(&customer).json(&json!({ "name": "Ada" })).send().await.expect(200);
+    shop.call("PATCH", &path).with_user(&customer).json(&json!({ "name": "Ada" })).send().await.expect(200);
     // Where no authentication is needed, a cookie without proof of origin is ignored.
     let body = json!({ "email": "new@example.com", "password": PASSWORD, "name": "New" });
     let registered = shop.call("POST", "/user").cookie(&customer.token).json(&body).send().await.expect(201);
@@ -124,7 +124,7 @@ async fn guest_registers_with_same_cart_and_cookie() {
     };
     let cart = format!("/user/{}/cart/", guest.id);
     let line = json!({ "product_id": product, "quantity": 2 });
-    shop.call("POST", &cart).as_user(&guest).json(&line).send().await.expect(201);
+    shop.call("POST", &cart).with_user(&guest).json(&line).send().await.expect(201);
     let body = json!({ "email": "ada@example.com", "password": PASSWORD, "name": "Ada" });
     // Another site must not turn this browser's guest into an account.
     let forged = shop.call("POST", "/user/").cookie(&guest.token).json(&body).send().await;
@@ -135,6 +135,6 @@ async fn guest_registers_with_same_cart_and_cookie() {
     assert!(cookie(&registered).unwrap().contains(&guest.token), "{registered:?}");
     let me = shop.call("GET", "/me").cookie(&guest.token).send().await.expect(200);
     assert_eq!((&me["role"], &me["email"]), (&json!("customer"), &json!("ada@example.com")));
-    assert_eq!(shop.call("GET", &cart).as_user(&guest).send().await.expect(200)["count"], 2);
+    assert_eq!(shop.call("GET", &cart).with_user(&guest).send().await.expect(200)["count"], 2);
     shop.assert_consistent().await;
 }

@@ -156,7 +156,7 @@ impl TestShop {
     pub async fn poll_until(&self, user: &TestUser, path: &str, expected: impl Fn(&Value) -> bool) -> Value {
         let begun = Instant::now();
         loop {
-            let answer = self.call("GET", path).as_user(user).send().await.expect(200);
+            let answer = self.call("GET", path).with_user(user).send().await.expect(200);
             if expected(&answer) {
                 return answer;
             }
@@ -167,20 +167,20 @@ impl TestShop {
 
     /// Reads `path` as `user`.
     pub async fn read(&self, user: &TestUser, path: &str) -> Value {
-        self.call("GET", path).as_user(user).send().await.expect(200)
+        self.call("GET", path).with_user(user).send().await.expect(200)
     }
 
     /// Adds a product to the cart; returns the cart item.
     pub async fn add(&self, user: &TestUser, product: &str, quantity: i64) -> Value {
         let line = json!({ "product_id": product, "quantity": quantity });
-        self.call("POST", &format!("/user/{}/cart", user.id)).as_user(user).json(&line).send().await.expect(201)
+        self.call("POST", &format!("/user/{}/cart", user.id)).with_user(user).json(&line).send().await.expect(201)
     }
 
     /// Checks the cart out; a guest with an e-mail address of its own.
     pub async fn check_out(&self, user: &TestUser, key: &str) -> TestResponse {
         let email = json!({ "email": format!("{}@example.com", user.id) });
         self.call("POST", &format!("/user/{}/cart/checkout", user.id))
-            .as_user(user)
+            .with_user(user)
             .idempotency_key(key)
             .json(&email)
             .send()
@@ -191,7 +191,7 @@ impl TestShop {
     pub async fn pay(&self, user: &TestUser, invoice: &str, token: &str, key: &str) -> TestResponse {
         let token = json!({ "token": token });
         self.call("POST", &format!("/invoices/{invoice}/pay"))
-            .as_user(user)
+            .with_user(user)
             .idempotency_key(key)
             .json(&token)
             .send()
@@ -277,7 +277,7 @@ impl TestShop {
 
     /// Creates a product; returns its id.
     pub async fn product(&self, admin: &TestUser, sku: &str, price: i64, stock: i64) -> String {
-        let product = self.call("POST", "/product/").as_user(admin).json(&new_product(sku, price, stock)).send().await;
+        let product = self.call("POST", "/product/").with_user(admin).json(&new_product(sku, price, stock)).send().await;
         product.expect(201)["id"].as_str().unwrap().to_owned()
     }
 
@@ -285,8 +285,8 @@ impl TestShop {
     pub async fn checkout_with_one(&self, user: &TestUser, product: &str) -> Value {
         let cart = format!("/user/{}/cart", user.id);
         let line = json!({ "product_id": product, "quantity": 1 });
-        self.call("POST", &cart).as_user(user).json(&line).send().await.expect(201);
-        self.call("POST", &format!("{cart}/checkout")).as_user(user).send().await.expect(201)
+        self.call("POST", &cart).with_user(user).json(&line).send().await.expect(201);
+        self.call("POST", &format!("{cart}/checkout")).with_user(user).send().await.expect(201)
     }
 }
 
@@ -344,7 +344,7 @@ impl RequestBuilder<'_> {
         self
     }
 
-    pub fn as_user(self, user: &TestUser) -> Self {
+    pub fn with_user(self, user: &TestUser) -> Self {
         self.bearer(&user.token)
     }
 

@@ -125,9 +125,9 @@ async fn get_summary(state: Arc<StatsState>, _: RequestContext, request: GetSumm
         to,
         bucket,
         currency: state.settings.shop.currency,
-        totals: sum.to_totals(),
+        totals: sum.totals(),
         buckets: buckets
-            .map(|(start, counters)| BucketTotals { start: *start, totals: counters.to_totals() })
+            .map(|(start, counters)| BucketTotals { start: *start, totals: counters.totals() })
             .collect(),
         top_products,
     })

@@ -150,9 +150,9 @@ impl Counters {
     /// The conversion is capped at 1: a period can have more orders than carts, because a cart may be paid in a later
     /// period than it was started in.
     #[must_use]
-    pub fn to_totals(&self) -> Totals {
+    pub fn totals(self) -> Totals {
         let conversion = (self.carts > 0).then(|| (self.orders as f64 / self.carts as f64).min(1.0));
-        let Self { revenue, orders, sign_ups, carts } = *self;
+        let Self { revenue, orders, sign_ups, carts } = self;
         Totals { revenue, orders, sign_ups, carts, conversion }
     }
 }
