@@ -7,6 +7,7 @@
 //!
 //! `MERCAT_UPDATE_GOLDEN=1 cargo test --test contract` writes new encodings and keeps the former ones;
 //! `MERCAT_UPDATE_GOLDEN=replace` overwrites them, for encodings that were never released.
+#![allow(clippy::redundant_field_names, reason = "`variants!` takes every field as a name and a value")]
 #![allow(clippy::unwrap_used, reason = "a test stops at the first failure")]
 
 #[path = "contract/example.rs"]

@@ -712,9 +712,9 @@ fn notifications() -> Vec<Example> {
         ),
         variants!(NotificationsError { NotificationNotFound {}, Common { 0: CommonError::Forbidden } }),
         variants!(Push {
-            Notification { user_id, notification },
+            Notification { user_id: user_id, notification: notification },
             Event { topic: "stats".into(), kind: "stats_changed".into(), data: json!({ "cause": "cart_started" }) },
-            AccessChanged { user_id, session_id: Some(id(4)) },
+            AccessChanged { user_id: user_id, session_id: Some(id(4)) },
             Resync {},
         }),
     ]
