@@ -1,10 +1,10 @@
-//! The demo shop: what a first start shows, and what people try things on.
+//! Data of the demo shop, and its loading into a shop through the messages of the domains.
 //!
-//! Lives here: made-up products with drawn pictures (`tools/demo_pictures.py` draws them), customers, orders of the last weeks,
-//! comments, and how they are put into a shop through its messages. Never enters: SQL, a rule of any domain.
+//! Contains: invented products with drawn pictures (by `tools/demo_pictures.py`), customers, orders of the last weeks and
+//! comments. Does not contain: SQL, or a rule of any domain.
 //!
-//! A load may end at any moment and be begun again: products are known by their sku, people by their address, comments
-//! by who says them of what, pictures and orders by how many of them are there already. Nothing comes twice.
+//! Loading is idempotent: it may stop at any moment and be started again. Products are recognised by their SKU, accounts
+//! by their address, comments by author and product; of pictures and orders, as many are skipped as exist already.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,15 +23,16 @@ use crate::types::{Clock, PageRequest, ProductId, Quantity, Timestamp, UserId};
 
 /// The demo administrator's address.
 pub const ADMIN: &str = "admin@example.com";
-/// Pictures that are rendered at the same time. More than most machines have cores would only take memory.
-const RENDERED_AT_ONCE: usize = 4;
-/// How long one answer may take, on the slowest machine a demo is tried on.
+/// Most products whose pictures are rendered at the same time, and most accounts that are created at the same time. More
+/// than the number of cores only takes memory.
+const CONCURRENCY: usize = 4;
+/// Time limit of each call: rendering takes long on a slow machine.
 const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// The pictures, in the binary.
+/// Pictures, embedded into the binary.
 #[derive(rust_embed::RustEmbed)]
 #[folder = "src/demo/pictures/"]
 struct Pictures;
@@ -45,27 +46,27 @@ struct DemoProduct {
 
 #[derive(Deserialize)]
 struct People {
-    customers: Vec<Customer>,
-    orders: Vec<Order>,
+    customers: Vec<DemoCustomer>,
+    orders: Vec<DemoOrder>,
     comments: Vec<DemoComment>,
 }
 
 #[derive(Deserialize)]
-struct Customer {
+struct DemoCustomer {
     email: String,
     name: String,
 }
 
 #[derive(Deserialize)]
-struct Order {
+struct DemoOrder {
     customer: String,
     days_ago: u32,
-    lines: Vec<Line>,
+    lines: Vec<DemoOrderLine>,
     outcome: InvoiceStatus,
 }
 
 #[derive(Deserialize)]
-struct Line {
+struct DemoOrderLine {
     sku: String,
     quantity: Quantity,
 }
@@ -78,84 +79,93 @@ struct DemoComment {
     text: String,
 }
 
-/// What happens to people of the demo who are there already.
+/// Treatment of demo accounts that exist already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExistingAccounts {
-    /// They stay as they are: they may be somebody's own.
+    /// They stay as they are: they may belong to a real user.
     Keep,
-    /// They get a new password: they are of a load that was cut short before it told anybody the old one.
+    /// They get a new password: they come from a load that was interrupted before it printed the old one.
     Reset,
 }
 
-/// What was loaded.
+/// Result of loading the demo.
 #[derive(Debug)]
 pub struct DemoSummary {
-    /// All products of the demo.
+    /// Number of products of the demo, new and existing.
     pub products: usize,
-    /// Pictures that were not there before.
+    /// Number of new pictures.
     pub pictures: u64,
-    /// All customers of the demo.
+    /// Number of customers of the demo, new and existing.
     pub customers: usize,
-    /// Orders that were not there before.
+    /// Number of new orders.
     pub orders: u64,
-    /// Comments that were not there before.
+    /// Number of new comments.
     pub comments: u64,
-    /// The administrator's password, unless the administrator was there before. Kept nowhere else.
+    /// The administrator's password, if the load set it. Not stored in clear text anywhere else.
     pub admin_password: Option<String>,
-    /// The password of those customers who were not there before, if any.
+    /// The common password of the customers for whom the load set one, if any.
     pub customer_password: Option<String>,
-    /// The address of one of the customers.
+    /// E-mail address of the first customer.
     pub customer: String,
 }
 
-/// Why a demo shop cannot be loaded.
+/// Error of loading the demo: the part that failed, and the cause.
 #[derive(Debug, thiserror::Error)]
-#[error("{what}: {reason}")]
+#[error("{part}: {reason}")]
 pub struct LoadError {
-    what: String,
+    part: String,
     reason: String,
 }
 
-/// Says of what an error came.
-fn of<E: std::fmt::Display>(what: impl Into<String>) -> impl FnOnce(E) -> LoadError {
-    let what = what.into();
-    move |error| LoadError { what, reason: error.to_string() }
+/// Returns a function that wraps an error into a [`LoadError`] of `part`.
+fn error_in<E: std::fmt::Display>(part: impl Into<String>) -> impl FnOnce(E) -> LoadError {
+    let part = part.into();
+    move |error| LoadError { part, reason: error.to_string() }
 }
 
-/// Puts the demo shop into the shop. Tells `step` how many steps of how many are done.
+/// Loads the demo into a shop. Calls `progress` with the number of completed steps and of all steps.
+///
+/// # Errors
+/// [`LoadError`] when a domain fails or rejects a part of the demo. What was loaded until then stays.
 pub async fn load(
     clients: &Clients,
     clock: &Clock,
     accounts: ExistingAccounts,
-    step: &dyn Fn(u64, u64),
+    progress: &dyn Fn(u64, u64),
 ) -> Result<DemoSummary, LoadError> {
-    let goods: Vec<DemoProduct> =
-        serde_json::from_str(include_str!("products.json")).map_err(of("the demo's products"))?;
-    let people: People = serde_json::from_str(include_str!("people.json")).map_err(of("the demo's people"))?;
-    let pictures: usize = goods.iter().map(|product| product.pictures.len()).sum();
-    let all = 1 + pictures + 1 + people.customers.len() + people.orders.len() + people.comments.len();
+    let products: Vec<DemoProduct> =
+        serde_json::from_str(include_str!("products.json")).map_err(error_in("the demo's products"))?;
+    let people: People = serde_json::from_str(include_str!("people.json")).map_err(error_in("the demo's people"))?;
+    let pictures: usize = products.iter().map(|product| product.pictures.len()).sum();
+    let steps = 1 + pictures + 1 + people.customers.len() + people.orders.len() + people.comments.len();
     let loader = Loader {
         clients,
         now: clock.now(),
-        step,
-        done: AtomicU64::new(0),
-        all: u64::try_from(all).unwrap_or(u64::MAX),
+        progress,
+        completed: AtomicU64::new(0),
+        steps: u64::try_from(steps).unwrap_or(u64::MAX),
     };
-    let rows: Vec<NewProduct> = goods.iter().map(|product| product.product.clone()).collect();
-    let ids = loader.products(&rows).await?;
-    let shelf: HashMap<&str, (ProductId, &NewProduct)> =
-        rows.iter().zip(ids).map(|(row, id)| (row.sku.as_str(), (id, row))).collect();
-    // Rendering keeps the cores busy, people keep the hashers busy: together they take no longer than one of them.
+    let rows: Vec<NewProduct> = products.iter().map(|product| product.product.clone()).collect();
+    let ids = loader.import_products(&rows).await?;
+    let by_sku: ProductsBySku<'_> = rows.iter().zip(ids).map(|(row, id)| (row.sku.as_str(), (id, row))).collect();
+    // Rendering is bound by the catalog's threads, accounts by the password hashers: together they take no longer than
+    // the slower of the two.
     let (pictures, (admin_password, customer_password, orders, comments)) =
-        futures_util::future::try_join(loader.pictures(&goods, &shelf), async {
-            let times = loader.times(&people.orders);
-            let password = password()?;
-            let admin = loader.admin(accounts, &password).await?;
-            let customer_password = self::password()?;
-            let (who, any_new) = loader.customers(&people, &times, accounts, &customer_password).await?;
-            let orders = loader.orders(&people.orders, &times, &who, &shelf).await?;
-            let comments = loader.comments(&people, &times, &who, &shelf).await?;
-            Ok((admin.then_some(password), any_new.then_some(customer_password), orders, comments))
+        futures_util::future::try_join(loader.add_pictures(&products, &by_sku), async {
+            let times = loader.order_times(&people.orders);
+            let admin_password = random_password()?;
+            let is_admin_password_set = loader.create_admin(accounts, &admin_password).await?;
+            let customer_password = random_password()?;
+            let (users, is_any_password_set) =
+                loader.create_customers(&people, &times, accounts, &customer_password).await?;
+            let orders = loader.import_orders(&people.orders, &times, &users, &by_sku).await?;
+            let comments = loader.import_comments(&people, &times, &users, &by_sku).await?;
+            Ok((
+                is_admin_password_set.then_some(admin_password),
+                is_any_password_set.then_some(customer_password),
+                orders,
+                comments,
+            ))
         })
         .await?;
     Ok(DemoSummary {
@@ -173,12 +183,15 @@ pub async fn load(
 struct Loader<'a> {
     clients: &'a Clients,
     now: Timestamp,
-    step: &'a dyn Fn(u64, u64),
-    done: AtomicU64,
-    all: u64,
+    /// Called with the number of completed steps and of all steps.
+    progress: &'a dyn Fn(u64, u64),
+    completed: AtomicU64,
+    steps: u64,
 }
 
+/// Identifier and data of each product.
 type ProductsBySku<'a> = HashMap<&'a str, (ProductId, &'a NewProduct)>;
+/// Identifier and name of each customer.
 type UsersByEmail<'a> = HashMap<&'a str, (UserId, &'a str)>;
 
 impl Loader<'_> {
@@ -186,68 +199,70 @@ impl Loader<'_> {
         RequestContext::internal("demo").with_timeout(CALL_TIMEOUT)
     }
 
-    fn stepped(&self) {
-        let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
-        (self.step)(done, self.all);
+    fn advance_progress(&self) {
+        let completed = self.completed.fetch_add(1, Ordering::Relaxed) + 1;
+        (self.progress)(completed, self.steps);
     }
 
-    /// Puts the products in and gives back their ids, in the same order.
-    async fn products(&self, rows: &[NewProduct]) -> Result<Vec<ProductId>, LoadError> {
+    /// Imports the products and returns their ids, in the same order.
+    async fn import_products(&self, rows: &[NewProduct]) -> Result<Vec<ProductId>, LoadError> {
         let request = ImportProducts { rows: rows.to_vec() };
-        let outcomes = self.clients.catalog.call(Self::ctx(), request).await.map_err(of("the products"))?;
-        self.stepped();
+        let outcomes = self.clients.catalog.call(Self::ctx(), request).await.map_err(error_in("the products"))?;
+        self.advance_progress();
         rows.iter()
             .zip(outcomes)
             .map(|(row, outcome)| match outcome {
                 ImportOutcome::Created(id) | ImportOutcome::Updated(id) => Ok(id),
-                ImportOutcome::Refused(reason) => Err(LoadError { what: format!("the product {}", row.sku), reason }),
+                ImportOutcome::Refused(reason) => Err(LoadError { part: format!("the product {}", row.sku), reason }),
             })
             .collect()
     }
 
-    /// Adds the pictures that are missing: several products at once, the pictures of one in their order.
-    async fn pictures(&self, goods: &[DemoProduct], shelf: &ProductsBySku<'_>) -> Result<u64, LoadError> {
-        let jobs = goods.iter().filter_map(|goods| {
-            let (product_id, _) = *shelf.get(goods.product.sku.as_str())?;
-            Some(self.pictures_of(goods, product_id))
+    /// Adds missing pictures, for several products at once. Returns their number.
+    async fn add_pictures(&self, products: &[DemoProduct], by_sku: &ProductsBySku<'_>) -> Result<u64, LoadError> {
+        let jobs = products.iter().filter_map(|product| {
+            let (product_id, _) = *by_sku.get(product.product.sku.as_str())?;
+            Some(self.add_pictures_of(product, product_id))
         });
-        stream::iter(jobs).buffer_unordered(RENDERED_AT_ONCE).try_fold(0, |sum, new| async move { Ok(sum + new) }).await
+        stream::iter(jobs).buffer_unordered(CONCURRENCY).try_fold(0, |sum, new| async move { Ok(sum + new) }).await
     }
 
-    async fn pictures_of(&self, goods: &DemoProduct, product_id: ProductId) -> Result<u64, LoadError> {
-        let what = || format!("the pictures of {}", goods.product.sku);
+    /// Adds the missing pictures of one product, in their order. Returns their number.
+    async fn add_pictures_of(&self, product: &DemoProduct, product_id: ProductId) -> Result<u64, LoadError> {
+        let part = || format!("the pictures of {}", product.product.sku);
         let catalog = &self.clients.catalog;
-        let there = catalog.call(Self::ctx(), ListImages { product_id }).await.map_err(of(what()))?.len();
+        let existing = catalog.call(Self::ctx(), ListImages { product_id }).await.map_err(error_in(part()))?.len();
         let mut new = 0;
-        for (at, name) in goods.pictures.iter().enumerate() {
-            if at >= there {
-                let file = Pictures::get(name).ok_or_else(|| of(what())(format!("{name} is not in the program")))?;
+        for (n, name) in product.pictures.iter().enumerate() {
+            if n >= existing {
+                let file =
+                    Pictures::get(name).ok_or_else(|| error_in(part())(format!("{name} is not in the program")))?;
                 let request = AddImage { product_id, alt: String::new(), data: file.data.into_owned() };
-                catalog.call(Self::ctx(), request).await.map_err(of(what()))?;
+                catalog.call(Self::ctx(), request).await.map_err(error_in(part()))?;
                 new += 1;
             }
-            self.stepped();
+            self.advance_progress();
         }
         Ok(new)
     }
 
-    /// When each order was made: on its day, in waking hours, one after the other, and none in the future.
-    fn times(&self, orders: &[Order]) -> Vec<Timestamp> {
+    /// Returns the time of each order: on its day between 8 and 22 o'clock, in ascending order, none in the future.
+    fn order_times(&self, orders: &[DemoOrder]) -> Vec<Timestamp> {
         let midnight = self.now.micros().rem_euclid(micros(DAY));
         let today = Timestamp::from_micros(self.now.micros() - midnight);
         let mut last = Timestamp::from_micros(i64::MIN);
         let mut times: Vec<Timestamp> = orders
             .iter()
             .enumerate()
-            .map(|(at, order)| {
-                // From 8 to 22 o'clock, spread evenly by the golden ratio, which never looks like a pattern.
-                let minute = 8 * 60 + (u32::try_from(at).unwrap_or(0).wrapping_mul(519)) % (14 * 60);
+            .map(|(n, order)| {
+                // 519 is 14 hours by the golden ratio in minutes: spread evenly, without a visible pattern.
+                let minute = 8 * 60 + (u32::try_from(n).unwrap_or(0).wrapping_mul(519)) % (14 * 60);
                 let time = today.saturating_sub(DAY * order.days_ago).saturating_add(MINUTE * minute);
                 last = time.max(last.saturating_add(MINUTE * 7));
                 last
             })
             .collect();
-        // Those of today that have not come yet, and what they follow, are moved to just before now.
+        // Times in the future, and those that would follow them, are moved to before now.
         let mut latest = self.now.saturating_sub(MINUTE * 4);
         for time in times.iter_mut().rev() {
             *time = (*time).min(latest);
@@ -256,38 +271,39 @@ impl Loader<'_> {
         times
     }
 
-    /// Makes the administrator. Whether the password is theirs now.
-    async fn admin(&self, accounts: ExistingAccounts, password: &str) -> Result<bool, LoadError> {
+    /// Creates the administrator. Returns whether `password` was set.
+    async fn create_admin(&self, accounts: ExistingAccounts, password: &str) -> Result<bool, LoadError> {
         let created_at = self.now.saturating_sub(DAY * 45);
-        let (_, new) = self.person(ADMIN, "Shop Admin", Role::Admin, created_at, accounts, password).await?;
-        Ok(new)
+        let (_, is_password_set) =
+            self.create_account(ADMIN, "Shop Admin", Role::Admin, created_at, accounts, password).await?;
+        Ok(is_password_set)
     }
 
-    /// Makes the customers, each shortly before their first order. Gives back who they are, and whether the password is
-    /// any one's now.
-    async fn customers<'a>(
+    /// Creates the customers, each shortly before their first order. Returns them, and whether `password` was set for any.
+    async fn create_customers<'a>(
         &self,
         people: &'a People,
         times: &[Timestamp],
         accounts: ExistingAccounts,
         password: &str,
     ) -> Result<(UsersByEmail<'a>, bool), LoadError> {
-        let jobs = people.customers.iter().enumerate().map(|(at, customer)| async move {
+        let jobs = people.customers.iter().enumerate().map(|(n, customer)| async move {
             let first = people.orders.iter().zip(times).find(|(order, _)| order.customer == customer.email);
-            let before = MINUTE * (9 + 6 * u32::try_from(at).unwrap_or(0));
+            let before = MINUTE * (9 + 6 * u32::try_from(n).unwrap_or(0));
             let created_at = first.map_or(self.now.saturating_sub(DAY * 20), |(_, time)| *time).saturating_sub(before);
-            let (id, new) =
-                self.person(&customer.email, &customer.name, Role::Customer, created_at, accounts, password).await?;
-            Ok::<_, LoadError>((customer, id, new))
+            let (id, is_password_set) = self
+                .create_account(&customer.email, &customer.name, Role::Customer, created_at, accounts, password)
+                .await?;
+            Ok::<_, LoadError>((customer, id, is_password_set))
         });
-        let made: Vec<_> = stream::iter(jobs).buffered(RENDERED_AT_ONCE).try_collect().await?;
-        let any_new = made.iter().any(|(.., new)| *new);
-        let who = made.into_iter().map(|(c, id, _)| (c.email.as_str(), (id, c.name.as_str()))).collect();
-        Ok((who, any_new))
+        let created: Vec<_> = stream::iter(jobs).buffered(CONCURRENCY).try_collect().await?;
+        let is_any_password_set = created.iter().any(|(.., is_password_set)| *is_password_set);
+        let users = created.into_iter().map(|(c, id, _)| (c.email.as_str(), (id, c.name.as_str()))).collect();
+        Ok((users, is_any_password_set))
     }
 
-    /// Makes an account, or finds the one that is there. Whether the password is theirs now.
-    async fn person(
+    /// Creates an account, or finds the existing one. Returns its id, and whether `password` was set.
+    async fn create_account(
         &self,
         email: &str,
         name: &str,
@@ -296,7 +312,7 @@ impl Loader<'_> {
         accounts: ExistingAccounts,
         password: &str,
     ) -> Result<(UserId, bool), LoadError> {
-        let what = || format!("the account {email}");
+        let part = || format!("the account {email}");
         let users = &self.clients.users;
         let request = CreateUser {
             email: email.to_owned(),
@@ -305,16 +321,12 @@ impl Loader<'_> {
             role,
             created_at: Some(created_at),
         };
-        let made = match users.call(Self::ctx(), request).await {
-            Ok(user) => Some((user.id, true)),
-            Err(UsersError::EmailTaken) => None,
-            Err(error) => return Err(of(what())(error)),
-        };
-        let found = match made {
-            Some(made) => made,
-            None => {
-                let user = self.find(email).await?;
-                if accounts == ExistingAccounts::Reset {
+        let account = match users.call(Self::ctx(), request).await {
+            Ok(user) => (user.id, true),
+            Err(UsersError::EmailTaken) => {
+                let user = self.find_account(email).await?;
+                let is_reset = accounts == ExistingAccounts::Reset;
+                if is_reset {
                     let request = UpdateUser {
                         user_id: user.id,
                         name: None,
@@ -323,47 +335,48 @@ impl Loader<'_> {
                         current_password: None,
                         role: None,
                     };
-                    users.call(Self::ctx(), request).await.map_err(of(what()))?;
+                    users.call(Self::ctx(), request).await.map_err(error_in(part()))?;
                 }
-                (user.id, accounts == ExistingAccounts::Reset)
+                (user.id, is_reset)
             }
+            Err(error) => return Err(error_in(part())(error)),
         };
-        self.stepped();
-        Ok(found)
+        self.advance_progress();
+        Ok(account)
     }
 
-    /// The account with this address.
-    async fn find(&self, email: &str) -> Result<User, LoadError> {
+    /// Finds the account with this address.
+    async fn find_account(&self, email: &str) -> Result<User, LoadError> {
         let page = PageRequest { limit: Some(100), cursor: None };
         let request = ListUsers { q: Some(email.to_owned()), page };
-        let what = || format!("the account {email}");
-        let found = self.clients.users.call(Self::ctx(), request).await.map_err(of(what()))?;
-        let same = |user: &User| user.email.as_ref().is_some_and(|address| address.as_str() == email);
-        found.items.into_iter().find(same).ok_or_else(|| of(what())("is taken and cannot be found"))
+        let part = || format!("the account {email}");
+        let found = self.clients.users.call(Self::ctx(), request).await.map_err(error_in(part()))?;
+        let has_email = |user: &User| user.email.as_ref().is_some_and(|address| address.as_str() == email);
+        found.items.into_iter().find(has_email).ok_or_else(|| error_in(part())("is taken and cannot be found"))
     }
 
-    /// Writes the orders into the books, the oldest first, less as many of each customer as are there already.
-    async fn orders(
+    /// Imports the orders as invoices, oldest first. Skips as many orders of each customer as the customer has invoices.
+    async fn import_orders(
         &self,
-        orders: &[Order],
+        orders: &[DemoOrder],
         times: &[Timestamp],
-        who: &UsersByEmail<'_>,
-        shelf: &ProductsBySku<'_>,
+        users: &UsersByEmail<'_>,
+        by_sku: &ProductsBySku<'_>,
     ) -> Result<u64, LoadError> {
-        let mut there: BTreeMap<UserId, usize> = BTreeMap::new();
-        for (user_id, _) in who.values() {
+        let mut existing: BTreeMap<UserId, usize> = BTreeMap::new();
+        for (user_id, _) in users.values() {
             let page = PageRequest { limit: Some(100), cursor: None };
             let request = ListInvoices { user_id: Some(*user_id), status: None, page };
-            let found = self.clients.payments.call(Self::ctx(), request).await.map_err(of("the orders"))?;
-            there.insert(*user_id, found.items.len());
+            let found = self.clients.payments.call(Self::ctx(), request).await.map_err(error_in("the orders"))?;
+            existing.insert(*user_id, found.items.len());
         }
         let mut new = 0;
         for (order, at) in orders.iter().zip(times) {
-            let what = || format!("an order of {}", order.customer);
+            let part = || format!("an order of {}", order.customer);
             let (user_id, _) =
-                *who.get(order.customer.as_str()).ok_or_else(|| of(what())("there is no such customer"))?;
-            self.stepped();
-            if let Some(left) = there.get_mut(&user_id).filter(|left| **left > 0) {
+                *users.get(order.customer.as_str()).ok_or_else(|| error_in(part())("there is no such customer"))?;
+            self.advance_progress();
+            if let Some(left) = existing.get_mut(&user_id).filter(|left| **left > 0) {
                 *left -= 1;
                 continue;
             }
@@ -371,41 +384,41 @@ impl Loader<'_> {
             let mut lines = Vec::with_capacity(order.lines.len());
             for line in &order.lines {
                 let (product_id, product) =
-                    *shelf.get(line.sku.as_str()).ok_or_else(|| of(what())("there is no such product"))?;
+                    *by_sku.get(line.sku.as_str()).ok_or_else(|| error_in(part())("there is no such product"))?;
                 currency = Some(product.currency);
                 lines.push(InvoiceLine {
-                    description: described(product),
+                    description: display_name(product),
                     product_id: Some(product_id),
                     quantity: line.quantity,
                     unit_price: product.price,
                 });
             }
-            let currency = currency.ok_or_else(|| of(what())("has no lines"))?;
+            let currency = currency.ok_or_else(|| error_in(part())("has no lines"))?;
             let request = ImportInvoice { user_id, lines, currency, status: order.outcome, at: *at };
-            self.clients.payments.call(Self::ctx(), request).await.map_err(of(what()))?;
+            self.clients.payments.call(Self::ctx(), request).await.map_err(error_in(part()))?;
             new += 1;
         }
         Ok(new)
     }
 
-    /// Writes what customers said, some days after they bought it.
-    async fn comments(
+    /// Imports the comments, each some days after the purchase of its product. Skips existing ones.
+    async fn import_comments(
         &self,
         people: &People,
         times: &[Timestamp],
-        who: &UsersByEmail<'_>,
-        shelf: &ProductsBySku<'_>,
+        users: &UsersByEmail<'_>,
+        by_sku: &ProductsBySku<'_>,
     ) -> Result<u64, LoadError> {
         let mut new = 0;
-        for (n, said) in people.comments.iter().enumerate() {
+        for (n, comment) in people.comments.iter().enumerate() {
             let n = u32::try_from(n).unwrap_or(0);
-            let what = || format!("a comment of {}", said.customer);
+            let part = || format!("a comment of {}", comment.customer);
             let (user_id, author) =
-                *who.get(said.customer.as_str()).ok_or_else(|| of(what())("there is no such customer"))?;
+                *users.get(comment.customer.as_str()).ok_or_else(|| error_in(part())("there is no such customer"))?;
             let (product_id, _) =
-                *shelf.get(said.sku.as_str()).ok_or_else(|| of(what())("there is no such product"))?;
+                *by_sku.get(comment.sku.as_str()).ok_or_else(|| error_in(part())("there is no such product"))?;
             let bought = people.orders.iter().zip(times).find(|(order, _)| {
-                order.customer == said.customer && order.lines.iter().any(|line| line.sku == said.sku)
+                order.customer == comment.customer && order.lines.iter().any(|line| line.sku == comment.sku)
             });
             let bought = bought.map_or(self.now.saturating_sub(DAY * (6 + n % 20)), |(_, time)| *time);
             let after = DAY * (2 + n % 4) + MINUTE * (n * 97 % 600);
@@ -414,23 +427,23 @@ impl Loader<'_> {
                 product_id,
                 user_id,
                 author: author.to_owned(),
-                rating: said.rating,
-                text: said.text.clone(),
+                rating: comment.rating,
+                text: comment.text.clone(),
                 at,
             };
             match self.clients.comments.call(Self::ctx(), request).await {
                 Ok(_) => new += 1,
                 Err(CommentsError::AlreadyCommented) => {}
-                Err(error) => return Err(of(what())(error)),
+                Err(error) => return Err(error_in(part())(error)),
             }
-            self.stepped();
+            self.advance_progress();
         }
         Ok(new)
     }
 }
 
-/// A product's name with what sets it apart: `Teapot (Blue)`.
-fn described(product: &NewProduct) -> String {
+/// Returns a product's name with the values of its options: `Teapot (Blue)`.
+fn display_name(product: &NewProduct) -> String {
     if product.options.is_empty() {
         return product.name.clone();
     }
@@ -442,14 +455,14 @@ fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// A random password of 80 bits, in letters and digits that nobody mistakes for others.
-fn password() -> Result<String, LoadError> {
+/// Returns a random password of 80 bits, of letters and digits that are not confused with others: no `l`, `o`, `0`, `1`.
+fn random_password() -> Result<String, LoadError> {
     const PASSWORD_ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
     let mut random = [0_u8; 16];
-    getrandom::fill(&mut random).map_err(of("a random password"))?;
+    getrandom::fill(&mut random).map_err(error_in("a random password"))?;
     let mut text = String::with_capacity(19);
-    for (at, byte) in random.iter().enumerate() {
-        if at % 4 == 0 && at > 0 {
+    for (n, byte) in random.iter().enumerate() {
+        if n % 4 == 0 && n > 0 {
             text.push('-');
         }
         text.push(char::from(PASSWORD_ALPHABET[usize::from(byte % 32)]));
