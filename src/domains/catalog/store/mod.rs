@@ -353,53 +353,80 @@ fn save_product(
             None => false,
         };
 
-    mark_changed(tx.conn, scope, &after, [&old_group, &new_group])?;
+    write_product(tx, scope, before, &after, [&old_group, &new_group])?;
+    write_stock_move(tx, before, &after, reason)?;
+    emit_changes(tx, scope, before, &after)?;
+    if let (Some(group), true) = (&old_group, old_group != new_group) {
+        emit_group_change(tx, group)?;
+    }
+    Ok(())
+}
+
+/// Writes the row of a product, its search index, the facet counts and the leads of its groups.
+fn write_product(
+    tx: &mut Tx<'_>,
+    scope: &WriteScope,
+    before: Option<&ProductRow>,
+    after: &ProductRow,
+    groups: [&Option<String>; 2],
+) -> Result<(), CatalogError> {
+    mark_changed(tx.conn, scope, after, groups)?;
     let stock_only = before.filter(|row| {
         let with_stock = ProductRow { stock: after.stock, updated_at: after.updated_at, ..ProductRow::clone(row) };
-        with_stock == after
+        with_stock == *after
     });
     if let Some(before) = stock_only {
-        update_stock_only(tx.conn, before, &after)?;
+        update_stock_only(tx.conn, before, after)?;
     } else {
-        write_row(tx.conn, before, &after)?;
-        update_search_index(tx.conn, before, &after)?;
+        write_row(tx.conn, before, after)?;
+        update_search_index(tx.conn, before, after)?;
     }
     if stock_only.is_none_or(|row| (row.stock > 0) != (after.stock > 0)) {
         let mut delta = FacetDelta::default();
         if let Some(row) = before {
             delta.count(row, -1);
         }
-        delta.count(&after, 1);
-        for group in [&old_group, &new_group].into_iter().flatten() {
+        delta.count(after, 1);
+        for group in groups.into_iter().flatten() {
             choose_group_lead(tx.conn, &mut delta, group)?;
         }
         delta.write(tx.conn)?;
     }
+    Ok(())
+}
 
-    let old_stock = before.map_or(0, |row| row.stock);
-    if after.stock != old_stock {
-        let (reason, reference) = reason;
+/// Records the difference between the stock of `before`, 0 for a new product, and of `after`.
+fn write_stock_move(
+    tx: &mut Tx<'_>,
+    before: Option<&ProductRow>,
+    after: &ProductRow,
+    (reason, reference): StockReason<'_>,
+) -> QueryResult<()> {
+    let delta = after.stock - before.map_or(0, |row| row.stock);
+    if delta != 0 {
         diesel::insert_into(stock_move::table)
             .values((
                 stock_move::product_id.eq(after.id),
-                stock_move::delta.eq(after.stock - old_stock),
+                stock_move::delta.eq(delta),
                 stock_move::reason.eq(reason),
                 stock_move::reference.eq(reference),
                 stock_move::at.eq(tx.now),
             ))
             .execute(tx.conn)?;
     }
-    emit_changes(tx, scope, before, &after)?;
-    if let (Some(group), true) = (&old_group, old_group != new_group) {
-        // The old group has lost a product; one event with its name lets other processes invalidate all of it.
-        let left: Option<ProductRow> = product::table
-            .filter(product::group_name.eq(group))
-            .select(ProductRow::as_select())
-            .first(tx.conn)
-            .optional()?;
-        if let Some(row) = left {
-            tx.emit(&row.to_changed_event())?;
-        }
+    Ok(())
+}
+
+/// Emits a change of one product of a group that has lost another: one event with the group's name lets other processes
+/// invalidate all of the group.
+fn emit_group_change(tx: &mut Tx<'_>, group: &str) -> Result<(), CatalogError> {
+    let remaining: Option<ProductRow> = product::table
+        .filter(product::group_name.eq(group))
+        .select(ProductRow::as_select())
+        .first(tx.conn)
+        .optional()?;
+    if let Some(row) = remaining {
+        tx.emit(&row.to_changed_event())?;
     }
     Ok(())
 }
