@@ -1,5 +1,6 @@
-//! Two processes of every domain on one database, as far as one test process can be two: each has connections, memory,
-//! timers and relays of its own. Only on a server (`MERCAT_TEST_DATABASE`): a file belongs to one process.
+//! Tests of two processes that run every domain on one database. They are two `App`s in one test process, each with its
+//! own connections, caches, timers and relays. Only on a PostgreSQL server (`MERCAT_TEST_DATABASE`): an SQLite file
+//! belongs to one process.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -48,7 +49,7 @@ impl TwoProcesses {
         Some(Self { one, other, _dir: dir })
     }
 
-    /// One of the two, in turn.
+    /// Returns the first app for even `n`, the second for odd `n`.
     fn app(&self, n: usize) -> &App {
         if n.is_multiple_of(2) { &self.one } else { &self.other }
     }
@@ -80,15 +81,15 @@ impl TwoProcesses {
 }
 
 #[actix::test]
-async fn p15_two_processes_sell_the_last_units_once_and_the_books_agree() {
-    let Some(twins) = TwoProcesses::open() else { return };
-    let (rare, common) = (twins.product(12).await, twins.product(1_000).await);
+async fn p15_last_units_are_sold_once_by_two_processes() {
+    let Some(pair) = TwoProcesses::open() else { return };
+    let (rare, common) = (pair.product(12).await, pair.product(1_000).await);
     let mut buyers = Vec::new();
     for n in 0..30 {
-        buyers.push(twins.user(&format!("buyer{n}")).await);
+        buyers.push(pair.user(&format!("buyer{n}")).await);
     }
     let orders = buyers.iter().enumerate().map(|(n, user)| {
-        let (app, user_id) = (twins.app(n), *user);
+        let (app, user_id) = (pair.app(n), *user);
         async move {
             let cart = &app.clients.cart;
             cart.call(plain(), AddItem { user_id, product_id: rare, quantity: 1 }).await.ok();
@@ -99,42 +100,42 @@ async fn p15_two_processes_sell_the_last_units_once_and_the_books_agree() {
             Ok::<_, CartError>(invoice)
         }
     });
-    let sold = join_all(orders).await;
+    let invoices = join_all(orders).await;
     let with_rare =
         |invoice: &crate::contract::payments::Invoice| invoice.lines.iter().any(|line| line.product_id == Some(rare));
-    assert_eq!(sold.iter().flatten().filter(|invoice| with_rare(invoice)).count(), 12);
-    let numbers: BTreeSet<&str> = sold.iter().flatten().map(|invoice| invoice.number.as_str()).collect();
-    assert_eq!(numbers.len(), sold.iter().flatten().count(), "no number is given twice");
-    twins.settle().await;
+    assert_eq!(invoices.iter().flatten().filter(|invoice| with_rare(invoice)).count(), 12);
+    let numbers: BTreeSet<&str> = invoices.iter().flatten().map(|invoice| invoice.number.as_str()).collect();
+    assert_eq!(numbers.len(), invoices.iter().flatten().count(), "an invoice number occurs twice");
+    pair.settle().await;
     for n in 0..2 {
-        let left = twins.app(n).clients.catalog.call(plain(), GetProduct { product_id: rare }).await.unwrap();
+        let left = pair.app(n).clients.catalog.call(plain(), GetProduct { product_id: rare }).await.unwrap();
         assert_eq!(left.stock, 0);
     }
-    assert_eq!(consistency_check::run(&twins.other.clients).await.unwrap().violations, []);
+    assert_eq!(consistency_check::run(&pair.other.clients).await.unwrap().violations, []);
 }
 
 #[actix::test]
-async fn p08_parallel_changes_of_one_cart_from_two_processes_end_as_some_serial_order_would() {
-    let Some(twins) = TwoProcesses::open() else { return };
-    let (tea, user_id) = (twins.product(1_000).await, UserId::new());
-    let add = |n: usize| twins.app(n).clients.cart.call(plain(), AddItem { user_id, product_id: tea, quantity: 1 });
+async fn p08_cart_changes_from_two_processes_are_serializable() {
+    let Some(pair) = TwoProcesses::open() else { return };
+    let (tea, user_id) = (pair.product(1_000).await, UserId::new());
+    let add = |n: usize| pair.app(n).clients.cart.call(plain(), AddItem { user_id, product_id: tea, quantity: 1 });
     assert!(join_all((0..100).map(add)).await.iter().all(Result::is_ok));
-    assert_eq!(twins.other.clients.cart.call(plain(), GetCart { user_id }).await.unwrap().count, 100);
+    assert_eq!(pair.other.clients.cart.call(plain(), GetCart { user_id }).await.unwrap().count, 100);
 }
 
 #[actix::test]
-async fn p02_fifty_at_once_under_one_key_in_two_processes_run_once() {
-    let Some(twins) = TwoProcesses::open() else { return };
-    let (tea, user_id) = (twins.product(1_000).await, UserId::new());
+async fn p02_parallel_retries_in_two_processes_run_once() {
+    let Some(pair) = TwoProcesses::open() else { return };
+    let (tea, user_id) = (pair.product(1_000).await, UserId::new());
     let add = |n: usize| {
         let request = AddItem { user_id, product_id: tea, quantity: 1 };
-        twins.app(n).clients.cart.call(keyed("fifty"), request)
+        pair.app(n).clients.cart.call(keyed("fifty"), request)
     };
     let all = join_all((0..50).map(add)).await;
     let answers: BTreeSet<_> = all.into_iter().map(|item| item.unwrap().id).collect();
     assert_eq!(answers.len(), 1);
-    assert_eq!(twins.one.clients.cart.call(plain(), GetCart { user_id }).await.unwrap().count, 1);
-    // Work of several steps: whoever comes while it runs is told so.
+    assert_eq!(pair.one.clients.cart.call(plain(), GetCart { user_id }).await.unwrap().count, 1);
+    // A request of several steps: retries that arrive while it runs get `RequestInProgress`.
     let invoice = CreateInvoice {
         user_id,
         lines: vec![InvoiceLine { description: "Tea".into(), product_id: None, quantity: 1, unit_price: 100 }],
@@ -144,10 +145,10 @@ async fn p02_fifty_at_once_under_one_key_in_two_processes_run_once() {
         checkout: None,
         expires_at: None,
     };
-    let invoice = twins.one.clients.payments.call(plain(), invoice).await.unwrap();
+    let invoice = pair.one.clients.payments.call(plain(), invoice).await.unwrap();
     let pay = |n: usize| {
         let request = PayInvoice { invoice_id: invoice.id, token: "tok_ok".into() };
-        twins.app(n).clients.payments.call(keyed("pay"), request)
+        pair.app(n).clients.payments.call(keyed("pay"), request)
     };
     for answer in join_all((0..50).map(pay)).await {
         match answer {
@@ -155,59 +156,60 @@ async fn p02_fifty_at_once_under_one_key_in_two_processes_run_once() {
             Err(error) => assert_eq!(error, CommonError::RequestInProgress.into()),
         }
     }
-    twins.settle().await;
-    assert_eq!(consistency_check::run(&twins.one.clients).await.unwrap().violations, []);
+    pair.settle().await;
+    assert_eq!(consistency_check::run(&pair.one.clients).await.unwrap().violations, []);
 }
 
 #[actix::test]
-async fn what_one_process_changes_the_other_shows_at_once() {
-    let Some(twins) = TwoProcesses::open() else { return };
-    let (tea, _) = (twins.product(10).await, twins.user("ada").await);
+async fn changes_of_one_process_are_visible_in_the_other() {
+    let Some(pair) = TwoProcesses::open() else { return };
+    let (tea, _) = (pair.product(10).await, pair.user("ada").await);
     let price =
         async |app: &App| app.clients.catalog.call(plain(), GetProduct { product_id: tea }).await.unwrap().price;
     for n in 0..20 {
-        let (writer, reader) = (twins.app(n), twins.app(n + 1));
+        let (writer, reader) = (pair.app(n), pair.app(n + 1));
         price(reader).await;
         let patch = ProductPatch { price: Some(5_000 + n as i64), ..ProductPatch::default() };
         writer.clients.catalog.call(plain(), UpdateProduct { product_id: tea, patch }).await.unwrap();
         assert_eq!(price(reader).await, 5_000 + n as i64);
     }
-    // A sign-in that ends in one is over in the other.
-    let signed = SignIn { email: "ada@example.com".into(), password: "correct horse".into() };
-    let nobody = || RequestContext::new(Caller::Anyone { address: "192.0.2.1".into(), internal: false }, "r");
-    let token = twins.one.clients.users.call(nobody(), signed).await.unwrap().token;
-    let who = async |app: &App| {
+    // A session that is ended by one process is invalid in the other.
+    let sign_in = SignIn { email: "ada@example.com".into(), password: "correct horse".into() };
+    let anyone = || RequestContext::new(Caller::Anyone { address: "192.0.2.1".into(), internal: false }, "r");
+    let token = pair.one.clients.users.call(anyone(), sign_in).await.unwrap().token;
+    let authenticate = async |app: &App| {
         let request = Authenticate { token: token.clone() };
         app.clients.users.call(RequestContext::internal("gateway"), request).await
     };
-    let identity = who(&twins.other).await.unwrap().identity;
+    let identity = authenticate(&pair.other).await.unwrap().identity;
     assert!(matches!(identity.credential, Credential::Session(_)));
-    who(&twins.one).await.unwrap();
+    authenticate(&pair.one).await.unwrap();
     let ctx = RequestContext::new(Caller::User { identity, internal: false }, "r");
-    twins.other.clients.users.call(ctx, SignOut {}).await.unwrap();
-    assert!(who(&twins.one).await.is_err());
+    pair.other.clients.users.call(ctx, SignOut {}).await.unwrap();
+    assert!(authenticate(&pair.one).await.is_err());
 }
 
 #[actix::test]
-async fn whoever_is_left_alone_may_remember_again() {
+async fn remaining_process_caches_and_leads_again() {
     if !tested_on_server() {
         return;
     }
     let dir = TempDir::new().unwrap();
     let open = || App::open(Settings::for_test(dir.path()), Clock::system()).unwrap();
-    let memory = |app: &App| app.stores().iter().all(|store| store.cache_lease().era().is_some() && store.is_leader());
+    let is_caching_leader =
+        |app: &App| app.stores().iter().all(|store| store.cache_lease().era().is_some() && store.is_leader());
     let one = open();
-    assert!(memory(&one), "the first is alone");
+    assert!(is_caching_leader(&one), "the first process runs alone");
     let other = open();
     assert!(
         one.stores().iter().all(|store| store.cache_lease().era().is_none()),
-        "it made room before the second was open"
+        "caches are off once a second process is open"
     );
     assert!(other.stores().iter().all(|store| store.cache_lease().era().is_none() && !store.is_leader()));
     one.close();
-    let begun = Instant::now();
-    while !memory(&other) {
-        assert!(begun.elapsed() < Duration::from_secs(60), "nobody leads");
+    let started = Instant::now();
+    while !is_caching_leader(&other) {
+        assert!(started.elapsed() < Duration::from_secs(60), "no leader");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -1,5 +1,5 @@
-//! Orders whose news travel over a real RabbitMQ, also when it comes and goes. `MERCAT_TEST_RABBITMQ` names one
-//! (`scripts/dev/rabbitmq`); each test has a virtual host of its own, t1 to t9.
+//! Tests of event delivery over a real RabbitMQ, also when connections fail. `MERCAT_TEST_RABBITMQ` is its URL
+//! (`scripts/dev/rabbitmq` starts one). Each test uses its own virtual host, `t1` to `t9`.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -31,14 +31,14 @@ use crate::types::{Clock, ProductId};
 fn broker(host: &str) -> Option<String> {
     let named = std::env::var("MERCAT_TEST_RABBITMQ").ok().map(|url| format!("{url}/{host}"));
     if named.is_none() {
-        // Past the capturing of a test's output, so that everybody sees it.
+        // Not captured with the output of the test, so that it is always shown.
         let _ = writeln!(std::io::stderr(), "skipped: no broker is named by MERCAT_TEST_RABBITMQ");
     }
     named
 }
 
-/// A channel of somebody who is not Mercat. A broker that still starts is waited for.
-async fn stranger(url: &str) -> Channel {
+/// Opens a channel of another program. Waits for a broker that is starting.
+async fn open_channel(url: &str) -> Channel {
     let mut tries = 0;
     loop {
         match Connection::connect(url, ConnectionProperties::default()).await {
@@ -50,13 +50,13 @@ async fn stranger(url: &str) -> Channel {
     }
 }
 
-struct Shop {
+struct TestApp {
     app: App,
     product: ProductId,
     _dir: TempDir,
 }
 
-impl Shop {
+impl TestApp {
     async fn open(url: &str) -> Self {
         let _ = env_logger::builder().is_test(true).try_init();
         let dir = TempDir::new().unwrap();
@@ -84,9 +84,9 @@ impl Shop {
         self.app.clients.payments.call(ctx, pay).await.unwrap()
     }
 
-    /// Everybody has heard of everything, each thing once: a receipt, a sale, a statistics entry and a notification for
-    /// each paid invoice.
-    async fn assert_sound(&self) {
+    /// Asserts that every event has been handled once: each paid invoice has a receipt, a sale, a statistics entry and a
+    /// notification.
+    async fn assert_consistent(&self) {
         for _ in 0..600 {
             if self.app.settle().await.is_ok() {
                 let report = consistency_check::run(&self.app.clients).await.unwrap();
@@ -99,40 +99,40 @@ impl Shop {
     }
 }
 
-/// The trace in which every order is paid.
+/// Trace context of every payment.
 const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 fn plain() -> RequestContext {
     RequestContext::internal("test")
 }
 
-/// A way to the broker that can be cut.
-struct Wire {
+/// TCP proxy to the broker that can be cut.
+struct CutProxy {
     cut: Arc<Notify>,
     open: Arc<std::sync::atomic::AtomicBool>,
     url: String,
 }
 
-impl Wire {
+impl CutProxy {
     async fn to(url: &str) -> Self {
         let uri: lapin::uri::AMQPUri = url.parse().unwrap();
-        let there = format!("{}:{}", uri.authority.host, uri.authority.port);
-        let here = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = url.replace(&there, &here.local_addr().unwrap().to_string());
+        let broker_address = format!("{}:{}", uri.authority.host, uri.authority.port);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = url.replace(&broker_address, &listener.local_addr().unwrap().to_string());
         let (cut, open) = (Arc::new(Notify::new()), Arc::new(std::sync::atomic::AtomicBool::new(true)));
-        let (cutting, opened) = (Arc::clone(&cut), Arc::clone(&open));
+        let (task_cut, task_open) = (Arc::clone(&cut), Arc::clone(&open));
         actix::spawn(async move {
-            while let Ok((mut near, _)) = here.accept().await {
-                if !opened.load(std::sync::atomic::Ordering::SeqCst) {
-                    let _ = near.shutdown().await;
+            while let Ok((mut downstream, _)) = listener.accept().await {
+                if !task_open.load(std::sync::atomic::Ordering::SeqCst) {
+                    let _ = downstream.shutdown().await;
                     continue;
                 }
-                let (there, cutting) = (there.clone(), Arc::clone(&cutting));
+                let (broker_address, task_cut) = (broker_address.clone(), Arc::clone(&task_cut));
                 actix::spawn(async move {
-                    let Ok(mut far) = TcpStream::connect(there).await else { return };
+                    let Ok(mut upstream) = TcpStream::connect(broker_address).await else { return };
                     tokio::select! {
-                        () = cutting.notified() => {}
-                        _ = copy_bidirectional(&mut near, &mut far) => {}
+                        () = task_cut.notified() => {}
+                        _ = copy_bidirectional(&mut downstream, &mut upstream) => {}
                     }
                 });
             }
@@ -140,57 +140,58 @@ impl Wire {
         Self { cut, open, url }
     }
 
-    fn set(&self, open: bool) {
+    fn set_open(&self, open: bool) {
         self.open.store(open, std::sync::atomic::Ordering::SeqCst);
         self.cut.notify_waiters();
     }
 }
 
 #[actix::test]
-async fn p15_orders_are_whole_when_their_news_travel_over_rabbitmq() {
+async fn p15_events_over_rabbitmq_are_handled_once() {
     let Some(url) = broker("t1") else { return };
-    drop(stranger(&url).await);
-    let shop = Shop::open(&url).await;
+    drop(open_channel(&url).await);
+    let shop = TestApp::open(&url).await;
     for name in ["ada", "bea", "cleo"] {
         shop.order(name).await;
     }
-    shop.assert_sound().await;
+    shop.assert_consistent().await;
 }
 
 #[actix::test]
-async fn p15_a_broker_that_comes_and_goes_loses_nothing_and_doubles_nothing() {
+async fn p15_broker_interruptions_lose_and_repeat_nothing() {
     let Some(url) = broker("t2") else { return };
-    drop(stranger(&url).await);
-    let wire = Wire::to(&url).await;
-    let shop = Shop::open(&wire.url).await;
+    drop(open_channel(&url).await);
+    let proxy = CutProxy::to(&url).await;
+    let shop = TestApp::open(&proxy.url).await;
     for round in 0..6 {
         shop.order(&format!("before{round}")).await;
-        // In mid-flight: some are published, some are heard, some acknowledgements are lost.
-        wire.set(false);
+        // In mid-flight: some events are published, some are handled, some acknowledgements are lost.
+        proxy.set_open(false);
         shop.order(&format!("without{round}")).await;
-        wire.set(true);
+        proxy.set_open(true);
         shop.order(&format!("after{round}")).await;
     }
-    shop.assert_sound().await;
+    shop.assert_consistent().await;
 }
 
 #[actix::test]
-async fn strangers_can_bind_a_queue_and_read_json_that_is_documented() {
+async fn other_programs_can_bind_a_queue_and_read_json() {
     let Some(url) = broker("t3") else { return };
-    let stranger = stranger(&url).await;
-    let shop = Shop::open(&url).await;
+    let channel = open_channel(&url).await;
+    let shop = TestApp::open(&url).await;
     shop.app.settle().await.unwrap();
     let own = QueueDeclareOptions { exclusive: true, ..Default::default() };
-    stranger.queue_declare("ours".into(), own, FieldTable::default()).await.unwrap();
+    channel.queue_declare("other".into(), own, FieldTable::default()).await.unwrap();
     let (options, none) = (QueueBindOptions::default(), FieldTable::default());
-    stranger
-        .queue_bind("ours".into(), "mercat.events".into(), "payments.invoice_paid".into(), options, none)
+    channel
+        .queue_bind("other".into(), "mercat.events".into(), "payments.invoice_paid".into(), options, none)
         .await
         .unwrap();
     let consuming = BasicConsumeOptions::default();
-    let mut heard = stranger.basic_consume("ours".into(), "".into(), consuming, FieldTable::default()).await.unwrap();
+    let mut deliveries =
+        channel.basic_consume("other".into(), "".into(), consuming, FieldTable::default()).await.unwrap();
     let invoice = shop.order("ada").await;
-    let message = heard.next().await.unwrap().unwrap();
+    let message = deliveries.next().await.unwrap().unwrap();
     message.ack(BasicAckOptions::default()).await.unwrap();
     let event: Value = serde_json::from_slice(&message.data).unwrap();
     assert_eq!(event["name"], "payments.invoice_paid");
@@ -204,65 +205,68 @@ async fn strangers_can_bind_a_queue_and_read_json_that_is_documented() {
 }
 
 #[actix::test]
-async fn a_program_in_another_language_hears_of_a_payment() {
+async fn python_program_receives_a_payment_event() {
     use std::io::BufRead as _;
     let Some(url) = broker("t6") else { return };
     let Ok(python) = std::env::var("MERCAT_TEST_AMQP_PYTHON") else {
         let _ = writeln!(std::io::stderr(), "skipped: no Python with pika is named by MERCAT_TEST_AMQP_PYTHON");
         return;
     };
-    drop(stranger(&url).await);
-    let shop = Shop::open(&url).await;
+    drop(open_channel(&url).await);
+    let shop = TestApp::open(&url).await;
     shop.app.settle().await.unwrap();
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/dev/amqp");
-    let mut theirs = std::process::Command::new(python)
+    let mut program = std::process::Command::new(python)
         .args([script, &url, "payments.invoice_paid"])
         .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    let mut said = std::io::BufReader::new(theirs.stdout.take().unwrap()).lines().map(Result::unwrap);
-    // Read on another thread: the shop that they hear of is on this one.
-    let (ready, mut said) = tokio::task::spawn_blocking(move || (said.next(), said)).await.unwrap();
+    let mut lines = std::io::BufReader::new(program.stdout.take().unwrap()).lines().map(Result::unwrap);
+    // Read on another thread: the shop that publishes the event runs on this one.
+    let (ready, mut lines) = tokio::task::spawn_blocking(move || (lines.next(), lines)).await.unwrap();
     assert_eq!(ready.as_deref(), Some("ready"));
     let invoice = shop.order("ada").await;
-    let heard = tokio::task::spawn_blocking(move || said.next()).await.unwrap();
-    let heard: Value = serde_json::from_str(&heard.unwrap()).unwrap();
-    assert_eq!(heard["event"]["data"]["invoice"]["id"], json!(invoice.id));
-    assert_eq!((&heard["message_id"], &heard["type"]), (&heard["event"]["id"], &json!("payments.invoice_paid")));
-    assert!(theirs.wait().unwrap().success());
+    let received = tokio::task::spawn_blocking(move || lines.next()).await.unwrap();
+    let received: Value = serde_json::from_str(&received.unwrap()).unwrap();
+    assert_eq!(received["event"]["data"]["invoice"]["id"], json!(invoice.id));
+    assert_eq!(
+        (&received["message_id"], &received["type"]),
+        (&received["event"]["id"], &json!("payments.invoice_paid"))
+    );
+    assert!(program.wait().unwrap().success());
 }
 
 #[actix::test]
-async fn what_is_no_event_is_set_aside_and_holds_nobody_up() {
+async fn malformed_message_is_dead_lettered() {
     let Some(url) = broker("t4") else { return };
-    let stranger = stranger(&url).await;
-    let shop = Shop::open(&url).await;
+    let channel = open_channel(&url).await;
+    let shop = TestApp::open(&url).await;
     shop.app.settle().await.unwrap();
     let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
-    let junk = stranger.basic_publish("".into(), "mercat.stats".into(), options, b"not an event", properties);
-    junk.await.unwrap();
+    let publish = channel.basic_publish("".into(), "mercat.stats".into(), options, b"not an event", properties);
+    publish.await.unwrap();
     shop.order("ada").await;
-    shop.assert_sound().await;
-    let dead = stranger.basic_get("mercat.dead".into(), BasicGetOptions::default()).await.unwrap().unwrap();
+    shop.assert_consistent().await;
+    let dead = channel.basic_get("mercat.dead".into(), BasicGetOptions::default()).await.unwrap().unwrap();
     assert_eq!(dead.data, b"not an event");
 }
 
 #[actix::test]
-async fn a_queue_that_somebody_deletes_is_made_again() {
+async fn deleted_queue_is_declared_again() {
     let Some(url) = broker("t5") else { return };
-    let breaker = stranger(&url).await;
-    let shop = Shop::open(&url).await;
+    let channel = open_channel(&url).await;
+    let shop = TestApp::open(&url).await;
     shop.order("ada").await;
-    shop.assert_sound().await;
+    shop.assert_consistent().await;
     for queue in ["mercat.stats", "mercat.mailer"] {
-        breaker.queue_delete(queue.into(), QueueDeleteOptions::default()).await.unwrap();
-        let (there, none) = (QueueDeclareOptions { passive: true, ..Default::default() }, FieldTable::default());
-        let begun = std::time::Instant::now();
-        while stranger(&url).await.queue_declare(queue.into(), there, none.clone()).await.is_err() {
-            assert!(begun.elapsed() < Duration::from_secs(30), "nobody makes {queue} again");
+        channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.unwrap();
+        let (passive, none) = (QueueDeclareOptions { passive: true, ..Default::default() }, FieldTable::default());
+        let started = std::time::Instant::now();
+        while open_channel(&url).await.queue_declare(queue.into(), passive, none.clone()).await.is_err() {
+            assert!(started.elapsed() < Duration::from_secs(30), "{queue} is not declared again");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
     shop.order("bea").await;
-    shop.assert_sound().await;
+    shop.assert_consistent().await;
 }
