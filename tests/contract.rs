@@ -19,33 +19,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use example::Example;
-use mercat::app::Placement;
+use mercat::app::{DOMAINS, Placement};
 use mercat::contract;
-use mercat::domains::cart::CartActor;
-use mercat::domains::catalog::CatalogActor;
-use mercat::domains::comments::CommentsActor;
-use mercat::domains::mailer::MailerActor;
-use mercat::domains::notifications::NotificationsActor;
-use mercat::domains::payments::PaymentsActor;
-use mercat::domains::stats::StatsActor;
-use mercat::domains::users::UsersActor;
 use mercat::messaging::RemoteCallable;
 use serde_json::Value;
 
 /// Names of all messages that an actor handles, as the transports between processes know them.
 fn message_names() -> BTreeSet<String> {
-    let names = [
-        UsersActor::names(),
-        CatalogActor::names(),
-        CartActor::names(),
-        PaymentsActor::names(),
-        MailerActor::names(),
-        StatsActor::names(),
-        CommentsActor::names(),
-        NotificationsActor::names(),
-        Placement::names(),
-    ];
-    names.into_iter().flatten().map(str::to_owned).collect()
+    let of_domains = DOMAINS.iter().flat_map(|domain| (domain.messages)());
+    of_domains.chain(Placement::names()).map(str::to_owned).collect()
 }
 
 /// Names of all events that a domain emits.
