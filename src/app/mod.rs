@@ -99,7 +99,7 @@ impl App {
     ///
     /// # Errors
     /// If the address cannot be bound.
-    pub fn grpc(&mut self) -> std::io::Result<Option<grpc::Server>> {
+    pub fn grpc(&mut self) -> std::io::Result<Option<grpc::GrpcServer>> {
         let settings = Arc::clone(&self.runtime.settings);
         let Some(address) = settings.grpc else { return Ok(None) };
         let event_router = Arc::clone(&self.event_router);
@@ -124,7 +124,7 @@ impl App {
             message_max: grpc::message_max(settings.catalog.image_bytes_max),
             drain_timeout: settings.http.drain_timeout,
         };
-        grpc::Server::bind(address, config).map(Some)
+        grpc::GrpcServer::bind(address, config).map(Some)
     }
 
     /// Returns the router of events, which also knows the outboxes of the local domains.

@@ -42,7 +42,7 @@ pub fn serve(configuration: &Configuration, settings: Settings, file: Option<&Pa
         let (grpc, web) = start_servers(configuration, &mut app)?;
         log::debug!("serve: ready after {} ms", started.elapsed().as_millis());
         announce_addresses(app.settings(), grpc.as_ref(), web.as_ref());
-        let handles = (grpc.as_ref().map(grpc::Server::handle), web.as_ref().map(web::Server::handle));
+        let handles = (grpc.as_ref().map(grpc::GrpcServer::handle), web.as_ref().map(web::Server::handle));
         let stopper = actix::spawn(stop_on_signal(signals, handles));
         let result = run_servers(grpc, web).await;
         stopper.abort();
@@ -76,7 +76,7 @@ fn prepare_demo(configuration: &Configuration, settings: &Settings, marker: &Pat
 fn start_servers(
     configuration: &Configuration,
     app: &mut App,
-) -> Result<(Option<grpc::Server>, Option<web::Server>), CliError> {
+) -> Result<(Option<grpc::GrpcServer>, Option<web::Server>), CliError> {
     let settings = std::sync::Arc::clone(app.settings());
     let mut grpc = app.grpc().map_err(|error| {
         configuration.error_for("grpc", listen_error(&error, settings.grpc.unwrap_or(settings.listen), "--grpc"))
@@ -95,7 +95,7 @@ fn start_servers(
 }
 
 /// Announces the addresses. One line only contains `listening on`: the HTTP address, or that of gRPC if there is none.
-fn announce_addresses(settings: &Settings, grpc: Option<&grpc::Server>, web: Option<&web::Server>) {
+fn announce_addresses(settings: &Settings, grpc: Option<&grpc::GrpcServer>, web: Option<&web::Server>) {
     let json = settings.log.json;
     if let Some(server) = grpc {
         let names_of = |place: &DomainLocation| {
@@ -119,7 +119,7 @@ fn announce_addresses(settings: &Settings, grpc: Option<&grpc::Server>, web: Opt
 }
 
 /// Stops the servers gracefully at the first signal, and exits at the second.
-async fn stop_on_signal(mut signals: ShutdownSignal, (grpc, web): (Option<grpc::Handle>, Option<web::Handle>)) {
+async fn stop_on_signal(mut signals: ShutdownSignal, (grpc, web): (Option<grpc::GrpcHandle>, Option<web::Handle>)) {
     let name = signals.wait().await;
     log::info!("serve: {name} received; finishing requests in flight");
     let forced = actix::spawn(async move {
@@ -137,7 +137,7 @@ async fn stop_on_signal(mut signals: ShutdownSignal, (grpc, web): (Option<grpc::
 }
 
 /// Runs the servers until both have stopped.
-async fn run_servers(grpc: Option<grpc::Server>, web: Option<web::Server>) -> Result<(), CliError> {
+async fn run_servers(grpc: Option<grpc::GrpcServer>, web: Option<web::Server>) -> Result<(), CliError> {
     let failed = |name: &str| CliError::operation(format!("the {name} server failed"));
     let grpc = async {
         match grpc {

@@ -20,7 +20,7 @@ pub fn print_skipped(test: &str, why: &str) {
 /// An app with one domain behind gRPC.
 pub struct DomainProcess {
     pub app: App,
-    server: grpc::Handle,
+    server: grpc::GrpcHandle,
     ran: actix_web::rt::task::JoinHandle<()>,
 }
 

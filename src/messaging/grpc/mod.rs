@@ -26,7 +26,8 @@ pub use connection::{AddressStatus, CallError, Connection, PeerConfig, PeerDomai
 pub use peer::{LONG_POLL_TIMEOUT, LiveSink, Peer};
 pub use remote::{PeerRegistry, Remote, RemoteAddress};
 pub use server::{
-    BoxLiveStream, DomainService, EventReader, Handle, LiveSource, Server, ServerConfig, live_stream, parse_timeout,
+    BoxLiveStream, DomainService, EventReader, GrpcHandle, GrpcServer, LiveSource, ServerConfig, live_stream,
+    parse_timeout,
 };
 
 /// Messages and services compiled from `proto/`.

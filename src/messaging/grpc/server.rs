@@ -65,7 +65,7 @@ pub type LiveSource = Arc<dyn Fn() -> BoxLiveStream + Send + Sync>;
 /// Live pushes, each as JSON.
 pub type BoxLiveStream = Pin<Box<dyn Stream<Item = Vec<u8>> + Send>>;
 
-/// Configuration of a [`Server`].
+/// Configuration of a [`GrpcServer`].
 pub struct ServerConfig {
     /// Local domains, by name.
     pub domains: HashMap<&'static str, DomainService>,
@@ -82,7 +82,7 @@ pub struct ServerConfig {
 }
 
 /// Server with a bound address.
-pub struct Server {
+pub struct GrpcServer {
     address: SocketAddr,
     incoming: TcpIncoming,
     router: tonic::service::RoutesBuilder,
@@ -92,9 +92,9 @@ pub struct Server {
     stop: watch::Sender<bool>,
 }
 
-/// Handle that stops a [`Server`].
+/// Handle that stops a [`GrpcServer`].
 #[derive(Clone)]
-pub struct Handle(watch::Sender<bool>);
+pub struct GrpcHandle(watch::Sender<bool>);
 
 struct DomainsService {
     config: ServerConfig,
@@ -105,8 +105,8 @@ struct DomainsService {
 
 type Shutdown = Shared<BoxFuture<'static, ()>>;
 
-impl Server {
-    /// Binds `address`. Calls are handled once [`Server::run`] is polled.
+impl GrpcServer {
+    /// Binds `address`. Calls are handled once [`GrpcServer::run`] is polled.
     ///
     /// # Errors
     /// When the address cannot be bound.
@@ -145,8 +145,8 @@ impl Server {
 
     /// Returns a handle that stops the server.
     #[must_use]
-    pub fn handle(&self) -> Handle {
-        Handle(self.stop.clone())
+    pub fn handle(&self) -> GrpcHandle {
+        GrpcHandle(self.stop.clone())
     }
 
     /// Serves until it is stopped, then waits for calls in progress, at most for the drain timeout.
@@ -177,7 +177,7 @@ impl Server {
     }
 }
 
-impl Handle {
+impl GrpcHandle {
     /// Stops accepting connections; accepted calls are completed.
     pub fn stop(&self) {
         self.0.send_replace(true);
