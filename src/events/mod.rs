@@ -10,7 +10,7 @@ mod rabbitmq;
 mod relay;
 
 pub use pull::{EventPuller, read_for_remote};
-pub use rabbitmq::{BrokerError, Consumer, RabbitMq, Subscription};
+pub use rabbitmq::{BrokerError, Consumer, QueueBinding, RabbitMq};
 pub use relay::{Relay, Subscriber};
 
 #[cfg(test)]

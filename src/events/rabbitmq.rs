@@ -47,15 +47,15 @@ const PERSISTENT: u8 = 2;
 const BARRIER: &str = "mercat.marker";
 
 /// Name of a domain with the names of the events that it subscribes to.
-pub type Subscription = (&'static str, &'static [&'static str]);
+pub type QueueBinding = (&'static str, &'static [&'static str]);
 
 /// Client of one RabbitMQ broker. Clones share its connections.
 #[derive(Clone)]
-pub struct RabbitMq(Arc<Inner>);
+pub struct RabbitMq(Arc<BrokerInner>);
 
-struct Inner {
+struct BrokerInner {
     uri: AMQPUri,
-    domains: Vec<Subscription>,
+    domains: Vec<QueueBinding>,
     /// One to publish on and one to consume on: a broker that is short of resources stops reading from publishers.
     connections: [tokio::sync::Mutex<Option<Connection>>; 2],
     /// Whether exchanges and queues were declared and nothing failed since: a broker may come back empty, and a queue may
@@ -67,7 +67,7 @@ struct Inner {
 }
 
 #[derive(Clone, Copy)]
-enum ConnectionRole {
+enum LinkRole {
     Publish = 0,
     Consume = 1,
 }
@@ -102,8 +102,8 @@ pub struct Consumer {
 impl RabbitMq {
     /// Returns a client of the broker at `uri` for the subscriptions `domains`. Connects when first used.
     #[must_use]
-    pub fn new(uri: AMQPUri, domains: Vec<Subscription>) -> Self {
-        Self(Arc::new(Inner {
+    pub fn new(uri: AMQPUri, domains: Vec<QueueBinding>) -> Self {
+        Self(Arc::new(BrokerInner {
             uri,
             domains,
             connections: Default::default(),
@@ -131,7 +131,7 @@ impl RabbitMq {
     /// # Errors
     /// When the broker cannot be reached or refuses a declaration.
     pub async fn probe(&self) -> Result<(), BrokerError> {
-        self.channel(ConnectionRole::Publish).await.map(drop)
+        self.channel(LinkRole::Publish).await.map(drop)
     }
 
     /// Returns the broker as the only subscriber of a domain's outbox: it publishes what is delivered to it, and
@@ -166,7 +166,7 @@ impl RabbitMq {
         let channel = match open {
             Some(channel) if channel.status().connected() => channel,
             _ => {
-                let channel = self.channel(ConnectionRole::Publish).await?;
+                let channel = self.channel(LinkRole::Publish).await?;
                 in_time(channel.confirm_select(ConfirmSelectOptions::default())).await?;
                 open.insert(channel)
             }
@@ -201,7 +201,7 @@ impl RabbitMq {
 
     /// Opens a channel on the connection of this role, connecting again if that has broken, and declares exchanges and
     /// queues if necessary.
-    async fn channel(&self, role: ConnectionRole) -> Result<Channel, BrokerError> {
+    async fn channel(&self, role: LinkRole) -> Result<Channel, BrokerError> {
         let mut connection = self.0.connections[role as usize].lock().await;
         let channel = match connection.as_ref().filter(|connection| connection.status().connected()) {
             Some(open) => in_time(open.create_channel()).await?,
@@ -282,7 +282,7 @@ impl Consumer {
     pub async fn flush(&self) -> Result<(), CommonError> {
         let (mut ids, mut passed) = (Vec::new(), Vec::new());
         let sending = async {
-            let channel = self.broker.channel(ConnectionRole::Publish).await?;
+            let channel = self.broker.channel(LinkRole::Publish).await?;
             for domain in &self.domains {
                 let (id, (sender, receiver)) = (new_uuid().to_string(), oneshot::channel());
                 self.broker.0.barriers.lock().insert(id.clone(), sender);
@@ -353,7 +353,7 @@ async fn consume_loop(broker: RabbitMq, domain: Subscriber) {
 
 /// Consumes the queue of one domain until the channel fails.
 async fn consume(broker: &RabbitMq, domain: &Subscriber) -> Result<std::convert::Infallible, BrokerError> {
-    let channel = broker.channel(ConnectionRole::Consume).await?;
+    let channel = broker.channel(LinkRole::Consume).await?;
     in_time(channel.basic_qos(PREFETCH, BasicQosOptions::default())).await?;
     let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
     let mut messages =

@@ -116,10 +116,10 @@ mod tests {
 
     #[derive(Message)]
     #[rtype(result = "u32")]
-    struct Echo(u32);
-    impl Handler<Echo> for PanickyActor {
+    struct Number(u32);
+    impl Handler<Number> for PanickyActor {
         type Result = u32;
-        fn handle(&mut self, Echo(n): Echo, _: &mut Context<Self>) -> u32 {
+        fn handle(&mut self, Number(n): Number, _: &mut Context<Self>) -> u32 {
             assert!(n != 13, "unlucky");
             n
         }
@@ -128,7 +128,7 @@ mod tests {
     #[actix::test]
     async fn panic_fails_one_call_and_actor_restarts() {
         let (actor, health) = Supervisor::start(&actix::Arbiter::current(), "fragile", 16, || PanickyActor);
-        let answers = futures_util::future::join_all([1, 13, 2, 3].map(|n| actor.send(Echo(n)))).await;
+        let answers = futures_util::future::join_all([1, 13, 2, 3].map(|n| actor.send(Number(n)))).await;
         assert_eq!(answers.into_iter().map(Result::ok).collect::<Vec<_>>(), [Some(1), None, Some(2), Some(3)]);
         assert_eq!((health.restarts(), health.is_down()), (1, false));
     }
@@ -137,9 +137,9 @@ mod tests {
     async fn actor_stays_down_after_too_many_panics() {
         let (actor, health) = Supervisor::start(&actix::Arbiter::current(), "fragile", 16, || PanickyActor);
         for _ in 0..PANICS_MAX {
-            assert!(actor.send(Echo(13)).await.is_err());
+            assert!(actor.send(Number(13)).await.is_err());
         }
-        assert!(actor.send(Echo(1)).await.is_err());
+        assert!(actor.send(Number(1)).await.is_err());
         assert!(health.is_down());
     }
 }

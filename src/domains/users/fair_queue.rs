@@ -15,18 +15,18 @@ use crate::messaging::CommonError;
 pub const PLACES_PER_ORIGIN: usize = 33;
 
 /// A queue for resources of type `T`. Clones share it.
-pub struct FairQueue<T>(Arc<Mutex<Inner<T>>>);
+pub struct FairQueue<T>(Arc<Mutex<QueueInner<T>>>);
 
-struct Inner<T> {
+struct QueueInner<T> {
     idle: Vec<T>,
-    origins: HashMap<Arc<str>, Origin<T>>,
+    origins: HashMap<Arc<str>, OriginQueue<T>>,
     /// Origins with waiters, in the order in which they are served next.
     turns: VecDeque<Arc<str>>,
     places: usize,
     places_max: usize,
 }
 
-struct Origin<T> {
+struct OriginQueue<T> {
     places: usize,
     waiters: VecDeque<oneshot::Sender<Lease<T>>>,
 }
@@ -41,14 +41,14 @@ impl<T> FairQueue<T> {
     /// A queue for `resources`, in which at most `places_max` callers work or wait.
     pub fn new(resources: Vec<T>, places_max: usize) -> Self {
         let (origins, turns) = (HashMap::new(), VecDeque::new());
-        Self(Arc::new(Mutex::new(Inner { idle: resources, origins, turns, places: 0, places_max })))
+        Self(Arc::new(Mutex::new(QueueInner { idle: resources, origins, turns, places: 0, places_max })))
     }
 
     /// Reserves a place in the queue.
     ///
     /// # Errors
     /// `Overloaded` if the queue is full, or the origin has as many places as it may have.
-    pub fn enter(&self, origin: Arc<str>) -> Result<Place<T>, CommonError> {
+    pub fn enter(&self, origin: Arc<str>) -> Result<QueuePlace<T>, CommonError> {
         let mut inner = self.0.lock();
         if inner.places >= inner.places_max {
             return Err(CommonError::Overloaded);
@@ -58,8 +58,8 @@ impl<T> FairQueue<T> {
             return Err(CommonError::Overloaded);
         }
         inner.places += 1;
-        inner.origins.entry(Arc::clone(&origin)).or_insert_with(Origin::new).places += 1;
-        Ok(Place { queue: self.clone(), origin })
+        inner.origins.entry(Arc::clone(&origin)).or_insert_with(OriginQueue::new).places += 1;
+        Ok(QueuePlace { queue: self.clone(), origin })
     }
 
     /// Applies `change` to the resources that are idle.
@@ -100,19 +100,19 @@ impl<T> FairQueue<T> {
     }
 }
 
-impl<T> Origin<T> {
+impl<T> OriginQueue<T> {
     const fn new() -> Self {
         Self { places: 0, waiters: VecDeque::new() }
     }
 }
 
 /// A place in the queue; dropping it frees the place.
-pub struct Place<T> {
+pub struct QueuePlace<T> {
     queue: FairQueue<T>,
     origin: Arc<str>,
 }
 
-impl<T> Place<T> {
+impl<T> QueuePlace<T> {
     /// Waits until it is this origin's turn and a resource is free.
     pub async fn lease(&self) -> Lease<T> {
         let waiter = {
@@ -121,7 +121,7 @@ impl<T> Place<T> {
                 return Lease { queue: self.queue.clone(), resource: Some(resource) };
             }
             let (sender, receiver) = oneshot::channel();
-            let origin = inner.origins.entry(Arc::clone(&self.origin)).or_insert_with(Origin::new);
+            let origin = inner.origins.entry(Arc::clone(&self.origin)).or_insert_with(OriginQueue::new);
             origin.waiters.push_back(sender);
             if origin.waiters.len() == 1 {
                 inner.turns.push_back(Arc::clone(&self.origin));
@@ -132,7 +132,7 @@ impl<T> Place<T> {
     }
 }
 
-impl<T> Drop for Place<T> {
+impl<T> Drop for QueuePlace<T> {
     fn drop(&mut self) {
         let mut inner = self.queue.0.lock();
         inner.places -= 1;

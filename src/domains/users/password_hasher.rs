@@ -15,7 +15,7 @@ use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use tokio::time::Instant;
 
-use super::fair_queue::{FairQueue, Lease, Place};
+use super::fair_queue::{FairQueue, Lease, QueuePlace};
 use crate::messaging::{Caller, CommonError, RequestContext};
 
 /// Callers that may wait for each hasher: some seconds of work. More are rejected at once.
@@ -46,7 +46,7 @@ struct Buffer {
 /// Permission to hash or to wait for it, one after the other; freed when dropped.
 pub struct HashPermit<'a> {
     hasher: &'a PasswordHashing,
-    place: Place<Buffer>,
+    place: QueuePlace<Buffer>,
 }
 
 impl PasswordHashing {

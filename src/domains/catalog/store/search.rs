@@ -372,7 +372,7 @@ fn index_suffix(query: &ProductQuery) -> &'static str {
 }
 
 #[derive(QueryableByName)]
-struct CountRow {
+struct MatchCountRow {
     #[diesel(sql_type = BigInt)]
     n: i64,
 }
@@ -389,7 +389,7 @@ fn prefers_price_index(conn: &mut Conn, query: &ProductQuery, all: bool) -> Quer
     statement.sql(" AND price >= ").number(query.min_price.unwrap_or(0));
     statement.sql(" AND price <= ").number(query.max_price.unwrap_or(Amount::MAX));
     statement.sql(" LIMIT ").number(SORTED_MAX + 1).sql(") few");
-    let counted: Vec<CountRow> = statement.load(conn)?;
+    let counted: Vec<MatchCountRow> = statement.load(conn)?;
     Ok(counted.first().is_none_or(|count| count.n <= SORTED_MAX))
 }
 

@@ -35,7 +35,7 @@ pub const INVARIANTS: Invariants = Invariants {
 };
 
 #[derive(QueryableByName)]
-struct CountRow {
+struct OrderEntryCountRow {
     #[diesel(sql_type = BigInt)]
     n: i64,
 }
@@ -44,7 +44,7 @@ struct CountRow {
 pub fn count_order_entries(conn: &mut Conn, orders: &[(InvoiceId, Timestamp)]) -> QueryResult<Vec<i64>> {
     let mut times = Vec::with_capacity(orders.len());
     for (invoice, at) in orders {
-        let row: CountRow =
+        let row: OrderEntryCountRow =
             sql_query("SELECT COUNT(*) AS n FROM action WHERE at = $1 AND kind = 'order_paid' AND subject = $2")
                 .bind::<BigInt, _>(*at)
                 .bind::<Text, _>(*invoice)
