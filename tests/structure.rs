@@ -1,5 +1,6 @@
 //! Rules of the source tree that the compiler does not check: import direction, the homes of SQL, WebSocket and gRPC
-//! code, documentation openers, function length, unique type names, test names and words that must not come back.
+//! code, documentation openers, function length, unique type names, test names, words that must not come back, and the
+//! relative links of the documentation.
 //!
 //! Each test reads the source files and reports all offences at once. Does not start the shop.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first failure")]
@@ -44,9 +45,12 @@ const SQL_EXCEPTIONS: &[(&str, &str)] = &[];
 /// Folders that do not know diesel at all, not even as an error or a column type.
 const FOLDERS_WITHOUT_DIESEL: &[&str] = &["app", "cli", "contract", "events", "messaging", "settings", "web"];
 
-/// Crates with the only files that may name them.
-const CRATE_HOMES: &[(&str, &[&str])] =
-    &[("actix_web_actors", &["src/web/live/websocket.rs"]), ("tonic", &["src/messaging/grpc/", "src/web/grpc.rs"])];
+/// Crates with the only files that may name them. Server-sent events use the HTTP context of `actix_web_actors`, which no
+/// other crate has; its WebSocket modules are used by `websocket.rs` only.
+const CRATE_HOMES: &[(&str, &[&str])] = &[
+    ("actix_web_actors", &["src/web/live/websocket.rs", "src/web/live/sse.rs"]),
+    ("tonic", &["src/messaging/grpc/", "src/web/grpc.rs"]),
+];
 
 /// Type names that are defined more than once, each with its reason.
 const REPEATED_TYPES: &[(&str, &str)] = &[];
@@ -337,7 +341,7 @@ fn doc_comments_open_with_a_noun_or_a_verb() {
     for file in rust(&["src", "tests", "benches"]) {
         for (n, opener, item) in doc_openers(&file.text) {
             let first = opener.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
-            let is_bool = item.chars().take(400).collect::<String>().contains("bool");
+            let is_bool = item.chars().take(400).collect::<String>().to_lowercase().contains("bool");
             if clauses.contains(&first) && !(first == "Whether" && is_bool) {
                 offences.push(format!("{}: {opener}", file.at(n)));
             }
@@ -434,4 +438,37 @@ fn test_names_are_short() {
         }
     }
     report("test_names_are_short", &offences);
+}
+
+/// Targets of the Markdown links of a text that are relative paths, without the part after `#`: (line, target).
+fn relative_links(text: &str) -> Vec<(usize, &str)> {
+    let mut links = Vec::new();
+    for (n, line) in text.lines().enumerate() {
+        for rest in line.split("](").skip(1) {
+            let target = rest.split(')').next().unwrap_or_default();
+            let path = target.split([' ', '#']).next().unwrap_or_default();
+            if !path.is_empty() && !target.contains(':') {
+                links.push((n + 1, path));
+            }
+        }
+    }
+    links
+}
+
+#[test]
+fn relative_links_lead_to_files() {
+    let mut files = sources(&["docs"], &["md"]);
+    for name in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"] {
+        files.extend(sources(&[name], &["md"]));
+    }
+    let mut offences = Vec::new();
+    for file in &files {
+        let path = package().join(&file.path);
+        for (n, target) in relative_links(&file.text) {
+            if !path.with_file_name(target).exists() {
+                offences.push(format!("{}: {target} does not exist", file.at(n)));
+            }
+        }
+    }
+    report("relative_links_lead_to_files", &offences);
 }
