@@ -22,7 +22,7 @@ impl LiveBridge {
     }
 
     /// Forwards the pushes of another process for as long as the peer is held. After every interruption the sessions
-    /// are told to read back what they may have missed.
+    /// are asked to read back what they may have missed.
     pub fn forward_from(&self, peer: &Arc<Peer>) {
         if !self.sources.lock().insert(peer.address().to_string()) {
             return;

@@ -1,4 +1,4 @@
-//! What the process asks of the operating system before anything else runs: file modes and the number of open files.
+//! Limits of the process at the operating system, set before anything else runs: file modes and the number of open files.
 
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};

@@ -56,7 +56,7 @@ async fn h01_invalid_bodies_are_rejected_and_change_nothing() {
         case(by_customer, "PUT", &user, json!({ "name": "N" })),
         case(by_customer, "PATCH", &user, json!({ "name": "N" })),
         case(by_customer, "POST", "/signin", json!({ "email": "ada@example.com", "password": "x" })),
-        case(by_customer, "POST", "/password/forgot", json!({ "email": "nobody@example.com" })),
+        case(by_customer, "POST", "/password/forgot", json!({ "email": "unknown@example.com" })),
         case(by_customer, "POST", "/password/reset", json!({ "token": "x", "password": "12345678" })),
         case(by_customer, "POST", "/email/verify", json!({ "token": "x" })),
         case(by_customer, "POST", "/api_keys", json!({ "name": "till" })),

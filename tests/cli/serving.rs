@@ -22,7 +22,7 @@ fn serve_starts_and_drains_on_signals() {
 fn accepted_request_is_answered_before_exit() {
     let sandbox = Sandbox::new();
     let shop = RunningShop::start(&sandbox, &["--no-demo"]);
-    // The head has been sent, the body not: the request is in flight when the shop is told to stop.
+    // The head has been sent, the body not: the request is in flight when the shop gets the signal to stop.
     let body = r#"{"email":"ada@example.com","password":"correct horse","name":"Ada"}"#;
     let mut stream = std::net::TcpStream::connect(&shop.address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();

@@ -378,7 +378,7 @@ async fn stock_grpc_client_finds_services_with_same_rights() {
     let made = call("UserService.CreateUser", account.clone(), None);
     assert_eq!(made["response"]["email"], "ada@example.com");
     assert_eq!(call("UserService.CreateUser", account, None)["code"], "email_taken");
-    let bad = call("UserService.CreateUser", json!({"email": "nobody"}), None);
+    let bad = call("UserService.CreateUser", json!({"email": "not-an-address"}), None);
     assert_eq!((&bad["error"], &bad["code"]), (&json!("INVALID_ARGUMENT"), &json!("validation_failed")));
 
     let paid = order(&buyer, &user, &teapot, "one").await;

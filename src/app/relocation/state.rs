@@ -41,7 +41,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const START_RETRY_FOR: Duration = Duration::from_secs(20);
 /// Pause before a step is retried.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
-/// Interval at which the owner of a domain is told to start it until it confirms.
+/// Interval at which the request to start a domain is repeated to its new owner until it confirms.
 const NOTIFY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// State that the handlers share.

@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn validate_registration_reports_all_fields() {
-        let errors = validate_registration("nobody", "short", " ").unwrap_err();
+        let errors = validate_registration("not-an-address", "short", " ").unwrap_err();
         assert_eq!(errors.iter().map(|e| &*e.field).collect::<Vec<_>>(), ["email", "password", "name"]);
         for (password, good) in
             [("sevench", false), ("eightchr", true), (&"ß".repeat(200), true), (&"x".repeat(201), false)]

@@ -253,7 +253,7 @@ impl<T: Transport> Session<T> {
                 }
             }
             Err(LookupError::Unavailable) => {
-                this.send_error("unavailable", "nobody can be asked who you are; try again in a moment", None, ctx);
+                this.send_error("unavailable", "the token cannot be checked at the moment; try again", None, ctx);
             }
         }));
     }
