@@ -156,7 +156,7 @@ async fn broken_invariants_are_found() {
             "payments",
             "UPDATE counter SET value = value + 1".into(),
             "UPDATE counter SET value = value - 1".into(),
-            "next invoice",
+            "the invoice counter must equal",
         ),
         (
             "payments",
@@ -174,13 +174,13 @@ async fn broken_invariants_are_found() {
             "payments",
             format!("UPDATE invoice SET refunded = 5 WHERE id = '{id}'"),
             format!("UPDATE invoice SET refunded = 0 WHERE id = '{id}'"),
-            "sum of its refunds",
+            "sum of the refunds",
         ),
         (
             "cart",
             format!("UPDATE checkout SET freezes = 'x' WHERE invoice_id = '{id}'"),
             format!("UPDATE checkout SET freezes = NULL WHERE invoice_id = '{id}'"),
-            "freezes a cart",
+            "must lock its user's cart",
         ),
         (
             "cart",
@@ -222,13 +222,13 @@ async fn broken_invariants_are_found() {
             "notifications",
             "UPDATE stream SET seq = seq + 1 WHERE erased = 0".into(),
             "UPDATE stream SET seq = seq - 1 WHERE erased = 0".into(),
-            "does not end where it stands",
+            "does not match its last entry",
         ),
         (
             "comments",
             "UPDATE rating SET sum = sum + 1".into(),
             "UPDATE rating SET sum = sum - 1".into(),
-            "not that of its comments",
+            "not those of its comments",
         ),
         (
             "catalog",
