@@ -197,15 +197,15 @@ async fn remaining_process_caches_and_leads_again() {
     let dir = TempDir::new().unwrap();
     let open = || App::open(Settings::for_test(dir.path()), Clock::system()).unwrap();
     let is_caching_leader =
-        |app: &App| app.stores().iter().all(|store| store.cache_lease().era().is_some() && store.is_leader());
+        |app: &App| app.stores().iter().all(|store| store.cache_lease().epoch().is_some() && store.is_leader());
     let one = open();
     assert!(is_caching_leader(&one), "the first process runs alone");
     let other = open();
     assert!(
-        one.stores().iter().all(|store| store.cache_lease().era().is_none()),
+        one.stores().iter().all(|store| store.cache_lease().epoch().is_none()),
         "caches are off once a second process is open"
     );
-    assert!(other.stores().iter().all(|store| store.cache_lease().era().is_none() && !store.is_leader()));
+    assert!(other.stores().iter().all(|store| store.cache_lease().epoch().is_none() && !store.is_leader()));
     one.close();
     let started = Instant::now();
     while !is_caching_leader(&other) {

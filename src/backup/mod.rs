@@ -177,7 +177,7 @@ fn copy(settings: &Settings, to: &Path, now: impl Fn() -> Timestamp) -> BackupRe
     }
     // The start of the copy, less a tick of the file system's clock: every later change is newer.
     let taken_at = now().saturating_sub(MTIME_SLACK);
-    store::copy_all(&copies).map_err(BackupError::Unusable)?;
+    store::backup_all(&copies).map_err(BackupError::Unusable)?;
     let mut written: Vec<PathBuf> = Vec::new();
     for copy in copies {
         store::verify(&copy.to).map_err(BackupError::Unusable)?;

@@ -30,7 +30,7 @@ pub fn move_data(configuration: &Configuration, settings: Settings, from: &str, 
     if !before.violations.is_empty() {
         return Err(CliError::operation("the shop has inconsistencies; nothing was moved: fix them first"));
     }
-    let moved = store::move_all(&copy_jobs(&folder), &server)
+    let moved = store::copy_all(&copy_jobs(&folder), &server)
         .map_err(|reason| CliError::operation(format!("nothing was moved: {}", server.mask(&reason))))?;
     let rows: u64 = moved.values().sum();
     for (table, count) in &moved {
@@ -114,7 +114,7 @@ mod tests {
         let before = (consistency_check::run(&app.clients).await.unwrap(), list(&app, ProductQuery::default()).await);
         assert_eq!(before.0.violations, []);
         app.close();
-        let moved = store::move_all(&copy_jobs(dir.path()), &server).unwrap();
+        let moved = store::copy_all(&copy_jobs(dir.path()), &server).unwrap();
         assert!(moved.values().sum::<u64>() > 100, "{moved:?}");
         let app = App::open(settings, Clock::system()).unwrap();
         assert_eq!(
@@ -123,7 +123,7 @@ mod tests {
         );
         assert_eq!(list(&app, query()).await.items.len(), 1);
         app.close();
-        let error = store::move_all(&copy_jobs(dir.path()), &server).unwrap_err();
+        let error = store::copy_all(&copy_jobs(dir.path()), &server).unwrap_err();
         assert!(error.contains("is not empty"), "{error}");
     }
 }

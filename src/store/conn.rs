@@ -1,7 +1,8 @@
-//! A connection to a domain's database, of either kind, and how the same query is asked on both.
+//! Connections to a domain's database on SQLite or PostgreSQL, and queries that run on both.
 //!
-//! A query is one text of Rust for both kinds: [`RunQuery`] sends it to whichever the connection is. The types stay those of
-//! the concrete connection, so statements are prepared once and kept, as if there were one kind only.
+//! Contains: [`Conn`] and [`RunQuery`], which runs one diesel query on either backend. The types stay those of the
+//! concrete connection, so diesel caches prepared statements as usual. Does not contain: pools and the settings of a
+//! session.
 
 use std::num::NonZeroU32;
 
@@ -16,20 +17,18 @@ use diesel::{Connection as _, ConnectionResult, QueryResult, RunQueryDsl};
 
 use super::prepared::Statement;
 
-type Manager = AnsiTransactionManager;
-
 /// A connection to a domain's database.
-#[allow(clippy::large_enum_variant, reason = "there are a handful, each lives long, and a box would cost every query")]
+#[allow(clippy::large_enum_variant, reason = "a process has few, all long-lived, and a box would cost every query")]
 pub enum Conn {
-    /// To a file.
+    /// A SQLite file.
     Sqlite(SqliteConnection),
-    /// To a server.
+    /// A PostgreSQL server.
     Postgres(PgConnection),
 }
 
-/// Asks the same of either kind where one query type cannot serve both, as with boxed queries. Inside, name the
-/// functions of diesel's `RunQueryDsl` in full.
-macro_rules! on {
+/// Expands an expression for both backends where one query type cannot serve both, as with boxed queries. Functions of
+/// diesel's `RunQueryDsl` must be called by their full path in it.
+macro_rules! for_backend {
     ($conn:expr, $c:ident => $body:expr) => {
         match $conn {
             $crate::store::Conn::Sqlite($c) => $body,
@@ -37,7 +36,7 @@ macro_rules! on {
         }
     };
 }
-pub(crate) use on;
+pub(crate) use for_backend;
 
 impl Conn {
     /// Opens a database file.
@@ -45,28 +44,28 @@ impl Conn {
         SqliteConnection::establish(file).map(Self::Sqlite)
     }
 
-    /// Whether it is to a server.
+    /// Whether the database is PostgreSQL.
     #[must_use]
     pub const fn is_postgres(&self) -> bool {
         matches!(self, Self::Postgres(_))
     }
 
-    /// Runs statements that give nothing back.
+    /// Runs statements without results, separated by semicolons.
     pub fn batch_execute(&mut self, sql: &str) -> QueryResult<()> {
-        on!(self, c => c.batch_execute(sql))
+        for_backend!(self, c => c.batch_execute(sql))
     }
 
-    /// Runs `job` in a transaction, or in a savepoint when there is one already; an error undoes it.
+    /// Runs `job` in a transaction, or in a savepoint of the one that is open; an error rolls it back.
     pub fn transaction<T, E: From<DbError>>(&mut self, job: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<T, E> {
         if !self.is_postgres() && self.depth()? > 0 {
             return self.savepoint(job);
         }
-        on!(&mut *self, c => Manager::begin_transaction(c))?;
-        self.end_after(job)
+        for_backend!(&mut *self, c => AnsiTransactionManager::begin_transaction(c))?;
+        self.finish(job)
     }
 
-    /// [`Conn::transaction`] within another one, on a file: by statements that stay prepared, as diesel's do not. Should
-    /// the job panic, what is around it undoes this too.
+    /// Runs `job` in a savepoint on SQLite, by statements that stay prepared, unlike diesel's. If the job panics, the
+    /// transaction around it is rolled back with it.
     fn savepoint<T, E: From<DbError>>(&mut self, job: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<T, E> {
         RunQuery::execute(Statement("SAVEPOINT part"), self)?;
         let result = job(self);
@@ -77,74 +76,76 @@ impl Conn {
         result
     }
 
-    /// Runs `job` in a transaction that begins with these statements; an error undoes it.
+    /// Runs `job` in a transaction that begins with these statements; an error rolls it back.
     pub fn transaction_sql<T, E: From<DbError>>(
         &mut self,
         begin: &str,
         job: impl FnOnce(&mut Self) -> Result<T, E>,
     ) -> Result<T, E> {
-        on!(&mut *self, c => Manager::begin_transaction_sql(c, begin))?;
-        self.end_after(job)
+        for_backend!(&mut *self, c => AnsiTransactionManager::begin_transaction_sql(c, begin))?;
+        self.finish(job)
     }
 
-    fn end_after<T, E: From<DbError>>(&mut self, job: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<T, E> {
+    /// Runs `job`, then commits or rolls back.
+    fn finish<T, E: From<DbError>>(&mut self, job: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<T, E> {
         match job(self) {
             Ok(value) => self.commit().map(|()| value).map_err(E::from),
             Err(error) => match self.rollback() {
-                // What broke it is worth more than that it is broken.
+                // The first error says more than that the transaction is broken.
                 Ok(()) | Err(DbError::BrokenTransactionManager) => Err(error),
-                Err(worse) => Err(worse.into()),
+                Err(rollback_error) => Err(rollback_error.into()),
             },
         }
     }
 
-    /// Has somebody listen to what is asked of it.
+    /// Sets the listener of diesel's instrumentation events.
     #[cfg(test)]
     pub fn set_instrumentation(&mut self, listener: impl diesel::connection::Instrumentation) {
-        on!(self, c => c.set_instrumentation(listener));
+        for_backend!(self, c => c.set_instrumentation(listener));
     }
 
-    /// Begins a transaction by these statements.
+    /// Begins a transaction with these statements.
     pub(super) fn begin(&mut self, sql: &str) -> QueryResult<()> {
-        on!(self, c => Manager::begin_transaction_sql(c, sql))
+        for_backend!(self, c => AnsiTransactionManager::begin_transaction_sql(c, sql))
     }
 
-    /// Ends the innermost transaction or savepoint well.
+    /// Commits the innermost transaction or savepoint.
     pub(super) fn commit(&mut self) -> QueryResult<()> {
         if self.depth()? == 1
             && let Self::Postgres(c) = self
         {
-            // A bare COMMIT of a transaction that an error has ended says yes and keeps nothing. The question before it
-            // is refused then, and the rest with it.
+            // A bare COMMIT of a transaction that an error has aborted succeeds and keeps nothing. The statement before it
+            // fails then, and the COMMIT with it.
             let committed = c.batch_execute("SELECT 1; COMMIT");
             if committed.is_err() {
-                let _ = Manager::rollback_transaction(c);
+                let _ = AnsiTransactionManager::rollback_transaction(c);
             }
             return committed;
         }
-        on!(self, c => Manager::commit_transaction(c))
+        for_backend!(self, c => AnsiTransactionManager::commit_transaction(c))
     }
 
-    /// How many transactions and savepoints are open.
+    /// Returns the number of open transactions and savepoints.
     pub(super) fn depth(&mut self) -> QueryResult<u32> {
-        let depth = on!(self, c => Manager::transaction_manager_status_mut(c).transaction_depth())?;
+        let depth =
+            for_backend!(self, c => AnsiTransactionManager::transaction_manager_status_mut(c).transaction_depth())?;
         Ok(depth.map_or(0, NonZeroU32::get))
     }
 
-    /// Undoes the innermost of them.
+    /// Rolls back the innermost transaction or savepoint.
     pub(super) fn rollback(&mut self) -> QueryResult<()> {
-        on!(self, c => Manager::rollback_transaction(c))
+        for_backend!(self, c => AnsiTransactionManager::rollback_transaction(c))
     }
 
-    /// Whether it can no longer be used.
+    /// Whether the connection must not be used again.
     pub(super) fn is_broken(&mut self) -> bool {
         !matches!(self.depth(), Ok(0))
     }
 }
 
-/// Asks a query of a connection of either kind.
+/// Runs a diesel query on a connection of either backend.
 pub trait RunQuery: Sized {
-    /// Runs it; says how many rows it concerned.
+    /// Runs the statement and returns the number of affected rows.
     fn execute(self, conn: &mut Conn) -> QueryResult<usize>
     where
         Self: RunQueryDsl<SqliteConnection>
@@ -152,41 +153,41 @@ pub trait RunQuery: Sized {
             + ExecuteDsl<SqliteConnection>
             + ExecuteDsl<PgConnection>,
     {
-        on!(conn, c => RunQueryDsl::execute(self, c))
+        for_backend!(conn, c => RunQueryDsl::execute(self, c))
     }
 
-    /// All rows.
+    /// Returns all rows.
     fn load<'q, U>(self, conn: &mut Conn) -> QueryResult<Vec<U>>
     where
         Self: LoadQuery<'q, SqliteConnection, U> + LoadQuery<'q, PgConnection, U>,
     {
-        on!(conn, c => RunQueryDsl::load(self, c))
+        for_backend!(conn, c => RunQueryDsl::load(self, c))
     }
 
-    /// The one row there is, or the first of those that come anyway.
+    /// Returns the first row of a query that is expected to have one; sets no `LIMIT`.
     fn get_result<'q, U>(self, conn: &mut Conn) -> QueryResult<U>
     where
         Self: LoadQuery<'q, SqliteConnection, U> + LoadQuery<'q, PgConnection, U>,
     {
-        on!(conn, c => RunQueryDsl::get_result(self, c))
+        for_backend!(conn, c => RunQueryDsl::get_result(self, c))
     }
 
-    /// The first row.
+    /// Returns the first row; sets `LIMIT 1`.
     fn first<'q, U>(self, conn: &mut Conn) -> QueryResult<U>
     where
         Self: LimitDsl + RunQueryDsl<SqliteConnection> + RunQueryDsl<PgConnection>,
         Limit<Self>: LoadQuery<'q, SqliteConnection, U> + LoadQuery<'q, PgConnection, U>,
     {
-        on!(conn, c => RunQueryDsl::first(self, c))
+        for_backend!(conn, c => RunQueryDsl::first(self, c))
     }
 }
 
-// Not for everything: a `Vec` has a `first` of its own.
+// Not for all types: `Vec` has a `first` of its own.
 impl<Q: RunQueryDsl<SqliteConnection>> RunQuery for Q {}
 
-/// The columns of a struct, for a select that is the same on either kind.
+/// Columns of a row struct, for a select that is the same on both backends.
 pub trait Columns: Selectable<Sqlite> {
-    /// They, in the order of its fields.
+    /// Returns the columns in the order of the fields.
     fn as_select() -> Self::SelectExpression {
         Self::construct_selection()
     }

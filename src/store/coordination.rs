@@ -1,12 +1,12 @@
-//! Who else is there: which processes have the same schema open, told apart by locks that a process loses when it ends,
-//! however it ends.
+//! Coordination of processes that have the same PostgreSQL schema open, by advisory locks that the server releases when
+//! a process ends, however it ends.
 //!
-//! - **Alone.** Who is alone on a database may believe what it remembers of it. Who comes second asks the first to step
-//!   down and waits until it has: then neither believes its memory, until one of them is alone again.
-//! - **The lead.** One of several does what is done by a timer.
+//! - **Sole process.** A sole process may serve from its caches. A second one asks the first to step down and waits
+//!   until it has: then neither uses its caches, until one of them is alone again.
+//! - **Leader.** One of several processes runs what a timer starts.
 //!
-//! A thread of its own keeps the connection that holds the locks. When that connection is lost nobody knows who else is
-//! there: nothing is believed and nothing is written until it is back.
+//! Contains: the thread and the connection that hold the locks. Does not contain: the locks of write jobs, see
+//! [`locks`]. While that connection is lost the other processes are unknown: no cache is used and nothing is written.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,109 +22,122 @@ use diesel::sql_types::Bool;
 use super::{Conn, locks, postgres};
 use crate::settings::Postgres;
 
-/// How often somebody who asks for room is looked for. Costs no question to the server.
+/// Interval of reading the notifications of joining processes. Needs no round trip to the server.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
-/// How often it is tried to be alone or to lead, and whether the connection still stands.
+/// Interval of trying to become the sole process or the leader, and of testing the connection.
 const ELECTION_INTERVAL: Duration = Duration::from_secs(1);
-/// How long whoever comes second waits for the first to step down.
+/// Longest time that a joining process waits for the first one to step down.
 const STEP_DOWN_MAX: Duration = Duration::from_secs(15);
-/// How long a look into memory that began before may take to end.
+/// Time for cache reads that began before the lease ended.
 const CACHE_READ_GRACE: Duration = Duration::from_millis(20);
-/// What a process may need of stack to ask a few questions.
-const STACK: usize = 512 * 1024;
+/// Stack of the thread in bytes: enough for a few short statements.
+const STACK_BYTES: usize = 512 * 1024;
 
-/// What is known of the others.
+/// Last known state of the locks.
 #[derive(Debug, Default)]
 struct MembershipState {
-    /// Counts the times of being alone; even while it is not.
-    alone: AtomicU64,
-    leads: AtomicBool,
-    present: AtomicBool,
+    /// Number of changes to and from being the sole process: odd while it is.
+    sole_epoch: AtomicU64,
+    is_leader: AtomicBool,
+    is_connected: AtomicBool,
 }
 
 impl MembershipState {
     fn is_sole_process(&self) -> bool {
-        self.alone.load(Ordering::SeqCst) % 2 == 1
+        self.sole_epoch.load(Ordering::SeqCst) % 2 == 1
     }
 
-    fn set_alone(&self, alone: bool) {
-        if self.is_sole_process() != alone {
-            self.alone.fetch_add(1, Ordering::SeqCst);
+    fn set_sole(&self, is_sole: bool) {
+        if self.is_sole_process() != is_sole {
+            self.sole_epoch.fetch_add(1, Ordering::SeqCst);
         }
     }
 
-    fn lost(&self) {
-        self.set_alone(false);
-        self.leads.store(false, Ordering::SeqCst);
-        self.present.store(false, Ordering::SeqCst);
+    fn is_leader(&self) -> bool {
+        self.is_leader.load(Ordering::SeqCst)
+    }
+
+    fn is_connected(&self) -> bool {
+        self.is_connected.load(Ordering::SeqCst)
+    }
+
+    fn reset(&self) {
+        self.set_sole(false);
+        self.is_leader.store(false, Ordering::SeqCst);
+        self.is_connected.store(false, Ordering::SeqCst);
     }
 }
 
-/// Whether a process may believe what it remembers of a database. Clones share it.
+/// Permission to serve from caches of a database: valid while no other process has the schema open. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct CacheLease(Option<Arc<MembershipState>>);
 
 impl CacheLease {
-    /// What is remembered may be believed if it was remembered since this was last another number; nothing may be
-    /// when there is none.
+    /// Returns the number of the current lease, `None` while there is none. An entry is valid only under the number that
+    /// it was cached under.
     #[must_use]
-    pub fn era(&self) -> Option<u64> {
+    pub fn epoch(&self) -> Option<u64> {
         match &self.0 {
             None => Some(1),
-            Some(known) => Some(known.alone.load(Ordering::SeqCst)).filter(|era| era % 2 == 1),
+            Some(state) => Some(state.sole_epoch.load(Ordering::SeqCst)).filter(|epoch| epoch % 2 == 1),
         }
     }
 }
 
-/// A process among others on one schema.
+/// Membership of this process among those that have one schema open. Ends when it is dropped.
 pub struct Membership {
-    known: Arc<MembershipState>,
+    state: Arc<MembershipState>,
     stop: Option<mpsc::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Membership {
-    /// Joins whoever is there, or is the first. One that may not lead does nothing by a timer. Blocks until nobody believes more than it may.
+    /// Joins the processes on `schema`. Blocks until none of them uses a cache that it may not use. With `may_lead` it
+    /// may become the leader.
+    ///
+    /// # Errors
+    ///
+    /// Names the reason when the server cannot be reached or another process does not step down in time.
     pub fn join(domain: &str, server: &Postgres, schema: &str, may_lead: bool) -> Result<Self, String> {
-        let known = Arc::new(MembershipState::default());
-        let mut watch = MembershipThread {
+        let state = Arc::new(MembershipState::default());
+        let mut worker = MembershipThread {
             server: server.clone(),
             schema: schema.to_owned(),
-            known: Arc::clone(&known),
+            state: Arc::clone(&state),
             conn: None,
-            asked: Instant::now(),
+            last_election: Instant::now(),
             may_lead,
         };
-        watch.enter(STEP_DOWN_MAX)?;
+        worker.acquire(STEP_DOWN_MAX)?;
         let (stop, stopped) = mpsc::channel();
         let thread = std::thread::Builder::new()
             .name(format!("{domain}-presence"))
-            .stack_size(STACK)
-            .spawn(move || watch.keep(&stopped))
+            .stack_size(STACK_BYTES)
+            .spawn(move || worker.run(&stopped))
             .map_err(|error| error.to_string())?;
-        Ok(Self { known, stop: Some(stop), thread: Some(thread) })
+        Ok(Self { state, stop: Some(stop), thread: Some(thread) })
     }
 
     pub fn cache_lease(&self) -> CacheLease {
-        CacheLease(Some(Arc::clone(&self.known)))
+        CacheLease(Some(Arc::clone(&self.state)))
     }
 
     pub fn is_sole_process(&self) -> bool {
-        self.known.is_sole_process()
+        self.state.is_sole_process()
     }
 
     pub fn is_leader(&self) -> bool {
-        self.known.leads.load(Ordering::SeqCst)
+        self.state.is_leader()
     }
 
-    pub fn is_present(&self) -> bool {
-        self.known.present.load(Ordering::SeqCst)
+    pub fn is_connected(&self) -> bool {
+        self.state.is_connected()
     }
 }
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        // Waited for, so that whoever opens the same schema next in this process finds the locks free.
+        // Joined, so that the next store on the same schema in this process finds the locks free.
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -135,112 +148,116 @@ impl Drop for Membership {
 struct MembershipThread {
     server: Postgres,
     schema: String,
-    known: Arc<MembershipState>,
+    state: Arc<MembershipState>,
     conn: Option<PgConnection>,
-    asked: Instant,
-    /// Whether it would do what is done by a timer.
+    last_election: Instant,
+    /// Whether it may become the leader.
     may_lead: bool,
 }
 
-fn ask(conn: &mut PgConnection, question: String) -> Result<bool, String> {
-    diesel::select(sql::<Bool>(&question)).get_result(conn).map_err(|error| error.to_string())
+fn select_bool(conn: &mut PgConnection, expression: &str) -> Result<bool, String> {
+    diesel::select(sql::<Bool>(expression)).get_result(conn).map_err(|error| error.to_string())
 }
 
-fn tell(conn: &mut PgConnection, sql: String) -> Result<(), String> {
-    conn.batch_execute(&sql).map_err(|error| error.to_string())
+fn execute(conn: &mut PgConnection, sql: &str) -> Result<(), String> {
+    conn.batch_execute(sql).map_err(|error| error.to_string())
 }
 
 impl MembershipThread {
-    fn presence(&self) -> i64 {
+    fn presence_lock(&self) -> i64 {
         locks::lock_id(&self.schema, "presence")
     }
 
-    fn lead(&self) -> i64 {
+    fn leader_lock(&self) -> i64 {
         locks::lock_id(&self.schema, "lead")
     }
 
-    /// Connects and takes a place: alone if nobody else is there, else beside them once they know.
-    fn enter(&mut self, patience: Duration) -> Result<(), String> {
-        let (presence, lead, channel) = (self.presence(), self.lead(), format!("\"{}:room\"", self.schema));
+    /// Connects and takes the locks: the presence lock exclusively if it is free, or else shared once the other
+    /// processes have stepped down.
+    fn acquire(&mut self, timeout: Duration) -> Result<(), String> {
+        let (presence, leader) = (self.presence_lock(), self.leader_lock());
+        let channel = format!("\"{}:room\"", self.schema);
         let Conn::Postgres(mut conn) = postgres::connect(&self.server, &self.schema)? else {
-            return Err("it is no server".to_owned());
+            return Err("the database is not on a server".to_owned());
         };
-        // Listened to before the lock is taken, so that nobody who comes after is missed.
-        tell(&mut conn, format!("LISTEN {channel}"))?;
-        let alone = ask(&mut conn, format!("pg_try_advisory_lock({presence})"))?;
-        if !alone {
-            let begun = Instant::now();
-            tell(&mut conn, "SET lock_timeout = '1s'".to_owned())?;
-            // Asked for again when it takes long: the first may have gone and another have come.
-            while let Err(error) = tell(&mut conn, format!("NOTIFY {channel}"))
-                .and_then(|()| tell(&mut conn, format!("SELECT pg_advisory_lock_shared({presence})")))
+        // Listens before it takes the lock, so that it misses no process that joins later.
+        execute(&mut conn, &format!("LISTEN {channel}"))?;
+        let is_sole = select_bool(&mut conn, &format!("pg_try_advisory_lock({presence})"))?;
+        if !is_sole {
+            let started = Instant::now();
+            execute(&mut conn, "SET lock_timeout = '1s'")?;
+            // Notified again while it lasts: the first process may have ended and another one have started.
+            while let Err(error) = execute(&mut conn, &format!("NOTIFY {channel}"))
+                .and_then(|()| execute(&mut conn, &format!("SELECT pg_advisory_lock_shared({presence})")))
             {
-                if begun.elapsed() > patience || !error.contains("lock timeout") {
-                    return Err(format!("another mercat has it to itself and does not make room: {error}"));
+                if started.elapsed() > timeout || !error.contains("lock timeout") {
+                    return Err(format!("another mercat has exclusive use of it and does not step down: {error}"));
                 }
             }
         }
-        let leads = self.may_lead && ask(&mut conn, format!("pg_try_advisory_lock({lead})"))?;
-        // Its own call was not meant for itself.
+        let is_leader = self.may_lead && select_bool(&mut conn, &format!("pg_try_advisory_lock({leader})"))?;
+        // Its own notification was for the others.
         conn.notifications_iter().for_each(drop);
-        self.known.set_alone(alone);
-        self.known.leads.store(leads, Ordering::SeqCst);
-        self.known.present.store(true, Ordering::SeqCst);
+        self.state.set_sole(is_sole);
+        self.state.is_leader.store(is_leader, Ordering::SeqCst);
+        self.state.is_connected.store(true, Ordering::SeqCst);
         self.conn = Some(conn);
-        self.asked = Instant::now();
+        self.last_election = Instant::now();
         Ok(())
     }
 
-    /// Keeps its place until it is told to stop.
-    fn keep(mut self, stopped: &mpsc::Receiver<()>) {
+    /// Polls until the other end of `stopped` is dropped.
+    fn run(mut self, stopped: &mpsc::Receiver<()>) {
         while stopped.recv_timeout(POLL_INTERVAL) == Err(RecvTimeoutError::Timeout) {
-            if let Err(reason) = self.look() {
-                if self.known.present.load(Ordering::SeqCst) {
-                    log::error!("database schema {}: it is not known who else is there: {reason}", self.schema);
+            if let Err(reason) = self.poll() {
+                if self.state.is_connected() {
+                    log::error!("schema {}: coordination connection lost: {reason}", self.schema);
                 }
-                self.known.lost();
+                self.state.reset();
                 self.conn = None;
             }
         }
-        self.known.lost();
+        self.state.reset();
     }
 
-    fn look(&mut self) -> Result<(), String> {
-        let (presence, lead) = (self.presence(), self.lead());
+    /// Steps down for a joining process; once per [`ELECTION_INTERVAL`] tries to get what it does not hold.
+    fn poll(&mut self) -> Result<(), String> {
+        let (presence, leader) = (self.presence_lock(), self.leader_lock());
         let Some(conn) = self.conn.as_mut() else {
-            if self.asked.elapsed() >= ELECTION_INTERVAL {
-                self.asked = Instant::now();
-                self.enter(ELECTION_INTERVAL)?;
-                log::warn!("database schema {}: it is known again who else is there", self.schema);
+            if self.last_election.elapsed() >= ELECTION_INTERVAL {
+                self.last_election = Instant::now();
+                self.acquire(ELECTION_INTERVAL)?;
+                log::warn!("schema {}: coordination connection restored", self.schema);
             }
             return Ok(());
         };
-        let mut called = false;
+        let mut is_notified = false;
         for notification in conn.notifications_iter() {
             notification.map_err(|error| error.to_string())?;
-            called = true;
+            is_notified = true;
         }
-        if called && self.known.is_sole_process() {
-            self.known.set_alone(false);
+        if is_notified && self.state.is_sole_process() {
+            self.state.set_sole(false);
             std::thread::sleep(CACHE_READ_GRACE);
-            tell(conn, format!("SELECT pg_advisory_lock_shared({presence}); SELECT pg_advisory_unlock({presence})"))?;
-            log::info!("database schema {}: another mercat is there; nothing is remembered any more", self.schema);
+            let share = format!("SELECT pg_advisory_lock_shared({presence}); SELECT pg_advisory_unlock({presence})");
+            execute(conn, &share)?;
+            log::info!("schema {}: another process has joined; caches are off", self.schema);
         }
-        if self.asked.elapsed() < ELECTION_INTERVAL {
+        if self.last_election.elapsed() < ELECTION_INTERVAL {
             return Ok(());
         }
-        self.asked = Instant::now();
-        if self.may_lead && !self.known.leads.load(Ordering::SeqCst) {
-            let leads = ask(conn, format!("pg_try_advisory_lock({lead})"))?;
-            self.known.leads.store(leads, Ordering::SeqCst);
+        self.last_election = Instant::now();
+        if self.may_lead && !self.state.is_leader() {
+            let is_leader = select_bool(conn, &format!("pg_try_advisory_lock({leader})"))?;
+            self.state.is_leader.store(is_leader, Ordering::SeqCst);
         }
-        if self.known.is_sole_process() {
-            // Whether the locks are still held is whether the connection still stands.
-            return tell(conn, "SELECT 1".to_owned());
+        if self.state.is_sole_process() {
+            // The locks are held as long as the connection stands.
+            return execute(conn, "SELECT 1");
         }
-        if !called && ask(conn, format!("pg_try_advisory_lock({presence})"))? {
-            tell(conn, format!("SELECT pg_advisory_unlock_shared({presence})"))?;
-            self.known.set_alone(true);
+        if !is_notified && select_bool(conn, &format!("pg_try_advisory_lock({presence})"))? {
+            execute(conn, &format!("SELECT pg_advisory_unlock_shared({presence})"))?;
+            self.state.set_sole(true);
         }
         Ok(())
     }

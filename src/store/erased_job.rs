@@ -1,5 +1,5 @@
-//! Jobs and queries of a store with erased types. Whatever queues a job, runs, commits and answers it is the same
-//! for every job, and so it is compiled once, not once for each of hundreds.
+//! Jobs and queries of a store with erased types. The code that queues, runs and commits jobs is the same for all
+//! of them, and so it is compiled once, not once for each of hundreds.
 
 use std::any::Any;
 
@@ -16,14 +16,14 @@ pub type ErasedQuery = Box<dyn FnOnce(&mut Conn) -> ErasedResult + Send>;
 pub struct ErasedResult {
     /// Its `Result`.
     result: Box<dyn Any + Send>,
-    /// Whether it went well; else what it did is undone.
+    /// Whether the job succeeded; if not, its changes are rolled back.
     pub is_ok: bool,
-    /// Whether what failed is the database, and not what was asked of it.
+    /// Whether the database failed, and not the request.
     pub is_storage_error: bool,
 }
 
-/// Whether what failed is the database and not what was asked of it. Queries and jobs ask nobody else, so that whatever
-/// is not available to them is the database.
+/// Whether the database failed, and not the request. Queries and jobs call nothing else, so that `Unavailable` always
+/// means the database.
 pub fn is_storage_error(error: &impl DomainError) -> bool {
     error.kind() == ErrorKind::Unavailable
 }

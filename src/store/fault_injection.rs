@@ -1,13 +1,16 @@
-//! The writer and the readers of a store in the laboratory: the same batches, savepoints, commits and answers as in
-//! the shop, on the one thread of a simulated process. Only who drives them is another.
+//! Writer and readers of a store in the simulation: the same batches, savepoints and commits as in production, driven by
+//! the single thread of a simulated process, with injected faults.
+//!
+//! Does not contain: the choice of faults, see [`crate::fault_injection`].
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use diesel::sql_types::BigInt;
 use diesel::{QueryableByName, sql_query};
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::conn::RunQuery as _;
@@ -18,171 +21,173 @@ use super::{Conn, Tx};
 use crate::fault_injection::{self, FaultInjector, InjectedFault, InjectionPoint};
 use crate::messaging::CommonError;
 
-/// A crash of a process loses nothing that the operating system has been given, so waiting for the disk would only cost
-/// time here. That the disk is waited for is `connect`'s business and is seen by who pulls plugs.
+/// Setting of a simulated process: its crash loses nothing that was handed to the operating system, so fsync would only
+/// cost time. Production connections fsync, see [`connect`].
 const NO_FSYNC: &str = "PRAGMA synchronous = OFF;";
 
-/// Two tables of a connection's own, the second of which may only say at the end of a transaction what the first has.
-const COMMIT_FAILURE_TRIGGER: &str = "CREATE TEMP TABLE IF NOT EXISTS lab_ground (id INTEGER PRIMARY KEY);
-    CREATE TEMP TABLE IF NOT EXISTS lab_trap (id INTEGER REFERENCES lab_ground DEFERRABLE INITIALLY DEFERRED);";
+/// Two temporary tables with a deferred foreign key, by which a commit fails although its statements succeed.
+const COMMIT_FAILURE_TRIGGER: &str = "CREATE TEMP TABLE IF NOT EXISTS fault_parent (id INTEGER PRIMARY KEY);
+    CREATE TEMP TABLE IF NOT EXISTS fault_child (id INTEGER REFERENCES fault_parent DEFERRABLE INITIALLY DEFERRED);";
 
-/// What a connection is for.
+/// Access of a cached connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ConnectionRole {
-    /// The writer's.
+pub enum AccessMode {
+    /// Read and write, for the writer.
     Write,
-    /// A reader's.
+    /// Read only.
     Read,
 }
 
 thread_local! {
-    /// The connections of processes that have ended, for the next ones on the same files: to parse a schema and all
-    /// statements anew is most of what a short life would cost. Nothing but parsed SQL outlives a process in them.
-    static CONNECTION_CACHE: RefCell<HashMap<(PathBuf, ConnectionRole), Conn>> = RefCell::default();
+    /// Connections of ended simulated processes, for the next ones on the same files: parsing the schema and all statements
+    /// again is most of the cost of a short run. Only parsed SQL outlives a process in them.
+    static CONNECTION_CACHE: RefCell<HashMap<(PathBuf, AccessMode), Conn>> = RefCell::default();
 }
 
-/// The connection to this file that a process before this one has left.
-pub fn kept(file: &Path, of: ConnectionRole) -> Option<Conn> {
+/// Takes the cached connection of an earlier process to this file. `None` outside of the simulation.
+pub fn take_cached(file: &Path, mode: AccessMode) -> Option<Conn> {
     fault_injection::current()?;
-    CONNECTION_CACHE.with(|kept| kept.borrow_mut().remove(&(file.to_owned(), of)))
+    CONNECTION_CACHE.with(|cache| cache.borrow_mut().remove(&(file.to_owned(), mode)))
 }
 
-/// Closes all that were kept.
+/// Closes all cached connections.
 pub fn close_cached_connections() {
-    let _ = CONNECTION_CACHE.try_with(|kept| kept.borrow_mut().clear());
+    let _ = CONNECTION_CACHE.try_with(|cache| cache.borrow_mut().clear());
 }
 
-fn keep(file: &Path, of: ConnectionRole, conn: Option<Conn>) {
-    // A panic may have left anything open in it.
+fn cache(file: &Path, mode: AccessMode, conn: Option<Conn>) {
+    // After a panic its state is unknown.
     if let Some(conn) = conn.filter(|_| !std::thread::panicking()) {
-        let _ = CONNECTION_CACHE.try_with(|kept| kept.borrow_mut().insert((file.to_owned(), of), conn));
+        let _ = CONNECTION_CACHE.try_with(|cache| cache.borrow_mut().insert((file.to_owned(), mode), conn));
     }
 }
 
-/// A desk whose connection outlives its process.
-struct Place(CommitLoop);
+/// Commit loop that returns its connection to the cache when it ends.
+struct CachedCommitLoop(CommitLoop);
 
-impl Drop for Place {
+impl Drop for CachedCommitLoop {
     fn drop(&mut self) {
-        keep(&self.0.file, ConnectionRole::Write, self.0.conn.take());
+        cache(&self.0.file, AccessMode::Write, self.0.conn.take());
     }
 }
 
 #[derive(QueryableByName)]
-struct Pages {
+struct PageCount {
     #[diesel(sql_type = BigInt)]
     page_count: i64,
 }
 
-/// The writer's life in the laboratory.
-pub async fn work(
+/// Runs the batches of a simulated writer until its store is dropped.
+pub async fn run_loop(
     domain: &'static str,
-    desk: CommitLoop,
+    commit_loop: CommitLoop,
     mut jobs: mpsc::Receiver<Job>,
-    world: Arc<dyn FaultInjector>,
+    injector: Arc<dyn FaultInjector>,
 ) {
-    let mut place = Place(desk);
-    let desk = &mut place.0;
-    if let Some(conn) = desk.conn.as_mut() {
+    let mut cached = CachedCommitLoop(commit_loop);
+    let commit_loop = &mut cached.0;
+    if let Some(conn) = commit_loop.conn.as_mut() {
         let _ = conn.batch_execute(NO_FSYNC);
     }
     while let Some(first) = jobs.recv().await {
-        let fate = fault_injection::inject(&world, InjectionPoint::Commit(domain)).await;
-        // Gathered after the pause: what has come meanwhile shares the commit, as under load.
-        let mut batch = desk.gather(first, &mut jobs);
-        let (finished, mut outcome) = match fate {
+        let fault = fault_injection::inject(&injector, InjectionPoint::Commit(domain)).await;
+        // Collected after the pause: jobs that came meanwhile share the commit, as under load.
+        let mut batch = commit_loop.collect_batch(first, &mut jobs);
+        let (finished, mut outcome) = match fault {
             InjectedFault::Unavailable => {
-                // What is as if the database could not be opened: no job begins.
-                desk.conn = None;
-                let whole = std::mem::replace(&mut desk.file, PathBuf::from("/nowhere/to/be/found.db"));
-                let refused = desk.commit(batch);
-                desk.file = whole;
-                refused
+                // As if the database could not be opened: no job is started.
+                commit_loop.conn = None;
+                let file = std::mem::replace(&mut commit_loop.file, PathBuf::from("/nonexistent/test.db"));
+                let rejected = commit_loop.commit(batch);
+                commit_loop.file = file;
+                rejected
             }
             _ => {
-                let _ = prepare(desk, fate);
-                if fate == InjectedFault::CommitFails {
-                    batch.push_front(trap());
+                let _ = prepare(commit_loop, fault);
+                if fault == InjectedFault::CommitFails {
+                    batch.push_front(commit_failing_job());
                 }
-                let (finished, mut outcome) = desk.commit(batch);
-                if fate == InjectedFault::CommitFails && outcome.is_err() {
+                let (finished, mut outcome) = commit_loop.commit(batch);
+                if fault == InjectedFault::CommitFails && outcome.is_err() {
                     outcome = Err(CommonError::StorageUnavailable);
                 }
-                if let Some(conn) = desk.conn.as_mut().filter(|_| fate != InjectedFault::None) {
+                if let Some(conn) = commit_loop.conn.as_mut().filter(|_| fault != InjectedFault::None) {
                     let _ = conn.batch_execute("PRAGMA query_only = OFF; PRAGMA max_page_count = 1073741823;");
                 }
                 (finished, outcome)
             }
         };
         if outcome.is_ok() {
-            fault_injection::inject(&world, InjectionPoint::Committed(domain)).await;
-            if fate == InjectedFault::CommitUnknown {
+            fault_injection::inject(&injector, InjectionPoint::Committed(domain)).await;
+            if fault == InjectedFault::CommitUnknown {
                 outcome = Err(CommonError::StorageUnavailable);
-                desk.conn = None;
+                commit_loop.conn = None;
             }
         }
-        desk.answer(finished, &outcome);
+        commit_loop.reply(finished, &outcome);
     }
 }
 
-/// Brings the connection into the state in which this batch finds it.
-fn prepare(desk: &mut CommitLoop, fate: InjectedFault) -> Result<(), String> {
-    let is_open = desk.conn.is_some();
-    let conn = match desk.conn.as_mut() {
+/// Prepares the connection for a fault of the next batch.
+fn prepare(commit_loop: &mut CommitLoop, fault: InjectedFault) -> Result<(), String> {
+    let is_open = commit_loop.conn.is_some();
+    let conn = match commit_loop.conn.as_mut() {
         Some(open) => open,
-        None => desk.conn.insert(connect(&desk.file)?),
+        None => commit_loop.conn.insert(connect(&commit_loop.file)?),
     };
     if !is_open {
         conn.batch_execute(NO_FSYNC).map_err(|e| e.to_string())?;
     }
-    let wish = match fate {
+    let sql = match fault {
         InjectedFault::DiskFull => {
-            let pages: Pages = sql_query("PRAGMA page_count").get_result(conn).map_err(|e| e.to_string())?;
+            let pages: PageCount = sql_query("PRAGMA page_count").get_result(conn).map_err(|e| e.to_string())?;
             format!("PRAGMA max_page_count = {};", pages.page_count)
         }
         InjectedFault::ReadOnly => "PRAGMA query_only = ON;".to_owned(),
         InjectedFault::CommitFails => COMMIT_FAILURE_TRIGGER.to_owned(),
         _ => return Ok(()),
     };
-    conn.batch_execute(&wish).map_err(|e| e.to_string())
+    conn.batch_execute(&sql).map_err(|e| e.to_string())
 }
 
-/// A job that nobody asked for: its transaction goes well until it is to be committed.
-fn trap() -> Job {
-    let set = |tx: &mut Tx<'_>| {
-        let _ = tx.conn.batch_execute("INSERT INTO temp.lab_trap VALUES (1)");
+/// Returns a job without a caller that makes the commit of its batch fail.
+fn commit_failing_job() -> Job {
+    let violate = |tx: &mut Tx<'_>| {
+        let _ = tx.conn.batch_execute("INSERT INTO temp.fault_child VALUES (1)");
         ErasedResult::erase(Ok::<_, CommonError>(()))
     };
-    Job::new(Box::new(set)).0
+    Job::new(Box::new(violate)).0
 }
 
-/// The readers of a store: one connection, opened when it is first needed.
+/// Simulated readers of a store: a single connection, opened on first use.
 pub struct Reader {
     domain: &'static str,
     file: PathBuf,
-    world: Arc<dyn FaultInjector>,
+    injector: Arc<dyn FaultInjector>,
     conn: Arc<Mutex<Option<Conn>>>,
 }
 
 impl Reader {
     pub fn new(domain: &'static str, file: &Path) -> Option<Self> {
-        let world = fault_injection::current()?;
-        Some(Self { domain, file: file.to_owned(), world, conn: Arc::default() })
+        let injector = fault_injection::current()?;
+        Some(Self { domain, file: file.to_owned(), injector, conn: Arc::default() })
     }
 
     pub async fn run(&self, query: ErasedQuery) -> Result<ErasedResult, CommonError> {
-        if fault_injection::inject(&self.world, InjectionPoint::Read(self.domain)).await == InjectedFault::Unavailable {
+        if fault_injection::inject(&self.injector, InjectionPoint::Read(self.domain)).await
+            == InjectedFault::Unavailable
+        {
             return Err(CommonError::StorageUnavailable);
         }
-        let mut conn = self.conn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut conn = self.conn.lock();
         if conn.is_none() {
             let open = || {
                 let mut conn = Conn::establish(&self.file.to_string_lossy()).map_err(|e| e.to_string())?;
                 conn.batch_execute(READ_ONLY).and_then(|()| conn.batch_execute(NO_FSYNC)).map_err(|e| e.to_string())?;
                 Ok::<_, String>(conn)
             };
-            let opened = kept(&self.file, ConnectionRole::Read).map_or_else(open, Ok);
-            *conn = opened.map_err(|reason| log::error!("database: no reader: {reason}")).ok();
+            let opened = take_cached(&self.file, AccessMode::Read).map_or_else(open, Ok);
+            *conn = opened.map_err(|reason| log::error!("database: connect failed: {reason}")).ok();
         }
         match conn.as_mut() {
             Some(conn) => Ok(query(conn)),
@@ -193,7 +198,7 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        let conn = self.conn.lock().unwrap_or_else(PoisonError::into_inner).take();
-        keep(&self.file, ConnectionRole::Read, conn);
+        let conn = self.conn.lock().take();
+        cache(&self.file, AccessMode::Read, conn);
     }
 }

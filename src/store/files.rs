@@ -1,4 +1,4 @@
-//! Files that exist whole or not at all, whenever the machine stops.
+//! Atomic and durable file operations: after a power loss a file is complete or absent.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::types::hex;
 
-/// The file of the same name with something after it.
+/// Returns the path with `ending` appended to its name.
 #[must_use]
 pub fn with_suffix(file: &Path, ending: &str) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
@@ -16,39 +16,39 @@ pub fn with_suffix(file: &Path, ending: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Makes the names in a folder survive a power loss.
+/// Calls `fsync` on a folder, so that its entries survive a power loss.
 pub fn fsync_dir(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// Removes a file that may not be there.
+/// Removes a file; succeeds if there is none.
 pub fn remove(file: &Path) -> io::Result<()> {
     match fs::remove_file(file) {
-        Err(why) if why.kind() != io::ErrorKind::NotFound => Err(why),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
 }
 
-/// Renames a file that may not be there.
+/// Renames a file; succeeds if there is none.
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     match fs::rename(from, to) {
-        Err(why) if why.kind() != io::ErrorKind::NotFound => Err(why),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
 }
 
-/// Writes a file whole or not at all, readable by its owner alone.
+/// Writes a file atomically and durably, by a rename; only its owner can read it.
 pub fn write_atomic(file: &Path, bytes: &[u8]) -> io::Result<()> {
-    let draft = with_suffix(file, ".part");
-    remove(&draft)?;
-    let mut out = create(&draft)?;
+    let temporary = with_suffix(file, ".part");
+    remove(&temporary)?;
+    let mut out = create(&temporary)?;
     out.write_all(bytes)?;
     out.sync_all()?;
-    fs::rename(&draft, file)?;
+    fs::rename(&temporary, file)?;
     fsync_dir(file.parent().unwrap_or(Path::new(".")))
 }
 
-/// A new file that only its owner may read.
+/// Creates a file that only its owner can read. Fails if it exists.
 pub fn create(file: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.write(true).create_new(true);
@@ -57,7 +57,7 @@ pub fn create(file: &Path) -> io::Result<File> {
     options.open(file)
 }
 
-/// Size and SHA-256 of a file, in hex; copies it durably on the way when there is somewhere to.
+/// Returns the size in bytes and the SHA-256 in hex of a file. Also copies it to `to`, durably.
 pub fn hash_file(from: &Path, mut to: Option<&mut File>) -> io::Result<(u64, String)> {
     let (mut input, mut hash, mut bytes) = (File::open(from)?, Sha256::new(), 0);
     let mut buffer = vec![0; 1 << 16];

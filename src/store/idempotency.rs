@@ -21,7 +21,7 @@ use crate::types::Timestamp;
 /// Time for which a response is stored and its key stays taken. Stripe's is the same.
 pub const RESPONSE_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// SHA-256 of a request's name and content, by which two requests under one key are told apart.
+/// SHA-256 of a request's name and content, which distinguishes two requests under one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fingerprint(Vec<u8>);
 

@@ -1,5 +1,8 @@
-//! What a domain finds wrong with its own books: rules that each say, as one query, what would break them, and what
-//! every database must be whatever the domain. Asked by `mercat check`; nothing is changed by it.
+//! Invariants of a domain's database as queries that find violations, and those that all domains share. Run by
+//! `mercat check`.
+//!
+//! Contains: the queries' form and their execution. Does not contain: the domains' own rules, see their
+//! `store/invariants.rs`. A check changes nothing.
 
 use std::collections::BTreeMap;
 
@@ -12,68 +15,68 @@ use super::{Conn, Store};
 use crate::messaging::{CheckInvariants, CommonError, InvariantReport, Violation};
 use crate::types::Timestamp;
 
-/// How many breaches of one rule are told one by one; the rest would say nothing new.
+/// Largest number of violations that are reported per invariant.
 const REPORTED_MAX: usize = 50;
-/// Where a file is broken or a promise is: there is no way to mend it by hand that is safe in general.
+/// Remedy for damage that has no safe manual repair in general.
 pub const RESTORE: &str = "keep a copy of the folder, then restore the last backup with `mercat restore`";
 
-/// Something that must always hold, as a query for what breaks it: one text column named `found`. `{now}` in it is the
-/// present instant in microseconds.
+/// A condition that must always hold, with the query for rows that violate it: one text column named `found`. `{now}` in
+/// the query stands for the current time in microseconds.
 #[derive(Debug, Clone, Copy)]
 pub struct Invariant {
-    /// What is wrong where the query finds something.
-    pub what: &'static str,
-    /// What to do then.
+    /// Description of the violation, for operators.
+    pub violation: &'static str,
+    /// Instruction for operators.
     pub remedy: &'static str,
     /// The query.
     pub sql: Sql,
 }
 
-/// A query of a rule.
+/// SQL text of an invariant.
 #[derive(Debug, Clone, Copy)]
 pub enum Sql {
-    /// The same words for either database.
+    /// One text for both backends.
     Shared(&'static str),
-    /// Other words for each; where one is empty, there is no such rule.
+    /// A text per backend. Empty where the invariant does not apply.
     PerBackend {
-        /// For a file.
+        /// Text for SQLite.
         sqlite: &'static str,
-        /// For a server.
+        /// Text for PostgreSQL.
         postgres: &'static str,
     },
 }
 
 impl Sql {
-    const fn of(self, postgres: bool) -> &'static str {
+    const fn text(self, is_postgres: bool) -> &'static str {
         match self {
-            Self::Shared(sql) | Self::PerBackend { sqlite: sql, .. } if !postgres => sql,
+            Self::Shared(sql) | Self::PerBackend { sqlite: sql, .. } if !is_postgres => sql,
             Self::Shared(sql) | Self::PerBackend { postgres: sql, .. } => sql,
         }
     }
 }
 
-/// What a domain's books are checked for.
+/// All invariants of a domain.
 #[derive(Debug, Clone, Copy)]
 pub struct Invariants {
-    /// What must hold.
+    /// Invariants of its own tables.
     pub rules: &'static [Invariant],
-    /// What is counted as looked at: the word people know it by, and its table.
+    /// Tables whose rows the report counts: (label for people, table).
     pub counted: &'static [(&'static str, &'static str)],
 }
 
-/// What every domain's database must be.
+/// Invariants of the tables that every domain has.
 const COMMON_INVARIANTS: &[Invariant] = &[
     Invariant {
-        what: "the database file is damaged",
+        violation: "the database file is damaged",
         remedy: RESTORE,
         sql: Sql::PerBackend {
             sqlite: "SELECT integrity_check AS found FROM pragma_integrity_check WHERE integrity_check <> 'ok'",
-            // The server looks after its own pages.
+            // PostgreSQL checks its own pages.
             postgres: "",
         },
     },
     Invariant {
-        what: "a row refers to another that is not there",
+        violation: "row references a missing row",
         remedy: RESTORE,
         sql: Sql::PerBackend {
             sqlite: "SELECT \"table\" || ' row ' || COALESCE(rowid, '?') || ' to ' || parent AS found
@@ -82,18 +85,18 @@ const COMMON_INVARIANTS: &[Invariant] = &[
         },
     },
     Invariant {
-        what: "a subscriber has heard of events that never were",
-        remedy: "the databases are of different moments: restore all of them from one backup",
+        violation: "subscriber cursor is beyond the last event",
+        remedy: "the databases are from different backups: restore all of them from one",
         sql: Sql::PerBackend {
-            sqlite: "SELECT subscriber || ' heard up to ' || seq AS found FROM outbox_cursor
+            sqlite: "SELECT subscriber || ' is at ' || seq AS found FROM outbox_cursor
                      WHERE seq > COALESCE((SELECT seq FROM sqlite_sequence WHERE name = 'outbox'), 0)",
-            postgres: "SELECT subscriber || ' heard up to ' || seq AS found FROM outbox_cursor
+            postgres: "SELECT subscriber || ' is at ' || seq AS found FROM outbox_cursor
                        WHERE seq > (SELECT last_value FROM outbox_seq)",
         },
     },
     Invariant {
-        what: "an event had no effect and was set aside",
-        remedy: "see its reason, then mend by hand what it should have done, and report it as a bug",
+        violation: "event could not be processed and was moved to dead_letter",
+        remedy: "see its reason, apply its effect manually, and report it as a bug",
         sql: Sql::Shared("SELECT name || ' ' || event_id || ': ' || reason AS found FROM dead_letter ORDER BY at"),
     },
 ];
@@ -105,82 +108,86 @@ struct ViolationRow {
 }
 
 #[derive(QueryableByName)]
-struct Number {
+struct IntegerRow {
     #[diesel(sql_type = BigInt)]
     n: i64,
 }
 
 impl Store {
-    /// Looks at the books as `audit` asks.
-    pub async fn audit(&self, audit: CheckInvariants, books: Invariants) -> Result<InvariantReport, CommonError> {
+    /// Checks the invariants. Without `deep` only reads the outbox and its cursors.
+    pub async fn audit(
+        &self,
+        request: CheckInvariants,
+        invariants: Invariants,
+    ) -> Result<InvariantReport, CommonError> {
         let (domain, now) = (self.domain(), self.now());
         self.read(move |conn| {
             if conn.is_postgres() {
-                return conn.transaction(|conn| look(conn, domain, now, &audit, books));
+                return conn.transaction(|conn| run_query(conn, domain, now, &request, invariants));
             }
-            // Sums over a large shop are sorted in a file: the check must not need more memory as the shop grows.
+            // Sorts in a file, so that the memory of a check does not grow with the data.
             conn.batch_execute("PRAGMA temp_store = FILE")?;
-            // One transaction, so that all is of one moment while others write.
-            let audited = conn.transaction(|conn| look(conn, domain, now, &audit, books));
+            // One transaction, so that all queries see one snapshot.
+            let report = conn.transaction(|conn| run_query(conn, domain, now, &request, invariants));
             conn.batch_execute("PRAGMA temp_store = MEMORY")?;
-            audited
+            report
         })
         .await
     }
 }
 
-fn look(
+fn run_query(
     conn: &mut Conn,
     domain: &str,
     now: Timestamp,
-    audit: &CheckInvariants,
-    books: Invariants,
+    request: &CheckInvariants,
+    invariants: Invariants,
 ) -> Result<InvariantReport, CommonError> {
-    let number = |conn: &mut Conn, sql: String| sql_query(sql).get_result::<Number>(conn).map(|row| row.n);
-    let postgres = conn.is_postgres();
-    let head = if postgres {
-        // Those without a number get one that is at least so large.
+    let integer = |conn: &mut Conn, sql: String| sql_query(sql).get_result::<IntegerRow>(conn).map(|row| row.n);
+    let is_postgres = conn.is_postgres();
+    let head = if is_postgres {
+        // Events without a number yet will get at least these.
         "SELECT COALESCE(MAX(seq), 0) + COUNT(*) FILTER (WHERE seq IS NULL) AS n FROM outbox"
     } else {
         "SELECT COALESCE(MAX(seq), 0) AS n FROM sqlite_sequence WHERE name = 'outbox'"
     };
-    let head = number(conn, head.to_owned())?;
-    let mut audited =
+    let head = integer(conn, head.to_owned())?;
+    let mut report =
         InvariantReport { now, faults: Vec::new(), looked_at: BTreeMap::new(), head, heard: BTreeMap::new() };
-    for subscriber in &audit.subscribers {
-        // What the broker has confirmed is on its way to all of them, each by its own queue: nobody here knows more.
-        let heard = sql_query("SELECT COALESCE(MAX(seq), 0) AS n FROM outbox_cursor WHERE subscriber IN ($1, $2)")
+    for subscriber in &request.subscribers {
+        // Events confirmed by the broker are in the queues of all subscribers, which this database does not see.
+        let cursor = sql_query("SELECT COALESCE(MAX(seq), 0) AS n FROM outbox_cursor WHERE subscriber IN ($1, $2)")
             .bind::<Text, _>(subscriber)
             .bind::<Text, _>(BROKER_CURSOR)
-            .get_result::<Number>(conn)?;
-        audited.heard.insert(subscriber.clone(), heard.n);
+            .get_result::<IntegerRow>(conn)?;
+        report.heard.insert(subscriber.clone(), cursor.n);
     }
-    if !audit.deep {
-        return Ok(audited);
+    if !request.deep {
+        return Ok(report);
     }
-    for (word, table) in books.counted {
-        let count = number(conn, format!("SELECT COUNT(*) AS n FROM {table}"))?;
-        audited.looked_at.insert((*word).to_owned(), count);
+    for (label, table) in invariants.counted {
+        let count = integer(conn, format!("SELECT COUNT(*) AS n FROM {table}"))?;
+        report.looked_at.insert((*label).to_owned(), count);
     }
-    for rule in COMMON_INVARIANTS.iter().chain(books.rules) {
-        let sql = rule.sql.of(postgres);
+    for rule in COMMON_INVARIANTS.iter().chain(invariants.rules) {
+        let sql = rule.sql.text(is_postgres);
         if sql.is_empty() {
             continue;
         }
         let sql = format!("{} LIMIT {}", sql.replace("{now}", &now.micros().to_string()), REPORTED_MAX + 1);
-        let mut found: Vec<ViolationRow> = sql_query(sql).load(conn).inspect_err(|_| {
-            log::error!("{domain}: it cannot be said whether {}", rule.what);
+        let mut found: Vec<ViolationRow> = sql_query(sql).load(conn).inspect_err(|error| {
+            log::error!("{domain}: invariant query failed: {}: {error}", rule.violation);
         })?;
         if found.len() > REPORTED_MAX {
             found.truncate(REPORTED_MAX);
             found.push(ViolationRow { found: "and more".to_owned() });
         }
-        audited.faults.extend(found.into_iter().map(|ViolationRow { found }| Violation {
+        report.faults.extend(found.into_iter().map(|ViolationRow { found }| Violation {
             domain: domain.to_owned(),
-            what: rule.what.to_owned(),
+            what: rule.violation.to_owned(),
             found,
             remedy: rule.remedy.to_owned(),
         }));
     }
-    Ok(audited)
+    Ok(report)
 }

@@ -1,10 +1,9 @@
 //! Advisory locks of write jobs, so that on PostgreSQL those that share one wait for each other and no others.
 //!
-//! On SQLite all jobs of a domain run one after the other and none of this matters. On PostgreSQL a job that says
-//! nothing has the whole domain to itself, in whatever process it runs: what it reads holds until it ends, as on
-//! SQLite. One that names what it touches shares the domain with others that name other things. It must name everything
-//! that its decision rests on, because nobody else is kept from changing it; what only grows, or is kept right by one
-//! statement or a unique key, needs no name.
+//! On SQLite all jobs of a domain run one after the other and no lock is taken. On PostgreSQL a job without names locks
+//! the whole domain in all processes: what it reads holds until it ends, as on SQLite. A job with names runs beside
+//! those with other names. It must name all rows that its decision depends on, because others may change what it does
+//! not name. Rows that are only added, and those that a single statement or a unique key keeps right, need no name.
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -18,26 +17,26 @@ use super::IdempotentRequest;
 pub struct LockSet(Option<BTreeSet<String>>);
 
 impl LockSet {
-    /// Everything of the domain: nobody else writes meanwhile.
+    /// Returns the lock of the whole domain: no other job writes meanwhile.
     #[must_use]
     pub const fn domain() -> Self {
         Self(None)
     }
 
-    /// Nothing that another job's decision could rest on: rows that are only added, single statements that are right
-    /// by themselves.
+    /// Returns the empty set, for jobs that no other job's decision depends on: rows that are only added, single
+    /// statements that are right without a lock.
     #[must_use]
     pub const fn none() -> Self {
         Self(Some(BTreeSet::new()))
     }
 
-    /// Only the thing of this kind with this key, such as one user's cart.
+    /// Returns the lock of one thing, such as a user's cart.
     #[must_use]
     pub fn key(kind: &str, key: impl Display) -> Self {
         Self::none().with(kind, key)
     }
 
-    /// And this thing too.
+    /// Adds the lock of another thing.
     #[must_use]
     pub fn with(mut self, kind: &str, key: impl Display) -> Self {
         if let Some(names) = &mut self.0 {
@@ -58,15 +57,15 @@ impl LockSet {
         self.0.is_none()
     }
 
-    /// The statements that begin a transaction of this touch: the locks end with it. They are taken in the order of
-    /// their numbers, so that no two jobs wait for each other.
+    /// Returns the statements that begin a transaction with these locks, which end with it. They are taken in the order
+    /// of their numbers, so that no two jobs deadlock.
     pub(super) fn begin(&self, schema: &str) -> String {
-        let whole = lock_id(schema, "");
+        let domain = lock_id(schema, "");
         match &self.0 {
-            None => format!("BEGIN; SELECT pg_advisory_xact_lock({whole})"),
+            None => format!("BEGIN; SELECT pg_advisory_xact_lock({domain})"),
             Some(names) => {
                 let numbers: BTreeSet<i64> = names.iter().map(|name| lock_id(schema, name)).collect();
-                let mut sql = format!("BEGIN; SELECT pg_advisory_xact_lock_shared({whole})");
+                let mut sql = format!("BEGIN; SELECT pg_advisory_xact_lock_shared({domain})");
                 for number in numbers {
                     sql.push_str(&format!("; SELECT pg_advisory_xact_lock({number})"));
                 }
@@ -76,7 +75,7 @@ impl LockSet {
     }
 }
 
-/// The number of a lock. Two names with the same number only wait for each other without need.
+/// Hashes a name to the number of its lock. A collision only makes two jobs wait for each other without need.
 pub(super) fn lock_id(schema: &str, name: &str) -> i64 {
     let hash = Sha256::new().chain_update(schema).chain_update([0]).chain_update(name).finalize();
     let mut bytes = [0; 8];
@@ -89,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn locks_are_taken_in_one_order_whoever_names_them() {
+    fn locks_are_taken_in_one_order() {
         let (a, b) = (LockSet::key("product", 1).with("product", 2), LockSet::key("product", 2).with("product", 1));
         assert_eq!(a.begin("catalog"), b.begin("catalog"));
         assert_ne!(a.begin("catalog"), a.begin("cart"));

@@ -1,4 +1,6 @@
-//! Brings a database to the version of this program, from migrations embedded in it.
+//! Schema migrations, embedded in the program: those of the store and those of a domain.
+//!
+//! Refuses a database of a newer version, and an older one if it must not be migrated.
 
 use diesel::backend::Backend;
 use diesel::migration::{Migration, MigrationSource, MigrationVersion};
@@ -8,21 +10,25 @@ use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
 use super::Conn;
 
-/// The steps of a domain's tables: the same tables in the words of either database.
+/// Migrations of a domain's tables, for both backends.
 pub struct Migrations {
-    /// For files.
+    /// Migrations for SQLite.
     pub sqlite: EmbeddedMigrations,
-    /// For a server.
+    /// Migrations for PostgreSQL.
     pub postgres: EmbeddedMigrations,
 }
 
-/// The tables every domain has.
+/// Migrations of the tables that every domain has.
 const STORE: Migrations = Migrations {
     sqlite: embed_migrations!("migrations/store/sqlite"),
     postgres: embed_migrations!("migrations/store/postgres"),
 };
 
-/// Applies what is missing, or, when it may not, says that something is.
+/// Applies pending migrations.
+///
+/// # Errors
+///
+/// Names the reason when the database is of a newer version, or has pending migrations without `may_migrate`.
 pub fn run_migrations(conn: &mut Conn, domain: Migrations, may_migrate: bool) -> Result<(), String> {
     match conn {
         Conn::Sqlite(conn) => apply::<Sqlite>(conn, [STORE.sqlite, domain.sqlite], may_migrate),

@@ -42,19 +42,19 @@ pub use conn::Conn;
 pub use coordination::CacheLease;
 use erased_job::{ErasedJob, ErasedQuery, ErasedResult, is_storage_error};
 #[cfg(test)]
-pub use explain::plans;
+pub use explain::explain;
 #[cfg(feature = "test-hooks")]
 pub use fault_injection::close_cached_connections;
 pub use idempotency::{Fingerprint, IdempotentRequest, IdempotentWrite, RESPONSE_TTL};
 pub use invariants::{Invariant, Invariants, RESTORE, Sql};
 pub use locks::LockSet;
 pub use migrate::Migrations;
-pub use online_backup::{BackupTarget, change, copy_all, is_in_use, lone, verify};
+pub use online_backup::{BackupTarget, backup_all, ensure_exclusive, is_in_use, modify_offline, verify};
 pub use outbox::BROKER_CURSOR;
 pub use postgres::{AdvisoryMarker, schema_exists};
 pub use prepared::{Prepare, Prepared};
 pub use reader::PoolThreads;
-pub use sqlite_to_postgres::{AfterCopy, RowCounts, TableCopyJob, move_all};
+pub use sqlite_to_postgres::{AfterCopy, RowCounts, TableCopyJob, copy_all};
 pub(crate) use text_enum::text_enum;
 
 /// Age after which unfinished work of another process counts as abandoned.
@@ -63,28 +63,28 @@ const ORPHAN_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
 /// Location and limits of a domain's database.
 #[derive(Debug, Clone)]
 pub struct StoreConfig {
-    /// The database file. Its folder must exist. Not used when there is a server.
+    /// The SQLite file, in a folder that exists. Not used with a server.
     pub file: PathBuf,
-    /// The server that has the database instead of a file.
+    /// The PostgreSQL server, instead of a file.
     pub server: Option<Postgres>,
     /// Maximum number of connections to the server.
     pub connections: u32,
-    /// Whether to bring the database to this version while opening it; otherwise an old one is refused.
+    /// Whether to apply pending migrations while opening; otherwise an old database is refused.
     pub migrate: bool,
-    /// The most jobs that share one commit. One is a commit each: for comparison only.
+    /// Largest number of jobs per commit. 1 turns group commit off, for benchmarks.
     pub batch_max: usize,
-    /// Maximum number of jobs that wait for the writer; more are refused.
+    /// Maximum number of jobs that wait for the writer; more are rejected as overloaded.
     pub queue_max: usize,
     /// Maximum number of concurrent readers.
     pub readers_max: u32,
-    /// Whether this process only looks in beside the shop that runs on the same database, or will.
+    /// Whether this process is a command beside the shop that serves from the same database: it does no background work.
     pub auxiliary: bool,
     /// Health of the storage, updated by the store.
     pub storage: Arc<StorageHealth>,
 }
 
 impl StoreConfig {
-    /// The usual store in `file`.
+    /// Returns the defaults for a SQLite store in `file`.
     pub fn new(file: impl Into<PathBuf>) -> Self {
         Self {
             file: file.into(),
@@ -102,25 +102,25 @@ impl StoreConfig {
 
 /// Error of opening a domain: one sentence for the operator.
 #[derive(Debug, thiserror::Error)]
-#[error("{} cannot be opened: {reason}", what(domain, file))]
+#[error("{} cannot be opened: {reason}", subject(domain, file))]
 pub struct OpenError {
     /// The domain.
     pub domain: &'static str,
-    /// The database file; empty when it is not the database that is wrong.
+    /// The database file; empty if the error is not about the file.
     pub file: PathBuf,
     /// The cause.
     pub reason: String,
 }
 
 impl OpenError {
-    /// Says that a domain cannot work with a setting. The reason must not show a secret.
+    /// Builds the error of a setting that a domain cannot work with. The reason must not contain a secret.
     #[must_use]
     pub fn setting(domain: &'static str, key: &str, reason: &str) -> Self {
         Self { domain, file: PathBuf::new(), reason: format!("setting `{key}` {reason}") }
     }
 }
 
-fn what(domain: &str, file: &std::path::Path) -> String {
+fn subject(domain: &str, file: &std::path::Path) -> String {
     if file.as_os_str().is_empty() {
         return domain.to_owned();
     }
@@ -129,23 +129,23 @@ fn what(domain: &str, file: &std::path::Path) -> String {
 
 /// A domain's database. Clones share it.
 #[derive(Clone)]
-pub struct Store(Arc<Inner>);
+pub struct Store(Arc<StoreInner>);
 
-struct Inner {
+struct StoreInner {
     domain: &'static str,
     auxiliary: bool,
     clock: Clock,
-    kind: Kind,
-    news: Arc<tokio::sync::Notify>,
+    engine: Engine,
+    outbox_notify: Arc<tokio::sync::Notify>,
 }
 
 /// Engine of a domain's database.
-enum Kind {
+enum Engine {
     Sqlite { writer: writer::Writer, readers: reader::ReaderPool },
     Postgres(postgres::PostgresStore),
 }
 
-/// A write transaction: a job's view of the database. All of it becomes durable together, or none.
+/// Write transaction of a job. Its changes become durable together, or not at all.
 pub struct Tx<'a> {
     /// The connection, for the domain's `store.rs`.
     pub conn: &'a mut Conn,
@@ -186,7 +186,11 @@ impl Tx<'_> {
 }
 
 impl Store {
-    /// Opens `domain`'s database, makes it if there is none, and brings it to this version.
+    /// Opens the database of `domain`, creates it if it is missing, and applies pending migrations.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be reached, belongs to a newer version, or must not be migrated.
     pub fn open(
         domain: &'static str,
         config: &StoreConfig,
@@ -200,13 +204,18 @@ impl Store {
         let fail = |reason: String| OpenError { domain, file: config.file.clone(), reason };
         let mut connection = writer::connect(&config.file).map_err(fail)?;
         migrate::run_migrations(&mut connection, migrations, config.migrate).map_err(fail)?;
-        let news = Arc::new(tokio::sync::Notify::new());
-        let own_news = Arc::clone(&news);
-        let writer = writer::Writer::start(domain, config, connection, clock.clone(), own_news);
-        let writer = writer.map_err(fail)?;
+        let outbox_notify = Arc::new(tokio::sync::Notify::new());
+        let writer = writer::Writer::start(domain, config, connection, clock.clone(), Arc::clone(&outbox_notify))
+            .map_err(fail)?;
         let readers = reader::ReaderPool::open(domain, config, threads).map_err(fail)?;
-        let kind = Kind::Sqlite { writer, readers };
-        Ok(Self(Arc::new(Inner { domain, auxiliary: config.auxiliary, clock: clock.clone(), kind, news })))
+        let engine = Engine::Sqlite { writer, readers };
+        Ok(Self(Arc::new(StoreInner {
+            domain,
+            auxiliary: config.auxiliary,
+            clock: clock.clone(),
+            engine,
+            outbox_notify,
+        })))
     }
 
     fn open_server(
@@ -219,7 +228,7 @@ impl Store {
     ) -> Result<Self, OpenError> {
         let schema = server.schema(domain);
         let fail = |reason: String| {
-            // A server's words may be of several lines, and what is said at a start is one.
+            // A server's message may have several lines; an error of the start has one.
             let reason = reason.split_whitespace().collect::<Vec<_>>().join(" ");
             OpenError::setting(domain, "database", &format!("({}) cannot be used: {reason}", server.masked()))
         };
@@ -231,12 +240,17 @@ impl Store {
             migrate::run_migrations(conn, migrations, config.migrate)
         })
         .map_err(fail)?;
-        let news = Arc::new(tokio::sync::Notify::new());
-        let own_news = Arc::clone(&news);
-        let server =
-            postgres::PostgresStore::open(domain, config, server, clock.clone(), own_news, threads).map_err(fail)?;
-        let kind = Kind::Postgres(server);
-        Ok(Self(Arc::new(Inner { domain, auxiliary: config.auxiliary, clock: clock.clone(), kind, news })))
+        let outbox_notify = Arc::new(tokio::sync::Notify::new());
+        let store =
+            postgres::PostgresStore::open(domain, config, server, clock.clone(), Arc::clone(&outbox_notify), threads);
+        let engine = Engine::Postgres(store.map_err(fail)?);
+        Ok(Self(Arc::new(StoreInner {
+            domain,
+            auxiliary: config.auxiliary,
+            clock: clock.clone(),
+            engine,
+            outbox_notify,
+        })))
     }
 
     /// Returns the domain's name.
@@ -245,63 +259,67 @@ impl Store {
         self.0.domain
     }
 
-    /// Whether another process runs the shop on this database, or will. Whoever looks for unfinished work, or works by
-    /// a timer, leaves all of it to that one: two would ask after the same payment, or send the same mail.
+    /// Whether this process is a command beside the shop that serves from this database. Recovery of unfinished work and
+    /// timers are off then: two processes would query the same payment, or send the same email.
     #[must_use]
     pub fn is_auxiliary(&self) -> bool {
         self.0.auxiliary
     }
 
-    /// The time, as the domain must see it.
+    /// Returns the current time of the store's clock, which tests can set.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.0.clock.now()
     }
 
-    /// Whether jobs that touch different things run at the same time.
+    /// Whether jobs with different locks run at the same time.
     #[must_use]
     pub fn is_concurrent(&self) -> bool {
-        matches!(self.0.kind, Kind::Postgres(_))
+        matches!(self.0.engine, Engine::Postgres(_))
     }
 
-    /// Says whether this process may believe what it remembers of the database: only while no other has it open.
+    /// Returns the lease of caches over this database: valid while no other process has it open.
     #[must_use]
     pub fn cache_lease(&self) -> CacheLease {
-        match &self.0.kind {
-            Kind::Sqlite { .. } => CacheLease::default(),
-            Kind::Postgres(server) => server.presence().cache_lease(),
+        match &self.0.engine {
+            Engine::Sqlite { .. } => CacheLease::default(),
+            Engine::Postgres(server) => server.membership().cache_lease(),
         }
     }
 
-    /// Whether work that was begun and not ended is certainly nobody's: no other process has the database open.
+    /// Whether no other process has the database open, so that none works on what is unfinished in it.
     #[must_use]
     pub fn is_sole_process(&self) -> bool {
-        match &self.0.kind {
-            Kind::Sqlite { .. } => true,
-            Kind::Postgres(server) => server.presence().is_sole_process(),
+        match &self.0.engine {
+            Engine::Sqlite { .. } => true,
+            Engine::Postgres(server) => server.membership().is_sole_process(),
         }
     }
 
-    /// Whether nobody works any more on what was begun then and has not ended, so that it may be taken up. Whoever is
-    /// alone knows what it works on itself; else a minute must have passed, which is longer than any request may take.
+    /// Whether unfinished work that was started at this time may be taken over. The sole process knows what it works on;
+    /// otherwise a minute must have passed, which is longer than any request may take.
     #[must_use]
-    pub fn is_orphaned(&self, begun: Timestamp) -> bool {
-        self.is_sole_process() || self.now().duration_since(begun) > ORPHAN_TIMEOUT
+    pub fn is_orphaned(&self, started_at: Timestamp) -> bool {
+        self.is_sole_process() || self.now().duration_since(started_at) > ORPHAN_TIMEOUT
     }
 
-    /// Whether this process does what is done by a timer, of all that have the database open.
+    /// Whether this process runs the timers, of all that have the database open.
     #[must_use]
     pub fn is_leader(&self) -> bool {
-        match &self.0.kind {
-            Kind::Sqlite { .. } => !self.0.auxiliary,
-            Kind::Postgres(server) => !self.0.auxiliary && server.presence().is_leader(),
+        match &self.0.engine {
+            Engine::Sqlite { .. } => !self.0.auxiliary,
+            Engine::Postgres(server) => !self.0.auxiliary && server.membership().is_leader(),
         }
     }
 
-    /// Runs `job` in a transaction of its own and answers when its changes are durable. An error undoes them.
+    /// Runs `job` in a transaction of its own and returns when its changes are durable. An error rolls them back.
     ///
-    /// Jobs run one after the other, in all processes, so what a job reads holds until it ends. It must be short:
-    /// everybody waits.
+    /// Jobs run one after the other, in all processes, so what a job reads holds until it ends. It must be short: all
+    /// other jobs of the domain wait.
+    ///
+    /// # Errors
+    ///
+    /// The job's own; `StorageUnavailable` while the database cannot be written; `Overloaded` with a full queue.
     pub async fn write<T, E>(&self, job: impl FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static) -> Result<T, E>
     where
         T: Send + 'static,
@@ -310,26 +328,30 @@ impl Store {
         self.write_locked(LockSet::domain(), job).await
     }
 
-    /// [`Store::write`] for a job that touches only this, so that on a server others may run beside it.
+    /// Runs `job` like [`Store::write`], but on PostgreSQL only excludes jobs that share a lock with it.
+    ///
+    /// # Errors
+    ///
+    /// See [`Store::write`].
     pub async fn write_locked<T, E>(
         &self,
-        touch: LockSet,
+        locks: LockSet,
         job: impl FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
     ) -> Result<T, E>
     where
         T: Send + 'static,
         E: DomainError + From<diesel::result::Error>,
     {
-        ErasedResult::downcast(self.work(touch, Box::new(|tx| ErasedResult::erase(job(tx)))).await)
+        ErasedResult::downcast(self.run_job(locks, Box::new(|tx| ErasedResult::erase(job(tx)))).await)
     }
 
-    async fn work(&self, touch: LockSet, work: ErasedJob) -> Result<ErasedResult, CommonError> {
-        // It runs on another thread.
+    async fn run_job(&self, locks: LockSet, job: ErasedJob) -> Result<ErasedResult, CommonError> {
+        // The job runs on another thread.
         let trace = trace::current();
-        let work: ErasedJob = Box::new(|tx| trace::in_scope(trace, || work(tx)));
-        match &self.0.kind {
-            Kind::Sqlite { writer, .. } => writer.run(work).await,
-            Kind::Postgres(server) => server.write(touch, work).await,
+        let job: ErasedJob = Box::new(|tx| trace::in_scope(trace, || job(tx)));
+        match &self.0.engine {
+            Engine::Sqlite { writer, .. } => writer.run(job).await,
+            Engine::Postgres(server) => server.write(locks, job).await,
         }
     }
 
@@ -346,27 +368,35 @@ impl Store {
         IdempotentWrite::new(self, ctx, request)
     }
 
-    /// Runs `query` on a reader, off the caller's thread. It sees everything that was durable when it began.
+    /// Runs `query` on a reader, off the caller's thread. It sees all that was durable when it began.
+    ///
+    /// # Errors
+    ///
+    /// The query's own; `StorageUnavailable` while the database cannot be read.
     pub async fn read<T, E>(&self, query: impl FnOnce(&mut Conn) -> Result<T, E> + Send + 'static) -> Result<T, E>
     where
         T: Send + 'static,
         E: DomainError,
     {
-        ErasedResult::downcast(self.query(Box::new(|conn| ErasedResult::erase(query(conn)))).await)
+        ErasedResult::downcast(self.run_query(Box::new(|conn| ErasedResult::erase(query(conn)))).await)
     }
 
-    async fn query(&self, query: ErasedQuery) -> Result<ErasedResult, CommonError> {
+    async fn run_query(&self, query: ErasedQuery) -> Result<ErasedResult, CommonError> {
         let trace = trace::current();
         let query: ErasedQuery = Box::new(|conn| trace::in_scope(trace, || query(conn)));
-        match &self.0.kind {
-            Kind::Sqlite { readers, .. } => readers.run(query).await,
-            Kind::Postgres(server) => server.read(query).await,
+        match &self.0.engine {
+            Engine::Sqlite { readers, .. } => readers.run(query).await,
+            Engine::Postgres(server) => server.read(query).await,
         }
     }
 
-    /// Has the effect of each event exactly once: an event seen before is passed over, and its being seen is
-    /// recorded in the transaction of its effect. An effect that fails for a reason of its own is set aside with that
-    /// reason, so that one bad event does not stop all that come after; a failing database fails the whole.
+    /// Applies the effect of each event exactly once: its id is recorded in the transaction of its effect, and an event
+    /// with a recorded id is skipped. An event whose effect fails is moved to `dead_letter` with the error, so that it does
+    /// not block the ones behind it.
+    ///
+    /// # Errors
+    ///
+    /// `StorageUnavailable` when the database fails; no event of the batch has an effect then.
     pub async fn consume<E>(
         &self,
         events: Vec<EventEnvelope>,
@@ -385,14 +415,14 @@ impl Store {
         .await
     }
 
-    /// Resolves when something new is in the outbox after this call.
+    /// Resolves when an event is written to the outbox after this call.
     pub fn outbox_changed(&self) -> impl Future<Output = ()> + 'static {
-        let mut news = Box::pin(Arc::clone(&self.0.news).notified_owned());
-        news.as_mut().enable();
-        news
+        let mut notified = Box::pin(Arc::clone(&self.0.outbox_notify).notified_owned());
+        notified.as_mut().enable();
+        notified
     }
 
-    /// The next events that `subscriber` has not heard of, with their sequence numbers.
+    /// Returns the next events after `subscriber`'s cursor, at most `limit`, with their sequence numbers.
     pub async fn outbox_read_after(
         &self,
         subscriber: &'static str,
@@ -401,8 +431,8 @@ impl Store {
         let (rows, unnumbered) = self
             .read(move |conn| {
                 let rows = outbox::read_after(conn, subscriber, limit)?;
-                let is_all = i64::try_from(rows.len()).is_ok_and(|n| n < limit);
-                let unnumbered = is_all && outbox::has_unnumbered(conn)?;
+                let is_last_page = i64::try_from(rows.len()).is_ok_and(|n| n < limit);
+                let unnumbered = is_last_page && outbox::has_unnumbered(conn)?;
                 Ok::<_, CommonError>((rows, unnumbered))
             })
             .await?;
@@ -413,18 +443,18 @@ impl Store {
         self.read(move |conn| outbox::read_after(conn, subscriber, limit)).await
     }
 
-    /// Notes that `subscriber` has heard of everything up to `seq`.
+    /// Records that `subscriber` has received all events up to `seq`.
     pub async fn outbox_advance_cursor(&self, subscriber: &'static str, seq: i64) -> Result<(), CommonError> {
         self.write_locked(LockSet::none(), move |tx| outbox::advance_cursor(tx.conn, subscriber, seq)).await
     }
 
-    /// Whether all of `subscribers` have heard of everything.
+    /// Whether all `subscribers` have received all events.
     pub async fn outbox_is_drained(&self, subscribers: Vec<&'static str>) -> Result<bool, CommonError> {
         self.outbox_drained_at(subscribers).await.map(|last| last.is_some())
     }
 
-    /// The number of the last event, if all of `subscribers` have heard of everything: as long as it stays the same,
-    /// nothing has happened that they would hear of.
+    /// Returns the number of the last event if all `subscribers` have received it, or else `None`. While the number stays
+    /// the same there are no new events for them.
     pub async fn outbox_drained_at(&self, subscribers: Vec<&'static str>) -> Result<Option<i64>, CommonError> {
         self.read(move |conn| outbox::drained_at(conn, &subscribers)).await
     }
@@ -437,7 +467,7 @@ impl Store {
         self.read(move |conn| outbox::backlog(conn, &subscribers)).await
     }
 
-    /// Deletes what has expired: responses older than a day, old events that all `subscribers` have received.
+    /// Deletes expired responses, old events that all `subscribers` have received, and old ids of the inbox.
     pub async fn prune(&self, subscribers: Vec<&'static str>) -> Result<(), CommonError> {
         self.write(move |tx| {
             idempotency::delete_expired(tx.conn, tx.now)?;
@@ -446,10 +476,10 @@ impl Store {
         .await
     }
 
-    /// Ends it: what was asked before is done, everything after is refused as unavailable. A file is nobody's of this
-    /// process then; on a server it is enough to drop the store.
+    /// Runs the queued jobs and queries, then rejects all later ones as `Unavailable`. A SQLite file is closed when this
+    /// returns; on PostgreSQL dropping the store is enough.
     pub async fn close(&self) {
-        if let Kind::Sqlite { writer, readers } = &self.0.kind {
+        if let Engine::Sqlite { writer, readers } = &self.0.engine {
             writer.close().await;
             readers.close().await;
         }
@@ -458,14 +488,14 @@ impl Store {
     /// Returns the number of jobs that wait for the writer.
     #[must_use]
     pub fn queue_depth(&self) -> usize {
-        match &self.0.kind {
-            Kind::Sqlite { writer, .. } => writer.queue_depth(),
-            Kind::Postgres(server) => server.queue_depth(),
+        match &self.0.engine {
+            Engine::Sqlite { writer, .. } => writer.queue_depth(),
+            Engine::Postgres(server) => server.queue_depth(),
         }
     }
 }
 
-/// Whether the databases of this test run are on a server: what only files can do is not tried there.
+/// Whether the databases of this test run are on PostgreSQL; tests that need a SQLite file are skipped then.
 #[cfg(test)]
 #[must_use]
 pub fn tested_on_server() -> bool {

@@ -1,5 +1,7 @@
-//! Events as rows: written in the transaction that made them happen (outbox), recorded in the transaction of their
-//! effect (inbox). Delivery is at least once, effects happen once.
+//! Transactional outbox and inbox: an event is written in the transaction that caused it, and its id is recorded in the
+//! transaction of its effect. Delivery is at least once, each effect happens exactly once.
+//!
+//! Does not contain: the delivery itself, see [`crate::events`].
 
 use std::time::Duration;
 
@@ -37,17 +39,17 @@ pub fn insert<E: Event>(conn: &mut Conn, now: Timestamp, event: &E) -> QueryResu
 
 /// Reads the next events after the subscriber's cursor.
 pub fn read_after(conn: &mut Conn, subscriber: &str, limit: i64) -> Result<Vec<(i64, EventEnvelope)>, CommonError> {
-    let told: Option<i64> = outbox_cursor::table
+    let cursor: Option<i64> = outbox_cursor::table
         .filter(outbox_cursor::subscriber.eq(subscriber))
         .select(outbox_cursor::seq)
         .first(conn)
         .optional()?;
     let rows: Vec<(i64, EventId, String, Timestamp, String, Option<String>)> =
-        outbox::table.filter(outbox::seq.gt(told.unwrap_or(0))).order(outbox::seq).limit(limit).load(conn)?;
+        outbox::table.filter(outbox::seq.gt(cursor.unwrap_or(0))).order(outbox::seq).limit(limit).load(conn)?;
     rows.into_iter()
         .map(|(seq, id, name, at, data, trace)| {
             let data = serde_json::from_str(&data).map_err(|error| {
-                log::error!("event {id} in the outbox cannot be read: {error}");
+                log::error!("outbox: event {id} cannot be decoded: {error}");
                 CommonError::Internal
             })?;
             Ok((seq, EventEnvelope { id, name, at, data, trace }))
@@ -55,7 +57,7 @@ pub fn read_after(conn: &mut Conn, subscriber: &str, limit: i64) -> Result<Vec<(
         .collect()
 }
 
-/// Returns `true` if there are events without a number. On SQLite all have one from the start.
+/// Returns `true` if there are events without a sequence number. On SQLite all have one from the start.
 pub fn has_unnumbered(conn: &mut Conn) -> QueryResult<bool> {
     if !conn.is_postgres() {
         return Ok(false);
@@ -65,8 +67,8 @@ pub fn has_unnumbered(conn: &mut Conn) -> QueryResult<bool> {
     Ok(found.is_some())
 }
 
-/// Numbers the events that can be seen by now, in the order in which they were written. The caller keeps others from
-/// doing it too: then whatever can be seen later has a larger number, in whatever order transactions end.
+/// Numbers up to 1,000 visible events in the order in which they were written. The caller holds a lock against other
+/// numbering jobs: then events that become visible later get larger numbers, in whatever order their transactions end.
 pub fn number(conn: &mut Conn) -> QueryResult<()> {
     diesel::sql_query(
         "UPDATE outbox o SET seq = n.seq FROM (SELECT entry, nextval('outbox_seq') AS seq FROM
@@ -78,19 +80,19 @@ pub fn number(conn: &mut Conn) -> QueryResult<()> {
 
 /// Advances the subscriber's cursor, never back: two processes may deliver the same events.
 pub fn advance_cursor(conn: &mut Conn, subscriber: &str, seq: i64) -> Result<(), CommonError> {
-    let moved = diesel::insert_into(outbox_cursor::table)
+    let upsert = diesel::insert_into(outbox_cursor::table)
         .values((outbox_cursor::subscriber.eq(subscriber), outbox_cursor::seq.eq(seq)))
         .on_conflict(outbox_cursor::subscriber)
         .do_update()
         .set(outbox_cursor::seq.eq(excluded(outbox_cursor::seq)));
-    diesel::query_dsl::methods::FilterDsl::filter(moved, outbox_cursor::seq.lt(excluded(outbox_cursor::seq)))
+    diesel::query_dsl::methods::FilterDsl::filter(upsert, outbox_cursor::seq.lt(excluded(outbox_cursor::seq)))
         .prepared()
         .execute(conn)?;
     Ok(())
 }
 
-/// The last event, if no subscriber's cursor is behind it. Where nobody hears there is nothing to wait for, and on a
-/// server events have no number then, because nobody reads them.
+/// Returns the number of the last event if no subscriber's cursor is behind it, or else `None`. Without subscribers it
+/// is 0: on PostgreSQL events that are never read get no number.
 pub fn drained_at(conn: &mut Conn, subscribers: &[&str]) -> Result<Option<i64>, CommonError> {
     if subscribers.is_empty() {
         return Ok(Some(0));
@@ -104,8 +106,8 @@ pub fn backlog(conn: &mut Conn, subscribers: &[&'static str]) -> Result<Vec<(&'s
     let last: Option<i64> = outbox::table.select(max(outbox::seq)).first(conn)?;
     let Some(last) = last else { return Ok(subscribers.iter().map(|name| (*name, 0)).collect()) };
     let cursors: Vec<(String, i64)> = outbox_cursor::table.load(conn)?;
-    let told = |name: &str| cursors.iter().find(|(subscriber, _)| subscriber == name).map_or(0, |(_, seq)| *seq);
-    Ok(subscribers.iter().map(|name| (*name, (last - told(name)).max(0))).collect())
+    let cursor = |name: &str| cursors.iter().find(|(subscriber, _)| subscriber == name).map_or(0, |(_, seq)| *seq);
+    Ok(subscribers.iter().map(|name| (*name, (last - cursor(name)).max(0))).collect())
 }
 
 /// Returns the number of the last event that all subscribers have received.
@@ -137,9 +139,9 @@ where
     if new == 0 {
         return Ok(());
     }
-    // What the effect itself failed of: when that undid the whole transaction, the end of this savepoint fails of another.
+    // From the effect's own error: if that has rolled back the whole transaction, the savepoint ends with another error.
     let (now, mut wrote_events, mut can_save) = (tx.now, tx.wrote_events, true);
-    // A savepoint of its own, so that half an effect never stays behind.
+    // A savepoint, so that a failed effect leaves no partial changes.
     let outcome = trace::in_scope(event.trace.as_deref().and_then(trace::parse), || {
         tx.conn.transaction(|conn| {
             let mut inner = Tx { conn, now, wrote_events };
@@ -151,7 +153,7 @@ where
     tx.wrote_events = wrote_events;
     if let Err(reason) = outcome {
         if !can_save || is_storage_error(&reason) {
-            // The database's trouble, not the event's: it is told again when that is over.
+            // The database failed, not the effect: the event is delivered again.
             return Err(CommonError::StorageUnavailable);
         }
         log::error!("{domain}: event {} {} moved to dead_letter: {reason}", event.name, event.id);
@@ -175,11 +177,11 @@ where
 pub fn delete_consumed(conn: &mut Conn, subscribers: &[&str], now: Timestamp) -> Result<(), CommonError> {
     let old = outbox::at.le(now.saturating_sub(OUTBOX_RETENTION));
     if subscribers.is_empty() {
-        // Those too that have no number.
+        // Includes events without a number.
         diesel::delete(outbox::table.filter(old)).execute(conn)?;
     } else {
-        let heard = min_cursor(conn, subscribers)?;
-        diesel::delete(outbox::table.filter(outbox::seq.le(heard)).filter(old)).execute(conn)?;
+        let consumed = min_cursor(conn, subscribers)?;
+        diesel::delete(outbox::table.filter(outbox::seq.le(consumed)).filter(old)).execute(conn)?;
     }
     diesel::delete(inbox::table.filter(inbox::at.le(now.saturating_sub(INBOX_RETENTION)))).execute(conn)?;
     Ok(())

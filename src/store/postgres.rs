@@ -1,12 +1,11 @@
-//! A domain's schema in a PostgreSQL database: a pool of writers, a pool of readers, and what is done when the server
-//! is away.
+//! A domain's schema in a PostgreSQL database: a pool of writers, a pool of readers, and the errors of a server that is
+//! unreachable.
 //!
-//! A write job is a transaction of its own on a connection of its own; the server shares one flush among those that end
-//! together. Jobs keep each other out by advisory locks as [`LockSet`] says, in this process and in all others.
+//! A write job is a transaction of its own on a connection of its own; the server shares one flush among commits at the
+//! same time. Jobs exclude each other by the advisory locks of their [`LockSet`], in this process and in all others.
 //!
-//! **When the server is away** everybody is refused at once and told that nothing was done, except whoever was waiting
-//! for the end of a commit: that one is told that the outcome is unknown. The first job or query after it has come back
-//! finds that out.
+//! **While the server is unreachable** all requests are rejected at once, and certainly not done, except those that were
+//! queued for a commit: their outcome is unknown. The first job or query after the server is back detects that.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -20,13 +19,13 @@ use tokio::sync::{Notify, RwLock, Semaphore};
 
 use super::coordination::Membership;
 use super::erased_job::{ErasedJob, ErasedQuery, ErasedResult};
-use super::reader::{PoolThreads, blocking};
+use super::reader::{ConnectError, PoolThreads, blocking};
 use super::{Conn, LockSet, StoreConfig, Tx, locks};
 use crate::messaging::{CommonError, StorageHealth};
 use crate::settings::Postgres;
 use crate::types::Clock;
 
-/// Time to wait for a connection while the server is known to be away, so that requests are refused soon.
+/// Time to wait for a connection while the server is known to be unreachable, so that requests are rejected soon.
 const DEGRADED_POOL_TIMEOUT: Duration = Duration::from_millis(300);
 /// Idle time after which a connection is tested before use.
 const IDLE_CHECK_AFTER: Duration = Duration::from_secs(1);
@@ -52,7 +51,8 @@ pub fn connect(server: &Postgres, schema: &str) -> Result<Conn, String> {
 /// Whether the server has a schema of this domain.
 ///
 /// # Errors
-/// Says why it cannot be asked.
+///
+/// Names the reason when the server cannot be queried.
 pub fn schema_exists(server: &Postgres, domain: &str) -> Result<bool, String> {
     use diesel::prelude::*;
     let schema = server.schema(domain);
@@ -66,38 +66,40 @@ pub fn schema_exists(server: &Postgres, domain: &str) -> Result<bool, String> {
     .map_err(|error| error.to_string())
 }
 
-/// Something that everybody on the same database sees, whatever its address is for them, and nobody elsewhere. It is
-/// gone when this is dropped.
+/// Named advisory lock by which two processes find out that they use the same database, whatever its address is for
+/// each. Released when it is dropped.
 pub struct AdvisoryMarker(#[allow(dead_code, reason = "held for its lock")] PgConnection);
 
 impl AdvisoryMarker {
-    /// Sets one of this name.
+    /// Places a marker of this name.
     ///
     /// # Errors
-    /// Says why the server cannot be asked.
-    pub fn set(server: &Postgres, name: &str) -> Result<Self, String> {
+    ///
+    /// Names the reason when the server cannot be queried.
+    pub fn place(server: &Postgres, name: &str) -> Result<Self, String> {
         let mut conn = Self::connect(server)?;
-        match Self::take(&mut conn, name) {
+        match Self::try_lock(&mut conn, name) {
             Ok(true) => Ok(Self(conn)),
-            Ok(false) => Err("the mark is there already".to_owned()),
+            Ok(false) => Err("a marker of this name is already placed".to_owned()),
             Err(error) => Err(error.to_string()),
         }
     }
 
-    /// Whether it is seen from here.
+    /// Whether the database of `server` has a marker of this name.
     ///
     /// # Errors
-    /// Says why the server cannot be asked.
-    pub fn is_seen(server: &Postgres, name: &str) -> Result<bool, String> {
+    ///
+    /// Names the reason when the server cannot be queried.
+    pub fn is_visible(server: &Postgres, name: &str) -> Result<bool, String> {
         let mut conn = Self::connect(server)?;
-        Self::take(&mut conn, name).map(|free| !free).map_err(|error| error.to_string())
+        Self::try_lock(&mut conn, name).map(|free| !free).map_err(|error| error.to_string())
     }
 
     fn connect(server: &Postgres) -> Result<PgConnection, String> {
         PgConnection::establish(&server.url("mercat-move")).map_err(|error| server.mask(&error.to_string()))
     }
 
-    fn take(conn: &mut PgConnection, name: &str) -> Result<bool, DbError> {
+    fn try_lock(conn: &mut PgConnection, name: &str) -> Result<bool, DbError> {
         use diesel::RunQueryDsl as _;
         let lock = locks::lock_id(name, "mark");
         diesel::select(diesel::dsl::sql::<diesel::sql_types::Bool>(&format!("pg_try_advisory_lock({lock})")))
@@ -105,7 +107,7 @@ impl AdvisoryMarker {
     }
 }
 
-/// Makes a domain's schema, if it is not there. Of several processes that start at once, one does.
+/// Creates a domain's schema if it is missing. Of several processes that start at once, one creates it.
 pub fn create_schema(conn: &mut Conn, schema: &str) -> Result<(), String> {
     let lock = locks::lock_id(schema, "schema");
     let begin = format!("BEGIN; SELECT pg_advisory_xact_lock({lock})");
@@ -115,66 +117,62 @@ pub fn create_schema(conn: &mut Conn, schema: &str) -> Result<(), String> {
     .map_err(|error| error.to_string())
 }
 
-/// Runs `work` while no other process brings the same schema to a version.
+/// Runs `work` while no other process migrates the same schema.
 pub fn with_migration_lock<T>(
     conn: &mut Conn,
     schema: &str,
     work: impl FnOnce(&mut Conn) -> Result<T, String>,
 ) -> Result<T, String> {
     let lock = locks::lock_id(schema, "migrating");
-    let said = |error: DbError| error.to_string();
-    conn.batch_execute(&format!("SET lock_timeout = 0; SELECT pg_advisory_lock({lock})")).map_err(said)?;
-    let done = work(conn);
-    conn.batch_execute(&format!("SELECT pg_advisory_unlock({lock}); SET lock_timeout = '10s'")).map_err(said)?;
-    done
+    let to_reason = |error: DbError| error.to_string();
+    conn.batch_execute(&format!("SET lock_timeout = 0; SELECT pg_advisory_lock({lock})")).map_err(to_reason)?;
+    let result = work(conn);
+    conn.batch_execute(&format!("SELECT pg_advisory_unlock({lock}); SET lock_timeout = '10s'")).map_err(to_reason)?;
+    result
 }
 
 /// A connection in a pool.
 struct PooledConn {
     conn: Conn,
-    used: Instant,
-    /// It must not be used again.
+    last_used: Instant,
+    /// Whether it must not be used again.
     is_unusable: bool,
 }
 
-struct Manager {
+/// Opens and checks the connections of a pool.
+struct PostgresManager {
     server: Postgres,
     schema: String,
-    readers: bool,
+    is_read_only: bool,
 }
 
-/// Error of opening a connection.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct ConnectError(String);
-
-impl ManageConnection for Manager {
+impl ManageConnection for PostgresManager {
     type Connection = PooledConn;
     type Error = ConnectError;
 
     fn connect(&self) -> Result<PooledConn, ConnectError> {
         let mut conn = connect(&self.server, &self.schema).map_err(ConnectError)?;
-        if self.readers {
+        if self.is_read_only {
             conn.batch_execute(READ_ONLY_SESSION).map_err(|error| ConnectError(error.to_string()))?;
         }
-        Ok(PooledConn { conn, used: Instant::now(), is_unusable: false })
+        Ok(PooledConn { conn, last_used: Instant::now(), is_unusable: false })
     }
 
-    fn is_valid(&self, kept: &mut PooledConn) -> Result<(), ConnectError> {
-        // In use all the time it needs no trial; after a rest the server may have gone and come back.
-        if kept.used.elapsed() < IDLE_CHECK_AFTER {
+    fn is_valid(&self, pooled: &mut PooledConn) -> Result<(), ConnectError> {
+        // A connection in steady use needs no test; while one is idle the server may have been restarted.
+        if pooled.last_used.elapsed() < IDLE_CHECK_AFTER {
             return Ok(());
         }
-        kept.conn.batch_execute("SELECT 1").map_err(|error| ConnectError(error.to_string()))
+        pooled.conn.batch_execute("SELECT 1").map_err(|error| ConnectError(error.to_string()))
     }
 
-    fn has_broken(&self, kept: &mut PooledConn) -> bool {
-        kept.used = Instant::now();
-        kept.is_unusable || std::thread::panicking() || kept.conn.is_broken()
+    fn has_broken(&self, pooled: &mut PooledConn) -> bool {
+        pooled.last_used = Instant::now();
+        pooled.is_unusable || std::thread::panicking() || pooled.conn.is_broken()
     }
 }
 
-/// Says nothing: who needs the connection says what is wrong with it.
+/// Logs nothing: the job or query that needs the connection logs the error.
 #[derive(Debug)]
 struct SilentErrorHandler;
 
@@ -182,14 +180,21 @@ impl<E> r2d2::HandleError<E> for SilentErrorHandler {
     fn handle_error(&self, _: E) {}
 }
 
+/// A pool with one permit per connection, so that jobs wait without a thread each.
 struct ConnectionPool {
-    pool: Pool<Manager>,
+    pool: Pool<PostgresManager>,
     permits: Arc<Semaphore>,
 }
 
 impl ConnectionPool {
-    fn open(server: &Postgres, schema: &str, readers: bool, size: u32, threads: &PoolThreads) -> Result<Self, String> {
-        let manager = Manager { server: server.clone(), schema: schema.to_owned(), readers };
+    fn open(
+        server: &Postgres,
+        schema: &str,
+        is_read_only: bool,
+        size: u32,
+        threads: &PoolThreads,
+    ) -> Result<Self, String> {
+        let manager = PostgresManager { server: server.clone(), schema: schema.to_owned(), is_read_only };
         let pool = Pool::builder()
             .max_size(size)
             .min_idle(Some(0))
@@ -203,24 +208,24 @@ impl ConnectionPool {
     }
 }
 
-/// A domain's schema, open.
+/// Open store of a domain on a PostgreSQL server.
 pub struct PostgresStore {
     domain: &'static str,
     schema: String,
     writers: ConnectionPool,
     readers: ConnectionPool,
-    /// Jobs that have the domain to themselves wait here for each other, without a connection each.
-    door: Arc<RwLock<()>>,
-    waiting: Arc<AtomicUsize>,
+    /// Lock of the whole domain within this process: jobs wait for it without holding a connection.
+    domain_lock: Arc<RwLock<()>>,
+    queued: Arc<AtomicUsize>,
     queue_max: usize,
     clock: Clock,
-    news: Arc<Notify>,
+    outbox_notify: Arc<Notify>,
     storage: Arc<StorageHealth>,
     pool_timeout: Duration,
-    presence: Membership,
+    membership: Membership,
 }
 
-/// One more in the queue, as long as it lives.
+/// Guard that counts one queued job until it is dropped.
 struct QueueSlot(Arc<AtomicUsize>);
 
 impl Drop for QueueSlot {
@@ -235,7 +240,7 @@ impl PostgresStore {
         config: &StoreConfig,
         server: &Postgres,
         clock: Clock,
-        news: Arc<Notify>,
+        outbox_notify: Arc<Notify>,
         threads: &PoolThreads,
     ) -> Result<Self, String> {
         let schema = server.schema(domain);
@@ -245,21 +250,21 @@ impl PostgresStore {
             domain,
             writers: ConnectionPool::open(server, &schema, false, writers, threads)?,
             readers: ConnectionPool::open(server, &schema, true, readers, threads)?,
-            presence: Membership::join(domain, server, &schema, !config.auxiliary)?,
+            membership: Membership::join(domain, server, &schema, !config.auxiliary)?,
             schema,
-            door: Arc::default(),
-            waiting: Arc::default(),
+            domain_lock: Arc::default(),
+            queued: Arc::default(),
             queue_max: config.queue_max,
             clock,
-            news,
+            outbox_notify,
             storage: Arc::clone(&config.storage),
             pool_timeout: server.connection_timeout(),
         })
     }
 
-    /// Who else is there.
-    pub fn presence(&self) -> &Membership {
-        &self.presence
+    /// Returns the membership among the processes on this schema.
+    pub fn membership(&self) -> &Membership {
+        &self.membership
     }
 
     fn status(&self) -> StorageStatus {
@@ -267,60 +272,61 @@ impl PostgresStore {
     }
 
     pub fn queue_depth(&self) -> usize {
-        self.waiting.load(Ordering::Relaxed)
+        self.queued.load(Ordering::Relaxed)
     }
 
-    pub async fn write(&self, touch: LockSet, work: ErasedJob) -> Result<ErasedResult, CommonError> {
-        if !self.presence.is_present() {
-            // Somebody else may believe to be alone.
+    pub async fn write(&self, lock_set: LockSet, work: ErasedJob) -> Result<ErasedResult, CommonError> {
+        if !self.membership.is_connected() {
+            // Another process may have become the sole one, which serves from its caches.
             self.storage.read_only.store(true, Ordering::Relaxed);
             return Err(CommonError::StorageUnavailable);
         }
-        let place = QueueSlot(Arc::clone(&self.waiting));
-        if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.queue_max {
+        let slot = QueueSlot(Arc::clone(&self.queued));
+        if self.queued.fetch_add(1, Ordering::Relaxed) >= self.queue_max {
             return Err(CommonError::Overloaded);
         }
-        let door = Arc::clone(&self.door);
-        let (alone, among) = if touch.is_domain() {
-            (Some(door.write_owned().await), None)
+        let domain_lock = Arc::clone(&self.domain_lock);
+        let (exclusive, shared) = if lock_set.is_domain() {
+            (Some(domain_lock.write_owned().await), None)
         } else {
-            (None, Some(door.read_owned().await))
+            (None, Some(domain_lock.read_owned().await))
         };
         let permits = Arc::clone(&self.writers.permits);
         let permit = permits.acquire_owned().await.map_err(|_| CommonError::Unavailable)?;
-        let (pool, clock, begin) = (self.writers.pool.clone(), self.clock.clone(), touch.begin(&self.schema));
-        let (news, trouble) = (Arc::clone(&self.news), self.status());
-        let done = blocking(move || {
-            let _held = (place, alone, among, permit);
-            let done = run_transaction(&pool, trouble.patience(), &begin, &clock, work);
-            trouble.wrote(done.as_ref().is_err_and(|refused| refused.by_server));
-            let (report, wrote_events) = done.map_err(|refused| refused.failure)?;
+        let (pool, clock) = (self.writers.pool.clone(), self.clock.clone());
+        let (outbox_notify, status) = (Arc::clone(&self.outbox_notify), self.status());
+        let begin = lock_set.begin(&self.schema);
+        let result = blocking(move || {
+            let _guards = (slot, exclusive, shared, permit);
+            let outcome = run_transaction(&pool, status.pool_timeout(), &begin, &clock, work);
+            status.record_write(outcome.as_ref().is_err_and(|failed| failed.is_by_server));
+            let (report, wrote_events) = outcome.map_err(|failed| failed.error)?;
             if wrote_events {
-                news.notify_waiters();
+                outbox_notify.notify_waiters();
             }
             Ok(report)
         });
-        done.await.unwrap_or(Err(CommonError::Internal))
+        result.await.unwrap_or(Err(CommonError::Internal))
     }
 
     pub async fn read(&self, query: ErasedQuery) -> Result<ErasedResult, CommonError> {
         let permits = Arc::clone(&self.readers.permits);
         let permit = permits.acquire_owned().await.map_err(|_| CommonError::Unavailable)?;
-        let (pool, trouble) = (self.readers.pool.clone(), self.status());
-        let done = blocking(move || {
+        let (pool, status) = (self.readers.pool.clone(), self.status());
+        let result = blocking(move || {
             let _permit = permit;
-            let report = match pool.get_timeout(trouble.patience()) {
-                Ok(mut kept) => Ok(query(&mut kept.conn)),
-                Err(error) => Err(trouble.none(&error)),
+            let report = match pool.get_timeout(status.pool_timeout()) {
+                Ok(mut pooled) => Ok(query(&mut pooled.conn)),
+                Err(error) => Err(status.connect_failed(&error)),
             };
-            trouble.read(report.as_ref().map_or(true, |report| report.is_storage_error));
+            status.record_read(report.as_ref().map_or(true, |report| report.is_storage_error));
             report
         });
-        done.await.unwrap_or(Err(CommonError::Internal))
+        result.await.unwrap_or(Err(CommonError::Internal))
     }
 }
 
-/// Notes how the database is, and says so when that has changed.
+/// Updates the health of the storage, and logs its changes.
 struct StorageStatus {
     domain: &'static str,
     storage: Arc<StorageHealth>,
@@ -328,38 +334,38 @@ struct StorageStatus {
 }
 
 impl StorageStatus {
-    /// How long to wait for a connection: not long when it is known that there is none.
-    fn patience(&self) -> Duration {
+    /// Returns the time to wait for a connection: short while the server is known to be unreachable.
+    fn pool_timeout(&self) -> Duration {
         if self.storage.is_degraded() { DEGRADED_POOL_TIMEOUT } else { self.pool_timeout }
     }
 
-    fn none(&self, error: &r2d2::Error) -> CommonError {
+    fn connect_failed(&self, error: &r2d2::Error) -> CommonError {
         if !self.storage.is_degraded() {
-            log::error!("database of {}: no connection: {error}", self.domain);
+            log::error!("database of {}: connect failed: {error}", self.domain);
         }
         CommonError::StorageUnavailable
     }
 
-    fn read(&self, failed: bool) {
+    fn record_read(&self, failed: bool) {
         if self.storage.unreadable.swap(failed, Ordering::Relaxed) != failed {
             if failed {
-                log::error!("database of {}: cannot be read; what needs it is refused until it can", self.domain);
+                log::error!("database of {}: read failed; rejecting reads until it recovers", self.domain);
             } else {
-                log::warn!("database of {}: can be read again", self.domain);
+                log::warn!("database of {}: reads recovered", self.domain);
             }
         }
         if !failed {
-            // A server that is there is there for both.
+            // A server that can be read can be written.
             self.storage.read_only.store(false, Ordering::Relaxed);
         }
     }
 
-    fn wrote(&self, failed: bool) {
+    fn record_write(&self, failed: bool) {
         if self.storage.read_only.swap(failed, Ordering::Relaxed) != failed {
             if failed {
-                log::error!("database of {}: cannot be written; writes are refused until it can", self.domain);
+                log::error!("database of {}: write failed; rejecting writes until it recovers", self.domain);
             } else {
-                log::warn!("database of {}: can be written again", self.domain);
+                log::warn!("database of {}: writes recovered", self.domain);
             }
         }
     }
@@ -367,29 +373,29 @@ impl StorageStatus {
 
 /// Error of a write job: nothing was done, or the outcome is unknown.
 struct WriteError {
-    failure: CommonError,
-    /// Because of the server, not of the job.
-    by_server: bool,
+    error: CommonError,
+    /// Whether the server failed, and not the job.
+    is_by_server: bool,
 }
 
 impl WriteError {
-    fn by_job(error: DbError) -> Self {
-        Self { failure: error.into(), by_server: false }
+    fn from_job(error: DbError) -> Self {
+        Self { error: error.into(), is_by_server: false }
     }
 
-    const fn by_server(failure: CommonError) -> Self {
-        Self { failure, by_server: true }
+    const fn from_server(error: CommonError) -> Self {
+        Self { error, is_by_server: true }
     }
 }
 
 fn is_disconnect(error: &DbError) -> bool {
     match error {
-        // A commit that failed and could not even be undone has lost its connection.
+        // A commit that failed and could not be rolled back has lost its connection.
         DbError::DatabaseError(DatabaseErrorKind::ClosedConnection, _)
         | DbError::BrokenTransactionManager
         | DbError::RollbackErrorOnCommit { .. } => true,
-        DbError::DatabaseError(_, about) => {
-            let text = about.message();
+        DbError::DatabaseError(_, info) => {
+            let text = info.message();
             [
                 "terminating connection",
                 "server closed the connection",
@@ -399,75 +405,75 @@ fn is_disconnect(error: &DbError) -> bool {
                 "connection to server",
             ]
             .iter()
-            .any(|sign| text.contains(sign))
+            .any(|part| text.contains(part))
         }
         _ => false,
     }
 }
 
-/// A connection on which a transaction has begun. What fails before has done nothing, so a connection that the server
-/// has closed is replaced by another.
+/// Begins a transaction on a connection of the pool. A failure before that has changed nothing, so a connection that the
+/// server has closed is replaced by another one.
 fn begin_transaction(
-    pool: &Pool<Manager>,
-    patience: Duration,
+    pool: &Pool<PostgresManager>,
+    timeout: Duration,
     begin: &str,
-) -> Result<PooledConnection<Manager>, WriteError> {
+) -> Result<PooledConnection<PostgresManager>, WriteError> {
     for _ in 0..=pool.max_size() {
-        let mut kept = pool.get_timeout(patience).map_err(|error| {
-            log::debug!("database: no writer: {error}");
-            WriteError::by_server(CommonError::StorageUnavailable)
+        let mut pooled = pool.get_timeout(timeout).map_err(|error| {
+            log::debug!("database: connect failed: {error}");
+            WriteError::from_server(CommonError::StorageUnavailable)
         })?;
-        match kept.conn.begin(begin) {
-            Ok(()) => return Ok(kept),
+        match pooled.conn.begin(begin) {
+            Ok(()) => return Ok(pooled),
             Err(error) => {
-                // The server may be within a transaction that this side knows nothing of.
-                kept.is_unusable = true;
+                // The server may have begun a transaction although the reply was lost.
+                pooled.is_unusable = true;
                 if !is_disconnect(&error) {
-                    return Err(WriteError::by_job(error));
+                    return Err(WriteError::from_job(error));
                 }
             }
         }
     }
-    Err(WriteError::by_server(CommonError::StorageUnavailable))
+    Err(WriteError::from_server(CommonError::StorageUnavailable))
 }
 
-/// Runs a job in a transaction of its own; what it came to, and whether there is news.
+/// Runs a job in a transaction of its own. Returns its result, and `true` if it wrote events.
 fn run_transaction(
-    pool: &Pool<Manager>,
-    patience: Duration,
+    pool: &Pool<PostgresManager>,
+    timeout: Duration,
     begin: &str,
     clock: &Clock,
     work: ErasedJob,
 ) -> Result<(ErasedResult, bool), WriteError> {
-    let mut kept = begin_transaction(pool, patience, begin)?;
-    let kept = &mut *kept;
-    let mut tx = Tx { conn: &mut kept.conn, now: clock.now(), wrote_events: false };
+    let mut pooled = begin_transaction(pool, timeout, begin)?;
+    let pooled = &mut *pooled;
+    let mut tx = Tx { conn: &mut pooled.conn, now: clock.now(), wrote_events: false };
     let report = catch_unwind(AssertUnwindSafe(|| work(&mut tx)));
     let wrote_events = tx.wrote_events;
-    // What a panic left open within the job's own.
-    while matches!(kept.conn.depth(), Ok(2..)) && kept.conn.rollback().is_ok() {}
+    // Inner transactions that a panic left open.
+    while matches!(pooled.conn.depth(), Ok(2..)) && pooled.conn.rollback().is_ok() {}
     let report = match report {
         Ok(report) if report.is_ok => report,
-        refused => {
-            if kept.conn.rollback().is_err() {
-                kept.is_unusable = true;
+        failed => {
+            if pooled.conn.rollback().is_err() {
+                pooled.is_unusable = true;
             }
-            return refused.map(|report| (report, false)).map_err(|_| {
-                log::error!("database: a job panicked; its changes are undone");
-                WriteError { failure: CommonError::Internal, by_server: false }
+            return failed.map(|report| (report, false)).map_err(|_| {
+                log::error!("database: job panicked; rolling back its changes");
+                WriteError { error: CommonError::Internal, is_by_server: false }
             });
         }
     };
-    match kept.conn.commit() {
+    match pooled.conn.commit() {
         Ok(()) => Ok((report, wrote_events)),
         Err(error) => {
-            kept.is_unusable = true;
+            pooled.is_unusable = true;
             if is_disconnect(&error) {
-                // It may have ended well without our hearing of it: nobody is told no.
-                log::error!("database: the connection broke during a commit; its outcome is unknown: {error}");
-                return Err(WriteError::by_server(CommonError::DeadlineExceeded));
+                // The commit may have succeeded, so it must not be reported as a failure.
+                log::error!("database: connection lost during a commit; outcome unknown: {error}");
+                return Err(WriteError::from_server(CommonError::DeadlineExceeded));
             }
-            Err(WriteError::by_job(error))
+            Err(WriteError::from_job(error))
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Statements that stay prepared. Diesel parses every update and upsert anew, because their text may depend on the
-//! data; the domains' hot ones have one text each, and parsing them costs more than running them.
+//! Prepared statements for updates and upserts. Diesel parses them on every execution, because their text may depend on
+//! the data; the frequent ones of the domains have a fixed text, and parsing them costs more than running them.
 
 use diesel::backend::Backend;
 use diesel::prelude::*;
@@ -9,9 +9,9 @@ use diesel::sql_types::Integer;
 
 use super::conn::{Conn, RunQuery};
 
-/// For statements of which there are few texts, such as an update that always sets the same columns.
+/// Extension for statements with few different texts, such as an update that always sets the same columns.
 pub trait Prepare: Sized {
-    /// The same statement, prepared once a connection.
+    /// Wraps the statement so that it is prepared once per connection.
     fn prepared(self) -> Prepared<Self> {
         Prepared(self)
     }
@@ -19,11 +19,11 @@ pub trait Prepare: Sized {
 
 impl<Q> Prepare for Q {}
 
-/// A statement that is prepared once a connection.
+/// A statement that is prepared once per connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Prepared<Q>(Q);
 
-/// Found again by its text.
+/// Cached under its text.
 impl<Q> QueryId for Prepared<Q> {
     type QueryId = ();
     const HAS_STATIC_QUERY_ID: bool = false;
@@ -46,10 +46,10 @@ impl<DB: Backend, Q: QueryFragment<DB>> QueryFragment<DB> for Prepared<Q> {
 }
 
 impl<Q> Prepared<Q> {
-    /// Runs it; says how many rows it concerned.
+    /// Runs the statement and returns the number of affected rows.
     ///
-    /// So that it stays prepared, it is asked to give back something of each of them: diesel hands what is only executed
-    /// on by reference, and a reference to a query asks the query inside whether it is safe to keep.
+    /// Adds `RETURNING 1` and counts the rows: for a plain `execute` diesel takes the query by reference, and a reference
+    /// takes the answer of `is_safe_to_cache_prepared` from the inner query.
     pub fn execute<'q>(self, conn: &mut Conn) -> QueryResult<usize>
     where
         Counted<Q>: LoadQuery<'q, SqliteConnection, i32> + LoadQuery<'q, PgConnection, i32>,
@@ -58,11 +58,11 @@ impl<Q> Prepared<Q> {
     }
 }
 
-/// A statement that is prepared once a connection, and gives one back for each row that it concerns.
+/// A prepared statement that returns a 1 per affected row.
 #[derive(Debug, Clone, Copy)]
 pub struct Counted<Q>(Q);
 
-/// Found again by its text.
+/// Cached under its text.
 impl<Q> QueryId for Counted<Q> {
     type QueryId = ();
     const HAS_STATIC_QUERY_ID: bool = false;

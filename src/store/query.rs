@@ -1,5 +1,5 @@
-//! What a `store.rs` needs to speak SQL on either kind of database: diesel's own words, but for those that name one
-//! kind of connection, which are ours.
+//! Imports for a domain's `store.rs`: diesel's query builder, with this crate's own traits in place of those that are
+//! bound to one backend.
 
 pub use diesel::prelude::{
     AsChangeset, BoolExpressionMethods, CombineDsl, EscapeExpressionMethods, ExpressionMethods, Identifiable,
@@ -7,5 +7,5 @@ pub use diesel::prelude::{
     QueryableByName, Selectable, Table, TextExpressionMethods,
 };
 
-pub(crate) use super::conn::on;
+pub(crate) use super::conn::for_backend;
 pub use super::conn::{Columns, RunQuery};

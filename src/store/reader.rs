@@ -1,11 +1,14 @@
-//! The readers of a domain's database: a small pool, used off the actors' threads.
+//! The readers of a domain's SQLite database: a small pool, used on threads where waiting is allowed.
+//!
+//! Contains: the pool, and [`blocking`] for the PostgreSQL store as well. Does not contain: anything that writes.
 
 use std::any::Any;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use parking_lot::RwLock;
 use r2d2::{ManageConnection, Pool};
 use scheduled_thread_pool::ScheduledThreadPool;
 use tokio::sync::Semaphore;
@@ -14,11 +17,11 @@ use super::erased_job::{ErasedQuery, ErasedResult};
 use super::{Conn, StoreConfig};
 use crate::messaging::{CommonError, StorageHealth};
 
-/// How long a reader may take to open.
+/// Longest time to open a reader.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The threads on which the pools of all domains open their connections: one set for the whole process, where each
-/// pool would otherwise keep three of its own.
+/// Threads on which the pools of all domains open their connections. Shared by the whole process; by default each pool
+/// would start three of its own.
 #[derive(Clone)]
 pub struct PoolThreads(Arc<ScheduledThreadPool>);
 
@@ -29,39 +32,40 @@ impl Default for PoolThreads {
 }
 
 impl PoolThreads {
-    /// The threads themselves, for a pool.
+    /// Returns the threads for a pool's builder.
     pub(super) fn pool(&self) -> Arc<ScheduledThreadPool> {
         Arc::clone(&self.0)
     }
 }
 
-/// Runs `work` where waiting is allowed; nothing when it panicked, which is logged. What tokio makes of it has one type
-/// for all.
+/// Runs `work` on a thread where waiting is allowed. Returns `None` after a panic, which is logged. The result is boxed
+/// so that tokio's code for it is compiled once.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    type Anything = Box<dyn Any + Send>;
-    let work: Box<dyn FnOnce() -> Anything + Send> = Box::new(move || Box::new(work()));
+    type BoxedAny = Box<dyn Any + Send>;
+    let work: Box<dyn FnOnce() -> BoxedAny + Send> = Box::new(move || Box::new(work()));
     match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done.downcast().ok().map(|done| *done),
-        Err(panicked) => {
-            log::error!("database: a query or a job panicked: {panicked}");
+        Ok(result) => result.downcast().ok().map(|result| *result),
+        Err(error) => {
+            log::error!("database: query or job panicked: {error}");
             None
         }
     }
 }
 
+/// Pool of read-only connections to a database file.
 pub struct ReaderPool {
-    /// None once it is closed.
+    /// `None` once it is closed.
     pool: RwLock<Option<Pool<SqliteManager>>>,
     readers_max: u32,
-    /// As many as there are connections: more waiting threads would not read faster.
+    /// One permit per connection: more waiting threads would not read faster.
     permits: Arc<Semaphore>,
     file: Arc<Path>,
     storage: Arc<StorageHealth>,
     #[cfg(feature = "test-hooks")]
-    simulated: Option<super::fault_injection::Reader>,
+    injected: Option<super::fault_injection::Reader>,
 }
 
-/// What makes a connection a reader's.
+/// Settings of a reader's connection.
 pub(super) const READ_ONLY: &str = "PRAGMA busy_timeout = 5000; PRAGMA query_only = ON; PRAGMA temp_store = MEMORY;";
 
 /// Opens readers of a database file.
@@ -69,10 +73,10 @@ struct SqliteManager {
     file: String,
 }
 
-/// Why a connection could not be had.
+/// Error of opening or checking a pooled connection.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-struct ConnectError(String);
+pub(super) struct ConnectError(pub(super) String);
 
 impl ManageConnection for SqliteManager {
     type Connection = Conn;
@@ -94,19 +98,16 @@ impl ManageConnection for SqliteManager {
 }
 
 impl ReaderPool {
-    #[cfg_attr(
-        not(feature = "test-hooks"),
-        allow(unused_variables, reason = "only the laboratory asks whose they are")
-    )]
+    #[cfg_attr(not(feature = "test-hooks"), allow(unused_variables, reason = "only fault injection needs the domain"))]
     pub fn open(domain: &'static str, config: &StoreConfig, threads: &PoolThreads) -> Result<Self, String> {
         let manager = SqliteManager { file: config.file.to_string_lossy().into_owned() };
         let pool = Pool::builder()
             .max_size(config.readers_max)
-            // None is opened before it is needed: a shop starts in a blink.
+            // Opened on demand, for a fast start.
             .min_idle(Some(0))
-            // The check is a query each time; a file does not hang up.
+            // The test is a query each time, and a file does not disconnect.
             .test_on_check_out(false)
-            // A file that cannot be opened now is said so while somebody still listens.
+            // Shorter than a request's deadline, so that the caller gets the error.
             .connection_timeout(OPEN_TIMEOUT)
             .thread_pool(Arc::clone(&threads.0))
             .build(manager)
@@ -118,25 +119,25 @@ impl ReaderPool {
             file: config.file.as_path().into(),
             storage: Arc::clone(&config.storage),
             #[cfg(feature = "test-hooks")]
-            simulated: super::fault_injection::Reader::new(domain, &config.file),
+            injected: super::fault_injection::Reader::new(domain, &config.file),
         })
     }
 
-    /// Lets the queries under way end, refuses all others, and gives up the file.
+    /// Waits for the running queries, rejects all later ones, and closes the file.
     pub async fn close(&self) {
-        if let Ok(_all) = self.permits.acquire_many(self.readers_max).await {
+        if let Ok(_permits) = self.permits.acquire_many(self.readers_max).await {
             self.permits.close();
         }
-        *self.pool.write().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.pool.write() = None;
     }
 
     fn pool(&self) -> Result<Pool<SqliteManager>, CommonError> {
-        self.pool.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or(CommonError::Unavailable)
+        self.pool.read().clone().ok_or(CommonError::Unavailable)
     }
 
     pub async fn run(&self, query: ErasedQuery) -> Result<ErasedResult, CommonError> {
         #[cfg(feature = "test-hooks")]
-        if let Some(reader) = &self.simulated {
+        if let Some(reader) = &self.injected {
             return reader.run(query).await;
         }
         let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| CommonError::Unavailable)?;
@@ -144,7 +145,7 @@ impl ReaderPool {
         let outcome = blocking(move || {
             let _permit = permit;
             let connected = pool.get().map_err(|error| {
-                log::error!("database: no reader: {error}");
+                log::error!("database: connect failed: {error}");
                 CommonError::StorageUnavailable
             });
             let report = connected.map(|mut conn| query(&mut conn));
@@ -152,9 +153,9 @@ impl ReaderPool {
             if storage.unreadable.swap(failed, Ordering::Relaxed) != failed {
                 let file = file.display();
                 if failed {
-                    log::error!("database {file}: cannot be read; what needs it is refused until it can");
+                    log::error!("database {file}: read failed; rejecting reads until it recovers");
                 } else {
-                    log::warn!("database {file}: can be read again");
+                    log::warn!("database {file}: reads recovered");
                 }
             }
             report

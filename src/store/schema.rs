@@ -1,4 +1,4 @@
-//! The tables that every domain's database has; see `migrations/store`.
+//! Diesel schema of the tables that every domain's database has; the SQL is in `migrations/store`.
 
 diesel::table! {
     idempotency (scope, key) {

@@ -1,7 +1,8 @@
-//! Moves databases from files to a server, all of them in one transaction there.
+//! Bulk copy of domains' databases from SQLite files to PostgreSQL, all in one transaction of the server.
 //!
-//! What a table is made of is read from the server, so a table that is added later is moved without a word here. A row
-//! travels as a JSON array of its columns, and the server makes the columns' types of it.
+//! The columns of a table are read from the server, so new tables need no change here. A row is sent as a JSON array of
+//! its columns, which the server converts to the columns' types. Does not contain: the domains' lists of files and
+//! migrations, and derived data, see [`TableCopyJob::finish`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -13,41 +14,41 @@ use diesel::{PgConnection, sql_query};
 use super::{Conn, Migrations, migrate, postgres};
 use crate::settings::Postgres;
 
-/// Rows that travel together.
-const BATCH: usize = 500;
-/// Bytes that travel together: pictures are large.
+/// Largest number of rows per statement.
+const BATCH_ROWS: usize = 500;
+/// Number of bytes after which a statement is sent: images are large.
 const BATCH_BYTES: usize = 4 << 20;
-/// Tables that are not moved: what migrations keep, and who was there.
-const OWN: [&str; 2] = ["__diesel_schema_migrations", "leader"];
-/// Tables in which a new database has rows.
+/// Tables that are not copied: state of the migrations and of the processes.
+const EXCLUDED: [&str; 2] = ["__diesel_schema_migrations", "leader"];
+/// Tables that have rows in a new database.
 const SEEDED: [&str; 2] = ["meta", "counter"];
 
 /// Step after the tables of a domain were copied. It runs in the transaction of the copy, with the domain's schema first
 /// in the search path.
 pub type AfterCopy = fn(&mut Conn) -> QueryResult<()>;
 
-/// A domain's database and what makes the other of it.
+/// Source of a domain's data, and the schema of the target.
 pub struct TableCopyJob {
     /// Name of the domain.
     pub domain: &'static str,
-    /// Its file.
+    /// The SQLite file.
     pub from: PathBuf,
-    /// Its tables.
+    /// Migrations that create the tables of the target.
     pub migrations: fn() -> Migrations,
-    /// Makes what has no copy, such as an index of words, in the schema that is searched first.
+    /// Rebuilds derived data that is not copied, such as a full-text index.
     pub finish: Option<AfterCopy>,
 }
 
 #[derive(QueryableByName)]
-struct Row {
+struct TextRow {
     #[diesel(sql_type = Text)]
     row: String,
 }
 
 #[derive(QueryableByName)]
-struct Column {
+struct ColumnRow {
     #[diesel(sql_type = Text)]
-    of: String,
+    relation: String,
     #[diesel(sql_type = Text)]
     name: String,
     #[diesel(sql_type = Text)]
@@ -64,42 +65,43 @@ struct CopyPair {
     parent: String,
 }
 
-/// How many rows of which tables were moved, by domain and table.
+/// Number of copied rows by `domain.table`.
 pub type RowCounts = BTreeMap<String, u64>;
 
-/// Moves them all, or none.
+/// Copies all databases, or none.
 ///
 /// # Errors
-/// Says what cannot be read or written; then the server has what it had.
-pub fn move_all(moves: &[TableCopyJob], to: &Postgres) -> Result<RowCounts, String> {
-    for each in moves {
-        let schema = to.schema(each.domain);
+///
+/// Names the file or table that cannot be read or written; the server's tables are unchanged then.
+pub fn copy_all(jobs: &[TableCopyJob], to: &Postgres) -> Result<RowCounts, String> {
+    for job in jobs {
+        let schema = to.schema(job.domain);
         let mut conn = postgres::connect(to, &schema)?;
         postgres::create_schema(&mut conn, &schema)?;
         postgres::with_migration_lock(&mut conn, &schema, |conn| {
-            migrate::run_migrations(conn, (each.migrations)(), true)
+            migrate::run_migrations(conn, (job.migrations)(), true)
         })?;
     }
     let mut conn = postgres::connect(to, "public")?;
-    let mut moved = RowCounts::new();
+    let mut counts = RowCounts::new();
     conn.transaction::<(), CopyError>(|conn| {
-        for each in moves {
-            let schema = to.schema(each.domain);
+        for job in jobs {
+            let schema = to.schema(job.domain);
             conn.batch_execute(&format!("SET LOCAL search_path TO \"{schema}\""))?;
-            if let Conn::Postgres(there) = conn {
-                copy_database(each, there, &schema, &mut moved)?;
+            if let Conn::Postgres(remote) = conn {
+                copy_database(job, remote, &schema, &mut counts)?;
             }
-            if let Some(finish) = each.finish {
+            if let Some(finish) = job.finish {
                 finish(conn)?;
             }
         }
         Ok(())
     })
     .map_err(|CopyError(reason)| reason)?;
-    Ok(moved)
+    Ok(counts)
 }
 
-/// Why a move has ended early.
+/// Error that rolls the copy back, as a sentence for the operator.
 struct CopyError(String);
 
 impl From<diesel::result::Error> for CopyError {
@@ -109,112 +111,117 @@ impl From<diesel::result::Error> for CopyError {
 }
 
 fn copy_database(
-    each: &TableCopyJob,
-    there: &mut PgConnection,
+    job: &TableCopyJob,
+    remote: &mut PgConnection,
     schema: &str,
-    moved: &mut RowCounts,
+    counts: &mut RowCounts,
 ) -> Result<(), CopyError> {
-    let shown = each.from.display();
-    let Conn::Sqlite(mut here) =
-        Conn::establish(&each.from.to_string_lossy()).map_err(|e| CopyError(format!("{shown}: {e}")))?
+    let file = job.from.display();
+    let Conn::Sqlite(mut local) =
+        Conn::establish(&job.from.to_string_lossy()).map_err(|e| CopyError(format!("{file}: {e}")))?
     else {
         return Ok(());
     };
-    let kept: BTreeSet<String> = sql_query("SELECT name AS row FROM sqlite_master WHERE type = 'table'")
-        .load::<Row>(&mut here)?
+    let local_tables: BTreeSet<String> = sql_query("SELECT name AS row FROM sqlite_master WHERE type = 'table'")
+        .load::<TextRow>(&mut local)?
         .into_iter()
-        .map(|Row { row }| row)
+        .map(|TextRow { row }| row)
         .collect();
-    let columns: Vec<Column> = sql_query(
-        "SELECT CAST(table_name AS TEXT) AS of, CAST(column_name AS TEXT) AS name, CAST(data_type AS TEXT) AS kind,
+    let columns: Vec<ColumnRow> = sql_query(
+        "SELECT CAST(table_name AS TEXT) AS relation, CAST(column_name AS TEXT) AS name, CAST(data_type AS TEXT) AS kind,
          CAST(is_identity AS TEXT) AS identity FROM information_schema.columns WHERE table_schema = $1
          ORDER BY table_name, ordinal_position",
     )
     .bind::<Text, _>(schema)
-    .load(there)?;
-    let mut tables: BTreeMap<&str, Vec<&Column>> = BTreeMap::new();
-    for column in columns.iter().filter(|column| !OWN.contains(&column.of.as_str())) {
-        tables.entry(&column.of).or_default().push(column);
+    .load(remote)?;
+    let mut tables: BTreeMap<&str, Vec<&ColumnRow>> = BTreeMap::new();
+    for column in columns.iter().filter(|column| !EXCLUDED.contains(&column.relation.as_str())) {
+        tables.entry(&column.relation).or_default().push(column);
     }
     for table in tables.keys() {
-        let rows: Vec<Row> = sql_query(format!("SELECT '' AS row FROM \"{table}\" LIMIT 1")).load(there)?;
+        let rows: Vec<TextRow> = sql_query(format!("SELECT '' AS row FROM \"{table}\" LIMIT 1")).load(remote)?;
         if !rows.is_empty() && !SEEDED.contains(table) {
             return Err(CopyError(format!(
-                "the schema {schema} is not empty; move into an empty one, or empty it with DROP SCHEMA \"{schema}\" CASCADE"
+                "the schema {schema} is not empty; use an empty one, or remove it with DROP SCHEMA \"{schema}\" CASCADE"
             )));
         }
     }
-    for table in by_dependency(there, schema, tables.keys().copied().collect())? {
-        // What is made anew there and has no rows to be read here.
-        if !kept.contains(table) || table.ends_with("_fts") {
+    for table in by_dependency(remote, schema, tables.keys().copied().collect())? {
+        // Created by the migrations or rebuilt by `finish`.
+        if !local_tables.contains(table) || table.ends_with("_fts") {
             continue;
         }
         let columns = tables.get(table).map(Vec::as_slice).unwrap_or_default();
-        let count = copy(table, columns, &mut here, there)
-            .map_err(|error| CopyError(format!("{shown}: table {table}: {error}")))?;
+        let count = copy_table(table, columns, &mut local, remote)
+            .map_err(|error| CopyError(format!("{file}: table {table}: {error}")))?;
         if count > 0 {
-            moved.insert(format!("{}.{table}", each.domain), count);
+            counts.insert(format!("{}.{table}", job.domain), count);
         }
     }
     for column in columns.iter().filter(|column| column.identity == "YES") {
-        let (table, name) = (&column.of, &column.name);
+        let (table, name) = (&column.relation, &column.name);
         diesel::connection::SimpleConnection::batch_execute(
-            there,
+            remote,
             &format!(
                 "SELECT setval(pg_get_serial_sequence('{schema}.{table}', '{name}'),
                  (SELECT COALESCE(MAX(\"{name}\"), 0) + 1 FROM \"{table}\"), FALSE)"
             ),
         )?;
     }
-    // Numbers of events are never given twice, also those of events that are forgotten.
-    let last: Vec<Row> =
+    // Sequence numbers are never reused, not even those of deleted events.
+    let last: Vec<TextRow> =
         sql_query("SELECT CAST(COALESCE(MAX(seq), 0) AS TEXT) AS row FROM sqlite_sequence WHERE name = 'outbox'")
-            .load(&mut here)?;
+            .load(&mut local)?;
     let last = last.first().map_or("0", |row| row.row.as_str());
     diesel::connection::SimpleConnection::batch_execute(
-        there,
+        remote,
         &format!("SELECT setval('outbox_seq', {last} + 1, FALSE)"),
     )?;
     Ok(())
 }
 
-/// The tables so that none comes before one that it refers to.
-fn by_dependency<'a>(there: &mut PgConnection, schema: &str, tables: Vec<&'a str>) -> QueryResult<Vec<&'a str>> {
+/// Sorts the tables so that each comes after those that it references.
+fn by_dependency<'a>(remote: &mut PgConnection, schema: &str, tables: Vec<&'a str>) -> QueryResult<Vec<&'a str>> {
     let pairs: Vec<CopyPair> = sql_query(
         "SELECT CAST(c.relname AS TEXT) AS child, CAST(p.relname AS TEXT) AS parent FROM pg_constraint k
          JOIN pg_class c ON c.oid = k.conrelid JOIN pg_class p ON p.oid = k.confrelid
          JOIN pg_namespace n ON n.oid = c.relnamespace WHERE k.contype = 'f' AND n.nspname = $1",
     )
     .bind::<Text, _>(schema)
-    .load(there)?;
-    let (mut left, mut ordered) = (tables, Vec::new());
-    while !left.is_empty() {
-        let waits = |table: &str, left: &[&str]| {
-            pairs.iter().any(|pair| pair.child == table && pair.parent != table && left.contains(&pair.parent.as_str()))
+    .load(remote)?;
+    let mut pending = tables;
+    let mut ordered = Vec::new();
+    while !pending.is_empty() {
+        let is_blocked = |table: &str, pending: &[&str]| {
+            pairs
+                .iter()
+                .any(|pair| pair.child == table && pair.parent != table && pending.contains(&pair.parent.as_str()))
         };
-        let (later, now): (Vec<&str>, Vec<&str>) = left.iter().copied().partition(|table| waits(table, &left));
-        if now.is_empty() {
-            // Two that refer to each other: the server says what it thinks of that.
-            ordered.extend(later);
+        let (blocked, ready): (Vec<&str>, Vec<&str>) =
+            pending.iter().copied().partition(|table| is_blocked(table, &pending));
+        if ready.is_empty() {
+            // A cycle: left to the server, which fails if it cannot defer the constraints.
+            ordered.extend(blocked);
             break;
         }
-        ordered.extend(now);
-        left = later;
+        ordered.extend(ready);
+        pending = blocked;
     }
     Ok(ordered)
 }
 
-fn copy(
+/// Copies the rows of one table and returns their number.
+fn copy_table(
     table: &str,
-    columns: &[&Column],
-    here: &mut diesel::SqliteConnection,
-    there: &mut PgConnection,
+    columns: &[&ColumnRow],
+    local: &mut diesel::SqliteConnection,
+    remote: &mut PgConnection,
 ) -> QueryResult<u64> {
-    // Given anew there, in the order in which the rows come.
-    let columns: Vec<&&Column> =
+    // Assigned by the server, in the order of the rows.
+    let columns: Vec<&&ColumnRow> =
         columns.iter().filter(|column| !(table == "outbox" && column.name == "entry")).collect();
-    let quoted = |column: &Column| format!("\"{}\"", column.name);
-    let read: Vec<String> = columns
+    let quoted = |column: &ColumnRow| format!("\"{}\"", column.name);
+    let selected: Vec<String> = columns
         .iter()
         .map(|column| {
             if column.kind == "bytea" {
@@ -224,7 +231,7 @@ fn copy(
             }
         })
         .collect();
-    let made: Vec<String> = columns
+    let converted: Vec<String> = columns
         .iter()
         .enumerate()
         .map(|(n, column)| match column.kind.as_str() {
@@ -237,31 +244,32 @@ fn copy(
     let insert = format!(
         "INSERT INTO \"{table}\" ({}) SELECT {} FROM json_array_elements(CAST($1 AS json)) r",
         names.join(", "),
-        made.join(", ")
+        converted.join(", ")
     );
-    diesel::connection::SimpleConnection::batch_execute(there, &format!("DELETE FROM \"{table}\""))?;
+    diesel::connection::SimpleConnection::batch_execute(remote, &format!("DELETE FROM \"{table}\""))?;
     let order = if table == "outbox" { " ORDER BY seq" } else { "" };
-    let rows = sql_query(format!("SELECT json_array({}) AS row FROM \"{table}\"{order}", read.join(", ")));
-    let (mut batch, mut size, mut count) = (Vec::with_capacity(BATCH), 0, 0);
-    for row in rows.load_iter::<Row, diesel::connection::DefaultLoadingMode>(here)? {
-        let Row { row } = row?;
+    let rows = sql_query(format!("SELECT json_array({}) AS row FROM \"{table}\"{order}", selected.join(", ")));
+    let (mut batch, mut size, mut count) = (Vec::with_capacity(BATCH_ROWS), 0, 0);
+    for row in rows.load_iter::<TextRow, diesel::connection::DefaultLoadingMode>(local)? {
+        let TextRow { row } = row?;
         size += row.len();
         batch.push(row);
-        if batch.len() == BATCH || size >= BATCH_BYTES {
-            count += flush(&insert, &mut batch, there)?;
+        if batch.len() == BATCH_ROWS || size >= BATCH_BYTES {
+            count += flush(&insert, &mut batch, remote)?;
             size = 0;
         }
     }
-    count += flush(&insert, &mut batch, there)?;
+    count += flush(&insert, &mut batch, remote)?;
     Ok(count)
 }
 
-fn flush(insert: &str, batch: &mut Vec<String>, there: &mut PgConnection) -> QueryResult<u64> {
+/// Inserts the rows of the batch, empties it, and returns their number.
+fn flush(insert: &str, batch: &mut Vec<String>, remote: &mut PgConnection) -> QueryResult<u64> {
     if batch.is_empty() {
         return Ok(0);
     }
     let rows = format!("[{}]", batch.join(","));
     batch.clear();
-    let written = sql_query(insert).bind::<Text, _>(rows).execute(there)?;
+    let written = sql_query(insert).bind::<Text, _>(rows).execute(remote)?;
     Ok(written as u64)
 }

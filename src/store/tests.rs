@@ -1,10 +1,9 @@
-//! The store's promises, each on a real database file.
-
-use std::sync::Mutex;
+//! Guarantees of the store, on real databases: SQLite files, or PostgreSQL when the test run has a server.
 
 use diesel::connection::{InstrumentationEvent, get_default_instrumentation};
 use diesel::sql_query;
 use diesel::sql_types::{BigInt, Text};
+use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use super::*;
@@ -29,21 +28,21 @@ struct WasPut {
 crate::events! { "test.was_put": WasPut; }
 
 #[derive(QueryableByName)]
-struct Count {
+struct RowCount {
     #[diesel(sql_type = BigInt)]
     n: i64,
 }
 
-struct Shop {
+struct TestStore {
     store: Store,
     clock: Clock,
     dir: TempDir,
 }
 
-fn open() -> Shop {
+fn open() -> TestStore {
     let (dir, clock) = (TempDir::new().unwrap(), Clock::system());
     let store = open_in(&dir, &clock).unwrap();
-    Shop { store, clock, dir }
+    TestStore { store, clock, dir }
 }
 
 fn open_in(dir: &TempDir, clock: &Clock) -> Result<Store, OpenError> {
@@ -59,7 +58,7 @@ fn put(tx: &mut Tx<'_>, name: &str) -> Result<i64, CommonError> {
 }
 
 fn count(conn: &mut Conn) -> QueryResult<i64> {
-    sql_query("SELECT count(*) AS n FROM thing").get_result::<Count>(conn).map(|c| c.n)
+    sql_query("SELECT count(*) AS n FROM thing").get_result::<RowCount>(conn).map(|row| row.n)
 }
 
 async fn things(store: &Store) -> i64 {
@@ -71,109 +70,112 @@ fn keyed(key: &str) -> RequestContext {
 }
 
 #[actix::test]
-async fn a_job_that_fails_or_panics_undoes_itself_and_nobody_else() {
-    let shop = open();
+async fn failed_or_panicked_job_undoes_only_itself() {
+    let fixture = open();
     let jobs = (0..60).map(|n| {
-        shop.store.write(move |tx| {
+        fixture.store.write(move |tx| {
             put(tx, &format!("{n}"))?;
             match n % 3 {
                 0 => Ok(n),
                 1 => Err(CommonError::Forbidden),
-                // Deep in a transaction of its own, where the obvious way of catching it loses the whole batch.
+                // In an inner transaction, where a plain `catch_unwind` would lose the whole batch.
                 _ => tx.conn.transaction::<i64, CommonError>(|_| panic!("on purpose")),
             }
         })
     });
-    let answers = futures_util::future::join_all(jobs).await;
-    assert_eq!(answers.iter().filter(|a| a.is_ok()).count(), 20);
-    assert_eq!(answers.iter().filter(|a| **a == Err(CommonError::Internal)).count(), 20);
-    // Asked of a fresh connection: what was answered with yes is really in the file, and nothing else.
-    assert_eq!(things(&shop.store).await, 20);
-    assert_eq!(things(&open_in(&shop.dir, &shop.clock).unwrap()).await, 20);
+    let results = futures_util::future::join_all(jobs).await;
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 20);
+    assert_eq!(results.iter().filter(|result| **result == Err(CommonError::Internal)).count(), 20);
+    // A new connection sees exactly the acknowledged changes.
+    assert_eq!(things(&fixture.store).await, 20);
+    assert_eq!(things(&open_in(&fixture.dir, &fixture.clock).unwrap()).await, 20);
 }
 
 #[actix::test]
-async fn a_hot_statement_is_parsed_once_a_connection() {
-    let shop = open();
-    let asked = shop.store.write(|tx| {
-        let kept = Arc::new(Mutex::new(Vec::new()));
-        let heard = Arc::clone(&kept);
+async fn hot_statement_is_parsed_once_per_connection() {
+    let fixture = open();
+    let cached = fixture.store.write(|tx| {
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let listener_log = Arc::clone(&log);
         tx.conn.set_instrumentation(move |event: InstrumentationEvent<'_>| {
             if let InstrumentationEvent::CacheQuery { sql, .. } = event {
-                heard.lock().unwrap().push(sql.to_owned());
+                listener_log.lock().push(sql.to_owned());
             }
         });
         for seq in 1..4 {
-            outbox::advance_cursor(tx.conn, "somebody", seq)?;
+            outbox::advance_cursor(tx.conn, "subscriber", seq)?;
             tx.conn.transaction(|_| Ok::<_, CommonError>(()))?;
         }
         tx.conn.set_instrumentation(get_default_instrumentation());
-        Ok::<_, CommonError>(kept.lock().unwrap().clone())
+        Ok::<_, CommonError>(log.lock().clone())
     });
-    let kept = asked.await.unwrap();
-    let times = |part: &str| kept.iter().filter(|sql| sql.contains(part)).count();
-    assert_eq!(times("outbox_cursor"), 1, "{kept:?}");
-    assert!(tested_on_server() || times("SAVEPOINT") == 1, "{kept:?}");
+    let cached = cached.await.unwrap();
+    let times = |part: &str| cached.iter().filter(|sql| sql.contains(part)).count();
+    assert_eq!(times("outbox_cursor"), 1, "{cached:?}");
+    assert!(tested_on_server() || times("SAVEPOINT") == 1, "{cached:?}");
 }
 
 #[actix::test]
-async fn a_key_runs_its_request_once_and_refuses_another() {
-    let shop = open();
-    let ask = |ctx: RequestContext, name: &'static str| {
-        let store = shop.store.clone();
+async fn key_runs_its_request_once_and_rejects_another() {
+    let fixture = open();
+    let send = |ctx: RequestContext, name: &'static str| {
+        let store = fixture.store.clone();
         async move {
             let request = Put { name: name.to_owned() };
-            let answer = store.idempotent(&ctx, &request).unwrap().run::<_, CommonError>(move |tx| put(tx, name)).await;
-            (answer, ctx.is_replayed())
+            let result = store.idempotent(&ctx, &request).unwrap().run::<_, CommonError>(move |tx| put(tx, name)).await;
+            (result, ctx.is_replayed())
         }
     };
-    assert_eq!(ask(keyed("k"), "a").await, (Ok(1), false));
-    assert_eq!(ask(keyed("k"), "a").await, (Ok(1), true));
-    assert_eq!(ask(keyed("k"), "b").await, (Err(CommonError::IdempotencyKeyReused), false));
-    let stranger = RequestContext::new(Caller::Anyone { address: "192.0.2.1".into(), internal: false }, "r")
+    assert_eq!(send(keyed("k"), "a").await, (Ok(1), false));
+    assert_eq!(send(keyed("k"), "a").await, (Ok(1), true));
+    assert_eq!(send(keyed("k"), "b").await, (Err(CommonError::IdempotencyKeyReused), false));
+    let other_caller = RequestContext::new(Caller::Anyone { address: "192.0.2.1".into(), internal: false }, "r")
         .with_key(IdempotencyKey::parse("k").unwrap());
-    assert_eq!(ask(stranger, "a").await, (Ok(2), false));
-    // Fifty at once under one key: one runs.
-    let fifty = futures_util::future::join_all((0..50).map(|_| ask(keyed("fifty"), "c"))).await;
-    assert!(fifty.iter().all(|(answer, _)| *answer == Ok(3)));
+    assert_eq!(send(other_caller, "a").await, (Ok(2), false));
+    // Of fifty concurrent requests under one key, one runs.
+    let fifty = futures_util::future::join_all((0..50).map(|_| send(keyed("fifty"), "c"))).await;
+    assert!(fifty.iter().all(|(result, _)| *result == Ok(3)));
     assert_eq!(fifty.iter().filter(|(_, replayed)| !replayed).count(), 1);
-    assert_eq!(things(&shop.store).await, 3);
+    assert_eq!(things(&fixture.store).await, 3);
     // A day later the key is free again.
-    shop.clock.advance(std::time::Duration::from_secs(24 * 3600 + 1));
-    assert_eq!(ask(keyed("k"), "b").await, (Ok(4), false));
+    fixture.clock.advance(std::time::Duration::from_secs(24 * 3600 + 1));
+    assert_eq!(send(keyed("k"), "b").await, (Ok(4), false));
 }
 
 #[actix::test]
-async fn p01_a_repetition_that_is_refused_by_what_the_first_did_gets_its_answer() {
-    let (shop, request) = (open(), Put { name: "the last piece".to_owned() });
-    let (first, again) = (keyed("k"), keyed("k"));
-    let looks_while_the_first_ends = || async {
-        let had = shop
+async fn p01_rejected_repetition_gets_the_first_response() {
+    let (fixture, request) = (open(), Put { name: "the last piece".to_owned() });
+    let (first, repetition) = (keyed("k"), keyed("k"));
+    let check_that_the_first_overtakes = || async {
+        let result = fixture
             .store
             .idempotent(&first, &request)
             .unwrap()
             .run::<_, CommonError>(|tx| put(tx, "the last piece"))
             .await;
-        assert_eq!(had, Ok(1));
+        assert_eq!(result, Ok(1));
         Err(CommonError::Forbidden)
     };
-    assert_eq!(shop.store.idempotent(&again, &request).unwrap().check_first(looks_while_the_first_ends).await, Ok(1));
-    assert!(again.is_replayed());
-    // Who has no first is refused as ever.
-    let refused = shop
+    assert_eq!(
+        fixture.store.idempotent(&repetition, &request).unwrap().check_first(check_that_the_first_overtakes).await,
+        Ok(1)
+    );
+    assert!(repetition.is_replayed());
+    // A request without an earlier one is rejected as usual.
+    let rejected = fixture
         .store
         .idempotent(&keyed("l"), &request)
         .unwrap()
         .check_first::<i64, _, _>(|| async { Err(CommonError::Forbidden) })
         .await;
-    assert_eq!(refused, Err(CommonError::Forbidden));
+    assert_eq!(rejected, Err(CommonError::Forbidden));
 }
 
 #[actix::test]
-async fn a_failed_request_leaves_its_key_free() {
-    let shop = open();
+async fn failed_request_leaves_its_key_free() {
+    let fixture = open();
     let request = Put { name: "a".to_owned() };
-    let refused = shop
+    let rejected = fixture
         .store
         .idempotent(&keyed("k"), &request)
         .unwrap()
@@ -182,182 +184,183 @@ async fn a_failed_request_leaves_its_key_free() {
             Err(CommonError::Forbidden)
         })
         .await;
-    assert_eq!(refused, Err(CommonError::Forbidden));
+    assert_eq!(rejected, Err(CommonError::Forbidden));
     let key = keyed("k");
-    let write = shop.store.idempotent(&key, &request).unwrap();
+    let write = fixture.store.idempotent(&key, &request).unwrap();
     assert_eq!(write.run::<_, CommonError>(|tx| put(tx, "a")).await, Ok(1));
 }
 
 #[actix::test]
-async fn an_event_is_told_only_if_its_change_is_durable_and_has_its_effect_once() {
-    let shop = open();
-    let _ = shop.store.write(|tx| put(tx, "kept")).await;
-    let _ = shop
+async fn event_of_durable_change_has_its_effect_once() {
+    let fixture = open();
+    let _ = fixture.store.write(|tx| put(tx, "kept")).await;
+    let _ = fixture
         .store
         .write(|tx| {
             put(tx, "undone")?;
             Err::<(), _>(CommonError::Forbidden)
         })
         .await;
-    let told = shop.store.outbox_read_after("me", 10).await.unwrap();
-    let events: Vec<EventEnvelope> = told.iter().map(|(_, event)| event.clone()).collect();
+    let rows = fixture.store.outbox_read_after("me", 10).await.unwrap();
+    let events: Vec<EventEnvelope> = rows.iter().map(|(_, event)| event.clone()).collect();
     assert_eq!(events.len(), 1);
     assert_eq!(events[0].decode::<WasPut>().unwrap(), Some(WasPut { name: "kept".to_owned() }));
-    // Told three times, done once: as after crashes between telling and noting it.
+    // Delivered three times, as after crashes before the cursor was advanced.
     for _ in 0..3 {
-        shop.store.consume(events.clone(), |tx, _| put(tx, "effect").map(drop)).await.unwrap();
+        fixture.store.consume(events.clone(), |tx, _| put(tx, "effect").map(drop)).await.unwrap();
     }
-    assert_eq!(things(&shop.store).await, 2);
-    shop.store.outbox_advance_cursor("me", told[0].0).await.unwrap();
-    let left = shop.store.outbox_read_after("me", 10).await.unwrap();
-    assert_eq!(left.len(), 1, "only the news of the effect itself");
+    assert_eq!(things(&fixture.store).await, 2);
+    fixture.store.outbox_advance_cursor("me", rows[0].0).await.unwrap();
+    let left = fixture.store.outbox_read_after("me", 10).await.unwrap();
+    assert_eq!(left.len(), 1, "only the event of the effect");
 }
 
 #[actix::test]
-async fn an_event_says_in_which_trace_it_was_caused_and_so_does_what_its_effect_causes() {
+async fn events_carry_the_trace_of_their_cause() {
     const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-    let shop = open();
-    shop.store.write(|tx| put(tx, "outside")).await.unwrap();
-    trace::instrument(trace::parse(TRACE), shop.store.write(|tx| put(tx, "inside"))).await.unwrap();
+    let fixture = open();
+    fixture.store.write(|tx| put(tx, "outside")).await.unwrap();
+    trace::instrument(trace::parse(TRACE), fixture.store.write(|tx| put(tx, "inside"))).await.unwrap();
     let traces = async |after: usize| -> Vec<Option<String>> {
-        let told = shop.store.outbox_read_after("me", 10).await.unwrap();
-        told.into_iter().skip(after).map(|(_, event)| event.trace).collect()
+        let rows = fixture.store.outbox_read_after("me", 10).await.unwrap();
+        rows.into_iter().skip(after).map(|(_, event)| event.trace).collect()
     };
     let caused = [None, Some(TRACE.to_owned())];
     assert_eq!(traces(0).await, caused);
-    let events = shop.store.outbox_read_after("me", 10).await.unwrap().into_iter().map(|(_, event)| event).collect();
-    shop.store.consume(events, |tx, _| put(tx, "effect").map(drop)).await.unwrap();
+    let events = fixture.store.outbox_read_after("me", 10).await.unwrap().into_iter().map(|(_, event)| event).collect();
+    fixture.store.consume(events, |tx, _| put(tx, "effect").map(drop)).await.unwrap();
     assert_eq!(traces(2).await, caused);
-    // A reader knows it too, for what it logs.
-    let seen = trace::instrument(trace::parse(TRACE), shop.store.read(|_| Ok::<_, CommonError>(trace::current())))
+    // Readers run in the trace too, for their log lines.
+    let seen = trace::instrument(trace::parse(TRACE), fixture.store.read(|_| Ok::<_, CommonError>(trace::current())))
         .await
         .unwrap();
     assert_eq!(seen.as_deref(), Some(TRACE));
 }
 
 #[actix::test]
-async fn one_bad_event_is_set_aside_and_the_next_still_has_its_effect() {
-    let shop = open();
+async fn bad_event_is_dead_lettered_and_the_next_applied() {
+    let fixture = open();
     for name in ["good", "bad", "also good"] {
-        shop.store.write(move |tx| put(tx, name)).await.unwrap();
+        fixture.store.write(move |tx| put(tx, name)).await.unwrap();
     }
     let events: Vec<EventEnvelope> =
-        shop.store.outbox_read_after("me", 10).await.unwrap().into_iter().map(|(_, e)| e).collect();
-    shop.store
+        fixture.store.outbox_read_after("me", 10).await.unwrap().into_iter().map(|(_, e)| e).collect();
+    fixture
+        .store
         .consume(events, |tx, event| {
             put(tx, "effect")?;
             if event.data["name"] == "bad" { Err(CommonError::Forbidden) } else { Ok(()) }
         })
         .await
         .unwrap();
-    assert_eq!(things(&shop.store).await, 3 + 2);
+    assert_eq!(things(&fixture.store).await, 3 + 2);
 }
 
-/// From this job on the database file may not grow.
+/// Job after which the database file cannot grow.
 fn fill_the_disk(tx: &mut Tx<'_>) -> Result<(), CommonError> {
     #[derive(QueryableByName)]
-    struct Pages {
+    struct PageCountRow {
         #[diesel(sql_type = BigInt)]
         page_count: i64,
     }
-    let pages: Pages = sql_query("PRAGMA page_count").get_result(tx.conn)?;
+    let pages: PageCountRow = sql_query("PRAGMA page_count").get_result(tx.conn)?;
     sql_query(format!("PRAGMA max_page_count = {}", pages.page_count)).execute(tx.conn)?;
     Ok(())
 }
 
 #[actix::test]
-async fn on_a_full_disk_whoever_is_told_no_has_changed_nothing() {
+async fn full_disk_rejects_writes_without_changes() {
     if crate::store::tested_on_server() {
         return;
     }
-    let shop = open();
-    shop.store.write(|tx| put(tx, "before")).await.unwrap();
-    // While the first job sleeps the others gather behind it, and share its commit or the next one.
-    let sleep = shop.store.write(|tx| {
+    let fixture = open();
+    fixture.store.write(|tx| put(tx, "before")).await.unwrap();
+    // While the first job sleeps the others queue up behind it, and share its commit or the next one.
+    let sleep = fixture.store.write(|tx| {
         fill_the_disk(tx)?;
         std::thread::sleep(std::time::Duration::from_millis(50));
         Ok::<_, CommonError>(0)
     });
     let jobs = (0..20).map(|n| {
-        shop.store.write(move |tx| match n {
-            // More than any page has room for: SQLite gives the whole transaction up, not the statement alone.
+        fixture.store.write(move |tx| match n {
+            // Larger than a page: SQLite rolls back the whole transaction, not the statement alone.
             7 => put(tx, &"x".repeat(100_000)),
             _ => put(tx, &n.to_string()),
         })
     });
-    let (_, answers) = futures_util::future::join(sleep, futures_util::future::join_all(jobs)).await;
-    assert_eq!(answers[7], Err(CommonError::StorageUnavailable));
-    let done = i64::try_from(answers.iter().filter(|answer| answer.is_ok()).count()).unwrap();
-    assert_eq!(things(&shop.store).await, 1 + done);
-    // A new connection finds room again.
-    shop.store.write(|tx| put(tx, "after")).await.unwrap();
+    let (_, results) = futures_util::future::join(sleep, futures_util::future::join_all(jobs)).await;
+    assert_eq!(results[7], Err(CommonError::StorageUnavailable));
+    let done = i64::try_from(results.iter().filter(|result| result.is_ok()).count()).unwrap();
+    assert_eq!(things(&fixture.store).await, 1 + done);
+    // A new connection has no limit.
+    fixture.store.write(|tx| put(tx, "after")).await.unwrap();
 }
 
 #[actix::test]
-async fn an_event_that_meets_a_full_disk_is_not_set_aside_and_has_its_effect_later() {
+async fn full_disk_delays_an_event_without_dead_lettering_it() {
     if crate::store::tested_on_server() {
         return;
     }
-    let shop = open();
-    shop.store.write(|tx| put(tx, "happened")).await.unwrap();
+    let fixture = open();
+    fixture.store.write(|tx| put(tx, "happened")).await.unwrap();
     let events: Vec<EventEnvelope> =
-        shop.store.outbox_read_after("me", 10).await.unwrap().into_iter().map(|(_, e)| e).collect();
+        fixture.store.outbox_read_after("me", 10).await.unwrap().into_iter().map(|(_, e)| e).collect();
     let effect = |tx: &mut Tx<'_>, _: &EventEnvelope| put(tx, &"x".repeat(100_000)).map(drop);
-    shop.store.write(fill_the_disk).await.unwrap();
-    assert_eq!(shop.store.consume(events.clone(), effect).await, Err(CommonError::StorageUnavailable));
-    assert_eq!(things(&shop.store).await, 1);
-    shop.store.consume(events, effect).await.unwrap();
-    assert_eq!(things(&shop.store).await, 2);
-    let aside = shop.store.read(|conn| {
-        let found: Count = sql_query("SELECT count(*) AS n FROM dead_letter").get_result(conn)?;
+    fixture.store.write(fill_the_disk).await.unwrap();
+    assert_eq!(fixture.store.consume(events.clone(), effect).await, Err(CommonError::StorageUnavailable));
+    assert_eq!(things(&fixture.store).await, 1);
+    fixture.store.consume(events, effect).await.unwrap();
+    assert_eq!(things(&fixture.store).await, 2);
+    let dead_letters = fixture.store.read(|conn| {
+        let found: RowCount = sql_query("SELECT count(*) AS n FROM dead_letter").get_result(conn)?;
         Ok::<_, CommonError>(found.n)
     });
-    assert_eq!(aside.await, Ok(0));
+    assert_eq!(dead_letters.await, Ok(0));
 }
 
 #[actix::test]
-async fn a_transaction_that_the_database_undid_by_itself_is_told_to_everybody_in_it() {
+async fn rolled_back_batch_fails_all_its_jobs() {
     if crate::store::tested_on_server() {
         return;
     }
-    // What SQLite does when the disk is full in the middle; whether the job hears of it or not.
-    for heard in [true, false] {
-        let shop = open();
-        let store = shop.store.clone();
-        let ((begin, begun), (go, gone)) = (std::sync::mpsc::channel(), std::sync::mpsc::channel());
+    // SQLite does this when the disk is full; with and without an error in the job.
+    for is_reported in [true, false] {
+        let fixture = open();
+        let store = fixture.store.clone();
+        let ((started, has_started), (release, released)) = (std::sync::mpsc::channel(), std::sync::mpsc::channel());
         let busy = actix::spawn(async move {
             let slow = move |tx: &mut Tx<'_>| {
-                let _ = begin.send(());
-                let _ = gone.recv();
+                let _ = started.send(());
+                let _ = released.recv();
                 put(tx, "before")
             };
             store.write(slow).await
         });
-        // It has begun, so that the others come while it works, and so together.
-        while begun.try_recv().is_err() {
+        // The others are queued while it runs, and so form one batch.
+        while has_started.try_recv().is_err() {
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         }
-        let undo = shop.store.write(move |tx| {
+        let rollback = fixture.store.write(move |tx| {
             tx.conn.batch_execute("ROLLBACK")?;
-            if heard { Err(CommonError::StorageUnavailable) } else { Ok(0) }
+            if is_reported { Err(CommonError::StorageUnavailable) } else { Ok(0) }
         });
-        let (first, last) = (shop.store.write(|tx| put(tx, "first")), shop.store.write(|tx| put(tx, "last")));
-        let all_wait = async {
-            while shop.store.queue_depth() < 3 {
+        let (first, last) = (fixture.store.write(|tx| put(tx, "first")), fixture.store.write(|tx| put(tx, "last")));
+        let release_when_queued = async {
+            while fixture.store.queue_depth() < 3 {
                 tokio::time::sleep(std::time::Duration::from_millis(1)).await;
             }
-            go.send(()).unwrap();
+            release.send(()).unwrap();
         };
-        let (first, undone, last, ()) = futures_util::join!(first, undo, last, all_wait);
+        let (first, rolled_back, last, ()) = futures_util::join!(first, rollback, last, release_when_queued);
         assert_eq!(busy.await.unwrap(), Ok(1));
-        assert!(first.is_err() && undone.is_err() && last.is_err(), "{first:?} {undone:?} {last:?}");
-        assert_eq!(things(&shop.store).await, 1, "who was told no finds nothing done");
-        assert_eq!(shop.store.write(|tx| put(tx, "after")).await, Ok(2));
+        assert!(first.is_err() && rolled_back.is_err() && last.is_err(), "{first:?} {rolled_back:?} {last:?}");
+        assert_eq!(things(&fixture.store).await, 1, "a rejected job has changed nothing");
+        assert_eq!(fixture.store.write(|tx| put(tx, "after")).await, Ok(2));
     }
 }
 
 #[actix::test]
-async fn while_somebody_holds_the_file_writes_are_refused_and_reads_go_on_and_it_notices_the_end_by_itself() {
+async fn locked_file_rejects_writes_until_unlocked() {
     if crate::store::tested_on_server() {
         return;
     }
@@ -365,90 +368,94 @@ async fn while_somebody_holds_the_file_writes_are_refused_and_reads_go_on_and_it
     let config = StoreConfig::new(dir.path().join("test.db"));
     let store = Store::open("test", &config, NO_MIGRATIONS, &clock, &PoolThreads::default()).unwrap();
     store.write(|tx| put(tx, "before")).await.unwrap();
-    let in_trouble = || config.storage.read_only.load(std::sync::atomic::Ordering::Relaxed);
+    let is_degraded = || config.storage.read_only.load(std::sync::atomic::Ordering::Relaxed);
     let mut other = writer::connect(&config.file).unwrap();
     other.batch_execute("BEGIN IMMEDIATE").unwrap();
-    assert_eq!(store.write(|tx| put(tx, "refused")).await, Err(CommonError::StorageUnavailable));
-    assert!(in_trouble());
-    // Sooner than before, with the busy timeout of a degraded writer: `writer.rs` has the test.
-    assert_eq!(store.write(|tx| put(tx, "refused")).await, Err(CommonError::StorageUnavailable));
+    assert_eq!(store.write(|tx| put(tx, "rejected")).await, Err(CommonError::StorageUnavailable));
+    assert!(is_degraded());
+    // With the shorter busy timeout of a degraded writer, see the test in `writer.rs`.
+    assert_eq!(store.write(|tx| put(tx, "rejected")).await, Err(CommonError::StorageUnavailable));
     assert_eq!(things(&store).await, 1);
     other.batch_execute("ROLLBACK").unwrap();
     for _ in 0..1_200 {
-        if !in_trouble() {
+        if !is_degraded() {
             break;
         }
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
-    assert!(!in_trouble(), "nobody wrote, and it noticed");
+    assert!(!is_degraded(), "recovery needs no write");
     assert_eq!(store.write(|tx| put(tx, "after")).await, Ok(2));
 }
 
 #[actix::test]
-async fn events_that_nobody_hears_are_settled_and_forgotten_in_time() {
-    // On a server they are never read, and so never get a number.
-    let shop = open();
-    let kept = async || {
-        let rows = "SELECT count(*) AS n FROM outbox";
-        shop.store.read(move |conn| Ok::<_, CommonError>(sql_query(rows).get_result::<Count>(conn)?.n)).await.unwrap()
+async fn events_without_subscribers_are_pruned() {
+    // On PostgreSQL they are never read, and so never get a number.
+    let fixture = open();
+    let stored = async || {
+        let sql = "SELECT count(*) AS n FROM outbox";
+        fixture
+            .store
+            .read(move |conn| Ok::<_, CommonError>(sql_query(sql).get_result::<RowCount>(conn)?.n))
+            .await
+            .unwrap()
     };
-    shop.store.write(|tx| put(tx, "a")).await.unwrap();
-    assert!(!shop.store.outbox_is_drained(vec!["me"]).await.unwrap());
-    assert!(shop.store.outbox_is_drained(vec![]).await.unwrap());
-    shop.store.prune(vec![]).await.unwrap();
-    assert_eq!(kept().await, 1);
-    shop.clock.advance(std::time::Duration::from_secs(8 * 24 * 60 * 60));
-    shop.store.prune(vec!["me"]).await.unwrap();
-    assert_eq!(kept().await, 1, "somebody has not heard of it");
-    shop.store.prune(vec![]).await.unwrap();
-    assert_eq!(kept().await, 0);
+    fixture.store.write(|tx| put(tx, "a")).await.unwrap();
+    assert!(!fixture.store.outbox_is_drained(vec!["me"]).await.unwrap());
+    assert!(fixture.store.outbox_is_drained(vec![]).await.unwrap());
+    fixture.store.prune(vec![]).await.unwrap();
+    assert_eq!(stored().await, 1);
+    fixture.clock.advance(std::time::Duration::from_secs(8 * 24 * 60 * 60));
+    fixture.store.prune(vec!["me"]).await.unwrap();
+    assert_eq!(stored().await, 1, "a subscriber has not received it");
+    fixture.store.prune(vec![]).await.unwrap();
+    assert_eq!(stored().await, 0);
 }
 
 #[actix::test]
-async fn what_the_broker_has_is_as_good_as_heard_for_whoever_waits_for_news() {
-    let shop = open();
-    shop.store.write(|tx| put(tx, "a")).await.unwrap();
-    let (last, _) = shop.store.outbox_read_after(BROKER_CURSOR, 10).await.unwrap()[0];
-    let heard = async || {
-        let audit = CheckInvariants { deep: false, subscribers: vec!["me".to_owned()] };
-        let audited = shop.store.audit(audit, Invariants { rules: &[], counted: &[] }).await.unwrap();
-        (audited.head, audited.heard["me"])
+async fn broker_cursor_counts_for_all_subscribers() {
+    let fixture = open();
+    fixture.store.write(|tx| put(tx, "a")).await.unwrap();
+    let (last, _) = fixture.store.outbox_read_after(BROKER_CURSOR, 10).await.unwrap()[0];
+    let head_and_cursor = async || {
+        let request = CheckInvariants { deep: false, subscribers: vec!["me".to_owned()] };
+        let report = fixture.store.audit(request, Invariants { rules: &[], counted: &[] }).await.unwrap();
+        (report.head, report.heard["me"])
     };
-    assert_eq!(heard().await, (last, 0));
-    shop.store.outbox_advance_cursor(BROKER_CURSOR, last).await.unwrap();
-    assert_eq!(heard().await, (last, last));
+    assert_eq!(head_and_cursor().await, (last, 0));
+    fixture.store.outbox_advance_cursor(BROKER_CURSOR, last).await.unwrap();
+    assert_eq!(head_and_cursor().await, (last, last));
 }
 
 #[actix::test]
-async fn news_wakes_whoever_asked_before_it_was_made() {
-    let shop = open();
-    let news = shop.store.outbox_changed();
-    shop.store.write(|tx| put(tx, "a")).await.unwrap();
-    tokio::time::timeout(std::time::Duration::from_secs(60), news).await.expect("woken");
+async fn new_event_wakes_earlier_waiters() {
+    let fixture = open();
+    let changed = fixture.store.outbox_changed();
+    fixture.store.write(|tx| put(tx, "a")).await.unwrap();
+    tokio::time::timeout(std::time::Duration::from_secs(60), changed).await.expect("woken");
 }
 
 #[test]
-fn a_database_of_a_newer_version_is_refused_with_the_way_out() {
+fn newer_database_version_is_refused_with_remedy() {
     if crate::store::tested_on_server() {
         return;
     }
-    let shop = open();
-    let mut conn = writer::connect(&shop.dir.path().join("test.db")).unwrap();
+    let fixture = open();
+    let mut conn = writer::connect(&fixture.dir.path().join("test.db")).unwrap();
     sql_query("INSERT INTO __diesel_schema_migrations (version) VALUES ('29990101000000')").execute(&mut conn).unwrap();
-    let refused = open_in(&shop.dir, &shop.clock).map(drop).unwrap_err();
-    assert!(refused.reason.contains("newer mercat"), "{refused}");
+    let error = open_in(&fixture.dir, &fixture.clock).map(drop).unwrap_err();
+    assert!(error.reason.contains("newer mercat"), "{error}");
 }
 
-/// A second process on the same schema, as far as one can be had here.
-fn twin(shop: &Shop) -> Option<Store> {
-    tested_on_server().then(|| open_in(&shop.dir, &shop.clock).unwrap())
+/// Second store on the same schema, in place of a second process. `None` on SQLite, which has one process only.
+fn second_process(fixture: &TestStore) -> Option<Store> {
+    tested_on_server().then(|| open_in(&fixture.dir, &fixture.clock).unwrap())
 }
 
 #[actix::test]
-async fn an_error_that_a_job_swallows_is_no_yes() {
-    // PostgreSQL undoes the whole transaction then, and its COMMIT says nothing of it.
-    let shop = open();
-    let answer = shop
+async fn swallowed_query_error_keeps_result_and_data_consistent() {
+    // PostgreSQL aborts the whole transaction then, and its COMMIT reports no error.
+    let fixture = open();
+    let result = fixture
         .store
         .write(|tx| {
             put(tx, "lost")?;
@@ -456,62 +463,62 @@ async fn an_error_that_a_job_swallows_is_no_yes() {
             Ok::<_, CommonError>(())
         })
         .await;
-    assert_eq!(things(&shop.store).await, i64::from(answer.is_ok()));
-    assert!(shop.store.write(|tx| put(tx, "after")).await.is_ok());
+    assert_eq!(things(&fixture.store).await, i64::from(result.is_ok()));
+    assert!(fixture.store.write(|tx| put(tx, "after")).await.is_ok());
 }
 
 #[actix::test]
-async fn n02_no_event_is_passed_over_though_transactions_end_in_another_order() {
-    let shop = open();
-    let Some(other) = twin(&shop) else { return };
-    const EACH: usize = 150;
-    let begun = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
-    let told = actix::spawn({
-        let (store, begun) = (shop.store.clone(), std::sync::Arc::clone(&begun));
+async fn n02_events_of_out_of_order_commits_are_all_delivered() {
+    let fixture = open();
+    let Some(other) = second_process(&fixture) else { return };
+    const EVENTS_PER_PROCESS: usize = 150;
+    let is_writing = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let received = actix::spawn({
+        let (store, is_writing) = (fixture.store.clone(), std::sync::Arc::clone(&is_writing));
         async move {
-            let mut told = Vec::new();
+            let mut received = Vec::new();
             loop {
-                let ends = !begun.load(std::sync::atomic::Ordering::SeqCst);
+                let is_done = !is_writing.load(std::sync::atomic::Ordering::SeqCst);
                 let rows = store.outbox_read_after("me", 7).await.unwrap();
                 if let Some((last, _)) = rows.last() {
                     store.outbox_advance_cursor("me", *last).await.unwrap();
-                } else if ends {
-                    return told;
+                } else if is_done {
+                    return received;
                 }
-                told.extend(rows.into_iter().map(|(_, event)| event.decode::<WasPut>().unwrap().unwrap().name));
+                received.extend(rows.into_iter().map(|(_, event)| event.decode::<WasPut>().unwrap().unwrap().name));
             }
         }
     });
     let write = |n: usize| {
-        let store = if n.is_multiple_of(2) { shop.store.clone() } else { other.clone() };
+        let store = if n.is_multiple_of(2) { fixture.store.clone() } else { other.clone() };
         async move {
             let job = move |tx: &mut Tx<'_>| {
                 tx.emit(&WasPut { name: n.to_string() })?;
-                // The later it began, the sooner it ends.
+                // Later jobs end earlier.
                 std::thread::sleep(std::time::Duration::from_millis(7 - (n % 8) as u64));
                 Ok::<_, CommonError>(())
             };
             store.write_locked(LockSet::none(), job).await.unwrap();
         }
     };
-    futures_util::future::join_all((0..2 * EACH).map(write)).await;
-    begun.store(false, std::sync::atomic::Ordering::SeqCst);
-    let mut told = told.await.unwrap();
-    assert_eq!(told.len(), 2 * EACH, "each once");
-    told.sort_unstable();
-    told.dedup();
-    assert_eq!(told.len(), 2 * EACH);
-    assert!(shop.store.outbox_is_drained(vec!["me"]).await.unwrap());
+    futures_util::future::join_all((0..2 * EVENTS_PER_PROCESS).map(write)).await;
+    is_writing.store(false, std::sync::atomic::Ordering::SeqCst);
+    let mut received = received.await.unwrap();
+    assert_eq!(received.len(), 2 * EVENTS_PER_PROCESS, "each exactly once");
+    received.sort_unstable();
+    received.dedup();
+    assert_eq!(received.len(), 2 * EVENTS_PER_PROCESS);
+    assert!(fixture.store.outbox_is_drained(vec!["me"]).await.unwrap());
 }
 
 #[actix::test]
-async fn jobs_that_touch_the_same_run_one_after_the_other_in_all_processes() {
-    let shop = open();
-    let Some(other) = twin(&shop) else { return };
-    // Read, wait, write: only who keeps the others out gets to the sum.
+async fn jobs_with_a_common_lock_run_serially() {
+    let fixture = open();
+    let Some(other) = second_process(&fixture) else { return };
+    // Read, wait, write: the sum is right only if the jobs exclude each other.
     let count_up = |n: usize| {
-        let store = if n.is_multiple_of(2) { shop.store.clone() } else { other.clone() };
-        let touch = match n % 3 {
+        let store = if n.is_multiple_of(2) { fixture.store.clone() } else { other.clone() };
+        let locks = match n % 3 {
             0 => LockSet::domain(),
             1 => LockSet::key("thing", 1),
             _ => LockSet::key("other", n).with("thing", 1),
@@ -522,7 +529,7 @@ async fn jobs_that_touch_the_same_run_one_after_the_other_in_all_processes() {
                 std::thread::sleep(std::time::Duration::from_millis(2));
                 put(tx, &before.to_string())
             };
-            store.write_locked(touch, job).await.unwrap()
+            store.write_locked(locks, job).await.unwrap()
         }
     };
     let mut seen = futures_util::future::join_all((0..40).map(count_up)).await;
@@ -531,28 +538,29 @@ async fn jobs_that_touch_the_same_run_one_after_the_other_in_all_processes() {
 }
 
 #[actix::test]
-async fn when_the_server_drops_all_connections_nothing_answered_is_lost_and_the_store_comes_back() {
+async fn dropped_connections_lose_no_acknowledged_write() {
     if !tested_on_server() {
         return;
     }
-    let shop = open();
+    let fixture = open();
     for n in 0..5 {
-        shop.store.write(move |tx| put(tx, &n.to_string())).await.unwrap();
+        fixture.store.write(move |tx| put(tx, &n.to_string())).await.unwrap();
     }
     let kill = "SELECT CAST(COUNT(pg_terminate_backend(pid)) AS BIGINT) AS n FROM pg_stat_activity
                 WHERE pid <> pg_backend_pid() AND application_name = current_setting('application_name')";
-    let killed = shop.store.read(move |conn| Ok::<_, CommonError>(sql_query(kill).get_result::<Count>(conn)?.n)).await;
-    assert!(killed.unwrap() >= 2, "a writer, and who tells others that we are there");
-    let (mut done, begun) = (5, std::time::Instant::now());
+    let killed =
+        fixture.store.read(move |conn| Ok::<_, CommonError>(sql_query(kill).get_result::<RowCount>(conn)?.n)).await;
+    assert!(killed.unwrap() >= 2, "a writer and the coordination connection");
+    let (mut done, started) = (5, std::time::Instant::now());
     while done < 25 {
-        assert!(begun.elapsed() < std::time::Duration::from_secs(60), "it does not come back");
-        match shop.store.write(|tx| put(tx, "more")).await {
+        assert!(started.elapsed() < std::time::Duration::from_secs(60), "the store does not recover");
+        match fixture.store.write(|tx| put(tx, "more")).await {
             Ok(_) => done += 1,
-            Err(refused) => {
-                assert_eq!(refused, CommonError::StorageUnavailable);
+            Err(error) => {
+                assert_eq!(error, CommonError::StorageUnavailable);
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }
         }
     }
-    assert_eq!(things(&shop.store).await, done, "what was refused was not done");
+    assert_eq!(things(&fixture.store).await, done, "a rejected write was applied");
 }

@@ -122,7 +122,7 @@ async fn prepare_move(state: Arc<RelocationState>, _: RequestContext, request: P
         }
         (None, None) => Ok(()),
         (Some(server), Some(schema)) if server.schema(slot.domain()) == schema => {
-            let is_shared = blocking(move || AdvisoryMarker::is_seen(&server, &mark)).await?;
+            let is_shared = blocking(move || AdvisoryMarker::is_visible(&server, &mark)).await?;
             if is_shared { Ok(()) } else { reject("the other process uses another PostgreSQL database".to_owned()) }
         }
         (Some(_), Some(schema)) => reject(format!("the other process does not use the schema {schema}")),

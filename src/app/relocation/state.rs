@@ -131,7 +131,7 @@ impl RelocationState {
     fn place_probe(&self, domain: &str, mark: &str) -> PlacementResult<LocalityProbe> {
         let rejected = |error: String| PlacementError::rejected(format!("{domain} cannot be moved: {error}"));
         if let Some(server) = self.settings().domain(domain).database.server() {
-            return AdvisoryMarker::set(server, mark).map(LocalityProbe::Server).map_err(rejected);
+            return AdvisoryMarker::place(server, mark).map(LocalityProbe::Server).map_err(rejected);
         }
         let file = self.settings().data.join(mark);
         std::fs::write(&file, "").map_err(|error| rejected(format!("{}: {error}", file.display())))?;
@@ -180,7 +180,7 @@ impl RelocationState {
     pub async fn manifest(&self, domain: &str) -> PlacementResult<DatabaseManifest> {
         let Some(file) = placement_file::file(self.settings(), domain) else { return Ok(DatabaseManifest::default()) };
         blocking(move || {
-            store::lone(&file)?;
+            store::ensure_exclusive(&file)?;
             let (bytes, sha256) = hash_file(&file, None).map_err(|error| format!("{}: {error}", file.display()))?;
             Ok(DatabaseManifest { bytes, sha256 })
         })

@@ -24,7 +24,7 @@ use crate::messaging::{
 use crate::runtime::DomainRuntime;
 use crate::settings::Settings;
 use crate::store::query::*;
-use crate::store::{Store, plans};
+use crate::store::{Store, explain};
 use crate::types::{Amount, CartItemId, Clock, Currency, EventId, ProductId, Quantity, SessionId, UserId};
 
 /// Domains that are running.
@@ -743,7 +743,7 @@ async fn queries_use_indexes() {
     use super::store;
     let (shop, user) = (TestCart::open(NO_CATALOG), UserId::new());
     let item = shop.add_without_catalog(user, 1).await;
-    let found = plans(&shop.store, move |conn| {
+    let found = explain(&shop.store, move |conn| {
         store::freezing_invoice(conn, user).unwrap();
         store::active_checkout(conn, user).unwrap();
         store::find_unfinished(conn, 64).unwrap();

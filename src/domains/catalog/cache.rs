@@ -84,14 +84,14 @@ impl Cache {
             pages: BoundedCache::new(PAGES_MAX),
             counts: BoundedCache::new(COUNTS_MAX),
             own_writes: BoundedCache::new(OWN_WRITES_MAX),
-            epoch: AtomicU64::new(lease.era().unwrap_or(0)),
+            epoch: AtomicU64::new(lease.epoch().unwrap_or(0)),
             lease,
         }))
     }
 
     /// Returns `true` if the cache may be used: not while another process can change the same database.
     fn is_trusted(&self) -> bool {
-        let Some(epoch) = self.0.lease.era() else { return false };
+        let Some(epoch) = self.0.lease.epoch() else { return false };
         if self.0.epoch.swap(epoch, Ordering::SeqCst) != epoch {
             self.clear();
         }

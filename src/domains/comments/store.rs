@@ -140,7 +140,7 @@ pub fn list(
     after: Option<(Timestamp, CommentId)>,
     limit: i64,
 ) -> QueryResult<Vec<Comment>> {
-    let rows: Vec<CommentRow> = on!(conn, c => {
+    let rows: Vec<CommentRow> = for_backend!(conn, c => {
         let mut query = comment::table.filter(comment::product_id.eq(product)).into_boxed();
         if let Some((at, id)) = after {
             query = query.filter(comment::created_at.lt(at).or(comment::created_at.eq(at).and(comment::id.lt(id))));

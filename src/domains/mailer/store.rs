@@ -101,7 +101,7 @@ pub fn list(
     before: Option<(Timestamp, EmailId)>,
     limit: i64,
 ) -> Result<Vec<Email>, CommonError> {
-    let heads: Vec<EmailHeadRow> = on!(conn, c => {
+    let heads: Vec<EmailHeadRow> = for_backend!(conn, c => {
         let mut query = email::table.select(EmailHeadRow::as_select()).into_boxed();
         if let Some(status) = status {
             query = query.filter(email::status.eq(status));

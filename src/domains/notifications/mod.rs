@@ -52,7 +52,7 @@ pub fn open(runtime: &DomainRuntime, feed: Feed) -> Result<RunningDomain<Notific
 /// # Errors
 /// Describes why the file cannot be changed.
 pub fn rotate_epoch(file: &std::path::Path) -> Result<(), String> {
-    crate::store::change(file, store::rotate_epoch)
+    crate::store::modify_offline(file, store::rotate_epoch)
 }
 
 #[cfg(test)]

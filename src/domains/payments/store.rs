@@ -162,7 +162,7 @@ pub fn list_invoices(
     after: Option<(Timestamp, InvoiceId)>,
     limit: i64,
 ) -> QueryResult<Vec<InvoiceRow>> {
-    on!(conn, c => {
+    for_backend!(conn, c => {
         let mut query = invoice::table
             .select(InvoiceRow::as_select())
             .order((invoice::created_at.desc(), invoice::id.desc()))

@@ -22,7 +22,7 @@ use crate::messaging::{
 };
 use crate::settings::Settings;
 use crate::store::query::*;
-use crate::store::{IdempotentRequest, plans};
+use crate::store::{IdempotentRequest, explain};
 use crate::types::{
     Amount, CheckoutId, Clock, Currency, EmailAddress, EventId, HoldId, InvoiceId, PageRequest, SessionId, Timestamp,
     UserId,
@@ -767,7 +767,7 @@ async fn queries_use_indexes() {
     let id = shop.invoice(user, 5).await.id;
     let request =
         IdempotentRequest::from_context(&keyed(customer(user), "k"), &GetInvoice { invoice_id: id }).unwrap().unwrap();
-    let found = plans(&shop.store, move |conn| {
+    let found = explain(&shop.store, move |conn| {
         let now = Timestamp::from_micros(1);
         store::overdue_invoices(conn, now, 1).unwrap();
         store::running_fingerprint(conn, &request).unwrap();

@@ -73,7 +73,7 @@ pub struct Filter {
 /// Lists actions in time order.
 pub fn list_actions(conn: &mut Conn, filter: &Filter, limit: i64) -> Result<Vec<LoggedAction>, CommonError> {
     type ActionRow = (Timestamp, ActionId, Option<UserId>, String, Option<String>, Option<String>);
-    let rows: Vec<ActionRow> = on!(conn, c => {
+    let rows: Vec<ActionRow> = for_backend!(conn, c => {
         let mut query = action::table.into_boxed();
         if let Some(from) = filter.from {
             query = query.filter(action::at.ge(from));

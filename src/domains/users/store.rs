@@ -124,7 +124,7 @@ pub fn list(
     after: Option<(i64, UserId)>,
     limit: i64,
 ) -> QueryResult<Vec<Account>> {
-    on!(conn, c => {
+    for_backend!(conn, c => {
         let mut query = account::table.filter(account::email.is_not_null()).select(Account::as_select()).into_boxed();
         if let Some(pattern) = pattern {
             query = query.filter(account::search_text.like(pattern).escape('\\'));

@@ -35,13 +35,13 @@ pub struct CacheStamp(u64);
 
 impl TokenCache {
     pub fn new(lease: CacheLease) -> Self {
-        let epoch = AtomicU64::new(lease.era().unwrap_or(0));
+        let epoch = AtomicU64::new(lease.epoch().unwrap_or(0));
         Self { entries: Cache::new(CACHED_TOKENS_MAX), invalidations: AtomicU64::new(0), lease, epoch }
     }
 
     /// Returns `true` if the cache may be used: not while another process can end a session in the same database.
     fn is_trusted(&self) -> bool {
-        let Some(epoch) = self.lease.era() else { return false };
+        let Some(epoch) = self.lease.epoch() else { return false };
         if self.epoch.swap(epoch, Ordering::SeqCst) != epoch {
             self.clear();
         }

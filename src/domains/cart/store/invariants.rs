@@ -12,31 +12,31 @@ pub const INVARIANTS: Invariants = Invariants {
     counted: &[("cart lines", "cart_item"), ("checkouts", "checkout")],
     rules: &[
         Invariant {
-            what: "checkout must lock its user's cart exactly while it is in progress",
+            violation: "checkout must lock its user's cart exactly while it is in progress",
             remedy: RESTORE,
             sql: Sql::Shared("SELECT id || ' is ' || state || ' and locks ' || COALESCE(freezes, 'none') AS found FROM checkout
                   WHERE (state IN ('started', 'held', 'invoiced')) <> (freezes IS NOT NULL) OR freezes <> user_id"),
         },
         Invariant {
-            what: "checkout must have an end time exactly if it has ended",
+            violation: "checkout must have an end time exactly if it has ended",
             remedy: RESTORE,
             sql: Sql::Shared("SELECT id || ' is ' || state AS found FROM checkout
                   WHERE (state IN ('started', 'held', 'invoiced')) <> (ended_at IS NULL)"),
         },
         Invariant {
-            what: "held or invoiced checkout must have prices, and an invoiced one its invoice",
+            violation: "held or invoiced checkout must have prices, and an invoiced one its invoice",
             remedy: RESTORE,
             sql: Sql::Shared("SELECT id || ' is ' || state AS found FROM checkout
                   WHERE (state = 'invoiced' AND invoice_id IS NULL) OR (state IN ('held', 'invoiced') AND invoice_lines IS NULL)"),
         },
         Invariant {
-            what: "checkout is unfinished long after its expiry",
+            violation: "checkout is unfinished long after its expiry",
             remedy: "the shop resumes it automatically while catalog and payments are up: check the log",
             sql: Sql::Shared("SELECT id || ' is ' || state AS found FROM checkout
                   WHERE state IN ('started', 'held') AND expires_at < {now} - 600000000"),
         },
         Invariant {
-            what: "invalid quantity of a cart line",
+            violation: "invalid quantity of a cart line",
             remedy: "delete the line",
             sql: Sql::Shared("SELECT id || ' of user ' || user_id || ' has ' || quantity AS found FROM cart_item
                   WHERE quantity NOT BETWEEN 1 AND 10000"),

@@ -18,12 +18,12 @@ pub const INVARIANTS: Invariants = Invariants {
     counted: &[("products", "product"), ("holds", "hold"), ("stock moves", "stock_move"), ("images", "image")],
     rules: &[
         Invariant {
-            what: "negative stock",
+            violation: "negative stock",
             remedy: RECOUNT,
             sql: Sql::Shared("SELECT id || ' has ' || stock AS found FROM product WHERE stock < 0"),
         },
         Invariant {
-            what: "a product's stock is not the sum of its moves",
+            violation: "a product's stock is not the sum of its moves",
             remedy: RECOUNT,
             sql: Sql::Shared("SELECT p.id || ' has ' || p.stock || ', its moves sum to ' || COALESCE(m.sum, 0) AS found
                   FROM product p
@@ -31,13 +31,13 @@ pub const INVARIANTS: Invariants = Invariants {
                   ON m.product_id = p.id WHERE p.stock <> COALESCE(m.sum, 0)"),
         },
         Invariant {
-            what: "unknown hold state",
+            violation: "unknown hold state",
             remedy: RESTORE,
             sql: Sql::Shared("SELECT id || ' is ' || state AS found FROM hold
                   WHERE state NOT IN ('held', 'sold', 'released', 'returned')"),
         },
         Invariant {
-            what: "stock moves of a hold do not match its lines",
+            violation: "stock moves of a hold do not match its lines",
             remedy: RECOUNT,
             sql: Sql::Shared("SELECT h.id || ' is ' || h.state || ' over ' || l.quantity || ' of ' || l.product_id || ', moved '
                          || COALESCE(m.sum, 0) AS found
@@ -47,20 +47,20 @@ pub const INVARIANTS: Invariants = Invariants {
                   WHERE COALESCE(m.sum, 0) <> CASE WHEN h.state IN ('held', 'sold') THEN l.returned - l.quantity ELSE 0 END"),
         },
         Invariant {
-            what: "stock was moved for a hold without the product",
+            violation: "stock was moved for a hold without the product",
             remedy: RECOUNT,
             sql: Sql::Shared("SELECT m.delta || ' of ' || m.product_id || ' for ' || m.ref AS found FROM stock_move m
                   WHERE m.ref IS NOT NULL AND NOT EXISTS
                   (SELECT 1 FROM hold_line l WHERE l.hold_id = m.ref AND l.product_id = m.product_id)"),
         },
         Invariant {
-            what: "hold has no lines although stock was taken for it",
+            violation: "hold has no lines although stock was taken for it",
             remedy: RECOUNT,
             sql: Sql::Shared("SELECT id || ' is ' || state AS found FROM hold h WHERE state <> 'released'
                   AND NOT EXISTS (SELECT 1 FROM hold_line l WHERE l.hold_id = h.id)"),
         },
         Invariant {
-            what: "facet count does not match the list",
+            violation: "facet count does not match the list",
             remedy: REPORT,
             sql: Sql::Shared("SELECT k.name || ' is counted as ' || COALESCE(f.count, 0) || ', there are ' || k.count AS found FROM (
                   SELECT 'all variants' AS name, 1 AS scope, 'total' AS facet, COUNT(*) AS count FROM product WHERE deleted IS NOT TRUE
@@ -73,19 +73,19 @@ pub const INVARIANTS: Invariants = Invariants {
                   WHERE COALESCE(f.count, 0) <> k.count"),
         },
         Invariant {
-            what: "variant group must have exactly one lead product",
+            violation: "variant group must have exactly one lead product",
             remedy: REPORT,
             sql: Sql::Shared("SELECT group_name || ' has ' || SUM(CASE WHEN is_lead THEN 1 ELSE 0 END) AS found FROM product
                   WHERE group_name IS NOT NULL AND deleted IS NOT TRUE GROUP BY group_name
                   HAVING SUM(CASE WHEN is_lead THEN 1 ELSE 0 END) <> 1"),
         },
         Invariant {
-            what: "image without a product",
+            violation: "image without a product",
             remedy: REPORT,
             sql: Sql::Shared("SELECT id AS found FROM image WHERE product_id NOT IN (SELECT id FROM product)"),
         },
         Invariant {
-            what: "image without files, or files without an image",
+            violation: "image without files, or files without an image",
             remedy: "delete the image and upload it again",
             sql: Sql::Shared("SELECT id AS found FROM image WHERE id NOT IN (SELECT image_id FROM image_file)
                   UNION ALL SELECT image_id FROM image_file WHERE image_id NOT IN (SELECT id FROM image)"),

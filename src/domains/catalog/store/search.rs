@@ -133,7 +133,7 @@ impl SqlBuilder {
     where
         R: QueryableByName<Sqlite> + QueryableByName<Pg> + 'static,
     {
-        on!(conn, c => {
+        for_backend!(conn, c => {
             let mut query = sql_query(self.sql).into_boxed();
             for value in self.values {
                 query = match value {

@@ -11,7 +11,7 @@ use crate::types::ProductId;
 pub const INVARIANTS: Invariants = Invariants {
     counted: &[("comments", "comment")],
     rules: &[Invariant {
-        what: "a product's rating totals are not those of its comments",
+        violation: "a product's rating totals are not those of its comments",
         remedy: "report it as a bug; the next comment does not repair it",
         sql: Sql::Shared(
             "SELECT r.product_id || ' has the sum ' || r.sum || ' and the count ' || r.count AS found FROM rating r

@@ -13,14 +13,14 @@ pub const INVARIANTS: Invariants = Invariants {
     counted: &[("emails", "email")],
     rules: &[
         Invariant {
-            what: "unknown email status",
+            violation: "unknown email status",
             remedy: RESTORE,
             sql: Sql::Shared(
                 "SELECT id || ' is ' || status AS found FROM email WHERE status NOT IN ('queued', 'sent', 'kept', 'failed')",
             ),
         },
         Invariant {
-            what: "email must have a next attempt exactly if it is queued",
+            violation: "email must have a next attempt exactly if it is queued",
             remedy: RESTORE,
             sql: Sql::Shared(
                 "SELECT id || ' is ' || status AS found FROM email
@@ -28,7 +28,7 @@ pub const INVARIANTS: Invariants = Invariants {
             ),
         },
         Invariant {
-            what: "email must have a sending time exactly if it was sent",
+            violation: "email must have a sending time exactly if it was sent",
             remedy: RESTORE,
             sql: Sql::Shared(
                 "SELECT id || ' is ' || status AS found FROM email WHERE (status = 'sent') <> (sent_at IS NOT NULL)",

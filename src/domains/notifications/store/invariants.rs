@@ -16,7 +16,7 @@ pub const INVARIANTS: Invariants = Invariants {
     counted: &[("notifications", "notification"), ("streams", "stream")],
     rules: &[
         Invariant {
-            what: "a user's stream has a gap",
+            violation: "a user's stream has a gap",
             remedy: RESTORE,
             sql: Sql::Shared(
                 "SELECT user_id || ' has ' || COUNT(*) || ' from ' || MIN(seq) || ' to ' || MAX(seq) AS found
@@ -24,7 +24,7 @@ pub const INVARIANTS: Invariants = Invariants {
             ),
         },
         Invariant {
-            what: "a user's notification sequence does not match its last entry",
+            violation: "a user's notification sequence does not match its last entry",
             remedy: RESTORE,
             sql: Sql::Shared(
                 "SELECT s.user_id || ' is at ' || s.seq || ', the last is ' || COALESCE(MAX(n.seq), 0) AS found
@@ -33,7 +33,7 @@ pub const INVARIANTS: Invariants = Invariants {
             ),
         },
         Invariant {
-            what: "an erased user has notifications, or notifications have no stream",
+            violation: "an erased user has notifications, or notifications have no stream",
             remedy: RESTORE,
             sql: Sql::Shared(
                 "SELECT DISTINCT n.user_id AS found FROM notification n LEFT JOIN stream s ON s.user_id = n.user_id
@@ -41,7 +41,7 @@ pub const INVARIANTS: Invariants = Invariants {
             ),
         },
         Invariant {
-            what: "notification epoch is missing",
+            violation: "notification epoch is missing",
             remedy: RESTORE,
             sql: Sql::Shared("SELECT 'no epoch' AS found WHERE NOT EXISTS (SELECT 1 FROM meta WHERE key = 'epoch')"),
         },

@@ -23,7 +23,7 @@ pub const INVARIANTS: Invariants = Invariants {
     counted: &[("invoices", "invoice"), ("payments", "payment"), ("refunds", "refund")],
     rules: &[
         Invariant {
-            what: "invoice total must equal the sum of its lines",
+            violation: "invoice total must equal the sum of its lines",
             remedy: RESTORE,
             sql: Sql::PerBackend {
                 sqlite: "SELECT id || ' has total ' || total AS found FROM invoice WHERE total <> (
@@ -35,45 +35,45 @@ pub const INVARIANTS: Invariants = Invariants {
             },
         },
         Invariant {
-            what: "invoice numbers must be consecutive",
+            violation: "invoice numbers must be consecutive",
             remedy: RESTORE,
             sql: Sql::Shared("SELECT i.number || ' of ' || i.id AS found FROM invoice i
                   WHERE i.number <> 1 AND NOT EXISTS (SELECT 1 FROM invoice b WHERE b.number = i.number - 1)"),
         },
         Invariant {
-            what: "the invoice counter must equal the highest invoice number",
+            violation: "the invoice counter must equal the highest invoice number",
             remedy: RESTORE,
             sql: Sql::Shared("SELECT 'counter ' || value || ', highest number ' || (SELECT COALESCE(MAX(number), 0) FROM invoice)
                   AS found FROM counter WHERE name = 'invoice' AND value <> (SELECT COALESCE(MAX(number), 0) FROM invoice)"),
         },
         Invariant {
-            what: "paid invoice must have exactly one captured payment",
+            violation: "paid invoice must have exactly one captured payment",
             remedy: COMPARE_WITH_PROVIDER,
             sql: Sql::Shared("SELECT id || ' has ' || n AS found FROM (SELECT i.id, COUNT(p.id) AS n FROM invoice i
                   LEFT JOIN payment p ON p.invoice_id = i.id AND p.state = 'captured'
                   WHERE i.status IN ('paid', 'refunded') AND i.imported IS NOT TRUE GROUP BY i.id HAVING COUNT(p.id) <> 1) x"),
         },
         Invariant {
-            what: "unpaid invoice must not have a captured payment",
+            violation: "unpaid invoice must not have a captured payment",
             remedy: COMPARE_WITH_PROVIDER,
             sql: Sql::Shared("SELECT i.id || ' is ' || i.status || ', payment ' || p.id AS found FROM payment p
                   JOIN invoice i ON i.id = p.invoice_id
                   WHERE p.state = 'captured' AND i.status NOT IN ('paid', 'refunded')"),
         },
         Invariant {
-            what: "payment must have the amount and currency of its invoice",
+            violation: "payment must have the amount and currency of its invoice",
             remedy: COMPARE_WITH_PROVIDER,
             sql: Sql::Shared("SELECT p.id || ' over ' || p.amount || ' of ' || i.total || ' for ' || i.id AS found FROM payment p
                   JOIN invoice i ON i.id = p.invoice_id WHERE p.amount <> i.total OR p.currency <> i.currency"),
         },
         Invariant {
-            what: "invoice must have a payment time exactly if it is paid",
+            violation: "invoice must have a payment time exactly if it is paid",
             remedy: RESTORE,
             sql: Sql::Shared("SELECT id || ' is ' || status AS found FROM invoice
                   WHERE (status IN ('paid', 'refunded')) <> (paid_at IS NOT NULL)"),
         },
         Invariant {
-            what: "refunded amount must equal the sum of the refunds",
+            violation: "refunded amount must equal the sum of the refunds",
             remedy: COMPARE_WITH_PROVIDER,
             sql: Sql::Shared("SELECT i.id || ' has ' || i.refunded || ' and ' || i.refunding || ' in progress, its refunds '
                          || COALESCE(r.done, 0) || ' and ' || COALESCE(r.open, 0) AS found FROM invoice i
@@ -84,21 +84,21 @@ pub const INVARIANTS: Invariants = Invariants {
                   AND NOT (i.imported IS TRUE AND i.status = 'refunded' AND r.invoice_id IS NULL))"),
         },
         Invariant {
-            what: "refunded more than was captured",
+            violation: "refunded more than was captured",
             remedy: COMPARE_WITH_PROVIDER,
             sql: Sql::Shared("SELECT id || ' of ' || total || ': ' || refunded || ' and ' || refunding AS found FROM invoice
                   WHERE refunded + refunding > total OR refunded < 0 OR refunding < 0
                   OR (status NOT IN ('paid', 'refunded') AND refunded + refunding > 0)"),
         },
         Invariant {
-            what: "invoice must be refunded exactly if its whole total is",
+            violation: "invoice must be refunded exactly if its whole total is",
             remedy: COMPARE_WITH_PROVIDER,
             sql: Sql::Shared("SELECT id || ' is ' || status || ', ' || refunded || ' of ' || total AS found FROM invoice
                   WHERE (status = 'refunded' AND refunded <> total)
                   OR (status = 'paid' AND total > 0 AND refunded = total)"),
         },
         Invariant {
-            what: "invoice and payment must agree on the attempt in progress",
+            violation: "invoice and payment must agree on the attempt in progress",
             remedy: RESTORE,
             sql: Sql::Shared("SELECT i.id AS found FROM invoice i LEFT JOIN payment p ON p.id = i.processing
                   WHERE i.processing IS NOT NULL
@@ -107,14 +107,14 @@ pub const INVARIANTS: Invariants = Invariants {
                   WHERE p.state = 'processing' AND i.processing IS DISTINCT FROM p.id"),
         },
         Invariant {
-            what: "payment or refund must have an end time exactly if it has ended",
+            violation: "payment or refund must have an end time exactly if it has ended",
             remedy: RESTORE,
             sql: Sql::Shared("SELECT id || ' is ' || state AS found FROM payment WHERE (state = 'processing') <> (ended_at IS NULL)
                   UNION ALL
                   SELECT id || ' is ' || state FROM refund WHERE (state = 'processing') <> (ended_at IS NULL)"),
         },
         Invariant {
-            what: "the test provider captured money without a payment",
+            violation: "the test provider captured money without a payment",
             remedy: COMPARE_WITH_PROVIDER,
             sql: Sql::Shared("SELECT b.key || ' over ' || b.amount || ' for ' || b.about AS found FROM test_provider_book b
                   LEFT JOIN payment p ON p.id = b.key
@@ -122,13 +122,13 @@ pub const INVARIANTS: Invariants = Invariants {
                   OR p.currency <> b.currency OR p.invoice_id <> b.about)"),
         },
         Invariant {
-            what: "the test provider captured an invoice more than once",
+            violation: "the test provider captured an invoice more than once",
             remedy: COMPARE_WITH_PROVIDER,
             sql: Sql::Shared("SELECT about || ': ' || COUNT(*) || ' times' AS found FROM test_provider_book
                   WHERE kind = 'capture' GROUP BY about HAVING COUNT(*) > 1"),
         },
         Invariant {
-            what: "the test provider refunded money without a capture or a refund",
+            violation: "the test provider refunded money without a capture or a refund",
             remedy: COMPARE_WITH_PROVIDER,
             sql: Sql::Shared("SELECT b.key || ' over ' || b.amount AS found FROM test_provider_book b
                   LEFT JOIN refund r ON r.id = b.key LEFT JOIN test_provider_book c ON c.key = b.about AND c.kind = 'capture'

@@ -13,7 +13,7 @@ pub const INVARIANTS: Invariants = Invariants {
     counted: &[("logged actions", "action")],
     rules: &[
         Invariant {
-            what: "the hourly totals of a day do not add up to its daily totals",
+            violation: "the hourly totals of a day do not add up to its daily totals",
             remedy: "report it as a bug; the totals of that day are unreliable",
             sql: Sql::Shared(
                 "SELECT d.start || ': ' || d.orders || ' orders, ' || d.revenue || ' revenue' AS found FROM daily d
@@ -24,7 +24,7 @@ pub const INVARIANTS: Invariants = Invariants {
             ),
         },
         Invariant {
-            what: "hourly statistics exist without a daily row",
+            violation: "hourly statistics exist without a daily row",
             remedy: "report it as a bug; the totals of that day are unreliable",
             sql: Sql::Shared(
                 "SELECT CAST(start AS TEXT) AS found FROM hourly

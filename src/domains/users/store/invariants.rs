@@ -9,7 +9,7 @@ use crate::types::UserId;
 pub const INVARIANTS: Invariants = Invariants {
     counted: &[("accounts", "account")],
     rules: &[Invariant {
-        what: "account without an e-mail address, or guest with one",
+        violation: "account without an e-mail address, or guest with one",
         remedy: RESTORE,
         sql: Sql::Shared("SELECT id || ' is ' || role AS found FROM account WHERE (email IS NULL) <> (role = 'guest')"),
     }],
