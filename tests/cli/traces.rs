@@ -47,7 +47,7 @@ fn h02_request_log_lines_carry_trace_id() {
         get_in_trace(&shop);
         shop.get("/api/v1/counter");
         let log = stop_and_read_log(shop);
-        for what in ["a test asked catalog.GetProduct to panic", "its handler panicked", "/api/v1/product/"] {
+        for what in ["panic in catalog.GetProduct", "failed: handler panicked", "/api/v1/product/"] {
             for line in lines(&log, what) {
                 if format == "json" {
                     let line: Value = serde_json::from_str(line).unwrap();
@@ -73,7 +73,7 @@ fn h02_trace_continues_in_remote_process() {
         Sandbox::new().with("MERCAT_PEERS__TOKEN", TOKEN).with("MERCAT_CATALOG__PLACE", &format!("http://{address}"));
     let shop = RunningShop::start(&sandbox, &["--no-demo"]);
     get_in_trace(&shop);
-    for (process, what) in [(catalog, "a test asked catalog.GetProduct to panic"), (shop, "/api/v1/product/")] {
+    for (process, what) in [(catalog, "panic in catalog.GetProduct"), (shop, "/api/v1/product/")] {
         let log = stop_and_read_log(process);
         assert!(lines(&log, what).iter().all(|line| line.ends_with(&format!("trace_id={TRACE_ID}"))), "{log:#?}");
     }
