@@ -31,7 +31,7 @@ async fn unknown_paths_and_wrong_methods_are_problems() {
 }
 
 #[actix_web::test]
-async fn disabled_domain_returns_503_only_on_its_routes() {
+async fn h03_disabled_domain_returns_503_only_on_its_routes() {
     let shop = TestShop::without_domains().await;
     for path in ["/products", "/products/", "/product/018f3c5e-0000-7000-8000-000000000000", "/counter"] {
         let reply = shop.get(path).await;

@@ -162,7 +162,7 @@ async fn missed_notifications_are_complete_or_none() {
 }
 
 #[actix::test]
-async fn epoch_survives_a_restart_and_changes_with_the_database() {
+async fn n01_epoch_survives_restart_and_changes_with_database() {
     let dir = TempDir::new().unwrap();
     let ada = UserId::new();
     let first = open_in(&dir, 10).list(ada).await.epoch;

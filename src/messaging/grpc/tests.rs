@@ -178,7 +178,7 @@ async fn remote_calls_behave_like_local_calls() {
 }
 
 #[actix::test]
-async fn full_remote_domain_rejects_as_overloaded() {
+async fn h03_full_remote_domain_rejects_as_overloaded() {
     let (local_echo, state) = echo(1, 1);
     let (address, _stop) = serve(&local_echo, ANY, None);
     let remote_echo = remote(&Peer::start(at(address), peer_config(None)));
