@@ -17,6 +17,7 @@ mod logging;
 mod move_data;
 mod move_domain;
 mod open;
+mod process;
 mod products;
 mod seed;
 mod serve;
@@ -66,6 +67,7 @@ impl From<SettingError> for CliError {
 /// Runs the program with the arguments of the process.
 #[must_use]
 pub fn main() -> ExitCode {
+    process::prepare();
     // Before the first use of TLS, which would panic with two providers in one program.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let result = Cli::try_parse().map_err(|error| usage(&error)).and_then(run);

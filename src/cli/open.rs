@@ -38,8 +38,23 @@ pub fn create_folders(configuration: &Configuration, settings: &Settings) -> Res
                 ),
             )
         })?;
+        warn_if_shared(folder);
     }
     finish_restore(configuration, settings)
+}
+
+/// Warns about a folder that other users of the machine can read: it holds keys and personal data. New folders are private.
+fn warn_if_shared(folder: &Path) {
+    #[cfg(unix)]
+    if let Ok(metadata) = folder.metadata() {
+        let mode = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o777;
+        if mode & 0o077 != 0 {
+            let folder = folder.display();
+            log::warn!(
+                "data folder {folder}: other users of this machine can open it (mode {mode:o}); run chmod 700 {folder}"
+            );
+        }
+    }
 }
 
 /// Completes an interrupted restore: until then the databases are of different instants.

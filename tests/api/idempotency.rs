@@ -14,7 +14,8 @@ use crate::support::{TestResponse, TestShop, TestUser, WAIT_TIMEOUT, id, new_pro
 async fn p01_same_key_returns_first_response() {
     let shop = TestShop::open().await;
     let admin = shop.admin().await;
-    let create = |body: &Value| shop.call("POST", "/product/").with_user(&admin).idempotency_key("k1").json(body).send();
+    let create =
+        |body: &Value| shop.call("POST", "/product/").with_user(&admin).idempotency_key("k1").json(body).send();
     let body = new_product("TEA", 400, 5);
     let first = create(&body).await;
     let product = first.expect(201);

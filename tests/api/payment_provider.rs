@@ -167,7 +167,11 @@ async fn p12_provider_timeout_is_reconciled_by_key() {
     is_processing().await;
     pay("pay").await.expect_problem(409, "request_in_progress");
     pay("another").await.expect_problem(409, "payment_in_progress");
-    shop.call("POST", &format!("{path}/void")).with_user(&admin).send().await.expect_problem(409, "payment_in_progress");
+    shop.call("POST", &format!("{path}/void"))
+        .with_user(&admin)
+        .send()
+        .await
+        .expect_problem(409, "payment_in_progress");
     wait_for_lookup(&provider).await;
     let (key, _) = provider.capture_of(id(&invoice));
     assert!(provider.ledger().lookups.iter().all(|lookup| *lookup == key), "looked up by another key");

@@ -66,7 +66,8 @@ async fn place_order(shop: &TestShop, template: &ShopTemplate) -> Value {
     let ShopTemplate { admin, customer, product, .. } = template;
     let cart = format!("/user/{}/cart", customer.id);
     let line = json!({ "product_id": product, "quantity": 2 });
-    send_until_done(201, || shop.call("POST", &cart).with_user(customer).idempotency_key("add").json(&line).send()).await;
+    send_until_done(201, || shop.call("POST", &cart).with_user(customer).idempotency_key("add").json(&line).send())
+        .await;
     let invoice = send_until_done(201, || shop.check_out(customer, "checkout")).await;
     let path = format!("/invoices/{}", id(&invoice));
     let paid = send_until_done(200, || shop.pay(customer, id(&invoice), "tok_ok", "pay")).await;

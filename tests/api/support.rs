@@ -277,7 +277,8 @@ impl TestShop {
 
     /// Creates a product; returns its id.
     pub async fn product(&self, admin: &TestUser, sku: &str, price: i64, stock: i64) -> String {
-        let product = self.call("POST", "/product/").with_user(admin).json(&new_product(sku, price, stock)).send().await;
+        let product =
+            self.call("POST", "/product/").with_user(admin).json(&new_product(sku, price, stock)).send().await;
         product.expect(201)["id"].as_str().unwrap().to_owned()
     }
 

@@ -183,3 +183,53 @@ fn broken_database_fails_start_with_one_line() {
     }
     sandbox.run(&["serve", "--listen", "127.0.0.1:0"]).assert_failed(2, &["`data`", "catalog"]);
 }
+
+/// Every file and folder below `root`, itself included, that another user of the machine could open.
+#[cfg(unix)]
+fn shared_files(root: &std::path::Path) -> Vec<String> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mut shared = Vec::new();
+    let mut left = vec![root.to_owned()];
+    while let Some(path) = left.pop() {
+        let metadata = path.symlink_metadata().unwrap();
+        let mode = metadata.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            shared.push(format!("{} has mode {mode:o}", path.display()));
+        }
+        if metadata.is_dir() {
+            left.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+    }
+    shared
+}
+
+#[cfg(unix)]
+#[test]
+fn data_and_backups_are_private() {
+    let sandbox = Sandbox::new();
+    let data = sandbox.path("data");
+    let shop = RunningShop::start(&sandbox, &["--no-demo"]);
+    assert_eq!(shared_files(&data), [] as [String; 0], "while it runs");
+    sandbox.run(&["backup", sandbox.path("copy").to_str().unwrap()]).assert_ok();
+    assert_eq!(shared_files(&sandbox.path("copy")), [] as [String; 0]);
+    shop.signal("TERM");
+    shop.end();
+    assert_eq!(shared_files(&data), [] as [String; 0], "after its end");
+
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&data, mode).unwrap();
+    let shop = RunningShop::start(&sandbox, &["--no-demo"]);
+    let warning =
+        shop.startup_log.iter().any(|line| line.contains("other users of this machine can open it (mode 755)"));
+    assert!(warning, "{:?}", shop.startup_log);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn open_file_limit_is_raised_to_the_hard_limit() {
+    let sandbox = Sandbox::new();
+    let shop = RunningShop::start_with_open_files(&sandbox, 300, 4_000);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", shop.pid())).unwrap();
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    assert_eq!(files.split_whitespace().skip(3).take(2).collect::<Vec<_>>(), ["4000", "4000"]);
+}

@@ -92,9 +92,25 @@ pub struct RunningShop {
 impl RunningShop {
     /// Starts a shop on a free port and waits until it listens.
     pub fn start(sandbox: &Sandbox, arguments: &[&str]) -> Self {
+        Self::wait_for(sandbox.command(&[&["serve", "--listen", "127.0.0.1:0"], arguments].concat()))
+    }
+
+    /// Starts an empty shop from a shell with these soft and hard limits of open files.
+    pub fn start_with_open_files(sandbox: &Sandbox, soft: u32, hard: u32) -> Self {
+        let serve = sandbox.command(&["serve", "--listen", "127.0.0.1:0", "--no-demo"]);
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$0\" \"$@\""));
+        shell.arg(serve.get_program()).args(serve.get_args()).env_clear().stdin(Stdio::null());
+        shell.envs(serve.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        if let Some(folder) = serve.get_current_dir() {
+            shell.current_dir(folder);
+        }
+        Self::wait_for(shell)
+    }
+
+    fn wait_for(mut command: Command) -> Self {
         let begun = Instant::now();
-        let all = [&["serve", "--listen", "127.0.0.1:0"], arguments].concat();
-        let mut child = sandbox.command(&all).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let (send, lines) = channel();
         let err = BufReader::new(child.stderr.take().unwrap());
         std::thread::spawn(move || {
@@ -119,6 +135,11 @@ impl RunningShop {
                 return Self { child, address, startup_log, ready_after: begun.elapsed(), lines };
             }
         }
+    }
+
+    /// The process's id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Gets a path; returns status line, headers and body.

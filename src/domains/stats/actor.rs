@@ -126,9 +126,7 @@ async fn get_summary(state: Arc<StatsState>, _: RequestContext, request: GetSumm
         bucket,
         currency: state.settings.shop.currency,
         totals: sum.totals(),
-        buckets: buckets
-            .map(|(start, counters)| BucketTotals { start: *start, totals: counters.totals() })
-            .collect(),
+        buckets: buckets.map(|(start, counters)| BucketTotals { start: *start, totals: counters.totals() }).collect(),
         top_products,
     })
 }
