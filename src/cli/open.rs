@@ -38,15 +38,15 @@ pub fn create_folders(configuration: &Configuration, settings: &Settings) -> Res
                 ),
             )
         })?;
-        warn_if_shared(folder);
     }
     finish_restore(configuration, settings)
 }
 
-/// Warns about a folder that other users of the machine can read: it holds keys and personal data. New folders are private.
-fn warn_if_shared(folder: &Path) {
+/// Warns about folders that other users of the machine can open: they hold keys and personal data. New ones are private.
+pub fn warn_about_shared_folders(settings: &Settings) {
     #[cfg(unix)]
-    if let Ok(metadata) = folder.metadata() {
+    for folder in std::collections::BTreeSet::from([&settings.data, &settings.database]) {
+        let Ok(metadata) = folder.metadata() else { continue };
         let mode = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o777;
         if mode & 0o077 != 0 {
             let folder = folder.display();

@@ -10,7 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::config::Configuration;
 use super::logging::announce;
-use super::open::{app, create_folders, has_shop, lock_served, reason_of};
+use super::open::{app, create_folders, has_shop, lock_served, reason_of, warn_about_shared_folders};
 use super::seed::SEEDED_DOMAINS;
 use super::{CliError, print_error};
 use crate::app::{App, missing_dependencies};
@@ -38,6 +38,7 @@ pub fn serve(configuration: &Configuration, settings: Settings, file: Option<&Pa
         if needs_demo && !load_demo(&settings, file, &marker, &mut signals).await? {
             return Ok(());
         }
+        warn_about_shared_folders(&settings);
         let mut app = app(configuration, settings, App::open)?;
         let (grpc, web) = start_servers(configuration, &mut app)?;
         log::debug!("serve: ready after {} ms", started.elapsed().as_millis());

@@ -428,7 +428,7 @@ async fn doctor_reports_problems_and_fixes() {
         &["connection refused", "--domains payments"],
     );
     wrong("MERCAT_PAYMENTS__PLACE", "http://no-such-host.invalid:1", &["no-such-host.invalid", "DNS"]);
-    wrong("MERCAT_CATALOG__PLACE", &format!("http://{}", payments.address), &["catalog is not in it"]);
+    wrong("MERCAT_CATALOG__PLACE", &format!("http://{}", payments.address), &["a mercat without catalog"]);
     wrong("MERCAT_MAILER__SMTP", &format!("smtp://{}", free_address()), &["mail server", "mailer.smtp"]);
     let file = data.join("users.db");
     std::fs::write(&file, "not a database, and long enough not to pass for an empty one").unwrap();

@@ -267,9 +267,9 @@ async fn move_command_relocates_domain() {
     };
     let to = format!("http://{}", remote.address);
     let (code, output) = command(&to, "correct horse battery");
-    assert!(code == Some(0) && output.starts_with(&format!("mailer is at {to} now; ")), "{output}");
+    assert!(code == Some(0) && output.starts_with(&format!("mailer moved to {to}: ")), "{output}");
     let (code, output) = command("local", "correct horse battery");
-    assert!(code == Some(0) && output.starts_with("mailer is at local now; "), "{output}");
+    assert!(code == Some(0) && output.starts_with("mailer moved to local: "), "{output}");
     let (code, output) = command("local", "not the password");
     assert!(code == Some(1) && output.trim().lines().count() == 1, "{output}");
     assert_eq!(running.terminate(), Some(0));
