@@ -8,17 +8,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// Checks that only report so far. To be emptied, then removed.
-const REPORT_ONLY: &[&str] = &[
-    "doc_comments_open_with_a_noun_or_a_verb",
-    "functions_are_short",
-    "old_words_do_not_come_back",
-    "only_stores_contain_sql",
-    "test_names_are_short",
-    "transport_crates_stay_in_their_modules",
-    "type_names_are_unique",
-];
-
 /// Layers of `src`, lowest first. A folder imports only from lower layers, so there is no cycle.
 const LAYERS: &[&[&str]] = &[
     &["fault_injection", "histogram"],
@@ -168,17 +157,12 @@ fn rust(folders: &[&str]) -> Vec<Source> {
     sources(folders, &["rs"])
 }
 
-/// Fails with all offences, or only prints them for a check in [`REPORT_ONLY`].
-fn report(check: &str, offences: &[String]) {
-    let text = format!("{check}: {} offences\n{}", offences.len(), offences.join("\n"));
-    if REPORT_ONLY.contains(&check) {
-        println!("{text}");
-    } else {
-        assert!(offences.is_empty(), "{text}");
-    }
+/// Fails with all offences at once.
+fn assert_none(check: &str, offences: &[String]) {
+    assert!(offences.is_empty(), "{check}: {} offences\n{}", offences.len(), offences.join("\n"));
 }
 
-/// Occurrences of `word` in `text` that are not part of a longer word.
+/// Whether `word` occurs in `text` other than as a part of a longer word.
 fn has_word(text: &str, word: &str) -> bool {
     let is_part = |c: char| c.is_alphanumeric() || c == '_';
     text.match_indices(word).any(|(at, _)| {
@@ -232,7 +216,7 @@ fn imports_point_to_lower_layers() {
             (_, None) => offences.push(format!("{place}: {to} has no layer")),
         }
     }
-    report("imports_point_to_lower_layers", &offences);
+    assert_none("imports_point_to_lower_layers", &offences);
 }
 
 /// A domain knows other domains by their contract, and by their actor's type for a `Client`.
@@ -252,7 +236,7 @@ fn domains_import_no_internals_of_others() {
             }
         }
     }
-    report("domains_import_no_internals_of_others", &offences);
+    assert_none("domains_import_no_internals_of_others", &offences);
 }
 
 #[test]
@@ -274,7 +258,7 @@ fn only_stores_contain_sql() {
             }
         }
     }
-    report("only_stores_contain_sql", &offences);
+    assert_none("only_stores_contain_sql", &offences);
 }
 
 #[test]
@@ -289,7 +273,7 @@ fn transport_crates_stay_in_their_modules() {
             offences.extend(uses.map(|(n, line)| format!("{}: {}", file.at(n), line.trim())));
         }
     }
-    report("transport_crates_stay_in_their_modules", &offences);
+    assert_none("transport_crates_stay_in_their_modules", &offences);
 }
 
 #[test]
@@ -309,7 +293,7 @@ fn old_words_do_not_come_back() {
             }
         }
     }
-    report("old_words_do_not_come_back", &offences);
+    assert_none("old_words_do_not_come_back", &offences);
 }
 
 /// First lines of doc comments: (line, text, what follows the comment).
@@ -347,7 +331,7 @@ fn doc_comments_open_with_a_noun_or_a_verb() {
             }
         }
     }
-    report("doc_comments_open_with_a_noun_or_a_verb", &offences);
+    assert_none("doc_comments_open_with_a_noun_or_a_verb", &offences);
 }
 
 /// Functions of formatted code: (line, name, number of lines).
@@ -388,7 +372,7 @@ fn functions_are_short() {
             }
         }
     }
-    report("functions_are_short", &offences);
+    assert_none("functions_are_short", &offences);
 }
 
 /// Name of the type that a line defines. Associated types, which are indented, do not count.
@@ -418,7 +402,7 @@ fn type_names_are_unique() {
     let is_excepted = |name: &str| REPEATED_TYPES.iter().any(|(repeated, _)| *repeated == name);
     let repeated = places.iter().filter(|(name, places)| places.len() > 1 && !is_excepted(name));
     let offences: Vec<String> = repeated.map(|(name, places)| format!("{name}: {}", places.join(", "))).collect();
-    report("type_names_are_unique", &offences);
+    assert_none("type_names_are_unique", &offences);
 }
 
 #[test]
@@ -437,7 +421,7 @@ fn test_names_are_short() {
             }
         }
     }
-    report("test_names_are_short", &offences);
+    assert_none("test_names_are_short", &offences);
 }
 
 /// Targets of the Markdown links of a text that are relative paths, without the part after `#`: (line, target).
@@ -470,5 +454,5 @@ fn relative_links_lead_to_files() {
             }
         }
     }
-    report("relative_links_lead_to_files", &offences);
+    assert_none("relative_links_lead_to_files", &offences);
 }
