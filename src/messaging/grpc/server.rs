@@ -315,8 +315,8 @@ impl Domains for DomainsService {
         };
         // Subscribed before the first item says so, so that no push is missed.
         let pushes = subscribe();
-        let begun = stream::once(async { Bytes::new() });
-        let items = begun.chain(pushes.map(Bytes::from)).map(|push| Ok(LiveReply { push }));
+        let opening = stream::once(async { Bytes::new() });
+        let items = opening.chain(pushes.map(Bytes::from)).map(|push| Ok(LiveReply { push }));
         Ok(Response::new(Box::pin(items.take_until(self.shutdown.clone()))))
     }
 }
