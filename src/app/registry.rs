@@ -209,7 +209,7 @@ mod tests {
             let messages = (domain.messages)();
             assert!(messages.contains(&"store.CheckInvariants"), "{}: {messages:?}", domain.name);
             let is_own = |name: &&str| ["store", "events", domain.name].contains(&name.split('.').next().unwrap());
-            assert!(messages.iter().all(|name| is_own(name)), "{}: {messages:?}", domain.name);
+            assert!(messages.iter().all(is_own), "{}: {messages:?}", domain.name);
         }
     }
 }
