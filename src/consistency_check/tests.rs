@@ -240,7 +240,7 @@ async fn broken_invariants_are_found() {
             "users",
             "INSERT INTO dead_letter VALUES ('e', 'n', 0, '{}', 'why')".into(),
             "DELETE FROM dead_letter".into(),
-            "had no effect",
+            "moved to dead_letter",
         ),
     ];
     for (domain, harm, repair, expected) in cases {
