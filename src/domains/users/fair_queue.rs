@@ -11,9 +11,6 @@ use tokio::sync::oneshot;
 
 use crate::messaging::CommonError;
 
-/// The most places of one origin: one that works and 32 that wait.
-pub const PLACES_PER_ORIGIN: usize = 33;
-
 /// A queue for resources of type `T`. Clones share it.
 pub struct FairQueue<T>(Arc<Mutex<QueueInner<T>>>);
 
@@ -24,6 +21,7 @@ struct QueueInner<T> {
     turns: VecDeque<Arc<str>>,
     places: usize,
     places_max: usize,
+    places_per_origin: usize,
 }
 
 struct OriginQueue<T> {
@@ -38,10 +36,17 @@ impl<T> Clone for FairQueue<T> {
 }
 
 impl<T> FairQueue<T> {
-    /// A queue for `resources`, in which at most `places_max` callers work or wait.
-    pub fn new(resources: Vec<T>, places_max: usize) -> Self {
+    /// A queue for `resources`, in which at most `places_max` callers work or wait, `places_per_origin` of them of one origin.
+    pub fn new(resources: Vec<T>, places_max: usize, places_per_origin: usize) -> Self {
         let (origins, turns) = (HashMap::new(), VecDeque::new());
-        Self(Arc::new(Mutex::new(QueueInner { idle: resources, origins, turns, places: 0, places_max })))
+        Self(Arc::new(Mutex::new(QueueInner {
+            idle: resources,
+            origins,
+            turns,
+            places: 0,
+            places_max,
+            places_per_origin,
+        })))
     }
 
     /// Reserves a place in the queue.
@@ -54,7 +59,7 @@ impl<T> FairQueue<T> {
             return Err(CommonError::Overloaded);
         }
         let places = inner.origins.get(&origin).map_or(0, |known| known.places);
-        if places >= PLACES_PER_ORIGIN {
+        if places >= inner.places_per_origin {
             return Err(CommonError::Overloaded);
         }
         inner.places += 1;
@@ -178,7 +183,7 @@ mod tests {
 
     #[test]
     fn origins_are_served_in_turn() {
-        let queue = FairQueue::new(vec![()], 100);
+        let queue = FairQueue::new(vec![()], 100, 10);
         let enter = |origin: &str| queue.enter(origin.into()).unwrap();
         let (a, b): (Vec<_>, _) = ((0..4).map(|_| enter("a")).collect(), enter("b"));
         let first = a[0].lease().now_or_never().unwrap();
@@ -196,8 +201,8 @@ mod tests {
 
     #[test]
     fn places_are_limited_and_come_back() {
-        let queue = FairQueue::new(vec![()], PLACES_PER_ORIGIN + 1);
-        let places: Vec<_> = (0..PLACES_PER_ORIGIN).map(|_| queue.enter("a".into()).unwrap()).collect();
+        let queue = FairQueue::new(vec![()], 4, 3);
+        let places: Vec<_> = (0..3).map(|_| queue.enter("a".into()).unwrap()).collect();
         assert_eq!(queue.enter("a".into()).map(drop), Err(CommonError::Overloaded));
         let other = queue.enter("b".into()).unwrap();
         assert_eq!(queue.enter("c".into()).map(drop), Err(CommonError::Overloaded));
@@ -208,7 +213,7 @@ mod tests {
 
     #[test]
     fn waiter_that_gave_up_is_skipped() {
-        let queue = FairQueue::new(vec![()], 100);
+        let queue = FairQueue::new(vec![()], 100, 10);
         let (a, b) = (queue.enter("a".into()).unwrap(), queue.enter("b".into()).unwrap());
         let first = queue.enter("c".into()).unwrap();
         let lease = first.lease().now_or_never().unwrap();

@@ -18,7 +18,9 @@ use tokio::time::Instant;
 use super::fair_queue::{FairQueue, Lease, QueuePlace};
 use crate::messaging::{Caller, CommonError, RequestContext};
 
-/// Callers that may wait for each hasher: some seconds of work. More are rejected at once.
+/// Callers of one network that may wait per hasher: about a second of work. Further ones are rejected at once.
+const WAITING_PER_ORIGIN: usize = 32;
+/// Callers that may wait per hasher, whatever their network: some seconds of work.
 const WAITING_MAX: usize = 256;
 /// The time after which an unused buffer is returned to the system.
 const BUFFER_IDLE: Duration = Duration::from_secs(3);
@@ -59,7 +61,11 @@ impl PasswordHashing {
         let buffers = (0..hashers).map(|_| Buffer::default()).collect();
         Self {
             decoy,
-            buffers: FairQueue::new(buffers, hashers.saturating_mul(1 + WAITING_MAX)),
+            buffers: FairQueue::new(
+                buffers,
+                hashers.saturating_mul(1 + WAITING_MAX),
+                hashers.saturating_mul(1 + WAITING_PER_ORIGIN),
+            ),
             #[cfg(test)]
             computed: Arc::default(),
         }
@@ -212,7 +218,6 @@ fn origin(caller: &Caller) -> Arc<str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fair_queue::PLACES_PER_ORIGIN;
     use super::*;
 
     #[actix::test]
@@ -244,7 +249,7 @@ mod tests {
     async fn waiting_is_limited_per_origin_and_places_come_back() {
         let passwords = PasswordHashing::new(1);
         let ctx = RequestContext::internal("test");
-        let permits: Vec<_> = (0..PLACES_PER_ORIGIN).map(|_| passwords.acquire(&ctx).unwrap()).collect();
+        let permits: Vec<_> = (0..=WAITING_PER_ORIGIN).map(|_| passwords.acquire(&ctx).unwrap()).collect();
         assert_eq!(passwords.acquire(&ctx).map(drop), Err(CommonError::Overloaded));
         assert!(passwords.acquire(&RequestContext::internal("other")).is_ok());
         drop(permits);
