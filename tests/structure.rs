@@ -456,3 +456,36 @@ fn relative_links_lead_to_files() {
     }
     assert_none("relative_links_lead_to_files", &offences);
 }
+
+/// Number of a guarantee that a test name carries: `p07_last_units_are_sold_once` gives `P7`.
+fn guarantee(name: &str) -> Option<String> {
+    let (number, _) = name.split_once('_')?;
+    let kind = number.chars().next().filter(|kind| "pnhs".contains(*kind))?;
+    let digits = &number[1..];
+    let is_number = digits.len() == 2 && digits.bytes().all(|digit| digit.is_ascii_digit());
+    is_number.then(|| format!("{}{}", kind.to_ascii_uppercase(), digits.trim_start_matches('0')))
+}
+
+#[test]
+fn guarantees_page_lists_their_tests() {
+    let mut tests: BTreeSet<(String, String)> = BTreeSet::new();
+    for file in rust(&["src", "tests"]) {
+        for line in file.text.lines() {
+            let name = line.split_once("fn ").and_then(|(_, rest)| rest.split('(').next());
+            if let Some(number) = name.and_then(guarantee) {
+                tests.insert((number, file.path.clone()));
+            }
+        }
+    }
+    let page = std::fs::read_to_string(package().join("docs/guarantees.md")).unwrap();
+    let mut listed: BTreeSet<(String, String)> = BTreeSet::new();
+    for row in page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| no.")) {
+        let number = row[2..].split(' ').next().unwrap_or_default();
+        let files = relative_links(row).into_iter().map(|(_, target)| target.trim_start_matches("../").to_owned());
+        listed.extend(files.map(|file| (number.to_owned(), file)));
+    }
+    let missing =
+        tests.difference(&listed).map(|(number, file)| format!("{number} is tested in {file}: list it there"));
+    let stale = listed.difference(&tests).map(|(number, file)| format!("{number}: {file} has no test of that number"));
+    assert_none("guarantees_page_lists_their_tests", &missing.chain(stale).collect::<Vec<_>>());
+}
