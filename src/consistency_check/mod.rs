@@ -71,8 +71,8 @@ pub async fn run(clients: &Clients) -> Result<ConsistencyReport, CommonError> {
     let mut report = ConsistencyReport::default();
     for (_, result) in check.check_invariants(true).await? {
         check.now = check.now.max(result.now);
-        report.violations.extend(result.faults);
-        report.checked.extend(result.looked_at);
+        report.violations.extend(result.violations);
+        report.checked.extend(result.row_counts);
     }
     let mut candidates = check.find_candidates().await?;
     for _ in 0..RECHECKS {
@@ -110,8 +110,8 @@ where
     client.call(call_context(), request).await
 }
 
-fn violation(domain: &str, what: &str, found: String, remedy: &str) -> Violation {
-    Violation { domain: domain.to_owned(), what: what.to_owned(), found, remedy: remedy.to_owned() }
+fn violation(domain: &str, description: &str, found: String, remedy: &str) -> Violation {
+    Violation { domain: domain.to_owned(), description: description.to_owned(), found, remedy: remedy.to_owned() }
 }
 
 struct Checker<'a> {
@@ -148,7 +148,7 @@ impl Checker<'_> {
                 let mut undelivered = Vec::new();
                 for (source, report) in self.check_invariants(false).await? {
                     let head = heads.get(source).copied().unwrap_or(0);
-                    for (subscriber, cursor) in report.heard.iter().filter(|(_, cursor)| **cursor < head) {
+                    for (subscriber, cursor) in report.cursors.iter().filter(|(_, cursor)| **cursor < head) {
                         undelivered.push(violation(
                             source,
                             "events are not delivered to their subscriber",

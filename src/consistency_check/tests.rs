@@ -247,7 +247,7 @@ async fn broken_invariants_are_found() {
         shop.execute(domain, &harm);
         let violations = shop.violations().await;
         assert!(
-            violations.iter().any(|violation| violation.what.contains(expected)),
+            violations.iter().any(|violation| violation.description.contains(expected)),
             "{domain}: {harm}: {violations:#?}"
         );
         shop.execute(domain, &repair);
@@ -256,5 +256,8 @@ async fn broken_invariants_are_found() {
     // A sold hold that no invoice references.
     shop.execute("payments", &format!("UPDATE invoice SET hold = NULL WHERE id = '{id}'"));
     let violations = shop.violations().await;
-    assert!(violations.iter().any(|violation| violation.what.contains("without a paid invoice")), "{violations:#?}");
+    assert!(
+        violations.iter().any(|violation| violation.description.contains("without a paid invoice")),
+        "{violations:#?}"
+    );
 }

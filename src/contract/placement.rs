@@ -35,11 +35,11 @@ pub struct PrepareMove {
     /// Name of the domain.
     pub domain: String,
     /// Whether the receiver is to hand the domain over; otherwise it is to take it.
-    pub give: bool,
+    pub hands_over: bool,
     /// Version of the sender's program.
     pub version: String,
     /// Name of a file or an advisory lock that exists only in the sender's data folder or database.
-    pub mark: String,
+    pub locality_probe: String,
     /// Schema of the domain on the sender's server; `None` if the sender has it in a file.
     pub schema: Option<String>,
     /// Fingerprint of the sender's signing secret; empty if the domain signs nothing.
@@ -54,7 +54,7 @@ pub struct UploadChunk {
     /// Offset in the file, in bytes. Offset 0 starts a new upload.
     pub at: u64,
     /// Content, as base64.
-    pub part: String,
+    pub chunk: String,
 }
 
 /// Ends an upload. The receiver verifies the file and keeps it durably, unopened, until [`StartDomain`].

@@ -17,7 +17,7 @@ pub struct Violation {
     /// Domain whose data it was found in.
     pub domain: String,
     /// Description of the breach.
-    pub what: String,
+    pub description: String,
     /// Ids and numbers of the rows concerned.
     pub found: String,
     /// Remedy for the operator.
@@ -26,7 +26,7 @@ pub struct Violation {
 
 impl std::fmt::Display for Violation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}: {}; {}", self.domain, self.what, self.found, self.remedy)
+        write!(f, "{}: {}: {}; {}", self.domain, self.description, self.found, self.remedy)
     }
 }
 
@@ -45,13 +45,13 @@ pub struct InvariantReport {
     /// The domain's clock at the time of the check.
     pub now: Timestamp,
     /// Breaches found, at most 50 per invariant.
-    pub faults: Vec<Violation>,
+    pub violations: Vec<Violation>,
     /// Number of rows checked, by kind.
-    pub looked_at: BTreeMap<String, i64>,
+    pub row_counts: BTreeMap<String, i64>,
     /// Sequence number of the newest event in the outbox; 0 before the first.
     pub head: i64,
     /// Sequence number up to which each subscriber has acknowledged, or the broker has confirmed for it.
-    pub heard: BTreeMap<String, i64>,
+    pub cursors: BTreeMap<String, i64>,
 }
 
 /// Selection of rows that a domain reports facts of.

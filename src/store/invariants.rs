@@ -153,21 +153,21 @@ fn run_query(
     };
     let head = integer(conn, head.to_owned())?;
     let mut report =
-        InvariantReport { now, faults: Vec::new(), looked_at: BTreeMap::new(), head, heard: BTreeMap::new() };
+        InvariantReport { now, violations: Vec::new(), row_counts: BTreeMap::new(), head, cursors: BTreeMap::new() };
     for subscriber in &request.subscribers {
         // Events confirmed by the broker are in the queues of all subscribers, which this database does not see.
         let cursor = sql_query("SELECT COALESCE(MAX(seq), 0) AS n FROM outbox_cursor WHERE subscriber IN ($1, $2)")
             .bind::<Text, _>(subscriber)
             .bind::<Text, _>(BROKER_CURSOR)
             .get_result::<IntegerRow>(conn)?;
-        report.heard.insert(subscriber.clone(), cursor.n);
+        report.cursors.insert(subscriber.clone(), cursor.n);
     }
     if !request.deep {
         return Ok(report);
     }
     for (label, table) in invariants.counted {
         let count = integer(conn, format!("SELECT COUNT(*) AS n FROM {table}"))?;
-        report.looked_at.insert((*label).to_owned(), count);
+        report.row_counts.insert((*label).to_owned(), count);
     }
     for rule in COMMON_INVARIANTS.iter().chain(invariants.rules) {
         let sql = rule.sql.text(is_postgres);
@@ -182,9 +182,9 @@ fn run_query(
             found.truncate(REPORTED_MAX);
             found.push(ViolationRow { found: "and more".to_owned() });
         }
-        report.faults.extend(found.into_iter().map(|ViolationRow { found }| Violation {
+        report.violations.extend(found.into_iter().map(|ViolationRow { found }| Violation {
             domain: domain.to_owned(),
-            what: rule.violation.to_owned(),
+            description: rule.violation.to_owned(),
             found,
             remedy: rule.remedy.to_owned(),
         }));

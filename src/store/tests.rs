@@ -419,7 +419,7 @@ async fn broker_cursor_counts_for_all_subscribers() {
     let head_and_cursor = async || {
         let request = CheckInvariants { deep: false, subscribers: vec!["me".to_owned()] };
         let report = fixture.store.audit(request, Invariants { rules: &[], counted: &[] }).await.unwrap();
-        (report.head, report.heard["me"])
+        (report.head, report.cursors["me"])
     };
     assert_eq!(head_and_cursor().await, (last, 0));
     fixture.store.outbox_advance_cursor(BROKER_CURSOR, last).await.unwrap();

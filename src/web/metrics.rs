@@ -226,7 +226,7 @@ fn histogram<'a>(
 impl Snapshot {
     fn domains(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let states = [(HealthStatus::Up, "up"), (HealthStatus::Degraded, "degraded"), (HealthStatus::Down, "down")];
-        let mut samples = gauge(to, "mercat_domain_state", "How each domain is: 1 for the state it is in.")?;
+        let mut samples = gauge(to, "mercat_domain_state", "State of each domain: 1 for the current one.")?;
         for (domain, health) in &self.health {
             let place = if health.is_local() { "local" } else { "remote" };
             for (state, name) in states {
@@ -235,11 +235,11 @@ impl Snapshot {
             }
         }
         let mut samples =
-            gauge(to, "mercat_domain_queue_depth", "Requests that a domain has in hand for this process.")?;
+            gauge(to, "mercat_domain_queue_depth", "Requests of this process that a domain has in flight.")?;
         for (domain, health) in &self.health {
             samples.number(&[("domain", *domain)], as_i64(health.queue_depth))?;
         }
-        let mut samples = counter(to, "mercat_domain_restarts_total", "Restarts of a domain here after a panic.")?;
+        let mut samples = counter(to, "mercat_domain_restarts_total", "Restarts of a local domain after a panic.")?;
         for (domain, health) in self.health.iter().filter(|(_, health)| health.is_local()) {
             samples.number(&[("domain", *domain)], as_i64(health.restarts))?;
         }
@@ -247,11 +247,12 @@ impl Snapshot {
         for (domain, health) in &self.health {
             samples.number(&[("domain", *domain)], i64::from(health.read_only))?;
         }
-        let mut samples = gauge(to, "mercat_store_waiting_writes", "Changes that wait for a domain's database.")?;
+        let mut samples =
+            gauge(to, "mercat_store_waiting_writes", "Write jobs that wait for the database of a domain.")?;
         for (domain, pending) in &self.writes {
             samples.number(&[("domain", *domain)], *pending)?;
         }
-        let help = "Events that a subscriber has not heard of yet; over RabbitMQ the subscriber is the broker.";
+        let help = "Events that a subscriber has not acknowledged yet; over RabbitMQ the subscriber is the broker.";
         let mut samples = gauge(to, "mercat_outbox_backlog_events", help)?;
         for (source, subscriber, events) in &self.backlog {
             samples.number(&[("source", *source), ("subscriber", *subscriber)], *events)?;
@@ -266,7 +267,7 @@ fn messages(to: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let domain = message.name.split('.').next().unwrap_or_default();
         [("domain", domain), ("message", message.name), ("place", message.place)]
     };
-    let help = "How long messages took until they were answered, by whom asked here.";
+    let help = "Time from sending a message to its reply, measured at the caller and at the domain.";
     let mut samples = histogram(to, "mercat_message_duration_seconds", help)?;
     for message in &messages {
         samples.histogram(&labels(message), &message.durations)?;
@@ -277,7 +278,7 @@ fn messages(to: &mut DescriptorEncoder<'_>) -> fmt::Result {
             samples.number(&(labels(message), [("kind", *kind)]), as_i64(*count))?;
         }
     }
-    let mut samples = gauge(to, "mercat_messages_in_flight", "Messages that were asked here and not answered yet.")?;
+    let mut samples = gauge(to, "mercat_messages_in_flight", "Messages sent or received here that have no reply yet.")?;
     for message in &messages {
         samples.number(&labels(message), message.in_flight)?;
     }
@@ -292,7 +293,7 @@ fn http(to: &mut DescriptorEncoder<'_>) -> fmt::Result {
         .map(|(pattern, method, metrics)| (pattern, method, metrics, metrics.duration.snapshot()))
         .filter(|(.., durations)| durations.count > 0)
         .collect();
-    let mut samples = counter(to, "mercat_http_requests_total", "HTTP requests that were answered.")?;
+    let mut samples = counter(to, "mercat_http_requests_total", "HTTP requests that got a response.")?;
     for (pattern, method, metrics, _) in &routes {
         for (class, count) in STATUS_CLASSES.iter().zip(&metrics.responses) {
             let count = count.load(Relaxed);

@@ -88,16 +88,16 @@ fn common() -> Vec<Example> {
     };
     let violation = Violation {
         domain: "stats".into(),
-        what: "hourly statistics exist without a daily row".into(),
+        description: "hourly statistics exist without a daily row".into(),
         found: "1790000000000000".into(),
         remedy: "report it as a bug".into(),
     };
     let report = InvariantReport {
         now: time(),
-        faults: vec![violation],
-        looked_at: [("logged actions".to_owned(), 3)].into(),
+        violations: vec![violation],
+        row_counts: [("logged actions".to_owned(), 3)].into(),
         head: 9,
-        heard: [("mailer".to_owned(), 8)].into(),
+        cursors: [("mailer".to_owned(), 8)].into(),
     };
     vec![
         message(DeliverEvents { events: vec![envelope] }, ()),
@@ -726,16 +726,16 @@ fn placement() -> Vec<Example> {
     let moved = Moved { domain: domain.clone(), place: "10.0.0.2:50051".into(), bytes: 4096, paused_ms: 12 };
     let prepare = PrepareMove {
         domain: domain.clone(),
-        give: true,
+        hands_over: true,
         version: "0.1.0".into(),
-        mark: "20260101000000".into(),
+        locality_probe: "20260101000000".into(),
         schema: Some("mailer".into()),
         secret: "secret".into(),
     };
     vec![
         message(MoveDomain { domain: domain.clone(), to: "10.0.0.2:50051".into() }, moved),
         message(prepare, ()),
-        message(UploadChunk { domain: domain.clone(), at: 0, part: "AAEC".into() }, ()),
+        message(UploadChunk { domain: domain.clone(), at: 0, chunk: "AAEC".into() }, ()),
         message(FinishUpload { domain: domain.clone(), file: manifest.clone() }, ()),
         message(StartDomain { domain: domain.clone() }, ()),
         message(StopDomain { domain: domain.clone() }, manifest),

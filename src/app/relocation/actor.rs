@@ -87,7 +87,7 @@ fn unmoved(domain: &str, place: String) -> Moved {
 }
 
 async fn prepare_move(state: Arc<RelocationState>, _: RequestContext, request: PrepareMove) -> PlacementResult<()> {
-    let PrepareMove { domain, give, version, mark, schema, secret } = request;
+    let PrepareMove { domain, hands_over, version, locality_probe, schema, secret } = request;
     let reject = |reason: String| Err(PlacementError::rejected(reason));
     let own = env!("CARGO_PKG_VERSION");
     if version != own {
@@ -98,13 +98,13 @@ async fn prepare_move(state: Arc<RelocationState>, _: RequestContext, request: P
     let settings = state.settings();
     let database = &settings.domain(&domain).database;
     let slot = match state.slot(&domain) {
-        Ok(slot) if give && slot.is_local() => slot,
-        Ok(slot) if !give && !slot.is_local() && slot.remote_peer().is_none() => slot,
+        Ok(slot) if hands_over && slot.is_local() => slot,
+        Ok(slot) if !hands_over && !slot.is_local() && slot.remote_peer().is_none() => slot,
         Err(PlacementError::DomainNotFound) => return Err(PlacementError::DomainNotFound),
-        Ok(slot) if !give && slot.is_local() => {
+        Ok(slot) if !hands_over && slot.is_local() => {
             return reject(format!("{domain} is open in the other process already, with a database of its own"));
         }
-        _ if give => return reject(format!("{domain} does not run in the other process")),
+        _ if hands_over => return reject(format!("{domain} does not run in the other process")),
         _ => {
             return reject(format!(
                 "the other process is not in standby for {domain}; start it with --domains {domain} --standby"
@@ -117,12 +117,12 @@ async fn prepare_move(state: Arc<RelocationState>, _: RequestContext, request: P
         );
     }
     match (database.server().cloned(), schema) {
-        (None, None) if settings.data.join(&mark).exists() => {
+        (None, None) if settings.data.join(&locality_probe).exists() => {
             reject("the other process uses the same data folder; start it with a different one (--data)".to_owned())
         }
         (None, None) => Ok(()),
         (Some(server), Some(schema)) if server.schema(slot.domain()) == schema => {
-            let is_shared = blocking(move || AdvisoryMarker::is_visible(&server, &mark)).await?;
+            let is_shared = blocking(move || AdvisoryMarker::is_visible(&server, &locality_probe)).await?;
             if is_shared { Ok(()) } else { reject("the other process uses another PostgreSQL database".to_owned()) }
         }
         (Some(_), Some(schema)) => reject(format!("the other process does not use the schema {schema}")),
@@ -145,7 +145,7 @@ fn standby_file(state: &RelocationState, domain: &str) -> PlacementResult<PathBu
 async fn upload_chunk(state: Arc<RelocationState>, _: RequestContext, request: UploadChunk) -> PlacementResult<()> {
     let file = standby_file(&state, &request.domain)?;
     let chunk =
-        Some(request.part).filter(|part| part.len() <= CHUNK_BASE64_MAX).and_then(|part| BASE64.decode(part).ok());
+        Some(request.chunk).filter(|chunk| chunk.len() <= CHUNK_BASE64_MAX).and_then(|chunk| BASE64.decode(chunk).ok());
     let Some(chunk) = chunk else {
         return Err(PlacementError::rejected("invalid chunk: too large, or not base64"));
     };

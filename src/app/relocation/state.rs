@@ -110,7 +110,7 @@ impl RelocationState {
                 ([] | [_], _) => "still connecting".to_owned(),
                 (many, _) => {
                     return Err(PlacementError::rejected(format!(
-                        "{address} stands for {} processes; a domain moves to or from one process: give the address of that one",
+                        "{address} stands for {} processes; a domain moves to or from one process: hands_over the address of that one",
                         many.len()
                     )));
                 }
@@ -128,25 +128,25 @@ impl RelocationState {
     }
 
     /// Places a probe by which another process detects that it shares this process's database or data folder.
-    fn place_probe(&self, domain: &str, mark: &str) -> PlacementResult<LocalityProbe> {
+    fn place_probe(&self, domain: &str, locality_probe: &str) -> PlacementResult<LocalityProbe> {
         let rejected = |error: String| PlacementError::rejected(format!("{domain} cannot be moved: {error}"));
         if let Some(server) = self.settings().domain(domain).database.server() {
-            return AdvisoryMarker::place(server, mark).map(LocalityProbe::Server).map_err(rejected);
+            return AdvisoryMarker::place(server, locality_probe).map(LocalityProbe::Server).map_err(rejected);
         }
-        let file = self.settings().data.join(mark);
+        let file = self.settings().data.join(locality_probe);
         std::fs::write(&file, "").map_err(|error| rejected(format!("{}: {error}", file.display())))?;
         Ok(LocalityProbe::File(file))
     }
 
-    /// Checks that the other process can take the domain, or with `give` hand it over.
-    async fn prepare(&self, remote: &Client<Placement>, domain: &str, give: bool) -> PlacementResult<()> {
-        let mark = format!(".moving-{}", types::new_uuid());
-        let _probe = self.place_probe(domain, &mark)?;
+    /// Checks that the other process can take the domain, or with `hands_over` hand it over.
+    async fn prepare(&self, remote: &Client<Placement>, domain: &str, hands_over: bool) -> PlacementResult<()> {
+        let locality_probe = format!(".moving-{}", types::new_uuid());
+        let _probe = self.place_probe(domain, &locality_probe)?;
         let request = PrepareMove {
             domain: domain.to_owned(),
-            give,
+            hands_over,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            mark,
+            locality_probe,
             schema: self.settings().domain(domain).database.server().map(|server| server.schema(domain)),
             secret: self.secret_fingerprint(domain)?,
         };
@@ -214,7 +214,7 @@ impl RelocationState {
         let mut at = 0;
         while at < manifest.bytes {
             let chunk = read_at(file.clone(), at).await?;
-            let request = UploadChunk { domain: domain.to_owned(), at, part: BASE64.encode(&chunk) };
+            let request = UploadChunk { domain: domain.to_owned(), at, chunk: BASE64.encode(&chunk) };
             remote.call(step_context(), request).await?;
             at += chunk.len() as u64;
         }

@@ -178,7 +178,7 @@ impl<T: Transport> Session<T> {
             ClientFrame::Subscribe { topics, epoch, after } => self.subscribe(topics, epoch, after, ctx),
             ClientFrame::Unsubscribe { topics } => self.unsubscribe(&topics, ctx),
             ClientFrame::Ack { seq } if (0..=self.position.seq).contains(&seq) => {}
-            ClientFrame::Ack { .. } => self.reject_frame("this acknowledges what was never told", ctx),
+            ClientFrame::Ack { .. } => self.reject_frame("this acknowledges an entry that was never sent", ctx),
             ClientFrame::Ping => self.send(&ServerFrame::Pong, ctx),
         }
     }
@@ -385,7 +385,7 @@ impl<T: Transport> Session<T> {
     /// Reads back what may have been lost. The lost messages may include the end of this session.
     fn resync(&mut self, ctx: &mut T::Context) {
         if self.topics.iter().any(|topic| *topic != Topic::User) {
-            self.send_error("events_missed", "some events were not told; read again what you show", None, ctx);
+            self.send_error("events_missed", "some events were not delivered; read again what you show", None, ctx);
         }
         if self.topics.contains(&Topic::User) {
             self.catch_up(None, ctx);
