@@ -1,8 +1,10 @@
 //! Protection against cross-site request forgery: a mutating request by cookie must come from the shop's own pages.
 
+use actix_web::HttpRequest;
 use actix_web::http::header::{self, HeaderMap, HeaderName};
 use actix_web::http::{Method, StatusCode};
 
+use super::origin::origin_allowed;
 use super::problem::Problem;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -30,6 +32,27 @@ pub fn is_same_origin(headers: &HeaderMap) -> bool {
     }
 }
 
+/// Whether a page of another origin made the request: no such page may change anything, with the shop's cookie or without
+/// one. A form on a foreign page could otherwise replace a visitor's session by that of a new guest. Programs send none
+/// of these headers.
+pub fn is_foreign_origin(request: &HttpRequest, public_url: Option<&str>) -> bool {
+    // Browsers set it themselves, and no page can change it (https://www.w3.org/TR/fetch-metadata/).
+    match request.headers().get(SEC_FETCH_SITE).map(|value| value.as_bytes()) {
+        Some(b"same-origin" | b"none") => false,
+        Some(_) => true,
+        None => !origin_allowed(request, public_url),
+    }
+}
+
+/// Problem of a mutating request that a page of another origin made.
+pub fn foreign_origin() -> Problem {
+    Problem::new(
+        StatusCode::FORBIDDEN,
+        "csrf_refused",
+        "a page of another origin cannot change anything here; send the request from the shop's own pages or from a program",
+    )
+}
+
 /// Problem of a mutating request by cookie without a sign of its origin.
 pub fn csrf_refused() -> Problem {
     Problem::new(
@@ -44,6 +67,25 @@ pub fn csrf_refused() -> Problem {
 mod tests {
     use super::*;
     use actix_web::test::TestRequest;
+
+    #[test]
+    fn fetch_metadata_outweighs_origin() {
+        let foreign = ("origin", "https://evil.example");
+        let cases: &[(&[(&str, &str)], bool)] = &[
+            (&[], false),
+            (&[("sec-fetch-site", "same-origin"), foreign], false),
+            (&[("sec-fetch-site", "none")], false),
+            (&[("sec-fetch-site", "same-site")], true),
+            (&[("sec-fetch-site", "cross-site")], true),
+            (&[foreign], true),
+            (&[("origin", "https://public.example")], false),
+        ];
+        for (pairs, is_foreign) in cases {
+            let request = pairs.iter().fold(TestRequest::default(), |request, pair| request.append_header(*pair));
+            let request = request.to_http_request();
+            assert_eq!(is_foreign_origin(&request, Some("https://public.example")), *is_foreign, "{pairs:?}");
+        }
+    }
 
     #[test]
     fn cookie_write_needs_a_same_origin_header() {

@@ -80,6 +80,9 @@ impl ApiRequest {
     async fn extract(http: HttpRequest, is_public: bool) -> Result<Self, Problem> {
         let state = GatewayState::of(&http)?;
         let meta = RequestMeta::of(&http)?;
+        if csrf::is_mutating(http.method()) && csrf::is_foreign_origin(&http, state.settings.public_url.as_deref()) {
+            return Err(csrf::foreign_origin());
+        }
         let address = ClientAddress::of(&http, &state.settings);
         let mut ctx = RequestContext::new(address.into_anonymous_caller(), Arc::clone(&meta.request_id));
         ctx.deadline = (meta.started_at + state.settings.http.request_timeout).into();

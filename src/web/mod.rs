@@ -28,6 +28,7 @@ mod metrics;
 mod middleware;
 mod names;
 mod notifications;
+mod origin;
 mod payments;
 mod problem;
 mod query;

@@ -1,5 +1,6 @@
 //! Authentication: tokens, cookies, and CSRF protection.
 
+use mercat::web::{ROUTES, RouteGroup};
 use serde_json::json;
 
 use crate::support::{PASSWORD, TestResponse, TestShop, TestUser, enable_only};
@@ -106,6 +107,24 @@ async fn cookie_write_requires_same_origin() {
     let registered = shop.call("POST", "/user").cookie(&customer.token).json(&body).send().await.expect(201);
     assert_ne!(registered["id"], customer.id.as_str());
     shop.assert_consistent().await;
+}
+
+#[actix_web::test]
+async fn s06_foreign_page_changes_nothing() {
+    let shop = TestShop::open_with(|settings| enable_only(settings, &["users"])).await;
+    // A form on a foreign page needs neither a cookie nor JavaScript; it would replace the visitor's session.
+    for (name, value) in [("sec-fetch-site", "cross-site"), ("origin", "https://evil.example")] {
+        let reply = shop.call("POST", "/guest").header(name, value).send().await;
+        assert!(cookie(&reply).is_none());
+        reply.expect_problem(403, "csrf_refused");
+    }
+    for route in ROUTES.iter().filter(|route| route.group == RouteGroup::Api && route.method != "GET") {
+        let path = route.path.replace(['{', '}'], "x");
+        let reply = shop.call(route.method, &path).header("sec-fetch-site", "cross-site").send().await;
+        assert_eq!(reply.expect_problem(403, "csrf_refused")["status"], 403, "{route:?}");
+    }
+    shop.call("POST", "/guest").header("origin", &format!("http://{}", shop.address)).send().await.expect(201);
+    shop.call("POST", "/guest").send().await.expect(201);
 }
 
 #[actix_web::test]

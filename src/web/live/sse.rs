@@ -18,8 +18,8 @@ use super::error::LiveError;
 use super::frames::{ClientFrame, ServerFrame};
 use super::hub::Hub;
 use super::kill_switch::KillSwitch;
-use super::origin::origin_allowed;
 use super::session::{Session, Transport};
+use crate::web::origin::origin_allowed;
 
 /// Field that sets the reconnection delay of browsers, in milliseconds.
 const RETRY: &str = "retry: 2000\n\n";

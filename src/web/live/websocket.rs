@@ -15,8 +15,8 @@ use super::error::LiveError;
 use super::frame_limiter::{CloseReasonSlot, FRAME_MAX, FrameLimiter};
 use super::hub::Hub;
 use super::kill_switch::KillSwitch;
-use super::origin::origin_allowed;
 use super::session::{Session, Transport};
+use crate::web::origin::origin_allowed;
 
 /// Transport over WebSocket.
 #[derive(Default)]

@@ -1,9 +1,9 @@
-//! Protection against cross-site WebSocket hijacking: only the shop's own pages may open a live session.
+//! Origin of the page that a request comes from: only the shop's own pages may open a live session or change anything.
 
 use actix_web::HttpRequest;
 use actix_web::http::header;
 
-/// Whether the requesting page is one of the shop's own. A browser lets every page open a socket to any host, sends the
+/// Whether the requesting page is one of the shop's own. A browser lets every page open a socket or submit a form to any host, sends the
 /// visitor's cookie along and names the page in `Origin`, so the server has to reject foreign pages. A client that is no
 /// browser sends no `Origin` and is judged by its token alone.
 ///
