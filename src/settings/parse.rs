@@ -23,6 +23,11 @@ pub fn network(text: &str) -> Result<IpNet, String> {
         .map_err(|_| format!("must be networks such as 10.0.0.0/8, separated by commas; {text} is none"))
 }
 
+/// Parses address ranges separated by commas; none if the text is empty.
+pub fn networks(text: &str) -> Result<Vec<IpNet>, String> {
+    if text.trim().is_empty() { Ok(Vec::new()) } else { text.split(',').map(network).collect() }
+}
+
 /// Parses a whole number from `min` to `max`.
 pub fn number<T: TryFrom<u64>>(text: &str, min: u64, max: u64) -> Result<T, String> {
     let invalid = || format!("must be a whole number from {min} to {max}");

@@ -84,7 +84,7 @@ fn general() -> Vec<Spec> {
         Spec::new("http.drain_timeout", "30", "Seconds that requests in flight have to end when the process stops."),
         Spec::new("http.workers", "0", "Threads that serve HTTP. 0: one per core."),
         Spec::new("http.secure_cookies", "auto", "Restrict cookies to HTTPS: true, false, or auto: only in production."),
-        Spec::new("http.trust_proxy", "false", "Trust X-Forwarded-For: only behind a proxy that sets it."),
+        Spec::new("http.trusted_proxies", "", "Networks of proxies whose Forwarded and X-Forwarded-For are believed, separated by commas."),
         Spec::new("limits.enabled", "true", "Reject callers that send too many requests for a while. Reserved: this version does not limit rates."),
         Spec::new("users.session_days", "30", "Session lifetime in days."),
         Spec::new("users.hashers", "2", "Concurrent password hashes; each needs 19 MiB of memory."),

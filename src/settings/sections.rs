@@ -6,7 +6,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use lapin::uri::{AMQPScheme, AMQPUri};
 
-use super::parse::{boolean, choice, log_filter, network, number, seconds};
+use super::parse::{boolean, choice, log_filter, networks, number, seconds};
 use super::{SettingError, Values};
 use crate::types::{Currency, EmailAddress};
 
@@ -132,8 +132,8 @@ pub struct HttpSettings {
     pub workers: usize,
     /// Whether cookies are marked `Secure`.
     pub secure_cookies: bool,
-    /// Whether `X-Forwarded-For` is trusted: only behind a proxy that sets it.
-    pub trust_proxy: bool,
+    /// Networks of the proxies whose `Forwarded` and `X-Forwarded-For` are believed.
+    pub trusted_proxies: Vec<IpNet>,
     /// Whether callers with too many requests are rejected.
     pub limits: bool,
 }
@@ -147,7 +147,7 @@ impl HttpSettings {
             workers: values.get("http.workers", |text| number(text, 0, 1_024))?,
             secure_cookies: values
                 .get("http.secure_cookies", |text| if text == "auto" { Ok(is_production) } else { boolean(text) })?,
-            trust_proxy: values.get("http.trust_proxy", boolean)?,
+            trusted_proxies: values.get("http.trusted_proxies", networks)?,
             limits: values.get("limits.enabled", boolean)?,
         })
     }
@@ -237,7 +237,7 @@ pub struct StatsSettings {
 impl StatsSettings {
     pub(super) fn read(values: &Values) -> Result<Self, SettingError> {
         Ok(Self {
-            internal_networks: values.get("stats.internal_networks", |text| text.split(',').map(network).collect())?,
+            internal_networks: values.get("stats.internal_networks", networks)?,
             keep_days: values.get("stats.keep_days", |text| number(text, 1, 36_500))?,
         })
     }

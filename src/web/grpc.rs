@@ -14,7 +14,7 @@ use tonic::transport::server::TcpConnectInfo;
 use tonic::{Code, Extensions, Request, Response, Status};
 
 use super::auth;
-use super::client_ip::{ClientAddress, FORWARDED_FOR};
+use super::client_ip::{ClientAddress, FORWARDED, X_FORWARDED_FOR};
 use super::request_meta::request_id;
 use crate::app::{App, Clients};
 use crate::contract::catalog;
@@ -81,9 +81,9 @@ impl TypedServices {
     async fn context(&self, metadata: &MetadataMap, extensions: &Extensions) -> Result<RequestContext, Status> {
         let text = |name: &str| metadata.get(name).and_then(|value| value.to_str().ok());
         let peer = extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
-        let forwarded = metadata.get_all(FORWARDED_FOR).iter().next_back();
-        let forwarded = forwarded.map(|value| value.as_encoded_bytes());
-        let address = ClientAddress::new(peer.map(|address| address.ip()), forwarded, &self.settings);
+        let values = |name| metadata.get_all(name).into_iter().map(|value| value.as_encoded_bytes());
+        let peer = peer.map(|address| address.ip());
+        let address = ClientAddress::new(peer, values(FORWARDED), values(X_FORWARDED_FOR), &self.settings);
         let request_id = request_id(text("x-request-id"));
         let mut ctx =
             RequestContext::new(address.into_anonymous_caller(), request_id).with_timeout(parse_timeout(metadata));

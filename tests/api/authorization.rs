@@ -222,7 +222,7 @@ fn text(value: &Value) -> String {
 }
 
 #[actix_web::test]
-async fn log_requires_internal_network_despite_header() {
+async fn s08_log_requires_internal_network_despite_header() {
     let internal = TestShop::open().await;
     internal.get("/log").await.expect(200);
     // An undeclared proxy hides the origin of a request.
@@ -247,7 +247,7 @@ async fn log_requires_internal_network_despite_header() {
     external.call("GET", "/log").with_user(&admin).send().await.expect_problem(403, "internal_only");
     let proxied = TestShop::open_with(|settings| {
         settings.stats.internal_networks = vec!["10.0.0.0/8".parse().unwrap()];
-        settings.http.trust_proxy = true;
+        settings.http.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
     })
     .await;
     let from = |list: &'static str| proxied.call("GET", "/log").header("x-forwarded-for", list).send();

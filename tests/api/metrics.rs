@@ -16,7 +16,7 @@ async fn metrics_require_internal_network() {
         .await
         .expect_problem(403, "internal_only");
     let shop = TestShop::open_with(|settings| {
-        settings.http.trust_proxy = true;
+        settings.http.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
         settings.stats.internal_networks = vec!["10.0.0.0/8".parse().unwrap()];
     })
     .await;
