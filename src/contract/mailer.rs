@@ -94,10 +94,19 @@ pub struct GetEmail {
     pub email_id: EmailId,
 }
 
+/// Sends an email again. One that is queued, kept or failed is queued for now; of a sent one a copy is queued, because
+/// mail clients hide a second email with the same `Message-ID`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ResendEmail {
+    /// Email to send.
+    pub email_id: EmailId,
+}
+
 crate::requests! { MailerError;
     "mailer.SendEmail": SendEmail => AcceptedEmail, once, |_| Access::Admin;
     "mailer.ListEmails": ListEmails => Page<Email>, retry, |_| Access::Admin;
     "mailer.GetEmail": GetEmail => Email, retry, |_| Access::Admin;
+    "mailer.ResendEmail": ResendEmail => AcceptedEmail, once, |_| Access::Admin;
 }
 
 /// An email was accepted, sent or abandoned, or an attempt failed. For live views.
@@ -130,9 +139,22 @@ pub struct EmailFailed {
     pub reason: String,
 }
 
+/// Mail is not being delivered: the mail server refuses the shop, or has been unreachable for half an hour. Repeated once a
+/// day until an email is delivered.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DeliveryStalled {
+    /// Time since which no email was delivered and attempts failed.
+    pub since: Timestamp,
+    /// Number of emails that wait.
+    pub queued: i64,
+    /// Error of the last attempt.
+    pub reason: String,
+}
+
 crate::events! { pub const EVENTS;
     "mailer.email_changed": EmailChanged;
     "mailer.email_failed": EmailFailed;
+    "mailer.delivery_stalled": DeliveryStalled;
 }
 
 /// Counts the emails per invoice, for `mercat check`.
@@ -164,6 +186,12 @@ pub enum MailerError {
     /// The email does not exist.
     #[error("there is no such e-mail")]
     EmailNotFound,
+    /// The email cannot be sent again: its link has a short life, or its recipient was erased.
+    #[error("this e-mail cannot be sent again: its recipient is gone, or requests a new link")]
+    EmailNotResendable,
+    /// No mail server is configured.
+    #[error("no mail server is configured: set MERCAT_MAILER__SMTP")]
+    NoMailServer,
     /// The recipient has reached the hourly limit for emails written by staff.
     #[error("this recipient has reached the limit of {max} e-mails per hour; try again in {retry_after} seconds")]
     RecipientLimit {
@@ -187,6 +215,7 @@ impl DomainError for MailerError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::EmailNotFound => ErrorKind::NotFound,
+            Self::EmailNotResendable | Self::NoMailServer => ErrorKind::Conflict,
             Self::RecipientLimit { .. } => ErrorKind::TooManyRequests,
             Self::UnknownRecipient => ErrorKind::Forbidden,
             Self::Common(error) => error.kind(),

@@ -19,6 +19,6 @@ pub use email::EmailAddress;
 pub use id::*;
 pub use money::{Amount, Currency, Quantity};
 pub use page::{Cursor, Page, PageRequest};
-pub use text::{collapse_whitespace, hex};
+pub use text::{collapse_whitespace, hex, is_invisible};
 pub use timestamp::Timestamp;
 pub use validation::{FieldError, Validator};

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
+use super::text::is_invisible;
 use super::{EmailAddress, Quantity};
 
 /// Error of one field of a request, as in the `errors` of a problem document.
@@ -57,10 +58,10 @@ impl Validator {
     }
 
     /// Checks a text of `min..=max` characters after trimming, without control characters other than line ends and
-    /// tabs.
+    /// tabs. A text of invisible characters only counts as empty.
     pub fn text(&mut self, field: &'static str, text: &str, min: usize, max: usize) {
         let length = text.trim().chars().count();
-        if length < min && length == 0 {
+        if min > 0 && text.chars().all(is_invisible) {
             self.add_error(field, "required", "must not be empty");
         } else if length < min {
             self.add_error(field, "too_short", format!("must have at least {min} characters"));

@@ -5,7 +5,7 @@ use super::extract::ApiRequest;
 use super::names::API_BASE;
 use super::query::Query;
 use super::respond::ApiResult;
-use crate::contract::mailer::{GetEmail, ListEmails, MailerError, SendEmail};
+use crate::contract::mailer::{AcceptedEmail, GetEmail, ListEmails, MailerError, ResendEmail, SendEmail};
 
 impl ServerSetFields for SendEmail {}
 
@@ -13,9 +13,19 @@ impl ServerSetFields for SendEmail {}
 pub async fn send(request: ApiRequest, body: UnreadBody) -> ApiResult {
     request.authorize(&ListEmails::default())?;
     let message: SendEmail = body.json(&request).await?;
-    let accepted = request.clients().mailer.call(request.ctx(), message).await?;
-    let mut response = request.accepted(&accepted)?;
-    request.set_location(&mut response, &format!("{API_BASE}/emails/{}", accepted.id));
+    accepted(&request, &request.clients().mailer.call(request.ctx(), message).await?)
+}
+
+/// POST `/emails/{id}/resend`.
+pub async fn resend(request: ApiRequest) -> ApiResult {
+    let email_id = request.path_id("id", MailerError::EmailNotFound)?;
+    accepted(&request, &request.clients().mailer.call(request.ctx(), ResendEmail { email_id }).await?)
+}
+
+/// Answers with an accepted email and its location.
+fn accepted(request: &ApiRequest, email: &AcceptedEmail) -> ApiResult {
+    let mut response = request.accepted(email)?;
+    request.set_location(&mut response, &format!("{API_BASE}/emails/{}", email.id));
     Ok(response)
 }
 

@@ -30,7 +30,7 @@ use crate::contract::catalog::{
     ProductPatch, ReplaceProduct, UpdateProduct,
 };
 use crate::contract::comments::{AddComment, DeleteComment, ListComments};
-use crate::contract::mailer::{GetEmail, ListEmails, SendEmail};
+use crate::contract::mailer::{GetEmail, ListEmails, ResendEmail, SendEmail};
 use crate::contract::notifications::{ListNotifications, MarkRead};
 use crate::contract::payments::{
     CreateInvoice, GetInvoice, HandleProviderWebhook, ListInvoices, PayInvoice, RefundInvoice, VoidInvoice,
@@ -360,6 +360,7 @@ pub static ROUTES: &[RouteInfo] = &[
         .body::<SendEmail>(&["to", "subject", "text"]).status(202),
     get("/emails", || to(mailer::list)).message::<ListEmails>().access(Admin),
     get("/emails/{id}", || to(mailer::get)).message::<GetEmail>().access(Admin),
+    post("/emails/{id}/resend", || to(mailer::resend)).message::<ResendEmail>().access(Admin).status(202),
     get("/log", || to(stats::actions)).message::<ListActions>().access(InternalNetwork),
     post("/log", || to(stats::log)).message::<LogAction>().body::<LogAction>(&["action"]).reply(ACKNOWLEDGED),
     get("/stats/summary", || to(stats::summary)).message::<GetSummary>().access(Admin),

@@ -57,6 +57,7 @@ crate::handlers! { MailerActor;
     SendEmail => send_email,
     ListEmails => list_emails,
     GetEmail => get_email,
+    ResendEmail => resend_email,
     DeliverEvents => on_events,
     CheckInvariants => check_invariants,
     ListEmailFacts => list_email_facts,
@@ -83,7 +84,8 @@ async fn send_email(
                 let left = oldest.saturating_add(LIMIT_WINDOW).duration_since(tx.now);
                 return Err(MailerError::RecipientLimit { max, retry_after: left.as_secs() + 1 });
             }
-            let outgoing = NewOutgoing { to, user_id, subject, template: MESSAGE, reference: None, text, html };
+            let outgoing =
+                NewOutgoing { to, user_id, subject, template: MESSAGE.to_owned(), reference: None, text, html };
             let (id, status) = accepting.accept(tx, outgoing)?.ok_or(CommonError::Internal)?;
             Ok(AcceptedEmail { id, status })
         })
@@ -109,6 +111,17 @@ async fn list_emails(
 async fn get_email(state: Arc<MailerState>, _: RequestContext, request: GetEmail) -> Result<Email, MailerError> {
     let found = state.store.read(move |conn| store::find(conn, request.email_id)).await?;
     found.ok_or(MailerError::EmailNotFound)
+}
+
+async fn resend_email(
+    state: Arc<MailerState>,
+    ctx: RequestContext,
+    request: ResendEmail,
+) -> Result<AcceptedEmail, MailerError> {
+    let (queue, id) = (Arc::clone(&state), request.email_id);
+    let accepted = state.store.idempotent(&ctx, &request)?.run(move |tx| queue.resend(tx, id)).await?;
+    state.notify_workers();
+    Ok(accepted)
 }
 
 async fn on_events(state: Arc<MailerState>, _: RequestContext, request: DeliverEvents) -> Result<(), CommonError> {

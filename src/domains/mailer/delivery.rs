@@ -11,7 +11,7 @@ use super::model::{self, DeliveryState, EmailContent, SendOutcome};
 use super::smtp::{OutgoingMessage, Sender, Smtp, SmtpConnection};
 use super::store::{self, NewEmailRow, Recipient};
 use super::templates::TemplateRenderer;
-use super::{Email, EmailChanged, EmailFailed, EmailStatus, MailerError};
+use super::{AcceptedEmail, DeliveryStalled, Email, EmailChanged, EmailFailed, EmailStatus, MailerError};
 use crate::messaging::CommonError;
 use crate::settings::Settings;
 use crate::store::{Store, Tx};
@@ -45,7 +45,7 @@ pub(super) struct NewOutgoing {
     pub to: EmailAddress,
     pub user_id: Option<UserId>,
     pub subject: String,
-    pub template: &'static str,
+    pub template: String,
     /// Occasion of the email, such as an invoice id. Unique per template.
     pub reference: Option<String>,
     pub text: String,
@@ -88,7 +88,7 @@ impl MailerState {
             return Ok(None);
         }
         let NewEmailRow { id, recipient: to, subject, template, .. } = email;
-        tx.emit(&EmailChanged { email_id: id, to, subject, template: template.to_owned(), status, attempts: 0 })?;
+        tx.emit(&EmailChanged { email_id: id, to, subject, template, status, attempts: 0 })?;
         Ok(Some((id, status)))
     }
 
@@ -108,13 +108,34 @@ impl MailerState {
             to: recipient.email.clone(),
             user_id: Some(recipient.user_id),
             subject: rendered.subject,
-            template: content.template(),
+            template: content.template().to_owned(),
             reference: Some(reference.to_owned()),
             text: rendered.text,
             html: Some(rendered.html),
         };
         self.accept(tx, outgoing)?;
         Ok(())
+    }
+
+    /// Queues an email again, or a copy of it if it was sent.
+    pub(super) fn resend(&self, tx: &mut Tx<'_>, id: EmailId) -> Result<AcceptedEmail, MailerError> {
+        let Some(email) = store::find(tx.conn, id)? else { return Err(MailerError::EmailNotFound) };
+        if self.smtp.is_none() {
+            return Err(MailerError::NoMailServer);
+        }
+        let Some(text) = email.text.clone().filter(|_| model::is_resendable(&email.template)) else {
+            return Err(MailerError::EmailNotResendable);
+        };
+        if email.status == EmailStatus::Sent {
+            let (user_id, Email { to, subject, template, html, .. }) = (store::user_of(tx.conn, id)?, email);
+            let copy = NewOutgoing { to, user_id, subject, template, reference: None, text, html };
+            let (id, status) = self.accept(tx, copy)?.ok_or(CommonError::Internal)?;
+            return Ok(AcceptedEmail { id, status });
+        }
+        store::requeue(tx.conn, id, tx.now)?;
+        let email = Email { status: EmailStatus::Queued, attempts: 0, ..email };
+        tx.emit(&changed_event(&email))?;
+        Ok(AcceptedEmail { id, status: email.status })
     }
 
     /// Starts one more worker, if one is free. If all are busy, the due emails are found by them: each one queries the
@@ -172,6 +193,9 @@ impl MailerState {
             SendOutcome::Sent => log::debug!("mailer: email {id} sent"),
             // The server's reply is not logged, because it often repeats the address; the back office shows it.
             SendOutcome::Rejected(_) => log::warn!("mailer: email {id} rejected by the mail server"),
+            SendOutcome::Refused(_) => log::warn!(
+                "mailer: the mail server refuses this shop's mail; see the error of email {id}; retrying later"
+            ),
             SendOutcome::Transient(_) => log::info!("mailer: email {id} not sent; retrying later"),
         }
         let mut delays = RECORD_RETRY_DELAYS.into_iter();
@@ -221,8 +245,14 @@ impl MailerState {
 /// Records the outcome of an attempt and publishes it. An email that was erased meanwhile stays unchanged.
 fn record_outcome(tx: &mut Tx<'_>, id: EmailId, outcome: SendOutcome) -> Result<(), CommonError> {
     let Some(email) = store::find(tx.conn, id)?.filter(|email| email.status.is_open()) else { return Ok(()) };
+    let is_held_up = model::is_held_up(&outcome, email.attempts.saturating_add(1));
     let state = DeliveryState::next_state(id, email.attempts, outcome, tx.now);
     store::update_status(tx.conn, id, &state)?;
+    if state.status == EmailStatus::Sent {
+        store::end_stall(tx.conn)?;
+    } else if is_held_up {
+        alert_staff(tx, state.last_error.as_deref().unwrap_or_default())?;
+    }
     if state.status == email.status {
         return Ok(());
     }
@@ -232,6 +262,17 @@ fn record_outcome(tx: &mut Tx<'_>, id: EmailId, outcome: SendOutcome) -> Result<
     if email.status == EmailStatus::Failed {
         let reason = reason.unwrap_or_default();
         tx.emit(&EmailFailed { email_id: id, to: email.to, subject: email.subject, reason })?;
+    }
+    Ok(())
+}
+
+/// Publishes that mail is held up, at most once in a day.
+fn alert_staff(tx: &mut Tx<'_>, reason: &str) -> Result<(), CommonError> {
+    let alerted_before = tx.now.saturating_sub(model::ALERT_INTERVAL);
+    if let Some(since) = store::record_stall(tx.conn, tx.now, alerted_before)? {
+        let queued = store::count_queued(tx.conn)?;
+        log::warn!("mailer: mail is not being delivered since {since}; {queued} emails wait");
+        tx.emit(&DeliveryStalled { since, queued, reason: reason.to_owned() })?;
     }
     Ok(())
 }

@@ -3,7 +3,8 @@
 //! Contains: the queue of emails with their delivery states, the automatic emails, a copy of the users' addresses. Does
 //! not contain: passwords, the meaning of an invoice, HTTP; SQL outside `store`; SMTP outside `smtp`.
 //! Calls no other domain. Subscribes to accounts, requested verifications and resets, paid and refunded invoices.
-//! Publishes: [`EmailChanged`] with each change of an email's status, [`EmailFailed`] when one is abandoned.
+//! Publishes: [`EmailChanged`] with each change of an email's status, [`EmailFailed`] when one is abandoned,
+//! [`DeliveryStalled`] when mail is held up.
 //! While this domain is down, everything else works; its events queue, and the emails are sent when it is back.
 //!
 //! **Accepted means committed.** An email is accepted when its row is durable. Without a mail server it is `kept` for
@@ -15,6 +16,10 @@
 //! effect of the shop that can happen twice: the mail server accepted the email, and the process crashed before that
 //! was durable. Both copies carry the same `Message-ID`, made from the email's id, by which mail clients detect
 //! duplicates. The window is one commit, a fraction of a millisecond.
+//!
+//! **Rejected or refused.** A reply of the mail server ends an email only if it is about the email: its recipient or its
+//! content. A reply about the shop (its sender, its credentials, its daily limit) keeps the email queued, and staff are
+//! alerted. Attempts go on for four days; after that, staff can send the email again.
 //!
 //! **Once per occasion.** A receipt belongs to one invoice, by a unique key, so that redelivered events cause no second
 //! one. If the buyer's address is not known yet (events of two domains arrive at their own pace), the email waits for

@@ -11,17 +11,23 @@ use crate::contract::payments::{Invoice, LATE_PAYMENT, OUT_OF_STOCK};
 use crate::store::text_enum;
 use crate::types::{EmailAddress, EmailId, FieldError, Timestamp, Validator, collapse_whitespace};
 
-/// Maximum number of delivery attempts.
-const ATTEMPTS_MAX: i32 = 6;
-/// Delay after the first failed attempt, the second, and so on: a restarting server is back in seconds, a greylisting one
-/// accepts after minutes, a broken one is repaired within hours.
-const RETRY_DELAYS: [Duration; 5] = [
+/// Delays after the first failed attempts: a restarting server is back in seconds, a greylisting one accepts after
+/// minutes, a broken one is repaired within hours.
+const FIRST_RETRY_DELAYS: [Duration; 5] = [
     Duration::from_secs(10),
     Duration::from_secs(60),
     Duration::from_secs(5 * 60),
     Duration::from_secs(30 * 60),
     Duration::from_secs(2 * 60 * 60),
 ];
+/// Delay after each later attempt.
+const LATER_RETRY_DELAY: Duration = Duration::from_secs(4 * 60 * 60);
+/// Maximum number of delivery attempts: the last one comes four days after the first (RFC 5321, section 4.5.4.1).
+const ATTEMPTS_MAX: i32 = 30;
+/// Number of failed attempts of one email, half an hour after the first, at which staff are alerted.
+const ALERT_ATTEMPTS: i32 = 4;
+/// Interval at which the alert is repeated while mail is held up.
+pub const ALERT_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 /// Maximum length of a stored error message of the mail server, in characters.
 const SERVER_MESSAGE_MAX: usize = 500;
 /// Template of an email written by staff.
@@ -56,8 +62,81 @@ pub enum SendOutcome {
     Sent,
     /// The mail server will never accept the email; its reply.
     Rejected(String),
+    /// The mail server refuses the shop and not this email: its sender, its credentials, its volume. The reply.
+    Refused(String),
     /// A later attempt may succeed; the error.
     Transient(String),
+}
+
+/// Command of the SMTP dialogue that a reply belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SmtpStage {
+    /// Greeting, `EHLO`, `STARTTLS` and `AUTH`.
+    Connection,
+    /// `MAIL FROM`.
+    Sender,
+    /// `RCPT TO`.
+    Recipient,
+    /// `DATA` and the message.
+    Content,
+}
+
+/// Negative reply of a mail server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SmtpReply {
+    stage: SmtpStage,
+    code: u16,
+    /// Subject and detail of the enhanced status code `5.SUBJECT.DETAIL` (RFC 3463).
+    permanent_status: Option<(u16, u16)>,
+    text: String,
+}
+
+impl SmtpReply {
+    /// Creates a reply with its three-digit code and its text.
+    #[must_use]
+    pub fn new(stage: SmtpStage, code: u16, text: String) -> Self {
+        let permanent_status = text.split(|c: char| !c.is_ascii_digit() && c != '.').find_map(parse_permanent_status);
+        Self { stage, code, permanent_status, text }
+    }
+
+    /// Returns the outcome of the attempt. A permanent reply ends an email only if it is about the recipient's address
+    /// or the email's content. All others are about the shop: its sender address, its credentials, its daily limit.
+    /// They end when the shop's settings or its account at the mail server change, and no email is lost meanwhile.
+    #[must_use]
+    pub fn outcome(self) -> SendOutcome {
+        match self.code {
+            500..=599 if self.is_about_email() => SendOutcome::Rejected(self.text),
+            500..=599 => SendOutcome::Refused(self.text),
+            _ => SendOutcome::Transient(self.text),
+        }
+    }
+
+    fn is_about_email(&self) -> bool {
+        match (self.stage, self.permanent_status) {
+            (SmtpStage::Connection, _) => false,
+            // The sender's mailbox and domain.
+            (_, Some((1, 7..=9))) => false,
+            (SmtpStage::Sender, Some((1, _))) => false,
+            // The recipient's address; a mailbox that is closed; a message that is too long for it. A full mailbox
+            // (2.2) is emptied some day.
+            (_, Some((1, _) | (2, 0 | 1 | 3 | 4) | (3, 4) | (6, _))) => true,
+            (_, Some(_)) => false,
+            // No such mailbox, moved, invalid, no mail for the domain (RFC 7504).
+            (SmtpStage::Recipient, None) => matches!(self.code, 550 | 551 | 553 | 556),
+            (SmtpStage::Sender | SmtpStage::Content, None) => false,
+        }
+    }
+}
+
+/// Parses `5.SUBJECT.DETAIL`.
+fn parse_permanent_status(word: &str) -> Option<(u16, u16)> {
+    let mut numbers = word.trim_end_matches('.').split('.');
+    let (class, subject, detail) = (numbers.next()?, numbers.next()?, numbers.next()?);
+    let is_number = |text: &str| (1..=3).contains(&text.len());
+    if class != "5" || !is_number(subject) || !is_number(detail) || numbers.next().is_some() {
+        return None;
+    }
+    Some((subject.parse().ok()?, detail.parse().ok()?))
 }
 
 /// Delivery state of an email after an attempt.
@@ -88,7 +167,7 @@ impl DeliveryState {
         match outcome {
             SendOutcome::Sent => state(EmailStatus::Sent, None, Some(now), None),
             SendOutcome::Rejected(message) => state(EmailStatus::Failed, Some(message), None, None),
-            SendOutcome::Transient(message) => match retry_delay(id, attempts) {
+            SendOutcome::Transient(message) | SendOutcome::Refused(message) => match retry_delay(id, attempts) {
                 Some(delay) => state(EmailStatus::Queued, Some(message), None, Some(now.saturating_add(delay))),
                 None => state(EmailStatus::Failed, Some(message), None, None),
             },
@@ -102,9 +181,27 @@ fn retry_delay(id: EmailId, attempts: i32) -> Option<Duration> {
     if attempts >= ATTEMPTS_MAX {
         return None;
     }
-    let delay = RETRY_DELAYS.get(usize::try_from(attempts).ok()?.checked_sub(1)?)?;
+    let before = usize::try_from(attempts).ok()?.checked_sub(1)?;
+    let delay = FIRST_RETRY_DELAYS.get(before).copied().unwrap_or(LATER_RETRY_DELAY);
     let [.., jitter] = *id.uuid().as_bytes();
-    Some(*delay + *delay * u32::from(jitter) / 2_560)
+    Some(delay + delay * u32::from(jitter) / 2_560)
+}
+
+/// Returns `true` if the outcome of an attempt, the `attempts`th of its email, shows that mail is held up.
+#[must_use]
+pub fn is_held_up(outcome: &SendOutcome, attempts: i32) -> bool {
+    match outcome {
+        SendOutcome::Refused(_) => true,
+        SendOutcome::Transient(_) => attempts >= ALERT_ATTEMPTS,
+        SendOutcome::Sent | SendOutcome::Rejected(_) => false,
+    }
+}
+
+/// Returns `true` if an email of this template can be sent again. The links of the other ones have a short life; their
+/// recipients request new ones.
+#[must_use]
+pub fn is_resendable(template: &str) -> bool {
+    !matches!(template, "verify" | "reset")
 }
 
 /// Returns `true` if a new account gets a welcome email.
@@ -290,22 +387,68 @@ mod tests {
     use super::*;
 
     #[test]
-    fn email_is_attempted_six_times_with_growing_delays() {
+    fn email_is_attempted_for_four_days() {
         let (id, now) = (EmailId::new(), Timestamp::from_micros(0));
-        let waits = [10, 60, 300, 1_800, 7_200].map(Some).into_iter().chain([None]);
-        for (before, wait) in waits.enumerate() {
-            let before = i32::try_from(before).unwrap();
+        let (mut before, mut total) = (0, Duration::ZERO);
+        let first = [10, 60, 300, 1_800, 7_200].map(Duration::from_secs);
+        loop {
             let after = DeliveryState::next_state(id, before, SendOutcome::Transient("busy".to_owned()), now);
             assert_eq!(after.attempts, before + 1);
-            match wait {
-                Some(seconds) => {
-                    assert_eq!(after.status, EmailStatus::Queued);
-                    let waits = after.next_attempt_at.unwrap().duration_since(now);
-                    let least = Duration::from_secs(seconds);
-                    assert!(least <= waits && waits <= least + least / 10, "{waits:?} after {before}");
-                }
-                None => assert_eq!((after.status, after.next_attempt_at), (EmailStatus::Failed, None)),
-            }
+            let Some(next) = after.next_attempt_at else {
+                assert_eq!(after.status, EmailStatus::Failed);
+                break;
+            };
+            assert_eq!(after.status, EmailStatus::Queued);
+            let least = usize::try_from(before).ok().and_then(|n| first.get(n).copied());
+            let (least, delay) = (least.unwrap_or(LATER_RETRY_DELAY), next.duration_since(now));
+            assert!(least <= delay && delay <= least + least / 10, "{delay:?} after {before}");
+            (before, total) = (after.attempts, total + delay);
+        }
+        assert!((4.0..5.0).contains(&(total.as_secs_f64() / 86_400.0)), "{total:?}");
+    }
+
+    #[test]
+    fn only_replies_about_the_email_are_final() {
+        use SmtpStage::{Connection, Content, Recipient, Sender};
+        for (stage, code, text) in [
+            (Recipient, 550, "550 5.1.1 The email account that you tried to reach does not exist"),
+            (Recipient, 550, "no such user"),
+            (Recipient, 551, "user not local"),
+            (Recipient, 553, "mailbox name invalid"),
+            (Recipient, 556, "the domain accepts no mail"),
+            (Recipient, 550, "5.1.10 null MX"),
+            (Recipient, 554, "5.2.1 this mailbox is disabled"),
+            (Content, 552, "5.3.4 message too big for system"),
+            (Content, 554, "5.6.0 invalid content"),
+            (Content, 550, "5.1.1 recipient unknown"),
+        ] {
+            let outcome = SmtpReply::new(stage, code, text.to_owned()).outcome();
+            assert_eq!(outcome, SendOutcome::Rejected(text.to_owned()));
+        }
+        for (stage, code, text) in [
+            (Content, 550, "5.4.5 Daily user sending limit exceeded"),
+            (Recipient, 550, "5.7.1 Sender address is not verified"),
+            (Recipient, 554, "5.7.1 <ada@example.com>: Relay access denied"),
+            (Recipient, 550, "5.1.8 sender address rejected: domain not found"),
+            (Recipient, 552, "5.2.2 mailbox full"),
+            (Recipient, 552, "mailbox full"),
+            (Recipient, 530, "authentication required"),
+            (Recipient, 554, "5.7.0 too many messages from 10.5.1.1"),
+            (Sender, 550, "5.1.0 sender rejected"),
+            (Sender, 550, "who are you"),
+            (Sender, 530, "5.7.0 must issue a STARTTLS command first"),
+            (Connection, 535, "5.7.8 username and password not accepted"),
+            (Connection, 550, "5.1.1 go away"),
+            (Content, 554, "message refused"),
+            (Content, 550, "this looks like spam; see 127.5.1.1.example"),
+            (Recipient, 501, "5.5.4 bad parameter"),
+        ] {
+            let outcome = SmtpReply::new(stage, code, text.to_owned()).outcome();
+            assert_eq!(outcome, SendOutcome::Refused(text.to_owned()));
+        }
+        for code in [421, 450, 451, 452] {
+            let text = "4.7.1 try again later, not 5.1.1".to_owned();
+            assert_eq!(SmtpReply::new(Recipient, code, text.clone()).outcome(), SendOutcome::Transient(text));
         }
     }
 

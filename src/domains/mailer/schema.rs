@@ -1,6 +1,14 @@
 //! The tables of this domain; see `migrations/mailer`.
 
 diesel::table! {
+    delivery_stall (id) {
+        id -> Integer,
+        since -> BigInt,
+        alerted_at -> BigInt,
+    }
+}
+
+diesel::table! {
     email (id) {
         id -> Text,
         recipient -> Text,

@@ -12,18 +12,15 @@ use lettre::message::{Mailbox, MultiPart, SinglePart};
 use lettre::transport::smtp::Error as SmtpError;
 use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
 use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters, TlsParametersBuilder};
-use lettre::transport::smtp::extension::ClientId;
+use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
+use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
 use lettre::{Address, Message};
 
-use super::model::SendOutcome;
+use super::model::{SendOutcome, SmtpReply, SmtpStage};
 use crate::types::{EmailAddress, EmailId, Timestamp, collapse_whitespace};
 
 /// Time limit of `QUIT`.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Permanent reply codes about the client's authentication instead of the email (RFC 4954). They are transient for the
-/// email: corrected settings resolve them.
-const AUTH_REJECTION_CODES: [u16; 4] = [530, 534, 535, 538];
 
 /// Address, credentials and encryption of the mail server.
 pub struct Smtp {
@@ -135,9 +132,13 @@ impl Smtp {
             let mut connection = match open {
                 Some(line) => line,
                 // Errors of connecting do not concern the email.
-                None => SmtpConnection { connection: self.connect().await.map_err(transient)?, sent: 0 },
+                None => {
+                    let connected = self.connect().await;
+                    let connection = connected.map_err(|error| outcome_of(&error, SmtpStage::Connection))?;
+                    SmtpConnection { connection, sent: 0 }
+                }
             };
-            connection.connection.send(message.envelope(), &bytes).await.map_err(classify_error)?;
+            connection.deliver(message.envelope(), &bytes).await?;
             connection.sent += 1;
             Ok(connection)
         };
@@ -164,22 +165,57 @@ pub struct SmtpConnection {
 }
 
 impl SmtpConnection {
+    /// Sends a message. Each command is sent on its own, because the meaning of a rejection depends on the command that
+    /// it replies to (RFC 5321, section 4.3.2).
+    async fn deliver(&mut self, envelope: &Envelope, bytes: &[u8]) -> Result<(), SendOutcome> {
+        let at = |stage| move |error: SmtpError| outcome_of(&error, stage);
+        let parameters = self.mail_parameters(envelope, bytes)?;
+        let connection = &mut self.connection;
+        let mail = Mail::new(envelope.from().cloned(), parameters);
+        connection.command(mail).await.map_err(at(SmtpStage::Sender))?;
+        for to in envelope.to() {
+            let recipient = Rcpt::new(to.clone(), Vec::new());
+            connection.command(recipient).await.map_err(at(SmtpStage::Recipient))?;
+        }
+        connection.command(Data).await.map_err(at(SmtpStage::Content))?;
+        connection.message(bytes).await.map_err(at(SmtpStage::Content))?;
+        Ok(())
+    }
+
+    /// Returns the extensions that a message needs: `SMTPUTF8` (RFC 6531) and `8BITMIME` (RFC 6152).
+    fn mail_parameters(&self, envelope: &Envelope, bytes: &[u8]) -> Result<Vec<MailParameter>, SendOutcome> {
+        let server = self.connection.server_info();
+        let mut parameters = Vec::new();
+        if envelope.to().iter().chain(envelope.from()).any(|address| !AsRef::<str>::as_ref(address).is_ascii()) {
+            if !server.supports_feature(Extension::SmtpUtfEight) {
+                let reason = "the address has letters that this mail server does not support (SMTPUTF8)";
+                return Err(SendOutcome::Rejected(reason.to_owned()));
+            }
+            parameters.push(MailParameter::SmtpUtfEight);
+        }
+        if !bytes.is_ascii() {
+            if !server.supports_feature(Extension::EightBitMime) {
+                let reason = "the text has letters that this mail server does not support (8BITMIME)";
+                return Err(SendOutcome::Rejected(reason.to_owned()));
+            }
+            parameters.push(MailParameter::Body(MailBodyParameter::EightBitMime));
+        }
+        Ok(parameters)
+    }
+
     /// Sends `QUIT` and closes the connection.
     pub async fn close(mut self) {
         let _ = tokio::time::timeout(QUIT_TIMEOUT, self.connection.quit()).await;
     }
 }
 
-fn transient(error: SmtpError) -> SendOutcome {
-    SendOutcome::Transient(error.to_string())
-}
-
-/// Tells a rejection of the email from an error that may be resolved later.
-fn classify_error(error: SmtpError) -> SendOutcome {
-    let is_authentication = error.status().is_some_and(|code| AUTH_REJECTION_CODES.contains(&code.into()));
-    // A client error at this point is an address that the server does not support.
-    let is_rejected = (error.is_permanent() && !is_authentication) || error.is_client();
-    if is_rejected { SendOutcome::Rejected(error.to_string()) } else { transient(error) }
+/// Returns the outcome of a delivery that failed in reply to a command.
+fn outcome_of(error: &SmtpError, stage: SmtpStage) -> SendOutcome {
+    let text = error.to_string();
+    match error.status() {
+        Some(code) => SmtpReply::new(stage, code.into(), text).outcome(),
+        None => SendOutcome::Transient(text),
+    }
 }
 
 fn parse_host_port(address: &str) -> Result<(String, Option<u16>), String> {

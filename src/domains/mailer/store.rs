@@ -5,7 +5,7 @@ pub mod invariants;
 use diesel_migrations::embed_migrations;
 
 use super::model::{DeliveryState, ERASED_SUBJECT, EmailContent, MESSAGE, RECIPIENT_GONE, erased_address};
-use super::schema::{email, erased, pending_email, recipient};
+use super::schema::{delivery_stall, email, erased, pending_email, recipient};
 use super::smtp::OutgoingMessage;
 use super::{Email, EmailStatus};
 use crate::messaging::CommonError;
@@ -34,7 +34,7 @@ pub struct NewEmailRow {
     /// Subject line.
     pub subject: String,
     /// Template of the email.
-    pub template: &'static str,
+    pub template: String,
     /// Occasion of the email, such as an invoice id. Unique per template.
     pub reference: Option<String>,
     /// Delivery state.
@@ -177,6 +177,53 @@ pub fn update_status(conn: &mut Conn, id: EmailId, state: &DeliveryState) -> Que
         .prepared()
         .execute(conn)
         .map(drop)
+}
+
+/// Queues an email for an immediate attempt, with all attempts left.
+pub fn requeue(conn: &mut Conn, id: EmailId, now: Timestamp) -> QueryResult<()> {
+    diesel::update(email::table.find(id))
+        .set((
+            email::status.eq(EmailStatus::Queued),
+            email::attempts.eq(0),
+            email::last_error.eq(None::<String>),
+            email::next_attempt_at.eq(now),
+        ))
+        .execute(conn)
+        .map(drop)
+}
+
+/// Returns the user to whom an email was sent.
+pub fn user_of(conn: &mut Conn, id: EmailId) -> QueryResult<Option<UserId>> {
+    email::table.find(id).select(email::user_id).first(conn)
+}
+
+/// Counts the queued emails.
+pub fn count_queued(conn: &mut Conn) -> QueryResult<i64> {
+    email::table.filter(email::status.eq(EmailStatus::Queued)).count().get_result(conn)
+}
+
+/// Records that mail is not delivered. Returns the time since which it is so if staff have not been alerted since
+/// `alerted_before`.
+pub fn record_stall(conn: &mut Conn, now: Timestamp, alerted_before: Timestamp) -> QueryResult<Option<Timestamp>> {
+    let known: Option<(Timestamp, Timestamp)> =
+        delivery_stall::table.select((delivery_stall::since, delivery_stall::alerted_at)).first(conn).optional()?;
+    match known {
+        Some((_, alerted_at)) if alerted_at > alerted_before => Ok(None),
+        Some((since, _)) => {
+            diesel::update(delivery_stall::table).set(delivery_stall::alerted_at.eq(now)).execute(conn)?;
+            Ok(Some(since))
+        }
+        None => {
+            let row = (delivery_stall::id.eq(1), delivery_stall::since.eq(now), delivery_stall::alerted_at.eq(now));
+            diesel::insert_into(delivery_stall::table).values(row).execute(conn)?;
+            Ok(Some(now))
+        }
+    }
+}
+
+/// Records that mail is delivered again.
+pub fn end_stall(conn: &mut Conn) -> QueryResult<()> {
+    diesel::delete(delivery_stall::table).execute(conn).map(drop)
 }
 
 /// A row of `recipient`: a user with the address announced by the users domain.

@@ -24,7 +24,7 @@ use crate::settings::Settings;
 use crate::store::Store;
 use crate::store::query::*;
 use crate::types::{
-    Amount, ApiKeyId, Clock, Currency, EmailId, EventId, FieldError, InvoiceId, Page, PageRequest, UserId,
+    Amount, ApiKeyId, Clock, Currency, EmailAddress, EmailId, EventId, FieldError, InvoiceId, Page, PageRequest, UserId,
 };
 
 struct TestMailer {
@@ -71,6 +71,10 @@ impl TestMailer {
         self.mailer.call(staff(), email_to(to)).await.unwrap().id
     }
 
+    async fn resend(&self, email_id: EmailId) -> Result<AcceptedEmail, MailerError> {
+        self.mailer.call(staff(), ResendEmail { email_id }).await
+    }
+
     async fn get(&self, email_id: EmailId) -> Email {
         self.mailer.call(staff(), GetEmail { email_id }).await.unwrap()
     }
@@ -103,6 +107,12 @@ impl TestMailer {
             }
         }
         (statuses, reasons)
+    }
+
+    /// Published alerts that mail is held up.
+    async fn alerts(&self) -> Vec<DeliveryStalled> {
+        let events = self.store.outbox_read_after("test", 1_000).await.unwrap();
+        events.iter().filter_map(|(_, event)| event.decode::<DeliveryStalled>().unwrap()).collect()
     }
 
     async fn run_after(&self, seconds: u64) {
@@ -160,9 +170,15 @@ struct FakeSmtpServer {
     connections: Arc<AtomicUsize>,
     connections_max: Arc<AtomicUsize>,
     connections_total: Arc<AtomicUsize>,
+    /// Reply to every `MAIL`, instead of 250.
+    sender_refusal: Arc<Mutex<Option<&'static str>>>,
 }
 
 impl FakeSmtpServer {
+    fn refuse_sender(&self, reply: Option<&'static str>) {
+        *self.sender_refusal.lock().unwrap() = reply;
+    }
+
     fn start(port: u16) -> (Self, u16) {
         let (server, listener) = (Self::default(), TcpListener::bind(("127.0.0.1", port)).unwrap());
         let (handle, port) = (server.clone(), listener.local_addr().unwrap().port());
@@ -225,6 +241,7 @@ impl FakeSmtpServer {
                     }
                     reply("250 taken")?;
                 }
+                "MAIL" => reply(self.sender_refusal.lock().unwrap().unwrap_or("250 ok"))?,
                 "QUIT" => return reply("221 bye"),
                 _ => reply("250 ok")?,
             }
@@ -585,22 +602,101 @@ async fn unreachable_server_loses_no_email() {
 }
 
 #[actix::test]
-async fn email_fails_once_after_six_attempts() {
+async fn email_fails_once_after_four_days() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let shop = shop_with(&format!("smtp://127.0.0.1:{port}"));
     let id = shop.send("ada@example.com").await;
+    let accepted = shop.clock.now();
     shop.state.run_once().await;
-    for (attempts, wait) in [(1, 10), (2, 60), (3, 300), (4, 1_800), (5, 7_200)] {
+    let email = loop {
         let email = shop.get(id).await;
-        assert_eq!((email.status, email.attempts), (EmailStatus::Queued, attempts));
-        shop.run_after(wait + wait / 10 + 1).await;
-    }
-    let email = shop.get(id).await;
-    assert_eq!((email.status, email.attempts, email.next_attempt_at), (EmailStatus::Failed, 6, None));
+        let Some(next) = email.next_attempt_at else { break email };
+        assert_eq!(email.status, EmailStatus::Queued);
+        shop.clock.advance(next.duration_since(shop.clock.now()));
+        shop.state.run_once().await;
+    };
+    assert_eq!((email.status, email.next_attempt_at), (EmailStatus::Failed, None));
+    assert!(shop.clock.now().duration_since(accepted) > Duration::from_secs(4 * 86_400));
     shop.run_after(86_400).await;
-    assert_eq!(shop.get(id).await.attempts, 6);
+    assert_eq!(shop.get(id).await.attempts, email.attempts);
     let (statuses, reasons) = shop.published(id).await;
     assert_eq!((statuses, reasons), (vec![EmailStatus::Queued, EmailStatus::Failed], vec![email.last_error.unwrap()]));
+}
+
+#[actix::test]
+async fn refused_shop_loses_no_email_and_alerts_staff() {
+    let (server, port) = FakeSmtpServer::start(0);
+    let shop = shop_with(&format!("smtp://127.0.0.1:{port}"));
+    server.refuse_sender(Some("550 5.7.1 the sender is not verified"));
+    let id = shop.send("ada@example.com").await;
+    let other = shop.send("bob@example.com").await;
+    shop.state.run_once().await;
+    let email = shop.get(id).await;
+    assert_eq!((email.status, email.attempts), (EmailStatus::Queued, 1));
+    assert!(email.last_error.unwrap().contains("not verified"));
+    for _ in 0..5 {
+        shop.run_after(3 * 3_600).await;
+    }
+    let alerts = shop.alerts().await;
+    assert_eq!((alerts.len(), alerts[0].queued), (1, 2), "{alerts:?}");
+    assert!(alerts[0].reason.contains("not verified"), "{alerts:?}");
+    for _ in 0..3 {
+        shop.run_after(5 * 3_600).await;
+    }
+    let alerts = shop.alerts().await;
+    assert_eq!((alerts.len(), alerts[1].since), (2, alerts[0].since), "repeated after a day: {alerts:?}");
+    // The settings are repaired: the next attempt delivers both, and ends the alert.
+    server.refuse_sender(None);
+    shop.run_after(5 * 3_600).await;
+    assert_eq!((shop.get(id).await.status, shop.get(other).await.status), (EmailStatus::Sent, EmailStatus::Sent));
+    server.refuse_sender(Some("550 5.4.5 daily limit exceeded"));
+    shop.send("eve@example.com").await;
+    shop.state.run_once().await;
+    assert_eq!(shop.alerts().await.len(), 3);
+}
+
+#[actix::test]
+async fn staff_sends_an_email_again() {
+    let (server, port) = FakeSmtpServer::start(0);
+    let shop = open_shop(|_| ());
+    let kept = shop.send("ada@example.com").await;
+    let refused = shop.send("refuse@example.com").await;
+    assert_eq!(shop.resend(kept).await, Err(MailerError::NoMailServer));
+    assert_eq!(shop.resend(EmailId::new()).await, Err(MailerError::EmailNotFound));
+    let TestMailer { dir, clock, .. } = shop;
+    let shop = open_in(dir, clock, |settings| settings.mailer.smtp = Some(format!("smtp://127.0.0.1:{port}")));
+    for id in [kept, refused] {
+        assert_eq!(shop.resend(id).await, Ok(AcceptedEmail { id, status: EmailStatus::Queued }));
+    }
+    shop.state.run_once().await;
+    assert_eq!((shop.get(kept).await.status, shop.get(refused).await.status), (EmailStatus::Sent, EmailStatus::Failed));
+    // A rejected one is attempted again, with all attempts left.
+    shop.resend(refused).await.unwrap();
+    assert_eq!((shop.get(refused).await.status, shop.get(refused).await.attempts), (EmailStatus::Queued, 0));
+    // Of a sent one a copy is sent: mail clients hide a second email with the same Message-ID. Once per key.
+    let once = || staff().with_key(IdempotencyKey::internal("k"));
+    let copy = shop.mailer.call(once(), ResendEmail { email_id: kept }).await.unwrap();
+    assert_ne!(copy.id, kept);
+    assert_eq!(shop.mailer.call(once(), ResendEmail { email_id: kept }).await.unwrap(), copy);
+    shop.state.run_once().await;
+    let (first, second) = (shop.get(kept).await, shop.get(copy.id).await);
+    assert_eq!((&first.to, &first.subject, &first.text), (&second.to, &second.subject, &second.text));
+    assert_eq!(server.accepted().len(), 2);
+}
+
+#[actix::test]
+async fn email_with_a_link_or_without_recipient_is_not_resent() {
+    let (_, port) = FakeSmtpServer::start(0);
+    let shop = shop_with(&format!("smtp://127.0.0.1:{port}"));
+    let (user_id, email) = (UserId::new(), "ada@example.com".parse::<EmailAddress>().unwrap());
+    let request = PasswordResetRequested { user_id, email: email.clone(), name: "Ada".into(), token: "t".into() };
+    shop.deliver(vec![shop.registered(user_id, "ada@example.com"), event(&shop, &request)]).await;
+    let id = shop.list().await.into_iter().find(|email| email.template == "reset").unwrap().id;
+    assert_eq!(shop.resend(id).await, Err(MailerError::EmailNotResendable));
+    shop.deliver(vec![event(&shop, &UserErased { user_id, email: Some(email) })]).await;
+    for email in shop.list().await {
+        assert_eq!(shop.resend(email.id).await, Err(MailerError::EmailNotResendable));
+    }
 }
 
 #[actix::test]

@@ -8,7 +8,7 @@ use super::Push;
 use crate::contract::cart::CartStarted;
 use crate::contract::catalog::{BackInStock, LowStock, ProductChanged};
 use crate::contract::comments::CommentAdded;
-use crate::contract::mailer::{EmailChanged, EmailFailed};
+use crate::contract::mailer::{DeliveryStalled, EmailChanged, EmailFailed};
 use crate::contract::payments::{
     Invoice, InvoiceCreated, InvoiceExpired, InvoicePaid, InvoiceRefunded, InvoiceVoided, LATE_PAYMENT, OUT_OF_STOCK,
     PaymentFailed,
@@ -94,6 +94,7 @@ crate::event_handlers! {
     CartStarted => cart_started,
     EmailChanged => email_changed,
     EmailFailed => email_failed,
+    DeliveryStalled => delivery_stalled,
 }
 
 type ProjectionResult = Result<EventProjection, CommonError>;
@@ -262,4 +263,8 @@ fn email_changed(event: EmailChanged) -> ProjectionResult {
 
 fn email_failed(event: EmailFailed) -> ProjectionResult {
     Ok(EventProjection::default().broadcast(EMAILS, "email_failed", &value(&event)?))
+}
+
+fn delivery_stalled(event: DeliveryStalled) -> ProjectionResult {
+    Ok(EventProjection::default().broadcast(EMAILS, "delivery_stalled", &value(&event)?))
 }

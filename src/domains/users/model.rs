@@ -98,9 +98,12 @@ pub fn like_pattern(q: &str) -> Result<Option<String>, FieldError> {
     Ok(Some(pattern))
 }
 
-/// Value of the column that a search matches. The line break keeps a match from spanning name and address.
+/// Value of the column that a search matches: the name, and the address in both spellings of its domain. The line breaks
+/// keep a match from spanning two of them.
 pub fn search_text(name: &str, email: Option<&EmailAddress>) -> String {
-    format!("{}\n{}", name.to_lowercase(), email.map_or("", EmailAddress::as_str))
+    let (email, unicode) = (email.map_or("", EmailAddress::as_str), email.map(EmailAddress::to_unicode));
+    let other = unicode.filter(|unicode| unicode != email).map(|unicode| format!("\n{unicode}")).unwrap_or_default();
+    format!("{}\n{email}{other}", name.to_lowercase())
 }
 
 /// Checks that an account of role `from` can be given role `to`. Guests become customers by registering, which gives

@@ -50,8 +50,10 @@ pub fn find_by_id(conn: &mut Conn, id: UserId) -> QueryResult<Option<Account>> {
     account::table.find(id).select(Account::as_select()).first(conn).optional()
 }
 
+/// Finds the account of an address. Accounts of shops made before addresses were normalized may have a domain in Unicode.
 pub fn find_by_email(conn: &mut Conn, email: &EmailAddress) -> QueryResult<Option<Account>> {
-    account::table.filter(account::email.eq(email)).select(Account::as_select()).first(conn).optional()
+    let spellings = [email.as_str().to_owned(), email.to_unicode()];
+    account::table.filter(account::email.eq_any(spellings)).select(Account::as_select()).first(conn).optional()
 }
 
 /// All columns of an account except its id. A macro, because the type of such a tuple cannot be named.
@@ -77,6 +79,7 @@ macro_rules! columns {
 /// # Errors
 /// [`UsersError::EmailTaken`].
 pub fn insert(conn: &mut Conn, new: &Account) -> Result<(), UsersError> {
+    refuse_other_spelling(conn, new)?;
     diesel::insert_into(account::table)
         .values((account::id.eq(new.id), columns!(new)))
         .execute(conn)
@@ -89,11 +92,24 @@ pub fn insert(conn: &mut Conn, new: &Account) -> Result<(), UsersError> {
 /// # Errors
 /// [`UsersError::EmailTaken`].
 pub fn update(conn: &mut Conn, changed: &Account) -> Result<(), UsersError> {
+    refuse_other_spelling(conn, changed)?;
     diesel::update(account::table.find(changed.id))
         .set(columns!(changed))
         .execute(conn)
         .map(drop)
         .map_err(map_unique_violation)
+}
+
+/// Checks an address with a Unicode domain against accounts that were stored before addresses were normalized, which the
+/// unique index cannot compare.
+fn refuse_other_spelling(conn: &mut Conn, account: &Account) -> Result<(), UsersError> {
+    let Some(email) = account.email.as_ref().filter(|email| email.to_unicode() != email.as_str()) else {
+        return Ok(());
+    };
+    match find_by_email(conn, email)? {
+        Some(found) if found.id != account.id => Err(UsersError::EmailTaken),
+        _ => Ok(()),
+    }
 }
 
 /// Maps a violation of the unique index to [`UsersError::EmailTaken`]; the index decides, not a query before the write.

@@ -1,11 +1,31 @@
 // One e-mail: its text and its delivery.
 // Does not contain: a rendering of its HTML part (the text part says the same).
 
-import { get } from '../api.js';
+import { get, idempotentRequest } from '../api.js';
 import { h, replaceContent } from '../dom.js';
 import { listen } from '../live.js';
-import { loadingNote, skeletons, errorBox, statusBadge } from '../components.js';
+import { loadingNote, skeletons, errorBox, statusBadge, withBusyState } from '../components.js';
+import { navigate } from '../router.js';
 import { dateTime } from '../time.js';
+import { toast } from '../toasts.js';
+
+const LINK_TEMPLATES = ['verify', 'reset']; // their links have a short life: the recipient requests new ones
+
+/** A button that sends the e-mail again; of a sent one the server makes a copy, which has a page of its own. */
+function resendButton(email) {
+  const send = idempotentRequest();
+  const button = h('button', { class: 'button', type: 'button', test: 'email-resend' }, email.status === 'queued' ? 'Send now' : 'Send again');
+  button.addEventListener('click', () => withBusyState(button, async () => {
+    try {
+      const { id } = await send('POST', `/emails/${email.id}/resend`);
+      toast({ title: 'The e-mail is on its way', tone: 'good' });
+      if (id !== email.id) navigate(`/admin/emails/${id}`);
+    } catch (problem) {
+      toast({ title: 'Not sent', body: problem.message, tone: 'bad' });
+    }
+  }));
+  return button;
+}
 
 export function emailView({ params, signal, setTitle }) {
   const content = h('div', {}, h('h1', { class: 'visually-hidden' }, 'E-mail'), loadingNote(), skeletons(3, 'skeleton-row'));
@@ -25,7 +45,8 @@ export function emailView({ params, signal, setTitle }) {
     ];
     replaceContent(content,
       h('nav', { class: 'crumbs', 'aria-label': 'You are here' }, h('a', { href: '/admin/emails' }, 'E-mails')),
-      h('div', { class: 'page-head' }, h('div', { class: 'title-line' }, h('h1', {}, email.subject), statusBadge(email.status, 'admin-email-status'))),
+      h('div', { class: 'page-head' }, h('div', { class: 'title-line' }, h('h1', {}, email.subject), statusBadge(email.status, 'admin-email-status')),
+        email.text && !LINK_TEMPLATES.includes(email.template) && resendButton(email)),
       h('div', { class: 'columns' },
         h('section', { class: 'sheet padded', 'aria-label': 'Text' }, h('pre', { class: 'letter', test: 'email-text' }, email.text)),
         h('section', { class: 'sheet padded', 'aria-label': 'Sending' }, h('dl', { class: 'facts' },

@@ -32,7 +32,12 @@ export function emailsView({ query: firstQuery, signal }) {
     signal,
   });
   listen('emails', {
-    event: async ({ data }) => {
+    event: async ({ kind, data }) => {
+      if (kind === 'delivery_stalled') {
+        stalled.textContent = `E-mails are not being delivered since ${dateTime(data.since)}: ${data.queued} wait. The mail server says: ${data.reason}`;
+        stalled.hidden = false;
+        return;
+      }
       const email = await get(`/emails/${data.email_id}`, {}, signal).catch(() => null); // unreachable: the next event or visit reads again
       if (!email) return;
       if (!status || status === email.status) table.put(email);
@@ -41,6 +46,7 @@ export function emailsView({ query: firstQuery, signal }) {
     stale: () => table.reload({ quiet: true }),
   }, signal);
 
+  const stalled = h('p', { class: 'banner', role: 'alert', hidden: true, test: 'emails-stalled' });
   const start = () => {
     filter.value = status;
     table.reload();
@@ -55,6 +61,6 @@ export function emailsView({ query: firstQuery, signal }) {
     element: h('div', {},
       h('div', { class: 'page-head' }, h('h1', {}, 'E-mails'),
         h('div', { class: 'tools' }, h('label', { for: 'status', class: 'visually-hidden' }, 'Status'), filter, h('a', { class: 'button primary', href: '/admin/emails/new', test: 'email-new' }, 'New e-mail'))),
-      table.element),
+      stalled, table.element),
   };
 }
