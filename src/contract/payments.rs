@@ -25,6 +25,17 @@ pub struct Invoice {
     pub total: Amount,
     /// Amount refunded so far, in minor units of `currency`; refunds in progress are not part of it.
     pub refunded: Amount,
+    /// Amount of refunds in progress, in minor units of `currency`: requested, and not yet confirmed by the provider. A
+    /// bank may take days.
+    #[serde(default)]
+    pub refunding: Amount,
+    /// Amount in minor units of `currency` that was paid when the invoice could no longer take it, and was sent back. It
+    /// is part of neither `total` nor `refunded`.
+    #[serde(default)]
+    pub returned_late: Amount,
+    /// State of the buyer's dispute with the bank; `null` without one.
+    #[serde(default)]
+    pub dispute: Option<DisputeStatus>,
     /// Currency of all amounts of the invoice.
     pub currency: Currency,
     /// Address for the receipt, if the buyer named one; otherwise it goes to the user's own address.
@@ -53,6 +64,18 @@ pub enum InvoiceStatus {
     Void,
     /// Paid and refunded in full.
     Refunded,
+}
+
+/// State of a dispute (chargeback): the buyer's bank demands the money back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DisputeStatus {
+    /// Awaiting the shop's evidence, or the bank's decision.
+    Open,
+    /// Decided for the shop.
+    Won,
+    /// Decided for the buyer: the money is gone.
+    Lost,
 }
 
 /// A line of an invoice.
@@ -266,6 +289,22 @@ pub const OUT_OF_STOCK: &str = "out_of_stock";
 /// paid.
 pub const LATE_PAYMENT: &str = "late_payment";
 
+/// Reason code of a refund that was made at the provider and not through the shop, such as in Stripe's dashboard.
+pub const AT_PROVIDER: &str = "at_provider";
+
+/// The buyer disputed a payment with the bank, or such a dispute changed. Staff must respond at the provider.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PaymentDisputed {
+    /// The invoice with the new state of the dispute.
+    pub invoice: Invoice,
+    /// Disputed amount, in minor units of the invoice's currency.
+    pub amount: Amount,
+    /// The bank's reason as the provider names it, such as `fraudulent`.
+    pub reason: String,
+    /// Time by which evidence must be submitted.
+    pub respond_by: Option<Timestamp>,
+}
+
 /// Money was refunded.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct InvoiceRefunded {
@@ -280,7 +319,7 @@ pub struct InvoiceRefunded {
     pub lines: Vec<ReturnLine>,
     /// Stock hold that was sold with the invoice.
     pub hold: Option<HoldId>,
-    /// Machine-readable code: [`REQUESTED`], [`OUT_OF_STOCK`] or [`LATE_PAYMENT`].
+    /// Machine-readable code: [`REQUESTED`], [`OUT_OF_STOCK`], [`LATE_PAYMENT`] or [`AT_PROVIDER`].
     pub reason: String,
     /// Whether the invoice is an imported past order. Only statistics count such an event; it moves no stock and sends
     /// no email.
@@ -295,6 +334,7 @@ crate::events! { pub const EVENTS;
     "payments.invoice_expired": InvoiceExpired;
     "payments.invoice_voided": InvoiceVoided;
     "payments.invoice_refunded": InvoiceRefunded;
+    "payments.payment_disputed": PaymentDisputed;
 }
 
 /// Lists what `mercat check` compares between invoices and other domains.
@@ -341,7 +381,7 @@ pub struct InvoiceFacts {
     pub expires_at: Timestamp,
     /// Time of capture; `None` while unpaid.
     pub paid_at: Option<Timestamp>,
-    /// Number of completed refunds.
+    /// Number of completed refunds, late payments that were sent back included.
     pub refunds: i64,
     /// Whether completed refunds returned all units to stock.
     pub restocked: bool,

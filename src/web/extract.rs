@@ -99,6 +99,9 @@ impl ApiRequest {
         if csrf::is_mutating(http.method()) {
             ctx.key = idempotency_key(http.headers())?;
             let target = [http.method().as_str(), http.path(), http.query_string()];
+            if ctx.key.is_some() {
+                let _ = meta.keyed_context.set(ctx.clone());
+            }
             guard = state.idempotency.begin_idempotent(&ctx, target)?;
         }
         Ok(Self { state, http, meta, ctx, token, guard })

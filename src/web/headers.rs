@@ -6,6 +6,9 @@ use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 /// Header with the id of a request, in both directions.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// Header of a response that was given before under the same idempotency key.
+pub const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
 /// Sets the headers that every response has.
 pub fn set_common_headers(headers: &mut HeaderMap, request_id: &str) {
     if let Ok(id) = HeaderValue::from_str(request_id) {

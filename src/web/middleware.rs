@@ -17,12 +17,12 @@ use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 
 use super::cookies::removal_cookie;
-use super::headers::set_common_headers;
+use super::headers::{IDEMPOTENT_REPLAYED, set_common_headers};
 use super::metrics;
 use super::problem::Problem;
 use super::request_meta::RequestMeta;
 use super::state::GatewayState;
-use crate::messaging::trace;
+use crate::messaging::{RequestContext, trace};
 
 /// Middleware that wraps the whole application.
 pub struct RequestMiddleware(pub Arc<GatewayState>);
@@ -126,6 +126,9 @@ fn render_error(response: ServiceResponse, meta: &RequestMeta) -> ServiceRespons
         {
             rendered.headers_mut().insert(name, value.clone());
         }
+    }
+    if meta.keyed_context.get().is_some_and(RequestContext::is_replayed) {
+        rendered.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
     }
     ServiceResponse::new(request, rendered)
 }

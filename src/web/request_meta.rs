@@ -1,6 +1,6 @@
 //! Metadata of one request: its id, its trace and its start, determined once by the outermost layer.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -9,7 +9,7 @@ use actix_web::http::header::{HeaderMap, HeaderName};
 use actix_web::{HttpMessage, HttpRequest};
 
 use super::headers::REQUEST_ID;
-use crate::messaging::{CommonError, trace};
+use crate::messaging::{CommonError, RequestContext, trace};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
@@ -26,6 +26,8 @@ pub struct RequestMeta {
     pub started_at: Instant,
     /// Whether the response removes the caller's session cookie.
     pub remove_cookie: Cell<bool>,
+    /// Context of the calls to domains, if the request has an idempotency key: an error may be a repeated one too.
+    pub keyed_context: OnceCell<RequestContext>,
 }
 
 impl RequestMeta {
@@ -36,6 +38,7 @@ impl RequestMeta {
             trace: headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()).and_then(trace::parse),
             started_at: Instant::now(),
             remove_cookie: Cell::new(false),
+            keyed_context: OnceCell::new(),
         }
     }
 

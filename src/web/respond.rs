@@ -2,12 +2,12 @@
 
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
-use actix_web::http::header::{self, HeaderName};
+use actix_web::http::header;
 use serde::Serialize;
 
 use super::cookies::session_cookie;
 use super::extract::{ApiRequest, PresentedToken};
-use super::headers::set_header;
+use super::headers::{IDEMPOTENT_REPLAYED, set_header};
 use super::problem::Problem;
 use crate::contract::users::SignedIn;
 use crate::messaging::{CommonError, Role};
@@ -15,8 +15,6 @@ use crate::types::{Cursor, Timestamp};
 
 /// Result of a handler.
 pub type ApiResult = Result<HttpResponse, Problem>;
-
-const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 impl ApiRequest {
     /// 200 with a body.

@@ -457,6 +457,9 @@ fn invoice() -> Invoice {
         lines: vec![invoice_line()],
         total: 3998,
         refunded: 100,
+        refunding: 50,
+        returned_late: 0,
+        dispute: Some(DisputeStatus::Open),
         currency: Currency::EUR,
         email: Some(email()),
         processing: true,
@@ -559,6 +562,13 @@ fn invoice_events() -> Vec<Example> {
             reason: REQUESTED.into(),
             imported: true,
         }),
+        event(PaymentDisputed {
+            invoice: invoice(),
+            amount: 100,
+            reason: "fraudulent".into(),
+            respond_by: Some(later()),
+        }),
+        variants!(DisputeStatus { Open {}, Won {}, Lost {} }),
     ]
 }
 

@@ -11,7 +11,7 @@ use crate::contract::comments::CommentAdded;
 use crate::contract::mailer::{DeliveryStalled, EmailChanged, EmailFailed};
 use crate::contract::payments::{
     Invoice, InvoiceCreated, InvoiceExpired, InvoicePaid, InvoiceRefunded, InvoiceVoided, LATE_PAYMENT, OUT_OF_STOCK,
-    PaymentFailed,
+    PaymentDisputed, PaymentFailed,
 };
 use crate::contract::users::{AccessChanged, UserErased, UserRegistered};
 use crate::messaging::CommonError;
@@ -87,6 +87,7 @@ crate::event_handlers! {
     InvoiceExpired => expired,
     InvoiceVoided => voided,
     InvoiceRefunded => refunded,
+    PaymentDisputed => disputed,
     ProductChanged => product_changed,
     BackInStock => back_in_stock,
     LowStock => low_stock,
@@ -225,6 +226,14 @@ fn refunded(event: InvoiceRefunded) -> ProjectionResult {
     Ok(EventProjection::default()
         .notify(invoice.user_id, kind, title, body, data)
         .broadcast_order(kind, &value(invoice)?))
+}
+
+fn disputed(event: PaymentDisputed) -> ProjectionResult {
+    let mut data = value(&event.invoice)?;
+    data["dispute_amount"] = json!(event.amount);
+    data["dispute_reason"] = json!(event.reason);
+    data["respond_by"] = json!(event.respond_by);
+    Ok(EventProjection::default().broadcast(ORDERS, "payment_disputed", &data))
 }
 
 fn product_changed(event: ProductChanged) -> ProjectionResult {

@@ -65,6 +65,8 @@ fn new_invoice(tx: &mut Tx<'_>, request: &CreateInvoice, total: Amount) -> Resul
         total,
         refunded: 0,
         refunding: 0,
+        returned_late: 0,
+        dispute: None,
         currency: request.currency,
         email: request.email.clone(),
         checkout: request.checkout,

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::model::{self, PaymentState};
 use super::provider::{Charge, ChargeOutcome, ChargeStatus};
-use super::state::{BeginOutcome, PROVIDER_TIMEOUT, PaymentsState, find_replay, invoice_lock};
+use super::state::{BeginOutcome, PROVIDER_TIMEOUT, PaymentsState, find_replay, find_replayed_failure, invoice_lock};
 use super::store::{self, InvoiceRow, PaymentRow, UnappliedPaymentRow};
 use super::{Invoice, InvoiceExpired, InvoicePaid, InvoiceStatus, PayInvoice, PaymentFailed, PaymentsError};
 use crate::messaging::{Caller, CommonError, RequestContext};
@@ -51,7 +51,10 @@ fn begin_attempt(
     idempotent: Option<&IdempotentRequest>,
 ) -> Result<BeginOutcome<PaymentRow>, PaymentsError> {
     if let Some(response) = find_replay(tx, idempotent)? {
-        return Ok(BeginOutcome::Replayed(response));
+        return Ok(BeginOutcome::Replayed(Ok(response)));
+    }
+    if let Some(failure) = find_replayed_failure(tx, idempotent)? {
+        return Ok(BeginOutcome::Replayed(Err(failure)));
     }
     let mut row = store::invoice(tx.conn, invoice)?
         .filter(|row| owner.is_none_or(|owner| owner == row.user_id))
@@ -185,9 +188,9 @@ impl PaymentsState {
             .write_locked(locks.clone(), move |tx| begin_attempt(tx, id, invoice, owner, idempotent.as_ref()))
             .await?
         {
-            BeginOutcome::Replayed(invoice) => {
+            BeginOutcome::Replayed(response) => {
                 ctx.mark_replayed();
-                return Ok(invoice);
+                return response;
             }
             BeginOutcome::Rejected(error) => return Err(error),
             BeginOutcome::Started(payment) => payment,
@@ -201,9 +204,9 @@ impl PaymentsState {
         };
         let outcome = match timeout(PROVIDER_TIMEOUT, self.provider.capture(charge)).await {
             Ok(ChargeOutcome::Captured) => Ok(()),
-            Ok(ChargeOutcome::Declined) => Err((PaymentsError::CardDeclined, "card_declined")),
+            Ok(ChargeOutcome::Declined) => Err((PaymentsError::CardDeclined, model::CARD_DECLINED)),
             Ok(ChargeOutcome::AuthenticationRequired) => {
-                Err((PaymentsError::AuthenticationRequired, "authentication_required"))
+                Err((PaymentsError::AuthenticationRequired, model::AUTHENTICATION_REQUIRED))
             }
             Ok(ChargeOutcome::AmountRefused) => Err((PaymentsError::AmountRefused, "amount_refused")),
             Ok(ChargeOutcome::UnknownToken) => Err((PaymentsError::UnknownToken, "unknown_token")),

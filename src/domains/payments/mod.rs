@@ -4,11 +4,12 @@
 //! data (only the provider's token, which is not stored), SQL outside the `store` modules.
 //! Calls no other domain. Is called by: web, cart. Subscribes to: [`SaleRefused`] (the money is refunded) and
 //! [`UserErased`] (the addresses are cleared; invoices stay for accounting).
-//! Publishes: invoices created, paid, expired, voided, refunded; failed payment attempts.
+//! Publishes: invoices created, paid, expired, voided, refunded; failed payment attempts; disputes.
 //!
 //! Money moves in three steps: an attempt is committed as `processing`, the provider is called under the attempt's key,
 //! and the outcome is committed with its event and its response. After a crash or a lost response, reconciliation
-//! queries the provider by that key. See [`attempts`], [`refunds`] and [`reconcile`].
+//! queries the provider by that key. What happens at the provider's side, refunds in its dashboard and disputes, arrives
+//! by webhook and is recorded here. See [`attempts`], [`refunds`] and [`reconcile`].
 //!
 //! [`SaleRefused`]: crate::contract::catalog::SaleRefused
 //! [`UserErased`]: crate::contract::users::UserErased
@@ -43,8 +44,8 @@ pub use actor::{PaymentsActor, SUBSCRIPTIONS};
 /// Interface of a payment provider, for tests with providers of their own.
 #[cfg(feature = "test-hooks")]
 pub use provider::{
-    Charge, ChargeOutcome, ChargeStatus, PaymentProvider, ProviderEvent, ProviderEventKind, RefundOutcome,
-    RefundRequest, WebhookError,
+    Charge, ChargeOutcome, ChargeStatus, PaymentProvider, ProviderDispute, ProviderEvent, ProviderEventKind,
+    ProviderRefund, ProviderUnavailable, RefundOutcome, RefundRequest, WebhookError,
 };
 
 #[cfg(feature = "test-hooks")]

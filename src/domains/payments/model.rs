@@ -2,9 +2,11 @@
 //!
 //! Does not contain: SQL, events, the provider.
 
-use super::{InvoiceLine, InvoiceStatus, PaymentsError, ReturnLine};
+use sha2::{Digest, Sha256};
+
+use super::{DisputeStatus, InvoiceLine, InvoiceStatus, PaymentsError, ReturnLine};
 use crate::store::text_enum;
-use crate::types::{Amount, FieldError, ProductId, Quantity, Validator};
+use crate::types::{Amount, FieldError, PaymentId, ProductId, Quantity, Validator};
 
 /// Maximum number of lines of an invoice.
 const LINES_MAX: usize = 1_000;
@@ -13,6 +15,7 @@ const DESCRIPTION_MAX: usize = 300;
 /// Maximum price of one unit, in minor units.
 const UNIT_PRICE_MAX: Amount = 1_000_000_000_000;
 
+text_enum!(DisputeStatus { Open => "open", Won => "won", Lost => "lost" });
 text_enum!(InvoiceStatus { Open => "open", Paid => "paid", Expired => "expired", Void => "void", Refunded => "refunded" });
 
 impl InvoiceStatus {
@@ -166,6 +169,21 @@ impl PaymentState {
     }
 }
 
+/// Returns the error that a repeated request is answered with after its payment failed; `None` if it runs again. The bank's
+/// decision about a card is an answer; after a failure of the provider a retry is wanted.
+pub fn replayed_failure(code: &str) -> Option<PaymentsError> {
+    match code {
+        CARD_DECLINED => Some(PaymentsError::CardDeclined),
+        AUTHENTICATION_REQUIRED => Some(PaymentsError::AuthenticationRequired),
+        _ => None,
+    }
+}
+
+/// Failure code of an attempt whose card the bank declined.
+pub const CARD_DECLINED: &str = "card_declined";
+/// Failure code of an attempt for which the bank requires the buyer's confirmation.
+pub const AUTHENTICATION_REQUIRED: &str = "authentication_required";
+
 /// State of a refund. All but `Processing` are final.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefundState {
@@ -184,6 +202,15 @@ impl RefundState {
     pub const fn may_become(self, next: Self) -> bool {
         matches!((self, next), (Self::Processing, Self::Done | Self::Failed))
     }
+}
+
+/// Returns the id under which a refund that was made at the provider is recorded: derived from the provider's id
+/// (UUIDv8, RFC 9562), so that it is recorded once, however often it is reported.
+pub fn foreign_refund_id(provider_refund: &str) -> PaymentId {
+    let hash: [u8; 32] = Sha256::digest(provider_refund.as_bytes()).into();
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&hash[..16]);
+    PaymentId::from_uuid(uuid::Builder::from_custom_bytes(bytes).into_uuid())
 }
 
 /// Formats an invoice number as shown to people.

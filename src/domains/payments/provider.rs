@@ -6,6 +6,7 @@
 
 use futures_util::future::BoxFuture;
 
+use super::DisputeStatus;
 use crate::types::{Amount, Currency, InvoiceId, Timestamp};
 
 /// A request to capture money.
@@ -64,7 +65,9 @@ pub enum RefundOutcome {
     Failed,
     /// A definitive failure: the provider cannot refund so small or so large an amount.
     AmountRefused,
-    /// The provider did not answer, or the refund is still pending. A retry with the same key resolves it.
+    /// The provider accepted the refund, and the bank has not confirmed it yet. A retry with the same key resolves it.
+    Pending,
+    /// The provider did not answer. A retry with the same key resolves it.
     Unknown,
 }
 
@@ -105,6 +108,13 @@ pub enum ProviderEventKind {
         /// Key of the refund.
         refund: String,
     },
+    /// Refunds of a charge changed, perhaps one that was not requested through the shop.
+    RefundsChanged {
+        /// The provider's own id of the charge.
+        provider_charge: String,
+    },
+    /// The buyer's bank demands a payment back, or decided about it.
+    Disputed(ProviderDispute),
     /// A charge or a refund changed; the provider has to be queried for its state.
     Changed {
         /// Key of the charge or the refund.
@@ -113,6 +123,34 @@ pub enum ProviderEventKind {
     /// An event that does not concern the shop.
     Irrelevant,
 }
+
+/// Dispute of a charge, as the provider reports it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProviderDispute {
+    /// The provider's own id of the charge.
+    pub provider_charge: String,
+    /// State of the dispute.
+    pub status: DisputeStatus,
+    /// Disputed amount, in minor units of the charge's currency.
+    pub amount: Amount,
+    /// The bank's reason, in the provider's words.
+    pub reason: String,
+    /// Time by which evidence must be submitted.
+    pub respond_by: Option<Timestamp>,
+}
+
+/// A completed refund that was made at the provider and not through the shop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProviderRefund {
+    /// The provider's own id of the refund.
+    pub id: String,
+    /// Refunded amount, in minor units of the charge's currency.
+    pub amount: Amount,
+}
+
+/// The provider did not answer a query, or its answer was malformed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProviderUnavailable;
 
 /// Reason for rejecting a webhook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,6 +177,19 @@ pub trait PaymentProvider: Send + Sync + 'static {
     /// Looks up the state of the charge with this key. [`ChargeStatus::NotCharged`] is a promise that no money will be
     /// captured later either: a provider whose request may still be in flight cancels it first, or returns `Unknown`.
     fn lookup(&self, key: String) -> BoxFuture<'_, ChargeStatus>;
+
+    /// Returns the key of the charge with this id of the provider; `None` if the shop did not make it.
+    fn find_charge(&self, _provider_charge: String) -> BoxFuture<'_, Result<Option<String>, ProviderUnavailable>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    /// Lists the completed refunds of a charge that were not requested through the shop.
+    fn list_foreign_refunds(
+        &self,
+        _provider_charge: String,
+    ) -> BoxFuture<'_, Result<Vec<ProviderRefund>, ProviderUnavailable>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
 
     /// Verifies and parses a webhook.
     ///

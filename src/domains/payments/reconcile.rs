@@ -12,11 +12,11 @@ use tokio::time::Instant;
 
 use super::attempts::{apply_capture, expire};
 use super::provider::{ProviderEvent, ProviderEventKind, WebhookError};
-use super::refunds::{finish_refund, finish_unapplied_payment};
-use super::state::PaymentsState;
+use super::refunds::{RefundProgress, finish_refund, finish_unapplied_payment, record_dispute, record_foreign_refund};
+use super::state::{PaymentsState, invoice_lock};
 use super::{HandleProviderWebhook, PaymentsError, store};
 use crate::messaging::RequestContext;
-use crate::store::Tx;
+use crate::store::{LockSet, Tx};
 use crate::types::PaymentId;
 
 /// Maximum number of invoices that expire in one transaction.
@@ -86,7 +86,10 @@ fn apply_provider_event(tx: &mut Tx<'_>, event: &ProviderEvent) -> Result<bool, 
             }
             Ok(false)
         }
-        ProviderEventKind::Changed { .. } | ProviderEventKind::Irrelevant => Ok(false),
+        ProviderEventKind::RefundsChanged { .. }
+        | ProviderEventKind::Disputed(_)
+        | ProviderEventKind::Changed { .. }
+        | ProviderEventKind::Irrelevant => Ok(false),
     }
 }
 
@@ -108,6 +111,17 @@ impl PaymentsState {
         })?;
         let has_work = match &event.kind {
             ProviderEventKind::Irrelevant => return Ok(()),
+            ProviderEventKind::RefundsChanged { provider_charge } => {
+                self.record_foreign_refunds(provider_charge.clone()).await?;
+                false
+            }
+            ProviderEventKind::Disputed(dispute) => {
+                let dispute = dispute.clone();
+                if let Some((charge, locks)) = self.find_charge(dispute.provider_charge.clone()).await? {
+                    self.store.write_locked(locks, move |tx| record_dispute(tx, charge, &dispute)).await?;
+                }
+                false
+            }
             ProviderEventKind::Changed { key } => {
                 if let Ok(id) = key.parse() {
                     self.retries.reset(id);
@@ -122,6 +136,24 @@ impl PaymentsState {
             actix::spawn(self.reconcile());
         }
         Ok(())
+    }
+
+    /// Returns the attempt that made a charge, and the locks of its invoice; `None` if the shop did not make it.
+    async fn find_charge(&self, provider_charge: String) -> Result<Option<(PaymentId, LockSet)>, PaymentsError> {
+        let key = self.provider.find_charge(provider_charge).await.map_err(|_| PaymentsError::ProviderFailed)?;
+        let Some(id) = key.and_then(|key| key.parse::<PaymentId>().ok()) else { return Ok(None) };
+        let payment = self.store.read(move |conn| Ok::<_, PaymentsError>(store::payment(conn, id)?)).await?;
+        Ok(payment.map(|payment| (id, invoice_lock(payment.invoice_id, None))))
+    }
+
+    /// Records the refunds of a charge that were made at the provider. An error makes the provider repeat the webhook.
+    async fn record_foreign_refunds(&self, provider_charge: String) -> Result<(), PaymentsError> {
+        let Some((charge, locks)) = self.find_charge(provider_charge.clone()).await? else { return Ok(()) };
+        let refunds = self.provider.list_foreign_refunds(provider_charge).await;
+        let refunds = refunds.map_err(|_| PaymentsError::ProviderFailed)?;
+        let record =
+            move |tx: &mut Tx<'_>| refunds.iter().try_for_each(|refund| record_foreign_refund(tx, charge, refund));
+        self.store.write_locked(locks, record).await
     }
 
     /// Runs one round: expires overdue invoices and resumes unfinished attempts and refunds.
@@ -177,7 +209,9 @@ impl PaymentsState {
         }
         for refund in refunds.into_iter().filter(|refund| self.store.is_orphaned(refund.created_at)) {
             let id = refund.id;
-            self.spawn_work(id, move |state| async move { state.execute_refund(refund).await.map(|_| true) });
+            self.spawn_work(id, move |state| async move {
+                Ok(matches!(state.execute_refund(refund).await?, RefundProgress::Done(_)))
+            });
         }
         for unapplied in unapplied.into_iter().filter(|unapplied| self.store.is_orphaned(unapplied.created_at)) {
             let id = unapplied.refund_key;

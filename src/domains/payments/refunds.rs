@@ -7,15 +7,25 @@
 use tokio::time::timeout;
 
 use super::model::{self, RefundState};
-use super::provider::{RefundOutcome, RefundRequest};
+use super::provider::{ProviderDispute, ProviderRefund, RefundOutcome, RefundRequest};
 use super::state::{BeginOutcome, PROVIDER_TIMEOUT, PaymentsState, find_replay, invoice_lock};
 use super::store::{self, RefundRow, UnappliedPaymentRow};
 use super::{
-    Invoice, InvoiceRefunded, LATE_PAYMENT, OUT_OF_STOCK, PaymentsError, REQUESTED, RefundInvoice, ReturnLine,
+    AT_PROVIDER, DisputeStatus, Invoice, InvoiceRefunded, LATE_PAYMENT, OUT_OF_STOCK, PaymentDisputed, PaymentsError,
+    REQUESTED, RefundInvoice, ReturnLine,
 };
 use crate::messaging::{CommonError, RequestContext};
 use crate::store::{IdempotentRequest, Tx};
 use crate::types::{Amount, FieldError, InvoiceId, PaymentId};
+
+/// Progress of a refund after a call of the provider.
+#[derive(Debug)]
+pub enum RefundProgress {
+    /// The money is refunded.
+    Done(Invoice),
+    /// The bank has yet to confirm it.
+    Pending(Invoice),
+}
 
 /// Parameters of a refund, as in [`RefundInvoice`].
 pub struct RefundParams {
@@ -34,7 +44,7 @@ pub fn begin_refund(
     idempotent: Option<&IdempotentRequest>,
 ) -> Result<BeginOutcome<RefundRow>, PaymentsError> {
     if let Some(response) = find_replay(tx, idempotent)? {
-        return Ok(BeginOutcome::Replayed(response));
+        return Ok(BeginOutcome::Replayed(Ok(response)));
     }
     let mut row = store::invoice(tx.conn, params.invoice)?.ok_or(PaymentsError::InvoiceNotFound)?;
     let ledger = row.ledger();
@@ -113,11 +123,87 @@ pub fn finish_refund(
         reason: refund.reason.clone(),
         imported: row.imported,
     })?;
-    let columns = (refund.scope.clone(), refund.key.clone(), refund.fingerprint.clone());
-    if let Some(idempotent) = store::from_idempotency_columns(columns) {
-        tx.save_response::<_, PaymentsError>(&idempotent, &invoice)?;
-    }
+    save_first_response(tx, refund, &invoice)?;
     Ok(Ok(invoice))
+}
+
+/// Saves the response to a refund request, unless the caller was answered before, while the bank had yet to confirm.
+fn save_first_response(tx: &mut Tx<'_>, refund: &RefundRow, invoice: &Invoice) -> Result<(), PaymentsError> {
+    let columns = (refund.scope.clone(), refund.key.clone(), refund.fingerprint.clone());
+    if let Some(idempotent) = store::from_idempotency_columns(columns)
+        && tx.find_response::<Invoice, PaymentsError>(&idempotent)?.is_none()
+    {
+        tx.save_response::<_, PaymentsError>(&idempotent, invoice)?;
+    }
+    Ok(())
+}
+
+/// Answers a refund request that the provider has accepted and the bank has yet to confirm.
+fn answer_pending_refund(tx: &mut Tx<'_>, refund: &RefundRow) -> Result<Invoice, PaymentsError> {
+    let row = store::invoice(tx.conn, refund.invoice_id)?.ok_or(PaymentsError::InvoiceNotFound)?;
+    let invoice = row.to_invoice()?;
+    save_first_response(tx, refund, &invoice)?;
+    Ok(invoice)
+}
+
+/// Records a refund that was made at the provider, once per refund. It brings no units back.
+///
+/// # Errors
+/// `ProviderFailed` while a refund of the shop is in progress that may be the one too many: the provider repeats the
+/// webhook when that is over.
+pub fn record_foreign_refund(tx: &mut Tx<'_>, charge: PaymentId, refund: &ProviderRefund) -> Result<(), PaymentsError> {
+    let id = model::foreign_refund_id(&refund.id);
+    let Some(payment) = store::payment(tx.conn, charge)? else { return Ok(()) };
+    if store::refund(tx.conn, id)?.is_some() {
+        return Ok(());
+    }
+    let Some(mut row) = store::invoice(tx.conn, payment.invoice_id)? else { return Ok(()) };
+    let reserved = match row.ledger().begin_refund(refund.amount) {
+        Ok(reserved) => reserved,
+        Err(_) if row.refunding > 0 => return Err(PaymentsError::ProviderFailed),
+        Err(error) => {
+            log::error!("payment {charge}: refund {} at the provider does not fit its invoice: {error}", refund.id);
+            return Ok(());
+        }
+    };
+    let refund = RefundRow {
+        id,
+        invoice_id: row.id,
+        state: RefundState::Processing,
+        amount: refund.amount,
+        restock: false,
+        lines: None,
+        reason: AT_PROVIDER.to_owned(),
+        scope: None,
+        key: None,
+        fingerprint: None,
+        created_at: tx.now,
+        ended_at: None,
+    };
+    store::insert_refund(tx.conn, &refund)?;
+    row.apply(reserved, row.processing);
+    store::update_invoice(tx.conn, &row)?;
+    finish_refund(tx, &refund, Ok(()))?.map(drop)
+}
+
+/// Records a dispute of a charge. A decision is final; reports of an earlier state may arrive after it.
+pub fn record_dispute(tx: &mut Tx<'_>, charge: PaymentId, dispute: &ProviderDispute) -> Result<(), PaymentsError> {
+    let Some(payment) = store::payment(tx.conn, charge)? else { return Ok(()) };
+    let Some(mut row) = store::invoice(tx.conn, payment.invoice_id)? else { return Ok(()) };
+    let is_decided = row.dispute.is_some_and(|status| status != DisputeStatus::Open);
+    if row.dispute == Some(dispute.status) || (is_decided && dispute.status == DisputeStatus::Open) {
+        return Ok(());
+    }
+    row.dispute = Some(dispute.status);
+    store::update_invoice(tx.conn, &row)?;
+    log::warn!("payment {charge}: dispute is {}", dispute.status.as_str());
+    tx.emit(&PaymentDisputed {
+        invoice: row.to_invoice()?,
+        amount: dispute.amount,
+        reason: dispute.reason.clone(),
+        respond_by: dispute.respond_by,
+    })?;
+    Ok(())
 }
 
 /// Marks an unapplied payment refunded, unless it is already, and notifies its payer.
@@ -125,7 +211,9 @@ pub fn finish_unapplied_payment(tx: &mut Tx<'_>, unapplied: &UnappliedPaymentRow
     if !store::finish_unapplied_payment(tx.conn, unapplied.payment_id, tx.now)? {
         return Ok(());
     }
-    let Some(row) = store::invoice(tx.conn, unapplied.invoice_id)? else { return Ok(()) };
+    let Some(mut row) = store::invoice(tx.conn, unapplied.invoice_id)? else { return Ok(()) };
+    row.returned_late = row.returned_late.saturating_add(unapplied.amount);
+    store::update_invoice(tx.conn, &row)?;
     tx.emit(&InvoiceRefunded {
         invoice: row.to_invoice()?,
         amount: unapplied.amount,
@@ -157,17 +245,21 @@ impl PaymentsState {
         let _running = self.in_flight.try_insert(id);
         let locks = invoice_lock(params.invoice, idempotent.as_ref());
         match self.store.write_locked(locks, move |tx| begin_refund(tx, id, &params, idempotent.as_ref())).await? {
-            BeginOutcome::Replayed(invoice) => {
+            BeginOutcome::Replayed(response) => {
                 ctx.mark_replayed();
-                Ok(invoice)
+                response
             }
             BeginOutcome::Rejected(error) => Err(error),
-            BeginOutcome::Started(refund) => self.execute_refund(refund).await,
+            BeginOutcome::Started(refund) => self
+                .execute_refund(refund)
+                .await
+                .map(|(RefundProgress::Done(invoice) | RefundProgress::Pending(invoice))| invoice),
         }
     }
 
-    /// Requests a reserved refund from the provider, for the first time or again, and finishes it.
-    pub(super) async fn execute_refund(&self, refund: RefundRow) -> Result<Invoice, PaymentsError> {
+    /// Requests a reserved refund from the provider, for the first time or again, and finishes it, unless the bank has yet
+    /// to confirm it.
+    pub(super) async fn execute_refund(&self, refund: RefundRow) -> Result<RefundProgress, PaymentsError> {
         let invoice = refund.invoice_id;
         let (row, charge) = self
             .store
@@ -187,6 +279,10 @@ impl PaymentsState {
             None => RefundOutcome::Failed,
         };
         let result = match outcome {
+            RefundOutcome::Pending => {
+                let answered = self.store.write(move |tx| answer_pending_refund(tx, &refund)).await;
+                return answered.map(RefundProgress::Pending);
+            }
             RefundOutcome::Unknown => {
                 log::warn!("refund {}: provider timed out; status unknown, retrying", refund.id);
                 return Err(CommonError::DeadlineExceeded.into());
@@ -200,7 +296,7 @@ impl PaymentsState {
             RefundOutcome::Failed => Err(PaymentsError::ProviderFailed),
             RefundOutcome::AmountRefused => Err(PaymentsError::AmountRefused),
         };
-        self.store.write(move |tx| finish_refund(tx, &refund, result)).await?
+        self.store.write(move |tx| finish_refund(tx, &refund, result)).await?.map(RefundProgress::Done)
     }
 
     /// Refunds an unapplied payment. Returns `true` if it is refunded now.

@@ -15,6 +15,8 @@ diesel::table! {
         total -> BigInt,
         refunded -> BigInt,
         refunding -> BigInt,
+        returned_late -> BigInt,
+        dispute -> Nullable<Text>,
         currency -> Text,
         email -> Nullable<Text>,
         checkout -> Nullable<Text>,

@@ -8,9 +8,9 @@ use tokio::sync::Mutex;
 
 use super::provider::PaymentProvider;
 use super::reconcile::RetrySchedule;
-use super::{Invoice, PaymentsError, store};
+use super::{Invoice, PaymentsError, model, store};
 use crate::messaging::{Caller, CommonError, Request, RequestContext};
-use crate::store::{IdempotentRequest, LockSet, Store, Tx};
+use crate::store::{IdempotentRequest, LockSet, RESPONSE_TTL, Store, Tx};
 use crate::tasks::InFlightSet;
 use crate::types::{InvoiceId, PaymentId};
 
@@ -46,8 +46,8 @@ impl PaymentsState {
 
 /// Result of the first step of an attempt or a refund. Each of them is committed.
 pub enum BeginOutcome<T> {
-    /// The same request was answered before.
-    Replayed(Invoice),
+    /// The same request was answered before, with an invoice or a definitive failure.
+    Replayed(Result<Invoice, PaymentsError>),
     /// The request is rejected, and the rejection changed the invoice.
     Rejected(PaymentsError),
     /// The attempt or refund is recorded as processing.
@@ -69,6 +69,23 @@ pub fn require_idempotency<R: Request>(
 pub fn invoice_lock(invoice: InvoiceId, idempotent: Option<&IdempotentRequest>) -> LockSet {
     let locks = LockSet::key("invoice", invoice);
     idempotent.map_or(locks.clone(), |idempotent| locks.with_key(idempotent))
+}
+
+/// Returns the failure with which the request was answered before, if it was definitive.
+///
+/// # Errors
+/// If the key belongs to another request.
+pub fn find_replayed_failure(
+    tx: &mut Tx<'_>,
+    idempotent: Option<&IdempotentRequest>,
+) -> Result<Option<PaymentsError>, PaymentsError> {
+    let Some(idempotent) = idempotent else { return Ok(None) };
+    let since = tx.now.saturating_sub(RESPONSE_TTL);
+    let Some((fingerprint, code)) = store::failed_attempt(tx.conn, idempotent, since)? else { return Ok(None) };
+    match model::replayed_failure(&code) {
+        Some(_) if fingerprint != idempotent.fingerprint => Err(CommonError::IdempotencyKeyReused.into()),
+        failure => Ok(failure),
+    }
 }
 
 /// Returns the response saved under the request's key, if there is one.

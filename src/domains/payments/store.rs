@@ -6,7 +6,7 @@ mod refunds;
 
 use super::model::{self, InvoiceLedger};
 use super::schema::{counter, invoice};
-use super::{Invoice, InvoiceLine, InvoiceStatus};
+use super::{DisputeStatus, Invoice, InvoiceLine, InvoiceStatus};
 use crate::messaging::IdempotencyKey;
 use crate::store::query::*;
 use crate::store::{Conn, Fingerprint, IdempotentRequest, Prepare};
@@ -27,6 +27,8 @@ pub struct InvoiceRow {
     pub total: Amount,
     pub refunded: Amount,
     pub refunding: Amount,
+    pub returned_late: Amount,
+    pub dispute: Option<DisputeStatus>,
     pub currency: Currency,
     pub email: Option<EmailAddress>,
     pub checkout: Option<CheckoutId>,
@@ -49,6 +51,9 @@ impl InvoiceRow {
             lines: self.lines()?,
             total: self.total,
             refunded: self.refunded,
+            refunding: self.refunding,
+            returned_late: self.returned_late,
+            dispute: self.dispute,
             currency: self.currency,
             email: self.email.clone(),
             processing: self.processing.is_some(),
@@ -146,6 +151,8 @@ pub fn update_invoice(conn: &mut Conn, row: &InvoiceRow) -> QueryResult<()> {
             invoice::status.eq(row.status),
             invoice::refunded.eq(row.refunded),
             invoice::refunding.eq(row.refunding),
+            invoice::returned_late.eq(row.returned_late),
+            invoice::dispute.eq(row.dispute),
             invoice::processing.eq(row.processing),
             invoice::paid_at.eq(row.paid_at),
         ))

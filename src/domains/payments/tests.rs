@@ -342,13 +342,13 @@ async fn p06_failed_payment_leaves_invoice_and_key_free() {
     let (shop, user) = (TestPayments::open(), UserId::new());
     let invoice = shop.invoice(user, 999).await;
     let key = || keyed(customer(user), "k");
-    for (token, error) in [
-        ("tok_declined", PaymentsError::CardDeclined),
-        ("tok_declined", PaymentsError::CardDeclined),
-        ("tok_error", PaymentsError::ProviderFailed),
-        ("tok_nonsense", PaymentsError::UnknownToken),
+    for (key, token, error) in [
+        ("d1", "tok_declined", PaymentsError::CardDeclined),
+        ("d2", "tok_declined", PaymentsError::CardDeclined),
+        ("k", "tok_error", PaymentsError::ProviderFailed),
+        ("k", "tok_nonsense", PaymentsError::UnknownToken),
     ] {
-        assert_eq!(shop.pay(&key(), invoice.id, token).await, Err(error));
+        assert_eq!(shop.pay(&keyed(customer(user), key), invoice.id, token).await, Err(error));
         let now = shop.get(invoice.id).await;
         assert_eq!((now.status, now.processing), (InvoiceStatus::Open, false));
     }
@@ -358,6 +358,31 @@ async fn p06_failed_payment_leaves_invoice_and_key_free() {
     let ctx = key();
     assert!(shop.pay(&ctx, invoice.id, "tok_ok").await.is_ok());
     assert!(!ctx.is_replayed());
+}
+
+#[actix::test]
+async fn p01_declined_payment_replays_its_refusal() {
+    let (mut shop, user) = (TestPayments::open(), UserId::new());
+    let invoice = shop.invoice(user, 999).await;
+    for crashed in [false, true] {
+        for n in 0..3 {
+            let ctx = keyed(customer(user), "k");
+            assert_eq!(shop.pay(&ctx, invoice.id, "tok_declined").await, Err(PaymentsError::CardDeclined));
+            assert_eq!(ctx.is_replayed(), crashed || n > 0);
+        }
+        if !crashed {
+            shop = shop.crash();
+        }
+    }
+    assert_eq!(shop.events::<PaymentFailed>().await.len(), 1, "the bank was asked once");
+    let another_card = shop.pay(&keyed(customer(user), "k"), invoice.id, "tok_ok").await;
+    assert_eq!(another_card, Err(CommonError::IdempotencyKeyReused.into()));
+    assert!(shop.pay(&keyed(customer(user), "k2"), invoice.id, "tok_ok").await.is_ok());
+    // The refusal stays the answer, also when the invoice is paid by now; after a day the key is forgotten.
+    let late = keyed(customer(user), "k");
+    assert_eq!(shop.pay(&late, invoice.id, "tok_declined").await, Err(PaymentsError::CardDeclined));
+    shop.clock.advance(Duration::from_secs(25 * 3_600));
+    assert_eq!(shop.pay(&late, invoice.id, "tok_declined").await, Err(PaymentsError::AlreadyPaid));
 }
 
 #[actix::test]
@@ -771,6 +796,7 @@ async fn queries_use_indexes() {
         let now = Timestamp::from_micros(1);
         store::overdue_invoices(conn, now, 1).unwrap();
         store::running_fingerprint(conn, &request).unwrap();
+        store::failed_attempt(conn, &request, now).unwrap();
         store::unfinished_payments(conn, 9).unwrap();
         store::unfinished_refunds(conn, 9).unwrap();
         store::captured_payment(conn, id).unwrap();

@@ -12,6 +12,12 @@ import { dateTime } from '../time.js';
 import { toast } from '../toasts.js';
 import { invoiceOf } from './orders.js';
 
+const DISPUTES = {
+  open: 'The buyer disputes this payment. Respond in your payment provider\'s dashboard.',
+  won: 'The buyer disputed this payment; the bank decided for you.',
+  lost: 'The buyer disputed this payment, and the bank has sent the money back.',
+};
+
 export function orderView({ params, signal, setTitle }) {
   const content = h('div', {}, h('h1', { class: 'visually-hidden' }, 'Order'), loadingNote(), skeletons(3, 'skeleton-row'));
   const act = idempotentRequest();
@@ -27,7 +33,7 @@ export function orderView({ params, signal, setTitle }) {
   };
 
   const refundForm = (invoice) => {
-    const left = invoice.total - invoice.refunded;
+    const left = invoice.total - invoice.refunded - invoice.refunding;
     const all = toDecimal(left, invoice.currency);
     return h('section', { class: 'sheet padded', 'aria-label': 'Refund' }, h('h2', {}, 'Refund'), form({
       items: [
@@ -62,6 +68,9 @@ export function orderView({ params, signal, setTitle }) {
     return button;
   };
 
+  const sumRow = (invoice, name, label) => invoice[name] > 0 && h('tr', {}, h('th', { scope: 'row', colspan: 3 }, label),
+    h('td', { class: 'number', test: `admin-order-${name}` }, money(invoice[name], invoice.currency)));
+
   const render = (invoice, buyer) => {
     const title = `Order ${invoice.number}`;
     const address = invoice.email ?? buyer?.email;
@@ -70,6 +79,7 @@ export function orderView({ params, signal, setTitle }) {
     replaceContent(content,
       h('nav', { class: 'crumbs', 'aria-label': 'You are here' }, h('a', { href: '/admin/orders' }, 'Orders')),
       h('div', { class: 'page-head' }, h('div', { class: 'title-line' }, h('h1', {}, title), statusBadge(invoice.status, 'admin-order-status')), invoice.status === 'open' && voidButton(invoice)),
+      invoice.dispute && h('p', { class: 'banner', test: 'admin-order-dispute' }, DISPUTES[invoice.dispute]),
       h('div', { class: 'columns' },
         h('section', { class: 'sheet', 'aria-label': 'Lines' }, h('div', { class: 'table-scroll' }, h('table', {},
           h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, 'Item'), h('th', { scope: 'col', class: 'number' }, 'Qty'), h('th', { scope: 'col', class: 'number' }, 'Price'), h('th', { scope: 'col', class: 'number' }, 'Total'))),
@@ -79,7 +89,8 @@ export function orderView({ params, signal, setTitle }) {
             h('td', { class: 'number' }, money(line.unit_price, invoice.currency)),
             h('td', { class: 'number' }, money(line.quantity * line.unit_price, invoice.currency))))),
           h('tfoot', {}, h('tr', {}, h('th', { scope: 'row', colspan: 3 }, 'Total'), h('td', { class: 'number', test: 'admin-order-total' }, money(invoice.total, invoice.currency))),
-            invoice.refunded > 0 && h('tr', {}, h('th', { scope: 'row', colspan: 3 }, 'Refunded'), h('td', { class: 'number', test: 'admin-order-refunded' }, money(invoice.refunded, invoice.currency))))))),
+            sumRow(invoice, 'refunded', 'Refunded'), sumRow(invoice, 'refunding', 'Refund awaiting the bank'),
+            sumRow(invoice, 'returned_late', 'Paid too late, sent back'))))),
         h('div', { class: 'stack' }, h('section', { class: 'sheet padded', 'aria-label': 'Facts' },
           h('h2', {}, 'Buyer'),
           buyer
@@ -88,7 +99,7 @@ export function orderView({ params, signal, setTitle }) {
           address && h('p', {}, h('a', { class: 'break', href: `/admin/emails/new?${new URLSearchParams({ to: address })}` }, address)),
           h('p', {}, h('a', { class: 'small', href: `/admin/orders?user_id=${invoice.user_id}` }, 'All orders of this buyer')),
           h('dl', { class: 'facts' }, dates.filter((entry) => entry?.[1]).map(([name, at]) => h('div', {}, h('dt', {}, name), h('dd', {}, dateTime(at)))))),
-        invoice.status === 'paid' && refundForm(invoice))));
+        invoice.status === 'paid' && (invoice.total === 0 || invoice.total > invoice.refunded + invoice.refunding) && refundForm(invoice))));
   };
 
   listen('orders', { event: ({ data }) => invoiceOf(data) === params.id && load(), stale: load }, signal);

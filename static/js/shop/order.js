@@ -30,6 +30,8 @@ const SAYINGS = {
 
 function say(invoice) {
   if (invoice.processing) return 'Processing your payment… This page updates as soon as it is done.';
+  if (invoice.returned_late > 0) return `Your payment came when this order could no longer be paid. ${money(invoice.returned_late, invoice.currency)} has been sent back.`;
+  if (invoice.refunding > 0) return `${money(invoice.refunding, invoice.currency)} is on its way back to you. Your bank may take a few days.`;
   if (invoice.status === 'paid' && invoice.refunded > 0) return `Paid. ${money(invoice.refunded, invoice.currency)} has been refunded.`;
   return SAYINGS[invoice.status];
 }
@@ -89,7 +91,7 @@ export function orderView({ params, signal, setTitle }) {
   const render = (invoice) => {
     if (invoice.processing) pollTimer = setTimeout(load, POLL);
     // A live event may come while the customer chooses a card: what has not changed stays on the page.
-    if (shown?.status === invoice.status && shown.processing === invoice.processing && shown.refunded === invoice.refunded) return;
+    if (shown?.status === invoice.status && shown.processing === invoice.processing && shown.refunded === invoice.refunded && shown.refunding === invoice.refunding) return;
     shown = invoice;
     const title = `Order ${invoice.number}`;
     setTitle(title);

@@ -66,6 +66,24 @@ pub fn unfinished_payments(conn: &mut Conn, limit: i64) -> QueryResult<Vec<Payme
         .load(conn)
 }
 
+/// Returns the fingerprint and the failure code of the newest attempt since `since` that failed under the request's key.
+pub fn failed_attempt(
+    conn: &mut Conn,
+    request: &IdempotentRequest,
+    since: Timestamp,
+) -> QueryResult<Option<(Fingerprint, String)>> {
+    let found: Option<(Option<Vec<u8>>, Option<String>)> = payment::table
+        .filter(payment::scope.eq(&request.scope))
+        .filter(payment::key.eq(request.key.as_str()))
+        .filter(payment::failure.is_not_null())
+        .filter(payment::ended_at.gt(since))
+        .order(payment::id.desc())
+        .select((payment::fingerprint, payment::failure))
+        .first(conn)
+        .optional()?;
+    Ok(found.and_then(|(fingerprint, failure)| Some((Fingerprint::from_bytes(fingerprint?), failure?))))
+}
+
 /// Returns the attempt that paid an invoice.
 pub fn captured_payment(conn: &mut Conn, id: InvoiceId) -> QueryResult<Option<PaymentId>> {
     payment::table

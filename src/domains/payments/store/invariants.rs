@@ -9,7 +9,7 @@ use super::{InvoiceRow, malformed_row};
 use crate::contract::payments::OUT_OF_STOCK;
 use crate::contract::payments::{InvoiceFacts, InvoiceLine, InvoiceSelection, ReturnLine};
 use crate::domains::payments::model::{RefundState, format_number};
-use crate::domains::payments::schema::{invoice, refund};
+use crate::domains::payments::schema::{invoice, refund, unapplied_payment};
 use crate::messaging::FACTS_PAGE_SIZE;
 use crate::store::query::*;
 use crate::store::{Conn, Invariant, Invariants, RESTORE, Sql};
@@ -65,6 +65,14 @@ pub const INVARIANTS: Invariants = Invariants {
             remedy: COMPARE_WITH_PROVIDER,
             sql: Sql::Shared("SELECT p.id || ' over ' || p.amount || ' of ' || i.total || ' for ' || i.id AS found FROM payment p
                   JOIN invoice i ON i.id = p.invoice_id WHERE p.amount <> i.total OR p.currency <> i.currency"),
+        },
+        Invariant {
+            violation: "late money of an invoice must equal what was sent back of it",
+            remedy: COMPARE_WITH_PROVIDER,
+            sql: Sql::Shared("SELECT i.id || ' has ' || i.returned_late || ' of ' || COALESCE(u.amount, 0) AS found FROM invoice i
+                  LEFT JOIN (SELECT invoice_id, SUM(amount) AS amount FROM unapplied_payment WHERE ended_at IS NOT NULL
+                             GROUP BY invoice_id) u ON u.invoice_id = i.id
+                  WHERE i.returned_late <> COALESCE(u.amount, 0)"),
         },
         Invariant {
             violation: "invoice must have a payment time exactly if it is paid",
@@ -159,6 +167,11 @@ pub fn invoices(conn: &mut Conn, which: InvoiceSelection) -> QueryResult<Vec<Inv
         .filter(refund::invoice_id.eq_any(ids))
         .select((refund::invoice_id, refund::state, refund::restock, refund::reason, refund::lines))
         .load(conn)?;
+    let late: Vec<InvoiceId> = unapplied_payment::table
+        .filter(unapplied_payment::invoice_id.eq_any(rows.iter().map(|row| row.id)))
+        .filter(unapplied_payment::ended_at.is_not_null())
+        .select(unapplied_payment::invoice_id)
+        .load(conn)?;
     let mut facts = Vec::with_capacity(rows.len());
     for row in rows {
         let lines: Vec<InvoiceLine> = serde_json::from_str(&row.lines).map_err(malformed_row)?;
@@ -191,7 +204,8 @@ pub fn invoices(conn: &mut Conn, which: InvoiceSelection) -> QueryResult<Vec<Inv
             goods: sold.into_iter().collect(),
             expires_at: row.expires_at,
             paid_at: row.paid_at,
-            refunds: i64::try_from(done().count()).unwrap_or(i64::MAX),
+            refunds: i64::try_from(done().count() + late.iter().filter(|id| **id == row.id).count())
+                .unwrap_or(i64::MAX),
             unkept: own().any(|(_, _, _, reason, _)| reason == OUT_OF_STOCK),
         });
     }

@@ -39,6 +39,11 @@ pub fn from_stripe(currency: Currency, amount: Amount) -> Option<Amount> {
     }
 }
 
+/// Converts an amount with Stripe's lower-case currency code to the shop's minor units.
+pub fn parse(currency: &str, amount: Amount) -> Option<Amount> {
+    from_stripe(currency.to_ascii_uppercase().parse().ok()?, amount)
+}
+
 fn divide_exact(amount: Amount, by: i64) -> Option<Amount> {
     (amount % by == 0).then_some(amount / by)
 }

@@ -28,16 +28,17 @@ use hyper::Method;
 use serde::de::DeserializeOwned;
 
 use super::provider::{
-    Charge, ChargeOutcome, ChargeStatus, PaymentProvider, ProviderEvent, ProviderEventKind, RefundOutcome,
-    RefundRequest, WebhookError,
+    Charge, ChargeOutcome, ChargeStatus, PaymentProvider, ProviderDispute, ProviderEvent, ProviderEventKind,
+    ProviderRefund, ProviderUnavailable, RefundOutcome, RefundRequest, WebhookError,
 };
+use crate::contract::payments::DisputeStatus;
 use crate::messaging::CommonError;
 use crate::settings::StripeSettings;
 use crate::store::Store;
 use crate::types::Timestamp;
 use client::{Api, ApiCall, ApiError, StripeError};
 use store::StripeRefundState;
-use types::{Intent, IntentStatus, ListPage, Refund, RefundStatus, WebhookEvent};
+use types::{ChargeObject, Dispute, Intent, IntentStatus, ListPage, Refund, RefundStatus, WebhookEvent};
 
 /// Time limit of a request that involves no bank.
 const CALL_TIMEOUT: Duration = Duration::from_secs(8);
@@ -246,14 +247,14 @@ impl StripeProvider {
             RefundStatus::Failed | RefundStatus::Canceled => {
                 self.begin_new_refund_attempt(request, RefundOutcome::Failed).await
             }
-            RefundStatus::Pending | RefundStatus::RequiresAction | RefundStatus::Other => {
+            status => {
                 let recorded = self
                     .store
                     .write(move |tx| Ok::<_, CommonError>(store::set_refund_id(tx.conn, &request.key, &refund.id)?));
                 if let Err(error) = recorded.await {
                     log::warn!("stripe: refund id not stored, the next attempt searches for it: {error}");
                 }
-                RefundOutcome::Unknown
+                if status == RefundStatus::Other { RefundOutcome::Unknown } else { RefundOutcome::Pending }
             }
         }
     }
@@ -270,27 +271,48 @@ impl StripeProvider {
         if state.is_first {
             return Ok(None);
         }
-        let mut after = String::new();
+        // A failed one has been recorded as such; the current attempt is a later one.
+        let is_active = |refund: &Refund| !matches!(refund.status, RefundStatus::Failed | RefundStatus::Canceled);
+        let is_ours = |refund: &Refund| refund.metadata.mercat_refund.as_deref() == Some(&request.key);
+        let refunds = self.list_refunds(&state.intent).await?;
+        Ok(refunds.into_iter().find(|refund| is_ours(refund) && is_active(refund)))
+    }
+
+    /// Lists all refunds of a payment intent, newest first.
+    async fn list_refunds(&self, intent: &str) -> Result<Vec<Refund>, ApiError> {
+        let mut refunds: Vec<Refund> = Vec::new();
         for _ in 0..REFUND_PAGES_MAX {
-            let mut form = vec![("payment_intent", state.intent.as_str()), ("limit", "100")];
-            if !after.is_empty() {
-                form.push(("starting_after", &after));
+            let after = refunds.last().map(|refund| refund.id.clone());
+            let mut form = vec![("payment_intent", intent), ("limit", "100")];
+            if let Some(after) = &after {
+                form.push(("starting_after", after));
             }
             let page: ListPage<Refund> = self.get("refunds".to_owned(), &form).await.map_err(map_lookup_error)?;
-            let (more, last) = (page.has_more, page.data.last().map(|refund| refund.id.clone()));
-            // A failed one has been recorded as such; the current attempt is a later one.
-            let is_active = |refund: &Refund| !matches!(refund.status, RefundStatus::Failed | RefundStatus::Canceled);
-            let is_ours = |refund: &Refund| refund.metadata.mercat_refund.as_deref() == Some(&request.key);
-            if let Some(found) = page.data.into_iter().find(|refund| is_ours(refund) && is_active(refund)) {
-                return Ok(Some(found));
-            }
-            match last {
-                Some(last) if more => after = last,
-                _ => return Ok(None),
+            let has_more = page.has_more && !page.data.is_empty();
+            refunds.extend(page.data);
+            if !has_more {
+                return Ok(refunds);
             }
         }
-        log::error!("stripe: {} has more than {REFUND_PAGES_MAX} pages of refunds", state.intent);
+        log::error!("stripe: {intent} has more than {REFUND_PAGES_MAX} pages of refunds");
         Err(ApiError::Unknown)
+    }
+
+    /// Lists the completed refunds of an intent that were made in Stripe's dashboard or by another program.
+    async fn list_dashboard_refunds(&self, intent: String) -> Result<Vec<ProviderRefund>, ProviderUnavailable> {
+        let refunds = self.list_refunds(&intent).await.map_err(|_| ProviderUnavailable)?;
+        let foreign = refunds.into_iter().filter(|refund| {
+            refund.metadata.mercat_refund.is_none() && matches!(refund.status, RefundStatus::Succeeded)
+        });
+        foreign
+            .map(|refund| {
+                let amount = amounts::parse(&refund.currency, refund.amount).ok_or_else(|| {
+                    log::error!("stripe: the amount of refund {} has no form in this shop", refund.id);
+                    ProviderUnavailable
+                })?;
+                Ok(ProviderRefund { id: refund.id, amount })
+            })
+            .collect()
     }
 
     /// Records that a refund failed definitively, so that its next attempt has a new key at Stripe.
@@ -318,6 +340,18 @@ impl PaymentProvider for StripeProvider {
 
     fn lookup(&self, key: String) -> BoxFuture<'_, ChargeStatus> {
         Box::pin(self.reconcile_charge(key))
+    }
+
+    fn find_charge(&self, provider_charge: String) -> BoxFuture<'_, Result<Option<String>, ProviderUnavailable>> {
+        let found = self.store.read(move |conn| Ok::<_, CommonError>(store::charge_of_intent(conn, &provider_charge)?));
+        Box::pin(async { found.await.map_err(|_| ProviderUnavailable) })
+    }
+
+    fn list_foreign_refunds(
+        &self,
+        provider_charge: String,
+    ) -> BoxFuture<'_, Result<Vec<ProviderRefund>, ProviderUnavailable>> {
+        Box::pin(self.list_dashboard_refunds(provider_charge))
     }
 
     fn verify_webhook(&self, body: &str, signature: &str, now: Timestamp) -> Result<ProviderEvent, WebhookError> {
@@ -363,11 +397,41 @@ fn event_kind(event: &WebhookEvent) -> Result<ProviderEventKind, WebhookError> {
             match (refund.metadata.mercat_refund, refund.status) {
                 (Some(refund), RefundStatus::Succeeded) => ProviderEventKind::Refunded { refund },
                 (Some(key), _) => ProviderEventKind::Changed { key },
-                (None, _) => ProviderEventKind::Irrelevant,
+                (None, _) => refunds_changed(refund.payment_intent),
             }
+        }
+        "charge.refunded" => {
+            let charge: ChargeObject = serde_json::from_str(event.data.object.get()).map_err(malformed)?;
+            refunds_changed(charge.payment_intent)
+        }
+        "charge.dispute.created" | "charge.dispute.updated" | "charge.dispute.closed" => {
+            let dispute: Dispute = serde_json::from_str(event.data.object.get()).map_err(malformed)?;
+            dispute_kind(dispute)?
         }
         _ => ProviderEventKind::Irrelevant,
     })
+}
+
+/// Maps a change of the refunds of an intent. Charges without one are not the shop's.
+fn refunds_changed(intent: Option<String>) -> ProviderEventKind {
+    match intent.filter(|intent| is_stripe_id(intent)) {
+        Some(provider_charge) => ProviderEventKind::RefundsChanged { provider_charge },
+        None => ProviderEventKind::Irrelevant,
+    }
+}
+
+/// Maps a dispute. A closed inquiry (`warning_closed`) moved no money.
+fn dispute_kind(dispute: Dispute) -> Result<ProviderEventKind, WebhookError> {
+    let Some(provider_charge) = dispute.payment_intent else { return Ok(ProviderEventKind::Irrelevant) };
+    let amount = amounts::parse(&dispute.currency, dispute.amount).ok_or(WebhookError::Malformed)?;
+    let status = match dispute.status.as_str() {
+        "won" | "warning_closed" | "prevented" => DisputeStatus::Won,
+        "lost" => DisputeStatus::Lost,
+        _ => DisputeStatus::Open,
+    };
+    let due_by = dispute.evidence_details.due_by.and_then(|seconds| seconds.checked_mul(1_000_000));
+    let (reason, respond_by) = (dispute.reason, due_by.map(Timestamp::from_micros));
+    Ok(ProviderEventKind::Disputed(ProviderDispute { provider_charge, status, amount, reason, respond_by }))
 }
 
 /// Maps an error response to the creation of an intent.

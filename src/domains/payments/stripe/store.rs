@@ -30,6 +30,11 @@ fn charge_intent(conn: &mut Conn, key: &str) -> QueryResult<Option<Option<String
     stripe_charge::table.find(key).select(stripe_charge::intent).first(conn).optional()
 }
 
+/// Returns the key of the charge that a payment intent belongs to.
+pub fn charge_of_intent(conn: &mut Conn, intent: &str) -> QueryResult<Option<String>> {
+    stripe_charge::table.filter(stripe_charge::intent.eq(intent)).select(stripe_charge::key).first(conn).optional()
+}
+
 /// Returns the payment intent of a charge; voids a charge that has none, so that it never gets one.
 pub fn void_unconfirmed_charge(conn: &mut Conn, key: &str, now: Timestamp) -> QueryResult<Option<String>> {
     let values = (stripe_charge::key.eq(key), stripe_charge::at.eq(now));

@@ -16,8 +16,8 @@ use tempfile::TempDir;
 
 use super::super::tests::{TestPayments, admin, customer, keyed, new};
 use super::super::{
-    CreateInvoice, HandleProviderWebhook, Invoice, InvoicePaid, InvoiceRefunded, InvoiceStatus, PaymentFailed,
-    PaymentsError,
+    CreateInvoice, HandleProviderWebhook, Invoice, InvoicePaid, InvoiceRefunded, InvoiceSelection, InvoiceStatus,
+    ListInvoiceFacts, PaymentDisputed, PaymentFailed, PaymentsError, RefundInvoice,
 };
 use super::*;
 use crate::messaging::{CommonError, RequestContext};
@@ -508,8 +508,98 @@ async fn p11_capture_after_the_invoice_ended_is_refunded() {
         assert_eq!((stripe.refunded_total(), shop.events::<InvoicePaid>().await.len()), (999, 0));
         let over = shop.get(invoice.id).await;
         assert_eq!(over.status, if void { InvoiceStatus::Void } else { InvoiceStatus::Expired });
-        assert_eq!(over.refunded, 0);
+        assert_eq!((over.refunded, over.returned_late), (0, 999));
+        let facts = ListInvoiceFacts { which: InvoiceSelection::These(vec![invoice.id]) };
+        let facts = shop.payments.call(RequestContext::internal("check"), facts).await.unwrap();
+        assert_eq!(facts[0].refunds, 1, "as many as there are e-mails");
     }
+}
+
+/// Makes a refund as Stripe's dashboard does: without the shop's metadata.
+fn refund_in_dashboard(stripe: &FakeStripe, amount: i64, status: &str) -> Value {
+    let intent = stripe.intent("succeeded");
+    let refund = json!({
+        "id": format!("re_{}", uuid::Uuid::now_v7().simple()), "object": "refund", "amount": amount, "charge": "ch_1",
+        "currency": intent["currency"], "metadata": {}, "payment_intent": intent["id"], "status": status
+    });
+    stripe.with(|ledger| ledger.refunds.insert(0, refund.clone()));
+    refund
+}
+
+#[actix::test]
+async fn refunds_in_the_dashboard_are_recorded_once() {
+    let (stripe, user) = (FakeStripe::start(), UserId::new());
+    let shop = open(&stripe);
+    let invoice = shop.invoice(user, 1000).await;
+    shop.pay(&keyed(customer(user), "k"), invoice.id, "pm_card_visa").await.unwrap();
+    let first = refund_in_dashboard(&stripe, 300, "succeeded");
+    let charge = json!({ "id": "ch_1", "object": "charge", "amount": 1000, "amount_refunded": 300,
+        "payment_intent": first["payment_intent"], "metadata": {} });
+    // Stripe reports one refund by several events, in any order, and repeats them.
+    for (id, kind, object) in [
+        ("evt_1", "charge.refunded", &charge),
+        ("evt_2", "refund.created", &first),
+        ("evt_3", "refund.updated", &first),
+        ("evt_2", "refund.created", &first),
+    ] {
+        shop.deliver_webhook(id, kind, object).await.unwrap();
+        assert_eq!(shop.get(invoice.id).await.refunded, 300);
+    }
+    // A pending one counts when it is done.
+    let second = refund_in_dashboard(&stripe, 200, "pending");
+    shop.deliver_webhook("evt_4", "refund.created", &second).await.unwrap();
+    assert_eq!(shop.get(invoice.id).await.refunded, 300);
+    stripe.with(|ledger| ledger.refunds[0]["status"] = json!("succeeded"));
+    // Stripe repeats a webhook that the shop could not handle.
+    stripe.fail("GET /v1/refunds", Fault::RequestLost);
+    let failed = shop.deliver_webhook("evt_5", "refund.updated", &second).await;
+    assert_eq!(failed, Err(PaymentsError::ProviderFailed));
+    shop.deliver_webhook("evt_5", "refund.updated", &second).await.unwrap();
+    assert_eq!(shop.get(invoice.id).await.refunded, 500);
+    let reasons: Vec<_> = shop.events::<InvoiceRefunded>().await.into_iter().map(|e| (e.amount, e.reason)).collect();
+    assert_eq!(reasons, [(300, "at_provider".to_owned()), (200, "at_provider".to_owned())]);
+    // The shop offers only the rest, and its own refund is not counted a second time.
+    assert_eq!(shop.refund("a", invoice.id, Some(501)).await, Err(PaymentsError::RefundTooLarge { left: 500 }));
+    let all = shop.refund("b", invoice.id, None).await.unwrap();
+    shop.deliver_webhook("evt_6", "charge.refunded", &charge).await.unwrap();
+    assert_eq!((all.status, shop.get(invoice.id).await.refunded), (InvoiceStatus::Refunded, 1000));
+    // One that does not fit, and one of another program on the account, change nothing.
+    let odd = refund_in_dashboard(&stripe, 100, "succeeded");
+    shop.deliver_webhook("evt_7", "refund.created", &odd).await.unwrap();
+    let foreign =
+        json!({ "id": "re_9", "amount": 5, "currency": "eur", "payment_intent": "pi_9", "status": "succeeded" });
+    shop.deliver_webhook("evt_8", "refund.created", &foreign).await.unwrap();
+    assert_eq!(shop.get(invoice.id).await.refunded, 1000);
+}
+
+#[actix::test]
+async fn dispute_is_recorded_and_published() {
+    let (stripe, user) = (FakeStripe::start(), UserId::new());
+    let shop = open(&stripe);
+    let invoice = shop.invoice(user, 1000).await;
+    shop.pay(&keyed(customer(user), "k"), invoice.id, "pm_card_visa").await.unwrap();
+    let dispute = |status: &str| {
+        json!({ "id": "dp_1", "object": "dispute", "amount": 1000, "charge": "ch_1", "currency": "eur",
+            "payment_intent": stripe.intent("succeeded")["id"], "reason": "fraudulent", "status": status,
+            "evidence_details": { "due_by": 1_700_000_000, "has_evidence": false } })
+    };
+    for (id, kind, status) in [
+        ("evt_1", "charge.dispute.created", "needs_response"),
+        ("evt_1", "charge.dispute.created", "needs_response"),
+        ("evt_2", "charge.dispute.updated", "under_review"),
+    ] {
+        shop.deliver_webhook(id, kind, &dispute(status)).await.unwrap();
+    }
+    assert_eq!(shop.get(invoice.id).await.dispute, Some(DisputeStatus::Open));
+    shop.deliver_webhook("evt_3", "charge.dispute.closed", &dispute("lost")).await.unwrap();
+    shop.deliver_webhook("evt_4", "charge.dispute.updated", &dispute("under_review")).await.unwrap();
+    assert_eq!(shop.get(invoice.id).await.dispute, Some(DisputeStatus::Lost));
+    let events = shop.events::<PaymentDisputed>().await;
+    assert_eq!((events.len(), events[0].amount, events[0].reason.as_str()), (2, 1000, "fraudulent"));
+    assert_eq!(events[0].respond_by, Some(Timestamp::parse("2023-11-14T22:13:20Z").unwrap()));
+    let foreign = json!({ "amount": 5, "currency": "eur", "payment_intent": "pi_9", "status": "lost" });
+    shop.deliver_webhook("evt_5", "charge.dispute.closed", &foreign).await.unwrap();
+    assert_eq!(shop.events::<PaymentDisputed>().await.len(), 2);
 }
 
 #[actix::test]
@@ -535,15 +625,15 @@ async fn failed_charge_leaves_invoice_open() {
     let (stripe, user) = (FakeStripe::start(), UserId::new());
     let shop = open(&stripe);
     let invoice = shop.invoice(user, 999).await;
-    for (token, error) in [
-        ("pm_card_declined", PaymentsError::CardDeclined),
-        ("pm_card_authenticate", PaymentsError::AuthenticationRequired),
-        ("pm_nobody", PaymentsError::UnknownToken),
-        ("tok_ok", PaymentsError::UnknownToken),
-        ("nonsense", PaymentsError::UnknownToken),
-        ("pm_x/../../refunds", PaymentsError::UnknownToken),
+    for (key, token, error) in [
+        ("d", "pm_card_declined", PaymentsError::CardDeclined),
+        ("a", "pm_card_authenticate", PaymentsError::AuthenticationRequired),
+        ("k", "pm_nobody", PaymentsError::UnknownToken),
+        ("k", "tok_ok", PaymentsError::UnknownToken),
+        ("k", "nonsense", PaymentsError::UnknownToken),
+        ("k", "pm_x/../../refunds", PaymentsError::UnknownToken),
     ] {
-        assert_eq!(shop.pay(&keyed(customer(user), "k"), invoice.id, token).await, Err(error), "{token}");
+        assert_eq!(shop.pay(&keyed(customer(user), key), invoice.id, token).await, Err(error), "{token}");
         let now = shop.get(invoice.id).await;
         assert_eq!((now.status, now.processing), (InvoiceStatus::Open, false));
     }
@@ -639,9 +729,15 @@ async fn pending_refund_is_finished_by_webhook() {
     let invoice = shop.invoice(user, 1000).await;
     shop.pay(&keyed(customer(user), "k"), invoice.id, "pm_card_visa").await.unwrap();
     stripe.with(|ledger| ledger.refund_status = Some("pending"));
-    assert_eq!(shop.refund("a", invoice.id, Some(400)).await, Err(CommonError::DeadlineExceeded.into()));
-    let now = shop.get(invoice.id).await;
-    assert_eq!(now.refunded, 0);
+    let staff = admin();
+    let repeat = async || {
+        let request = RefundInvoice { invoice_id: invoice.id, amount: Some(400), restock: false, lines: None };
+        shop.payments.call(keyed(staff.clone(), "a"), request).await
+    };
+    let pending = repeat().await.unwrap();
+    assert_eq!((pending.refunded, pending.refunding), (0, 400));
+    assert_eq!(shop.get(invoice.id).await, pending);
+    assert_eq!(repeat().await, Ok(pending.clone()), "the same request, the same answer");
     // The amount is reserved meanwhile.
     let too_large = shop.refund("b", invoice.id, Some(601)).await;
     assert_eq!(too_large, Err(PaymentsError::RefundTooLarge { left: 600 }));
@@ -652,8 +748,10 @@ async fn pending_refund_is_finished_by_webhook() {
         })
     };
     shop.deliver_webhook("evt_1", "refund.updated", &set_refund_status("succeeded")).await.unwrap();
-    assert_eq!(shop.get(invoice.id).await.refunded, 400);
-    assert_eq!(shop.refund("c", invoice.id, Some(600)).await, Err(CommonError::DeadlineExceeded.into()));
+    let done = shop.get(invoice.id).await;
+    assert_eq!((done.refunded, done.refunding), (400, 0));
+    assert_eq!(repeat().await, Ok(pending), "also after the bank has confirmed");
+    assert_eq!(shop.refund("c", invoice.id, Some(600)).await.unwrap().refunding, 600);
     shop.deliver_webhook("evt_2", "refund.failed", &set_refund_status("failed")).await.unwrap();
     // The reservation is released, and the next attempt is a new one for Stripe.
     stripe.with(|ledger| ledger.refund_status = None);

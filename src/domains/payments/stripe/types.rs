@@ -61,10 +61,47 @@ pub struct Metadata {
     pub mercat_refund: Option<String>,
 }
 
+/// A charge, of which only the link to its intent is used.
+#[derive(Debug, Deserialize)]
+pub struct ChargeObject {
+    #[serde(default)]
+    pub payment_intent: Option<String>,
+}
+
+/// A dispute.
+#[derive(Debug, Deserialize)]
+pub struct Dispute {
+    #[serde(default)]
+    pub payment_intent: Option<String>,
+    /// Disputed amount, in Stripe's minor units.
+    pub amount: Amount,
+    pub currency: String,
+    #[serde(default)]
+    pub reason: String,
+    pub status: String,
+    #[serde(default, deserialize_with = "or_default")]
+    pub evidence_details: EvidenceDetails,
+}
+
+/// Deadline of a dispute.
+#[derive(Debug, Default, Deserialize)]
+pub struct EvidenceDetails {
+    /// Time by which evidence must be submitted, in seconds since 1970.
+    #[serde(default)]
+    pub due_by: Option<i64>,
+}
+
 /// A refund.
 #[derive(Debug, Deserialize)]
 pub struct Refund {
     pub id: String,
+    /// Amount in Stripe's minor units.
+    #[serde(default)]
+    pub amount: Amount,
+    #[serde(default)]
+    pub currency: String,
+    #[serde(default)]
+    pub payment_intent: Option<String>,
     #[serde(default, deserialize_with = "or_default")]
     pub status: RefundStatus,
     #[serde(default, deserialize_with = "or_default")]
