@@ -20,7 +20,6 @@ use std::path::{Path, PathBuf};
 
 use example::Example;
 use mercat::app::{DOMAINS, Placement};
-use mercat::contract;
 use mercat::messaging::RemoteCallable;
 use serde_json::Value;
 
@@ -32,15 +31,7 @@ fn message_names() -> BTreeSet<String> {
 
 /// Names of all events that a domain emits.
 fn event_names() -> BTreeSet<String> {
-    let names = [
-        contract::users::EVENTS,
-        contract::catalog::EVENTS,
-        contract::cart::EVENTS,
-        contract::payments::EVENTS,
-        contract::mailer::EVENTS,
-        contract::comments::EVENTS,
-    ];
-    names.into_iter().flatten().map(|name| (*name).to_owned()).collect()
+    DOMAINS.iter().flat_map(|domain| domain.events).map(|name| (*name).to_owned()).collect()
 }
 
 fn folder() -> PathBuf {

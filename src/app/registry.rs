@@ -11,6 +11,7 @@ use actix::{Actor, Context, Handler};
 use futures_util::future::LocalBoxFuture;
 
 use super::relocation::Placement;
+use crate::contract;
 use crate::domains::cart::{self, CartActor};
 use crate::domains::catalog::{self, CatalogActor};
 use crate::domains::comments::{self, CommentsActor};
@@ -33,6 +34,8 @@ pub struct DomainInfo {
     pub name: &'static str,
     /// Names of the events that are delivered to it.
     pub subscriptions: &'static [&'static str],
+    /// Names of the events that it publishes.
+    pub events: &'static [&'static str],
     /// Names of the domains that it calls.
     pub calls: &'static [&'static str],
     /// Migrations of its database.
@@ -79,6 +82,7 @@ macro_rules! registry {
         pub const DOMAINS: [DomainInfo; DOMAIN_NAMES.len()] = [$(DomainInfo {
             name: stringify!($name),
             subscriptions: $name::SUBSCRIPTIONS,
+            events: contract::$name::EVENTS,
             calls: &[$(stringify!($callee)),*],
             migrations: || $name::MIGRATIONS,
             messages: <$actor as RemoteCallable>::names,

@@ -98,6 +98,8 @@ pub struct MissedNotifications {
     pub stream: Stream,
 }
 
+crate::events! { pub const EVENTS; }
+
 crate::requests! { NotificationsError;
     "notifications.ListNotifications": ListNotifications => NotificationPage, retry, |_| Access::SignedIn;
     "notifications.MarkRead": MarkRead => (), retry, |_| Access::SignedIn;

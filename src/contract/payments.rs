@@ -419,7 +419,7 @@ pub enum PaymentsError {
     BadSignature,
     /// The webhook is signed, but its body is malformed.
     #[error("the webhook is signed, but its body is malformed")]
-    #[serde(rename = "unreadable_news")]
+    #[serde(rename = "malformed_webhook")]
     UnreadableWebhook,
     /// The shop's provider has no webhooks, or no webhook secret is configured.
     #[error("webhooks are disabled: payments.stripe_webhook_secrets is not set")]

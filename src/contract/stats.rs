@@ -154,6 +154,8 @@ pub struct AddServedRequests {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct GetServedRequests {}
 
+crate::events! { pub const EVENTS; }
+
 crate::requests! { StatsError;
     "stats.LogAction": LogAction => (), once, |_| Access::Anyone;
     "stats.ListActions": ListActions => Page<LoggedAction>, retry, |_| Access::InternalNetwork;

@@ -25,16 +25,16 @@ pub trait Event: Serialize + DeserializeOwned + Send + 'static {
 /// ```
 #[macro_export]
 macro_rules! events {
-    (pub const $names:ident; $($name:literal : $event:ty;)+) => {
+    (pub const $names:ident; $($name:literal : $event:ty;)*) => {
         /// Names of all events of this domain.
-        pub const $names: &[&str] = &[$($name),+];
-        $crate::events! { $($name: $event;)+ }
+        pub const $names: &[&str] = &[$($name),*];
+        $crate::events! { $($name: $event;)* }
     };
-    ($($name:literal : $event:ty;)+) => {$(
+    ($($name:literal : $event:ty;)*) => {$(
         impl $crate::messaging::Event for $event {
             const NAME: &'static str = $name;
         }
-    )+};
+    )*};
 }
 
 /// Declares the events that a domain subscribes to, each with the function that handles it.

@@ -1,7 +1,7 @@
 //! Protection against cross-site request forgery: a mutating request by cookie must come from the shop's own pages.
 
 use actix_web::HttpRequest;
-use actix_web::http::header::{self, HeaderMap, HeaderName};
+use actix_web::http::header::{self, HeaderName};
 use actix_web::http::{Method, StatusCode};
 
 use super::origin::origin_allowed;
@@ -17,19 +17,13 @@ pub fn is_mutating(method: &Method) -> bool {
 
 /// Whether a page of the shop itself made the request. Another site's page can make a browser send the shop's cookie
 /// along, but none of these headers.
-pub fn is_same_origin(headers: &HeaderMap) -> bool {
-    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-    if text(SEC_FETCH_SITE).is_some_and(|site| matches!(site, "same-origin" | "none")) {
-        return true;
-    }
-    // Another origin needs a permission (CORS) to set this header, and none is ever given.
-    if headers.contains_key(X_REQUESTED_WITH) {
-        return true;
-    }
-    match (text(header::ORIGIN), text(header::HOST)) {
-        (Some(origin), Some(host)) => origin.split_once("://").is_some_and(|(_, from)| from.eq_ignore_ascii_case(host)),
-        _ => false,
-    }
+pub fn is_same_origin(request: &HttpRequest, public_url: Option<&str>) -> bool {
+    let headers = request.headers();
+    let site = headers.get(SEC_FETCH_SITE).map(|value| value.as_bytes());
+    // Another origin needs a permission (CORS) to set `X-Requested-With`, and none is ever given.
+    matches!(site, Some(b"same-origin" | b"none"))
+        || headers.contains_key(X_REQUESTED_WITH)
+        || (headers.contains_key(header::ORIGIN) && origin_allowed(request, public_url))
 }
 
 /// Whether a page of another origin made the request: no such page may change anything, with the shop's cookie or without
@@ -98,12 +92,14 @@ mod tests {
             (&[("x-requested-with", "mercat")], true),
             (&[("origin", "https://shop.example"), ("host", "shop.example")], true),
             (&[("origin", "https://shop.example:444"), ("host", "shop.example")], false),
+            (&[("origin", "https://public.example"), ("host", "shop.example")], true),
             (&[("origin", "https://evil.example"), ("host", "shop.example")], false),
             (&[("origin", "null"), ("host", "shop.example")], false),
         ];
         for (pairs, same) in cases {
             let request = pairs.iter().fold(TestRequest::default(), |request, pair| request.append_header(*pair));
-            assert_eq!(is_same_origin(request.to_http_request().headers()), *same, "{pairs:?}");
+            let request = request.to_http_request();
+            assert_eq!(is_same_origin(&request, Some("https://public.example")), *same, "{pairs:?}");
         }
     }
 }

@@ -211,7 +211,7 @@ async fn authenticate(
         }
         Err(error) => return Err(error.into()),
     };
-    if csrf::is_mutating(request.method()) && !csrf::is_same_origin(request.headers()) {
+    if csrf::is_mutating(request.method()) && !csrf::is_same_origin(request, state.settings.public_url.as_deref()) {
         // Silently ignoring a guest's cookie would lose the guest's cart.
         let ignore = is_public && authenticated.identity.role != Role::Guest;
         return if ignore { Ok(None) } else { Err(csrf::csrf_refused()) };

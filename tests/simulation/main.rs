@@ -28,9 +28,9 @@ mod rng;
 mod scenario;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use scenario::{DatabaseTemplate, Scenario};
 
 /// Seeds of an ordinary run, with about a thousand crashes. Limited, because the API tests run at the same time on all
@@ -91,18 +91,18 @@ fn p14_invariants_hold_after_every_crash() {
                         break;
                     }
                     let (outcome, scenario) = run(&template, seed, false);
-                    counters.lock().unwrap().add(&scenario.faults.counters());
+                    counters.lock().add(&scenario.faults.counters());
                     if let Err(reason) = outcome {
-                        failures.lock().unwrap().push((seed, reason));
+                        failures.lock().push((seed, reason));
                         done.store(!keep_going, Ordering::Relaxed);
                     }
                 }
             });
         }
     });
-    let mut failures = failures.into_inner().unwrap();
+    let mut failures = failures.into_inner();
     failures.sort();
-    println!("{seeds} seeds in {:.1?}: {}", started.elapsed(), counters.into_inner().unwrap());
+    println!("{seeds} seeds in {:.1?}: {}", started.elapsed(), counters.into_inner());
     for (seed, reason) in &failures {
         println!("seed {seed}: {}", reason.lines().next().unwrap_or_default());
     }

@@ -4,10 +4,11 @@
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use super::delivery::MailerState;
@@ -179,7 +180,7 @@ struct FakeSmtpServer {
 
 impl FakeSmtpServer {
     fn refuse_sender(&self, reply: Option<&'static str>) {
-        *self.sender_refusal.lock().unwrap() = reply;
+        *self.sender_refusal.lock() = reply;
     }
 
     fn start(port: u16) -> (Self, u16) {
@@ -202,7 +203,7 @@ impl FakeSmtpServer {
     }
 
     fn is_first(&self, to: &str) -> bool {
-        self.seen.lock().unwrap().insert(to.to_owned())
+        self.seen.lock().insert(to.to_owned())
     }
 
     fn serve(&self, mut stream: TcpStream) -> std::io::Result<()> {
@@ -238,13 +239,13 @@ impl FakeSmtpServer {
                     if to.starts_with("slow") {
                         std::thread::sleep(Duration::from_millis(60));
                     }
-                    self.emails.lock().unwrap().push((to.clone(), content));
+                    self.emails.lock().push((to.clone(), content));
                     if to.starts_with("lost") && self.is_first(&to) {
                         return Ok(());
                     }
                     reply("250 taken")?;
                 }
-                "MAIL" => reply(self.sender_refusal.lock().unwrap().unwrap_or("250 ok"))?,
+                "MAIL" => reply(self.sender_refusal.lock().unwrap_or("250 ok"))?,
                 "QUIT" => return reply("221 bye"),
                 _ => reply("250 ok")?,
             }
@@ -253,7 +254,7 @@ impl FakeSmtpServer {
     }
 
     fn accepted(&self) -> Vec<(String, String)> {
-        self.emails.lock().unwrap().clone()
+        self.emails.lock().clone()
     }
 }
 

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeSet;
 use std::pin::pin;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use diesel::sql_types::BigInt;
 use futures_util::future::{BoxFuture, Either, join_all, pending, select};
+use parking_lot::Mutex;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -53,7 +53,7 @@ struct FaultyProvider {
 
 impl FaultyProvider {
     async fn inject<T>(&self, work: BoxFuture<'_, T>, unknown: T) -> T {
-        let fault = *self.fault.lock().unwrap();
+        let fault = *self.fault.lock();
         match fault {
             ProviderFault::None | ProviderFault::RefundsRejected => work.await,
             ProviderFault::HangBefore => {
@@ -80,14 +80,14 @@ impl PaymentProvider for FaultyProvider {
     }
 
     fn refund(&self, request: RefundRequest) -> BoxFuture<'_, RefundOutcome> {
-        if *self.fault.lock().unwrap() == ProviderFault::RefundsRejected {
+        if *self.fault.lock() == ProviderFault::RefundsRejected {
             return Box::pin(async { RefundOutcome::Failed });
         }
         Box::pin(self.inject(self.inner.refund(request), RefundOutcome::Unknown))
     }
 
     fn lookup(&self, key: String) -> BoxFuture<'_, ChargeStatus> {
-        if *self.fault.lock().unwrap() == ProviderFault::None {
+        if *self.fault.lock() == ProviderFault::None {
             self.inner.lookup(key)
         } else {
             Box::pin(async { ChargeStatus::Unknown })
@@ -157,7 +157,7 @@ impl TestPayments {
     }
 
     fn set_fault(&self, fault: ProviderFault) {
-        *self.fault.lock().unwrap() = fault;
+        *self.fault.lock() = fault;
     }
 
     pub(super) async fn invoice(&self, user: UserId, unit_price: Amount) -> Invoice {

@@ -6,7 +6,7 @@
 //! idle seconds. (A buffer per hash, which the crate allocates by default, stays with the allocator of every thread that
 //! ever ran one.)
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::fair_queue::{FairQueue, Lease, QueuePlace};
 use crate::messaging::{Caller, CommonError, RequestContext};
+use crate::types::ClientNetwork;
 
 /// Callers of one network that may wait per hasher: about a second of work. Further ones are rejected at once.
 const WAITING_PER_ORIGIN: usize = 32;
@@ -204,12 +205,12 @@ fn compute(
     Ok(Output::new(&bytes)?)
 }
 
-/// The name under which callers share turns: a network for strangers (an IPv6 /64 is one), a user, or a domain.
+/// The name under which callers share turns: a network for strangers, a user, or a domain.
 fn origin(caller: &Caller) -> Arc<str> {
     match caller {
-        Caller::Anyone { address, .. } => match address.parse::<IpAddr>().map(|address| address.to_canonical()) {
-            Ok(IpAddr::V6(v6)) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).to_string().into(),
-            _ => Arc::clone(address),
+        Caller::Anyone { address, .. } => match address.parse::<IpAddr>() {
+            Ok(address) => ClientNetwork::from(address).to_string().into(),
+            Err(_) => Arc::clone(address),
         },
         Caller::User { identity, .. } => identity.user_id.to_string().into(),
         Caller::Domain(name) => Arc::clone(name),

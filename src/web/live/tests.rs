@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix_web::dev::ServerHandle;
@@ -15,6 +15,7 @@ use awc::error::WsProtocolError;
 use awc::ws::{Frame, Message};
 use futures_util::stream::LocalBoxStream;
 use futures_util::{Sink, SinkExt, StreamExt};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -43,7 +44,7 @@ struct TestAccounts(Arc<Mutex<HashMap<String, Authenticated>>>);
 
 impl TestAccounts {
     fn authenticate(&self, token: &str) -> Result<Authenticated, UsersError> {
-        self.0.lock().unwrap().get(token).copied().ok_or(UsersError::InvalidToken)
+        self.0.lock().get(token).copied().ok_or(UsersError::InvalidToken)
     }
 
     fn add(&self, token: &str, role: Role, expires_at: Option<Timestamp>) -> Identity {
@@ -53,7 +54,7 @@ impl TestAccounts {
     }
 
     fn put(&self, token: &str, identity: Identity, expires_at: Option<Timestamp>) {
-        self.0.lock().unwrap().insert(token.to_owned(), Authenticated { identity, expires_at });
+        self.0.lock().insert(token.to_owned(), Authenticated { identity, expires_at });
     }
 }
 
@@ -523,7 +524,7 @@ async fn n07_revoked_rights_close_or_narrow_the_session() {
     // The end of another session of the user changes nothing.
     server.deliver(vec![envelope(&AccessChanged { session_id: Some(SessionId::new()), ..change.clone() })]).await;
     closed.assert_silent().await;
-    server.accounts.0.lock().unwrap().clear();
+    server.accounts.0.lock().clear();
     server.deliver(vec![envelope(&change)]).await;
     assert_eq!((narrowed.close_code().await, closed.close_code().await), (Some(1008), Some(1008)));
     wait_until("the sessions are gone", || server.hub.session_count() == 0).await;

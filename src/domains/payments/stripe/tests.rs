@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::StatusCode;
@@ -11,6 +11,7 @@ use actix_web::web::{self, Bytes};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
 use futures_util::future::join_all;
 use futures_util::stream;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -75,7 +76,7 @@ impl FakeStripe {
     }
 
     fn with<T>(&self, action: impl FnOnce(&mut FakeLedger) -> T) -> T {
-        action(&mut self.ledger.lock().unwrap())
+        action(&mut self.ledger.lock())
     }
 
     fn fail(&self, path: &'static str, fault: Fault) {
@@ -151,7 +152,7 @@ async fn respond(request: HttpRequest, body: Bytes, ledger: web::Data<Mutex<Fake
         if body.is_empty() { request.query_string().to_owned() } else { String::from_utf8(body.into()).unwrap() };
     let form: HashMap<String, String> = web::Query::<HashMap<String, String>>::from_query(&text).unwrap().into_inner();
     let fault = {
-        let mut ledger = ledger.lock().unwrap();
+        let mut ledger = ledger.lock();
         let line = format!("{} {path}", request.method());
         let found = ledger.faults.iter().position(|(part, _)| line.ends_with(part) || line.starts_with(part));
         ledger.requests.push(line);
@@ -171,7 +172,7 @@ async fn respond(request: HttpRequest, body: Bytes, ledger: web::Data<Mutex<Fake
     let key = request.headers().get("idempotency-key").map(|key| key.to_str().unwrap().to_owned());
     let target = format!("{path}?{text}");
     let (status, body) = {
-        let mut ledger = ledger.lock().unwrap();
+        let mut ledger = ledger.lock();
         match key.as_ref().and_then(|key| ledger.responses.get(key)).cloned() {
             Some((before, status, body)) if before == target => (status, body),
             Some(_) => error(400, "idempotency_error", "idempotency_key_in_use", json!({})),
@@ -875,7 +876,7 @@ async fn localstripe_captures_declines_and_refunds() {
         (authentication_required.as_str(), PaymentsError::AuthenticationRequired),
         ("pm_nobody", PaymentsError::UnknownToken),
     ] {
-        assert_eq!(shop.pay(&keyed(customer(user), "k"), invoice.id, token).await, Err(error), "{token}");
+        assert_eq!(shop.pay(&keyed(customer(user), token), invoice.id, token).await, Err(error), "{token}");
     }
     let paid = shop.pay(&keyed(customer(user), "k"), invoice.id, "pm_card_visa").await.unwrap();
     assert_eq!(paid.status, InvoiceStatus::Paid);
