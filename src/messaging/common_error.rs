@@ -84,6 +84,14 @@ pub enum CommonError {
     /// Required for requests that move money.
     #[error("this needs an Idempotency-Key header, so that a repetition cannot do it twice")]
     IdempotencyKeyRequired,
+    /// The caller exceeds a rate limit. Not executed.
+    #[error("too many requests: the limit `{limit}` is reached; try again in {retry_after} s")]
+    RateLimited {
+        /// Name of the limit, as in the header `RateLimit-Policy`.
+        limit: String,
+        /// Seconds until a request is accepted again.
+        retry_after: u64,
+    },
     /// Too many calls in flight. Not executed.
     #[error("too busy right now; try again in a moment")]
     Overloaded,
@@ -121,6 +129,7 @@ impl DomainError for CommonError {
             Self::ValidationFailed { .. } | Self::IdempotencyKeyReused => ErrorKind::Invalid,
             Self::RequestInProgress => ErrorKind::Conflict,
             Self::IdempotencyKeyRequired => ErrorKind::Malformed,
+            Self::RateLimited { .. } => ErrorKind::TooManyRequests,
             Self::Overloaded | Self::Unavailable | Self::StorageUnavailable => ErrorKind::Unavailable,
             Self::DeadlineExceeded => ErrorKind::DeadlineExceeded,
             Self::Internal => ErrorKind::Internal,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::types::{ApiKeyId, SessionId, UserId, new_uuid};
+use crate::types::{ApiKeyId, ClientNetwork, SessionId, UserId, new_uuid};
 
 /// Timeout of a request whose caller states none.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -145,6 +145,8 @@ impl IdempotencyKey {
 pub struct RequestContext {
     /// Caller of the request.
     pub caller: Caller,
+    /// Network that the request came from, also when the caller is a user; none for the shop's own work.
+    pub network: Option<ClientNetwork>,
     /// Request id shared by all log lines.
     pub request_id: Arc<str>,
     /// Idempotency key, if the caller gave one.
@@ -165,6 +167,7 @@ impl RequestContext {
     pub fn new(caller: Caller, request_id: impl Into<Arc<str>>) -> Self {
         Self {
             caller,
+            network: None,
             request_id: request_id.into(),
             key: None,
             deadline: Instant::now() + DEFAULT_TIMEOUT,

@@ -8,6 +8,7 @@
 
 mod database;
 mod layers;
+mod limits;
 mod location;
 mod parse;
 mod payments;
@@ -20,10 +21,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use location::{DomainDefaults, DomainSelection};
-use parse::{boolean, choice, socket_address};
+use parse::{boolean, choice, signing_secret, socket_address};
 
 pub use database::{Database, Postgres};
 pub use layers::{Layer, Origin, SettingError, Values};
+pub use limits::{LimitStore, LimitsSettings, Quota};
 pub use location::{DomainLocation, DomainSettings};
 pub use payments::{PaymentsSettings, Provider, StripeSettings};
 pub use schema::{SETTINGS, Spec, example};
@@ -79,6 +81,8 @@ pub struct Settings {
     pub store: StoreSettings,
     /// Limits and cookies of the gateway.
     pub http: HttpSettings,
+    /// Rates at which callers may send requests.
+    pub limits: LimitsSettings,
     /// Sessions and password hashing.
     pub users: UsersSettings,
     /// Cache, stock level and images.
@@ -142,11 +146,7 @@ impl Settings {
             peers: PeersSettings::read(values)?,
             migrate: values.get("migrate", |text| choice(text, &[("auto", true), ("manual", false)]))?,
             production,
-            secret: values.get("secret", |text| match text.len() {
-                0 => Ok(None),
-                32.. => Ok(Some(text.to_owned())),
-                _ => Err("must have at least 32 characters".to_owned()),
-            })?,
+            secret: values.get("secret", signing_secret)?,
             public_url: values.get("public_url", |text| match text.trim_end_matches('/') {
                 "" => Ok(None),
                 url if url.starts_with("http://") || url.starts_with("https://") => Ok(Some(url.to_owned())),
@@ -156,6 +156,7 @@ impl Settings {
             log: LogSettings::read(values)?,
             shop: ShopSettings::read(values)?,
             http: HttpSettings::read(values, production)?,
+            limits: LimitsSettings::read(values)?,
             users: UsersSettings::read(values)?,
             catalog: CatalogSettings::read(values)?,
             payments: PaymentsSettings::read(values)?,

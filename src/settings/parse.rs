@@ -50,6 +50,15 @@ pub fn log_filter(text: &str) -> Result<String, String> {
     }
 }
 
+/// Parses a signing secret; none if the text is empty.
+pub fn signing_secret(text: &str) -> Result<Option<String>, String> {
+    match text.len() {
+        0 => Ok(None),
+        32.. => Ok(Some(text.to_owned())),
+        _ => Err("must have at least 32 characters".to_owned()),
+    }
+}
+
 /// Parses `true` or `false`.
 pub fn boolean(text: &str) -> Result<bool, String> {
     choice(text, &[("true", true), ("false", false)])

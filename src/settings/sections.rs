@@ -134,8 +134,6 @@ pub struct HttpSettings {
     pub secure_cookies: bool,
     /// Networks of the proxies whose `Forwarded` and `X-Forwarded-For` are believed.
     pub trusted_proxies: Vec<IpNet>,
-    /// Whether callers with too many requests are rejected.
-    pub limits: bool,
 }
 
 impl HttpSettings {
@@ -148,7 +146,6 @@ impl HttpSettings {
             secure_cookies: values
                 .get("http.secure_cookies", |text| if text == "auto" { Ok(is_production) } else { boolean(text) })?,
             trusted_proxies: values.get("http.trusted_proxies", networks)?,
-            limits: values.get("limits.enabled", boolean)?,
         })
     }
 }

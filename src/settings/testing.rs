@@ -20,7 +20,7 @@ impl Settings {
         // Enough for two writers to meet; hundreds of tests share one server, and few of them close what they opened.
         settings.store.connections = 4;
         settings.demo = false;
-        settings.http.limits = false;
+        settings.limits.enabled = false;
         settings
     }
 

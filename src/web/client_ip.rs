@@ -3,13 +3,14 @@
 //! Invariant: an address that a caller wrote itself is never believed, and a request through a proxy that is not listed in
 //! `http.trusted_proxies` is never internal.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use actix_web::HttpRequest;
 
 use crate::messaging::Caller;
 use crate::settings::Settings;
+use crate::types::ClientNetwork;
 
 /// Headers in which proxies list the addresses that a request came through, oldest first: the standard one (RFC 7239),
 /// and the one that most proxies set.
@@ -21,6 +22,10 @@ pub const X_FORWARDED_FOR: &str = "x-forwarded-for";
 pub struct ClientAddress {
     /// Address in text form, or `unknown`. Limits are counted by it.
     pub text: Arc<str>,
+    /// The same as a number; none if it is unknown.
+    ip: Option<IpAddr>,
+    /// Whether a proxy that is not listed names other addresses: it may stand for many clients.
+    pub is_hidden: bool,
     /// Whether it belongs to `stats.internal_networks`.
     pub is_internal: bool,
 }
@@ -52,9 +57,11 @@ impl ClientAddress {
         match address {
             Some(address) => Self {
                 text: address.to_string().into(),
+                ip: Some(address),
+                is_hidden,
                 is_internal: !is_hidden && settings.stats.is_internal(address),
             },
-            None => Self { text: "unknown".into(), is_internal: false },
+            None => Self { text: "unknown".into(), ip: None, is_hidden, is_internal: false },
         }
     }
 
@@ -63,6 +70,11 @@ impl ClientAddress {
         let peer = request.peer_addr().map(|address| address.ip());
         let values = |name| request.headers().get_all(name).map(|value| value.as_bytes());
         Self::new(peer, values(FORWARDED), values(X_FORWARDED_FOR), settings)
+    }
+
+    /// Network of the address; all of unknown origin are one.
+    pub fn network(&self) -> ClientNetwork {
+        self.ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)).into()
     }
 
     /// The caller as long as no token is presented.

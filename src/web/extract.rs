@@ -80,11 +80,14 @@ impl ApiRequest {
     async fn extract(http: HttpRequest, is_public: bool) -> Result<Self, Problem> {
         let state = GatewayState::of(&http)?;
         let meta = RequestMeta::of(&http)?;
+        let address = ClientAddress::of(&http, &state.settings);
+        state.limits.admit(&http, &meta, &address).await?;
         if csrf::is_mutating(http.method()) && csrf::is_foreign_origin(&http, state.settings.public_url.as_deref()) {
             return Err(csrf::foreign_origin());
         }
-        let address = ClientAddress::of(&http, &state.settings);
+        let network = address.network();
         let mut ctx = RequestContext::new(address.into_anonymous_caller(), Arc::clone(&meta.request_id));
+        ctx.network = Some(network);
         ctx.deadline = (meta.started_at + state.settings.http.request_timeout).into();
         ctx.trace.clone_from(&meta.trace);
         #[cfg(feature = "test-hooks")]
@@ -93,6 +96,7 @@ impl ApiRequest {
         }
         let token = authenticate(&http, &state, &meta, &ctx, is_public).await?;
         if let Some(PresentedToken { authenticated, .. }) = &token {
+            state.limits.admit_identity(&meta, &authenticated.identity).await?;
             auth::set_caller(&mut ctx, authenticated);
         }
         let mut guard = None;

@@ -15,6 +15,7 @@ use tonic::{Code, Extensions, Request, Response, Status};
 
 use super::auth;
 use super::client_ip::{ClientAddress, FORWARDED, X_FORWARDED_FOR};
+use super::rate_limit::{LimitClass, RateLimits};
 use super::request_meta::request_id;
 use crate::app::{App, Clients};
 use crate::contract::catalog;
@@ -43,7 +44,11 @@ use crate::types::PageRequest;
 /// # Errors
 /// When the embedded descriptors cannot be decoded.
 pub fn add(app: &App, to: &mut RoutesBuilder) -> Result<(), tonic_reflection::server::Error> {
-    let services = Arc::new(TypedServices { clients: app.clients.clone(), settings: Arc::clone(app.settings()) });
+    let services = Arc::new(TypedServices {
+        clients: app.clients.clone(),
+        settings: Arc::clone(app.settings()),
+        limits: RateLimits::new(&app.settings().limits, app.clock()),
+    });
     let is_enabled = |health: messaging::Health| health.status != HealthStatus::Off;
     let mut names = vec!["grpc.health.v1.Health", "mercat.v1.Domains"];
     if is_enabled(app.clients.users.health()) {
@@ -74,24 +79,38 @@ pub fn add(app: &App, to: &mut RoutesBuilder) -> Result<(), tonic_reflection::se
 struct TypedServices {
     clients: Clients,
     settings: Arc<Settings>,
+    /// Rates of these services, counted apart from those of HTTP unless Redis counts both.
+    limits: RateLimits,
 }
 
 impl TypedServices {
     /// Context of a call with its authenticated caller.
-    async fn context(&self, metadata: &MetadataMap, extensions: &Extensions) -> Result<RequestContext, Status> {
+    async fn context(
+        &self,
+        metadata: &MetadataMap,
+        extensions: &Extensions,
+        class: LimitClass,
+    ) -> Result<RequestContext, Status> {
         let text = |name: &str| metadata.get(name).and_then(|value| value.to_str().ok());
         let peer = extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
         let values = |name| metadata.get_all(name).into_iter().map(|value| value.as_encoded_bytes());
         let peer = peer.map(|address| address.ip());
         let address = ClientAddress::new(peer, values(FORWARDED), values(X_FORWARDED_FOR), &self.settings);
+        let limited = |limit| status(&CommonError::from(limit));
+        self.limits.check_address(class, &address).await.map_err(limited)?;
         let request_id = request_id(text("x-request-id"));
+        let network = address.network();
         let mut ctx =
             RequestContext::new(address.into_anonymous_caller(), request_id).with_timeout(parse_timeout(metadata));
+        ctx.network = Some(network);
         ctx.trace = text("traceparent").and_then(trace::parse);
         if let Some(value) = metadata.get("authorization") {
             let token = auth::bearer_token(value.as_encoded_bytes()).map_err(|error| status(&error))?;
             let authenticated = auth::authenticate(&self.clients.users, &ctx, token).await;
-            auth::set_caller(&mut ctx, &authenticated.map_err(|error| status(&error))?);
+            let authenticated = authenticated.map_err(|error| status(&error))?;
+            let subject = (&authenticated.identity).into();
+            self.limits.check(LimitClass::Api, subject).await.map_err(limited)?;
+            auth::set_caller(&mut ctx, &authenticated);
         }
         if let Some(key) = metadata.get("idempotency-key") {
             let key = IdempotencyKey::parse(key.to_str().unwrap_or_default());
@@ -106,6 +125,7 @@ impl TypedServices {
         &self,
         client: &Client<A>,
         request: Request<T>,
+        class: LimitClass,
         message: impl FnOnce(T) -> Result<R, R::Error>,
     ) -> Result<R::Reply, Status>
     where
@@ -113,7 +133,7 @@ impl TypedServices {
         R: messaging::Request,
     {
         let (metadata, extensions, request) = request.into_parts();
-        let ctx = self.context(&metadata, &extensions).await?;
+        let ctx = self.context(&metadata, &extensions, class).await?;
         let message = message(request).map_err(|error| status(&error))?;
         client.call(ctx, message).await.map_err(|error| status(&error))
     }
@@ -160,12 +180,14 @@ impl UserService for TypedServices {
             let user_id = request.user_id.parse().map_err(|_| UsersError::UserNotFound)?;
             Ok(users::GetUser { user_id })
         };
-        self.call(&self.clients.users, request, message).await.map(|user| Response::new(user.into()))
+        self.call(&self.clients.users, request, LimitClass::Api, message).await.map(|user| Response::new(user.into()))
     }
 
     async fn create_user(&self, request: Request<CreateUserRequest>) -> Result<Response<User>, Status> {
         let message = |CreateUserRequest { email, password, name }| Ok(users::Register { email, password, name });
-        self.call(&self.clients.users, request, message).await.map(|user| Response::new(user.into()))
+        self.call(&self.clients.users, request, LimitClass::Registration, message)
+            .await
+            .map(|user| Response::new(user.into()))
     }
 }
 
@@ -176,7 +198,9 @@ impl CatalogService for TypedServices {
             let product_id = request.product_id.parse().map_err(|_| catalog::CatalogError::ProductNotFound)?;
             Ok(catalog::GetProduct { product_id })
         };
-        self.call(&self.clients.catalog, request, message).await.map(|product| Response::new((&product).into()))
+        self.call(&self.clients.catalog, request, LimitClass::Api, message)
+            .await
+            .map(|product| Response::new((&product).into()))
     }
 
     async fn list_products(
@@ -196,7 +220,8 @@ impl CatalogService for TypedServices {
             let cursor = cursor.map_err(|_| CommonError::Internal)?;
             Ok(ListProducts { query, page: PageRequest { limit: request.limit, cursor } })
         };
-        let ProductPage { items, next, facets } = self.call(&self.clients.catalog, request, message).await?;
+        let ProductPage { items, next, facets } =
+            self.call(&self.clients.catalog, request, LimitClass::Api, message).await?;
         Ok(Response::new(ListProductsReply {
             items: items.iter().map(|product| (&**product).into()).collect(),
             next: next.map(|next| next.as_str().to_owned()),
@@ -212,7 +237,9 @@ impl PaymentService for TypedServices {
             let invoice_id = request.invoice_id.parse().map_err(|_| PaymentsError::InvoiceNotFound)?;
             Ok(payments::GetInvoice { invoice_id })
         };
-        self.call(&self.clients.payments, request, message).await.map(|invoice| Response::new(invoice.into()))
+        self.call(&self.clients.payments, request, LimitClass::Api, message)
+            .await
+            .map(|invoice| Response::new(invoice.into()))
     }
 }
 

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::problem::Problem;
+use super::rate_limit::WithinLimits;
 use super::state::GatewayState;
 use crate::messaging::{Health, HealthStatus};
 use crate::settings::DomainLocation;
@@ -21,14 +22,14 @@ pub struct HealthReport {
 }
 
 /// GET `/healthz`: 200 as long as the process runs.
-pub async fn healthz() -> HttpResponse {
+pub async fn healthz(_: WithinLimits) -> HttpResponse {
     HttpResponse::Ok().insert_header(NO_STORE).json(json!({ "status": "up" }))
 }
 
 /// GET `/readyz`: 200 if the process may get traffic. A local domain that is down stays down until the process is
 /// restarted, so its traffic belongs elsewhere. A domain that is down in another process is down for every gateway
 /// alike, and recovers without a restart of this one.
-pub async fn readyz(state: web::Data<GatewayState>) -> Result<HttpResponse, Problem> {
+pub async fn readyz(_: WithinLimits, state: web::Data<GatewayState>) -> Result<HttpResponse, Problem> {
     let not_ready = |detail| Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", detail));
     if state.is_draining() {
         return not_ready("this process is on its way out");
@@ -43,7 +44,7 @@ pub async fn readyz(state: web::Data<GatewayState>) -> Result<HttpResponse, Prob
 }
 
 /// GET `/health`: each domain. The status is `down` only if no enabled domain answers.
-pub async fn health(state: web::Data<GatewayState>) -> HttpResponse {
+pub async fn health(_: WithinLimits, state: web::Data<GatewayState>) -> HttpResponse {
     // A domain without a known place is not part of this process's health.
     let has_place = |name: &&'static str| state.settings.domain(name).place != DomainLocation::RemoteUnspecified;
     let domains: BTreeMap<_, _> = state.clients.health().into_iter().filter(|(name, _)| has_place(name)).collect();

@@ -21,6 +21,7 @@ use prometheus_client::registry::Registry;
 
 use super::client_ip::ClientAddress;
 use super::problem::Problem;
+use super::rate_limit::{WithinLimits, decisions};
 use super::state::GatewayState;
 use crate::histogram::{Histogram, HistogramSnapshot};
 use crate::messaging::{CommonError, Health, HealthStatus, RequestMetrics, RequestMetricsSnapshot};
@@ -118,7 +119,11 @@ impl Drop for InFlightRequest {
 }
 
 /// GET `/metrics`. Only for internal networks, as the action log is: sales and outages are not public.
-pub async fn metrics(request: HttpRequest, state: web::Data<GatewayState>) -> Result<HttpResponse, Problem> {
+pub async fn metrics(
+    _: WithinLimits,
+    request: HttpRequest,
+    state: web::Data<GatewayState>,
+) -> Result<HttpResponse, Problem> {
     if !ClientAddress::of(&request, &state.settings).is_internal {
         return Err(CommonError::InternalOnly.into());
     }
@@ -146,6 +151,8 @@ struct Snapshot {
     writes: Vec<(&'static str, i64)>,
     /// Live sessions, in a process that runs the gateway.
     live: Option<i64>,
+    /// Whether Redis answers, if rates are counted there.
+    is_limit_store_up: Option<bool>,
 }
 
 impl Snapshot {
@@ -165,6 +172,7 @@ impl Snapshot {
             backlog: backlog.await.into_iter().flatten().collect(),
             writes,
             live: state.settings.gateway.then(|| as_i64(state.hub.session_count())),
+            is_limit_store_up: state.limits.is_shared_store_up(),
         }
     }
 }
@@ -199,9 +207,14 @@ impl Collector for Snapshot {
         self.domains(to)?;
         messages(to)?;
         http(to)?;
+        rate_limits(to)?;
         if let Some(live) = self.live {
             let help = "Live sessions, WebSocket and server-sent events.";
             gauge(to, "mercat_live_sessions", help)?.encode_gauge(&live)?;
+        }
+        if let Some(is_up) = self.is_limit_store_up {
+            let help = "1 while Redis counts the rates of all gateways, 0 while each counts its own.";
+            gauge(to, "mercat_rate_limit_store_up", help)?.encode_gauge(&i64::from(is_up))?;
         }
         Ok(())
     }
@@ -310,6 +323,16 @@ fn http(to: &mut DescriptorEncoder<'_>) -> fmt::Result {
     }
     gauge(to, "mercat_http_requests_in_flight", "HTTP requests that are not answered yet.")?
         .encode_gauge(&IN_FLIGHT.load(Relaxed))
+}
+
+fn rate_limits(to: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let mut samples = counter(to, "mercat_rate_limit_decisions_total", "Requests counted against a rate limit.")?;
+    for (class, counts) in decisions() {
+        for (decision, count) in ["allowed", "limited"].into_iter().zip(counts) {
+            samples.number(&[("class", class.as_str()), ("decision", decision)], as_i64(count))?;
+        }
+    }
+    Ok(())
 }
 
 fn process(to: &mut DescriptorEncoder<'_>) -> fmt::Result {

@@ -89,6 +89,9 @@ where
                 }
             };
             set_common_headers(response.headers_mut(), &meta.request_id);
+            if let Some(limit) = meta.limit.get() {
+                limit.set_headers(response.headers_mut());
+            }
             // A cookie that the handler has just set stays.
             if meta.remove_cookie.get()
                 && !response.headers().contains_key(header::SET_COOKIE)

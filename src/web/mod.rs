@@ -32,6 +32,7 @@ mod origin;
 mod payments;
 mod problem;
 mod query;
+mod rate_limit;
 mod request_meta;
 mod respond;
 mod routes;
@@ -51,6 +52,8 @@ use actix_web::{App as ActixApp, HttpServer, web};
 use crate::app::App;
 use state::GatewayState;
 
+#[doc(hidden)]
+pub use rate_limit::LimitClass;
 #[doc(hidden)]
 pub use routes::{BodyInfo, ROUTES, ReplyInfo, RouteAccess, RouteGroup, RouteInfo};
 

@@ -9,6 +9,7 @@ use actix_web::http::header::{HeaderMap, HeaderName};
 use actix_web::{HttpMessage, HttpRequest};
 
 use super::headers::REQUEST_ID;
+use super::rate_limit::LimitStatus;
 use crate::messaging::{CommonError, RequestContext, trace};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -26,6 +27,8 @@ pub struct RequestMeta {
     pub started_at: Instant,
     /// Whether the response removes the caller's session cookie.
     pub remove_cookie: Cell<bool>,
+    /// State of the limit that the response reports.
+    pub limit: Cell<Option<LimitStatus>>,
     /// Context of the calls to domains, if the request has an idempotency key: an error may be a repeated one too.
     pub keyed_context: OnceCell<RequestContext>,
 }
@@ -38,6 +41,7 @@ impl RequestMeta {
             trace: headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()).and_then(trace::parse),
             started_at: Instant::now(),
             remove_cookie: Cell::new(false),
+            limit: Cell::new(None),
             keyed_context: OnceCell::new(),
         }
     }

@@ -20,6 +20,7 @@ use serde::Serialize;
 use super::body::ServerSetFields;
 use super::names::API_BASE;
 use super::problem::Problem;
+use super::rate_limit::{LimitClass, ResourceLimits};
 use super::{
     cart, catalog, comments, domains, health, images, mailer, metrics, notifications, payments, static_files, stats,
     users,
@@ -61,6 +62,8 @@ pub struct RouteInfo {
     pub body: BodyInfo,
     /// Response to a request that succeeds.
     pub reply: ReplyInfo,
+    /// Limit that the route counts against.
+    pub limit: LimitClass,
     handler: fn() -> Route,
 }
 
@@ -140,6 +143,10 @@ impl RouteInfo {
             access: RouteAccess::Anyone,
             body: BodyInfo::None,
             reply: ReplyInfo::Bytes,
+            limit: match group {
+                RouteGroup::Operations => LimitClass::Probe,
+                RouteGroup::Api | RouteGroup::Page => LimitClass::Api,
+            },
             handler,
         }
     }
@@ -180,6 +187,12 @@ impl RouteInfo {
         if let ReplyInfo::Json { type_name, .. } = self.reply {
             self.reply = ReplyInfo::Json { status, type_name };
         }
+        self
+    }
+
+    /// Counts the route against a tighter limit than that of all requests.
+    const fn limit(mut self, limit: LimitClass) -> Self {
+        self.limit = limit;
         self
     }
 
@@ -334,7 +347,7 @@ pub static ROUTES: &[RouteInfo] = &[
     post("/notifications/{id}/read", || to(notifications::mark_read)).message::<MarkRead>().access(SignedIn)
         .reply(NO_CONTENT),
     post("/user", || to(users::register)).message::<Register>().body::<Register>(&["email", "password", "name"])
-        .status(201),
+        .status(201).limit(LimitClass::Registration),
     get("/user/{id}", || to(users::get)).message::<GetUser>().access(OwnerOrAdmin),
     put("/user/{id}", || to(users::update)).message::<UpdateUser>().access(OwnerOrAdmin)
         .body::<users::UpdateUserBody>(&[]),
@@ -342,27 +355,29 @@ pub static ROUTES: &[RouteInfo] = &[
         .body::<users::UpdateUserBody>(&[]),
     delete("/user/{id}", || to(users::delete)).message::<DeleteUser>().access(OwnerOrAdmin).reply(NO_CONTENT),
     get("/users", || to(users::list)).message::<ListUsers>().access(Admin),
-    post("/guest", || to(users::guest)).message::<CreateGuest>().status(201),
-    post("/signin", || to(users::sign_in)).message::<SignIn>().body::<SignIn>(&["email", "password"]),
+    post("/guest", || to(users::guest)).message::<CreateGuest>().status(201).limit(LimitClass::Guest),
+    post("/signin", || to(users::sign_in)).message::<SignIn>().body::<SignIn>(&["email", "password"])
+        .limit(LimitClass::SignIn),
     post("/signout", || to(users::sign_out)).message::<SignOut>().access(SignedIn).reply(NO_CONTENT),
     post("/password/forgot", || to(users::forgot_password)).message::<ForgotPassword>()
-        .body::<ForgotPassword>(&["email"]).reply(ACKNOWLEDGED),
+        .body::<ForgotPassword>(&["email"]).reply(ACKNOWLEDGED).limit(LimitClass::Password),
     post("/password/reset", || to(users::reset_password)).message::<ResetPassword>()
-        .body::<ResetPassword>(&["token", "password"]).reply(NO_CONTENT),
+        .body::<ResetPassword>(&["token", "password"]).reply(NO_CONTENT).limit(LimitClass::Password),
     post("/email/verify", || to(users::verify_email)).message::<VerifyEmail>().body::<VerifyEmail>(&["token"])
-        .reply(NO_CONTENT),
+        .reply(NO_CONTENT).limit(LimitClass::Email),
     get("/api_keys", || to(users::list_api_keys)).message::<ListApiKeys>().access(SignedIn),
     post("/api_keys", || to(users::create_api_key)).message::<CreateApiKey>().access(SignedIn)
         .body::<CreateApiKey>(&["name"]).status(201),
     delete("/api_keys/{id}", || to(users::delete_api_key)).message::<DeleteApiKey>().access(SignedIn)
         .reply(NO_CONTENT),
     post("/send_email", || to(mailer::send)).message::<SendEmail>().access(Admin)
-        .body::<SendEmail>(&["to", "subject", "text"]).status(202),
+        .body::<SendEmail>(&["to", "subject", "text"]).status(202).limit(LimitClass::Email),
     get("/emails", || to(mailer::list)).message::<ListEmails>().access(Admin),
     get("/emails/{id}", || to(mailer::get)).message::<GetEmail>().access(Admin),
     post("/emails/{id}/resend", || to(mailer::resend)).message::<ResendEmail>().access(Admin).status(202),
     get("/log", || to(stats::actions)).message::<ListActions>().access(InternalNetwork),
-    post("/log", || to(stats::log)).message::<LogAction>().body::<LogAction>(&["action"]).reply(ACKNOWLEDGED),
+    post("/log", || to(stats::log)).message::<LogAction>().body::<LogAction>(&["action"]).reply(ACKNOWLEDGED)
+        .limit(LimitClass::Log),
     get("/stats/summary", || to(stats::summary)).message::<GetSummary>().access(Admin),
     get("/counter", || to(stats::counter)).message::<GetServedRequests>().reply(json::<serde_json::Value>(200)),
     post("/domains/{name}/move", || to(domains::move_domain)).message::<MoveDomain>().access(Admin)
@@ -394,15 +409,17 @@ struct PathRoutes {
     resource: Resource,
     pattern: String,
     methods: Vec<&'static str>,
+    limits: Vec<(&'static str, LimitClass)>,
 }
 
 impl PathRoutes {
     fn new(route: &RouteInfo) -> Self {
-        Self { resource: web::resource(route.path), pattern: route.pattern(), methods: Vec::new() }
+        Self { resource: web::resource(route.path), pattern: route.pattern(), methods: Vec::new(), limits: Vec::new() }
     }
 
     fn add(mut self, route: &RouteInfo) -> Self {
         self.methods.push(route.method);
+        self.limits.push((route.method, route.limit));
         if route.method == "GET" {
             self.methods.push("HEAD");
         }
@@ -435,7 +452,8 @@ impl HttpServiceFactory for PathRoutes {
             }
         };
         let metrics = metrics::ResourceMetrics::of(&self.pattern, &self.methods);
-        self.resource.app_data(metrics).default_service(to(other_methods)).register(config);
+        let limits = ResourceLimits::new(self.limits);
+        self.resource.app_data(metrics).app_data(limits).default_service(to(other_methods)).register(config);
     }
 }
 

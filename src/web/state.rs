@@ -7,6 +7,7 @@ use actix_web::{HttpRequest, web};
 
 use super::idempotency_guard::IdempotencyKeys;
 use super::live::{Hub, LiveSettings};
+use super::rate_limit::RateLimits;
 use super::served_counter::ServedCounter;
 use crate::app::{App, Clients, EventRouter};
 use crate::messaging::CommonError;
@@ -25,6 +26,8 @@ pub struct GatewayState {
     pub hub: Hub,
     /// Databases of the local domains, with the subscribers that each keeps events for.
     pub outboxes: Arc<EventRouter>,
+    /// Rate limits.
+    pub limits: RateLimits,
     /// Idempotency keys in flight.
     pub idempotency: Arc<IdempotencyKeys>,
     /// Count of served requests.
@@ -41,6 +44,7 @@ impl GatewayState {
         Arc::new(Self {
             hub: Hub::start(&app.feed, app.clock().clone(), users, notifications, live),
             served: ServedCounter::new(clients.stats.clone()),
+            limits: RateLimits::new(&app.settings().limits, app.clock()),
             idempotency: IdempotencyKeys::new(app.clock().clone()),
             clients,
             outboxes: Arc::clone(app.event_router()),

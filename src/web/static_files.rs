@@ -15,6 +15,7 @@ use flate2::write::GzEncoder;
 use rust_embed::{Embed, RustEmbed};
 
 use super::problem::Problem;
+use super::rate_limit::WithinLimits;
 use crate::types::hex;
 
 /// Files of the folder `static/`. A build without it serves only the API.
@@ -96,17 +97,17 @@ pub fn matches_tag(headers: &HeaderMap, tag: &str) -> bool {
 }
 
 /// GET a path of the storefront: all of them are one page, whose script reads the path.
-pub async fn storefront(request: HttpRequest) -> Result<HttpResponse, Problem> {
+pub async fn storefront(_: WithinLimits, request: HttpRequest) -> Result<HttpResponse, Problem> {
     page(&request, "index.html")
 }
 
 /// GET `/admin/...`: the back office.
-pub async fn admin(request: HttpRequest) -> Result<HttpResponse, Problem> {
+pub async fn admin(_: WithinLimits, request: HttpRequest) -> Result<HttpResponse, Problem> {
     page(&request, "admin.html")
 }
 
 /// GET `/static/...`.
-pub async fn file(request: HttpRequest) -> Result<HttpResponse, Problem> {
+pub async fn file(_: WithinLimits, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let path = request.match_info().query("path");
     // Pages are served only under their own paths, with their security headers.
     let file = FILES.get(path).filter(|_| !path.ends_with(".html")).ok_or_else(Problem::not_found)?;

@@ -19,6 +19,7 @@ mod metrics;
 mod payment_provider;
 mod process_death;
 mod purchase;
+mod rate_limits;
 mod refunds_and_webhooks;
 mod sessions;
 mod support;

@@ -110,6 +110,7 @@ fn common() -> Vec<Example> {
             IdempotencyKeyReused {},
             RequestInProgress {},
             IdempotencyKeyRequired {},
+            RateLimited { limit: "signin".to_owned(), retry_after: 30 },
             Overloaded {},
             Unavailable {},
             DeadlineExceeded {},

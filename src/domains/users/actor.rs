@@ -14,6 +14,7 @@ use super::email_links::{forgot_password, reset_password, send_verification, ver
 use super::model::{self, EmailLinkKind};
 use super::password_hasher::{HashPermit, PasswordHashing};
 use super::sign_in::{SessionRecord, authenticate, create_guest, sign_in, sign_out};
+use super::sign_in_throttle::SignInThrottle;
 use super::store::{self, Account};
 use super::token_cache::{KeyUsage, TokenCache};
 use super::tokens::{TokenCodec, TokenPurpose};
@@ -44,19 +45,22 @@ pub struct UsersState {
     pub(super) tokens: TokenCodec,
     pub(super) passwords: PasswordHashing,
     pub(super) token_cache: TokenCache,
+    /// Failed sign-ins; none while limits are switched off.
+    pub(super) throttle: Option<SignInThrottle>,
     /// Time from sign-in to the end of the session.
     pub(super) session_lifetime: Duration,
 }
 
 impl UsersState {
-    pub fn new(store: Store, secret: &[u8], settings: &settings::UsersSettings) -> Self {
+    pub fn new(store: Store, secret: &[u8], settings: &settings::Settings) -> Self {
         Self {
             key_usage: KeyUsage::default(),
             tokens: TokenCodec::new(secret),
-            passwords: PasswordHashing::new(settings.hashers),
+            passwords: PasswordHashing::new(settings.users.hashers),
             token_cache: TokenCache::new(store.cache_lease()),
             store,
-            session_lifetime: settings.session,
+            session_lifetime: settings.users.session,
+            throttle: settings.limits.enabled.then(SignInThrottle::new),
         }
     }
 

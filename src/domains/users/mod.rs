@@ -20,6 +20,7 @@ mod model;
 mod password_hasher;
 mod schema;
 mod sign_in;
+mod sign_in_throttle;
 mod signing_secret;
 mod store;
 mod token_cache;
@@ -64,7 +65,7 @@ fn open_state(runtime: &DomainRuntime) -> Result<Arc<UsersState>, OpenError> {
     let secret = signing_secret::load(&runtime.settings)
         .map_err(|signing_secret::SecretError { file, reason }| OpenError { domain: "users", file, reason })?;
     let store = runtime.store("users", MIGRATIONS)?;
-    Ok(Arc::new(UsersState::new(store, &secret, &runtime.settings.users)))
+    Ok(Arc::new(UsersState::new(store, &secret, &runtime.settings)))
 }
 
 #[cfg(test)]

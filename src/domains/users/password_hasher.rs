@@ -16,7 +16,7 @@ use argon2::{Algorithm, Argon2, Block, Params, Version};
 use tokio::time::Instant;
 
 use super::fair_queue::{FairQueue, Lease, QueuePlace};
-use crate::messaging::{Caller, CommonError, RequestContext};
+use crate::messaging::{Caller, CommonError, RequestContext, Role};
 use crate::types::ClientNetwork;
 
 /// Callers of one network that may wait per hasher: about a second of work. Further ones are rejected at once.
@@ -90,7 +90,7 @@ impl PasswordHashing {
     /// # Errors
     /// `Overloaded` if too many wait.
     pub fn acquire(&self, ctx: &RequestContext) -> Result<HashPermit<'_>, CommonError> {
-        let place = self.buffers.enter(origin(&ctx.caller))?;
+        let place = self.buffers.enter(origin(ctx))?;
         Ok(HashPermit { hasher: self, place })
     }
 
@@ -205,15 +205,17 @@ fn compute(
     Ok(Output::new(&bytes)?)
 }
 
-/// The name under which callers share turns: a network for strangers, a user, or a domain.
-fn origin(caller: &Caller) -> Arc<str> {
-    match caller {
-        Caller::Anyone { address, .. } => match address.parse::<IpAddr>() {
+/// The name under which callers share turns: a network for strangers, also as guests, a user, or a domain.
+fn origin(ctx: &RequestContext) -> Arc<str> {
+    match (&ctx.caller, ctx.network) {
+        (Caller::Domain(name), _) => Arc::clone(name),
+        (Caller::User { identity, .. }, _) if identity.role != Role::Guest => identity.user_id.to_string().into(),
+        (_, Some(network)) => network.to_string().into(),
+        (Caller::User { identity, .. }, None) => identity.user_id.to_string().into(),
+        (Caller::Anyone { address, .. }, None) => match address.parse::<IpAddr>() {
             Ok(address) => ClientNetwork::from(address).to_string().into(),
             Err(_) => Arc::clone(address),
         },
-        Caller::User { identity, .. } => identity.user_id.to_string().into(),
-        Caller::Domain(name) => Arc::clone(name),
     }
 }
 

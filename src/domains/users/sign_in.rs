@@ -68,9 +68,12 @@ pub(super) async fn sign_in(
     ctx: RequestContext,
     request: SignIn,
 ) -> Result<SignedIn, UsersError> {
-    let permit = state.passwords.acquire(&ctx)?;
     // An invalid address counts as unknown, a password above the maximum length as wrong.
     let email: Option<EmailAddress> = request.email.parse().ok();
+    let name = email.as_ref().map_or(&*request.email, EmailAddress::as_str);
+    let throttle = state.throttle.as_ref().zip(ctx.network);
+    let attempt = throttle.map(|(throttle, network)| throttle.admit(name, network, state.store.now())).transpose()?;
+    let permit = state.passwords.acquire(&ctx)?;
     let password = if request.password.chars().count() > *model::PASSWORD_CHARS.end() { "" } else { &request.password };
     let account = match email.clone() {
         Some(email) => state.store.read(move |conn| Ok::<_, UsersError>(store::find_by_email(conn, &email)?)).await?,
@@ -80,8 +83,14 @@ pub(super) async fn sign_in(
     let is_right = permit.verify(&ctx, password, hash.as_deref()).await?;
     drop(permit);
     let (Some(account), Some(email), true) = (account, email, is_right) else {
+        if let Some(attempt) = attempt {
+            attempt.failed(state.store.now());
+        }
         return Err(UsersError::BadCredentials);
     };
+    if let Some(attempt) = attempt {
+        attempt.succeeded(state.store.now());
+    }
     let (user_id, lifetime) = (account.id, state.session_lifetime);
     let without_secrets = SignIn { email: email.to_string(), password: String::new() };
     let record = state

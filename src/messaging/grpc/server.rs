@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +26,7 @@ use crate::messaging::{
     Caller, Client, CommonError, DispatchFn, DispatchTable, EncodedReply, Health, HealthStatus, IdempotencyKey,
     RemoteCallable, RequestContext, trace,
 };
+use crate::types::ClientNetwork;
 
 /// Timeout of a call whose caller states none.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -233,6 +234,7 @@ impl DomainsService {
             // Internal keys are longer than those of clients.
             ctx.key = Some(IdempotencyKey::internal(&call.idempotency_key));
         }
+        ctx.network = call.network.parse::<IpAddr>().ok().map(ClientNetwork::from);
         let text = |name: &str| metadata.get(name).and_then(|value| value.to_str().ok());
         ctx.trace = text("traceparent").and_then(trace::parse);
         #[cfg(feature = "test-hooks")]
