@@ -216,6 +216,12 @@ pub enum CartError {
     /// The stock hold expired before the checkout was complete.
     #[error("the reservation of this checkout has expired; check out again")]
     CheckoutExpired,
+    /// The buyer, or the network, has many orders that are open or were not paid in time.
+    #[error("there are {max} unpaid orders already: pay or cancel one, or try again later")]
+    TooManyUnpaidOrders {
+        /// Most unpaid orders.
+        max: u32,
+    },
     /// The cart has no checkout that can be cancelled: there is none, or it is paid.
     #[error("this cart has no checkout to cancel")]
     NoCheckout,
@@ -237,6 +243,7 @@ impl DomainError for CartError {
             | Self::CartFull { .. }
             | Self::CheckoutInProgress { .. }
             | Self::CheckoutExpired
+            | Self::TooManyUnpaidOrders { .. }
             | Self::NoCheckout => ErrorKind::Conflict,
             Self::Common(error) => error.kind(),
         }

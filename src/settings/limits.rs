@@ -64,6 +64,10 @@ pub struct LimitsSettings {
     pub log: Quota,
     /// Health probes from one network.
     pub probe: Quota,
+    /// Most unpaid orders of one user, those of the last 24 hours included.
+    pub unpaid_per_user: u32,
+    /// Most unpaid orders from one network, those of the last hour included.
+    pub unpaid_per_network: u32,
 }
 
 impl LimitsSettings {
@@ -91,6 +95,8 @@ impl LimitsSettings {
             email: quota("limits.email")?,
             log: quota("limits.log")?,
             probe: quota("limits.probe")?,
+            unpaid_per_user: values.get("limits.unpaid_per_user", |text| number(text, 1, 1_000_000))?,
+            unpaid_per_network: values.get("limits.unpaid_per_network", |text| number(text, 1, 1_000_000))?,
         })
     }
 }

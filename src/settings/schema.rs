@@ -97,6 +97,8 @@ fn general() -> Vec<Spec> {
         Spec::new("limits.email", "60/600", "Mailed links used, and e-mails sent through /send_email, from one address."),
         Spec::new("limits.log", "120/60", "Entries of the action log from one address."),
         Spec::new("limits.probe", "1200/60", "Health probes from one address."),
+        Spec::new("limits.unpaid_per_user", "5", "Maximum number of unpaid orders of one user: the open one, and those of the last 24 hours that kept stock for over five minutes."),
+        Spec::new("limits.unpaid_per_network", "50", "The same from one address: open ones, and those of the last hour."),
         Spec::new("users.session_days", "30", "Session lifetime in days."),
         Spec::new("users.hashers", "2", "Concurrent password hashes; each needs 19 MiB of memory."),
         Spec::new("catalog.cache_max", "2000", "Maximum number of products cached in memory."),

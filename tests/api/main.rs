@@ -22,5 +22,6 @@ mod purchase;
 mod rate_limits;
 mod refunds_and_webhooks;
 mod sessions;
+mod stock_denial;
 mod support;
 mod topology;

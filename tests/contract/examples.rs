@@ -438,6 +438,7 @@ fn cart() -> Vec<Example> {
             CartFull { max: 100 },
             CheckoutInProgress { invoice_id: Some(id(10)) },
             CheckoutExpired {},
+            TooManyUnpaidOrders { max: 5 },
             NoCheckout {},
             Common { 0: CommonError::Forbidden },
         }),

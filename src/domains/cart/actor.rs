@@ -25,6 +25,9 @@ use crate::types::{CartItemId, CheckoutId, InvoiceId, ProductId, UserId, Validat
 /// Interval at which unfinished checkouts are resumed.
 const RESUME_INTERVAL: Duration = Duration::from_secs(2);
 
+/// Interval at which networks of ended checkouts are removed.
+const FORGET_INTERVAL: Duration = Duration::from_secs(600);
+
 /// The actor of this domain.
 pub struct CartActor {
     pub(super) state: Arc<CartState>,
@@ -35,6 +38,7 @@ impl Actor for CartActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         spawn_leader_interval(ctx, &self.state.store, &self.state, RESUME_INTERVAL, CartState::resume_unfinished);
+        spawn_leader_interval(ctx, &self.state.store, &self.state, FORGET_INTERVAL, CartState::forget_networks);
     }
 }
 

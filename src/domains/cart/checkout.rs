@@ -12,12 +12,14 @@ use std::time::Duration;
 use super::actor::cart_lock;
 use super::model::{self, CheckoutState, FrozenLine};
 use super::store::{self, CheckoutRow};
+use super::unpaid_orders::{NETWORK_WINDOW, UnpaidOrderLimits};
 use super::{CartError, Checkout};
 use crate::contract::catalog::{CatalogError, HoldStock, ReleaseHold};
 use crate::contract::payments::{CreateInvoice, Invoice, PaymentsError};
 use crate::domains::catalog::CatalogActor;
 use crate::domains::payments::PaymentsActor;
 use crate::messaging::{Client, CommonError, IdempotencyKey, RequestContext};
+use crate::settings::LimitsSettings;
 use crate::store::{Fingerprint, IdempotentRequest, RESPONSE_TTL, Store, Tx};
 use crate::tasks::InFlightSet;
 use crate::types::{CheckoutId, Currency, EmailAddress, HoldId};
@@ -38,6 +40,8 @@ pub struct CartState {
     pub currency: Currency,
     /// Time in which an invoice can be paid.
     pub lifetime: Duration,
+    /// Limits on unpaid orders.
+    pub limits: LimitsSettings,
     /// Ids of checkouts in progress in this process; resuming skips them.
     pub in_flight: InFlightSet<CheckoutId>,
 }
@@ -98,6 +102,7 @@ fn begin(
     email: Option<EmailAddress>,
     idempotent: &IdempotentRequest,
     lifetime: Duration,
+    limits: Option<UnpaidOrderLimits>,
 ) -> Result<CheckoutStart, CartError> {
     if let Some(response) = tx.find_response::<Invoice, CartError>(idempotent)? {
         return Ok(CheckoutStart::Replayed(Box::new(response)));
@@ -126,6 +131,9 @@ fn begin(
     if lines.is_empty() {
         return Err(CartError::CartEmpty);
     }
+    if let Some(limits) = limits {
+        limits.check(tx, request.user_id)?;
+    }
     let row = CheckoutRow {
         id,
         user_id: request.user_id,
@@ -144,6 +152,7 @@ fn begin(
         created_at: tx.now,
         expires_at: tx.now.saturating_add(lifetime),
         ended_at: None,
+        network: limits.and_then(|limits| limits.network_name()),
     };
     store::insert_checkout(tx.conn, &row)?;
     Ok(CheckoutStart::Started(Box::new(row)))
@@ -190,8 +199,11 @@ impl CartState {
         let lifetime = self.lifetime;
         // Registered before the row is visible, so that the timer does not resume it.
         let _running = self.in_flight.try_insert(id);
+        let limits = UnpaidOrderLimits::of(&self.limits, &ctx);
         let locks = cart_lock(request.user_id).with_key(&idempotent);
-        match self.store.write_locked(locks, move |tx| begin(tx, id, &request, email, &idempotent, lifetime)).await? {
+        let locks = limits.map_or_else(|| locks.clone(), |limits| limits.lock(locks.clone()));
+        let job = move |tx: &mut Tx<'_>| begin(tx, id, &request, email, &idempotent, lifetime, limits);
+        match self.store.write_locked(locks, job).await? {
             CheckoutStart::Replayed(invoice) => {
                 ctx.mark_replayed();
                 Ok(*invoice)
@@ -351,6 +363,17 @@ impl CartState {
                     log::warn!("cart: checkout {id} is still unfinished: {error}");
                 }
             });
+        }
+    }
+
+    /// Forgets the networks of orders that count no longer.
+    pub async fn forget_networks(self: Arc<Self>) {
+        let job = |tx: &mut Tx<'_>| {
+            let until = tx.now.saturating_sub(NETWORK_WINDOW);
+            Ok::<_, CartError>(store::forget_networks(tx.conn, until)?)
+        };
+        if let Err(error) = self.store.write(job).await {
+            log::warn!("cart: removing networks from ended checkouts failed, will retry: {error}");
         }
     }
 

@@ -15,6 +15,7 @@ mod schema;
 mod store;
 #[cfg(test)]
 mod tests;
+mod unpaid_orders;
 
 use std::sync::Arc;
 
@@ -55,6 +56,7 @@ pub fn open(
         payments,
         currency: runtime.settings.shop.currency,
         lifetime: runtime.settings.payments.invoice_lifetime,
+        limits: runtime.settings.limits.clone(),
         in_flight: Default::default(),
     });
     Ok(RunningDomain { client: runtime.start("cart", move || CartActor { state }), store })

@@ -31,5 +31,6 @@ diesel::table! {
         created_at -> BigInt,
         expires_at -> BigInt,
         ended_at -> Nullable<BigInt>,
+        network -> Nullable<Text>,
     }
 }

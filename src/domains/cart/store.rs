@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::model::{CartLine, CheckoutState, FrozenLine};
 use super::schema::{cart_item, checkout};
+use super::unpaid_orders::RECONSIDERED_WITHIN;
 use crate::contract::payments::InvoiceLine;
 use crate::messaging::IdempotencyKey;
 use crate::store::query::*;
@@ -67,6 +68,8 @@ pub struct CheckoutRow {
     pub created_at: Timestamp,
     pub expires_at: Timestamp,
     pub ended_at: Option<Timestamp>,
+    /// Network that the order counts against.
+    pub network: Option<String>,
 }
 
 impl CheckoutRow {
@@ -220,6 +223,34 @@ pub fn find_unanswered(
         .optional()
 }
 
+/// Filters for orders that count as unpaid: open ones, and those that kept stock for minutes and ended unpaid after
+/// `$since`. A macro, because the type of the condition cannot be named for both engines.
+macro_rules! unpaid_since {
+    ($since:expr) => {
+        checkout::freezes.is_not_null().or(checkout::state
+            .eq(CheckoutState::Cancelled)
+            .and(checkout::ended_at.gt($since))
+            .and(checkout::ended_at.gt((checkout::created_at + RECONSIDERED_WITHIN).nullable())))
+    };
+}
+
+/// Counts the unpaid orders of a user that are open or ended after `since`.
+pub fn count_unpaid_of_user(conn: &mut Conn, user: UserId, since: Timestamp) -> QueryResult<i64> {
+    checkout::table.filter(checkout::user_id.eq(user)).filter(unpaid_since!(since)).select(count_star()).first(conn)
+}
+
+/// Counts the unpaid orders from a network that are open or ended after `since`.
+pub fn count_unpaid_of_network(conn: &mut Conn, network: &str, since: Timestamp) -> QueryResult<i64> {
+    checkout::table.filter(checkout::network.eq(network)).filter(unpaid_since!(since)).select(count_star()).first(conn)
+}
+
+/// Removes the network from orders that ended before `until`: they count no longer.
+pub fn forget_networks(conn: &mut Conn, until: Timestamp) -> QueryResult<usize> {
+    diesel::update(checkout::table.filter(checkout::network.is_not_null()).filter(checkout::ended_at.lt(until)))
+        .set(checkout::network.eq(None::<String>))
+        .execute(conn)
+}
+
 /// Inserts a checkout.
 pub fn insert_checkout(conn: &mut Conn, row: &CheckoutRow) -> QueryResult<()> {
     diesel::insert_into(checkout::table).values(row).execute(conn)?;
@@ -272,7 +303,7 @@ pub fn erase(conn: &mut Conn, user: UserId) -> QueryResult<()> {
         .filter(checkout::release_due.eq(false))
         .execute(conn)?;
     diesel::update(checkout::table.filter(checkout::user_id.eq(user)))
-        .set(checkout::email.eq(None::<EmailAddress>))
+        .set((checkout::email.eq(None::<EmailAddress>), checkout::network.eq(None::<String>)))
         .execute(conn)?;
     Ok(())
 }
