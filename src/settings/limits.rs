@@ -64,6 +64,12 @@ pub struct LimitsSettings {
     pub log: Quota,
     /// Health probes from one network.
     pub probe: Quota,
+    /// Most HTTP connections; 0 for as many as the limit of open files allows.
+    pub connections: usize,
+    /// Most HTTP connections of one network; 0 for a quarter of all.
+    pub connections_per_network: usize,
+    /// Most live sessions of one network; 0 for a quarter of all.
+    pub sockets_per_network: usize,
     /// Most unpaid orders of one user, those of the last 24 hours included.
     pub unpaid_per_user: u32,
     /// Most unpaid orders from one network, those of the last hour included.
@@ -95,6 +101,9 @@ impl LimitsSettings {
             email: quota("limits.email")?,
             log: quota("limits.log")?,
             probe: quota("limits.probe")?,
+            connections: values.get("limits.connections", |text| number(text, 0, 1_000_000))?,
+            connections_per_network: values.get("limits.connections_per_network", |text| number(text, 0, 1_000_000))?,
+            sockets_per_network: values.get("limits.sockets_per_network", |text| number(text, 0, 1_000_000))?,
             unpaid_per_user: values.get("limits.unpaid_per_user", |text| number(text, 1, 1_000_000))?,
             unpaid_per_network: values.get("limits.unpaid_per_network", |text| number(text, 1, 1_000_000))?,
         })

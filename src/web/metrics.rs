@@ -151,6 +151,8 @@ struct Snapshot {
     writes: Vec<(&'static str, i64)>,
     /// Live sessions, in a process that runs the gateway.
     live: Option<i64>,
+    /// Open HTTP connections, and those refused.
+    connections: (i64, i64),
     /// Whether Redis answers, if rates are counted there.
     is_limit_store_up: Option<bool>,
 }
@@ -172,6 +174,7 @@ impl Snapshot {
             backlog: backlog.await.into_iter().flatten().collect(),
             writes,
             live: state.settings.gateway.then(|| as_i64(state.hub.session_count())),
+            connections: (as_i64(state.connections.open()), as_i64(state.connections.refused())),
             is_limit_store_up: state.limits.is_shared_store_up(),
         }
     }
@@ -208,6 +211,10 @@ impl Collector for Snapshot {
         messages(to)?;
         http(to)?;
         rate_limits(to)?;
+        let (open, refused) = self.connections;
+        gauge(to, "mercat_http_connections", "Open HTTP connections, live sessions included.")?.encode_gauge(&open)?;
+        let help = "HTTP connections refused because too many were open, in all or from one address.";
+        counter(to, "mercat_http_connections_refused_total", help)?.encode_gauge(&refused)?;
         if let Some(live) = self.live {
             let help = "Live sessions, WebSocket and server-sent events.";
             gauge(to, "mercat_live_sessions", help)?.encode_gauge(&live)?;

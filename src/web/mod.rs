@@ -13,6 +13,7 @@ mod cart;
 mod catalog;
 mod client_ip;
 mod comments;
+mod connection;
 mod cookies;
 mod csrf;
 mod domains;
@@ -47,9 +48,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::{App as ActixApp, HttpServer, web};
+use actix_web::{App as ActixApp, web};
 
 use crate::app::App;
+use connection::ServerTimeouts;
 use state::GatewayState;
 
 #[doc(hidden)]
@@ -63,8 +65,6 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// Time that a closing connection may take to finish.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Most connections per worker; further ones wait to be accepted.
-const CONNECTIONS_MAX: usize = 25_000;
 /// Interval at which the count of served requests is reported to the statistics.
 const COUNT_INTERVAL: Duration = Duration::from_secs(1);
 /// Pause between the end of accepting and the stop, in which the last accepted connections reach their worker.
@@ -100,26 +100,20 @@ pub fn start(app: &App) -> io::Result<Server> {
     let data = web::Data::from(Arc::clone(&state));
     let middleware_state = Arc::clone(&state);
     let routes = if settings.gateway { routes::configure } else { routes::configure_health_only };
-    let mut server = HttpServer::new(move || {
+    let app = move || {
         ActixApp::new()
             .app_data(data.clone())
             .configure(routes)
             .wrap(middleware::RequestMiddleware(Arc::clone(&middleware_state)))
-    })
-    .on_connect(live::on_connect)
-    .disable_signals()
-    .keep_alive(KEEP_ALIVE)
-    .client_request_timeout(HEADER_TIMEOUT)
-    .client_disconnect_timeout(DISCONNECT_TIMEOUT)
-    .max_connections(CONNECTIONS_MAX)
-    .shutdown_timeout(settings.http.drain_timeout.as_secs())
-    .tcp_nodelay(true);
-    if settings.http.workers > 0 {
-        server = server.workers(settings.http.workers);
-    }
-    let server = server.bind(settings.listen)?;
-    let address = server.addrs().first().copied().unwrap_or(settings.listen);
-    let server = server.run();
+    };
+    let timeouts = ServerTimeouts {
+        keep_alive: KEEP_ALIVE,
+        request_head: HEADER_TIMEOUT,
+        disconnect: DISCONNECT_TIMEOUT,
+        shutdown: settings.http.drain_timeout,
+        workers: settings.http.workers,
+    };
+    let (address, server) = connection::serve(settings.listen, Arc::clone(&state.connections), timeouts, app)?;
     let handle = Handle { server: server.handle(), state: Arc::clone(&state) };
     let reporter = settings.gateway.then(|| {
         actix_web::rt::spawn(async move {

@@ -27,7 +27,7 @@ pub async fn mark_read(request: ApiRequest) -> ApiResult {
 /// GET `/ws`: turns the connection into a live session over WebSocket.
 pub async fn websocket(request: ApiRequest, payload: web::Payload) -> ApiResult {
     let hub = request.state().hub.clone();
-    Ok(live::start_websocket(request.http().clone(), payload, hub, request.principal()).await?)
+    Ok(live::start_websocket(request.http().clone(), payload, hub, request.principal(), request.ctx().network).await?)
 }
 
 /// GET `/events`: sends the same stream as server-sent events, for clients without WebSocket.
@@ -40,5 +40,5 @@ pub async fn sse(request: ApiRequest) -> ApiResult {
     };
     query.finish()?;
     let hub = request.state().hub.clone();
-    Ok(live::start_sse(request.http().clone(), hub, request.principal(), events).await?)
+    Ok(live::start_sse(request.http().clone(), hub, request.principal(), request.ctx().network, events).await?)
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use actix_web::{HttpRequest, web};
 
+use super::connection::ConnectionLimits;
 use super::idempotency_guard::IdempotencyKeys;
 use super::live::{Hub, LiveSettings};
 use super::rate_limit::RateLimits;
@@ -26,6 +27,8 @@ pub struct GatewayState {
     pub hub: Hub,
     /// Databases of the local domains, with the subscribers that each keeps events for.
     pub outboxes: Arc<EventRouter>,
+    /// Open connections.
+    pub connections: Arc<ConnectionLimits>,
     /// Rate limits.
     pub limits: RateLimits,
     /// Idempotency keys in flight.
@@ -39,11 +42,13 @@ impl GatewayState {
     /// The state of a gateway for `app`. Must be called on an actix system's thread.
     pub fn new(app: &App) -> Arc<Self> {
         let clients = app.clients.clone();
-        let live = LiveSettings { public_url: app.settings().public_url.clone(), ..LiveSettings::default() };
+        let connections = Arc::new(ConnectionLimits::new(app.settings()));
+        let live = live_settings(app.settings(), &connections);
         let (users, notifications) = (clients.users.clone(), clients.notifications.clone());
         Arc::new(Self {
             hub: Hub::start(&app.feed, app.clock().clone(), users, notifications, live),
             served: ServedCounter::new(clients.stats.clone()),
+            connections,
             limits: RateLimits::new(&app.settings().limits, app.clock()),
             idempotency: IdempotencyKeys::new(app.clock().clone()),
             clients,
@@ -70,5 +75,21 @@ impl GatewayState {
     /// Whether the process is stopping.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
+    }
+}
+
+/// Limits of the live sessions, which are a part of the connections.
+fn live_settings(settings: &Settings, connections: &ConnectionLimits) -> LiveSettings {
+    let defaults = LiveSettings::default();
+    let sockets_max = connections.sessions_max().min(defaults.sockets_max);
+    let per_network = match settings.limits.sockets_per_network {
+        0 => sockets_max.div_ceil(4),
+        most => most,
+    };
+    LiveSettings {
+        sockets_max,
+        sockets_per_network: settings.limits.enabled.then_some(per_network),
+        public_url: settings.public_url.clone(),
+        ..defaults
     }
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that is not as it should be")]
 
 mod check_and_backup;
+mod connections;
 mod disk_faults;
 mod health;
 mod import_export;

@@ -156,7 +156,8 @@ impl RunningShop {
         self.post_with(&format!("Authorization: Bearer {token}\r\n"), path, json)
     }
 
-    fn post_with(&self, head: &str, path: &str, json: &str) -> String {
+    /// Posts JSON with further header lines.
+    pub fn post_with(&self, head: &str, path: &str, json: &str) -> String {
         let length = json.len();
         self.send(&format!(
             "POST {path} HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n{head}Content-Type: application/json\r\n\

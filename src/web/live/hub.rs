@@ -1,6 +1,7 @@
 //! Hub: the sessions of this process, the one task that feeds them, and the check that ends those that cannot end
 //! on their own.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -23,7 +24,7 @@ use super::topic::Topic;
 use crate::domains::notifications::{Feed, NotificationsActor, Push};
 use crate::domains::users::UsersActor;
 use crate::messaging::Client;
-use crate::types::{Clock, SessionId, Timestamp, UserId};
+use crate::types::{ClientNetwork, Clock, SessionId, Timestamp, UserId};
 
 /// Time in which a session must act on a change of its user's rights, or on its end, before its connection is cut.
 const ACTION_TIMEOUT: Duration = Duration::from_millis(800);
@@ -42,8 +43,7 @@ struct HubState {
     calls: DomainCalls,
     started_at: Instant,
     is_closing: AtomicBool,
-    /// Connections with a permit, registered or not.
-    connections: Arc<AtomicUsize>,
+    counts: Arc<SessionCounts>,
     next_number: AtomicU64,
     registry: Mutex<Registry>,
 }
@@ -55,12 +55,30 @@ enum Action {
     Ping,
 }
 
+/// Sessions with a permit, registered or not.
+#[derive(Default)]
+struct SessionCounts {
+    total: AtomicUsize,
+    by_network: Mutex<HashMap<ClientNetwork, usize>>,
+}
+
 /// Permit of a connection, counted until it is dropped.
-pub struct ConnectionPermit(Arc<AtomicUsize>);
+pub struct ConnectionPermit {
+    counts: Arc<SessionCounts>,
+    network: Option<ClientNetwork>,
+}
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
+        self.counts.total.fetch_sub(1, Relaxed);
+        let Some(network) = self.network else { return };
+        let mut by_network = self.counts.by_network.lock();
+        if let Some(count) = by_network.get_mut(&network) {
+            *count -= 1;
+            if *count == 0 {
+                by_network.remove(&network);
+            }
+        }
     }
 }
 
@@ -104,7 +122,7 @@ impl Hub {
             // A second ago, so that no time is 0, which means never.
             started_at: Instant::now().checked_sub(Duration::from_secs(1)).unwrap_or_else(Instant::now),
             is_closing: AtomicBool::new(false),
-            connections: Arc::default(),
+            counts: Arc::default(),
             next_number: AtomicU64::new(0),
             registry: Mutex::default(),
         }));
@@ -122,7 +140,7 @@ impl Hub {
     /// Number of sessions.
     #[must_use]
     pub fn session_count(&self) -> usize {
-        self.0.connections.load(Relaxed)
+        self.0.counts.total.load(Relaxed)
     }
 
     /// Ends all sessions (WebSocket: 1001), accepts no more, and returns when they are gone. Sessions that are still there
@@ -149,16 +167,24 @@ impl Hub {
         &self.0.calls
     }
 
-    /// Returns a permit for one more connection.
+    /// Returns a permit for one more connection, from a network if it is known.
     ///
     /// # Errors
-    /// [`LiveError::TooManySockets`] at the limit and while the hub closes.
-    pub(super) fn admit(&self) -> Result<ConnectionPermit, LiveError> {
-        let permit = ConnectionPermit(Arc::clone(&self.0.connections));
-        let before = self.0.connections.fetch_add(1, Relaxed);
+    /// [`LiveError::TooManySockets`] at the limits and while the hub closes.
+    pub(super) fn admit(&self, network: Option<ClientNetwork>) -> Result<ConnectionPermit, LiveError> {
+        let HubState { counts, settings, is_closing, .. } = &*self.0;
+        let before = counts.total.fetch_add(1, Relaxed);
+        let of_network = network.map_or(0, |network| {
+            let mut by_network = counts.by_network.lock();
+            let count = by_network.entry(network).or_default();
+            *count += 1;
+            *count
+        });
         // On an error the permit is dropped, which counts it back.
-        let is_full = before >= self.0.settings.sockets_max || self.0.is_closing.load(Relaxed);
-        if is_full { Err(LiveError::TooManySockets) } else { Ok(permit) }
+        let permit = ConnectionPermit { counts: Arc::clone(counts), network };
+        let is_full =
+            before >= settings.sockets_max || settings.sockets_per_network.is_some_and(|most| of_network > most);
+        if is_full || is_closing.load(Relaxed) { Err(LiveError::TooManySockets) } else { Ok(permit) }
     }
 
     pub(super) fn register(

@@ -29,7 +29,7 @@ mod websocket;
 pub use domain_calls::Principal;
 pub use error::LiveError;
 pub use hub::Hub;
-pub use kill_switch::{KillSwitch, on_connect};
+pub use kill_switch::KillSwitch;
 pub use settings::LiveSettings;
 pub use sse::{EventsQuery, start_sse};
 pub use websocket::start_websocket;

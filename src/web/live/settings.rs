@@ -7,6 +7,8 @@ use std::time::Duration;
 pub struct LiveSettings {
     /// Most sessions at once.
     pub sockets_max: usize,
+    /// Most sessions of one network at once; none while limits are switched off.
+    pub sockets_per_network: Option<usize>,
     /// Most frames in the mailbox of one session.
     pub queued_max: usize,
     /// Most bytes of frames in the mailbox of one session.
@@ -31,6 +33,7 @@ impl Default for LiveSettings {
     fn default() -> Self {
         Self {
             sockets_max: 20_000,
+            sockets_per_network: None,
             queued_max: 1_024,
             queued_bytes_max: 256 * 1_024,
             stall_max: Duration::from_secs(5),

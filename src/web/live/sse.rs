@@ -19,6 +19,7 @@ use super::frames::{ClientFrame, ServerFrame};
 use super::hub::Hub;
 use super::kill_switch::KillSwitch;
 use super::session::{Session, Transport};
+use crate::types::ClientNetwork;
 use crate::web::origin::origin_allowed;
 
 /// Field that sets the reconnection delay of browsers, in milliseconds.
@@ -76,12 +77,13 @@ pub async fn start_sse(
     request: HttpRequest,
     hub: Hub,
     principal: Option<Principal>,
+    network: Option<ClientNetwork>,
     query: EventsQuery,
 ) -> Result<HttpResponse, LiveError> {
     if !origin_allowed(&request, hub.settings().public_url.as_deref()) {
         return Err(LiveError::ForeignOrigin);
     }
-    let permit = hub.admit()?;
+    let permit = hub.admit(network)?;
     let last = request.headers().get("last-event-id").and_then(|id| id.to_str().ok()).and_then(parse_event_id);
     let (epoch, after) = last.map_or((query.epoch, query.after), |(epoch, seq)| (Some(epoch), Some(seq)));
     let topics = query.topics.split(',').map(str::trim).filter(|t| !t.is_empty()).map(str::to_owned).collect();

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use actix_web::dev::ServerHandle;
 use actix_web::error::InternalError;
 use actix_web::http::StatusCode;
-use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+use actix_web::{App, HttpRequest, HttpResponse, web};
 use awc::error::WsProtocolError;
 use awc::ws::{Frame, Message};
 use futures_util::stream::LocalBoxStream;
@@ -34,7 +34,8 @@ use crate::messaging::{
 };
 use crate::runtime::{DomainRuntime, RunningDomain};
 use crate::settings::Settings;
-use crate::types::{Clock, Currency, EventId, InvoiceId, ProductId, SessionId, Timestamp, UserId};
+use crate::types::{ClientNetwork, Clock, Currency, EventId, InvoiceId, ProductId, SessionId, Timestamp, UserId};
+use crate::web::connection::{self, ConnectionLimits, ServerTimeouts};
 
 /// Timeout of every wait, far longer than any of them takes.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -84,7 +85,8 @@ async fn ws(
     accounts: web::Data<TestAccounts>,
 ) -> actix_web::Result<HttpResponse> {
     let who = bearer(&req, &accounts)?;
-    start_websocket(req, body, hub.get_ref().clone(), who).await.map_err(refuse)
+    let network = network_of(&req);
+    start_websocket(req, body, hub.get_ref().clone(), who, network).await.map_err(refuse)
 }
 
 async fn sse(
@@ -94,7 +96,12 @@ async fn sse(
     query: web::Query<EventsQuery>,
 ) -> actix_web::Result<HttpResponse> {
     let who = bearer(&req, &accounts)?;
-    start_sse(req, hub.get_ref().clone(), who, query.into_inner()).await.map_err(refuse)
+    let network = network_of(&req);
+    start_sse(req, hub.get_ref().clone(), who, network, query.into_inner()).await.map_err(refuse)
+}
+
+fn network_of(req: &HttpRequest) -> Option<ClientNetwork> {
+    req.peer_addr().map(|peer| peer.ip().into())
 }
 
 fn bearer(req: &HttpRequest, accounts: &TestAccounts) -> actix_web::Result<Option<Principal>> {
@@ -158,17 +165,20 @@ async fn open(change: impl FnOnce(&mut LiveSettings)) -> TestServer {
 
 fn serve(hub: &Hub, accounts: &TestAccounts) -> (std::net::SocketAddr, ServerHandle) {
     let (hub, accounts) = (web::Data::new(hub.clone()), web::Data::new(accounts.clone()));
-    let server = HttpServer::new(move || {
+    let limits = Arc::new(ConnectionLimits::new(&Settings::for_test(std::path::Path::new("."))));
+    let timeouts = ServerTimeouts {
+        keep_alive: Duration::from_secs(5),
+        request_head: Duration::from_secs(5),
+        disconnect: Duration::from_secs(1),
+        shutdown: Duration::from_secs(30),
+        workers: 2,
+    };
+    let app = move || {
         let app = App::new().app_data(hub.clone()).app_data(accounts.clone());
         app.route("/ws", web::get().to(ws)).route("/events", web::get().to(sse))
-    })
-    .on_connect(on_connect)
-    .workers(2)
-    .disable_signals()
-    .bind(("127.0.0.1", 0))
-    .unwrap();
-    let address = server.addrs()[0];
-    let server = server.run();
+    };
+    let (address, server) =
+        connection::serve(std::net::SocketAddr::from(([127, 0, 0, 1], 0)), limits, timeouts, app).unwrap();
     let handle = server.handle();
     actix::spawn(server);
     (address, handle)
@@ -756,6 +766,18 @@ async fn n11_foreign_origin_and_excess_session_are_rejected() {
     wait_until("its place is free", || server.hub.session_count() == 1).await;
     assert!(server.try_connect(None, None).await.is_ok());
     drop(same);
+}
+
+#[actix::test]
+async fn s01_sessions_of_one_network_are_limited() {
+    let server = open(|limits| limits.sockets_per_network = Some(2)).await;
+    let (first, second) =
+        (server.try_connect(None, None).await.unwrap(), server.try_connect(None, None).await.unwrap());
+    assert_eq!(server.try_connect(None, None).await.err(), Some(StatusCode::SERVICE_UNAVAILABLE));
+    drop(first);
+    wait_until("its place is free", || server.hub.session_count() == 1).await;
+    assert!(server.try_connect(None, None).await.is_ok());
+    drop(second);
 }
 
 #[actix::test]

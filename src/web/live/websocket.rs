@@ -16,6 +16,7 @@ use super::frame_limiter::{CloseReasonSlot, FRAME_MAX, FrameLimiter};
 use super::hub::Hub;
 use super::kill_switch::KillSwitch;
 use super::session::{Session, Transport};
+use crate::types::ClientNetwork;
 use crate::web::origin::origin_allowed;
 
 /// Transport over WebSocket.
@@ -51,7 +52,7 @@ impl Transport for WebSocket {
     }
 }
 
-/// Turns a connection into a live session of `principal`, whose token the extractor has authenticated; an invalid token is
+/// Turns a connection from `network` into a live session of `principal`, whose token the extractor has authenticated; an invalid token is
 /// rejected before this.
 ///
 /// # Errors
@@ -61,11 +62,12 @@ pub async fn start_websocket(
     payload: Payload,
     hub: Hub,
     principal: Option<Principal>,
+    network: Option<ClientNetwork>,
 ) -> Result<HttpResponse, LiveError> {
     if !origin_allowed(&request, hub.settings().public_url.as_deref()) {
         return Err(LiveError::ForeignOrigin);
     }
-    let permit = hub.admit()?;
+    let permit = hub.admit(network)?;
     let kill_switch = request.conn_data::<KillSwitch>().cloned();
     let close_reason = CloseReasonSlot::default();
     let bytes = FrameLimiter::new(payload, Rc::clone(&close_reason));

@@ -1,0 +1,381 @@
+//! TCP connections of the gateway: counted, refused with 503 above the limit, one file each, and cut from outside.
+//!
+//! The limit follows from the process's limit of open files, less a reserve for databases and everything else: at the limit
+//! of open files SQLite cannot open its files and the whole shop would stop.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use actix_http::error::DispatchError;
+use actix_http::{HttpService, KeepAlive, Protocol, Request, Response};
+use actix_service::{IntoServiceFactory, ServiceFactory, ServiceFactoryExt, fn_service, map_config};
+use actix_web::body::MessageBody;
+use actix_web::dev::{AppConfig, Server, Service};
+use actix_web::http::StatusCode;
+use actix_web::rt::net::TcpStream;
+use ipnet::IpNet;
+use parking_lot::Mutex;
+use rustix::process::{Resource, getrlimit};
+use socket2::{Domain, Protocol as SocketProtocol, SockRef, Socket, Type};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::sync::Semaphore;
+
+use super::live::KillSwitch;
+use super::problem::Problem;
+use super::request_meta::request_id;
+use crate::settings::Settings;
+use crate::types::ClientNetwork;
+
+/// Time after which the kernel closes a connection whose peer does not acknowledge sent bytes (`TCP_USER_TIMEOUT`): the
+/// last resort for peers that vanish.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
+/// Connections that the kernel keeps until they are accepted.
+const BACKLOG: i32 = 1_024;
+/// Files that are kept for databases, logs, the mail server and calls to other processes.
+const RESERVED_FILES: usize = 256;
+/// Share of the open files that is kept at least, whatever their limit.
+const RESERVED_SHARE: usize = 8;
+/// Limit of open files that is assumed where there is none.
+const UNLIMITED_FILES: usize = 1 << 20;
+/// Refused connections that get a response at a time; further ones are closed without a response.
+const REFUSALS_MAX: usize = 32;
+/// Time that a refused client has to read its response.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Number of connections and their limits.
+pub struct ConnectionLimits {
+    max: usize,
+    /// Most connections of one network; none while limits are switched off.
+    per_network: Option<usize>,
+    /// Proxies, which stand for many clients.
+    trusted_proxies: Vec<IpNet>,
+    open: Mutex<OpenConnections>,
+    refused: AtomicU64,
+    refusals: Arc<Semaphore>,
+}
+
+#[derive(Default)]
+struct OpenConnections {
+    total: usize,
+    by_network: HashMap<ClientNetwork, usize>,
+}
+
+impl ConnectionLimits {
+    /// The limits by the settings and by the process's limit of open files.
+    pub fn new(settings: &Settings) -> Self {
+        let max = match settings.limits.connections {
+            0 => connections_for(open_files_max()),
+            max => max,
+        };
+        let per_network = match settings.limits.connections_per_network {
+            0 => max.div_ceil(4),
+            most => most,
+        };
+        Self {
+            max,
+            per_network: settings.limits.enabled.then_some(per_network),
+            trusted_proxies: settings.http.trusted_proxies.clone(),
+            open: Mutex::default(),
+            refused: AtomicU64::new(0),
+            refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
+        }
+    }
+
+    /// Most live sessions: a part of the connections, so that requests always find one.
+    pub const fn sessions_max(&self) -> usize {
+        self.max - self.max.div_ceil(4)
+    }
+
+    /// Open connections.
+    pub fn open(&self) -> usize {
+        self.open.lock().total
+    }
+
+    /// Connections refused since the start.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Relaxed)
+    }
+
+    /// Counts a connection until the permit is dropped; `None` above a limit.
+    fn admit(self: &Arc<Self>, peer: Option<SocketAddr>) -> Option<OpenConnection> {
+        let is_proxy = |peer: &SocketAddr| {
+            let address = peer.ip().to_canonical();
+            self.trusted_proxies.iter().any(|network| network.contains(&address))
+        };
+        let network = peer.filter(|peer| !is_proxy(peer)).map(|peer| ClientNetwork::from(peer.ip()));
+        let mut open = self.open.lock();
+        let of_network = network.and_then(|network| open.by_network.get(&network)).copied().unwrap_or(0);
+        if open.total >= self.max || self.per_network.is_some_and(|most| of_network >= most) {
+            drop(open);
+            self.refused.fetch_add(1, Relaxed);
+            return None;
+        }
+        open.total += 1;
+        if let Some(network) = network {
+            *open.by_network.entry(network).or_default() += 1;
+        }
+        Some(OpenConnection { limits: Arc::clone(self), network })
+    }
+}
+
+/// Connections that a process with this limit of open files may have.
+fn connections_for(files: usize) -> usize {
+    let reserved = RESERVED_FILES.min(files / 2).max(files / RESERVED_SHARE);
+    (files - reserved).max(1)
+}
+
+/// The process's limit of open files.
+fn open_files_max() -> usize {
+    let limit = getrlimit(Resource::Nofile).current.and_then(|files| usize::try_from(files).ok());
+    limit.unwrap_or(UNLIMITED_FILES).min(UNLIMITED_FILES)
+}
+
+/// A connection that is counted until this is dropped.
+struct OpenConnection {
+    limits: Arc<ConnectionLimits>,
+    network: Option<ClientNetwork>,
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        let mut open = self.limits.open.lock();
+        open.total -= 1;
+        if let Some(network) = self.network
+            && let Some(count) = open.by_network.get_mut(&network)
+        {
+            *count -= 1;
+            if *count == 0 {
+                open.by_network.remove(&network);
+            }
+        }
+    }
+}
+
+/// A TCP connection that a [`KillSwitch`] ends.
+pub struct ClientConnection {
+    stream: TcpStream,
+    kill_switch: KillSwitch,
+    _permit: OpenConnection,
+}
+
+impl ClientConnection {
+    fn new(stream: TcpStream, permit: OpenConnection) -> Self {
+        let socket = SockRef::from(&stream);
+        if let Err(error) =
+            socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX)).and_then(|()| socket.set_tcp_nodelay(true))
+        {
+            log::debug!("http: setting the options of a connection failed: {error}");
+        }
+        Self { stream, kill_switch: KillSwitch::default(), _permit: permit }
+    }
+
+    /// The stream, unless the connection was cut.
+    fn stream(&mut self, context: &Context<'_>) -> io::Result<Pin<&mut TcpStream>> {
+        if self.kill_switch.is_killed(context) {
+            // What the peer does not read is dropped with the connection; the kernel would keep it.
+            let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        Ok(Pin::new(&mut self.stream))
+    }
+}
+
+impl AsyncRead for ClientConnection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.stream(cx)?.poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for ClientConnection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.stream(cx)?.poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.stream(cx)?.poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream(cx)?.poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream(cx)?.poll_shutdown(cx)
+    }
+}
+
+/// Time limits and threads of a server.
+#[derive(Debug, Clone, Copy)]
+pub struct ServerTimeouts {
+    /// Longest idle time of a connection.
+    pub keep_alive: Duration,
+    /// Time in which the head of a request must arrive.
+    pub request_head: Duration,
+    /// Time that a closing connection may take to finish.
+    pub disconnect: Duration,
+    /// Time that requests in flight have to end when the server stops.
+    pub shutdown: Duration,
+    /// Threads; 0 for one per core.
+    pub workers: usize,
+}
+
+/// Serves an application on an address. Returns the bound address and the server, which runs when it is awaited.
+///
+/// # Errors
+/// When the address cannot be bound.
+pub fn serve<F, I, S, B>(
+    address: SocketAddr,
+    limits: Arc<ConnectionLimits>,
+    timeouts: ServerTimeouts,
+    app: F,
+) -> io::Result<(SocketAddr, Server)>
+where
+    F: Fn() -> I + Send + Clone + 'static,
+    I: IntoServiceFactory<S, Request>,
+    S: ServiceFactory<Request, Config = AppConfig> + 'static,
+    S::Error: Into<actix_web::Error> + 'static,
+    S::InitError: fmt::Debug,
+    S::Response: Into<Response<B>> + 'static,
+    S::Service: 'static,
+    <S::Service as Service<Request>>::Future: 'static,
+    B: MessageBody + 'static,
+{
+    let listener = bind(address)?;
+    let address = listener.local_addr()?;
+    let mut server = Server::build()
+        .disable_signals()
+        .shutdown_timeout(timeouts.shutdown.as_secs())
+        .max_concurrent_connections(limits.max + REFUSALS_MAX);
+    if timeouts.workers > 0 {
+        server = server.workers(timeouts.workers);
+    }
+    let stopping = server.graceful_shutdown_signal();
+    let server = server.listen("http", listener, move || {
+        let (stopping, limits) = (stopping.clone(), Arc::clone(&limits));
+        let app = app().into_factory().map_err(|error| error.into().error_response());
+        let http = HttpService::build()
+            .graceful_shutdown_signal(move || {
+                let stopping = stopping.clone();
+                async move { stopping.notified().await }
+            })
+            .keep_alive(KeepAlive::Timeout(timeouts.keep_alive))
+            .client_request_timeout(timeouts.request_head)
+            .client_disconnect_timeout(timeouts.disconnect)
+            .local_addr(address)
+            .on_connect_ext(|connection: &ClientConnection, extensions| {
+                extensions.insert(connection.kill_switch.clone());
+            })
+            .finish(map_config(app, |()| AppConfig::default()));
+        fn_service(move |stream: TcpStream| std::future::ready(accept(stream, &limits))).and_then(http)
+    })?;
+    Ok((address, server.run()))
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(SocketProtocol::TCP))?;
+    // A restart need not wait until the connections of the last run are forgotten.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Takes a connection over, or refuses it.
+fn accept(
+    stream: TcpStream,
+    limits: &Arc<ConnectionLimits>,
+) -> Result<(ClientConnection, Protocol, Option<SocketAddr>), DispatchError> {
+    let peer = stream.peer_addr().ok();
+    match limits.admit(peer) {
+        Some(permit) => Ok((ClientConnection::new(stream, permit), Protocol::Http1, peer)),
+        None => {
+            if let Ok(place) = Arc::clone(&limits.refusals).try_acquire_owned() {
+                actix_web::rt::spawn(async move {
+                    let _place = place;
+                    let _ = tokio::time::timeout(REFUSAL_TIMEOUT, refuse(stream)).await;
+                });
+            }
+            Err(DispatchError::Io(io::ErrorKind::ConnectionRefused.into()))
+        }
+    }
+}
+
+/// Responds with 503, and reads what the client sends meanwhile: the kernel would reset the connection, and the response
+/// with it, if it were closed with bytes unread.
+async fn refuse(mut stream: TcpStream) -> io::Result<()> {
+    stream.write_all(&refusal()).await?;
+    stream.shutdown().await?;
+    let mut ignored = [0; 1_024];
+    while stream.read(&mut ignored).await? > 0 {}
+    Ok(())
+}
+
+/// The response to a refused connection.
+fn refusal() -> Vec<u8> {
+    let id = request_id(None);
+    let problem = Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "too_many_connections",
+        "too many connections are open; close idle ones, or try again later",
+    );
+    let (head, body) = problem.to_response(&id).into_parts();
+    let body = body.try_into_bytes().unwrap_or_default();
+    let mut response =
+        format!("HTTP/1.1 {}\r\nconnection: close\r\nx-request-id: {id}\r\n", head.status()).into_bytes();
+    response.extend_from_slice(b"x-content-type-options: nosniff\r\n");
+    for (name, value) in head.headers() {
+        response.extend_from_slice(format!("{name}: ").as_bytes());
+        response.extend_from_slice(value.as_bytes());
+        response.extend_from_slice(b"\r\n");
+    }
+    response.extend_from_slice(format!("content-length: {}\r\n\r\n", body.len()).as_bytes());
+    response.extend_from_slice(&body);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limit_leaves_files_for_the_rest_of_the_shop() {
+        for (files, connections) in [(2, 1), (256, 128), (600, 344), (1_024, 768), (65_536, 57_344)] {
+            assert_eq!(connections_for(files), connections, "{files} files");
+        }
+    }
+
+    #[test]
+    fn networks_have_a_share_and_proxies_the_whole() {
+        let mut settings = Settings::for_test(std::path::Path::new("."));
+        settings.limits.enabled = true;
+        settings.limits.connections = 8;
+        settings.http.trusted_proxies = vec!["10.0.0.1/32".parse().unwrap()];
+        let limits = Arc::new(ConnectionLimits::new(&settings));
+        let admit = |peer: &str| limits.admit(Some(SocketAddr::new(peer.parse().unwrap(), 1)));
+        let first: Vec<_> = (0..2).map(|_| admit("2001:db8::1").unwrap()).collect();
+        assert!(admit("2001:db8::2").is_none(), "the same /64");
+        let other = admit("203.0.113.1").unwrap();
+        let proxied: Vec<_> = (0..5).map(|_| admit("10.0.0.1").unwrap()).collect();
+        assert!(admit("203.0.113.2").is_none(), "all are open");
+        assert_eq!((limits.open(), limits.refused()), (8, 2));
+        drop((first, other, proxied));
+        assert_eq!(limits.open(), 0);
+        assert!(limits.open.lock().by_network.is_empty());
+        assert!(admit("2001:db8::1").is_some());
+    }
+}
