@@ -119,6 +119,7 @@ fn general() -> Vec<Spec> {
         Spec::new("mailer.per_recipient_hour", "30", "Maximum number of e-mails per recipient and hour through /send_email."),
         Spec::new("stats.internal_networks", "127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7", "Networks that may read the action log and /metrics, separated by commas."),
         Spec::new("stats.keep_days", "400", "Days for which the action log is kept. Daily totals are kept permanently."),
+        Spec::new("stats.log_bytes_max", "104857600", "Maximum size in bytes of the entries that callers reported through /log; above it their oldest are deleted. The shop's own entries do not count."),
         Spec::new("notifications.keep", "1000", "Number of notifications that are kept per user."),
     ]
 }

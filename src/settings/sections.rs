@@ -229,6 +229,8 @@ pub struct StatsSettings {
     pub internal_networks: Vec<IpNet>,
     /// Days for which actions are kept.
     pub keep_days: u32,
+    /// Most bytes of the entries that callers reported.
+    pub log_bytes_max: i64,
 }
 
 impl StatsSettings {
@@ -236,6 +238,7 @@ impl StatsSettings {
         Ok(Self {
             internal_networks: values.get("stats.internal_networks", networks)?,
             keep_days: values.get("stats.keep_days", |text| number(text, 1, 36_500))?,
+            log_bytes_max: values.get("stats.log_bytes_max", |text| number(text, 1_024, 1 << 40))?,
         })
     }
 

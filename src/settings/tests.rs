@@ -142,7 +142,8 @@ fn internal_network_contains_its_addresses() {
         ("fc00::/7", "2001:db8::1", false),
     ];
     for (range, address, inside) in cases {
-        let stats = StatsSettings { internal_networks: vec![network(range).unwrap()], keep_days: 1 };
+        let stats =
+            StatsSettings { internal_networks: vec![network(range).unwrap()], keep_days: 1, log_bytes_max: 1_024 };
         assert_eq!(stats.is_internal(address.parse().unwrap()), inside, "{range} {address}");
     }
 }

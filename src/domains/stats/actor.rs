@@ -7,12 +7,12 @@ use actix::{Actor, Context, Supervised};
 use serde_json::json;
 
 use super::model::{self, BucketRange, Counters};
-use super::store::{self, Filter, NewAction};
+use super::store::{self, Filter, NewAction, reported};
 use super::*;
 use crate::contract::cart::CartStarted;
 use crate::contract::payments::{InvoicePaid, InvoiceRefunded, LATE_PAYMENT};
 use crate::contract::users::{UserErased, UserRegistered};
-use crate::messaging::{CheckInvariants, CommonError, DeliverEvents, InvariantReport, RequestContext, Role};
+use crate::messaging::{Caller, CheckInvariants, CommonError, DeliverEvents, InvariantReport, RequestContext, Role};
 use crate::runtime::spawn_leader_interval;
 use crate::settings::Settings;
 use crate::store::{LockSet, Store, Tx};
@@ -81,13 +81,23 @@ async fn log_action(state: Arc<StatsState>, ctx: RequestContext, request: LogAct
     let user_id = model::attributed_user(&ctx, request.user_id)?;
     let data = model::validate_action(&request)?;
     let (kind, subject) = (request.action.clone(), request.subject.clone());
+    let is_own = matches!(ctx.caller, Caller::Domain(_));
+    let texts = [Some(&kind), subject.as_ref(), data.as_ref()].into_iter().flatten().map(String::as_str);
+    let reported_bytes = (!is_own).then(|| reported::size_of(texts));
+    let budget = state.settings.stats.log_bytes_max;
+    // Under the lock the oldest entries are deleted, and counted, once.
+    let locks = if is_own { LockSet::none() } else { LockSet::key("reported", "") };
     state
         .store
         .idempotent(&ctx, &request)?
-        .locks(LockSet::none())
+        .locks(locks)
         .run(move |tx| {
-            let action = NewAction { at: tx.now, id: ActionId::new(), user_id, kind, subject, data };
-            Ok(store::append(tx.conn, &action)?)
+            let action = NewAction { at: tx.now, id: ActionId::new(), user_id, kind, subject, data, reported_bytes };
+            store::append(tx.conn, &action)?;
+            if let Some(bytes) = reported_bytes {
+                reported::charge(tx.conn, bytes, budget)?;
+            }
+            Ok(())
         })
         .await
 }
@@ -234,7 +244,8 @@ fn log_event(
     data: Option<String>,
 ) -> Result<(), CommonError> {
     let (user_id, kind) = (Some(user_id), kind.to_owned());
-    Ok(store::append(tx.conn, &NewAction { at, id: ActionId::new(), user_id, kind, subject, data })?)
+    let id = ActionId::new();
+    Ok(store::append(tx.conn, &NewAction { at, id, user_id, kind, subject, data, reported_bytes: None })?)
 }
 
 async fn check_invariants(

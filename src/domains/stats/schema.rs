@@ -8,6 +8,7 @@ diesel::table! {
         kind -> Text,
         subject -> Nullable<Text>,
         data -> Nullable<Text>,
+        reported_bytes -> Nullable<BigInt>,
     }
 }
 

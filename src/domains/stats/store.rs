@@ -1,6 +1,7 @@
 //! SQL of the stats domain.
 
 pub mod invariants;
+pub mod reported;
 
 use diesel::dsl::exists;
 use diesel::sql_query;
@@ -41,6 +42,8 @@ pub struct NewAction {
     pub subject: Option<String>,
     /// Further data as JSON.
     pub data: Option<String>,
+    /// Size of an entry that a caller reported; none for the shop's own.
+    pub reported_bytes: Option<i64>,
 }
 
 /// Inserts an action; without its user and data if the user has been erased meanwhile.
@@ -74,7 +77,9 @@ pub struct Filter {
 pub fn list_actions(conn: &mut Conn, filter: &Filter, limit: i64) -> Result<Vec<LoggedAction>, CommonError> {
     type ActionRow = (Timestamp, ActionId, Option<UserId>, String, Option<String>, Option<String>);
     let rows: Vec<ActionRow> = for_backend!(conn, c => {
-        let mut query = action::table.into_boxed();
+        let columns =
+            (action::at, action::id, action::user_id, action::kind, action::subject, action::data);
+        let mut query = action::table.select(columns).into_boxed();
         if let Some(from) = filter.from {
             query = query.filter(action::at.ge(from));
         }
@@ -109,6 +114,7 @@ pub fn delete_old(conn: &mut Conn, until: Timestamp, limit: i64) -> QueryResult<
     let oldest: Vec<Timestamp> =
         action::table.filter(action::at.lt(until)).order(action::at).limit(limit).select(action::at).load(conn)?;
     let Some(last) = oldest.last() else { return Ok(false) };
+    reported::release_until(conn, *last)?;
     diesel::delete(action::table.filter(action::at.le(last))).execute(conn)?;
     Ok(i64::try_from(oldest.len()) == Ok(limit))
 }

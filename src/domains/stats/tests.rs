@@ -411,3 +411,33 @@ async fn undecodable_event_does_not_block_the_next() {
     let day = stats.summary("2026-03-01", "2026-03-02", Bucket::Day).await.unwrap();
     assert_eq!(day.totals.sign_ups, 1);
 }
+
+#[actix::test]
+async fn s01_reported_entries_have_a_size_budget() {
+    let dir = TempDir::new().unwrap();
+    let (mut settings, clock) = (Settings::for_test(dir.path()), Clock::system());
+    settings.stats.log_bytes_max = 300_000;
+    let client = open(&DomainRuntime::new(settings.clone(), clock.clone())).unwrap().client;
+    let stats = TestStats { client, clock, settings, dir };
+    let order = paid(&invoice("2026-05-04", "EUR", vec![line(ProductId::new(), "Tea", 1, 100)]));
+    stats.deliver(vec![order]).await;
+    let entry = |n: usize| LogAction {
+        user_id: None,
+        action: format!("seen_{n}"),
+        subject: None,
+        data: Some(json!({ "text": "x".repeat(1_000) })),
+    };
+    for n in 0..1_200 {
+        stats.clock.advance(Duration::from_millis(1));
+        stats.client.call(anyone(false), entry(n)).await.unwrap();
+    }
+    let count = |action: Option<&str>| {
+        let request = ListActions { action: action.map(str::to_owned), ..ListActions::default() };
+        async { stats.client.call(staff(), request).await.unwrap().items.len() }
+    };
+    assert_eq!(count(Some("order_paid")).await, 1, "the shop's own entries stay");
+    assert_eq!((count(Some("seen_0")).await, count(Some("seen_1199")).await), (0, 1), "the oldest go");
+    let check = crate::messaging::CheckInvariants { deep: false, subscribers: Vec::new() };
+    let kept = stats.client.call(staff(), check).await.unwrap().row_counts["logged actions"];
+    assert!((50..300).contains(&kept), "{kept}");
+}

@@ -1,0 +1,2 @@
+DROP INDEX action_reported;
+ALTER TABLE action DROP COLUMN reported_bytes;
