@@ -103,6 +103,7 @@ fn general() -> Vec<Spec> {
         Spec::new("limits.unpaid_per_user", "5", "Maximum number of unpaid orders of one user: the open one, and those of the last 24 hours that kept stock for over five minutes."),
         Spec::new("limits.unpaid_per_network", "50", "The same from one address: open ones, and those of the last hour."),
         Spec::new("users.session_days", "30", "Session lifetime in days."),
+        Spec::new("users.guest_days", "30", "Days after which guests that bought nothing are erased with their carts, but not before two days after the end of their session."),
         Spec::new("users.hashers", "2", "Concurrent password hashes; each needs 19 MiB of memory."),
         Spec::new("catalog.cache_max", "2000", "Maximum number of products cached in memory."),
         Spec::new("catalog.low_stock", "5", "Stock level that triggers a low-stock alert."),

@@ -155,6 +155,8 @@ impl HttpSettings {
 pub struct UsersSettings {
     /// Lifetime of a session.
     pub session: Duration,
+    /// Age at which guests that bought nothing are erased.
+    pub guest: Duration,
     /// Password hashes that are computed at a time.
     pub hashers: usize,
 }
@@ -164,6 +166,9 @@ impl UsersSettings {
         Ok(Self {
             session: values
                 .get("users.session_days", |text| number(text, 1, 3_650))
+                .map(|days: u64| Duration::from_secs(days * 86_400))?,
+            guest: values
+                .get("users.guest_days", |text| number(text, 1, 3_650))
                 .map(|days: u64| Duration::from_secs(days * 86_400))?,
             hashers: values.get("users.hashers", |text| number(text, 1, 64))?,
         })

@@ -11,6 +11,7 @@ use actix::{Actor, Context, Supervised};
 
 use super::api_keys::{create_api_key, delete_api_key, flush_key_usage, list_api_keys};
 use super::email_links::{forgot_password, reset_password, send_verification, verify_email};
+use super::guests::{self, on_events};
 use super::model::{self, EmailLinkKind};
 use super::password_hasher::{HashPermit, PasswordHashing};
 use super::sign_in::{SessionRecord, authenticate, create_guest, sign_in, sign_out};
@@ -47,6 +48,8 @@ pub struct UsersState {
     pub(super) token_cache: TokenCache,
     /// Failed sign-ins; none while limits are switched off.
     pub(super) throttle: Option<SignInThrottle>,
+    /// Age at which guests that bought nothing are erased.
+    pub(super) erase_guests_after: Duration,
     /// Time from sign-in to the end of the session.
     pub(super) session_lifetime: Duration,
 }
@@ -59,6 +62,7 @@ impl UsersState {
             passwords: PasswordHashing::new(settings.users.hashers),
             token_cache: TokenCache::new(store.cache_lease()),
             store,
+            erase_guests_after: guests::erase_after(&settings.users),
             session_lifetime: settings.users.session,
             throttle: settings.limits.enabled.then(SignInThrottle::new),
         }
@@ -478,19 +482,18 @@ async fn list_users(state: Arc<UsersState>, _: RequestContext, request: ListUser
     Ok(Page::from_overfetch(rows, limit, |row| (row.created_at.micros(), row.id)).map(|row| row.user()))
 }
 
-/// Accepts everything: this domain has no subscriptions, so nothing is delivered.
-async fn on_events(_: Arc<UsersState>, _: RequestContext, _: DeliverEvents) -> Result<(), CommonError> {
-    Ok(())
-}
-
-/// Deletes expired sessions and links in small transactions, so that other writes do not wait.
+/// Deletes expired sessions and links, and guests that bought nothing, in small transactions, so that other writes do not
+/// wait.
 pub async fn purge(state: Arc<UsersState>) {
     for _ in 0..PURGE_ROUNDS {
         match state.store.write(|tx| Ok::<_, CommonError>(store::purge(tx.conn, tx.now, PURGE_BATCH)?)).await {
-            Ok(0) => return,
+            Ok(0) => break,
             Ok(_) => {}
             Err(error) => return log::warn!("users: deleting expired sessions and links failed, will retry: {error}"),
         }
+    }
+    if let Err(error) = guests::erase_unbought(&state).await {
+        log::warn!("users: erasing guests that bought nothing failed, will retry: {error}");
     }
 }
 

@@ -16,6 +16,7 @@ mod actor;
 mod api_keys;
 mod email_links;
 mod fair_queue;
+mod guests;
 mod model;
 mod password_hasher;
 mod schema;
@@ -36,12 +37,10 @@ use crate::store::{Migrations, OpenError};
 use crate::contract::users::*;
 pub use actor::UsersActor;
 use actor::UsersState;
+pub use guests::SUBSCRIPTIONS;
 /// Name of the file in the data folder that holds the signing secret; part of a backup.
 pub use signing_secret::SECRET_FILE;
 pub use signing_secret::fingerprint as secret_fingerprint;
-
-/// Events this domain subscribes to: none.
-pub const SUBSCRIPTIONS: &[&str] = &[];
 
 crate::impl_from_storage_error!(UsersError);
 

@@ -45,6 +45,13 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    unbought_guest (user_id) {
+        user_id -> Text,
+        created_at -> BigInt,
+    }
+}
+
 diesel::joinable!(session -> account (user_id));
 diesel::joinable!(api_key -> account (user_id));
 diesel::allow_tables_to_appear_in_same_query!(account, session, api_key, link);

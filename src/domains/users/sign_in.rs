@@ -57,6 +57,7 @@ pub(super) async fn create_guest(
                 updated_at: tx.now,
             };
             store::insert(tx.conn, &guest)?;
+            store::insert_unbought_guest(tx.conn, guest.id, tx.now)?;
             begin_session(tx, &guest, lifetime)
         })
         .await?;

@@ -8,7 +8,7 @@ use diesel::sql_types::Bool;
 use uuid::Uuid;
 
 use super::model::{self, EmailLinkKind, SESSIONS_MAX};
-use super::schema::{account, api_key, link, session};
+use super::schema::{account, api_key, link, session, unbought_guest};
 use super::{User, UsersError};
 use crate::messaging::Role;
 use crate::store::query::*;
@@ -119,6 +119,28 @@ fn map_unique_violation(error: DbError) -> UsersError {
         DbError::DatabaseError(DatabaseErrorKind::UniqueViolation, _) => UsersError::EmailTaken,
         other => other.into(),
     }
+}
+
+/// Records a new guest, who has bought nothing yet.
+pub fn insert_unbought_guest(conn: &mut Conn, id: UserId, now: Timestamp) -> QueryResult<usize> {
+    diesel::insert_into(unbought_guest::table)
+        .values((unbought_guest::user_id.eq(id), unbought_guest::created_at.eq(now)))
+        .execute(conn)
+}
+
+/// Lists guests that were made before `until` and bought nothing, oldest first.
+pub fn unbought_guests(conn: &mut Conn, until: Timestamp, limit: i64) -> QueryResult<Vec<UserId>> {
+    unbought_guest::table
+        .filter(unbought_guest::created_at.lt(until))
+        .order(unbought_guest::created_at)
+        .limit(limit)
+        .select(unbought_guest::user_id)
+        .load(conn)
+}
+
+/// Forgets that a guest bought nothing.
+pub fn keep_guest(conn: &mut Conn, id: UserId) -> QueryResult<()> {
+    diesel::delete(unbought_guest::table.find(id)).execute(conn).map(drop)
 }
 
 /// Deletes a user with all sessions, keys and links.

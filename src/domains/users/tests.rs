@@ -10,11 +10,11 @@ use super::actor::purge;
 use super::api_keys::flush_key_usage;
 use super::*;
 use crate::messaging::{
-    Caller, Client, CommonError, Credential, Event, EventEnvelope, IdempotencyKey, RequestContext, Role,
+    Caller, Client, CommonError, Credential, DeliverEvents, Event, EventEnvelope, IdempotencyKey, RequestContext, Role,
 };
 use crate::settings::Settings;
 use crate::store::Store;
-use crate::types::{Clock, EmailAddress, Page, PageRequest, SessionId, Timestamp, UserId};
+use crate::types::{Clock, EmailAddress, EventId, InvoiceId, Page, PageRequest, SessionId, Timestamp, UserId};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -1077,4 +1077,51 @@ async fn accounts_of_older_database_are_found_by_search() {
     let query = ListUsers { q: Some("ADA@".into()), page: PageRequest::default() };
     let found = fixture.users.call(RequestContext::internal("web"), query).await.unwrap();
     assert_eq!(found.items.len(), 1);
+}
+
+fn invoice_paid(user_id: UserId, at: Timestamp) -> EventEnvelope {
+    use crate::contract::payments::{Invoice, InvoicePaid, InvoiceStatus};
+    let invoice = Invoice {
+        id: InvoiceId::new(),
+        number: "INV-000001".to_owned(),
+        user_id,
+        status: InvoiceStatus::Paid,
+        total: 0,
+        lines: Vec::new(),
+        refunded: 0,
+        refunding: 0,
+        returned_late: 0,
+        dispute: None,
+        currency: "EUR".parse().unwrap(),
+        email: None,
+        processing: false,
+        created_at: at,
+        expires_at: at,
+        paid_at: Some(at),
+    };
+    let event = InvoicePaid { invoice, hold: None, checkout: None, imported: false };
+    let data = serde_json::to_value(&event).unwrap();
+    EventEnvelope { id: EventId::new(), name: InvoicePaid::NAME.to_owned(), at, data, trace: None }
+}
+
+#[actix::test]
+async fn s01_guests_that_bought_nothing_are_erased() {
+    let fixture = TestUsers::open();
+    let (idle, buyer, member) = (fixture.guest().await, fixture.guest().await, fixture.guest().await);
+    let event = invoice_paid(buyer.user.id, fixture.clock.now());
+    fixture.users.call(RequestContext::internal("events"), DeliverEvents { events: vec![event] }).await.unwrap();
+    let ctx = fixture.context_of(&member.token).await;
+    fixture.users.call(ctx, registration("ada@example.com")).await.unwrap();
+    let users = &fixture.users;
+    let exists =
+        |user_id| async move { users.call(RequestContext::internal("test"), GetUser { user_id }).await.is_ok() };
+    // As long as the session may be used, the guest stays.
+    fixture.clock.advance(Duration::from_secs(31 * 86_400));
+    purge(Arc::clone(&fixture.state)).await;
+    assert!(exists(idle.user.id).await);
+    fixture.clock.advance(Duration::from_secs(2 * 86_400));
+    let ((), names) = fixture.event_names_of(purge(Arc::clone(&fixture.state))).await;
+    assert_eq!(names, ["users.user_erased", "users.access_changed"]);
+    let left = [exists(idle.user.id).await, exists(buyer.user.id).await, exists(member.user.id).await];
+    assert_eq!(left, [false, true, true]);
 }

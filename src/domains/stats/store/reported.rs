@@ -10,7 +10,7 @@ use crate::types::Timestamp;
 /// Name of the counter of their size.
 const REPORTED_BYTES: &str = "reported_bytes";
 /// Entries that are deleted at a time.
-const DELETE_BATCH: i64 = 500;
+const DELETE_BATCH: i64 = 100;
 /// Bytes of an entry and its indexes besides its texts, about.
 const ENTRY_OVERHEAD: usize = 250;
 
