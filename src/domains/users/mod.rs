@@ -5,7 +5,8 @@
 //! [`UserErased`]), the sending of e-mails, HTTP and its cookies. Invariant: no password and no bearer token is stored
 //! in a usable form.
 //! Calls: no other domain. Called by: the gateway, for every request with a token ([`Authenticate`]). Emits:
-//! [`UserRegistered`], [`UserChanged`], [`UserErased`], [`AccessChanged`], and requests for e-mails.
+//! [`UserRegistered`], [`UserChanged`], [`UserErased`], [`AccessChanged`], and requests for e-mails. Subscribes to paid
+//! invoices, so that only guests that bought nothing are erased.
 //! While this domain is down, authenticated requests fail; anonymous browsing works.
 //!
 //! Two things are stored longer than needed. The token of a mailed link is in its event, so it stays in the outbox until
