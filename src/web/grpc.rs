@@ -324,3 +324,34 @@ impl From<payments::Invoice> for Invoice {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::settings::{DomainLocation, Quota};
+    use crate::types::Clock;
+
+    #[actix::test]
+    async fn s02_typed_services_limit_each_network() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut settings = Settings::for_test(dir.path());
+        settings.domains.iter_mut().for_each(|domain| domain.place = DomainLocation::Off);
+        settings.limits.enabled = true;
+        settings.limits.registration = Quota { requests: 1, window: Duration::from_secs(3_600) };
+        let app = App::open(settings, Clock::system()).unwrap();
+        let services = TypedServices {
+            clients: app.clients.clone(),
+            settings: Arc::clone(app.settings()),
+            limits: RateLimits::new(&app.settings().limits, app.clock()),
+        };
+        let call = async |class| services.context(&MetadataMap::new(), &Extensions::new(), class).await;
+        assert!(call(LimitClass::Registration).await.is_ok());
+        let limited = call(LimitClass::Registration).await.unwrap_err();
+        assert_eq!(limited.code(), Code::ResourceExhausted);
+        assert_eq!(limited.metadata().get("mercat-code").unwrap(), "rate_limited");
+        assert!(call(LimitClass::Api).await.is_ok());
+        app.close();
+    }
+}
