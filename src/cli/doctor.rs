@@ -66,6 +66,9 @@ pub fn doctor(settings: &Settings) -> Result<(), CliError> {
             Some(smtp) => mailer::probe_server(smtp, MAIL_TIMEOUT).await.map(|()| "reachable".to_owned()),
         };
         report.add("mail server", mail.map_err(|error| format!("{error}; check mailer.smtp")));
+        for gap in settings.mail_gaps() {
+            report.add("mail settings", Err(gap.to_owned()));
+        }
         for (address, domains) in remote_addresses(settings) {
             test_peer(settings, &address, &domains, &mut report).await;
         }

@@ -39,6 +39,9 @@ pub fn serve(configuration: &Configuration, settings: Settings, file: Option<&Pa
             return Ok(());
         }
         warn_about_shared_folders(&settings);
+        for gap in settings.mail_gaps() {
+            log::warn!("serve: {gap}");
+        }
         let mut app = app(configuration, settings, App::open)?;
         let (grpc, web) = start_servers(configuration, &mut app)?;
         log::debug!("serve: ready after {} ms", started.elapsed().as_millis());

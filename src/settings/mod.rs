@@ -194,6 +194,19 @@ impl Settings {
         Ok(())
     }
 
+    /// Returns what is missing for mail that reaches people and leads them back: problems of a shop with a mail server.
+    #[must_use]
+    pub fn mail_gaps(&self) -> Vec<&'static str> {
+        let mut gaps = Vec::new();
+        if self.mailer.smtp.is_some() && self.public_url.is_none() {
+            gaps.push("public_url is not set, so links in e-mails lead to the address that the shop listens on");
+        }
+        if self.mailer.smtp.is_some() && self.mailer.from.as_str().ends_with("@example.com") {
+            gaps.push("mailer.from is not set, so e-mails come from an address of example.com");
+        }
+        gaps
+    }
+
     /// Returns the settings of a domain.
     ///
     /// # Panics

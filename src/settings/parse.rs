@@ -28,6 +28,20 @@ pub fn networks(text: &str) -> Result<Vec<IpNet>, String> {
     if text.trim().is_empty() { Ok(Vec::new()) } else { text.split(',').map(network).collect() }
 }
 
+/// Parses origins separated by commas: scheme, host and port of a page, without a path; none if the text is empty.
+pub fn origins(text: &str) -> Result<Vec<String>, String> {
+    let origin = |text: &str| {
+        let text = text.trim().to_ascii_lowercase();
+        let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or_default();
+        let is_host = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']');
+        if host.is_empty() || !host.chars().all(is_host) {
+            return Err(format!("must be origins such as https://shop.example, separated by commas; {text} is none"));
+        }
+        Ok(text)
+    };
+    if text.trim().is_empty() { Ok(Vec::new()) } else { text.split(',').map(origin).collect() }
+}
+
 /// Parses a whole number from `min` to `max`.
 pub fn number<T: TryFrom<u64>>(text: &str, min: u64, max: u64) -> Result<T, String> {
     let invalid = || format!("must be a whole number from {min} to {max}");

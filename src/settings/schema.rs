@@ -85,6 +85,7 @@ fn general() -> Vec<Spec> {
         Spec::new("http.workers", "0", "Threads that serve HTTP. 0: one per core."),
         Spec::new("http.secure_cookies", "auto", "Restrict cookies to HTTPS: true, false, or auto: only in production."),
         Spec::new("http.trusted_proxies", "", "Networks of proxies whose Forwarded and X-Forwarded-For are believed, separated by commas."),
+        Spec::new("http.cors_origins", "", "Origins of other sites whose pages may call the API for their visitors, such as https://shop.example, separated by commas."),
         Spec::new("limits.enabled", "true", "Reject requests of callers that exceed a rate with 429: true, or false for load tests."),
         Spec::new("limits.store", "memory", "Where rates are counted: memory, in each gateway, or redis://USER:PASSWORD@HOST:PORT/DATABASE, shared between gateways.").secret(),
         Spec::new("limits.network", "12000/60", "Requests from one address (IPv6: /64), as REQUESTS/SECONDS: so many at once, and as many again spread over each window. So are all rates below."),

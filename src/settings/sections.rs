@@ -6,7 +6,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use lapin::uri::{AMQPScheme, AMQPUri};
 
-use super::parse::{boolean, choice, log_filter, networks, number, seconds};
+use super::parse::{boolean, choice, log_filter, networks, number, origins, seconds};
 use super::{SettingError, Values};
 use crate::types::{Currency, EmailAddress};
 
@@ -132,6 +132,8 @@ pub struct HttpSettings {
     pub workers: usize,
     /// Whether cookies are marked `Secure`.
     pub secure_cookies: bool,
+    /// Origins of other sites whose pages may call the API, in lower case.
+    pub cors_origins: Vec<String>,
     /// Networks of the proxies whose `Forwarded` and `X-Forwarded-For` are believed.
     pub trusted_proxies: Vec<IpNet>,
 }
@@ -145,6 +147,7 @@ impl HttpSettings {
             workers: values.get("http.workers", |text| number(text, 0, 1_024))?,
             secure_cookies: values
                 .get("http.secure_cookies", |text| if text == "auto" { Ok(is_production) } else { boolean(text) })?,
+            cors_origins: values.get("http.cors_origins", origins)?,
             trusted_proxies: values.get("http.trusted_proxies", networks)?,
         })
     }

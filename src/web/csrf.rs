@@ -4,7 +4,7 @@ use actix_web::HttpRequest;
 use actix_web::http::header::{self, HeaderName};
 use actix_web::http::{Method, StatusCode};
 
-use super::origin::origin_allowed;
+use super::origin::AllowedOrigins;
 use super::problem::Problem;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -17,24 +17,24 @@ pub fn is_mutating(method: &Method) -> bool {
 
 /// Whether a page of the shop itself made the request. Another site's page can make a browser send the shop's cookie
 /// along, but none of these headers.
-pub fn is_same_origin(request: &HttpRequest, public_url: Option<&str>) -> bool {
+pub fn is_same_origin(request: &HttpRequest, origins: &AllowedOrigins) -> bool {
     let headers = request.headers();
     let site = headers.get(SEC_FETCH_SITE).map(|value| value.as_bytes());
-    // Another origin needs a permission (CORS) to set `X-Requested-With`, and none is ever given.
+    // Another origin needs a permission (CORS) to set `X-Requested-With`, and only listed ones get it.
     matches!(site, Some(b"same-origin" | b"none"))
         || headers.contains_key(X_REQUESTED_WITH)
-        || (headers.contains_key(header::ORIGIN) && origin_allowed(request, public_url))
+        || (headers.contains_key(header::ORIGIN) && origins.allow(request))
 }
 
 /// Whether a page of another origin made the request: no such page may change anything, with the shop's cookie or without
 /// one. A form on a foreign page could otherwise replace a visitor's session by that of a new guest. Programs send none
 /// of these headers.
-pub fn is_foreign_origin(request: &HttpRequest, public_url: Option<&str>) -> bool {
+pub fn is_foreign_origin(request: &HttpRequest, origins: &AllowedOrigins) -> bool {
     // Browsers set it themselves, and no page can change it (https://www.w3.org/TR/fetch-metadata/).
     match request.headers().get(SEC_FETCH_SITE).map(|value| value.as_bytes()) {
         Some(b"same-origin" | b"none") => false,
-        Some(_) => true,
-        None => !origin_allowed(request, public_url),
+        Some(_) => !origins.lists(request),
+        None => !origins.allow(request),
     }
 }
 
@@ -62,6 +62,13 @@ mod tests {
     use super::*;
     use actix_web::test::TestRequest;
 
+    fn origins() -> AllowedOrigins {
+        let mut settings = crate::settings::Settings::for_test(std::path::Path::new("/nowhere"));
+        settings.public_url = Some("https://public.example".to_owned());
+        settings.http.cors_origins = vec!["https://app.example".to_owned()];
+        AllowedOrigins::of(&settings)
+    }
+
     #[test]
     fn fetch_metadata_outweighs_origin() {
         let foreign = ("origin", "https://evil.example");
@@ -71,13 +78,14 @@ mod tests {
             (&[("sec-fetch-site", "none")], false),
             (&[("sec-fetch-site", "same-site")], true),
             (&[("sec-fetch-site", "cross-site")], true),
+            (&[("sec-fetch-site", "cross-site"), ("origin", "https://app.example")], false),
             (&[foreign], true),
             (&[("origin", "https://public.example")], false),
         ];
         for (pairs, is_foreign) in cases {
             let request = pairs.iter().fold(TestRequest::default(), |request, pair| request.append_header(*pair));
             let request = request.to_http_request();
-            assert_eq!(is_foreign_origin(&request, Some("https://public.example")), *is_foreign, "{pairs:?}");
+            assert_eq!(is_foreign_origin(&request, &origins()), *is_foreign, "{pairs:?}");
         }
     }
 
@@ -99,7 +107,7 @@ mod tests {
         for (pairs, same) in cases {
             let request = pairs.iter().fold(TestRequest::default(), |request, pair| request.append_header(*pair));
             let request = request.to_http_request();
-            assert_eq!(is_same_origin(&request, Some("https://public.example")), *same, "{pairs:?}");
+            assert_eq!(is_same_origin(&request, &origins()), *same, "{pairs:?}");
         }
     }
 }

@@ -82,7 +82,7 @@ impl ApiRequest {
         let meta = RequestMeta::of(&http)?;
         let address = ClientAddress::of(&http, &state.settings);
         state.limits.admit(&http, &meta, &address).await?;
-        if csrf::is_mutating(http.method()) && csrf::is_foreign_origin(&http, state.settings.public_url.as_deref()) {
+        if csrf::is_mutating(http.method()) && csrf::is_foreign_origin(&http, &state.origins) {
             return Err(csrf::foreign_origin());
         }
         let network = address.network();
@@ -215,7 +215,7 @@ async fn authenticate(
         }
         Err(error) => return Err(error.into()),
     };
-    if csrf::is_mutating(request.method()) && !csrf::is_same_origin(request, state.settings.public_url.as_deref()) {
+    if csrf::is_mutating(request.method()) && !csrf::is_same_origin(request, &state.origins) {
         // Silently ignoring a guest's cookie would lose the guest's cart.
         let ignore = is_public && authenticated.identity.role != Role::Guest;
         return if ignore { Ok(None) } else { Err(csrf::csrf_refused()) };

@@ -138,6 +138,8 @@ fn serve(request_headers: &HeaderMap, is_head: bool, tag: &str, content_type: &s
     let mut response = HttpResponse::Ok();
     response.insert_header((header::ETAG, tag));
     response.insert_header((header::CACHE_CONTROL, "public, max-age=31536000, immutable"));
+    // Public pictures: a storefront on another site shows them too.
+    response.insert_header((header::CROSS_ORIGIN_RESOURCE_POLICY, "cross-origin"));
     response.insert_header((header::ACCEPT_RANGES, "bytes"));
     if super::static_files::matches_tag(request_headers, tag) {
         return response.status(StatusCode::NOT_MODIFIED).finish();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use actix_web::body::BoxBody;
 use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform, forward_ready};
 use actix_web::http::Method;
-use actix_web::http::header::{self, HeaderValue};
+use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::http::uri::PathAndQuery;
 use actix_web::http::{StatusCode, Uri};
 use actix_web::{Error, HttpMessage};
@@ -17,7 +17,7 @@ use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 
 use super::cookies::removal_cookie;
-use super::headers::{IDEMPOTENT_REPLAYED, set_common_headers};
+use super::headers::{IDEMPOTENT_REPLAYED, STRICT_TRANSPORT_SECURITY, set_common_headers};
 use super::metrics;
 use super::problem::Problem;
 use super::request_meta::RequestMeta;
@@ -89,6 +89,10 @@ where
                 }
             };
             set_common_headers(response.headers_mut(), &meta.request_id);
+            if state.is_https() {
+                let value = HeaderValue::from_static(STRICT_TRANSPORT_SECURITY);
+                response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, value);
+            }
             if let Some(limit) = meta.limit.get() {
                 limit.set_headers(response.headers_mut());
             }
@@ -110,6 +114,17 @@ where
     }
 }
 
+/// Headers of an error response that stay when it is rendered as a problem document.
+const KEPT_HEADERS: [HeaderName; 7] = [
+    header::ALLOW,
+    header::CONTENT_RANGE,
+    header::SEC_WEBSOCKET_VERSION,
+    header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
+    header::ACCESS_CONTROL_ALLOW_ORIGIN,
+    header::ACCESS_CONTROL_EXPOSE_HEADERS,
+    header::VARY,
+];
+
 /// Renders an error response as a problem document; any other response stays as it is.
 fn render_error(response: ServiceResponse, meta: &RequestMeta) -> ServiceResponse {
     if response.status().as_u16() < 400 {
@@ -123,7 +138,7 @@ fn render_error(response: ServiceResponse, meta: &RequestMeta) -> ServiceRespons
     };
     let (request, original) = response.into_parts();
     let mut rendered = problem.to_response(&meta.request_id);
-    for name in [header::ALLOW, header::CONTENT_RANGE, header::SEC_WEBSOCKET_VERSION] {
+    for name in KEPT_HEADERS {
         if let Some(value) = original.headers().get(&name)
             && !rendered.headers().contains_key(&name)
         {

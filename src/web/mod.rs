@@ -15,6 +15,7 @@ mod client_ip;
 mod comments;
 mod connection;
 mod cookies;
+mod cors;
 mod csrf;
 mod domains;
 mod extract;
@@ -48,6 +49,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::middleware::{Compat, Condition};
 use actix_web::{App as ActixApp, web};
 
 use crate::app::App;
@@ -100,10 +102,14 @@ pub fn start(app: &App) -> io::Result<Server> {
     let data = web::Data::from(Arc::clone(&state));
     let middleware_state = Arc::clone(&state);
     let routes = if settings.gateway { routes::configure } else { routes::configure_health_only };
+    let origins: Arc<[String]> = settings.http.cors_origins.clone().into();
     let app = move || {
+        // Without a listed origin the shop says nothing about other sites' pages, and browsers keep them out.
+        let cors = Compat::new(Condition::new(!origins.is_empty(), cors::permissions(&origins)));
         ActixApp::new()
             .app_data(data.clone())
             .configure(routes)
+            .wrap(cors)
             .wrap(middleware::RequestMiddleware(Arc::clone(&middleware_state)))
     };
     let timeouts = ServerTimeouts {

@@ -8,6 +8,7 @@ use actix_web::{HttpRequest, web};
 use super::connection::ConnectionLimits;
 use super::idempotency_guard::IdempotencyKeys;
 use super::live::{Hub, LiveSettings};
+use super::origin::AllowedOrigins;
 use super::rate_limit::RateLimits;
 use super::served_counter::ServedCounter;
 use crate::app::{App, Clients, EventRouter};
@@ -23,6 +24,8 @@ pub struct GatewayState {
     pub settings: Arc<Settings>,
     /// Source of time.
     pub clock: Clock,
+    /// Origins whose pages may change something.
+    pub origins: AllowedOrigins,
     /// Live sessions.
     pub hub: Hub,
     /// Databases of the local domains, with the subscribers that each keeps events for.
@@ -43,9 +46,11 @@ impl GatewayState {
     pub fn new(app: &App) -> Arc<Self> {
         let clients = app.clients.clone();
         let connections = Arc::new(ConnectionLimits::new(app.settings()));
-        let live = live_settings(app.settings(), &connections);
+        let origins = AllowedOrigins::of(app.settings());
+        let live = live_settings(app.settings(), origins.clone(), &connections);
         let (users, notifications) = (clients.users.clone(), clients.notifications.clone());
         Arc::new(Self {
+            origins,
             hub: Hub::start(&app.feed, app.clock().clone(), users, notifications, live),
             served: ServedCounter::new(clients.stats.clone()),
             connections,
@@ -67,6 +72,11 @@ impl GatewayState {
         })
     }
 
+    /// Whether the public address of the shop is https.
+    pub fn is_https(&self) -> bool {
+        self.settings.public_url.as_deref().is_some_and(|url| url.starts_with("https://"))
+    }
+
     /// Marks the process as stopping: readiness checks fail and connections are closed after their response.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
@@ -79,7 +89,7 @@ impl GatewayState {
 }
 
 /// Limits of the live sessions, which are a part of the connections.
-fn live_settings(settings: &Settings, connections: &ConnectionLimits) -> LiveSettings {
+fn live_settings(settings: &Settings, origins: AllowedOrigins, connections: &ConnectionLimits) -> LiveSettings {
     let defaults = LiveSettings::default();
     let sockets_max = connections.sessions_max().min(defaults.sockets_max);
     let per_network = match settings.limits.sockets_per_network {
@@ -89,7 +99,7 @@ fn live_settings(settings: &Settings, connections: &ConnectionLimits) -> LiveSet
     LiveSettings {
         sockets_max,
         sockets_per_network: settings.limits.enabled.then_some(per_network),
-        public_url: settings.public_url.clone(),
+        origins,
         ..defaults
     }
 }

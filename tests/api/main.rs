@@ -8,6 +8,7 @@ mod authorization;
 #[path = "../common/mod.rs"]
 mod common;
 mod concurrency;
+mod cross_origin;
 mod disabled_domains;
 mod fake_provider;
 mod handler_panics;

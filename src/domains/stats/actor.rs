@@ -6,7 +6,7 @@ use std::time::Duration;
 use actix::{Actor, Context, Supervised};
 use serde_json::json;
 
-use super::model::{self, BucketRange, Counters};
+use super::model::{self, BucketRange, Counters, ShopAction};
 use super::store::{self, Filter, NewAction, reported};
 use super::*;
 use crate::contract::cart::CartStarted;
@@ -79,7 +79,7 @@ impl StatsState {
 
 async fn log_action(state: Arc<StatsState>, ctx: RequestContext, request: LogAction) -> Result<(), StatsError> {
     let user_id = model::attributed_user(&ctx, request.user_id)?;
-    let data = model::validate_action(&request)?;
+    let data = model::validate_action(&ctx, &request)?;
     let (kind, subject) = (request.action.clone(), request.subject.clone());
     let is_own = matches!(ctx.caller, Caller::Domain(_));
     let texts = [Some(&kind), subject.as_ref(), data.as_ref()].into_iter().flatten().map(String::as_str);
@@ -185,7 +185,7 @@ fn on_user_registered(tx: &mut Tx<'_>, _: Currency, event: UserRegistered) -> Re
     let UserRegistered { user_id, role, created_at, .. } = event;
     if role == Role::Customer {
         store::count(tx.conn, created_at, &Counters { sign_ups: 1, ..Counters::default() })?;
-        log_event(tx, created_at, user_id, "signed_up", None, None)?;
+        log_event(tx, created_at, user_id, ShopAction::SignedUp, None, None)?;
     }
     Ok(())
 }
@@ -196,7 +196,7 @@ fn on_user_erased(tx: &mut Tx<'_>, _: Currency, event: UserErased) -> Result<(),
 
 fn on_cart_started(tx: &mut Tx<'_>, _: Currency, event: CartStarted, at: Timestamp) -> Result<(), CommonError> {
     store::count(tx.conn, at, &Counters { carts: 1, ..Counters::default() })?;
-    log_event(tx, at, event.user_id, "cart_started", None, None)
+    log_event(tx, at, event.user_id, ShopAction::CartStarted, None, None)
 }
 
 fn on_invoice_paid(
@@ -212,7 +212,7 @@ fn on_invoice_paid(
         store::count_sales(tx.conn, at, &model::sales(&invoice))?;
     }
     let data = json!({ "number": invoice.number, "total": invoice.total, "currency": invoice.currency });
-    log_event(tx, at, invoice.user_id, "order_paid", Some(invoice.id.to_string()), Some(data.to_string()))
+    log_event(tx, at, invoice.user_id, ShopAction::OrderPaid, Some(invoice.id.to_string()), Some(data.to_string()))
 }
 
 fn on_invoice_refunded(
@@ -231,7 +231,7 @@ fn on_invoice_refunded(
     let data = json!({
         "number": invoice.number, "amount": amount, "currency": invoice.currency, "reason": reason
     });
-    log_event(tx, at, invoice.user_id, "order_refunded", Some(invoice.id.to_string()), Some(data.to_string()))
+    log_event(tx, at, invoice.user_id, ShopAction::OrderRefunded, Some(invoice.id.to_string()), Some(data.to_string()))
 }
 
 /// Appends an entry for an event to the log.
@@ -239,11 +239,11 @@ fn log_event(
     tx: &mut Tx<'_>,
     at: Timestamp,
     user_id: UserId,
-    kind: &str,
+    action: ShopAction,
     subject: Option<String>,
     data: Option<String>,
 ) -> Result<(), CommonError> {
-    let (user_id, kind) = (Some(user_id), kind.to_owned());
+    let (user_id, kind) = (Some(user_id), action.as_str().to_owned());
     let id = ActionId::new();
     Ok(store::append(tx.conn, &NewAction { at, id, user_id, kind, subject, data, reported_bytes: None })?)
 }

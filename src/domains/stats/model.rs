@@ -4,7 +4,8 @@ use time::{Date, Month};
 
 use super::{Bucket, LogAction, Totals};
 use crate::contract::payments::Invoice;
-use crate::messaging::{CommonError, RequestContext};
+use crate::messaging::{Caller, CommonError, RequestContext};
+use crate::store::text_enum;
 use crate::types::{Amount, Currency, FieldError, ProductId, Quantity, Timestamp, UserId, Validator};
 
 /// Most buckets of a summary: three years of days, or six weeks of hours.
@@ -199,17 +200,42 @@ pub fn attributed_user(ctx: &RequestContext, named: Option<UserId>) -> Result<Op
     Ok(named.or(own))
 }
 
+/// Action that the shop itself records. Callers from outside cannot log an action of this name, so that the log says
+/// nothing that the shop did not do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShopAction {
+    /// A customer registered.
+    SignedUp,
+    /// The first item was added to an empty cart.
+    CartStarted,
+    /// An invoice was paid.
+    OrderPaid,
+    /// Money of an invoice was refunded.
+    OrderRefunded,
+}
+
+text_enum!(ShopAction {
+    SignedUp => "signed_up",
+    CartStarted => "cart_started",
+    OrderPaid => "order_paid",
+    OrderRefunded => "order_refunded",
+});
+
 /// Validates an action and returns its data as JSON text.
 ///
 /// # Errors
 /// [`CommonError::ValidationFailed`] with the invalid fields.
-pub fn validate_action(request: &LogAction) -> Result<Option<String>, CommonError> {
+pub fn validate_action(ctx: &RequestContext, request: &LogAction) -> Result<Option<String>, CommonError> {
     let mut fields = Validator::new();
     let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | ':');
     if request.action.is_empty() {
         fields.add_error("action", "required", "must not be empty");
     } else if request.action.len() > 64 || !request.action.chars().all(is_allowed) {
         fields.add_error("action", "invalid", "must be 1 to 64 letters, digits, `_`, `.`, `-` or `:`");
+    }
+    let is_outsider = !matches!(ctx.caller, Caller::Domain(_));
+    if is_outsider && ShopAction::parse(&request.action.to_ascii_lowercase()).is_some() {
+        fields.add_error("action", "reserved", "is recorded by the shop itself; choose another name");
     }
     if let Some(subject) = &request.subject {
         fields.line("subject", subject, 0, 200);

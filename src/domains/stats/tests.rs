@@ -291,6 +291,20 @@ async fn invalid_action_is_rejected_by_field() {
 }
 
 #[actix::test]
+async fn s09_outsiders_cannot_log_the_shops_own_actions() {
+    let stats = open_stats();
+    for ctx in [anyone(true), anyone(false), user(UserId::new(), Role::Customer), user(UserId::new(), Role::Admin)] {
+        for action in ["order_paid", "Order_Paid", "order_refunded", "signed_up", "cart_started"] {
+            let Err(CommonError::ValidationFailed { errors }) = stats.log(ctx.clone(), None, action).await else {
+                panic!("{action} was accepted")
+            };
+            assert_eq!((errors[0].field.as_ref(), errors[0].code.as_ref()), ("action", "reserved"));
+        }
+        stats.log(ctx, None, "order_viewed").await.unwrap();
+    }
+}
+
+#[actix::test]
 async fn actions_list_in_time_order_by_page_and_filter() {
     let stats = open_stats();
     let ada = UserId::new();

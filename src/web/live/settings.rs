@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::web::origin::AllowedOrigins;
+
 /// Limits of the live sessions.
 #[derive(Debug, Clone)]
 pub struct LiveSettings {
@@ -25,8 +27,8 @@ pub struct LiveSettings {
     pub topics_max: usize,
     /// Time in which a client without a token may authenticate before the ready frame greets it as anonymous.
     pub auth_grace: Duration,
-    /// Public address of the shop, whose pages may connect.
-    pub public_url: Option<String>,
+    /// Origins whose pages may connect.
+    pub origins: AllowedOrigins,
 }
 
 impl Default for LiveSettings {
@@ -42,7 +44,7 @@ impl Default for LiveSettings {
             frames_per_second: 100,
             topics_max: 200,
             auth_grace: Duration::from_millis(250),
-            public_url: None,
+            origins: AllowedOrigins::default(),
         }
     }
 }

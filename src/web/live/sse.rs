@@ -20,7 +20,6 @@ use super::hub::Hub;
 use super::kill_switch::KillSwitch;
 use super::session::{Session, Transport};
 use crate::types::ClientNetwork;
-use crate::web::origin::origin_allowed;
 
 /// Field that sets the reconnection delay of browsers, in milliseconds.
 const RETRY: &str = "retry: 2000\n\n";
@@ -80,7 +79,7 @@ pub async fn start_sse(
     network: Option<ClientNetwork>,
     query: EventsQuery,
 ) -> Result<HttpResponse, LiveError> {
-    if !origin_allowed(&request, hub.settings().public_url.as_deref()) {
+    if !hub.settings().origins.allow(&request) {
         return Err(LiveError::ForeignOrigin);
     }
     let permit = hub.admit(network)?;

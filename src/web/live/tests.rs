@@ -36,6 +36,7 @@ use crate::runtime::{DomainRuntime, RunningDomain};
 use crate::settings::Settings;
 use crate::types::{ClientNetwork, Clock, Currency, EventId, InvoiceId, ProductId, SessionId, Timestamp, UserId};
 use crate::web::connection::{self, ConnectionLimits, ServerTimeouts};
+use crate::web::origin::AllowedOrigins;
 
 /// Timeout of every wait, far longer than any of them takes.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -752,7 +753,9 @@ async fn n08_client_without_pongs_is_closed() {
 async fn n11_foreign_origin_and_excess_session_are_rejected() {
     let server = open(|limits| {
         limits.sockets_max = 2;
-        limits.public_url = Some("https://shop.example".to_owned());
+        let mut settings = Settings::for_test(std::path::Path::new("/unused"));
+        settings.public_url = Some("https://shop.example".to_owned());
+        limits.origins = AllowedOrigins::of(&settings);
     })
     .await;
     for token in [None, Some("ada")] {

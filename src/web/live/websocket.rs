@@ -17,7 +17,6 @@ use super::hub::Hub;
 use super::kill_switch::KillSwitch;
 use super::session::{Session, Transport};
 use crate::types::ClientNetwork;
-use crate::web::origin::origin_allowed;
 
 /// Transport over WebSocket.
 #[derive(Default)]
@@ -64,7 +63,7 @@ pub async fn start_websocket(
     principal: Option<Principal>,
     network: Option<ClientNetwork>,
 ) -> Result<HttpResponse, LiveError> {
-    if !origin_allowed(&request, hub.settings().public_url.as_deref()) {
+    if !hub.settings().origins.allow(&request) {
         return Err(LiveError::ForeignOrigin);
     }
     let permit = hub.admit(network)?;

@@ -33,9 +33,9 @@ use gcra::{Gcra, Verdict};
 use memory::{BucketKey, MemoryBuckets};
 
 /// The header with the policy that a response is about.
-const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+pub const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 /// The header with what is left of it.
-const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+pub const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
 /// Decisions by class: allowed and limited ones.
 static DECISIONS: [[AtomicU64; 2]; LimitClass::ALL.len()] =
