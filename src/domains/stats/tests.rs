@@ -291,7 +291,7 @@ async fn invalid_action_is_rejected_by_field() {
 }
 
 #[actix::test]
-async fn s09_outsiders_cannot_log_the_shops_own_actions() {
+async fn outsiders_cannot_log_the_shops_own_actions() {
     let stats = open_stats();
     for ctx in [anyone(true), anyone(false), user(UserId::new(), Role::Customer), user(UserId::new(), Role::Admin)] {
         for action in ["order_paid", "Order_Paid", "order_refunded", "signed_up", "cart_started"] {
