@@ -119,6 +119,9 @@ pub struct UpdateUser {
     /// New role; set by administrators only, and the last administrator keeps theirs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<Role>,
+    /// Whether the user's API keys survive a new password; by default they end with the sessions.
+    #[serde(default)]
+    pub keep_api_keys: bool,
 }
 
 /// Erases a user: deletes all personal data of this domain at once, and by [`UserErased`] that of the others.
@@ -156,6 +159,9 @@ pub struct ResetPassword {
     pub token: String,
     /// New password, 8 to 200 characters.
     pub password: String,
+    /// Whether the user's API keys survive a new password; by default they end with the sessions.
+    #[serde(default)]
+    pub keep_api_keys: bool,
 }
 
 /// Confirms an e-mail address by the token of a mailed link. Repeating it changes nothing.

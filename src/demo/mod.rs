@@ -334,6 +334,7 @@ impl Loader<'_> {
                         password: Some(password.to_owned()),
                         current_password: None,
                         role: None,
+                        keep_api_keys: false,
                     };
                     users.call(Self::ctx(), request).await.map_err(error_in(part()))?;
                 }

@@ -30,6 +30,8 @@ pub struct UpdateUserBody {
     password: Option<String>,
     current_password: Option<String>,
     role: Option<Role>,
+    #[serde(default)]
+    keep_api_keys: bool,
 }
 
 impl ServerSetFields for UpdateUserBody {
@@ -90,8 +92,8 @@ pub async fn get(request: ApiRequest) -> ApiResult {
 pub async fn update(request: ApiRequest, body: UnreadBody) -> ApiResult {
     let user_id = user_id(&request)?;
     request.authorize(&GetUser { user_id })?;
-    let UpdateUserBody { name, email, password, current_password, role } = body.json(&request).await?;
-    let message = UpdateUser { user_id, name, email, password, current_password, role };
+    let UpdateUserBody { name, email, password, current_password, role, keep_api_keys } = body.json(&request).await?;
+    let message = UpdateUser { user_id, name, email, password, current_password, role, keep_api_keys };
     request.ok(&request.clients().users.call(request.ctx(), message).await?)
 }
 

@@ -153,6 +153,7 @@ fn users() -> Vec<Example> {
         password: Some(password.clone()),
         current_password: Some(password.clone()),
         role: Some(Role::Admin),
+        keep_api_keys: true,
     };
     let create = CreateUser {
         email: email.clone(),
@@ -172,7 +173,7 @@ fn users() -> Vec<Example> {
         message(DeleteUser { user_id: id(2) }, ()),
         message(ListUsers { q: Some("ada".into()), page: page() }, page_of(user())),
         message(ForgotPassword { email }, ()),
-        message(ResetPassword { token: "token".into(), password }, ()),
+        message(ResetPassword { token: "token".into(), password, keep_api_keys: true }, ()),
         message(VerifyEmail { token: "token".into() }, ()),
         message(ListApiKeys {}, page_of(api_key())),
         message(CreateApiKey { name: "backup".into() }, NewApiKey { api_key: api_key(), token: "mk_abc".into() }),

@@ -296,6 +296,8 @@ struct UserUpdate {
     by_staff: bool,
     /// Whether the caller is the user, who must give the current password.
     by_owner: bool,
+    /// Whether API keys survive a new password.
+    keep_api_keys: bool,
     /// Whether the request has a current password.
     has_current_password: bool,
     /// Hash that the current password was verified against.
@@ -320,6 +322,7 @@ async fn update_user(state: Arc<UsersState>, ctx: RequestContext, request: Updat
         password: request.password.as_ref().map(|_| String::new()),
         current_password: None,
         role: request.role,
+        keep_api_keys: request.keep_api_keys,
     };
     let own = ctx.identity().filter(|who| who.user_id == user_id);
     let mut update = UserUpdate {
@@ -330,6 +333,7 @@ async fn update_user(state: Arc<UsersState>, ctx: RequestContext, request: Updat
         role: request.role,
         by_staff: ctx.is_staff(),
         by_owner: own.is_some(),
+        keep_api_keys: request.keep_api_keys,
         has_current_password: request.current_password.is_some(),
         verified_hash: None,
         kept_session: own.and_then(|who| match who.credential {
@@ -444,6 +448,9 @@ fn apply_update(tx: &mut Tx<'_>, tokens: &TokenCodec, update: UserUpdate) -> Res
     }
     if password_changed {
         store::end_sessions(tx.conn, after.id, update.kept_session)?;
+        if !update.keep_api_keys {
+            store::delete_keys(tx.conn, after.id)?;
+        }
     }
     if password_changed || after.role != before.role {
         tx.emit(&AccessChanged { user_id: after.id, session_id: None })?;

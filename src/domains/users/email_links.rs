@@ -81,7 +81,8 @@ pub(super) async fn reset_password(
     fields.finish()?;
     let purpose = EmailLinkKind::Reset;
     let id = state.tokens.decode(TokenPurpose::EmailLink(purpose), &request.token).ok_or(UsersError::InvalidLink)?;
-    let without_secrets = ResetPassword { token: id.to_string(), password: String::new() };
+    let without_secrets =
+        ResetPassword { token: id.to_string(), password: String::new(), keep_api_keys: request.keep_api_keys };
     let permit = state.passwords.acquire(&ctx)?;
     let write_ctx = without_replay_flag(&ctx);
     let write = state.store.idempotent(&write_ctx, &without_secrets)?;
@@ -95,6 +96,7 @@ pub(super) async fn reset_password(
                 state.store.read(move |conn| account_for_link(conn, id, purpose, now).map(drop)).await?;
             }
             let hash = permit.hash(&ctx, &request.password).await?;
+            let keep_api_keys = request.keep_api_keys;
             write
                 .run(move |tx| {
                     let mut account = account_for_link(tx.conn, id, purpose, tx.now)?;
@@ -103,6 +105,9 @@ pub(super) async fn reset_password(
                     store::update(tx.conn, &account)?;
                     store::consume_links(tx.conn, account.id, purpose, tx.now)?;
                     store::end_sessions(tx.conn, account.id, None)?;
+                    if !keep_api_keys {
+                        store::delete_keys(tx.conn, account.id)?;
+                    }
                     tx.emit(&AccessChanged { user_id: account.id, session_id: None })?;
                     Ok::<_, UsersError>(account.id)
                 })

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::messaging::Role;
 use crate::store::text_enum;
-use crate::types::{EmailAddress, FieldError, Validator, collapse_whitespace};
+use crate::types::{EmailAddress, FieldError, Validator, collapse_whitespace, is_invisible};
 
 /// Length of a password in characters. The maximum bounds the cost of hashing one.
 pub const PASSWORD_CHARS: std::ops::RangeInclusive<usize> = 8..=200;
@@ -41,13 +41,30 @@ impl EmailLinkKind {
     }
 }
 
-/// Checks the length of a new password. It is used unchanged, white space included.
+/// Passwords that guessers try first, one per line, in lower case: the most frequent ones of published lists that have the
+/// minimum length.
+const COMMON_PASSWORDS: &str = include_str!("common_passwords.txt");
+
+/// Returns `true` if a password is among the first that are tried: a frequent one, one repeated character, or nothing that
+/// is visible.
+fn is_guessable(password: &str) -> bool {
+    let lower = password.to_lowercase();
+    let mut characters = lower.chars();
+    let first = characters.next();
+    characters.all(|c| Some(c) == first)
+        || password.chars().all(is_invisible)
+        || COMMON_PASSWORDS.lines().any(|common| common == lower)
+}
+
+/// Checks a new password. White space counts, and stays.
 pub fn check_password(fields: &mut Validator, field: &'static str, password: &str) {
     let length = password.chars().count();
     if length < *PASSWORD_CHARS.start() {
         fields.add_error(field, "too_short", format!("must have at least {} characters", PASSWORD_CHARS.start()));
     } else if length > *PASSWORD_CHARS.end() {
         fields.add_error(field, "too_long", format!("must have at most {} characters", PASSWORD_CHARS.end()));
+    } else if is_guessable(password) {
+        fields.add_error(field, "too_common", "is one of the first that a guesser tries; choose another");
     }
 }
 
@@ -150,7 +167,7 @@ mod tests {
         let errors = validate_registration("not-an-address", "short", " ").unwrap_err();
         assert_eq!(errors.iter().map(|e| &*e.field).collect::<Vec<_>>(), ["email", "password", "name"]);
         for (password, good) in
-            [("sevench", false), ("eightchr", true), (&"ß".repeat(200), true), (&"x".repeat(201), false)]
+            [("sevench", false), ("eightchr", true), (&"ßz".repeat(100), true), (&"x".repeat(201), false)]
         {
             assert_eq!(validate_registration("ada@example.com", password, "Ada").is_ok(), good, "{password}");
         }

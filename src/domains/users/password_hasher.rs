@@ -6,6 +6,7 @@
 //! idle seconds. (A buffer per hash, which the crate allocates by default, stays with the allocator of every thread that
 //! ever ran one.)
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use argon2::password_hash;
 use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
+use icu_normalizer::ComposingNormalizerBorrowed;
 use tokio::time::Instant;
 
 use super::fair_queue::{FairQueue, Lease, QueuePlace};
@@ -122,7 +124,7 @@ impl HashPermit<'_> {
     /// # Errors
     /// `DeadlineExceeded` if the caller's time is over; nothing was done then.
     pub async fn hash(&self, ctx: &RequestContext, password: &str) -> Result<String, CommonError> {
-        let password = password.to_owned();
+        let password = normalize(password).into_owned();
         self.run(ctx, move |buffer| {
             let params = Params::DEFAULT;
             let salt = Salt::generate();
@@ -144,6 +146,18 @@ impl HashPermit<'_> {
     /// # Errors
     /// As [`HashPermit::hash`].
     pub async fn verify(&self, ctx: &RequestContext, password: &str, hash: Option<&str>) -> Result<bool, CommonError> {
+        let normal = normalize(password);
+        // Hashes from before passwords were normalized are of the password as it was typed.
+        Ok(self.verify_exactly(ctx, &normal, hash).await?
+            || (normal != password && self.verify_exactly(ctx, password, hash).await?))
+    }
+
+    async fn verify_exactly(
+        &self,
+        ctx: &RequestContext,
+        password: &str,
+        hash: Option<&str>,
+    ) -> Result<bool, CommonError> {
         let (password, is_known) = (password.to_owned(), hash.is_some());
         let hash: Arc<str> = hash.map_or_else(|| Arc::clone(&self.hasher.decoy), Arc::from);
         self.run(ctx, move |buffer| {
@@ -203,6 +217,11 @@ fn compute(
         buffer.blocks(params.block_count()),
     )?;
     Ok(Output::new(&bytes)?)
+}
+
+/// Returns a password in Unicode form NFKC: keyboards differ in how they encode the same letters (RFC 8265, NIST SP 800-63B).
+fn normalize(password: &str) -> Cow<'_, str> {
+    ComposingNormalizerBorrowed::new_nfkc().normalize(password)
 }
 
 /// The name under which callers share turns: a network for strangers, also as guests, a user, or a domain.

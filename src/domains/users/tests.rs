@@ -119,7 +119,7 @@ impl TestUsers {
     }
 
     async fn reset(&self, token: &str, password: &str) -> Result<(), UsersError> {
-        let request = ResetPassword { token: token.to_owned(), password: password.to_owned() };
+        let request = ResetPassword { token: token.to_owned(), password: password.to_owned(), keep_api_keys: false };
         self.users.call(anyone(), request).await
     }
 
@@ -156,8 +156,15 @@ fn registration(email: &str) -> Register {
 }
 
 fn updating(user_id: UserId, change: impl FnOnce(&mut UpdateUser)) -> UpdateUser {
-    let mut request =
-        UpdateUser { user_id, name: None, email: None, password: None, current_password: None, role: None };
+    let mut request = UpdateUser {
+        user_id,
+        name: None,
+        email: None,
+        password: None,
+        current_password: None,
+        role: None,
+        keep_api_keys: false,
+    };
     change(&mut request);
     request
 }
@@ -550,11 +557,12 @@ async fn files_hold_no_password_or_bearer_token() {
     let change = |request: &mut UpdateUser| {
         request.password = Some("second password".into());
         request.current_password = Some(PASSWORD.into());
+        request.keep_api_keys = true;
     };
     fixture.update(keyed(ctx, "5"), user.id, change).await.unwrap();
     fixture.forgot("ada@example.com").await;
     let reset = fixture.emitted::<PasswordResetRequested>().await[0].token.clone();
-    let request = ResetPassword { token: reset.clone(), password: "third password".into() };
+    let request = ResetPassword { token: reset.clone(), password: "third password".into(), keep_api_keys: true };
     fixture.users.call(keyed(anyone(), "6"), request).await.unwrap();
     let verify = fixture.emitted::<EmailVerificationRequested>().await[0].token.clone();
     fixture.users.call(keyed(anyone(), "7"), VerifyEmail { token: verify.clone() }).await.unwrap();
@@ -827,6 +835,63 @@ async fn guest_cannot_set_email_password_or_role() {
 // --- mailed links --------------------------------------------------------------------------------------------------
 
 #[actix::test]
+async fn new_password_ends_api_keys_unless_they_are_kept() {
+    let fixture = TestUsers::open();
+    let (user, session) = fixture.member("ada@example.com").await;
+    let ctx = fixture.context_of(&session.token).await;
+    let change = |password: &'static str, current: &'static str, keep: bool| {
+        fixture.update(ctx.clone(), user.id, move |update| {
+            update.password = Some(password.to_owned());
+            update.current_password = Some(current.to_owned());
+            update.keep_api_keys = keep;
+        })
+    };
+    let kept = fixture.api_key(&ctx, "till").await;
+    assert!(fixture.authenticate(&kept.token).await.is_ok());
+    change("a second password", PASSWORD, true).await.unwrap();
+    assert!(fixture.authenticate(&kept.token).await.is_ok());
+    change("a third password", "a second password", false).await.unwrap();
+    assert_eq!(fixture.authenticate(&kept.token).await, Err(UsersError::InvalidToken));
+    assert!(fixture.authenticate(&session.token).await.is_ok(), "the session that changed it stays");
+    // A reset, by an owner who may have lost control of the account, ends them too.
+    let other = fixture.api_key(&ctx, "till").await;
+    fixture.users.call(anyone(), ForgotPassword { email: "ada@example.com".into() }).await.unwrap();
+    let token = fixture.emitted::<PasswordResetRequested>().await[0].token.clone();
+    fixture.reset(&token, "a fourth password").await.unwrap();
+    assert_eq!(fixture.authenticate(&other.token).await, Err(UsersError::InvalidToken));
+}
+
+#[actix::test]
+async fn guessable_passwords_are_rejected() {
+    let fixture = TestUsers::open();
+    for password in [
+        "password",
+        "PassWord",
+        "12345678",
+        "qwertyuiop",
+        "        ",
+        "aaaaaaaaaa",
+        "\u{200b}\u{200b}\u{200b}\u{200b}\u{200b}\u{200b}\u{200b}\u{200b}",
+    ] {
+        let request = Register { password: password.to_owned(), ..registration("ada@example.com") };
+        assert_field_error(fixture.users.call(anyone(), request).await, "password", "too_common");
+    }
+    let request = Register { password: "12345678 horses".to_owned(), ..registration("ada@example.com") };
+    assert!(fixture.users.call(anyone(), request).await.is_ok());
+}
+
+#[actix::test]
+async fn password_is_the_same_in_all_unicode_forms() {
+    let fixture = TestUsers::open();
+    let request = Register { password: "cafe\u{301} \u{ff21}bcdef".to_owned(), ..registration("ada@example.com") };
+    fixture.users.call(anyone(), request).await.unwrap();
+    for spelling in ["cafe\u{301} \u{ff21}bcdef", "caf\u{e9} Abcdef"] {
+        assert!(fixture.sign_in("ada@example.com", spelling).await.is_ok(), "{spelling}");
+    }
+    assert_eq!(fixture.sign_in("ada@example.com", "cafe Abcdef").await, Err(UsersError::BadCredentials));
+}
+
+#[actix::test]
 async fn reset_link_works_once_and_ends_sessions() {
     let fixture = TestUsers::open();
     let (user, member) = fixture.member("ada@example.com").await;
@@ -870,7 +935,7 @@ async fn concurrent_resets_set_one_password() {
     fixture.forgot("ada@example.com").await;
     let token = fixture.emitted::<PasswordResetRequested>().await.pop().unwrap().token;
     let send = |password: &str| {
-        let request = ResetPassword { token: token.clone(), password: password.to_owned() };
+        let request = ResetPassword { token: token.clone(), password: password.to_owned(), keep_api_keys: false };
         fixture.users.call(keyed(anyone(), "k"), request)
     };
     let at_once = join_all((0..4).map(|_| send("a last password"))).await;
