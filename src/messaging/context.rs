@@ -214,6 +214,12 @@ impl RequestContext {
         }
     }
 
+    /// Whether the caller is another domain of the shop.
+    #[must_use]
+    pub const fn is_domain(&self) -> bool {
+        matches!(self.caller, Caller::Domain(_))
+    }
+
     /// Whether the caller is an administrator or the shop itself.
     #[must_use]
     pub fn is_staff(&self) -> bool {

@@ -3,7 +3,6 @@
 //! The limit follows from the process's limit of open files, less a reserve for databases and everything else: at the limit
 //! of open files SQLite cannot open its files and the whole shop would stop.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -21,13 +20,13 @@ use actix_web::dev::{AppConfig, Server, Service};
 use actix_web::http::StatusCode;
 use actix_web::rt::net::TcpStream;
 use ipnet::IpNet;
-use parking_lot::Mutex;
 use rustix::process::{Resource, getrlimit};
 use socket2::{Domain, Protocol as SocketProtocol, SockRef, Socket, Type};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::sync::Semaphore;
 
 use super::live::KillSwitch;
+use super::network_limit::{NetworkLimit, NetworkPermit};
 use super::problem::Problem;
 use super::request_meta::request_id;
 use crate::settings::Settings;
@@ -51,20 +50,11 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Number of connections and their limits.
 pub struct ConnectionLimits {
-    max: usize,
-    /// Most connections of one network; none while limits are switched off.
-    per_network: Option<usize>,
+    open: Arc<NetworkLimit>,
     /// Proxies, which stand for many clients.
     trusted_proxies: Vec<IpNet>,
-    open: Mutex<OpenConnections>,
     refused: AtomicU64,
     refusals: Arc<Semaphore>,
-}
-
-#[derive(Default)]
-struct OpenConnections {
-    total: usize,
-    by_network: HashMap<ClientNetwork, usize>,
 }
 
 impl ConnectionLimits {
@@ -78,24 +68,24 @@ impl ConnectionLimits {
             0 => max.div_ceil(4),
             most => most,
         };
+        // No limit per network while limits are switched off.
         Self {
-            max,
-            per_network: settings.limits.enabled.then_some(per_network),
+            open: NetworkLimit::new(max, settings.limits.enabled.then_some(per_network)),
             trusted_proxies: settings.http.trusted_proxies.clone(),
-            open: Mutex::default(),
             refused: AtomicU64::new(0),
             refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
         }
     }
 
     /// Most live sessions: a part of the connections, so that requests always find one.
-    pub const fn sessions_max(&self) -> usize {
-        self.max - self.max.div_ceil(4)
+    pub fn sessions_max(&self) -> usize {
+        let max = self.open.max();
+        max - max.div_ceil(4)
     }
 
     /// Open connections.
     pub fn open(&self) -> usize {
-        self.open.lock().total
+        self.open.open()
     }
 
     /// Connections refused since the start.
@@ -104,24 +94,17 @@ impl ConnectionLimits {
     }
 
     /// Counts a connection until the permit is dropped; `None` above a limit.
-    fn admit(self: &Arc<Self>, peer: Option<SocketAddr>) -> Option<OpenConnection> {
+    fn admit(&self, peer: Option<SocketAddr>) -> Option<NetworkPermit> {
         let is_proxy = |peer: &SocketAddr| {
             let address = peer.ip().to_canonical();
             self.trusted_proxies.iter().any(|network| network.contains(&address))
         };
         let network = peer.filter(|peer| !is_proxy(peer)).map(|peer| ClientNetwork::from(peer.ip()));
-        let mut open = self.open.lock();
-        let of_network = network.and_then(|network| open.by_network.get(&network)).copied().unwrap_or(0);
-        if open.total >= self.max || self.per_network.is_some_and(|most| of_network >= most) {
-            drop(open);
+        let permit = self.open.admit(network);
+        if permit.is_none() {
             self.refused.fetch_add(1, Relaxed);
-            return None;
         }
-        open.total += 1;
-        if let Some(network) = network {
-            *open.by_network.entry(network).or_default() += 1;
-        }
-        Some(OpenConnection { limits: Arc::clone(self), network })
+        permit
     }
 }
 
@@ -137,36 +120,15 @@ fn open_files_max() -> usize {
     limit.unwrap_or(UNLIMITED_FILES).min(UNLIMITED_FILES)
 }
 
-/// A connection that is counted until this is dropped.
-struct OpenConnection {
-    limits: Arc<ConnectionLimits>,
-    network: Option<ClientNetwork>,
-}
-
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        let mut open = self.limits.open.lock();
-        open.total -= 1;
-        if let Some(network) = self.network
-            && let Some(count) = open.by_network.get_mut(&network)
-        {
-            *count -= 1;
-            if *count == 0 {
-                open.by_network.remove(&network);
-            }
-        }
-    }
-}
-
 /// A TCP connection that a [`KillSwitch`] ends.
 pub struct ClientConnection {
     stream: TcpStream,
     kill_switch: KillSwitch,
-    _permit: OpenConnection,
+    _permit: NetworkPermit,
 }
 
 impl ClientConnection {
-    fn new(stream: TcpStream, permit: OpenConnection) -> Self {
+    fn new(stream: TcpStream, permit: NetworkPermit) -> Self {
         let socket = SockRef::from(&stream);
         if let Err(error) =
             socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX)).and_then(|()| socket.set_tcp_nodelay(true))
@@ -260,7 +222,7 @@ where
     let mut server = Server::build()
         .disable_signals()
         .shutdown_timeout(timeouts.shutdown.as_secs())
-        .max_concurrent_connections(limits.max + REFUSALS_MAX);
+        .max_concurrent_connections(limits.open.max() + REFUSALS_MAX);
     if timeouts.workers > 0 {
         server = server.workers(timeouts.workers);
     }
@@ -375,7 +337,7 @@ mod tests {
         assert_eq!((limits.open(), limits.refused()), (8, 2));
         drop((first, other, proxied));
         assert_eq!(limits.open(), 0);
-        assert!(limits.open.lock().by_network.is_empty());
+        assert_eq!(limits.open.networks(), 0);
         assert!(admit("2001:db8::1").is_some());
     }
 }

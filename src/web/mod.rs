@@ -29,6 +29,7 @@ mod mailer;
 mod metrics;
 mod middleware;
 mod names;
+mod network_limit;
 mod notifications;
 mod origin;
 mod payments;

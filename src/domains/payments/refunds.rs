@@ -6,10 +6,10 @@
 
 use tokio::time::timeout;
 
-use super::model::{self, RefundState};
+use super::model::{self, InvoiceLedger, RefundState};
 use super::provider::{ProviderDispute, ProviderRefund, RefundOutcome, RefundRequest};
 use super::state::{BeginOutcome, PROVIDER_TIMEOUT, PaymentsState, find_replay, invoice_lock};
-use super::store::{self, RefundRow, UnappliedPaymentRow};
+use super::store::{self, InvoiceRow, RefundRow, UnappliedPaymentRow};
 use super::{
     AT_PROVIDER, DisputeStatus, Invoice, InvoiceRefunded, LATE_PAYMENT, OUT_OF_STOCK, PaymentDisputed, PaymentsError,
     REQUESTED, RefundInvoice, ReturnLine,
@@ -87,10 +87,20 @@ pub fn begin_refund(
         created_at: tx.now,
         ended_at: None,
     };
-    store::insert_refund(tx.conn, &refund)?;
-    row.apply(reserved, row.processing);
-    store::update_invoice(tx.conn, &row)?;
+    reserve(tx, &mut row, reserved, &refund)?;
     Ok(BeginOutcome::Started(refund))
+}
+
+/// Records a refund with its amount reserved on the invoice.
+fn reserve(
+    tx: &mut Tx<'_>,
+    row: &mut InvoiceRow,
+    reserved: InvoiceLedger,
+    refund: &RefundRow,
+) -> Result<(), PaymentsError> {
+    store::insert_refund(tx.conn, refund)?;
+    row.apply(reserved, row.processing);
+    Ok(store::update_invoice(tx.conn, row)?)
 }
 
 /// Finishes a refund, unless it is finished already. The inner result is the response to the caller: a failure is
@@ -180,9 +190,7 @@ pub fn record_foreign_refund(tx: &mut Tx<'_>, charge: PaymentId, refund: &Provid
         created_at: tx.now,
         ended_at: None,
     };
-    store::insert_refund(tx.conn, &refund)?;
-    row.apply(reserved, row.processing);
-    store::update_invoice(tx.conn, &row)?;
+    reserve(tx, &mut row, reserved, &refund)?;
     finish_refund(tx, &refund, Ok(()))?.map(drop)
 }
 

@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 use super::provider::PaymentProvider;
 use super::reconcile::RetrySchedule;
 use super::{Invoice, PaymentsError, model, store};
-use crate::messaging::{Caller, CommonError, Request, RequestContext};
+use crate::messaging::{CommonError, Request, RequestContext};
 use crate::store::{IdempotentRequest, LockSet, RESPONSE_TTL, Store, Tx};
 use crate::tasks::InFlightSet;
 use crate::types::{InvoiceId, PaymentId};
@@ -60,7 +60,7 @@ pub fn require_idempotency<R: Request>(
     request: &R,
 ) -> Result<Option<IdempotentRequest>, CommonError> {
     match IdempotentRequest::from_context(ctx, request)? {
-        None if !matches!(ctx.caller, Caller::Domain(_)) => Err(CommonError::IdempotencyKeyRequired),
+        None if !ctx.is_domain() => Err(CommonError::IdempotencyKeyRequired),
         idempotent => Ok(idempotent),
     }
 }

@@ -12,7 +12,7 @@ use super::*;
 use crate::contract::cart::CartStarted;
 use crate::contract::payments::{InvoicePaid, InvoiceRefunded, LATE_PAYMENT};
 use crate::contract::users::{UserErased, UserRegistered};
-use crate::messaging::{Caller, CheckInvariants, CommonError, DeliverEvents, InvariantReport, RequestContext, Role};
+use crate::messaging::{CheckInvariants, CommonError, DeliverEvents, InvariantReport, RequestContext, Role};
 use crate::runtime::spawn_leader_interval;
 use crate::settings::Settings;
 use crate::store::{LockSet, Store, Tx};
@@ -81,7 +81,7 @@ async fn log_action(state: Arc<StatsState>, ctx: RequestContext, request: LogAct
     let user_id = model::attributed_user(&ctx, request.user_id)?;
     let data = model::validate_action(&ctx, &request)?;
     let (kind, subject) = (request.action.clone(), request.subject.clone());
-    let is_own = matches!(ctx.caller, Caller::Domain(_));
+    let is_own = ctx.is_domain();
     let texts = [Some(&kind), subject.as_ref(), data.as_ref()].into_iter().flatten().map(String::as_str);
     let reported_bytes = (!is_own).then(|| reported::size_of(texts));
     let budget = state.settings.stats.log_bytes_max;

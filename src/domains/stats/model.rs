@@ -4,7 +4,7 @@ use time::{Date, Month};
 
 use super::{Bucket, LogAction, Totals};
 use crate::contract::payments::Invoice;
-use crate::messaging::{Caller, CommonError, RequestContext};
+use crate::messaging::{CommonError, RequestContext};
 use crate::store::text_enum;
 use crate::types::{Amount, Currency, FieldError, ProductId, Quantity, Timestamp, UserId, Validator};
 
@@ -233,8 +233,7 @@ pub fn validate_action(ctx: &RequestContext, request: &LogAction) -> Result<Opti
     } else if request.action.len() > 64 || !request.action.chars().all(is_allowed) {
         fields.add_error("action", "invalid", "must be 1 to 64 letters, digits, `_`, `.`, `-` or `:`");
     }
-    let is_outsider = !matches!(ctx.caller, Caller::Domain(_));
-    if is_outsider && ShopAction::parse(&request.action.to_ascii_lowercase()).is_some() {
+    if !ctx.is_domain() && ShopAction::parse(&request.action.to_ascii_lowercase()).is_some() {
         fields.add_error("action", "reserved", "is recorded by the shop itself; choose another name");
     }
     if let Some(subject) = &request.subject {

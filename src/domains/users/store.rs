@@ -277,12 +277,12 @@ pub fn delete_key(conn: &mut Conn, id: ApiKeyId, user: UserId) -> QueryResult<bo
     diesel::delete(api_key::table.find(id).filter(api_key::user_id.eq(user))).execute(conn).map(|gone| gone > 0)
 }
 
-/// Notes when a key was last used. Never backwards.
 /// Deletes all API keys of a user.
 pub fn delete_keys(conn: &mut Conn, user: UserId) -> QueryResult<usize> {
     diesel::delete(api_key::table.filter(api_key::user_id.eq(user))).execute(conn)
 }
 
+/// Notes when a key was last used. Never backwards.
 pub fn record_key_use(conn: &mut Conn, id: ApiKeyId, at: Timestamp) -> QueryResult<usize> {
     let earlier = api_key::last_used_at.is_null().or(api_key::last_used_at.lt(at));
     diesel::update(api_key::table.find(id).filter(earlier)).set(api_key::last_used_at.eq(at)).execute(conn)

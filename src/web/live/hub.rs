@@ -1,8 +1,7 @@
 //! Hub: the sessions of this process, the one task that feeds them, and the check that ends those that cannot end
 //! on their own.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -25,6 +24,7 @@ use crate::domains::notifications::{Feed, NotificationsActor, Push};
 use crate::domains::users::UsersActor;
 use crate::messaging::Client;
 use crate::types::{ClientNetwork, Clock, SessionId, Timestamp, UserId};
+use crate::web::network_limit::{NetworkLimit, NetworkPermit};
 
 /// Time in which a session must act on a change of its user's rights, or on its end, before its connection is cut.
 const ACTION_TIMEOUT: Duration = Duration::from_millis(800);
@@ -43,7 +43,8 @@ struct HubState {
     calls: DomainCalls,
     started_at: Instant,
     is_closing: AtomicBool,
-    counts: Arc<SessionCounts>,
+    /// Sessions with a permit, registered or not.
+    open: Arc<NetworkLimit>,
     next_number: AtomicU64,
     registry: Mutex<Registry>,
 }
@@ -53,33 +54,6 @@ enum Action {
     Cut,
     End(CloseCause),
     Ping,
-}
-
-/// Sessions with a permit, registered or not.
-#[derive(Default)]
-struct SessionCounts {
-    total: AtomicUsize,
-    by_network: Mutex<HashMap<ClientNetwork, usize>>,
-}
-
-/// Permit of a connection, counted until it is dropped.
-pub struct ConnectionPermit {
-    counts: Arc<SessionCounts>,
-    network: Option<ClientNetwork>,
-}
-
-impl Drop for ConnectionPermit {
-    fn drop(&mut self) {
-        self.counts.total.fetch_sub(1, Relaxed);
-        let Some(network) = self.network else { return };
-        let mut by_network = self.counts.by_network.lock();
-        if let Some(count) = by_network.get_mut(&network) {
-            *count -= 1;
-            if *count == 0 {
-                by_network.remove(&network);
-            }
-        }
-    }
 }
 
 /// Registration of a session. The session is removed from the hub when this is dropped.
@@ -116,13 +90,13 @@ impl Hub {
         settings: LiveSettings,
     ) -> Self {
         let hub = Self(Arc::new(HubState {
+            open: NetworkLimit::new(settings.sockets_max, settings.sockets_per_network),
             settings,
             clock,
             calls: DomainCalls::new(authenticator, notifications),
             // A second ago, so that no time is 0, which means never.
             started_at: Instant::now().checked_sub(Duration::from_secs(1)).unwrap_or_else(Instant::now),
             is_closing: AtomicBool::new(false),
-            counts: Arc::default(),
             next_number: AtomicU64::new(0),
             registry: Mutex::default(),
         }));
@@ -140,7 +114,7 @@ impl Hub {
     /// Number of sessions.
     #[must_use]
     pub fn session_count(&self) -> usize {
-        self.0.counts.total.load(Relaxed)
+        self.0.open.open()
     }
 
     /// Ends all sessions (WebSocket: 1001), accepts no more, and returns when they are gone. Sessions that are still there
@@ -171,20 +145,10 @@ impl Hub {
     ///
     /// # Errors
     /// [`LiveError::TooManySockets`] at the limits and while the hub closes.
-    pub(super) fn admit(&self, network: Option<ClientNetwork>) -> Result<ConnectionPermit, LiveError> {
-        let HubState { counts, settings, is_closing, .. } = &*self.0;
-        let before = counts.total.fetch_add(1, Relaxed);
-        let of_network = network.map_or(0, |network| {
-            let mut by_network = counts.by_network.lock();
-            let count = by_network.entry(network).or_default();
-            *count += 1;
-            *count
-        });
-        // On an error the permit is dropped, which counts it back.
-        let permit = ConnectionPermit { counts: Arc::clone(counts), network };
-        let is_full =
-            before >= settings.sockets_max || settings.sockets_per_network.is_some_and(|most| of_network > most);
-        if is_full || is_closing.load(Relaxed) { Err(LiveError::TooManySockets) } else { Ok(permit) }
+    pub(super) fn admit(&self, network: Option<ClientNetwork>) -> Result<NetworkPermit, LiveError> {
+        // Counted first, so that closing the hub waits for this session, or this session sees that the hub closes.
+        let permit = self.0.open.admit(network).ok_or(LiveError::TooManySockets)?;
+        if self.0.is_closing.load(Relaxed) { Err(LiveError::TooManySockets) } else { Ok(permit) }
     }
 
     pub(super) fn register(

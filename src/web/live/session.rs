@@ -12,7 +12,7 @@ use bytestring::ByteString;
 use super::close_cause::CloseCause;
 use super::domain_calls::{LookupError, Principal};
 use super::frames::{ClientFrame, SNAPSHOT, ServerFrame, StreamPosition};
-use super::hub::{ConnectionPermit, Hub, Registration};
+use super::hub::{Hub, Registration};
 use super::kill_switch::KillSwitch;
 use super::message::SessionMessage;
 use super::registry::SessionHandle;
@@ -22,6 +22,7 @@ use crate::contract::notifications::{MissedNotifications, Stream};
 use crate::contract::users::Authenticated;
 use crate::messaging::{Credential, Identity};
 use crate::types::{SessionId, UserId};
+use crate::web::network_limit::NetworkPermit;
 
 /// Most invalid tokens that a client may send.
 const INVALID_TOKENS_MAX: u32 = 10;
@@ -53,7 +54,7 @@ pub struct Session<T: Transport> {
     pub(super) transport: T,
     hub: Hub,
     kill_switch: Option<KillSwitch>,
-    _permit: ConnectionPermit,
+    _permit: NetworkPermit,
     principal: Option<Principal>,
     registration: Option<Registration>,
     topics: Vec<Topic>,
@@ -72,7 +73,7 @@ impl<T: Transport> Session<T> {
     pub fn new(
         transport: T,
         hub: Hub,
-        permit: ConnectionPermit,
+        permit: NetworkPermit,
         kill_switch: Option<KillSwitch>,
         principal: Option<Principal>,
         first_frame: Option<ClientFrame>,

@@ -51,8 +51,8 @@ impl Transport for WebSocket {
     }
 }
 
-/// Turns a connection from `network` into a live session of `principal`, whose token the extractor has authenticated; an invalid token is
-/// rejected before this.
+/// Turns a connection from `network` into a live session of `principal`, whose token the extractor has authenticated; an
+/// invalid token is rejected before this.
 ///
 /// # Errors
 /// [`LiveError::ForeignOrigin`], [`LiveError::TooManySockets`] and [`LiveError::NotAWebSocket`].

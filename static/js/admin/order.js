@@ -18,6 +18,8 @@ const DISPUTES = {
   lost: 'The buyer disputed this payment, and the bank has sent the money back.',
 };
 
+const refundable = (invoice) => invoice.total - invoice.refunded - invoice.refunding;
+
 export function orderView({ params, signal, setTitle }) {
   const content = h('div', {}, h('h1', { class: 'visually-hidden' }, 'Order'), loadingNote(), skeletons(3, 'skeleton-row'));
   const act = idempotentRequest();
@@ -33,7 +35,7 @@ export function orderView({ params, signal, setTitle }) {
   };
 
   const refundForm = (invoice) => {
-    const left = invoice.total - invoice.refunded - invoice.refunding;
+    const left = refundable(invoice);
     const all = toDecimal(left, invoice.currency);
     return h('section', { class: 'sheet padded', 'aria-label': 'Refund' }, h('h2', {}, 'Refund'), form({
       items: [
@@ -99,7 +101,7 @@ export function orderView({ params, signal, setTitle }) {
           address && h('p', {}, h('a', { class: 'break', href: `/admin/emails/new?${new URLSearchParams({ to: address })}` }, address)),
           h('p', {}, h('a', { class: 'small', href: `/admin/orders?user_id=${invoice.user_id}` }, 'All orders of this buyer')),
           h('dl', { class: 'facts' }, dates.filter((entry) => entry?.[1]).map(([name, at]) => h('div', {}, h('dt', {}, name), h('dd', {}, dateTime(at)))))),
-        invoice.status === 'paid' && (invoice.total === 0 || invoice.total > invoice.refunded + invoice.refunding) && refundForm(invoice))));
+        invoice.status === 'paid' && (invoice.total === 0 || refundable(invoice) > 0) && refundForm(invoice))));
   };
 
   listen('orders', { event: ({ data }) => invoiceOf(data) === params.id && load(), stale: load }, signal);
