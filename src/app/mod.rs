@@ -28,7 +28,7 @@ use builder::AppBuilder;
 pub use builder::peer_config;
 pub use event_wiring::{EventRouter, OutboxSubscribers};
 use live_bridge::{LiveBridge, encode_push};
-pub use registry::{Clients, DOMAINS, DomainClient, DomainInfo, subscribers_of};
+pub use registry::{Clients, DOMAINS, DomainClient, DomainInfo, sample_data_domains, subscribers_of};
 pub use relocation::Placement;
 
 /// Interval at which stores delete rows that are no longer needed.

@@ -44,6 +44,8 @@ pub struct DomainInfo {
     pub messages: fn() -> Vec<&'static str>,
     /// Rebuilds what is not copied from SQLite to PostgreSQL, such as a search index.
     pub after_copy: Option<AfterCopy>,
+    /// Whether the sample data are loaded into it, which needs it in the loading process.
+    pub has_sample_data: bool,
 }
 
 /// Calls that every domain answers, whatever the type of its actor.
@@ -75,9 +77,13 @@ where
     }
 }
 
-/// Declares the domains: documentation, name, actor, the domains it calls, the step after a copy to PostgreSQL.
+/// Declares the domains: documentation, name, actor, the domains it calls, the step after a copy to PostgreSQL, whether
+/// the sample data are loaded into it.
 macro_rules! registry {
-    ($($(#[doc = $doc:literal])+ $name:ident: $actor:ty, calls: [$($callee:ident),*], after_copy: $after_copy:expr;)+) => {
+    (
+        $($(#[doc = $doc:literal])+
+        $name:ident: $actor:ty, calls: [$($callee:ident),*], after_copy: $after_copy:expr, sample_data: $sample:literal;)+
+    ) => {
         /// The domains of the shop, each after those that it calls.
         pub const DOMAINS: [DomainInfo; DOMAIN_NAMES.len()] = [$(DomainInfo {
             name: stringify!($name),
@@ -87,6 +93,7 @@ macro_rules! registry {
             migrations: || $name::MIGRATIONS,
             messages: <$actor as RemoteCallable>::names,
             after_copy: $after_copy,
+            has_sample_data: $sample,
         }),+];
 
         /// Clients for all domains, wherever each of them runs.
@@ -110,21 +117,21 @@ macro_rules! registry {
 
 registry! {
     /// Accounts, sessions, API keys.
-    users: UsersActor, calls: [], after_copy: None;
+    users: UsersActor, calls: [], after_copy: None, sample_data: true;
     /// Products, stock, images.
-    catalog: CatalogActor, calls: [], after_copy: Some(catalog::rebuild_search_index);
+    catalog: CatalogActor, calls: [], after_copy: Some(catalog::rebuild_search_index), sample_data: true;
     /// Invoices and money.
-    payments: PaymentsActor, calls: [], after_copy: None;
+    payments: PaymentsActor, calls: [], after_copy: None, sample_data: true;
     /// Carts and checkouts.
-    cart: CartActor, calls: [catalog, payments], after_copy: None;
+    cart: CartActor, calls: [catalog, payments], after_copy: None, sample_data: false;
     /// Outgoing e-mail.
-    mailer: MailerActor, calls: [], after_copy: None;
+    mailer: MailerActor, calls: [], after_copy: None, sample_data: false;
     /// Action log and statistics.
-    stats: StatsActor, calls: [], after_copy: None;
+    stats: StatsActor, calls: [], after_copy: None, sample_data: false;
     /// Reviews and ratings.
-    comments: CommentsActor, calls: [catalog], after_copy: None;
+    comments: CommentsActor, calls: [catalog], after_copy: None, sample_data: true;
     /// Notifications of each user, and the live feed.
-    notifications: NotificationsActor, calls: [], after_copy: None;
+    notifications: NotificationsActor, calls: [], after_copy: None, sample_data: false;
 }
 
 const _: () = {
@@ -168,6 +175,12 @@ impl Clients {
 #[must_use]
 pub fn find(name: &str) -> Option<DomainInfo> {
     DOMAINS.into_iter().find(|domain| domain.name == name)
+}
+
+/// Returns the names of the domains that the sample data are loaded into.
+#[must_use]
+pub fn sample_data_domains() -> Vec<&'static str> {
+    DOMAINS.into_iter().filter(|domain| domain.has_sample_data).map(|domain| domain.name).collect()
 }
 
 /// Returns the events that are delivered to a domain; none if there is no such domain.

@@ -14,7 +14,7 @@ use super::{CliError, logging, one_line, print, print_error};
 use crate::contract::catalog::{CatalogError, ExportProducts, ImportOutcome, ImportProducts, NewProduct};
 use crate::domains::catalog::CatalogActor;
 use crate::domains::catalog::import_export::{self, FileError, Format, ImportEntry, ProductWriter};
-use crate::messaging::{Client, DomainError as _, ErrorKind};
+use crate::messaging::{Backoff, Client, DomainError as _, ErrorKind};
 use crate::settings::Settings;
 
 /// Most rows per request to the catalog.
@@ -27,6 +27,8 @@ const BATCHES_AHEAD: usize = 2;
 const REPORTED_MAX: u64 = 1_000;
 /// Attempts per batch if the shop is busy.
 const ATTEMPTS: u32 = 5;
+/// Delays before the further attempts.
+const RETRY_BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(1));
 
 /// Part of a file that is imported with one request.
 #[derive(Default)]
@@ -198,7 +200,7 @@ async fn import_batch(
 
 /// Sends a batch, which may be repeated: a second import updates its products to the same values.
 async fn send_batch(catalog: &Client<CatalogActor>, rows: Vec<NewProduct>) -> Result<Vec<ImportOutcome>, CatalogError> {
-    let mut attempt = 1;
+    let (mut attempt, mut backoff) = (1, RETRY_BACKOFF);
     loop {
         match catalog.call(context(), ImportProducts { rows: rows.clone() }).await {
             Err(error)
@@ -206,7 +208,7 @@ async fn send_batch(catalog: &Client<CatalogActor>, rows: Vec<NewProduct>) -> Re
                     && matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::DeadlineExceeded) =>
             {
                 log::warn!("import: {error}; retrying");
-                tokio::time::sleep(Duration::from_millis(200) * attempt).await;
+                backoff.wait().await;
                 attempt += 1;
             }
             result => return result,

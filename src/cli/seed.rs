@@ -4,19 +4,17 @@ use super::config::Configuration;
 use super::open::with_shop;
 use super::products::bar;
 use super::{CliError, print, print_error};
+use crate::app::sample_data_domains;
 use crate::demo::{self, DemoSummary, ExistingAccounts};
 use crate::settings::Settings;
 use crate::types::Clock;
-
-/// Domains that the sample data are loaded into.
-pub const SEEDED_DOMAINS: [&str; 4] = ["users", "catalog", "payments", "comments"];
 
 /// Loads the sample data.
 pub fn demo(configuration: &Configuration, settings: Settings, accounts: ExistingAccounts) -> Result<(), CliError> {
     if accounts == ExistingAccounts::Reset {
         exit_with_parent();
     }
-    with_shop(configuration, settings, &SEEDED_DOMAINS, move |app| {
+    with_shop(configuration, settings, &sample_data_domains(), move |app| {
         let clients = app.clients.clone();
         async move {
             let bar = bar(0, "{bar:40} {pos} of {len}");

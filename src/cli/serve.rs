@@ -11,9 +11,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::config::Configuration;
 use super::logging::announce;
 use super::open::{app, create_folders, has_shop, lock_served, reason_of, warn_about_shared_folders};
-use super::seed::SEEDED_DOMAINS;
 use super::{CliError, print_error};
-use crate::app::{App, missing_dependencies};
+use crate::app::{App, missing_dependencies, sample_data_domains};
 use crate::messaging::grpc;
 use crate::settings::{DomainLocation, Settings};
 use crate::web;
@@ -63,7 +62,8 @@ fn prepare_demo(configuration: &Configuration, settings: &Settings, marker: &Pat
         let _ = std::fs::remove_file(marker);
         return Ok(false);
     }
-    let is_seeded = |name: &str| SEEDED_DOMAINS.contains(&name);
+    let seeded_names = sample_data_domains();
+    let is_seeded = |name: &str| seeded_names.contains(&name);
     let mut seeded = settings.domains.iter().filter(|domain| is_seeded(domain.name));
     let needs_demo =
         seeded.all(|domain| domain.place == DomainLocation::Local) && (marker.exists() || !has_shop(settings));

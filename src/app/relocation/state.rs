@@ -23,7 +23,7 @@ use crate::contract::placement::{
 };
 use crate::domains::users;
 use crate::messaging::grpc::{AddressStatus, Peer, PeerConfig, PeerRegistry, Remote};
-use crate::messaging::{Client, RemoteCallable as _, RequestContext};
+use crate::messaging::{Backoff, Client, RemoteCallable as _, RequestContext};
 use crate::runtime::DomainRuntime;
 use crate::settings::{DOMAIN_NAMES, DomainLocation, Settings};
 use crate::store::files::{hash_file, remove};
@@ -39,8 +39,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time during which the other process is asked to start a domain that it owns already, before calls are routed there
 /// anyway.
 const START_RETRY_FOR: Duration = Duration::from_secs(20);
-/// Pause before a step is retried.
-const RETRY_DELAY: Duration = Duration::from_millis(200);
+/// Delays before a step is retried.
+const RETRY_BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(400));
 /// Interval at which the request to start a domain is repeated to its new owner until it confirms.
 const NOTIFY_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -100,7 +100,7 @@ impl RelocationState {
     /// Returns the process at an address once it is connected.
     async fn peer(&self, address: &Address) -> PlacementResult<Arc<Peer>> {
         let peer = self.peers.lock().at(address, &self.peer_config);
-        let started = Instant::now();
+        let (started, mut backoff) = (Instant::now(), RETRY_BACKOFF);
         loop {
             let (statuses, unresolved) = (peer.statuses(), peer.resolve_error());
             let error = match (statuses.as_slice(), unresolved) {
@@ -110,7 +110,7 @@ impl RelocationState {
                 ([] | [_], _) => "still connecting".to_owned(),
                 (many, _) => {
                     return Err(PlacementError::rejected(format!(
-                        "{address} stands for {} processes; a domain moves to or from one process: hands_over the address of that one",
+                        "{address} stands for {} processes; a domain moves to or from one process: give the address of that one",
                         many.len()
                     )));
                 }
@@ -118,7 +118,7 @@ impl RelocationState {
             if started.elapsed() > CONNECT_TIMEOUT {
                 return Err(PlacementError::rejected(format!("{address} cannot be reached: {error}")));
             }
-            tokio::time::sleep(RETRY_DELAY / 4).await;
+            backoff.wait().await;
         }
     }
 
@@ -246,12 +246,12 @@ impl RelocationState {
 
     /// Asks the new owner to start the domain until it confirms, refuses, or the time for retries is over.
     async fn start_with_retries(&self, remote: &Client<Placement>, domain: &str) -> PlacementResult<()> {
-        let started = Instant::now();
+        let (started, mut backoff) = (Instant::now(), RETRY_BACKOFF);
         loop {
             match remote.call(step_context(), StartDomain { domain: domain.to_owned() }).await {
                 Err(PlacementError::Common(error)) if started.elapsed() < START_RETRY_FOR => {
                     log::warn!("relocation of {domain}: the new owner does not respond yet: {error}");
-                    tokio::time::sleep(RETRY_DELAY).await;
+                    backoff.wait().await;
                 }
                 done => return done,
             }

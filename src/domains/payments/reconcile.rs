@@ -15,7 +15,7 @@ use super::provider::{ProviderEvent, ProviderEventKind, WebhookError};
 use super::refunds::{RefundProgress, finish_refund, finish_unapplied_payment, record_dispute, record_foreign_refund};
 use super::state::{PaymentsState, invoice_lock};
 use super::{HandleProviderWebhook, PaymentsError, store};
-use crate::messaging::RequestContext;
+use crate::messaging::{Backoff, RequestContext};
 use crate::store::{LockSet, Tx};
 use crate::types::PaymentId;
 
@@ -23,14 +23,13 @@ use crate::types::PaymentId;
 const EXPIRE_BATCH: i64 = 100;
 /// Maximum number of unfinished attempts, refunds and unapplied payments per round, of each.
 const RECONCILE_BATCH: i64 = 256;
-/// Delay before the provider is queried again; it doubles with each query, up to the maximum.
-const RECONCILE_DELAY_MIN: Duration = Duration::from_secs(1);
-const RECONCILE_DELAY_MAX: Duration = Duration::from_secs(300);
+/// Delays before the provider is queried again.
+const RECONCILE_BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(300));
 
 /// Times of the next query per unfinished attempt or refund, with exponential backoff: a provider that is down, or a
 /// refund that is pending for days, is not queried every second. Holds at most the entries of one round.
 #[derive(Default)]
-pub struct RetrySchedule(Mutex<HashMap<PaymentId, (u32, Instant)>>);
+pub struct RetrySchedule(Mutex<HashMap<PaymentId, (Backoff, Instant)>>);
 
 impl RetrySchedule {
     /// Returns `true` if the delay of this entry is over, or it has none.
@@ -41,9 +40,8 @@ impl RetrySchedule {
     /// Postpones the next query after one without an outcome.
     fn postpone(&self, id: PaymentId) {
         let mut entries = self.0.lock();
-        let queries = entries.get(&id).map_or(0, |(queries, _)| *queries);
-        let delay = (RECONCILE_DELAY_MIN * 2_u32.saturating_pow(queries)).min(RECONCILE_DELAY_MAX);
-        entries.insert(id, (queries + 1, Instant::now() + delay));
+        let (backoff, at) = entries.entry(id).or_insert_with(|| (RECONCILE_BACKOFF, Instant::now()));
+        *at = Instant::now() + backoff.next_delay();
     }
 
     /// Ends the delay of an entry that is known to have changed.

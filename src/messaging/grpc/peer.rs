@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::connection::{AddressStatus, BreakerPermit, CallError, Connection, PeerConfig, PeerConnection};
 use super::proto::{CallReply, CallRequest, EventsReply, EventsRequest, LiveRequest};
-use crate::messaging::{CommonError, RequestContext};
+use crate::messaging::{Backoff, CommonError, RequestContext};
 use crate::types::Address;
 
 /// Time between two resolutions of a name.
@@ -26,8 +26,10 @@ const ADDRESSES_MAX: usize = 64;
 const ENVELOPE_MAX: usize = 8 * 1024;
 /// Largest number of times that one call is sent.
 const ATTEMPTS_MAX: u32 = 4;
-/// Delay before a call is sent again, multiplied by the number of attempts so far.
-const RETRY_BACKOFF: Duration = Duration::from_millis(20);
+/// Delays before a call is sent again.
+const RETRY_BACKOFF: Backoff = Backoff::new(Duration::from_millis(20), Duration::from_millis(80));
+/// Delays before a live stream is opened again.
+const LIVE_BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
 /// Retry budget in tenths of a retry: a retry costs ten, a reply returns one. So an outage is not made worse by every
 /// call being sent four times.
 const RETRY_BUDGET: i32 = 1_000;
@@ -119,7 +121,7 @@ impl Peer {
         is_retryable: bool,
         handles: impl Fn(&Connection) -> bool,
     ) -> Result<CallReply, CallError> {
-        let mut attempts = 0;
+        let (mut attempts, mut backoff) = (0, RETRY_BACKOFF);
         loop {
             let permit = self.admit(ctx.deadline, &handles).await?;
             attempts += 1;
@@ -146,7 +148,7 @@ impl Peer {
             if !may_retry || attempts >= ATTEMPTS_MAX || !self.take_budget() {
                 return reply;
             }
-            tokio::time::sleep(RETRY_BACKOFF * attempts).await;
+            backoff.wait().await;
         }
     }
 
@@ -299,11 +301,13 @@ async fn subscribe_loop(peer: Weak<Peer>, sink: LiveSink) {
 
 /// Reads the live stream of one connection until that is lost.
 async fn read_live(connection: Arc<Connection>, config: PeerConfig, sink: LiveSink) {
+    let mut backoff = LIVE_BACKOFF;
     while !connection.is_lost() {
         let stream = async {
             let mut stream = connection.client.clone().live(config.request(LiveRequest {})).await?.into_inner();
             let mut has_begun = false;
             while let Some(item) = stream.message().await? {
+                backoff.reset();
                 sink(if has_begun { Some(&item.push) } else { None });
                 has_begun = true;
             }
@@ -314,7 +318,7 @@ async fn read_live(connection: Arc<Connection>, config: PeerConfig, sink: LiveSi
                 if let Err(status) = ended {
                     log::debug!("peer: live stream ended: {status}");
                 }
-                tokio::time::sleep(RETRY_BACKOFF * 10).await;
+                backoff.wait().await;
             }
             () = connection.lost() => return,
         }

@@ -11,7 +11,7 @@ use crate::contract::notifications::{GetStream, MissedNotifications, ReadMissed,
 use crate::contract::users::{Authenticated, UsersError};
 use crate::domains::notifications::NotificationsActor;
 use crate::domains::users::UsersActor;
-use crate::messaging::{Client, DomainError, ErrorKind, RequestContext};
+use crate::messaging::{Backoff, Client, DomainError, ErrorKind, RequestContext};
 use crate::types::UserId;
 use crate::web::auth;
 use crate::web::names::GATEWAY;
@@ -20,8 +20,8 @@ use crate::web::names::GATEWAY;
 const CONCURRENT_CALLS_MAX: usize = 64;
 /// Timeout of a call, and of the wait for a permit before it.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
-/// Pause before a call to an unavailable domain is repeated.
-const RETRY_DELAY: Duration = Duration::from_millis(100);
+/// Delays before a call to an unavailable domain is repeated.
+const RETRY_BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(500));
 
 /// Authenticated user of a session.
 #[derive(Debug, Clone)]
@@ -92,12 +92,12 @@ impl DomainCalls {
         &self,
         call: impl AsyncFn(RequestContext) -> Result<T, E>,
     ) -> Result<T, LookupError> {
-        let started_at = tokio::time::Instant::now();
+        let (started_at, mut backoff) = (tokio::time::Instant::now(), RETRY_BACKOFF);
         loop {
             match self.call_limited(&call).await? {
                 Ok(reply) => return Ok(reply),
                 Err(error) if error.kind() == ErrorKind::Unavailable && started_at.elapsed() < CALL_TIMEOUT => {
-                    tokio::time::sleep(RETRY_DELAY).await;
+                    backoff.wait().await;
                 }
                 Err(_) => return Err(LookupError::Unavailable),
             }

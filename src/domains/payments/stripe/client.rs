@@ -17,6 +17,8 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::messaging::Backoff;
+
 /// Version of the API that this client is written for. The default of an account may be any other.
 const VERSION: HeaderValue = HeaderValue::from_static("2024-06-20");
 const STRIPE_VERSION: HeaderName = HeaderName::from_static("stripe-version");
@@ -31,8 +33,8 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 const IDLE_CONNECTIONS_MAX: usize = 16;
 /// Maximum number of retries of a request that certainly did not reach Stripe.
 const RETRIES_MAX: u32 = 2;
-/// Delay before the first retry; it doubles with each further one.
-const RETRY_DELAY: Duration = Duration::from_millis(250);
+/// Delays before the retries.
+const RETRY_BACKOFF: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_millis(500));
 /// Maximum size of a response in bytes. A page of 100 refunds has about 100,000.
 const RESPONSE_BYTES_MAX: usize = 1 << 20;
 
@@ -128,7 +130,7 @@ impl Api {
 
     /// Retries a request that did not reach Stripe, or whose key is in use by a request in progress.
     async fn send_with_retries<T: DeserializeOwned>(&self, call: &ApiCall<'_>) -> Result<T, ApiError> {
-        let mut busy = false;
+        let (mut busy, mut backoff) = (false, RETRY_BACKOFF);
         for attempt in 0.. {
             let error = match self.send(call).await {
                 Err(ApiError::Rejected(error)) if error.status == StatusCode::CONFLICT.as_u16() => {
@@ -142,7 +144,7 @@ impl Api {
             if attempt >= RETRIES_MAX {
                 return Err(error);
             }
-            tokio::time::sleep(RETRY_DELAY * 2_u32.pow(attempt)).await;
+            backoff.wait().await;
         }
         Err(ApiError::Unknown)
     }
