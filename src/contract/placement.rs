@@ -17,7 +17,7 @@ pub struct MoveDomain {
 
 /// Result of a move.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Moved {
+pub struct MoveResult {
     /// Name of the domain.
     pub domain: String,
     /// New location: `local`, or the address of the other process.
@@ -99,7 +99,7 @@ pub struct DownloadChunk {
 }
 
 crate::requests! { PlacementError;
-    "placement.MoveDomain": MoveDomain => Moved, once, |_| Access::Admin;
+    "placement.MoveDomain": MoveDomain => MoveResult, once, |_| Access::Admin;
     "placement.PrepareMove": PrepareMove => (), retry, |_| Access::Internal;
     "placement.UploadChunk": UploadChunk => (), retry, |_| Access::Internal;
     "placement.FinishUpload": FinishUpload => (), retry, |_| Access::Internal;

@@ -52,7 +52,7 @@ pub use migrate::Migrations;
 pub use online_backup::{BackupTarget, backup_all, ensure_exclusive, is_in_use, modify_offline, verify};
 pub use outbox::BROKER_CURSOR;
 pub use postgres::{AdvisoryMarker, schema_exists};
-pub use prepared::{Prepare, Prepared};
+pub use prepared::{Prepare, PreparedQuery};
 pub use reader::PoolThreads;
 pub use sqlite_to_postgres::{AfterCopy, RowCounts, TableCopyJob, copy_all};
 pub(crate) use text_enum::text_enum;

@@ -740,7 +740,7 @@ fn notifications() -> Vec<Example> {
 fn placement() -> Vec<Example> {
     let domain = "mailer".to_owned();
     let manifest = DatabaseManifest { bytes: 4096, sha256: "00ff".into() };
-    let moved = Moved { domain: domain.clone(), place: "10.0.0.2:50051".into(), bytes: 4096, paused_ms: 12 };
+    let moved = MoveResult { domain: domain.clone(), place: "10.0.0.2:50051".into(), bytes: 4096, paused_ms: 12 };
     let prepare = PrepareMove {
         domain: domain.clone(),
         hands_over: true,

@@ -12,7 +12,7 @@ use super::placement_file;
 use super::state::{RelocationState, notify_all_owners, wait_drained};
 use super::transfer::{CHUNK_BASE64_MAX, blocking, read_at, verify_upload, write_at};
 use crate::contract::placement::{
-    DatabaseManifest, DownloadChunk, FinishUpload, MoveDomain, Moved, PlacementError, PrepareMove, StartDomain,
+    DatabaseManifest, DownloadChunk, FinishUpload, MoveDomain, MoveResult, PlacementError, PrepareMove, StartDomain,
     StopDomain, UploadChunk,
 };
 use crate::messaging::RequestContext;
@@ -50,7 +50,11 @@ crate::handlers! { Placement;
     DownloadChunk => download_chunk,
 }
 
-async fn move_domain(state: Arc<RelocationState>, _: RequestContext, request: MoveDomain) -> PlacementResult<Moved> {
+async fn move_domain(
+    state: Arc<RelocationState>,
+    _: RequestContext,
+    request: MoveDomain,
+) -> PlacementResult<MoveResult> {
     let MoveDomain { domain, to } = request;
     let slot = state.slot(&domain)?;
     let place: DomainLocation = to.parse().map_err(|error| FieldError::new("to", "invalid", error))?;
@@ -82,8 +86,8 @@ async fn move_domain(state: Arc<RelocationState>, _: RequestContext, request: Mo
     .await
 }
 
-fn unmoved(domain: &str, place: String) -> Moved {
-    Moved { domain: domain.to_owned(), place, bytes: 0, paused_ms: 0 }
+fn unmoved(domain: &str, place: String) -> MoveResult {
+    MoveResult { domain: domain.to_owned(), place, bytes: 0, paused_ms: 0 }
 }
 
 async fn prepare_move(state: Arc<RelocationState>, _: RequestContext, request: PrepareMove) -> PlacementResult<()> {

@@ -18,7 +18,7 @@ use crate::app::LiveBridge;
 use crate::app::domain_slot::{PausedDomain, RelocatableDomain};
 use crate::app::event_wiring::EventRouter;
 use crate::contract::placement::{
-    DatabaseManifest, DownloadChunk, FinishUpload, Moved, PlacementError, PrepareMove, StartDomain, StopDomain,
+    DatabaseManifest, DownloadChunk, FinishUpload, MoveResult, PlacementError, PrepareMove, StartDomain, StopDomain,
     UploadChunk,
 };
 use crate::domains::users;
@@ -263,7 +263,11 @@ impl RelocationState {
     }
 
     /// Moves a local domain to another process.
-    pub async fn move_out(self: &Arc<Self>, slot: &dyn RelocatableDomain, address: &Address) -> PlacementResult<Moved> {
+    pub async fn move_out(
+        self: &Arc<Self>,
+        slot: &dyn RelocatableDomain,
+        address: &Address,
+    ) -> PlacementResult<MoveResult> {
         let domain = slot.domain();
         let peer = self.peer(address).await?;
         let remote = Self::remote_placement(&peer);
@@ -298,13 +302,13 @@ impl RelocationState {
     }
 
     /// Starts a domain that could not be moved in this process again, and returns the error of the move.
-    fn restart_here(&self, slot: &dyn RelocatableDomain, error: PlacementError) -> PlacementResult<Moved> {
+    fn restart_here(&self, slot: &dyn RelocatableDomain, error: PlacementError) -> PlacementResult<MoveResult> {
         self.start(slot)?;
         Err(error)
     }
 
     /// Moves a domain from another process to this one.
-    pub async fn move_in(&self, slot: &dyn RelocatableDomain) -> PlacementResult<Moved> {
+    pub async fn move_in(&self, slot: &dyn RelocatableDomain) -> PlacementResult<MoveResult> {
         let domain = slot.domain();
         let address = match slot.remote_peer() {
             Some(peer) => peer.address().clone(),
@@ -351,10 +355,10 @@ fn step_context() -> RequestContext {
     RequestContext::internal(NAME).with_timeout(STEP_TIMEOUT)
 }
 
-fn moved(domain: &str, place: String, bytes: u64, started: Instant) -> Moved {
+fn moved(domain: &str, place: String, bytes: u64, started: Instant) -> MoveResult {
     let paused_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     log::info!("relocation: {domain} moved to {place} ({bytes} bytes, calls waited {paused_ms} ms)");
-    Moved { domain: domain.to_owned(), place, bytes, paused_ms }
+    MoveResult { domain: domain.to_owned(), place, bytes, paused_ms }
 }
 
 /// Waits for the calls in flight of a paused domain.

@@ -822,13 +822,13 @@ async fn n12_server_sent_events_carry_the_same_stream() {
         }
         let mut answer = request.send().await.unwrap();
         assert_eq!(answer.headers().get("content-type").unwrap(), "text/event-stream");
-        let (mut text, mut told) = (String::new(), false);
+        let (mut text, mut seen) = (String::new(), false);
         let wanted = if round == 0 { 3 } else { 5 };
         while !text.contains(&format!("\"seq\":{wanted},\"topic\"")) {
             let piece = tokio::time::timeout(WAIT_TIMEOUT, answer.next()).await.expect("in time").unwrap().unwrap();
             text.push_str(std::str::from_utf8(&piece).unwrap());
-            if !told && text.contains("\"subscribed\"") {
-                told = true;
+            if !seen && text.contains("\"subscribed\"") {
+                seen = true;
                 server.deliver(vec![changed("Teapot"), expired(ada)]).await;
             }
         }
