@@ -63,7 +63,8 @@ impl AppBuilder {
         let payments = self.domain("payments", payments::open)?;
         let (stock, billing) = (catalog.clone(), payments.clone());
         let cart = self.domain("cart", move |runtime| cart::open(runtime, stock.clone(), billing.clone()))?;
-        let mailer = self.domain("mailer", mailer::open)?;
+        let accounts = users.clone();
+        let mailer = self.domain("mailer", move |runtime| mailer::open(runtime, accounts.clone()))?;
         let stats = self.domain("stats", stats::open)?;
         let stock = catalog.clone();
         let comments = self.domain("comments", move |runtime| comments::open(runtime, stock.clone()))?;

@@ -125,7 +125,7 @@ registry! {
     /// Carts and checkouts.
     cart: CartActor, calls: [catalog, payments], after_copy: None, sample_data: false;
     /// Outgoing e-mail.
-    mailer: MailerActor, calls: [], after_copy: None, sample_data: false;
+    mailer: MailerActor, calls: [users], after_copy: None, sample_data: false;
     /// Action log and statistics.
     stats: StatsActor, calls: [], after_copy: None, sample_data: false;
     /// Reviews and ratings.

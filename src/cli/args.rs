@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::messaging::Role;
+
 /// A shop's whole backend in one binary: accounts, catalog, cart, payments, e-mail, statistics, live notifications.
 #[derive(Debug, Parser)]
 #[command(
@@ -248,7 +250,7 @@ Examples:
 
 #[derive(Debug, Subcommand)]
 pub enum AdminCommand {
-    /// Create an administrator
+    /// Create an administrator, or other staff
     #[command(
         after_help = "The password is read from MERCAT_ADMIN_PASSWORD, or twice from the terminal. There is no password
 flag, since other users could see it in the process list.
@@ -264,7 +266,34 @@ Examples:
         /// Displayed name [default: the part of the address before the @]
         #[arg(long)]
         name: Option<String>,
+        /// Rights: admin, manager, support or read_only
+        #[arg(long, default_value = "admin", value_parser = staff_role)]
+        role: Role,
     },
+    /// Set the password of an account, whose sessions and API keys end
+    #[command(after_help = "The password is read from MERCAT_ADMIN_PASSWORD, or twice from the terminal.
+
+Example:
+  mercat admin set-password --email ada@example.com")]
+    SetPassword {
+        /// E-mail address of the account
+        #[arg(long)]
+        email: String,
+    },
+    /// Make an account an administrator
+    #[command(after_help = "Example:
+  mercat admin promote --email ada@example.com")]
+    Promote {
+        /// E-mail address of the account
+        #[arg(long)]
+        email: String,
+    },
+}
+
+/// Parses a role of staff.
+fn staff_role(name: &str) -> Result<Role, String> {
+    let role = Role::parse(name).filter(|role| role.is_staff());
+    role.ok_or_else(|| "must be admin, manager, support or read_only".to_owned())
 }
 
 #[derive(Debug, Subcommand)]

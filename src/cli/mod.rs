@@ -130,7 +130,11 @@ fn run(cli: Cli) -> Result<(), CliError> {
     match command {
         Command::Serve(_) => serve::serve(&configuration, settings, common.config.as_deref()),
         Command::Migrate => open::migrate(&configuration, settings),
-        Command::Admin(AdminCommand::Create { email, name }) => admin::create(&configuration, settings, email, name),
+        Command::Admin(AdminCommand::Create { email, name, role }) => {
+            admin::create(&configuration, settings, email, name, role)
+        }
+        Command::Admin(AdminCommand::SetPassword { email }) => admin::set_password(&configuration, settings, email),
+        Command::Admin(AdminCommand::Promote { email }) => admin::promote(&configuration, settings, email),
         Command::Import(ImportCommand::Products { file }) => products::import(&configuration, settings, &file),
         Command::Export(ExportCommand::Products { file }) => products::export(&configuration, settings, &file),
         Command::Seed(SeedCommand::Demo { reset_accounts }) => {

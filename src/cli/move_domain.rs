@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::admin::{password, prompt_once};
 use super::config::Configuration;
 use super::{CliError, print};
+use crate::app::MovePermit;
 use crate::settings::Settings;
 
 /// Timeout of a move, during which a large database may be copied.
@@ -37,12 +38,15 @@ pub fn move_domain(configuration: &Configuration, settings: &Settings, args: Mov
     let password = password(configuration, prompt_once)?;
     let shop = args.shop.unwrap_or_else(|| format!("http://{}", settings.own_address()));
     let shop = shop.trim_end_matches('/');
+    // Without access to the shop's folder, the shop accepts the addresses that its settings name.
+    let permit = MovePermit::issue(&settings.data).ok();
+    let order = json!({ "to": args.to, "permit": permit.as_ref().map(MovePermit::text) });
     actix::System::new().block_on(async {
         let sign_in = json!({ "email": args.email, "password": password });
         let signed_in = post(&format!("{shop}/api/v1/signin"), None, &sign_in).await?;
         let token = signed_in["token"].as_str().unwrap_or_default().to_owned();
         let path = format!("{shop}/api/v1/domains/{}/move", args.domain);
-        let moved = post(&path, Some(&token), &json!({ "to": args.to })).await;
+        let moved = post(&path, Some(&token), &order).await;
         // The session was opened for this order only.
         let _ = post(&format!("{shop}/api/v1/signout"), Some(&token), &Value::Null).await;
         let moved = moved?;

@@ -129,10 +129,10 @@ pub struct CancelCheckout {
 
 crate::requests! { CartError;
     "cart.AddItem": AddItem => CartItem, once, |this| Access::Owner(this.user_id);
-    "cart.GetItem": GetItem => CartItem, retry, |this| Access::Owner(this.user_id);
+    "cart.GetItem": GetItem => CartItem, read, |this| Access::Owner(this.user_id);
     "cart.SetQuantity": SetQuantity => Option<CartItem>, retry, |this| Access::Owner(this.user_id);
     "cart.RemoveItem": RemoveItem => (), retry, |this| Access::Owner(this.user_id);
-    "cart.GetCart": GetCart => Cart, retry, |this| Access::Owner(this.user_id);
+    "cart.GetCart": GetCart => Cart, read, |this| Access::Owner(this.user_id);
     "cart.Checkout": Checkout => Invoice, once, |this| Access::Owner(this.user_id);
     "cart.CancelCheckout": CancelCheckout => (), retry, |this| Access::Owner(this.user_id);
 }
@@ -171,7 +171,7 @@ pub struct CheckoutFacts {
 }
 
 crate::requests! { crate::messaging::CommonError;
-    "cart.ListCheckoutFacts": ListCheckoutFacts => Vec<CheckoutFacts>, retry, |_| Access::Internal;
+    "cart.ListCheckoutFacts": ListCheckoutFacts => Vec<CheckoutFacts>, read, |_| Access::Internal;
 }
 
 /// Errors of the cart domain.

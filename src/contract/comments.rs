@@ -74,7 +74,7 @@ pub struct ImportComment {
 
 crate::requests! { CommentsError;
     "comments.AddComment": AddComment => Comment, once, |_| Access::SignedIn;
-    "comments.ListComments": ListComments => Page<Comment>, retry, |_| Access::Anyone;
+    "comments.ListComments": ListComments => Page<Comment>, read, |_| Access::Anyone;
     "comments.DeleteComment": DeleteComment => (), retry, |_| Access::SignedIn;
     "comments.ImportComment": ImportComment => Comment, once, |_| Access::Internal;
 }
@@ -110,7 +110,7 @@ pub struct ListRatingFacts {
 }
 
 crate::requests! { crate::messaging::CommonError;
-    "comments.ListRatingFacts": ListRatingFacts => Vec<crate::contract::catalog::RatingFacts>, retry, |_| Access::Internal;
+    "comments.ListRatingFacts": ListRatingFacts => Vec<crate::contract::catalog::RatingFacts>, read, |_| Access::Internal;
 }
 
 /// Error of the comments domain.

@@ -103,10 +103,10 @@ pub struct ResendEmail {
 }
 
 crate::requests! { MailerError;
-    "mailer.SendEmail": SendEmail => AcceptedEmail, once, |_| Access::Admin;
-    "mailer.ListEmails": ListEmails => Page<Email>, retry, |_| Access::Admin;
-    "mailer.GetEmail": GetEmail => Email, retry, |_| Access::Admin;
-    "mailer.ResendEmail": ResendEmail => AcceptedEmail, once, |_| Access::Admin;
+    "mailer.SendEmail": SendEmail => AcceptedEmail, once, |_| Access::Staff(Role::Support);
+    "mailer.ListEmails": ListEmails => Page<Email>, read, |_| Access::Staff(Role::Support);
+    "mailer.GetEmail": GetEmail => Email, read, |_| Access::Staff(Role::Support);
+    "mailer.ResendEmail": ResendEmail => AcceptedEmail, once, |_| Access::Staff(Role::Support);
 }
 
 /// An email was accepted, sent or abandoned, or an attempt failed. For live views.
@@ -176,7 +176,7 @@ pub struct EmailFacts {
 }
 
 crate::requests! { crate::messaging::CommonError;
-    "mailer.ListEmailFacts": ListEmailFacts => Vec<EmailFacts>, retry, |_| Access::Internal;
+    "mailer.ListEmailFacts": ListEmailFacts => Vec<EmailFacts>, read, |_| Access::Internal;
 }
 
 /// Errors of the mailer domain.

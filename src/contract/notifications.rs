@@ -101,10 +101,10 @@ pub struct MissedNotifications {
 crate::events! { pub const EVENTS; }
 
 crate::requests! { NotificationsError;
-    "notifications.ListNotifications": ListNotifications => NotificationPage, retry, |_| Access::SignedIn;
+    "notifications.ListNotifications": ListNotifications => NotificationPage, read, |_| Access::SignedIn;
     "notifications.MarkRead": MarkRead => (), retry, |_| Access::SignedIn;
-    "notifications.GetStream": GetStream => Stream, retry, |_| Access::Internal;
-    "notifications.ReadMissed": ReadMissed => MissedNotifications, retry, |_| Access::Internal;
+    "notifications.GetStream": GetStream => Stream, read, |_| Access::Internal;
+    "notifications.ReadMissed": ReadMissed => MissedNotifications, read, |_| Access::Internal;
 }
 
 /// Counts the `invoice_paid` notifications of invoices. At most 500 invoices per call. For `mercat check`.
@@ -126,7 +126,7 @@ pub struct NotificationFacts {
 }
 
 crate::requests! { crate::messaging::CommonError;
-    "notifications.AuditPaidNotifications": AuditPaidNotifications => Vec<NotificationFacts>, retry, |_| Access::Internal;
+    "notifications.AuditPaidNotifications": AuditPaidNotifications => Vec<NotificationFacts>, read, |_| Access::Internal;
 }
 
 /// Error of the notifications domain.

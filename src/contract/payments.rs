@@ -206,13 +206,13 @@ pub struct ImportInvoice {
 }
 
 crate::requests! { PaymentsError;
-    "payments.CreateInvoice": CreateInvoice => Invoice, once, |_| Access::Admin;
-    "payments.GetInvoice": GetInvoice => Invoice, retry, |_| Access::SignedIn;
-    "payments.ListInvoices": ListInvoices => Page<Invoice>, retry, |_| Access::SignedIn;
+    "payments.CreateInvoice": CreateInvoice => Invoice, once, |_| Access::Staff(Role::Manager);
+    "payments.GetInvoice": GetInvoice => Invoice, read, |_| Access::SignedIn;
+    "payments.ListInvoices": ListInvoices => Page<Invoice>, read, |_| Access::SignedIn;
     "payments.PayInvoice": PayInvoice => Invoice, once, |_| Access::SignedIn;
-    "payments.RefundInvoice": RefundInvoice => Invoice, once, |_| Access::Admin;
+    "payments.RefundInvoice": RefundInvoice => Invoice, once, |_| Access::Staff(Role::Manager);
     "payments.HandleProviderWebhook": HandleProviderWebhook => (), retry, |_| Access::Internal;
-    "payments.VoidInvoice": VoidInvoice => Invoice, retry, |_| Access::Admin;
+    "payments.VoidInvoice": VoidInvoice => Invoice, retry, |_| Access::Staff(Role::Manager);
     "payments.ImportInvoice": ImportInvoice => Invoice, once, |_| Access::Internal;
 }
 
@@ -394,8 +394,8 @@ pub struct InvoiceFacts {
 pub struct CountPaidByDay {}
 
 crate::requests! { crate::messaging::CommonError;
-    "payments.ListInvoiceFacts": ListInvoiceFacts => Vec<InvoiceFacts>, retry, |_| Access::Internal;
-    "payments.CountPaidByDay": CountPaidByDay => Vec<(Timestamp, i64)>, retry, |_| Access::Internal;
+    "payments.ListInvoiceFacts": ListInvoiceFacts => Vec<InvoiceFacts>, read, |_| Access::Internal;
+    "payments.CountPaidByDay": CountPaidByDay => Vec<(Timestamp, i64)>, read, |_| Access::Internal;
 }
 
 /// Errors of the payments domain.

@@ -11,8 +11,11 @@ use crate::types::FieldError;
 pub struct MoveDomain {
     /// Name of the domain.
     pub domain: String,
-    /// Destination: `local`, or the gRPC address of the other process (`http://HOST:PORT`).
+    /// Destination: `local`, or the gRPC address of the other process (`http://HOST:PORT`), one that the settings name.
     pub to: String,
+    /// Proof that the order comes from the shop's machine, with which any address is a destination.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub permit: Option<String>,
 }
 
 /// Result of a move.
@@ -99,13 +102,13 @@ pub struct DownloadChunk {
 }
 
 crate::requests! { PlacementError;
-    "placement.MoveDomain": MoveDomain => MoveResult, once, |_| Access::Admin;
+    "placement.MoveDomain": MoveDomain => MoveResult, once, |_| Access::Staff(Role::Admin);
     "placement.PrepareMove": PrepareMove => (), retry, |_| Access::Internal;
     "placement.UploadChunk": UploadChunk => (), retry, |_| Access::Internal;
     "placement.FinishUpload": FinishUpload => (), retry, |_| Access::Internal;
     "placement.StartDomain": StartDomain => (), retry, |_| Access::Internal;
     "placement.StopDomain": StopDomain => DatabaseManifest, retry, |_| Access::Internal;
-    "placement.DownloadChunk": DownloadChunk => String, retry, |_| Access::Internal;
+    "placement.DownloadChunk": DownloadChunk => String, read, |_| Access::Internal;
 }
 
 /// Reason for which a domain was not moved. Unless it says otherwise, the domain still runs where it was.

@@ -158,10 +158,10 @@ crate::events! { pub const EVENTS; }
 
 crate::requests! { StatsError;
     "stats.LogAction": LogAction => (), once, |_| Access::Anyone;
-    "stats.ListActions": ListActions => Page<LoggedAction>, retry, |_| Access::InternalNetwork;
-    "stats.GetSummary": GetSummary => Summary, retry, |_| Access::Admin;
+    "stats.ListActions": ListActions => Page<LoggedAction>, read, |_| Access::InternalNetwork;
+    "stats.GetSummary": GetSummary => Summary, read, |_| Access::Staff(Role::ReadOnly);
     "stats.AddServedRequests": AddServedRequests => i64, once, |_| Access::Internal;
-    "stats.GetServedRequests": GetServedRequests => i64, retry, |_| Access::Internal;
+    "stats.GetServedRequests": GetServedRequests => i64, read, |_| Access::Internal;
 }
 
 /// Counts the log entries of paid orders. At most 500 orders per call. For `mercat check`.
@@ -185,8 +185,8 @@ pub struct OrderFacts {
 pub struct CountOrders {}
 
 crate::requests! { crate::messaging::CommonError;
-    "stats.ListOrderFacts": ListOrderFacts => OrderFacts, retry, |_| Access::Internal;
-    "stats.CountOrders": CountOrders => Vec<(Timestamp, i64)>, retry, |_| Access::Internal;
+    "stats.ListOrderFacts": ListOrderFacts => OrderFacts, read, |_| Access::Internal;
+    "stats.CountOrders": CountOrders => Vec<(Timestamp, i64)>, read, |_| Access::Internal;
 }
 
 /// Error of the stats domain. It has none of its own.

@@ -5,8 +5,9 @@
 //! only where their holder receives or sends them.
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
-use crate::messaging::{CommonError, DomainError, ErrorKind, Identity, Role};
+use crate::messaging::{CommonError, DomainError, ErrorKind, Identity, Role, Scopes};
 use crate::types::{ApiKeyId, EmailAddress, FieldError, Page, PageRequest, SessionId, Timestamp, UserId};
 
 /// A user with an account, or an anonymous guest. Never carries a password or a token.
@@ -22,13 +23,17 @@ pub struct User {
     pub role: Role,
     /// Whether the address was confirmed by a mailed link.
     pub email_verified: bool,
+    /// Address that replaces `email` once it is confirmed by a mailed link; absent when none was requested.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending_email: Option<EmailAddress>,
     /// Time the account, or the guest, was created.
     pub created_at: Timestamp,
     /// Time of the last change of anything in the account, its password included.
     pub updated_at: Timestamp,
 }
 
-/// Creates a customer account. Sent by a guest, it turns the guest into the account: same id, same cart.
+/// Creates a customer account. Sent by a guest, it turns the guest into the account: same id, same cart, and a new session,
+/// because the token of a guest may be known to another person.
 ///
 /// # Errors
 /// [`UsersError::EmailTaken`] when another account has the address.
@@ -40,6 +45,20 @@ pub struct Register {
     pub password: String,
     /// Display name, 1 to 100 characters on one line.
     pub name: String,
+}
+
+/// A new account, with the new session of a guest who has become its owner.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registration {
+    /// The account.
+    #[serde(flatten)]
+    pub user: User,
+    /// Bearer token that replaces the guest's; absent if the caller was no guest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    /// Time at which the new session ends; absent if the caller was no guest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
 }
 
 /// Creates an anonymous user with a session, so that a cart has an owner.
@@ -99,7 +118,8 @@ pub struct GetUser {
     pub user_id: UserId,
 }
 
-/// Changes the given fields of a user. A new address must be verified again; a new password ends all other sessions.
+/// Changes the given fields of a user. A new address takes effect when it is confirmed by a mailed link; a new password
+/// and a new role end sessions and keys. The owner gets an e-mail about each.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct UpdateUser {
     /// Id of the user.
@@ -107,7 +127,7 @@ pub struct UpdateUser {
     /// New display name, 1 to 100 characters on one line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// New e-mail address.
+    /// New e-mail address; that of the account until it is confirmed. The present one withdraws a request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub email: Option<String>,
     /// New password, 8 to 200 characters.
@@ -122,6 +142,22 @@ pub struct UpdateUser {
     /// Whether the user's API keys survive a new password; by default they end with the sessions.
     #[serde(default)]
     pub keep_api_keys: bool,
+}
+
+impl UpdateUser {
+    /// Returns a request that changes nothing yet.
+    #[must_use]
+    pub const fn of(user_id: UserId) -> Self {
+        Self {
+            user_id,
+            name: None,
+            email: None,
+            password: None,
+            current_password: None,
+            role: None,
+            keep_api_keys: false,
+        }
+    }
 }
 
 /// Erases a user: deletes all personal data of this domain at once, and by [`UserErased`] that of the others.
@@ -183,8 +219,14 @@ pub struct ApiKey {
     pub name: String,
     /// First 16 characters of the token, to recognise the key by.
     pub prefix: String,
+    /// Requests that the key may send.
+    #[serde(default)]
+    pub scopes: Scopes,
     /// Time the key was created.
     pub created_at: Timestamp,
+    /// Time at which the key ends; `null` for one without an end.
+    #[serde(default)]
+    pub expires_at: Option<Timestamp>,
     /// Time of the last use, rounded down to the minute; `null` before the first.
     pub last_used_at: Option<Timestamp>,
 }
@@ -211,6 +253,12 @@ pub struct ListApiKeys {}
 pub struct CreateApiKey {
     /// Label, 1 to 100 characters on one line.
     pub name: String,
+    /// Scopes: `*` for all, as when absent, or `DOMAIN:read` and `DOMAIN:write`. None that the caller lacks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scopes: Option<Vec<String>>,
+    /// Time at which the key ends, in the future; absent for one without an end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
 }
 
 /// Deletes one of the caller's API keys, which ends it at once.
@@ -229,7 +277,7 @@ pub struct CreateUser {
     pub password: String,
     /// Display name, 1 to 100 characters on one line.
     pub name: String,
-    /// Role: customer or admin.
+    /// Role: any but guest.
     pub role: Role,
     /// Creation time to record; the current time when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -237,19 +285,19 @@ pub struct CreateUser {
 }
 
 crate::requests! { UsersError;
-    "users.Register": Register => User, once, |_| Access::Anyone;
+    "users.Register": Register => Registration, once, |_| Access::Anyone;
     "users.CreateGuest": CreateGuest => SignedIn, once, |_| Access::Anyone;
     "users.SignIn": SignIn => SignedIn, once, |_| Access::Anyone;
     "users.SignOut": SignOut => (), retry, |_| Access::SignedIn;
-    "users.Authenticate": Authenticate => Authenticated, retry, |_| Access::Internal;
-    "users.GetUser": GetUser => User, retry, |this| Access::OwnerOrAdmin(this.user_id);
-    "users.UpdateUser": UpdateUser => User, retry, |this| Access::OwnerOrAdmin(this.user_id);
-    "users.DeleteUser": DeleteUser => (), retry, |this| Access::OwnerOrAdmin(this.user_id);
-    "users.ListUsers": ListUsers => Page<User>, retry, |_| Access::Admin;
+    "users.Authenticate": Authenticate => Authenticated, read, |_| Access::Internal;
+    "users.GetUser": GetUser => User, read, |this| Access::OwnerOrStaff(this.user_id, Role::ReadOnly);
+    "users.UpdateUser": UpdateUser => User, retry, |this| Access::OwnerOrStaff(this.user_id, Role::Manager);
+    "users.DeleteUser": DeleteUser => (), retry, |this| Access::OwnerOrStaff(this.user_id, Role::Manager);
+    "users.ListUsers": ListUsers => Page<User>, read, |_| Access::Staff(Role::ReadOnly);
     "users.ForgotPassword": ForgotPassword => (), retry, |_| Access::Anyone;
     "users.ResetPassword": ResetPassword => (), once, |_| Access::Anyone;
     "users.VerifyEmail": VerifyEmail => (), retry, |_| Access::Anyone;
-    "users.ListApiKeys": ListApiKeys => Page<ApiKey>, retry, |_| Access::SignedIn;
+    "users.ListApiKeys": ListApiKeys => Page<ApiKey>, read, |_| Access::SignedIn;
     "users.CreateApiKey": CreateApiKey => NewApiKey, once, |_| Access::SignedIn;
     "users.DeleteApiKey": DeleteApiKey => (), retry, |_| Access::SignedIn;
     "users.CreateUser": CreateUser => User, once, |_| Access::Internal;
@@ -266,11 +314,13 @@ pub struct UserRegistered {
     pub name: String,
     /// Role of the account.
     pub role: Role,
+    /// Whether the address is known to be the owner's.
+    pub email_verified: bool,
     /// Creation time of the account; may lie in the past ([`CreateUser::created_at`]).
     pub created_at: Timestamp,
 }
 
-/// Event: name, address or role of a user changed. Carries the state after the change.
+/// Event: name, address, its verification or role of a user changed. Carries the state after the change.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct UserChanged {
     /// Id of the user.
@@ -281,6 +331,8 @@ pub struct UserChanged {
     pub name: String,
     /// Role of the user.
     pub role: Role,
+    /// Whether the address is known to be the owner's.
+    pub email_verified: bool,
 }
 
 /// Event: a user was erased. Subscribers delete or anonymize what they store of them.
@@ -308,10 +360,8 @@ pub struct EmailVerificationRequested {
     pub user_id: UserId,
     /// Address to verify, and to send to.
     pub email: EmailAddress,
-    /// Display name, for the salutation.
-    pub name: String,
-    /// Token to put in the link; see [`VerifyEmail`].
-    pub token: String,
+    /// Id of the link, whose token [`IssueLinkToken`] returns when the e-mail is sent; see [`VerifyEmail`].
+    pub link_id: Uuid,
 }
 
 /// Event: an e-mail with a password reset link is to be sent.
@@ -321,10 +371,43 @@ pub struct PasswordResetRequested {
     pub user_id: UserId,
     /// Address to send to.
     pub email: EmailAddress,
-    /// Display name, for the salutation.
-    pub name: String,
-    /// Token to put in the link; see [`ResetPassword`].
-    pub token: String,
+    /// Id of the link, whose token [`IssueLinkToken`] returns when the e-mail is sent; see [`ResetPassword`].
+    pub link_id: Uuid,
+}
+
+/// Event: credentials or rights of an account changed; its owner gets an e-mail.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CredentialsChanged {
+    /// Id of the user.
+    pub user_id: UserId,
+    /// Address to send to: the one that the account had before the change.
+    pub email: EmailAddress,
+    /// Kind of the change.
+    pub change: CredentialChange,
+    /// Whether staff changed it, and not the owner.
+    pub by_staff: bool,
+}
+
+/// Change of credentials or rights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CredentialChange {
+    /// Another address was given, and is to be confirmed.
+    EmailRequested,
+    /// Another address was confirmed.
+    Email,
+    /// A new password was set.
+    Password,
+    /// An API key was created.
+    ApiKey,
+    /// The role was changed.
+    Role,
+    /// Codes of an app are asked for at sign-in.
+    SecondFactorOn,
+    /// Codes are no longer asked for.
+    SecondFactorOff,
+    /// The recipient changed password, address or role of another member of staff.
+    OfStaff,
 }
 
 crate::events! { pub const EVENTS;
@@ -334,6 +417,35 @@ crate::events! { pub const EVENTS;
     "users.access_changed": AccessChanged;
     "users.email_verification_requested": EmailVerificationRequested;
     "users.password_reset_requested": PasswordResetRequested;
+    "users.credentials_changed": CredentialsChanged;
+}
+
+/// Returns the token of a mailed link. For the mailer, at the moment of sending, so that no database and no event holds a
+/// token that works.
+///
+/// # Errors
+/// [`UsersError::InvalidLink`] when the link was used, has expired or was never made.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct IssueLinkToken {
+    /// Id of the link.
+    pub link_id: Uuid,
+}
+
+/// Token of a mailed link.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkToken {
+    /// Text to put in the link.
+    pub token: String,
+}
+
+impl std::fmt::Debug for LinkToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LinkToken")
+    }
+}
+
+crate::requests! { UsersError;
+    "users.IssueLinkToken": IssueLinkToken => LinkToken, read, |_| Access::Internal;
 }
 
 /// Returns those of the given ids that belong to a user. For `mercat check`.
@@ -344,7 +456,7 @@ pub struct FilterExistingUsers {
 }
 
 crate::requests! { crate::messaging::CommonError;
-    "users.FilterExistingUsers": FilterExistingUsers => Vec<UserId>, retry, |_| Access::Internal;
+    "users.FilterExistingUsers": FilterExistingUsers => Vec<UserId>, read, |_| Access::Internal;
 }
 
 /// An error of the users domain. Its code is the variant's name in snake case.

@@ -66,6 +66,15 @@ pub enum CommonError {
     /// The caller has no right to this.
     #[error("you may not do this")]
     Forbidden,
+    /// The API key lacks the scope of the request.
+    #[error("this API key lacks the scope {scope}; create one that has it")]
+    ScopeMissing {
+        /// The scope that is needed.
+        scope: String,
+    },
+    /// The password was not given for a while, or the credential is an API key.
+    #[error("sign in again: this needs a session that began less than 15 minutes ago")]
+    RecentSignInRequired,
     /// Restricted to the shop's internal networks.
     #[error("this is answered to the shop's internal networks only")]
     InternalOnly,
@@ -125,7 +134,9 @@ impl DomainError for CommonError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Unauthenticated => ErrorKind::Unauthenticated,
-            Self::Forbidden | Self::InternalOnly => ErrorKind::Forbidden,
+            Self::Forbidden | Self::ScopeMissing { .. } | Self::RecentSignInRequired | Self::InternalOnly => {
+                ErrorKind::Forbidden
+            }
             Self::ValidationFailed { .. } | Self::IdempotencyKeyReused => ErrorKind::Invalid,
             Self::RequestInProgress => ErrorKind::Conflict,
             Self::IdempotencyKeyRequired => ErrorKind::Malformed,

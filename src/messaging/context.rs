@@ -7,38 +7,59 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::types::{ApiKeyId, ClientNetwork, SessionId, UserId, new_uuid};
+use super::{CommonError, Scopes};
+use crate::types::{ApiKeyId, ClientNetwork, SessionId, Timestamp, UserId, new_uuid};
 
 /// Timeout of a request whose caller states none.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time after a sign-in in which the password need not be given again.
+pub const RECENT_SIGN_IN: Duration = Duration::from_secs(15 * 60);
 
-/// Role of a user.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// Role of a user. Each has the rights of the ones before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Anonymous user with a cart; may become a customer.
     Guest,
     /// User with an account.
     Customer,
-    /// Administrator of the shop.
+    /// Staff who look: orders, customers, statistics.
+    ReadOnly,
+    /// Staff who help customers: e-mails and comments.
+    Support,
+    /// Staff who run the shop: products, stock, invoices, refunds, accounts of customers.
+    Manager,
+    /// Owner of the shop: everything, such as the accounts of staff and where domains run.
     Admin,
 }
 
 impl Role {
+    /// All roles, from the fewest rights to the most.
+    pub const ALL: [Self; 6] = [Self::Guest, Self::Customer, Self::ReadOnly, Self::Support, Self::Manager, Self::Admin];
+
     /// Returns the name used in columns and on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Guest => "guest",
             Self::Customer => "customer",
+            Self::ReadOnly => "read_only",
+            Self::Support => "support",
+            Self::Manager => "manager",
             Self::Admin => "admin",
         }
+    }
+
+    /// Whether it is a role of the shop's staff.
+    #[must_use]
+    pub const fn is_staff(self) -> bool {
+        matches!(self, Self::ReadOnly | Self::Support | Self::Manager | Self::Admin)
     }
 
     /// Returns the role with this name.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
-        [Self::Guest, Self::Customer, Self::Admin].into_iter().find(|role| role.as_str() == name)
+        Self::ALL.into_iter().find(|role| role.as_str() == name)
     }
 }
 
@@ -61,6 +82,20 @@ pub struct Identity {
     pub role: Role,
     /// Credential that was presented.
     pub credential: Credential,
+    /// Requests that the credential may send: all of them with a session.
+    #[serde(default, skip_serializing_if = "Scopes::is_all")]
+    pub scopes: Scopes,
+    /// Time at which the password was given for the session; none for an API key, and for a guest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed_in_at: Option<Timestamp>,
+}
+
+impl Identity {
+    /// Returns an identity with all scopes that has given no password.
+    #[must_use]
+    pub const fn new(user_id: UserId, role: Role, credential: Credential) -> Self {
+        Self { user_id, role, credential, scopes: Scopes::ALL, signed_in_at: None }
+    }
 }
 
 /// Caller of a request.
@@ -220,14 +255,29 @@ impl RequestContext {
         matches!(self.caller, Caller::Domain(_))
     }
 
-    /// Whether the caller is an administrator or the shop itself.
+    /// Whether the caller has at least the rights of a role. The shop itself has all.
     #[must_use]
-    pub fn is_staff(&self) -> bool {
+    pub fn has_role(&self, role: Role) -> bool {
         match &self.caller {
-            Caller::User { identity, .. } => identity.role == Role::Admin,
+            Caller::User { identity, .. } => identity.role >= role,
             Caller::Domain(_) => true,
             Caller::Anyone { .. } => false,
         }
+    }
+
+    /// Checks that the caller gave a password within the last [`RECENT_SIGN_IN`]: a stolen session or key is not enough for
+    /// what endangers the whole shop. The shop itself passes.
+    ///
+    /// # Errors
+    /// `RecentSignInRequired`.
+    pub fn require_recent_sign_in(&self, now: Timestamp) -> Result<(), CommonError> {
+        let signed_in_at = match &self.caller {
+            Caller::Domain(_) => return Ok(()),
+            Caller::User { identity, .. } => identity.signed_in_at,
+            Caller::Anyone { .. } => None,
+        };
+        let is_recent = signed_in_at.is_some_and(|at| now.duration_since(at) <= RECENT_SIGN_IN);
+        if is_recent { Ok(()) } else { Err(CommonError::RecentSignInRequired) }
     }
 
     /// Returns the time left until the deadline.

@@ -68,5 +68,5 @@ pub enum Selection<T> {
 pub const FACTS_PAGE_SIZE: usize = 500;
 
 crate::requests! { CommonError;
-    "store.CheckInvariants": CheckInvariants => InvariantReport, retry, |_| Access::Internal;
+    "store.CheckInvariants": CheckInvariants => InvariantReport, read, |_| Access::Internal;
 }

@@ -17,6 +17,7 @@ pub mod grpc;
 mod invariants;
 mod request;
 mod request_metrics;
+mod scopes;
 mod supervisor;
 pub mod trace;
 
@@ -29,6 +30,7 @@ pub use event::{DeliverEvents, Event, EventEnvelope};
 pub use invariants::{CheckInvariants, FACTS_PAGE_SIZE, InvariantReport, Selection, Violation};
 pub use request::{Access, Envelope, HandlerFuture, Request};
 pub use request_metrics::{RequestMetrics, RequestMetricsSnapshot};
+pub use scopes::{Scopes, UnknownScope};
 pub use supervisor::{ActorHealth, Supervisor};
 
 /// Parts of the expansion of the macros below; not to be called directly.
@@ -70,22 +72,27 @@ pub mod hooks {
 ///
 /// ```ignore
 /// requests! { CatalogError;
-///     "catalog.GetProduct": GetProduct => Product, retry, |_| Access::Anyone;
-///     "catalog.CreateProduct": CreateProduct => Product, once, |_| Access::Admin;
+///     "catalog.GetProduct": GetProduct => Product, read, |_| Access::Anyone;
+///     "catalog.CreateProduct": CreateProduct => Product, once, |_| Access::Staff(Role::Manager);
 /// }
 /// ```
 #[macro_export]
 macro_rules! requests {
+    (@retry read) => { true };
     (@retry retry) => { true };
     (@retry once) => { false };
+    (@read read) => { true };
+    (@read $other:ident) => { false };
     ($error:ty; $($name:literal : $request:ty => $reply:ty, $retry:ident, |$this:pat_param| $access:expr;)+) => {$(
         impl $crate::messaging::Request for $request {
             const NAME: &'static str = $name;
             const RETRYABLE: bool = $crate::requests!(@retry $retry);
+            const IS_READ: bool = $crate::requests!(@read $retry);
             type Reply = $reply;
             type Error = $error;
             fn access(&self) -> $crate::messaging::Access {
-                use $crate::messaging::Access;
+                #[allow(unused_imports, reason = "most rules name no role")]
+                use $crate::messaging::{Access, Role};
                 let $this = self;
                 $access
             }
@@ -124,7 +131,7 @@ macro_rules! handlers {
                 use $crate::messaging::Request as _;
                 let $crate::messaging::Envelope { ctx, request } = envelope;
                 $crate::messaging::hooks::panic_if_requested::<$request>(&ctx);
-                let (trace, allowed) = (ctx.trace.clone(), request.access().check(&ctx));
+                let (trace, allowed) = (ctx.trace.clone(), request.authorize(&ctx));
                 let state = std::sync::Arc::clone(&self.state);
                 // Log lines and events of the handler carry its trace.
                 $crate::messaging::HandlerFuture::from_future($crate::messaging::trace::instrument(trace, async move {

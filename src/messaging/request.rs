@@ -42,6 +42,8 @@ pub trait Request: Serialize + DeserializeOwned + Send + 'static {
     /// Whether a caller without a reply may send it again without an idempotency key: true of reads, and of writes that
     /// carry an id made by the caller.
     const RETRYABLE: bool;
+    /// Whether it changes nothing.
+    const IS_READ: bool;
     /// Reply on success.
     type Reply: Serialize + DeserializeOwned + Send + 'static;
     /// Error of the domain.
@@ -49,6 +51,23 @@ pub trait Request: Serialize + DeserializeOwned + Send + 'static {
 
     /// Returns the callers that may send it. Decided at the message, so that all transports have the same rights.
     fn access(&self) -> Access;
+
+    /// Checks that the caller may send it: by role, and by the scopes of its credential.
+    ///
+    /// # Errors
+    /// `Unauthenticated`, `Forbidden`, `ScopeMissing` or `InternalOnly`.
+    fn authorize(&self, ctx: &RequestContext) -> Result<(), CommonError> {
+        let access = self.access();
+        access.check(ctx)?;
+        let domain = Self::NAME.split('.').next().unwrap_or_default();
+        match ctx.identity() {
+            Some(identity) if access != Access::Anyone && !identity.scopes.allows(domain, Self::IS_READ) => {
+                let scope = format!("{domain}:{}", if Self::IS_READ { "read" } else { "write" });
+                Err(CommonError::ScopeMissing { scope })
+            }
+            _ => Ok(()),
+        }
+    }
 
     /// Returns its metrics in this process.
     fn metrics() -> &'static RequestMetrics;
@@ -63,10 +82,10 @@ pub enum Access {
     SignedIn,
     /// This user only.
     Owner(UserId),
-    /// This user, or an administrator.
-    OwnerOrAdmin(UserId),
-    /// Administrators.
-    Admin,
+    /// This user, or staff with at least this role.
+    OwnerOrStaff(UserId, Role),
+    /// Staff with at least this role.
+    Staff(Role),
     /// All callers from the shop's internal networks.
     InternalNetwork,
     /// Other domains only.
@@ -92,8 +111,8 @@ impl Access {
             Self::Internal => return Err(CommonError::Forbidden),
             Self::SignedIn => identity.is_some(),
             Self::Owner(user) => identity.is_some_and(|who| who.user_id == user),
-            Self::OwnerOrAdmin(user) => identity.is_some_and(|who| who.user_id == user || who.role == Role::Admin),
-            Self::Admin => identity.is_some_and(|who| who.role == Role::Admin),
+            Self::OwnerOrStaff(user, role) => identity.is_some_and(|who| who.user_id == user || who.role >= role),
+            Self::Staff(role) => identity.is_some_and(|who| who.role >= role),
         };
         match (allowed, identity) {
             (true, _) => Ok(()),

@@ -134,6 +134,12 @@ impl Settings {
             .into_iter()
             .map(|name| DomainSettings::read(values, name, &defaults))
             .collect::<Result<_, _>>()?;
+        let public_url = values.get("public_url", |text| match text.trim_end_matches('/') {
+            "" => Ok(None),
+            url if url.starts_with("http://") || url.starts_with("https://") => Ok(Some(url.to_owned())),
+            _ => Err("must begin with http:// or https://".to_owned()),
+        })?;
+        let has_https = production || public_url.as_deref().is_some_and(|url| url.starts_with("https://"));
         let settings = Self {
             listen: values.get("listen", |text| socket_address(text, "127.0.0.1:8080"))?,
             listen_is_explicit: values.is_set("listen"),
@@ -147,15 +153,11 @@ impl Settings {
             migrate: values.get("migrate", |text| choice(text, &[("auto", true), ("manual", false)]))?,
             production,
             secret: values.get("secret", signing_secret)?,
-            public_url: values.get("public_url", |text| match text.trim_end_matches('/') {
-                "" => Ok(None),
-                url if url.starts_with("http://") || url.starts_with("https://") => Ok(Some(url.to_owned())),
-                _ => Err("must begin with http:// or https://".to_owned()),
-            })?,
+            public_url,
             demo: values.get("demo", boolean)?,
             log: LogSettings::read(values)?,
             shop: ShopSettings::read(values)?,
-            http: HttpSettings::read(values, production)?,
+            http: HttpSettings::read(values, has_https)?,
             limits: LimitsSettings::read(values)?,
             users: UsersSettings::read(values)?,
             catalog: CatalogSettings::read(values)?,

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::types::Address;
+
 /// Parses a duration in seconds, at most a day.
 pub fn seconds(text: &str) -> Result<Duration, String> {
     number(text, 1, 86_400).map(Duration::from_secs)
@@ -26,6 +28,15 @@ pub fn network(text: &str) -> Result<IpNet, String> {
 /// Parses address ranges separated by commas; none if the text is empty.
 pub fn networks(text: &str) -> Result<Vec<IpNet>, String> {
     if text.trim().is_empty() { Ok(Vec::new()) } else { text.split(',').map(network).collect() }
+}
+
+/// Parses gRPC addresses separated by commas; none if the text is empty.
+pub fn addresses(text: &str) -> Result<Vec<Address>, String> {
+    if text.trim().is_empty() {
+        Ok(Vec::new())
+    } else {
+        text.split(',').map(|address| address.trim().parse()).collect()
+    }
 }
 
 /// Parses origins separated by commas: scheme, host and port of a page, without a path; none if the text is empty.

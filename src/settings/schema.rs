@@ -52,6 +52,7 @@ pub(super) const IGNORED_VARIABLES: [&str; 9] = [
 /// All settings, in the order in which they are listed.
 pub static SETTINGS: LazyLock<Vec<Spec>> = LazyLock::new(|| {
     let mut settings = general();
+    settings.extend(of_services());
     DOMAIN_NAMES.into_iter().for_each(|domain| settings.extend(of_domain(domain)));
     settings
 });
@@ -64,6 +65,7 @@ fn general() -> Vec<Spec> {
         Spec::new("standby", "false", "Start the domains that `domains` names in standby: wait for `mercat move` to transfer them."),
         Spec::new("grpc", "", "Address at which other processes call the domains of this one, as ADDRESS:PORT. Empty: none."),
         Spec::new("peers.token", "", "Secret by which the processes of one shop authenticate each other: at least 16 characters, the same in all of them.").secret(),
+        Spec::new("peers.addresses", "", "Addresses of further processes that an administrator may move domains to, as http://HOST:PORT, separated by commas. The places below are allowed anyway."),
         Spec::new("data", "./data", "Data folder: databases, and the token signing secret."),
         Spec::new("database", "", "Location of the databases: sqlite:FOLDER, one file per domain, or postgres://..., one schema per domain. Empty: the data folder."),
         Spec::new("migrate", "auto", "auto applies pending migrations at start; manual leaves that to `mercat migrate`."),
@@ -83,7 +85,7 @@ fn general() -> Vec<Spec> {
         Spec::new("http.request_timeout", "15", "Seconds after which a request is answered with 504."),
         Spec::new("http.drain_timeout", "30", "Seconds that requests in flight have to end when the process stops."),
         Spec::new("http.workers", "0", "Threads that serve HTTP. 0: one per core."),
-        Spec::new("http.secure_cookies", "auto", "Restrict cookies to HTTPS: true, false, or auto: only in production."),
+        Spec::new("http.secure_cookies", "auto", "Restrict cookies to HTTPS: true, false, or auto: in production, and with a public_url of https://."),
         Spec::new("http.trusted_proxies", "", "Networks of proxies whose Forwarded and X-Forwarded-For are believed, separated by commas."),
         Spec::new("http.cors_origins", "", "Origins of other sites whose pages may call the API for their visitors, such as https://shop.example, separated by commas."),
         Spec::new("limits.enabled", "true", "Reject requests of callers that exceed a rate with 429: true, or false for load tests."),
@@ -104,24 +106,71 @@ fn general() -> Vec<Spec> {
         Spec::new("limits.unpaid_per_user", "5", "Maximum number of unpaid orders of one user: the open one, and those of the last 24 hours that kept stock for over five minutes."),
         Spec::new("limits.unpaid_per_network", "50", "The same from one address: open ones, and those of the last hour."),
         Spec::new("users.session_days", "30", "Session lifetime in days."),
+        Spec::new("users.staff_session_hours", "12", "Hours after which staff sign in again."),
+        Spec::new("users.staff_idle_minutes", "120", "Minutes without a request after which staff sign in again, at least 5."),
         Spec::new("users.guest_days", "30", "Days after which guests that bought nothing are erased with their carts, but not before two days after the end of their session."),
         Spec::new("users.hashers", "2", "Concurrent password hashes; each needs 19 MiB of memory."),
         Spec::new("catalog.cache_max", "2000", "Maximum number of products cached in memory."),
         Spec::new("catalog.low_stock", "5", "Stock level that triggers a low-stock alert."),
         Spec::new("catalog.image_bytes_max", "10485760", "Maximum size of an uploaded image in bytes."),
         Spec::new("catalog.image_pixels_max", "40000000", "Maximum number of pixels of an uploaded image."),
+    ]
+}
+
+fn of_services() -> Vec<Spec> {
+    vec![
         Spec::new("payments.provider", "test", "Payment provider: test, built in for development, or stripe."),
-        Spec::new("payments.stripe_secret_key", "", "Secret key of the shop's Stripe account, sk_... or rk_...").secret(),
-        Spec::new("payments.stripe_webhook_secrets", "", "Signing secrets of Stripe's webhooks, whsec_...; several, separated by commas, while one is replaced.").secret(),
+        Spec::new("payments.stripe_secret_key", "", "Secret key of the shop's Stripe account, sk_... or rk_...")
+            .secret(),
+        Spec::new(
+            "payments.stripe_webhook_secrets",
+            "",
+            "Signing secrets of Stripe's webhooks, whsec_...; several, separated by commas, while one is replaced.",
+        )
+        .secret(),
         Spec::new("payments.stripe_url", "https://api.stripe.com", "Address of Stripe's API; another one for tests."),
-        Spec::new("payments.invoice_minutes", "30", "Minutes for which an invoice can be paid and its stock is reserved."),
-        Spec::new("mailer.smtp", "", "Mail server: smtp:// or smtps://USER:PASSWORD@HOST:PORT. Empty: e-mails are kept and shown, not sent.").secret(),
+        Spec::new(
+            "payments.invoice_minutes",
+            "30",
+            "Minutes for which an invoice can be paid and its stock is reserved.",
+        ),
+        Spec::new(
+            "mailer.smtp",
+            "",
+            "Mail server: smtp:// or smtps://USER:PASSWORD@HOST:PORT. Empty: e-mails are kept and shown, not sent.",
+        )
+        .secret(),
         Spec::new("mailer.from", "shop@example.com", "Sender address."),
-        Spec::new("mailer.known_recipients_only", "false", "Only people with an account may be sent e-mails through /send_email: true or false."),
-        Spec::new("mailer.per_recipient_hour", "30", "Maximum number of e-mails per recipient and hour through /send_email."),
-        Spec::new("stats.internal_networks", "127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7", "Networks that may read the action log and /metrics, separated by commas."),
-        Spec::new("stats.keep_days", "400", "Days for which the action log is kept. Daily totals are kept permanently."),
-        Spec::new("stats.log_bytes_max", "104857600", "Maximum size in bytes of the entries that callers reported through /log; above it their oldest are deleted. The shop's own entries do not count."),
+        Spec::new(
+            "mailer.known_recipients_only",
+            "false",
+            "Only people with an account may be sent e-mails through /send_email: true or false.",
+        ),
+        Spec::new(
+            "mailer.per_recipient_hour",
+            "30",
+            "Maximum number of e-mails per recipient and hour through /send_email.",
+        ),
+        Spec::new(
+            "mailer.automatic_per_recipient_hour",
+            "20",
+            "Maximum number of automatic e-mails, such as receipts, per recipient and hour; further ones are sent later.",
+        ),
+        Spec::new(
+            "stats.internal_networks",
+            "127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7",
+            "Networks that may read the action log and /metrics, separated by commas.",
+        ),
+        Spec::new(
+            "stats.keep_days",
+            "400",
+            "Days for which the action log is kept. Daily totals are kept permanently.",
+        ),
+        Spec::new(
+            "stats.log_bytes_max",
+            "104857600",
+            "Maximum size in bytes of the entries that callers reported through /log; above it their oldest are deleted. The shop's own entries do not count.",
+        ),
         Spec::new("notifications.keep", "1000", "Number of notifications that are kept per user."),
     ]
 }

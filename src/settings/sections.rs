@@ -6,9 +6,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 use lapin::uri::{AMQPScheme, AMQPUri};
 
-use super::parse::{boolean, choice, log_filter, networks, number, origins, seconds};
+use super::parse::{addresses, boolean, choice, log_filter, networks, number, origins, seconds};
 use super::{SettingError, Values};
-use crate::types::{Currency, EmailAddress};
+use crate::types::{Address, Currency, EmailAddress};
 
 /// The rule for schema prefixes.
 const SCHEMA_PREFIX_RULE: &str = "must be lower-case letters, digits and _, at most 40";
@@ -18,6 +18,8 @@ const SCHEMA_PREFIX_RULE: &str = "must be lower-case letters, digits and _, at m
 pub struct PeersSettings {
     /// Secret that all processes of the shop share.
     pub token: Option<String>,
+    /// Addresses of processes that an administrator may move domains to, besides the configured places.
+    pub addresses: Vec<Address>,
 }
 
 impl PeersSettings {
@@ -27,7 +29,7 @@ impl PeersSettings {
             16.. if text.bytes().all(|b| b.is_ascii_graphic()) => Ok(Some(text.to_owned())),
             _ => Err("must have at least 16 characters, printable ASCII without spaces".to_owned()),
         })?;
-        Ok(Self { token })
+        Ok(Self { token, addresses: values.get("peers.addresses", addresses)? })
     }
 }
 
@@ -139,14 +141,14 @@ pub struct HttpSettings {
 }
 
 impl HttpSettings {
-    pub(super) fn read(values: &Values, is_production: bool) -> Result<Self, SettingError> {
+    pub(super) fn read(values: &Values, has_https: bool) -> Result<Self, SettingError> {
         Ok(Self {
             body_max: values.get("http.body_max", |text| number(text, 1_024, 1 << 30))?,
             request_timeout: values.get("http.request_timeout", seconds)?,
             drain_timeout: values.get("http.drain_timeout", seconds)?,
             workers: values.get("http.workers", |text| number(text, 0, 1_024))?,
             secure_cookies: values
-                .get("http.secure_cookies", |text| if text == "auto" { Ok(is_production) } else { boolean(text) })?,
+                .get("http.secure_cookies", |text| if text == "auto" { Ok(has_https) } else { boolean(text) })?,
             cors_origins: values.get("http.cors_origins", origins)?,
             trusted_proxies: values.get("http.trusted_proxies", networks)?,
         })
@@ -160,6 +162,10 @@ pub struct UsersSettings {
     pub session: Duration,
     /// Age at which guests that bought nothing are erased.
     pub guest: Duration,
+    /// Lifetime of a session of staff.
+    pub staff_session: Duration,
+    /// Time without a request after which a session of staff ends.
+    pub staff_idle: Duration,
     /// Password hashes that are computed at a time.
     pub hashers: usize,
 }
@@ -170,6 +176,12 @@ impl UsersSettings {
             session: values
                 .get("users.session_days", |text| number(text, 1, 3_650))
                 .map(|days: u64| Duration::from_secs(days * 86_400))?,
+            staff_session: values
+                .get("users.staff_session_hours", |text| number(text, 1, 24 * 365))
+                .map(|hours: u64| Duration::from_secs(hours * 3_600))?,
+            staff_idle: values
+                .get("users.staff_idle_minutes", |text| number(text, 5, 60 * 24 * 365))
+                .map(|minutes: u64| Duration::from_secs(minutes * 60))?,
             guest: values
                 .get("users.guest_days", |text| number(text, 1, 3_650))
                 .map(|days: u64| Duration::from_secs(days * 86_400))?,
@@ -213,6 +225,8 @@ pub struct MailerSettings {
     pub known_recipients_only: bool,
     /// Most e-mails per recipient and hour.
     pub per_recipient_hour: u32,
+    /// Most automatic e-mails per recipient and hour; further ones are sent later.
+    pub automatic_per_recipient_hour: u32,
 }
 
 impl MailerSettings {
@@ -226,6 +240,8 @@ impl MailerSettings {
             from: values.get("mailer.from", |text| text.parse().map_err(|e| format!("is {e}")))?,
             known_recipients_only: values.get("mailer.known_recipients_only", boolean)?,
             per_recipient_hour: values.get("mailer.per_recipient_hour", |text| number(text, 1, 1_000_000))?,
+            automatic_per_recipient_hour: values
+                .get("mailer.automatic_per_recipient_hour", |text| number(text, 1, 1_000_000))?,
         })
     }
 }

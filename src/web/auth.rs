@@ -6,7 +6,7 @@
 
 use actix_web::http::header::{self, HeaderMap};
 
-use super::cookies::SESSION_COOKIE;
+use super::cookies::session_cookie_name;
 use super::names::GATEWAY;
 use crate::contract::users::{Authenticate, Authenticated, UsersError};
 use crate::domains::users::UsersActor;
@@ -49,11 +49,13 @@ fn bearer(header: &str) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
-/// Token in the session cookie, taken literally: tokens contain no character that would have to be encoded.
-pub fn session_token(headers: &HeaderMap) -> Option<&str> {
+/// Token in the session cookie, taken literally: tokens contain no character that would have to be encoded. `secure` as when
+/// the cookie was set.
+pub fn session_token(headers: &HeaderMap, secure: bool) -> Option<&str> {
     let pairs = headers.get_all(header::COOKIE).filter_map(|value| value.to_str().ok());
     let mut tokens = pairs.flat_map(|text| text.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    tokens.find(|(name, token)| *name == SESSION_COOKIE && !token.is_empty()).map(|(_, token)| token)
+    let cookie = session_cookie_name(secure);
+    tokens.find(|(name, token)| *name == cookie && !token.is_empty()).map(|(_, token)| token)
 }
 
 #[cfg(test)]
@@ -78,8 +80,10 @@ mod tests {
 
     #[test]
     fn session_token_reads_only_its_cookie() {
-        assert_eq!(session_token(&cookie("a=b; mercat_session=t1; c=d")), Some("t1"));
-        assert_eq!(session_token(&cookie("not_mercat_session=t1")), None);
-        assert_eq!(session_token(&cookie("mercat_session=")), None);
+        assert_eq!(session_token(&cookie("a=b; mercat_session=t1; c=d"), false), Some("t1"));
+        assert_eq!(session_token(&cookie("not_mercat_session=t1"), false), None);
+        assert_eq!(session_token(&cookie("mercat_session="), false), None);
+        let planted = cookie("mercat_session=t1; __Host-mercat_session=t2");
+        assert_eq!(session_token(&planted, true), Some("t2"), "another host of the domain cannot set this name");
     }
 }

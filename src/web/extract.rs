@@ -165,7 +165,7 @@ impl ApiRequest {
     /// again when it is sent; a handler checks here before it reads a body, so that a caller without the right learns
     /// that and not the faults of the body.
     pub fn authorize(&self, request: &impl Request) -> Result<(), CommonError> {
-        request.access().check(&self.ctx)
+        request.authorize(&self.ctx)
     }
 
     /// Id in the path. Text that is no id names nothing, so it fails with `missing`.
@@ -205,7 +205,9 @@ async fn authenticate(
         let authenticated = auth::authenticate(users, ctx, token).await?;
         return Ok(Some(PresentedToken { token: token.to_owned(), is_cookie: false, authenticated }));
     }
-    let Some(token) = auth::session_token(request.headers()) else { return Ok(None) };
+    let Some(token) = auth::session_token(request.headers(), state.settings.http.secure_cookies) else {
+        return Ok(None);
+    };
     let authenticated = match auth::authenticate(users, ctx, token).await {
         Ok(authenticated) => authenticated,
         Err(UsersError::InvalidToken) => {

@@ -187,7 +187,7 @@ impl UserService for TypedServices {
         let message = |CreateUserRequest { email, password, name }| Ok(users::Register { email, password, name });
         self.call(&self.clients.users, request, LimitClass::Registration, message)
             .await
-            .map(|user| Response::new(user.into()))
+            .map(|registration| Response::new(User { token: registration.token, ..registration.user.into() }))
     }
 }
 
@@ -253,6 +253,7 @@ impl From<users::User> for User {
             email_verified: user.email_verified,
             created_at: user.created_at.to_string(),
             updated_at: user.updated_at.to_string(),
+            token: None,
         }
     }
 }

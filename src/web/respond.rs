@@ -6,11 +6,11 @@ use actix_web::http::header;
 use serde::Serialize;
 
 use super::cookies::session_cookie;
-use super::extract::{ApiRequest, PresentedToken};
+use super::extract::ApiRequest;
 use super::headers::{IDEMPOTENT_REPLAYED, set_header};
 use super::problem::Problem;
 use crate::contract::users::SignedIn;
-use crate::messaging::{CommonError, Role};
+use crate::messaging::CommonError;
 use crate::types::{Cursor, Timestamp};
 
 /// Result of a handler.
@@ -59,16 +59,6 @@ impl ApiRequest {
     pub fn set_session_cookie(&self, response: &mut HttpResponse, signed_in: &SignedIn) {
         set_header(response, header::CACHE_CONTROL, "no-store");
         self.add_session_cookie(response, signed_in.token.clone(), signed_in.expires_at);
-    }
-
-    /// Extends a guest's cookie to the session's new expiry, after the guest has become a customer.
-    pub fn extend_cookie(&self, response: &mut HttpResponse) {
-        let is_guest = |presented: &&PresentedToken| presented.authenticated.identity.role == Role::Guest;
-        if let Some(PresentedToken { token, authenticated, .. }) = self.token().filter(is_guest)
-            && let Some(expires_at) = authenticated.expires_at
-        {
-            self.add_session_cookie(response, token.clone(), expires_at);
-        }
     }
 
     /// Removes the session cookie, if the caller was authenticated by it.

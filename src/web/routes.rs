@@ -42,9 +42,10 @@ use crate::contract::users::{
     CreateApiKey, CreateGuest, DeleteApiKey, DeleteUser, ForgotPassword, GetUser, ListApiKeys, ListUsers, Register,
     ResetPassword, SignIn, SignOut, UpdateUser, VerifyEmail,
 };
-use crate::messaging::Request;
+use crate::messaging::{Request, Role};
 
-use RouteAccess::{Admin, InternalNetwork, Owner, OwnerOrAdmin, SignedIn};
+use Role::{Manager, ReadOnly, Support};
+use RouteAccess::{InternalNetwork, Owner, OwnerOrStaff, SignedIn, Staff};
 
 /// One endpoint: a method at a path.
 pub struct RouteInfo {
@@ -87,10 +88,10 @@ pub enum RouteAccess {
     SignedIn,
     /// The user in the path.
     Owner,
-    /// The user in the path, and administrators.
-    OwnerOrAdmin,
-    /// Administrators.
-    Admin,
+    /// The user in the path, and staff with at least this role.
+    OwnerOrStaff(Role),
+    /// Staff with at least this role.
+    Staff(Role),
     /// Callers from the shop's internal networks.
     InternalNetwork,
 }
@@ -244,8 +245,13 @@ impl RouteAccess {
             Self::Anyone => "anyone",
             Self::SignedIn => "signed in",
             Self::Owner => "owner",
-            Self::OwnerOrAdmin => "owner or admin",
-            Self::Admin => "admin",
+            Self::OwnerOrStaff(role) => match role {
+                ReadOnly => "owner or read_only",
+                Support => "owner or support",
+                Manager => "owner or manager",
+                _ => "owner or admin",
+            },
+            Self::Staff(role) => role.as_str(),
             Self::InternalNetwork => "internal network",
         }
     }
@@ -300,10 +306,10 @@ const PRODUCT_FIELDS: &[&str] = &["name", "sku", "price", "currency", "stock"];
 #[rustfmt::skip]
 pub static ROUTES: &[RouteInfo] = &[
     get("/product/{id}", || to(catalog::get)).message::<GetProduct>(),
-    put("/product/{id}", || to(catalog::replace)).message::<ReplaceProduct>().access(Admin)
+    put("/product/{id}", || to(catalog::replace)).message::<ReplaceProduct>().access(Staff(Manager))
         .body::<NewProduct>(PRODUCT_FIELDS),
-    patch("/product/{id}", || to(catalog::update)).message::<UpdateProduct>().access(Admin).body::<ProductPatch>(&[]),
-    delete("/product/{id}", || to(catalog::delete)).message::<DeleteProduct>().access(Admin).reply(NO_CONTENT),
+    patch("/product/{id}", || to(catalog::update)).message::<UpdateProduct>().access(Staff(Manager)).body::<ProductPatch>(&[]),
+    delete("/product/{id}", || to(catalog::delete)).message::<DeleteProduct>().access(Staff(Manager)).reply(NO_CONTENT),
     get("/products", || to(catalog::list)).message::<ListProducts>(),
     get("/user/{id}/cart", || to(cart::get)).message::<GetCart>().access(Owner),
     post("/user/{id}/cart", || to(cart::add)).message::<AddItem>().access(Owner)
@@ -317,28 +323,28 @@ pub static ROUTES: &[RouteInfo] = &[
         .body::<cart::SetQuantityBody>(&["quantity"]),
     delete("/user/{id}/cart/{item_id}", || to(cart::remove)).message::<RemoveItem>().access(Owner).reply(NO_CONTENT),
     get("/product/{id}/images", || to(images::list)).message::<ListImages>(),
-    post("/product/{id}/images", || to(images::add)).message::<AddImage>().access(Admin)
+    post("/product/{id}/images", || to(images::add)).message::<AddImage>().access(Staff(Manager))
         .raw_body(BodyInfo::Multipart).status(201),
     get("/product/{id}/images/{image_id}", || to(images::get)).message::<GetImage>().reply(ReplyInfo::Bytes),
-    delete("/product/{id}/images/{image_id}", || to(images::delete)).message::<DeleteImage>().access(Admin)
+    delete("/product/{id}/images/{image_id}", || to(images::delete)).message::<DeleteImage>().access(Staff(Manager))
         .reply(NO_CONTENT),
     get("/product/{id}/comments", || to(comments::list)).message::<ListComments>(),
     post("/product/{id}/comments", || to(comments::add)).message::<AddComment>().access(SignedIn)
         .body::<comments::AddCommentBody>(&["rating"]).status(201),
     delete("/product/{id}/comments/{comment_id}", || to(comments::delete)).message::<DeleteComment>().access(SignedIn)
         .reply(NO_CONTENT),
-    post("/product", || to(catalog::create)).message::<CreateProduct>().access(Admin)
+    post("/product", || to(catalog::create)).message::<CreateProduct>().access(Staff(Manager))
         .body::<NewProduct>(PRODUCT_FIELDS).status(201),
     get("/me", || to(users::me)).message::<GetUser>().access(SignedIn),
     get("/invoices", || to(payments::list)).message::<ListInvoices>().access(SignedIn),
-    post("/invoices", || to(payments::create)).message::<CreateInvoice>().access(Admin)
+    post("/invoices", || to(payments::create)).message::<CreateInvoice>().access(Staff(Manager))
         .body::<payments::CreateInvoiceBody>(&["user_id", "lines", "currency"]).status(201),
     get("/invoices/{id}", || to(payments::get)).message::<GetInvoice>().access(SignedIn),
     post("/invoices/{id}/pay", || to(payments::pay)).message::<PayInvoice>().access(SignedIn)
         .body::<payments::PayBody>(&["token"]),
-    post("/invoices/{id}/refund", || to(payments::refund)).message::<RefundInvoice>().access(Admin)
+    post("/invoices/{id}/refund", || to(payments::refund)).message::<RefundInvoice>().access(Staff(Manager))
         .optional_body::<payments::RefundBody>(),
-    post("/invoices/{id}/void", || to(payments::void)).message::<VoidInvoice>().access(Admin),
+    post("/invoices/{id}/void", || to(payments::void)).message::<VoidInvoice>().access(Staff(Manager)),
     post("/webhooks/stripe", || to(payments::stripe_webhook)).message::<HandleProviderWebhook>()
         .raw_body(BodyInfo::Signed).reply(json::<serde_json::Value>(200)),
     get("/notifications", || to(notifications::list)).message::<ListNotifications>().access(SignedIn),
@@ -348,13 +354,13 @@ pub static ROUTES: &[RouteInfo] = &[
         .reply(NO_CONTENT),
     post("/user", || to(users::register)).message::<Register>().body::<Register>(&["email", "password", "name"])
         .status(201).limit(LimitClass::Registration),
-    get("/user/{id}", || to(users::get)).message::<GetUser>().access(OwnerOrAdmin),
-    put("/user/{id}", || to(users::update)).message::<UpdateUser>().access(OwnerOrAdmin)
+    get("/user/{id}", || to(users::get)).message::<GetUser>().access(OwnerOrStaff(ReadOnly)),
+    put("/user/{id}", || to(users::update)).message::<UpdateUser>().access(OwnerOrStaff(Manager))
         .body::<users::UpdateUserBody>(&[]),
-    patch("/user/{id}", || to(users::update)).message::<UpdateUser>().access(OwnerOrAdmin)
+    patch("/user/{id}", || to(users::update)).message::<UpdateUser>().access(OwnerOrStaff(Manager))
         .body::<users::UpdateUserBody>(&[]),
-    delete("/user/{id}", || to(users::delete)).message::<DeleteUser>().access(OwnerOrAdmin).reply(NO_CONTENT),
-    get("/users", || to(users::list)).message::<ListUsers>().access(Admin),
+    delete("/user/{id}", || to(users::delete)).message::<DeleteUser>().access(OwnerOrStaff(Manager)).reply(NO_CONTENT),
+    get("/users", || to(users::list)).message::<ListUsers>().access(Staff(ReadOnly)),
     post("/guest", || to(users::guest)).message::<CreateGuest>().status(201).limit(LimitClass::Guest),
     post("/signin", || to(users::sign_in)).message::<SignIn>().body::<SignIn>(&["email", "password"])
         .limit(LimitClass::SignIn),
@@ -370,17 +376,17 @@ pub static ROUTES: &[RouteInfo] = &[
         .body::<CreateApiKey>(&["name"]).status(201),
     delete("/api_keys/{id}", || to(users::delete_api_key)).message::<DeleteApiKey>().access(SignedIn)
         .reply(NO_CONTENT),
-    post("/send_email", || to(mailer::send)).message::<SendEmail>().access(Admin)
+    post("/send_email", || to(mailer::send)).message::<SendEmail>().access(Staff(Support))
         .body::<SendEmail>(&["to", "subject", "text"]).status(202).limit(LimitClass::Email),
-    get("/emails", || to(mailer::list)).message::<ListEmails>().access(Admin),
-    get("/emails/{id}", || to(mailer::get)).message::<GetEmail>().access(Admin),
-    post("/emails/{id}/resend", || to(mailer::resend)).message::<ResendEmail>().access(Admin).status(202),
+    get("/emails", || to(mailer::list)).message::<ListEmails>().access(Staff(Support)),
+    get("/emails/{id}", || to(mailer::get)).message::<GetEmail>().access(Staff(Support)),
+    post("/emails/{id}/resend", || to(mailer::resend)).message::<ResendEmail>().access(Staff(Support)).status(202),
     get("/log", || to(stats::actions)).message::<ListActions>().access(InternalNetwork),
     post("/log", || to(stats::log)).message::<LogAction>().body::<LogAction>(&["action"]).reply(ACKNOWLEDGED)
         .limit(LimitClass::Log),
-    get("/stats/summary", || to(stats::summary)).message::<GetSummary>().access(Admin),
+    get("/stats/summary", || to(stats::summary)).message::<GetSummary>().access(Staff(ReadOnly)),
     get("/counter", || to(stats::counter)).message::<GetServedRequests>().reply(json::<serde_json::Value>(200)),
-    post("/domains/{name}/move", || to(domains::move_domain)).message::<MoveDomain>().access(Admin)
+    post("/domains/{name}/move", || to(domains::move_domain)).message::<MoveDomain>().access(Staff(Role::Admin))
         .body::<domains::MoveDomainBody>(&["to"]),
     operations("/healthz", || to(health::healthz)).reply(json::<serde_json::Value>(200)),
     operations("/readyz", || to(health::readyz)).reply(json::<serde_json::Value>(200)),

@@ -10,7 +10,7 @@ use super::query::Query;
 use super::respond::ApiResult;
 use crate::contract::users::{
     CreateApiKey, CreateGuest, DeleteApiKey, DeleteUser, ForgotPassword, GetUser, ListApiKeys, ListUsers, Register,
-    ResetPassword, SignIn, SignOut, UpdateUser, UsersError, VerifyEmail,
+    Registration, ResetPassword, SignIn, SignOut, SignedIn, UpdateUser, UsersError, VerifyEmail,
 };
 use crate::messaging::Role;
 use crate::types::{ApiKeyId, UserId};
@@ -35,7 +35,7 @@ pub struct UpdateUserBody {
 }
 
 impl ServerSetFields for UpdateUserBody {
-    const NAMES: &'static [&'static str] = &["id", "email_verified", "created_at", "updated_at"];
+    const NAMES: &'static [&'static str] = &["id", "email_verified", "pending_email", "created_at", "updated_at"];
 }
 
 fn user_id(request: &ApiRequest) -> Result<UserId, super::problem::Problem> {
@@ -45,9 +45,11 @@ fn user_id(request: &ApiRequest) -> Result<UserId, super::problem::Problem> {
 /// POST `/user/`.
 pub async fn register(PublicApiRequest(request): PublicApiRequest, body: UnreadBody) -> ApiResult {
     let message: Register = body.json(&request).await?;
-    let user = request.clients().users.call(request.ctx(), message).await?;
-    let mut response = request.created(&format!("{API_BASE}/user/{}", user.id), &user)?;
-    request.extend_cookie(&mut response);
+    let registration = request.clients().users.call(request.ctx(), message).await?;
+    let mut response = request.created(&format!("{API_BASE}/user/{}", registration.user.id), &registration)?;
+    if let Registration { user, token: Some(token), expires_at: Some(expires_at) } = registration {
+        request.set_session_cookie(&mut response, &SignedIn { token, expires_at, user });
+    }
     Ok(response)
 }
 

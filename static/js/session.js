@@ -24,6 +24,16 @@ export function signedInUser() {
   return user && user.role !== 'guest' ? user : null;
 }
 
+/** Whether the user works in the back office; what each role may do, the server decides. */
+export function isStaff(who = user) {
+  return ['read_only', 'support', 'manager', 'admin'].includes(who?.role);
+}
+
+/** Whether the user may remove other people's reviews. */
+export function mayModerate() {
+  return ['support', 'manager', 'admin'].includes(user?.role);
+}
+
 /** Calls `watcher(user, other)` on each change; `other` is true when the user or the role is different. */
 export function onSessionChange(watcher) {
   watchers.add(watcher);

@@ -47,7 +47,12 @@ async fn secure_cookies_setting_marks_cookie_secure() {
     .await;
     let reply = shop.call("POST", "/guest").send().await;
     reply.expect(201);
-    assert!(cookie(&reply).unwrap().contains("Secure"));
+    let cookie = cookie(&reply).unwrap();
+    assert!(cookie.starts_with("__Host-mercat_session=") && cookie.contains("Secure"), "{cookie}");
+    let token = cookie.split(['=', ';']).nth(1).unwrap().to_owned();
+    let me = async |name: &str| shop.call("GET", "/me").header("cookie", &format!("{name}={token}")).send().await;
+    me("__Host-mercat_session").await.expect(200);
+    me("mercat_session").await.expect(401);
 }
 
 #[actix_web::test]
@@ -128,7 +133,7 @@ async fn s06_foreign_page_changes_nothing() {
 }
 
 #[actix_web::test]
-async fn guest_registers_with_same_cart_and_cookie() {
+async fn s04_guest_registers_with_same_cart_and_new_cookie() {
     let shop = TestShop::open().await;
     let admin = shop.admin().await;
     let product = shop.product(&admin, "TEA", 400, 5).await;
@@ -150,10 +155,14 @@ async fn guest_registers_with_same_cart_and_cookie() {
     forged.expect_problem(403, "csrf_refused");
     let call = shop.call("POST", "/user/").cookie(&guest.token).header("sec-fetch-site", "same-origin");
     let registered = call.json(&body).send().await;
-    assert_eq!(registered.expect(201)["id"], guest.id.as_str());
-    assert!(cookie(&registered).unwrap().contains(&guest.token), "{registered:?}");
-    let me = shop.call("GET", "/me").cookie(&guest.token).send().await.expect(200);
+    let account = registered.expect(201);
+    assert_eq!(account["id"], guest.id.as_str());
+    // The guest's token may be known to another person: it ends, and the browser gets a new one.
+    let member = TestUser { token: account["token"].as_str().unwrap().to_owned(), ..guest.clone() };
+    assert!(cookie(&registered).unwrap().contains(&member.token), "{registered:?}");
+    shop.call("GET", "/me").bearer(&guest.token).send().await.expect_problem(401, "invalid_token");
+    let me = shop.call("GET", "/me").cookie(&member.token).send().await.expect(200);
     assert_eq!((&me["role"], &me["email"]), (&json!("customer"), &json!("ada@example.com")));
-    assert_eq!(shop.call("GET", &cart).with_user(&guest).send().await.expect(200)["count"], 2);
+    assert_eq!(shop.call("GET", &cart).with_user(&member).send().await.expect(200)["count"], 2);
     shop.assert_consistent().await;
 }

@@ -266,6 +266,20 @@ impl TestShop {
         self.sign_in("admin@example.com").await
     }
 
+    /// Creates an account of staff with this role and signs in to it.
+    pub async fn staff(&self, role: Role) -> TestUser {
+        let email = format!("{}@example.com", role.as_str());
+        let request = CreateUser {
+            email: email.clone(),
+            password: PASSWORD.to_owned(),
+            name: "Staff".to_owned(),
+            role,
+            created_at: None,
+        };
+        self.app().clients.users.call(RequestContext::internal("test"), request).await.unwrap();
+        self.sign_in(&email).await
+    }
+
     pub async fn guest(&self) -> TestUser {
         let signed_in = self.call("POST", "/guest").send().await.expect(201);
         TestUser {

@@ -205,7 +205,7 @@ fn shared_files(root: &std::path::Path) -> Vec<String> {
 
 #[cfg(unix)]
 #[test]
-fn data_and_backups_are_private() {
+fn s03_data_and_backups_are_private() {
     let sandbox = Sandbox::new();
     let data = sandbox.path("data");
     let shop = RunningShop::start(&sandbox, &["--no-demo"]);

@@ -17,8 +17,8 @@ use mercat::contract::stats::*;
 use mercat::contract::users::*;
 use mercat::domains::notifications::Push;
 use mercat::messaging::{
-    CheckInvariants, CommonError, Credential, DeliverEvents, EventEnvelope, Identity, InvariantReport, Role, Selection,
-    Violation,
+    CheckInvariants, CommonError, Credential, DeliverEvents, EventEnvelope, Identity, InvariantReport, Role, Scopes,
+    Selection, Violation,
 };
 use mercat::types::{Currency, Cursor, EmailAddress, FieldError, Page, PageRequest, Timestamp};
 use serde_json::json;
@@ -105,6 +105,8 @@ fn common() -> Vec<Example> {
         variants!(CommonError {
             Unauthenticated {},
             Forbidden {},
+            ScopeMissing { scope: "catalog:write".into() },
+            RecentSignInRequired {},
             InternalOnly {},
             ValidationFailed { errors: vec![FieldError::new("email", "invalid", "is not an e-mail address")] },
             IdempotencyKeyReused {},
@@ -117,7 +119,7 @@ fn common() -> Vec<Example> {
             StorageUnavailable {},
             Internal {},
         }),
-        variants!(Role { Guest {}, Customer {}, Admin {} }),
+        variants!(Role { Guest {}, Customer {}, ReadOnly {}, Support {}, Manager {}, Admin {} }),
     ]
 }
 
@@ -128,13 +130,22 @@ fn user() -> User {
         name: "Ada".into(),
         role: Role::Customer,
         email_verified: true,
+        pending_email: Some(email()),
         created_at: time(),
         updated_at: later(),
     }
 }
 
 fn api_key() -> ApiKey {
-    ApiKey { id: id(3), name: "backup".into(), prefix: "mk_ab".into(), created_at: time(), last_used_at: Some(later()) }
+    ApiKey {
+        id: id(3),
+        name: "backup".into(),
+        prefix: "mk_ab".into(),
+        scopes: Scopes::parse(&["catalog:read"]).unwrap(),
+        created_at: time(),
+        expires_at: Some(later()),
+        last_used_at: Some(later()),
+    }
 }
 
 fn signed_in() -> SignedIn {
@@ -145,7 +156,7 @@ fn users() -> Vec<Example> {
     let (email, password, name) = ("ada@example.com".to_owned(), "a long password".to_owned(), "Ada".to_owned());
     let register = Register { email: email.clone(), password: password.clone(), name: name.clone() };
     let sign_in = SignIn { email: email.clone(), password: password.clone() };
-    let identity = Identity { user_id: id(2), role: Role::Admin, credential: Credential::Session(id(4)) };
+    let identity = Identity::new(id(2), Role::Admin, Credential::Session(id(4)));
     let update = UpdateUser {
         user_id: id(2),
         name: Some(name.clone()),
@@ -162,8 +173,13 @@ fn users() -> Vec<Example> {
         role: Role::Customer,
         created_at: Some(time()),
     };
+    let registration = Registration { user: user(), token: Some("token".into()), expires_at: Some(later()) };
+    let create_key =
+        CreateApiKey { name: "backup".into(), scopes: Some(vec!["catalog:read".into()]), expires_at: Some(later()) };
+    let identity =
+        Identity { scopes: Scopes::parse(&["catalog:read"]).unwrap(), signed_in_at: Some(time()), ..identity };
     let messages = [
-        message(register, user()),
+        message(register, registration),
         message(CreateGuest {}, signed_in()),
         message(sign_in, signed_in()),
         message(SignOut {}, ()),
@@ -176,9 +192,10 @@ fn users() -> Vec<Example> {
         message(ResetPassword { token: "token".into(), password, keep_api_keys: true }, ()),
         message(VerifyEmail { token: "token".into() }, ()),
         message(ListApiKeys {}, page_of(api_key())),
-        message(CreateApiKey { name: "backup".into() }, NewApiKey { api_key: api_key(), token: "mk_abc".into() }),
+        message(create_key, NewApiKey { api_key: api_key(), token: "mk_abc".into() }),
         message(DeleteApiKey { api_key_id: id(3) }, ()),
         message(create, user()),
+        message(IssueLinkToken { link_id: uuid::Uuid::nil() }, LinkToken { token: "token".into() }),
         message(FilterExistingUsers { users: vec![id(2)] }, vec![id(2)]),
         variants!(UsersError {
             UserNotFound {},
@@ -197,20 +214,32 @@ fn users() -> Vec<Example> {
 }
 
 fn user_events() -> Vec<Example> {
-    let (user_id, email, name, token) = (id(2), email(), "Ada".to_owned(), "token".to_owned());
+    let (user_id, email, name, link_id) = (id(2), email(), "Ada".to_owned(), uuid::Uuid::nil());
     vec![
         event(UserRegistered {
             user_id,
             email: email.clone(),
             name: name.clone(),
             role: Role::Customer,
+            email_verified: true,
             created_at: time(),
         }),
-        event(UserChanged { user_id, email: Some(email.clone()), name: name.clone(), role: Role::Customer }),
+        event(UserChanged { user_id, email: Some(email.clone()), name, role: Role::Customer, email_verified: true }),
         event(UserErased { user_id, email: Some(email.clone()) }),
         event(AccessChanged { user_id, session_id: Some(id(4)) }),
-        event(EmailVerificationRequested { user_id, email: email.clone(), name: name.clone(), token: token.clone() }),
-        event(PasswordResetRequested { user_id, email, name, token }),
+        event(EmailVerificationRequested { user_id, email: email.clone(), link_id }),
+        event(PasswordResetRequested { user_id, email: email.clone(), link_id }),
+        event(CredentialsChanged { user_id, email, change: CredentialChange::Password, by_staff: true }),
+        variants!(CredentialChange {
+            EmailRequested {},
+            Email {},
+            Password {},
+            ApiKey {},
+            Role {},
+            SecondFactorOn {},
+            SecondFactorOff {},
+            OfStaff {},
+        }),
     ]
 }
 
@@ -750,7 +779,10 @@ fn placement() -> Vec<Example> {
         secret: "secret".into(),
     };
     vec![
-        message(MoveDomain { domain: domain.clone(), to: "10.0.0.2:50051".into() }, moved),
+        message(
+            MoveDomain { domain: domain.clone(), to: "10.0.0.2:50051".into(), permit: Some("20260101000000".into()) },
+            moved,
+        ),
         message(prepare, ()),
         message(UploadChunk { domain: domain.clone(), at: 0, chunk: "AAEC".into() }, ()),
         message(FinishUpload { domain: domain.clone(), file: manifest.clone() }, ()),

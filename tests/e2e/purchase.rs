@@ -44,6 +44,7 @@ pub async fn run_purchase(shop: &Shop, admin: &HttpClient) {
     let account = json!({"email": "ada@example.com", "password": "a fine password", "name": "Ada"});
     let user = buyer.post("/user/", account).await.expect_status(201);
     assert_eq!((&user["id"], &user["role"]), (&json!(id), &json!("customer")));
+    buyer.token = Some(user["token"].as_str().unwrap().to_owned());
 
     // Customer and back office subscribe.
     let (mut buyer_socket, mut staff_socket) = (buyer.socket().await, admin.socket().await);

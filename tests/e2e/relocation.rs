@@ -1,6 +1,7 @@
 //! Live relocation of domains under load: no request fails, nothing is lost or duplicated, and after a crash at any
 //! moment exactly one process has the domain.
 
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -33,9 +34,11 @@ fn standby(data: &Path, domain: &str, address: &str, mut variables: Vec<(String,
     DomainProcess::start(data, domain, address, &variables)
 }
 
-/// Starts the shop, with its domains reachable at `grpc`.
-fn shop(data: &Path, grpc: &str) -> Shop {
-    start_shop(data, &["--grpc", grpc], vec![secret()])
+/// Starts the shop, with its domains reachable at `grpc`, and allowed to move to `addresses`.
+fn shop(data: &Path, grpc: &str, addresses: &[String]) -> Shop {
+    let addresses: Vec<String> = addresses.iter().map(|address| format!("http://{address}")).collect();
+    let peers = ("MERCAT_PEERS__ADDRESSES".to_owned(), addresses.join(","));
+    start_shop(data, &["--grpc", grpc], vec![secret(), peers])
 }
 
 async fn try_move(admin: &HttpClient, domain: &str, to: &str) -> Option<(u16, Value)> {
@@ -93,11 +96,11 @@ async fn order_without_retries(buyer: &HttpClient, user: &str, product: &str, na
 async fn p15_domains_relocate_under_load_without_failure() {
     let dir = TempDir::new().unwrap();
     let (data, grpc) = (folder(dir.path(), "shop"), free_address());
-    let mut running = shop(&data, &grpc);
+    let addresses: Vec<String> = (0..3).map(|_| free_address()).collect();
+    let mut running = shop(&data, &grpc, &addresses);
     let callees = || vec![place_variable("catalog", &grpc), place_variable("payments", &grpc)];
     // Each with the addresses of the domains that it calls: the process it comes from.
     let places = [("payments", Vec::new()), ("cart", callees()), ("notifications", Vec::new())];
-    let addresses: Vec<String> = places.iter().map(|_| free_address()).collect();
     let start = |n: usize, data: &Path| standby(data, places[n].0, &addresses[n], places[n].1.clone());
     let folders: Vec<PathBuf> = places.iter().map(|(name, _)| folder(dir.path(), name)).collect();
     let mut processes: Vec<DomainProcess> = folders.iter().enumerate().map(|(n, data)| start(n, data)).collect();
@@ -141,7 +144,7 @@ async fn p15_domains_relocate_under_load_without_failure() {
     running.kill();
     processes.into_iter().for_each(DomainProcess::kill);
     processes = folders.iter().enumerate().map(|(n, data)| start(n, data)).collect();
-    running = shop(&data, &grpc);
+    running = shop(&data, &grpc, &addresses);
     admin = running.client_with_token(admin.token.as_deref().unwrap());
     let health = admin.get_root("/health").await;
     assert_eq!(health["domains"]["payments"]["place"], target(0), "{health}");
@@ -165,7 +168,8 @@ async fn p15_kill_during_relocation_leaves_one_owner() {
     let dir = TempDir::new().unwrap();
     let (data, grpc, address) = (folder(dir.path(), "shop"), free_address(), free_address());
     let other = folder(dir.path(), "payments");
-    let mut running = shop(&data, &grpc);
+    let addresses = [address.clone()];
+    let mut running = shop(&data, &grpc, &addresses);
     let mut remote = standby(&other, "payments", &address, Vec::new());
     let token = running.admin(&data).await.token.unwrap();
     let mut admin = running.client_with_token(&token);
@@ -184,7 +188,7 @@ async fn p15_kill_during_relocation_leaves_one_owner() {
         tokio::time::sleep(Duration::from_millis((round * 53) % 180)).await;
         if round % 4 < 2 {
             running.kill();
-            running = shop(&data, &grpc);
+            running = shop(&data, &grpc, &addresses);
             admin = running.client_with_token(&token);
         } else {
             remote.kill();
@@ -212,12 +216,9 @@ async fn p15_kill_during_relocation_leaves_one_owner() {
 }
 
 #[actix::test]
-async fn impossible_relocation_is_rejected_with_reason() {
+async fn s05_impossible_relocation_is_rejected() {
     let dir = TempDir::new().unwrap();
     let (data, grpc) = (folder(dir.path(), "shop"), free_address());
-    let running = shop(&data, &grpc);
-    let admin = running.admin(&data).await;
-    let teapot = product(&admin, "TEA-1", 10).await;
     let taken = DomainProcess::start(&folder(dir.path(), "taken"), "payments", "127.0.0.1:0", &[secret()]);
     let other = DomainProcess::start(
         &folder(dir.path(), "users"),
@@ -225,6 +226,10 @@ async fn impossible_relocation_is_rejected_with_reason() {
         "127.0.0.1:0",
         &[("MERCAT_STANDBY".to_owned(), "true".to_owned())],
     );
+    let absent = free_address();
+    let running = shop(&data, &grpc, &[absent.clone(), taken.address.clone(), other.address.clone()]);
+    let admin = running.admin(&data).await;
+    let teapot = product(&admin, "TEA-1", 10).await;
     let refused = |domain: &'static str, to: String, word: &'static str| {
         let admin = admin.clone();
         async move {
@@ -233,7 +238,7 @@ async fn impossible_relocation_is_rejected_with_reason() {
             assert!(refusal["detail"].as_str().unwrap().contains(word), "{refusal}");
         }
     };
-    refused("payments", format!("http://{}", free_address()), "connection refused").await;
+    refused("payments", format!("http://{absent}"), "connection refused").await;
     refused("payments", format!("http://{}", taken.address), "open in the other process already").await;
     refused("mailer", format!("http://{}", taken.address), "--domains mailer --standby").await;
     refused("users", format!("http://{}", other.address), "MERCAT_SECRET").await;
@@ -241,6 +246,12 @@ async fn impossible_relocation_is_rejected_with_reason() {
     assert_eq!(status, 404);
     let (status, wrong) = try_move(&admin, "payments", "elsewhere").await.unwrap();
     assert_eq!((status, &wrong["errors"][0]["field"]), (422, &json!("to")), "{wrong}");
+    let foreign = TcpListener::bind("127.0.0.1:0").unwrap();
+    foreign.set_nonblocking(true).unwrap();
+    let to = format!("http://{}", foreign.local_addr().unwrap());
+    let (status, unlisted) = try_move(&admin, "payments", &to).await.unwrap();
+    assert_eq!((status, &unlisted["errors"][0]["code"]), (422, &json!("not_allowed")), "{unlisted}");
+    assert!(foreign.accept().is_err(), "the shop does not connect to an address that its settings do not name");
     let (buyer, user) = guest(&running).await;
     assert_eq!(try_move(&buyer, "payments", "local").await.unwrap().0, 403);
     order_without_retries(&buyer, &user, &teapot, "one").await;
@@ -252,12 +263,24 @@ async fn impossible_relocation_is_rejected_with_reason() {
 async fn move_command_relocates_domain() {
     let dir = TempDir::new().unwrap();
     let (data, grpc) = (folder(dir.path(), "shop"), free_address());
-    let running = shop(&data, &grpc);
+    let running = shop(&data, &grpc, &[]);
     running.admin(&data).await;
-    let remote = standby(&folder(dir.path(), "mailer"), "mailer", "127.0.0.1:0", Vec::new());
+    let callee = vec![place_variable("users", &grpc)];
+    let remote = standby(&folder(dir.path(), "mailer"), "mailer", "127.0.0.1:0", callee);
     let command = |to: &str, password: &str| {
         let run = Command::new(env!("CARGO_BIN_EXE_mercat"))
-            .args(["move", "mailer", "--to", to, "--email", "boss@example.com", "--shop", &running.url])
+            .args([
+                "move",
+                "mailer",
+                "--to",
+                to,
+                "--email",
+                "boss@example.com",
+                "--shop",
+                &running.url,
+                "--data",
+                "shop",
+            ])
             .env("MERCAT_ADMIN_PASSWORD", password)
             .current_dir(dir.path())
             .output()

@@ -160,7 +160,7 @@ impl Population {
             Some(n) => (self.customers[n].user, Role::Guest, self.customers[n].session),
             None => (self.admin, Role::Admin, self.admin_session),
         };
-        Caller::User { identity: Identity { user_id, role, credential: Credential::Session(session) }, internal: false }
+        Caller::User { identity: Identity::new(user_id, role, Credential::Session(session)), internal: false }
     }
 
     /// Records an outcome and compares it with earlier outcomes of the same key.

@@ -8,19 +8,22 @@ use actix::{Actor, Context, Supervised};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::placement_file;
 use super::state::{RelocationState, notify_all_owners, wait_drained};
 use super::transfer::{CHUNK_BASE64_MAX, blocking, read_at, verify_upload, write_at};
+use super::{permit, placement_file};
 use crate::contract::placement::{
     DatabaseManifest, DownloadChunk, FinishUpload, MoveDomain, MoveResult, PlacementError, PrepareMove, StartDomain,
     StopDomain, UploadChunk,
 };
 use crate::messaging::RequestContext;
-use crate::settings::DomainLocation;
+use crate::settings::{DomainLocation, DomainSettings, Settings};
 use crate::store::AdvisoryMarker;
 use crate::store::files::{hash_file, remove};
 use crate::tasks::spawn_detached;
-use crate::types::FieldError;
+use crate::types::{Address, Clock, FieldError};
+
+/// Error of a destination that the settings do not name.
+const NOT_ALLOWED: &str = "is not an address that the settings name; add it to peers.addresses, or use `mercat move` on the machine of the shop";
 
 /// Result of a placement handler.
 pub type PlacementResult<T> = Result<T, PlacementError>;
@@ -52,10 +55,11 @@ crate::handlers! { Placement;
 
 async fn move_domain(
     state: Arc<RelocationState>,
-    _: RequestContext,
+    ctx: RequestContext,
     request: MoveDomain,
 ) -> PlacementResult<MoveResult> {
-    let MoveDomain { domain, to } = request;
+    ctx.require_recent_sign_in(Clock::system().now())?;
+    let MoveDomain { domain, to, permit } = request;
     let slot = state.slot(&domain)?;
     let place: DomainLocation = to.parse().map_err(|error| FieldError::new("to", "invalid", error))?;
     match place {
@@ -68,12 +72,17 @@ async fn move_domain(
                 "{domain} does not run in this process; move it to local first, then on"
             )));
         }
+        DomainLocation::Remote(ref address) if !may_move_to(state.settings(), address, permit.as_deref()) => {
+            return Err(FieldError::new("to", "not_allowed", NOT_ALLOWED).into());
+        }
         DomainLocation::Local | DomainLocation::Remote(_) => {}
         DomainLocation::RemoteUnspecified | DomainLocation::Standby | DomainLocation::Off => {
             let expected = "must be local, or the gRPC address of the other process: http://HOST:PORT".to_owned();
             return Err(FieldError::new("to", "invalid", expected).into());
         }
     }
+    let user = ctx.identity().map(|identity| identity.user_id.to_string()).unwrap_or_default();
+    log::info!("relocation: user {user} orders {domain} to {to} [{}]", ctx.request_id);
     // The caller may disconnect; a move that was started is completed.
     spawn_detached(async move {
         let Ok(_guard) = state.busy.try_lock() else { return Err(PlacementError::MoveInProgress) };
@@ -84,6 +93,15 @@ async fn move_domain(
         }
     })
     .await
+}
+
+/// Whether a domain may be moved to an address: the settings name it, or the order carries a permit. A request alone cannot
+/// have the shop connect to an arbitrary address, and hand it the data of its customers.
+fn may_move_to(settings: &Settings, address: &Address, permit: Option<&str>) -> bool {
+    let is_place = |domain: &DomainSettings| matches!(&domain.place, DomainLocation::Remote(place) if place == address);
+    settings.peers.addresses.contains(address)
+        || settings.domains.iter().any(is_place)
+        || permit.is_some_and(|permit| permit::is_valid(&settings.data, permit))
 }
 
 fn unmoved(domain: &str, place: String) -> MoveResult {

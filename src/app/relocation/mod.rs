@@ -16,6 +16,7 @@
 //! one directly need its address in their settings.
 
 mod actor;
+mod permit;
 mod placement_file;
 mod state;
 mod transfer;
@@ -34,6 +35,7 @@ use crate::settings::{DomainLocation, PLACES_FILE, Settings};
 use crate::store::OpenError;
 
 pub use actor::Placement;
+pub use permit::MovePermit;
 
 crate::impl_from_storage_error!(PlacementError);
 

@@ -88,10 +88,10 @@ pub struct ImageFile {
 }
 
 crate::requests! { CatalogError;
-    "catalog.AddImage": AddImage => Image, once, |_| Access::Admin;
-    "catalog.DeleteImage": DeleteImage => (), retry, |_| Access::Admin;
-    "catalog.ListImages": ListImages => Vec<Image>, retry, |_| Access::Anyone;
-    "catalog.GetImage": GetImage => ImageFile, retry, |_| Access::Anyone;
+    "catalog.AddImage": AddImage => Image, once, |_| Access::Staff(Role::Manager);
+    "catalog.DeleteImage": DeleteImage => (), retry, |_| Access::Staff(Role::Manager);
+    "catalog.ListImages": ListImages => Vec<Image>, read, |_| Access::Anyone;
+    "catalog.GetImage": GetImage => ImageFile, read, |_| Access::Anyone;
 }
 
 /// Serde form of bytes as base64 text, which every JSON transport can carry.

@@ -41,6 +41,6 @@ pub struct ExportPage {
 }
 
 crate::requests! { CatalogError;
-    "catalog.ImportProducts": ImportProducts => Vec<ImportOutcome>, retry, |_| Access::Admin;
-    "catalog.ExportProducts": ExportProducts => ExportPage, retry, |_| Access::Admin;
+    "catalog.ImportProducts": ImportProducts => Vec<ImportOutcome>, retry, |_| Access::Staff(Role::Manager);
+    "catalog.ExportProducts": ExportProducts => ExportPage, read, |_| Access::Staff(Role::ReadOnly);
 }

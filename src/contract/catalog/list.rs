@@ -117,5 +117,5 @@ pub struct FacetValue {
 }
 
 crate::requests! { CatalogError;
-    "catalog.ListProducts": ListProducts => ProductPage, retry, |_| Access::Anyone;
+    "catalog.ListProducts": ListProducts => ProductPage, read, |_| Access::Anyone;
 }

@@ -238,12 +238,12 @@ pub struct DeleteProduct {
 }
 
 crate::requests! { CatalogError;
-    "catalog.CreateProduct": CreateProduct => Product, once, |_| Access::Admin;
-    "catalog.GetProduct": GetProduct => Product, retry, |_| Access::Anyone;
-    "catalog.GetOffers": GetOffers => Vec<Offer>, retry, |_| Access::Internal;
-    "catalog.UpdateProduct": UpdateProduct => Product, retry, |_| Access::Admin;
-    "catalog.ReplaceProduct": ReplaceProduct => Product, retry, |_| Access::Admin;
-    "catalog.DeleteProduct": DeleteProduct => (), retry, |_| Access::Admin;
+    "catalog.CreateProduct": CreateProduct => Product, once, |_| Access::Staff(Role::Manager);
+    "catalog.GetProduct": GetProduct => Product, read, |_| Access::Anyone;
+    "catalog.GetOffers": GetOffers => Vec<Offer>, read, |_| Access::Internal;
+    "catalog.UpdateProduct": UpdateProduct => Product, retry, |_| Access::Staff(Role::Manager);
+    "catalog.ReplaceProduct": ReplaceProduct => Product, retry, |_| Access::Staff(Role::Manager);
+    "catalog.DeleteProduct": DeleteProduct => (), retry, |_| Access::Staff(Role::Manager);
 }
 
 /// Event: a product was created or changed in text, price, stock, images or rating, or was deleted. Carries the state
@@ -300,7 +300,7 @@ pub struct RatingFacts {
 }
 
 crate::requests! { crate::messaging::CommonError;
-    "catalog.GetRatings": GetRatings => Vec<RatingFacts>, retry, |_| Access::Internal;
+    "catalog.GetRatings": GetRatings => Vec<RatingFacts>, read, |_| Access::Internal;
 }
 
 /// An error of the catalog. Its code is the variant's name in snake case.

@@ -106,5 +106,5 @@ pub struct HoldFacts {
 }
 
 crate::requests! { crate::messaging::CommonError;
-    "catalog.ListHoldFacts": ListHoldFacts => Vec<HoldFacts>, retry, |_| Access::Internal;
+    "catalog.ListHoldFacts": ListHoldFacts => Vec<HoldFacts>, read, |_| Access::Internal;
 }

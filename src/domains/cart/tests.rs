@@ -229,7 +229,7 @@ impl TestCart {
 
 fn user_context(user_id: UserId, role: Role) -> RequestContext {
     let credential = Credential::Session(SessionId::new());
-    RequestContext::new(Caller::User { identity: Identity { user_id, role, credential }, internal: false }, "test")
+    RequestContext::new(Caller::User { identity: Identity::new(user_id, role, credential), internal: false }, "test")
 }
 
 fn customer(user: UserId) -> RequestContext {

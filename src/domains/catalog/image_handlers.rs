@@ -24,7 +24,7 @@ struct AddedImage {
 }
 
 crate::requests! { CatalogError;
-    "catalog.AddImage": AddedImage => Image, once, |_| Access::Admin;
+    "catalog.AddImage": AddedImage => Image, once, |_| Access::Staff(Role::Manager);
 }
 
 pub(super) async fn add_image(

@@ -145,7 +145,7 @@ async fn delete_comment(
     ctx: RequestContext,
     request: DeleteComment,
 ) -> Result<(), CommentsError> {
-    let (is_staff, caller) = (ctx.is_staff(), ctx.identity().map(|identity| identity.user_id));
+    let (is_staff, caller) = (ctx.has_role(Role::Support), ctx.identity().map(|identity| identity.user_id));
     let DeleteComment { product_id, comment_id } = request.clone();
     state
         .store

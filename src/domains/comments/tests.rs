@@ -36,7 +36,7 @@ fn open_with(catalog: impl FnOnce(&DomainRuntime) -> Client<CatalogActor>) -> Te
 }
 
 fn as_user(user_id: UserId, role: Role) -> RequestContext {
-    let identity = Identity { user_id, role, credential: Credential::Session(SessionId::new()) };
+    let identity = Identity::new(user_id, role, Credential::Session(SessionId::new()));
     RequestContext::new(Caller::User { identity, internal: false }, "test")
 }
 
@@ -143,7 +143,13 @@ async fn comment_is_deleted_by_author_or_staff_only() {
 async fn author_name_follows_the_account() {
     let (comments, tea, ada) = (open_without_catalog(), ProductId::new(), UserId::new());
     comments.import(tea, ada, 5, 1).await.unwrap();
-    let named = |name: &str| UserChanged { user_id: ada, email: None, name: name.to_owned(), role: Role::Customer };
+    let named = |name: &str| UserChanged {
+        user_id: ada,
+        email: None,
+        name: name.to_owned(),
+        role: Role::Customer,
+        email_verified: true,
+    };
     comments.deliver(&named("Ada King")).await;
     assert_eq!(comments.list(tea, PageRequest::default()).await.items[0].author, "Ada King");
     comments.deliver(&UserErased { user_id: ada, email: None }).await;
@@ -186,7 +192,7 @@ async fn comment_needs_a_product_and_replays_under_its_key() {
     assert_eq!((added, comments.emitted_ratings().await), (vec![first.clone()], vec![(4, 1)]));
     // Existing comments take the author's name.
     let (user_id, name) = (first.user_id.unwrap(), "Ada".to_owned());
-    comments.deliver(&UserChanged { user_id, email: None, name, role: Role::Customer }).await;
+    comments.deliver(&UserChanged { user_id, email: None, name, role: Role::Customer, email_verified: true }).await;
     assert_eq!(comments.list(tea, PageRequest::default()).await.items[0].author, "Ada");
     // A deleted product accepts no more comments, but a replay returns the first reply.
     comments.catalog.call(RequestContext::internal("test"), DeleteProduct { product_id: tea }).await.unwrap();

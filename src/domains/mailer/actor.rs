@@ -13,11 +13,11 @@ use super::store::{self, Recipient};
 use super::*;
 use crate::contract::payments::{Invoice, InvoicePaid, InvoiceRefunded, LATE_PAYMENT};
 use crate::contract::users::{
-    EmailVerificationRequested, PasswordResetRequested, UserChanged, UserErased, UserRegistered,
+    CredentialsChanged, EmailVerificationRequested, PasswordResetRequested, UserChanged, UserErased, UserRegistered,
 };
-use crate::messaging::{CheckInvariants, CommonError, DeliverEvents, InvariantReport, RequestContext};
+use crate::messaging::{CheckInvariants, CommonError, DeliverEvents, InvariantReport, RequestContext, Role};
 use crate::runtime::{spawn_interval, spawn_leader_interval};
-use crate::store::Tx;
+use crate::store::{Conn, Tx};
 use crate::types::{EmailAddress, EventId, Page, Timestamp, UserId, Validator};
 
 /// Interval at which the queue is polled for retries.
@@ -84,8 +84,16 @@ async fn send_email(
                 let left = oldest.saturating_add(LIMIT_WINDOW).duration_since(tx.now);
                 return Err(MailerError::RecipientLimit { max, retry_after: left.as_secs() + 1 });
             }
-            let outgoing =
-                NewOutgoing { to, user_id, subject, template: MESSAGE.to_owned(), reference: None, text, html };
+            let outgoing = NewOutgoing {
+                to,
+                user_id,
+                subject,
+                template: MESSAGE.to_owned(),
+                reference: None,
+                text,
+                html,
+                link_id: None,
+            };
             let (id, status) = accepting.accept(tx, outgoing)?.ok_or(CommonError::Internal)?;
             Ok(AcceptedEmail { id, status })
         })
@@ -108,9 +116,18 @@ async fn list_emails(
     Ok(Page::from_overfetch(rows, limit, |email| (email.created_at, email.id)))
 }
 
-async fn get_email(state: Arc<MailerState>, _: RequestContext, request: GetEmail) -> Result<Email, MailerError> {
-    let found = state.store.read(move |conn| store::find(conn, request.email_id)).await?;
-    found.ok_or(MailerError::EmailNotFound)
+async fn get_email(state: Arc<MailerState>, ctx: RequestContext, request: GetEmail) -> Result<Email, MailerError> {
+    let id = request.email_id;
+    let find = move |conn: &mut Conn| match store::find(conn, id)? {
+        Some(email) => Ok::<_, CommonError>(Some((email, store::link_of(conn, id)?))),
+        None => Ok(None),
+    };
+    let (mut email, link) = state.store.read(find).await?.ok_or(MailerError::EmailNotFound)?;
+    // Without a mail server an administrator hands the link on. Other staff must not see it: it gives access to accounts.
+    if let Some(link) = link.filter(|_| email.status == EmailStatus::Kept && ctx.has_role(Role::Admin)) {
+        state.reveal_link(&mut email, link).await;
+    }
+    Ok(email)
 }
 
 async fn resend_email(
@@ -139,6 +156,7 @@ crate::event_handlers! {
     UserErased => on_user_erased,
     EmailVerificationRequested => on_email_verification_requested(id),
     PasswordResetRequested => on_password_reset_requested(id),
+    CredentialsChanged => on_credentials_changed(id),
     InvoicePaid => on_invoice_paid(at),
     InvoiceRefunded => on_invoice_refunded(id),
 }
@@ -149,8 +167,8 @@ fn on_user_registered(
     event: UserRegistered,
     at: Timestamp,
 ) -> Result<(), MailerError> {
-    let UserRegistered { user_id, email, name, created_at, .. } = event;
-    let recipient = Recipient { user_id, email, name };
+    let UserRegistered { user_id, email, name, created_at, email_verified, .. } = event;
+    let recipient = Recipient { user_id, email, name: known_name(name, email_verified) };
     upsert_recipient(state, tx, &recipient)?;
     if model::is_welcome(created_at, at) {
         state.enqueue(tx, &recipient, &EmailContent::Welcome, &user_id.to_string())?;
@@ -159,9 +177,12 @@ fn on_user_registered(
 }
 
 fn on_user_changed(state: &MailerState, tx: &mut Tx<'_>, event: UserChanged) -> Result<(), MailerError> {
-    let UserChanged { user_id, email, name, .. } = event;
+    let UserChanged { user_id, email, name, email_verified, .. } = event;
     match email {
-        Some(email) => upsert_recipient(state, tx, &Recipient { user_id, email, name }),
+        Some(email) => {
+            let name = known_name(name, email_verified);
+            upsert_recipient(state, tx, &Recipient { user_id, email, name })
+        }
         None => Ok(store::delete_recipient(tx.conn, user_id)?),
     }
 }
@@ -179,9 +200,10 @@ fn on_email_verification_requested(
     event: EmailVerificationRequested,
     id: EventId,
 ) -> Result<(), MailerError> {
-    let EmailVerificationRequested { user_id, email, name, token } = event;
-    let content = EmailContent::Verify { link: link(state, "verify", &token) };
-    state.enqueue(tx, &Recipient { user_id, email, name }, &content, &id.to_string())
+    let EmailVerificationRequested { user_id, email, link_id } = event;
+    let content = EmailContent::Verify { link: link(state, "verify", link_id), link_id };
+    // The address may be that of a stranger, who must not get a text that another person chose.
+    state.enqueue(tx, &Recipient { user_id, email, name: String::new() }, &content, &id.to_string())
 }
 
 fn on_password_reset_requested(
@@ -190,9 +212,32 @@ fn on_password_reset_requested(
     event: PasswordResetRequested,
     id: EventId,
 ) -> Result<(), MailerError> {
-    let PasswordResetRequested { user_id, email, name, token } = event;
-    let content = EmailContent::Reset { link: link(state, "reset", &token) };
-    state.enqueue(tx, &Recipient { user_id, email, name }, &content, &id.to_string())
+    let PasswordResetRequested { user_id, email, link_id } = event;
+    let content = EmailContent::Reset { link: link(state, "reset", link_id), link_id };
+    let recipient = Recipient { user_id, email, name: name_of(tx, user_id)? };
+    state.enqueue(tx, &recipient, &content, &id.to_string())
+}
+
+fn on_credentials_changed(
+    state: &MailerState,
+    tx: &mut Tx<'_>,
+    event: CredentialsChanged,
+    id: EventId,
+) -> Result<(), MailerError> {
+    let CredentialsChanged { user_id, email, change, by_staff } = event;
+    let content = EmailContent::Security { change, by_staff };
+    let recipient = Recipient { user_id, email, name: name_of(tx, user_id)? };
+    state.enqueue(tx, &recipient, &content, &id.to_string())
+}
+
+/// The name of a user whose address is known to be theirs; empty for others, so that no one has a stranger greeted with a
+/// text of their choice.
+fn known_name(name: String, email_verified: bool) -> String {
+    if email_verified { name } else { String::new() }
+}
+
+fn name_of(tx: &mut Tx<'_>, user: UserId) -> Result<String, MailerError> {
+    Ok(store::recipient(tx.conn, user)?.map(|recipient| recipient.name).unwrap_or_default())
 }
 
 fn on_invoice_paid(state: &MailerState, tx: &mut Tx<'_>, event: InvoicePaid, at: Timestamp) -> Result<(), MailerError> {

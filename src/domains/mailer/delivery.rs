@@ -6,17 +6,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
+use uuid::Uuid;
 
 use super::model::{self, DeliveryState, EmailContent, SendOutcome};
 use super::smtp::{OutgoingMessage, Sender, Smtp, SmtpConnection};
 use super::store::{self, NewEmailRow, Recipient};
 use super::templates::TemplateRenderer;
 use super::{AcceptedEmail, DeliveryStalled, Email, EmailChanged, EmailFailed, EmailStatus, MailerError};
-use crate::messaging::CommonError;
+use crate::contract::users::{IssueLinkToken, UsersError};
+use crate::domains::users::UsersActor;
+use crate::messaging::{Client, CommonError, RequestContext};
 use crate::settings::Settings;
-use crate::store::{Store, Tx};
+use crate::store::{Conn, Store, Tx};
 use crate::types::{EmailAddress, EmailId, UserId};
 
+/// Window of the limit of automatic emails per recipient.
+const RECIPIENT_WINDOW: Duration = Duration::from_secs(3_600);
+/// Time limit of the call that issues the token of a link.
+const TOKEN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Error of an email whose link ended before it could be sent.
+const LINK_GONE: &str = "its link was used or expired before the e-mail could be sent";
 /// Maximum number of concurrent deliveries.
 const WORKERS: u32 = 4;
 /// Time limit of one delivery.
@@ -37,6 +46,8 @@ pub struct MailerState {
     pub(super) renderer: TemplateRenderer,
     sender: Sender,
     smtp: Option<Smtp>,
+    /// Issues the tokens of links.
+    users: Client<UsersActor>,
     workers: Arc<Semaphore>,
 }
 
@@ -50,6 +61,8 @@ pub(super) struct NewOutgoing {
     pub reference: Option<String>,
     pub text: String,
     pub html: Option<String>,
+    /// Id of the link in the bodies.
+    pub link_id: Option<Uuid>,
 }
 
 impl MailerState {
@@ -59,8 +72,9 @@ impl MailerState {
         renderer: TemplateRenderer,
         sender: Sender,
         smtp: Option<Smtp>,
+        users: Client<UsersActor>,
     ) -> Self {
-        Self { store, settings, renderer, sender, smtp, workers: Arc::new(Semaphore::new(WORKERS as usize)) }
+        Self { store, settings, renderer, sender, smtp, users, workers: Arc::new(Semaphore::new(WORKERS as usize)) }
     }
 
     /// Accepts an email, as queued, or as kept without a mail server. Returns `None` if its occasion has one already.
@@ -83,6 +97,7 @@ impl MailerState {
             next_attempt_at: status.is_open().then_some(tx.now),
             text: Some(outgoing.text),
             html: outgoing.html,
+            link_id: outgoing.link_id.map(|link| link.to_string()),
         };
         if !store::insert(tx.conn, &email)? {
             return Ok(None);
@@ -112,6 +127,7 @@ impl MailerState {
             reference: Some(reference.to_owned()),
             text: rendered.text,
             html: Some(rendered.html),
+            link_id: content.link_id(),
         };
         self.accept(tx, outgoing)?;
         Ok(())
@@ -128,7 +144,7 @@ impl MailerState {
         };
         if email.status == EmailStatus::Sent {
             let (user_id, Email { to, subject, template, html, .. }) = (store::user_of(tx.conn, id)?, email);
-            let copy = NewOutgoing { to, user_id, subject, template, reference: None, text, html };
+            let copy = NewOutgoing { to, user_id, subject, template, reference: None, text, html, link_id: None };
             let (id, status) = self.accept(tx, copy)?.ok_or(CommonError::Internal)?;
             return Ok(AcceptedEmail { id, status });
         }
@@ -185,9 +201,13 @@ impl MailerState {
         message: OutgoingMessage,
     ) -> Result<(), CommonError> {
         let id = message.id;
-        let outcome = match self.sender.message(message) {
-            Ok(message) => smtp.send(connection, &message, SEND_TIMEOUT).await,
-            Err(reason) => SendOutcome::Rejected(reason),
+        if self.is_postponed(&message).await? {
+            return Ok(());
+        }
+        let message = self.with_link_token(message).await;
+        let outcome = match message.map(|message| self.sender.message(message).map_err(SendOutcome::Rejected)) {
+            Ok(Ok(message)) => smtp.send(connection, &message, SEND_TIMEOUT).await,
+            Ok(Err(outcome)) | Err(outcome) => outcome,
         };
         match &outcome {
             SendOutcome::Sent => log::debug!("mailer: email {id} sent"),
@@ -208,6 +228,51 @@ impl MailerState {
             // Without a recorded outcome the email is sent again when its claim expires, so recording is retried first.
             let Some(delay) = delays.next() else { return Err(error) };
             tokio::time::sleep(delay).await;
+        }
+    }
+
+    /// Postpones an automatic email if its recipient has got many within the hour: everyone can cause e-mails to an address
+    /// that is not theirs.
+    async fn is_postponed(&self, message: &OutgoingMessage) -> Result<bool, CommonError> {
+        if message.template == model::MESSAGE {
+            return Ok(false);
+        }
+        let (id, to, max) = (message.id, message.to.clone(), self.settings.mailer.automatic_per_recipient_hour);
+        let postpone = move |tx: &mut Tx<'_>| {
+            let since = tx.now.saturating_sub(RECIPIENT_WINDOW);
+            let Some(sent_at) = store::nth_newest_automatic_at(tx.conn, &to, since, max)? else { return Ok(false) };
+            store::postpone(tx.conn, id, sent_at.saturating_add(RECIPIENT_WINDOW))?;
+            Ok::<_, CommonError>(true)
+        };
+        let (to, now) = (message.to.clone(), self.store.now());
+        let is_over = move |conn: &mut Conn| {
+            let since = now.saturating_sub(RECIPIENT_WINDOW);
+            Ok::<_, CommonError>(store::nth_newest_automatic_at(conn, &to, since, max)?.is_some())
+        };
+        // Mostly it is not, which a read tells without a write.
+        Ok(self.store.read(is_over).await? && self.store.write(postpone).await?)
+    }
+
+    /// Puts the token of the link into the bodies.
+    async fn with_link_token(&self, mut message: OutgoingMessage) -> Result<OutgoingMessage, SendOutcome> {
+        let Some(link_id) = message.link_id else { return Ok(message) };
+        let token = self.link_token(link_id).await.map_err(|error| match error {
+            UsersError::InvalidLink => SendOutcome::Rejected(LINK_GONE.to_owned()),
+            error => SendOutcome::Transient(error.to_string()),
+        })?;
+        fill_in_token(link_id, &token, &mut message.text, message.html.as_mut());
+        Ok(message)
+    }
+
+    async fn link_token(&self, link_id: Uuid) -> Result<String, UsersError> {
+        let ctx = RequestContext::internal(self.store.domain()).with_timeout(TOKEN_TIMEOUT);
+        Ok(self.users.call(ctx, IssueLinkToken { link_id }).await?.token)
+    }
+
+    /// Puts the token into the link of an email that is kept for the back office, if the link still works.
+    pub(super) async fn reveal_link(&self, email: &mut Email, link_id: Uuid) {
+        if let (Ok(token), Some(text)) = (self.link_token(link_id).await, email.text.as_mut()) {
+            fill_in_token(link_id, &token, text, email.html.as_mut());
         }
     }
 
@@ -283,7 +348,16 @@ pub(super) fn changed_event(email: &Email) -> EmailChanged {
     EmailChanged { email_id, to, subject, template, status, attempts }
 }
 
-/// Builds a link to a page of this shop, with a token.
-pub(super) fn link(state: &MailerState, page: &str, token: &str) -> String {
-    model::link(state.renderer.url(), page, token)
+/// Replaces the placeholder of a link's token.
+fn fill_in_token(link_id: Uuid, token: &str, text: &mut String, html: Option<&mut String>) {
+    let placeholder = model::token_placeholder(link_id);
+    *text = text.replace(&placeholder, token);
+    if let Some(html) = html {
+        *html = html.replace(&placeholder, token);
+    }
+}
+
+/// Builds a link to a page of this shop, with the placeholder of its token.
+pub(super) fn link(state: &MailerState, page: &str, link_id: Uuid) -> String {
+    model::link(state.renderer.url(), page, &model::token_placeholder(link_id))
 }

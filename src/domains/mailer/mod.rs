@@ -2,7 +2,8 @@
 //!
 //! Contains: the queue of emails with their delivery states, the automatic emails, a copy of the users' addresses. Does
 //! not contain: passwords, the meaning of an invoice, HTTP; SQL outside `store`; SMTP outside `smtp`.
-//! Calls no other domain. Subscribes to accounts, requested verifications and resets, paid and refunded invoices.
+//! Calls: users, for the token of a link at the moment of sending, which no database holds. Subscribes to accounts, requested
+//! verifications and resets, changed credentials, paid and refunded invoices.
 //! Publishes: [`EmailChanged`] with each change of an email's status, [`EmailFailed`] when one is abandoned,
 //! [`DeliveryStalled`] when mail is held up.
 //! While this domain is down, everything else works; its events queue, and the emails are sent when it is back.
@@ -41,6 +42,8 @@ mod tests;
 
 use std::sync::Arc;
 
+use crate::domains::users::UsersActor;
+use crate::messaging::Client;
 use crate::runtime::{DomainRuntime, RunningDomain};
 use crate::store::OpenError;
 
@@ -52,8 +55,8 @@ pub use store::MIGRATIONS;
 ///
 /// # Errors
 /// If the database cannot be opened, or a setting of the mailer is invalid.
-pub fn open(runtime: &DomainRuntime) -> Result<RunningDomain<MailerActor>, OpenError> {
-    let (opened, _) = open_with_state(runtime)?;
+pub fn open(runtime: &DomainRuntime, users: Client<UsersActor>) -> Result<RunningDomain<MailerActor>, OpenError> {
+    let (opened, _) = open_with_state(runtime, users)?;
     Ok(opened)
 }
 
@@ -68,6 +71,7 @@ pub async fn probe_server(smtp: &str, limit: std::time::Duration) -> Result<(), 
 /// Opens the domain and returns its state, for tests that run the queue step by step.
 fn open_with_state(
     runtime: &DomainRuntime,
+    users: Client<UsersActor>,
 ) -> Result<(RunningDomain<MailerActor>, Arc<delivery::MailerState>), OpenError> {
     let settings = &runtime.settings;
     let smtp = settings.mailer.smtp.as_deref().map(smtp::Smtp::parse).transpose();
@@ -77,7 +81,8 @@ fn open_with_state(
     let renderer = templates::TemplateRenderer::new(settings)
         .map_err(|error| OpenError::setting("mailer", "shop.name", &format!("invalid email template: {error}")))?;
     let store = runtime.store("mailer", MIGRATIONS)?;
-    let state = Arc::new(delivery::MailerState::new(store.clone(), Arc::clone(settings), renderer, sender, smtp));
+    let state =
+        Arc::new(delivery::MailerState::new(store.clone(), Arc::clone(settings), renderer, sender, smtp, users));
     let shared = Arc::clone(&state);
     Ok((RunningDomain { client: runtime.start("mailer", move || MailerActor { state: shared }), store }, state))
 }

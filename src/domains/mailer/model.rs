@@ -5,9 +5,11 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::{EmailStatus, SendEmail};
 use crate::contract::payments::{Invoice, LATE_PAYMENT, OUT_OF_STOCK};
+use crate::contract::users::CredentialChange;
 use crate::store::text_enum;
 use crate::types::{EmailAddress, EmailId, FieldError, Timestamp, Validator, collapse_whitespace};
 
@@ -197,11 +199,11 @@ pub fn is_held_up(outcome: &SendOutcome, attempts: i32) -> bool {
     }
 }
 
-/// Returns `true` if an email of this template can be sent again. The links of the other ones have a short life; their
-/// recipients request new ones.
+/// Returns `true` if an email of this template can be sent again. The links of the other ones have a short life, and their
+/// recipients request new ones; a notice is about a moment that is over.
 #[must_use]
 pub fn is_resendable(template: &str) -> bool {
-    !matches!(template, "verify" | "reset")
+    !matches!(template, "verify" | "reset" | "security")
 }
 
 /// Returns `true` if a new account gets a welcome email.
@@ -264,13 +266,24 @@ pub enum EmailContent {
     Welcome,
     /// Confirmation of an email address.
     Verify {
-        /// Link to the confirmation page.
+        /// Link to the confirmation page, with the placeholder of its token.
         link: String,
+        /// Id of the link.
+        link_id: Uuid,
     },
     /// Reset of a password.
     Reset {
-        /// Link to the page with the new password.
+        /// Link to the page with the new password, with the placeholder of its token.
         link: String,
+        /// Id of the link.
+        link_id: Uuid,
+    },
+    /// Notice of changed credentials or rights.
+    Security {
+        /// Kind of the change.
+        change: CredentialChange,
+        /// Whether staff changed it.
+        by_staff: bool,
     },
     /// Receipt of a paid invoice.
     Receipt {
@@ -342,6 +355,15 @@ impl EmailContent {
         }
     }
 
+    /// Returns the id of the link in it.
+    #[must_use]
+    pub const fn link_id(&self) -> Option<Uuid> {
+        match self {
+            Self::Verify { link_id, .. } | Self::Reset { link_id, .. } => Some(*link_id),
+            Self::Welcome | Self::Security { .. } | Self::Receipt { .. } | Self::Refund { .. } => None,
+        }
+    }
+
     /// Returns the name of the template.
     #[must_use]
     pub const fn template(&self) -> &'static str {
@@ -349,6 +371,7 @@ impl EmailContent {
             Self::Welcome => "welcome",
             Self::Verify { .. } => "verify",
             Self::Reset { .. } => "reset",
+            Self::Security { .. } => "security",
             Self::Receipt { .. } => "receipt",
             Self::Refund { .. } => "refund",
         }
@@ -361,11 +384,47 @@ impl EmailContent {
             Self::Welcome => format!("Welcome to {shop}"),
             Self::Verify { .. } => format!("Confirm your e-mail address for {shop}"),
             Self::Reset { .. } => format!("Reset your password for {shop}"),
+            Self::Security { change, .. } => format!("{} at {shop}", security_subject(*change)),
             Self::Receipt { number, .. } => format!("Receipt for order {number} from {shop}"),
             Self::Refund { number, .. } => format!("Refund for order {number} from {shop}"),
         };
         collapse_whitespace(&subject)
     }
+}
+
+/// Returns what a notice says in its subject.
+const fn security_subject(change: CredentialChange) -> &'static str {
+    match change {
+        CredentialChange::EmailRequested => "A new e-mail address was given",
+        CredentialChange::Email => "Your e-mail address was changed",
+        CredentialChange::Password => "Your password was changed",
+        CredentialChange::ApiKey => "An API key was created",
+        CredentialChange::Role => "Your role was changed",
+        CredentialChange::SecondFactorOn => "Sign-in with a code was switched on",
+        CredentialChange::SecondFactorOff => "Sign-in with a code was switched off",
+        CredentialChange::OfStaff => "You changed the account of another member of staff",
+    }
+}
+
+/// Text that stands for the token of a link in the stored body of an email.
+#[must_use]
+pub fn token_placeholder(link: Uuid) -> String {
+    format!("link-{link}")
+}
+
+/// Returns the name for the salutation; empty if it could be a link, since everyone can have a name of their choice mailed.
+#[must_use]
+pub fn salutation(name: &str) -> &str {
+    let is_host = |word: &str| {
+        let word = word.trim_end_matches(['.', ',', '!', '?', ':', ';', ')']);
+        word.rsplit_once('.').is_some_and(|(host, end)| {
+            let end = end.split(['/', '?', '#', ':']).next().unwrap_or_default();
+            !host.is_empty() && end.chars().count() >= 2 && end.chars().all(char::is_alphanumeric)
+        })
+    };
+    let has_link =
+        name.contains("://") || name.contains('/') || name.contains('@') || name.split_whitespace().any(is_host);
+    if has_link { "" } else { name }
 }
 
 /// Builds a link to a page of the shop, with a percent-encoded token.

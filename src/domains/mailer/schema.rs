@@ -24,6 +24,7 @@ diesel::table! {
         next_attempt_at -> Nullable<BigInt>,
         text -> Nullable<Text>,
         html -> Nullable<Text>,
+        link_id -> Nullable<Text>,
     }
 }
 

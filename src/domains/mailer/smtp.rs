@@ -15,6 +15,7 @@ use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters, TlsPar
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
 use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
 use lettre::{Address, Message};
+use uuid::Uuid;
 
 use super::model::{SendOutcome, SmtpReply, SmtpStage};
 use crate::types::{EmailAddress, EmailId, Timestamp, collapse_whitespace};
@@ -280,12 +281,16 @@ pub struct OutgoingMessage {
     pub to: EmailAddress,
     /// Subject line.
     pub subject: String,
+    /// Template of the email.
+    pub template: String,
     /// Plain-text body.
     pub text: String,
     /// HTML body.
     pub html: Option<String>,
     /// Time of acceptance.
     pub created_at: Timestamp,
+    /// Link in the bodies, whose placeholder the token replaces.
+    pub link_id: Option<Uuid>,
 }
 
 impl Sender {
@@ -373,9 +378,11 @@ mod tests {
             id,
             to: "ada@example.com".parse().unwrap(),
             subject: "Hi\r\nBcc: x@example.com\r\n\r\nboo \u{e9}".to_owned(),
+            template: "message".to_owned(),
             text: "One\n.\nTwo\n".to_owned(),
             html: Some("<p>One</p>".to_owned()),
             created_at: Timestamp::parse("2026-03-01T12:00:00Z").unwrap(),
+            link_id: None,
         };
         let message = sender.message(outgoing.clone()).unwrap();
         let text = String::from_utf8(message.formatted()).unwrap();

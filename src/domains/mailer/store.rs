@@ -3,6 +3,7 @@
 pub mod invariants;
 
 use diesel_migrations::embed_migrations;
+use uuid::Uuid;
 
 use super::model::{DeliveryState, ERASED_SUBJECT, EmailContent, MESSAGE, RECIPIENT_GONE, erased_address};
 use super::schema::{delivery_stall, email, erased, pending_email, recipient};
@@ -49,6 +50,8 @@ pub struct NewEmailRow {
     pub text: Option<String>,
     /// HTML body.
     pub html: Option<String>,
+    /// Id of the link in the bodies.
+    pub link_id: Option<String>,
 }
 
 /// Inserts an email. Returns `false` if its occasion has one already.
@@ -149,19 +152,59 @@ pub fn is_due(conn: &mut Conn, now: Timestamp) -> QueryResult<bool> {
     diesel::select(diesel::dsl::exists(email::table.filter(email::next_attempt_at.le(now)))).get_result(conn)
 }
 
+/// A row of `email` that is due.
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = email)]
+struct ClaimedRow {
+    id: EmailId,
+    recipient: EmailAddress,
+    subject: String,
+    template: String,
+    text: Option<String>,
+    html: Option<String>,
+    created_at: Timestamp,
+    link_id: Option<String>,
+}
+
 /// Claims the email that is due for longest: no other worker gets it before `until`.
 pub fn claim(conn: &mut Conn, now: Timestamp, until: Timestamp) -> QueryResult<Option<OutgoingMessage>> {
-    type ClaimedRow = (EmailId, EmailAddress, String, Option<String>, Option<String>, Timestamp);
     let row: Option<ClaimedRow> = email::table
         .filter(email::next_attempt_at.le(now))
         .filter(email::status.eq(EmailStatus::Queued))
         .order(email::next_attempt_at)
-        .select((email::id, email::recipient, email::subject, email::text, email::html, email::created_at))
+        .select(ClaimedRow::as_select())
         .first(conn)
         .optional()?;
-    let Some((id, to, subject, text, html, created_at)) = row else { return Ok(None) };
-    diesel::update(email::table.find(id)).set(email::next_attempt_at.eq(until)).prepared().execute(conn)?;
-    Ok(Some(OutgoingMessage { id, to, subject, text: text.unwrap_or_default(), html, created_at }))
+    let Some(ClaimedRow { id, recipient: to, subject, template, text, html, created_at, link_id }) = row else {
+        return Ok(None);
+    };
+    postpone(conn, id, until)?;
+    let (text, link_id) = (text.unwrap_or_default(), link_id.and_then(|link| link.parse().ok()));
+    Ok(Some(OutgoingMessage { id, to, subject, template, text, html, created_at, link_id }))
+}
+
+/// Sets the earliest time of the next attempt.
+pub fn postpone(conn: &mut Conn, id: EmailId, until: Timestamp) -> QueryResult<()> {
+    diesel::update(email::table.find(id)).set(email::next_attempt_at.eq(until)).prepared().execute(conn).map(drop)
+}
+
+/// Returns the time at which the `nth` newest automatic email to an address was sent, if that is after `since`.
+pub fn nth_newest_automatic_at(
+    conn: &mut Conn,
+    to: &EmailAddress,
+    since: Timestamp,
+    nth: u32,
+) -> QueryResult<Option<Timestamp>> {
+    let sent: Option<Option<Timestamp>> = email::table
+        .filter(email::recipient.eq(to))
+        .filter(email::sent_at.gt(since))
+        .filter(email::template.ne(MESSAGE))
+        .order(email::sent_at.desc())
+        .offset(i64::from(nth.saturating_sub(1)))
+        .select(email::sent_at)
+        .first(conn)
+        .optional()?;
+    Ok(sent.flatten())
 }
 
 /// Updates the delivery state of an email.
@@ -190,6 +233,12 @@ pub fn requeue(conn: &mut Conn, id: EmailId, now: Timestamp) -> QueryResult<()> 
         ))
         .execute(conn)
         .map(drop)
+}
+
+/// Returns the id of the link in an email.
+pub fn link_of(conn: &mut Conn, id: EmailId) -> QueryResult<Option<Uuid>> {
+    let link: Option<String> = email::table.find(id).select(email::link_id).first(conn)?;
+    Ok(link.and_then(|link| link.parse().ok()))
 }
 
 /// Returns the user to whom an email was sent.

@@ -7,7 +7,7 @@ use minijinja::value::Serde;
 use minijinja::{Environment, UndefinedBehavior, Value};
 use serde::Serialize;
 
-use super::model::EmailContent;
+use super::model::{self, EmailContent};
 use crate::settings::Settings;
 use crate::types::collapse_whitespace;
 
@@ -18,13 +18,15 @@ macro_rules! templates {
 }
 
 /// Each email as text and as HTML; the extension decides on escaping.
-const TEMPLATES: [(&str, &str); 10] = templates![
+const TEMPLATES: [(&str, &str); 12] = templates![
     "welcome.txt",
     "welcome.html",
     "verify.txt",
     "verify.html",
     "reset.txt",
     "reset.html",
+    "security.txt",
+    "security.html",
     "receipt.txt",
     "receipt.html",
     "refund.txt",
@@ -88,7 +90,8 @@ impl TemplateRenderer {
     pub fn render(&self, content: &EmailContent, name: &str) -> Result<RenderedEmail, minijinja::Error> {
         let subject = content.subject(&self.shop);
         let name = collapse_whitespace(name);
-        let context = TemplateContext { shop: &self.shop, url: &self.url, name: &name, subject: &subject, content };
+        let name = model::salutation(&name);
+        let context = TemplateContext { shop: &self.shop, url: &self.url, name, subject: &subject, content };
         let context = Value::from(Serde(&context));
         let render = |extension: &str| {
             self.templates.get_template(&format!("{}.{extension}", content.template()))?.render(context.clone())
@@ -100,6 +103,7 @@ impl TemplateRenderer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contract::users::CredentialChange;
     use crate::domains::mailer::model::ReceiptLine;
 
     fn renderer() -> TemplateRenderer {
@@ -117,11 +121,11 @@ mod tests {
             unit_price: "4.50 EUR".to_owned(),
             total: "9.00 EUR".to_owned(),
         };
-        let number = "INV-000007".to_owned();
+        let (number, link_id) = ("INV-000007".to_owned(), uuid::Uuid::nil());
         let cases = [
             (EmailContent::Welcome, "https://tea.example/"),
-            (EmailContent::Verify { link: "https://tea.example/verify?token=t".to_owned() }, "verify?token=t"),
-            (EmailContent::Reset { link: "https://tea.example/reset?token=t".to_owned() }, "reset?token=t"),
+            (EmailContent::Verify { link: "https://tea.example/verify?token=t".to_owned(), link_id }, "verify?token=t"),
+            (EmailContent::Reset { link: "https://tea.example/reset?token=t".to_owned(), link_id }, "reset?token=t"),
             (
                 EmailContent::Receipt {
                     number: number.clone(),
@@ -152,11 +156,21 @@ mod tests {
                 "had already expired or been cancelled",
             ),
         ];
-        for (content, part) in cases {
-            let RenderedEmail { subject, text, html } =
-                renderer().render(&content, "Ada <script>\r\nBcc: x@y.z").unwrap();
+        let changes = [
+            (CredentialChange::EmailRequested, "takes effect when it is confirmed"),
+            (CredentialChange::Email, "is now used instead of this one"),
+            (CredentialChange::Password, "password of your account was changed"),
+            (CredentialChange::ApiKey, "API key"),
+            (CredentialChange::Role, "role"),
+            (CredentialChange::SecondFactorOn, "switched on"),
+            (CredentialChange::SecondFactorOff, "switched off"),
+            (CredentialChange::OfStaff, "another member of staff"),
+        ];
+        let notices = changes.map(|(change, part)| (EmailContent::Security { change, by_staff: true }, part));
+        for (content, part) in cases.into_iter().chain(notices) {
+            let RenderedEmail { subject, text, html } = renderer().render(&content, "Ada <script>\r\nBcc: x").unwrap();
             assert!(subject.contains("Tea & Co") && !subject.contains('\n'), "{subject}");
-            assert!(text.contains("Hello Ada <script> Bcc: x@y.z,") && text.contains(part), "{text}");
+            assert!(text.contains("Hello Ada <script> Bcc: x,") && text.contains(part), "{text}");
             assert!(html.contains("Ada &lt;script&gt;") && html.contains("Tea &amp; Co"), "{html}");
             assert!(!html.contains("<script>") && !html.contains("<b>Cup"), "{html}");
             assert!(renderer().render(&content, "").unwrap().text.starts_with("Hello,\n"));

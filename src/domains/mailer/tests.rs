@@ -10,13 +10,16 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tempfile::TempDir;
+use uuid::Uuid;
 
 use super::delivery::MailerState;
 use super::*;
 use crate::contract::payments::{Invoice, InvoiceLine, InvoicePaid, InvoiceRefunded, InvoiceStatus};
 use crate::contract::users::{
-    EmailVerificationRequested, PasswordResetRequested, UserChanged, UserErased, UserRegistered,
+    CredentialChange, CredentialsChanged, EmailVerificationRequested, PasswordResetRequested, Register, UserChanged,
+    UserErased, UserRegistered,
 };
+use crate::domains::users;
 use crate::messaging::{
     Caller, Client, CommonError, Credential, DeliverEvents, Event, EventEnvelope, IdempotencyKey, Identity,
     RequestContext, Role,
@@ -32,6 +35,7 @@ struct TestMailer {
     mailer: Client<MailerActor>,
     state: Arc<MailerState>,
     store: Store,
+    users: RunningDomain<UsersActor>,
     clock: Clock,
     dir: TempDir,
 }
@@ -45,8 +49,10 @@ fn open_in(dir: TempDir, clock: Clock, change: impl FnOnce(&mut Settings)) -> Te
     settings.public_url = Some("https://tea.example".to_owned());
     settings.shop.name = "Tea & Co".to_owned();
     change(&mut settings);
-    let (opened, state) = open_with_state(&DomainRuntime::new(settings, clock.clone())).unwrap();
-    TestMailer { mailer: opened.client, store: opened.store, state, clock, dir }
+    let runtime = DomainRuntime::new(settings, clock.clone());
+    let users = users::open(&runtime).unwrap();
+    let (opened, state) = open_with_state(&runtime, users.client.clone()).unwrap();
+    TestMailer { mailer: opened.client, store: opened.store, users, state, clock, dir }
 }
 
 /// Opens a mailer that sends through the mail server at `smtp`.
@@ -123,7 +129,7 @@ impl TestMailer {
 
     fn registered(&self, user_id: UserId, email: &str) -> EventEnvelope {
         let (email, name, created_at) = (email.parse().unwrap(), "Ada".to_owned(), self.clock.now());
-        event(self, &UserRegistered { user_id, email, name, role: Role::Customer, created_at })
+        event(self, &UserRegistered { user_id, email, name, role: Role::Customer, email_verified: true, created_at })
     }
 
     fn paid(&self, invoice: &Invoice, imported: bool) -> EventEnvelope {
@@ -314,7 +320,7 @@ async fn invalid_email_is_rejected_by_field() {
 #[actix::test]
 async fn only_staff_sends_and_reads_emails() {
     let shop = open_shop(|_| ());
-    let identity = |role| Identity { user_id: UserId::new(), role, credential: Credential::ApiKey(ApiKeyId::new()) };
+    let identity = |role| Identity::new(UserId::new(), role, Credential::ApiKey(ApiKeyId::new()));
     let as_user = |role| RequestContext::new(Caller::User { identity: identity(role), internal: true }, "r");
     let denied = || Err(MailerError::Common(CommonError::Forbidden));
     let customer = || as_user(Role::Customer);
@@ -355,7 +361,11 @@ async fn known_recipients_only_rejects_other_addresses() {
     shop.deliver(vec![shop.registered(ada, "ada@example.com")]).await;
     assert!(send("Ada@example.com").await.is_ok());
     let (email, name) = (Some("new@example.com".parse().unwrap()), "Ada".to_owned());
-    shop.deliver(vec![event(&shop, &UserChanged { user_id: ada, email, name, role: Role::Customer })]).await;
+    shop.deliver(vec![event(
+        &shop,
+        &UserChanged { user_id: ada, email, name, role: Role::Customer, email_verified: true },
+    )])
+    .await;
     assert_eq!(send("ada@example.com").await, Err(MailerError::UnknownRecipient));
     assert!(send("new@example.com").await.is_ok());
 }
@@ -375,16 +385,13 @@ async fn requests_with_one_key_send_one_email() {
 #[actix::test]
 async fn each_event_causes_one_email() {
     let shop = open_shop(|_| ());
-    let (ada, email, name) = (UserId::new(), "ada@example.com", "Ada".to_owned());
+    let (ada, email) = (UserId::new(), "ada@example.com");
     let address = || email.parse().unwrap();
     let bought = invoice(ada, None);
     let events = vec![
         shop.registered(ada, email),
-        event(
-            &shop,
-            &EmailVerificationRequested { user_id: ada, email: address(), name: name.clone(), token: "v+1".into() },
-        ),
-        event(&shop, &PasswordResetRequested { user_id: ada, email: address(), name, token: "r1".into() }),
+        event(&shop, &EmailVerificationRequested { user_id: ada, email: address(), link_id: Uuid::nil() }),
+        event(&shop, &PasswordResetRequested { user_id: ada, email: address(), link_id: Uuid::nil() }),
         shop.paid(&bought, false),
         shop.refunded(&bought, 100, 100),
         shop.refunded(&bought, 800, 900),
@@ -402,14 +409,122 @@ async fn each_event_causes_one_email() {
         texts.push((whole.subject, whole.text.unwrap(), whole.html.unwrap()));
     }
     assert!(texts[0].1.contains("https://tea.example/"));
-    assert!(texts[1].1.contains("https://tea.example/verify?token=v%2B1\n"));
-    assert!(texts[2].1.contains("https://tea.example/reset?token=r1\n"));
+    let placeholder = model::token_placeholder(Uuid::nil());
+    assert!(texts[1].1.contains(&format!("https://tea.example/verify?token={placeholder}\n")));
+    assert!(texts[2].1.contains(&format!("https://tea.example/reset?token={placeholder}\n")));
     let (subject, text, html) = &texts[3];
     assert!(subject.contains("INV-000042"), "{subject}");
     assert!(text.contains("2 x Tea <green>\n    4.50 EUR each, 9.00 EUR\n") && text.contains("Total: 9.00 EUR"));
     assert!(html.contains("Tea &lt;green&gt;") && html.contains("9.00 EUR"));
     assert!(texts[4].1.contains("1.00 EUR of order INV-000042") && !texts[4].1.contains("full refund"));
     assert!(texts[5].1.contains("8.00 EUR of order INV-000042") && texts[5].1.contains("full refund"));
+}
+
+/// Registers an account and delivers the events that this causes.
+async fn register(shop: &TestMailer, email: &str, name: &str) -> EmailVerificationRequested {
+    let anyone = Caller::Anyone { address: "192.0.2.1".into(), internal: false };
+    let request = Register { email: email.to_owned(), password: "a fine password".to_owned(), name: name.to_owned() };
+    shop.users.client.call(RequestContext::new(anyone, "test"), request).await.unwrap();
+    let events: Vec<(i64, EventEnvelope)> = shop.users.store.outbox_read_after("test", 1_000).await.unwrap();
+    let events: Vec<EventEnvelope> = events.into_iter().map(|(_, event)| event).collect();
+    let of_mailer = |event: &EventEnvelope| SUBSCRIPTIONS.contains(&event.name.as_str());
+    shop.deliver(events.iter().filter(|event| of_mailer(event)).cloned().collect()).await;
+    events.iter().filter_map(|event| event.decode().unwrap()).next_back().unwrap()
+}
+
+#[actix::test]
+async fn s03_token_of_a_link_is_in_the_sent_email_only() {
+    let (server, port) = FakeSmtpServer::start(0);
+    let shop = shop_with(&format!("smtp://127.0.0.1:{port}"));
+    let requested = register(&shop, "ada@example.com", "Ada").await;
+    shop.state.run_once().await;
+    let sent = server.accepted();
+    let mailed = sent.iter().find(|(_, text)| text.contains("/verify?token")).unwrap().1.replace("=\n", "");
+    assert!(mailed.contains("mcv_"), "{mailed}");
+    let row = shop.list().await.into_iter().find(|email| email.template == "verify").unwrap();
+    let stored = shop.get(row.id).await;
+    assert!(!stored.text.unwrap().contains("mcv_") && !stored.html.unwrap().contains("mcv_"));
+    assert!(!serde_json::to_string(&requested).unwrap().contains("mcv_"));
+}
+
+#[actix::test]
+async fn kept_link_is_shown_to_administrators_only() {
+    let shop = open_shop(|_| ());
+    register(&shop, "ada@example.com", "Ada").await;
+    let id = shop.list().await.into_iter().find(|email| email.template == "verify").unwrap().id;
+    for (role, is_shown) in [(Role::Support, false), (Role::Manager, false), (Role::Admin, true)] {
+        let identity = Identity::new(UserId::new(), role, Credential::ApiKey(ApiKeyId::new()));
+        let ctx = RequestContext::new(Caller::User { identity, internal: false }, "test");
+        let email = shop.mailer.call(ctx, GetEmail { email_id: id }).await.unwrap();
+        assert_eq!(email.text.unwrap().contains("token=mcv_"), is_shown, "{role:?}");
+    }
+}
+
+#[actix::test]
+async fn link_that_ended_before_sending_is_not_sent() {
+    let (server, port) = FakeSmtpServer::start(0);
+    let shop = shop_with(&format!("smtp://127.0.0.1:{port}"));
+    let (user_id, email) = (UserId::new(), "ada@example.com".parse().unwrap());
+    shop.deliver(vec![event(&shop, &PasswordResetRequested { user_id, email, link_id: Uuid::nil() })]).await;
+    shop.state.run_once().await;
+    let emails = shop.list().await;
+    assert_eq!((emails[0].status, server.accepted().len()), (EmailStatus::Failed, 0));
+}
+
+#[actix::test]
+async fn s07_text_of_a_stranger_is_not_mailed() {
+    let shop = open_shop(|_| ());
+    let lure = "You won, see https://evil.example/x";
+    register(&shop, "victim@example.com", lure).await;
+    let user_id = UserId::new();
+    let email: EmailAddress = "bob@example.com".parse().unwrap();
+    let verified = |name: &str| UserRegistered {
+        user_id,
+        email: email.clone(),
+        name: name.to_owned(),
+        role: Role::Customer,
+        email_verified: true,
+        created_at: shop.clock.now(),
+    };
+    shop.deliver(vec![event(&shop, &verified("Claim at evil.example now"))]).await;
+    for email in shop.list().await {
+        let text = shop.get(email.id).await.text.unwrap();
+        assert!(text.starts_with("Hello,") && !text.contains("evil"), "{text}");
+    }
+    assert_eq!(shop.list().await.len(), 3);
+    for (name, salutation) in [("Ada Lind", "Ada Lind"), ("Dr. J. R. Lind", "Dr. J. R. Lind"), ("a@b.example", "")] {
+        assert_eq!(model::salutation(name), salutation);
+    }
+}
+
+#[actix::test]
+async fn owner_is_told_of_changed_credentials() {
+    let shop = open_shop(|_| ());
+    let (user_id, email) = (UserId::new(), "ada@example.com".parse().unwrap());
+    let change = CredentialsChanged { user_id, email, change: CredentialChange::Password, by_staff: false };
+    shop.deliver(vec![event(&shop, &change)]).await;
+    assert_eq!(shop.sent().await, pairs(&[("security", "ada@example.com")]));
+}
+
+#[actix::test]
+async fn s07_automatic_emails_to_one_address_are_spread() {
+    let (server, port) = FakeSmtpServer::start(0);
+    let shop = open_shop(|settings| {
+        settings.mailer.smtp = Some(format!("smtp://127.0.0.1:{port}"));
+        settings.mailer.automatic_per_recipient_hour = 3;
+    });
+    let (user_id, email) = (UserId::new(), "ada@example.com".parse::<EmailAddress>().unwrap());
+    let (change, by_staff) = (CredentialChange::ApiKey, false);
+    let notice = CredentialsChanged { user_id, email, change, by_staff };
+    let notices: Vec<EventEnvelope> = (0..5).map(|_| event(&shop, &notice)).collect();
+    shop.deliver(notices).await;
+    shop.state.run_once().await;
+    assert_eq!(server.accepted().len(), 3);
+    shop.send("ada@example.com").await;
+    shop.run_after(1_800).await;
+    assert_eq!(server.accepted().len(), 4, "an e-mail of staff has a limit of its own");
+    shop.run_after(1_900).await;
+    assert_eq!(server.accepted().len(), 6, "the others are sent later, and none is lost");
 }
 
 #[actix::test]
@@ -693,7 +808,7 @@ async fn email_with_a_link_or_without_recipient_is_not_resent() {
     let (_, port) = FakeSmtpServer::start(0);
     let shop = shop_with(&format!("smtp://127.0.0.1:{port}"));
     let (user_id, email) = (UserId::new(), "ada@example.com".parse::<EmailAddress>().unwrap());
-    let request = PasswordResetRequested { user_id, email: email.clone(), name: "Ada".into(), token: "t".into() };
+    let request = PasswordResetRequested { user_id, email: email.clone(), link_id: Uuid::nil() };
     shop.deliver(vec![shop.registered(user_id, "ada@example.com"), event(&shop, &request)]).await;
     let id = shop.list().await.into_iter().find(|email| email.template == "reset").unwrap().id;
     assert_eq!(shop.resend(id).await, Err(MailerError::EmailNotResendable));
@@ -726,7 +841,16 @@ async fn late_reply_is_not_read_for_the_next_email() {
     let message = |to: &str| {
         let (id, to, created_at) = (EmailId::new(), to.parse().unwrap(), Clock::system().now());
         sender
-            .message(smtp::OutgoingMessage { id, to, subject: "s".into(), text: "t".into(), html: None, created_at })
+            .message(smtp::OutgoingMessage {
+                id,
+                to,
+                subject: "s".into(),
+                template: "welcome".into(),
+                text: "t".into(),
+                html: None,
+                created_at,
+                link_id: None,
+            })
             .unwrap()
     };
     let (mut line, limit) = (None, Duration::from_millis(300));
@@ -744,7 +868,10 @@ async fn invalid_server_url_stops_the_start() {
     let dir = TempDir::new().unwrap();
     let mut settings = Settings::for_test(dir.path());
     settings.mailer.smtp = Some("smtp://ada:hunter2@email.example.com:port".to_owned());
-    let refused = open(&DomainRuntime::new(settings, Clock::system())).map(drop).unwrap_err().to_string();
+    let refused = open(&DomainRuntime::new(settings, Clock::system()), Client::disabled("users"))
+        .map(drop)
+        .unwrap_err()
+        .to_string();
     assert!(refused.contains("mailer.smtp") && refused.contains("port") && !refused.contains("hunter2"), "{refused}");
     assert!(!refused.contains("database"), "{refused}");
 }

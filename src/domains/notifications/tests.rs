@@ -61,12 +61,19 @@ fn created(user: UserId, number: i64) -> EventEnvelope {
 
 fn registered(user: UserId) -> EventEnvelope {
     let (email, name) = ("ada@example.com".parse().unwrap(), "Ada".to_owned());
-    event(&UserRegistered { user_id: user, email, name, role: Role::Customer, created_at: Timestamp::from_micros(0) })
+    event(&UserRegistered {
+        user_id: user,
+        email,
+        name,
+        role: Role::Customer,
+        email_verified: true,
+        created_at: Timestamp::from_micros(0),
+    })
 }
 
 fn customer(user: UserId) -> RequestContext {
     let credential = Credential::Session(SessionId::new());
-    let identity = Identity { user_id: user, role: Role::Customer, credential };
+    let identity = Identity::new(user, Role::Customer, credential);
     RequestContext::new(Caller::User { identity, internal: false }, "test")
 }
 

@@ -13,7 +13,9 @@ use super::store::{self, InvoiceRow};
 use super::*;
 use crate::contract::catalog::SaleRefused;
 use crate::contract::users::UserErased;
-use crate::messaging::{CheckInvariants, CommonError, DeliverEvents, Event as _, InvariantReport, RequestContext};
+use crate::messaging::{
+    CheckInvariants, CommonError, DeliverEvents, Event as _, InvariantReport, RequestContext, Role,
+};
 use crate::runtime::spawn_leader_interval;
 use crate::store::{LockSet, Tx};
 use crate::tasks::spawn_detached;
@@ -121,7 +123,9 @@ async fn get_invoice(
         .store
         .read(move |conn| Ok::<_, PaymentsError>(store::invoice(conn, request.invoice_id)?))
         .await?
-        .filter(|row| ctx.is_staff() || ctx.identity().is_some_and(|identity| identity.user_id == row.user_id))
+        .filter(|row| {
+            ctx.has_role(Role::ReadOnly) || ctx.identity().is_some_and(|identity| identity.user_id == row.user_id)
+        })
         .ok_or(PaymentsError::InvoiceNotFound)?;
     Ok(row.to_invoice()?)
 }
@@ -131,7 +135,7 @@ async fn list_invoices(
     ctx: RequestContext,
     request: ListInvoices,
 ) -> Result<Page<Invoice>, PaymentsError> {
-    let user = match (ctx.is_staff(), ctx.identity()) {
+    let user = match (ctx.has_role(Role::ReadOnly), ctx.identity()) {
         (true, _) => request.user_id,
         (false, None) => return Err(CommonError::Unauthenticated.into()),
         (false, Some(identity)) if request.user_id.is_some_and(|user| user != identity.user_id) => {

@@ -259,7 +259,7 @@ pub(super) fn new(user: UserId, unit_price: Amount) -> CreateInvoice {
 
 fn user_context(user_id: UserId, role: Role) -> RequestContext {
     let credential = Credential::Session(SessionId::new());
-    RequestContext::new(Caller::User { identity: Identity { user_id, role, credential }, internal: false }, "test")
+    RequestContext::new(Caller::User { identity: Identity::new(user_id, role, credential), internal: false }, "test")
 }
 
 pub(super) fn customer(user: UserId) -> RequestContext {

@@ -4,7 +4,7 @@ use time::{Date, Month};
 
 use super::{Bucket, LogAction, Totals};
 use crate::contract::payments::Invoice;
-use crate::messaging::{CommonError, RequestContext};
+use crate::messaging::{CommonError, RequestContext, Role};
 use crate::store::text_enum;
 use crate::types::{Amount, Currency, FieldError, ProductId, Quantity, Timestamp, UserId, Validator};
 
@@ -194,7 +194,7 @@ pub fn revenue(amount: Amount, currency: Currency, shop_currency: Currency) -> A
 /// [`CommonError::Forbidden`] if another caller names another user.
 pub fn attributed_user(ctx: &RequestContext, named: Option<UserId>) -> Result<Option<UserId>, CommonError> {
     let own = ctx.identity().map(|identity| identity.user_id);
-    if named.is_some() && named != own && !ctx.is_staff() {
+    if named.is_some() && named != own && !ctx.has_role(Role::Manager) {
         return Err(CommonError::Forbidden);
     }
     Ok(named.or(own))

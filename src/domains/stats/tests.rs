@@ -39,7 +39,7 @@ fn staff() -> RequestContext {
 }
 
 fn user(user_id: UserId, role: Role) -> RequestContext {
-    let identity = Identity { user_id, role, credential: Credential::ApiKey(ApiKeyId::new()) };
+    let identity = Identity::new(user_id, role, Credential::ApiKey(ApiKeyId::new()));
     RequestContext::new(Caller::User { identity, internal: false }, "r")
 }
 
@@ -58,6 +58,7 @@ fn registered(when: &str, role: Role) -> EventEnvelope {
         email: "ada@example.com".parse().unwrap(),
         name: "Ada".to_owned(),
         role,
+        email_verified: true,
         created_at: at(when),
     };
     envelope(at("2026-06-01"), &event)

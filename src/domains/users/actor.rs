@@ -8,16 +8,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Context, Supervised};
+use serde::{Deserialize, Serialize};
 
 use super::api_keys::{create_api_key, delete_api_key, flush_key_usage, list_api_keys};
-use super::email_links::{forgot_password, reset_password, send_verification, verify_email};
+use super::email_links::{forgot_password, issue_link_token, reset_password, send_verification, verify_email};
 use super::guests::{self, on_events};
 use super::model::{self, EmailLinkKind};
 use super::password_hasher::{HashPermit, PasswordHashing};
-use super::sign_in::{SessionRecord, authenticate, create_guest, sign_in, sign_out};
+use super::security_notices::{notify_owner, notify_staff_member};
+use super::sign_in::{
+    SessionRecord, authenticate, begin_session, create_guest, flush_session_usage, sign_in, sign_out,
+};
 use super::sign_in_throttle::SignInThrottle;
 use super::store::{self, Account};
-use super::token_cache::{KeyUsage, TokenCache};
+use super::token_cache::{KeyUsage, SessionUsage, TokenCache};
 use super::tokens::{TokenCodec, TokenPurpose};
 use super::*;
 use crate::messaging::{
@@ -30,7 +34,7 @@ use crate::types::{EmailAddress, FieldError, Page, SessionId, UserId, Validator}
 
 /// Interval in which idle hashing buffers are looked for and released.
 const BUFFER_RELEASE_INTERVAL: Duration = Duration::from_secs(1);
-/// Interval between writes of API key usage.
+/// Interval between writes of the usage of API keys and of sessions of staff.
 const KEY_USAGE_FLUSH_INTERVAL: Duration = Duration::from_secs(30);
 /// Interval between deletions of expired sessions and links.
 const PURGE_INTERVAL: Duration = Duration::from_secs(600);
@@ -43,6 +47,8 @@ const PURGE_ROUNDS: usize = 1_000;
 pub struct UsersState {
     pub(super) store: Store,
     pub(super) key_usage: KeyUsage,
+    /// Use of the sessions of staff, which end when they are idle.
+    pub(super) session_usage: SessionUsage,
     pub(super) tokens: TokenCodec,
     pub(super) passwords: PasswordHashing,
     pub(super) token_cache: TokenCache,
@@ -50,8 +56,7 @@ pub struct UsersState {
     pub(super) throttle: Option<SignInThrottle>,
     /// Age at which guests that bought nothing are erased.
     pub(super) erase_guests_after: Duration,
-    /// Time from sign-in to the end of the session.
-    pub(super) session_lifetime: Duration,
+    pub(super) settings: settings::UsersSettings,
 }
 
 impl UsersState {
@@ -63,7 +68,8 @@ impl UsersState {
             token_cache: TokenCache::new(store.cache_lease()),
             store,
             erase_guests_after: guests::erase_after(&settings.users),
-            session_lifetime: settings.users.session,
+            session_usage: SessionUsage::new(settings.users.staff_idle),
+            settings: settings.users.clone(),
             throttle: settings.limits.enabled.then(SignInThrottle::new),
         }
     }
@@ -78,7 +84,8 @@ impl UsersState {
     pub(super) fn to_api_key(&self, key: store::ApiKeyRow) -> ApiKey {
         let last_used_at = self.key_usage.pending(key.id).max(key.last_used_at);
         let prefix = self.tokens.display_prefix(key.id);
-        ApiKey { id: key.id, name: key.name, prefix, created_at: key.created_at, last_used_at }
+        let (scopes, expires_at) = (key.scopes(), key.expires_at);
+        ApiKey { id: key.id, name: key.name, prefix, scopes, created_at: key.created_at, expires_at, last_used_at }
     }
 
     /// Checks that a repeated request has the password of the first one, which is the account's. The password cannot be
@@ -114,6 +121,7 @@ impl Actor for UsersActor {
     fn started(&mut self, ctx: &mut Self::Context) {
         spawn_leader_interval(ctx, &self.state.store, &self.state, PURGE_INTERVAL, purge);
         spawn_interval(ctx, &self.state.store, &self.state, KEY_USAGE_FLUSH_INTERVAL, flush_key_usage);
+        spawn_interval(ctx, &self.state.store, &self.state, KEY_USAGE_FLUSH_INTERVAL, flush_session_usage);
         spawn_interval(ctx, &self.state.store, &self.state, BUFFER_RELEASE_INTERVAL, |state| async move {
             state.passwords.release_idle_buffers();
         });
@@ -143,6 +151,7 @@ crate::handlers! { UsersActor;
     CreateApiKey => create_api_key,
     DeleteApiKey => delete_api_key,
     CreateUser => create_user,
+    IssueLinkToken => issue_link_token,
     DeliverEvents => on_events,
     CheckInvariants => check_invariants,
     FilterExistingUsers => filter_existing_users,
@@ -170,17 +179,25 @@ fn emit_registered(tx: &mut Tx<'_>, account: &Account, email: &EmailAddress) -> 
         email: email.clone(),
         name: account.name.clone(),
         role: account.role,
+        email_verified: account.email_verified,
         created_at: account.created_at,
     })?;
     Ok(())
 }
 
-async fn register(state: Arc<UsersState>, ctx: RequestContext, request: Register) -> Result<User, UsersError> {
+/// A registration as stored under an idempotency key: ids, no token.
+#[derive(Serialize, Deserialize)]
+struct RegistrationRecord {
+    user: User,
+    session: Option<SessionRecord>,
+}
+
+async fn register(state: Arc<UsersState>, ctx: RequestContext, request: Register) -> Result<Registration, UsersError> {
     let (email, name) = model::validate_registration(&request.email, &request.password, &request.name)?;
     let without_secrets = Register { email: email.to_string(), password: String::new(), name: name.clone() };
     let guest = ctx.identity().filter(|who| who.role == Role::Guest).map(|who| who.user_id);
     let job_state = Arc::clone(&state);
-    let user = create_account(&state, &ctx, without_secrets, &request.password, move |tx, hash| {
+    let record = create_account(&state, &ctx, without_secrets, &request.password, move |tx, hash| {
         let now = tx.now;
         let guest = match guest {
             // The account was deleted while its token was in use.
@@ -193,6 +210,7 @@ async fn register(state: Arc<UsersState>, ctx: RequestContext, request: Register
         let account = Account {
             id,
             email: Some(email.clone()),
+            pending_email: None,
             name,
             role: Role::Customer,
             email_verified: false,
@@ -204,31 +222,41 @@ async fn register(state: Arc<UsersState>, ctx: RequestContext, request: Register
             store::insert(tx.conn, &account)?;
         } else {
             store::update(tx.conn, &account)?;
+            // The token of the guest may be known to another person, who would now have the account.
+            store::end_sessions(tx.conn, id, None)?;
             tx.emit(&AccessChanged { user_id: id, session_id: None })?;
         }
         emit_registered(tx, &account, &email)?;
-        send_verification(tx, &job_state.tokens, &account, &email)?;
-        Ok(account.user())
+        send_verification(tx, &account, &email)?;
+        let session = if is_new { None } else { Some(begin_session(tx, &account, &job_state.settings)?) };
+        Ok(RegistrationRecord { user: account.user(), session })
     })
     .await;
     if let Some(guest) = guest {
         state.token_cache.invalidate_user(guest);
     }
-    user
+    let RegistrationRecord { user, session } = record?;
+    let session = session.map(|session| state.to_signed_in(session));
+    Ok(Registration {
+        user,
+        expires_at: session.as_ref().map(|session| session.expires_at),
+        token: session.map(|session| session.token),
+    })
 }
 
 async fn create_user(state: Arc<UsersState>, ctx: RequestContext, request: CreateUser) -> Result<User, UsersError> {
     let (email, name) = model::validate_registration(&request.email, &request.password, &request.name)?;
     if request.role == Role::Guest {
-        return Err(FieldError::new("role", "invalid", "must be customer or admin").into());
+        return Err(FieldError::new("role", "invalid", model::ROLE_EXPECTED).into());
     }
     let (role, created_at) = (request.role, request.created_at);
     let without_secrets =
         CreateUser { email: email.to_string(), password: String::new(), name: name.clone(), role, created_at };
-    create_account(&state, &ctx, without_secrets, &request.password, move |tx, hash| {
+    let record = create_account(&state, &ctx, without_secrets, &request.password, move |tx, hash| {
         let account = Account {
             id: UserId::new(),
             email: Some(email.clone()),
+            pending_email: None,
             name,
             role,
             email_verified: true,
@@ -238,9 +266,10 @@ async fn create_user(state: Arc<UsersState>, ctx: RequestContext, request: Creat
         };
         store::insert(tx.conn, &account)?;
         emit_registered(tx, &account, &email)?;
-        Ok(account.user())
+        Ok(RegistrationRecord { user: account.user(), session: None })
     })
-    .await
+    .await?;
+    Ok(record.user)
 }
 
 /// Creates an account by `job`, which gets the hash of the password. Idempotent by the context's key and
@@ -250,23 +279,23 @@ async fn create_account<R: Request>(
     ctx: &RequestContext,
     without_secrets: R,
     password: &str,
-    job: impl FnOnce(&mut Tx<'_>, String) -> Result<User, UsersError> + Send + 'static,
-) -> Result<User, UsersError> {
+    job: impl FnOnce(&mut Tx<'_>, String) -> Result<RegistrationRecord, UsersError> + Send + 'static,
+) -> Result<RegistrationRecord, UsersError> {
     let permit = state.passwords.acquire(ctx)?;
     let write_ctx = without_replay_flag(ctx);
     let write = state.store.idempotent(&write_ctx, &without_secrets)?;
-    let user = match write.find_response::<User, UsersError>().await? {
-        Some(user) => user,
+    let record = match write.find_response::<RegistrationRecord, UsersError>().await? {
+        Some(record) => record,
         None => {
             let hash = permit.hash(ctx, password).await?;
             write.run(move |tx| job(tx, hash)).await?
         }
     };
     if write_ctx.is_replayed() {
-        state.verify_repeated_password(ctx, &permit, user.id, password).await?;
+        state.verify_repeated_password(ctx, &permit, record.user.id, password).await?;
         ctx.mark_replayed();
     }
-    Ok(user)
+    Ok(record)
 }
 
 async fn get_user(state: Arc<UsersState>, _: RequestContext, request: GetUser) -> Result<User, UsersError> {
@@ -293,7 +322,9 @@ struct UserUpdate {
     hash: Option<String>,
     role: Option<Role>,
     /// Whether the caller is an administrator or internal.
-    by_staff: bool,
+    by_admin: bool,
+    /// Whether the caller is internal, or gave a password a moment ago.
+    is_proved: bool,
     /// Whether the caller is the user, who must give the current password.
     by_owner: bool,
     /// Whether API keys survive a new password.
@@ -304,6 +335,8 @@ struct UserUpdate {
     verified_hash: Option<String>,
     /// Session of the caller, which a new password does not end.
     kept_session: Option<SessionId>,
+    /// The caller, if it is a user.
+    caller: Option<UserId>,
 }
 
 async fn update_user(state: Arc<UsersState>, ctx: RequestContext, request: UpdateUser) -> Result<User, UsersError> {
@@ -331,7 +364,8 @@ async fn update_user(state: Arc<UsersState>, ctx: RequestContext, request: Updat
         email,
         hash: None,
         role: request.role,
-        by_staff: ctx.is_staff(),
+        by_admin: ctx.has_role(Role::Admin),
+        is_proved: ctx.require_recent_sign_in(state.store.now()).is_ok(),
         by_owner: own.is_some(),
         keep_api_keys: request.keep_api_keys,
         has_current_password: request.current_password.is_some(),
@@ -340,6 +374,7 @@ async fn update_user(state: Arc<UsersState>, ctx: RequestContext, request: Updat
             Credential::Session(session) => Some(session),
             Credential::ApiKey(_) => None,
         }),
+        caller: ctx.identity().map(|who| who.user_id),
     };
     // Required of owners only; administrators edit other users without it.
     let current = request.current_password.as_deref().filter(|_| update.by_owner);
@@ -357,8 +392,7 @@ async fn update_user(state: Arc<UsersState>, ctx: RequestContext, request: Updat
                 update.hash = Some(permit.hash(&ctx, password).await?);
             }
         }
-        let job_state = Arc::clone(&state);
-        let result = write.clone().run(move |tx| apply_update(tx, &job_state.tokens, update)).await;
+        let result = write.clone().run(move |tx| apply_update(tx, update)).await;
         if changes_access {
             state.token_cache.invalidate_user(user_id);
         }
@@ -396,75 +430,148 @@ async fn verify_current_password(
 ///
 /// # Errors
 /// A guest cannot set address or password; roles are set by staff; the last administrator keeps theirs.
-fn apply_update(tx: &mut Tx<'_>, tokens: &TokenCodec, update: UserUpdate) -> Result<User, UsersError> {
+fn apply_update(tx: &mut Tx<'_>, update: UserUpdate) -> Result<User, UsersError> {
     let before = store::find_by_id(tx.conn, update.user_id)?.ok_or(UsersError::UserNotFound)?;
+    if !update.by_owner && before.role.is_staff() && !update.by_admin {
+        return Err(CommonError::Forbidden.into());
+    }
     let mut after = before.clone();
-    if let Some(name) = update.name {
-        after.name = name;
+    if let Some(name) = &update.name {
+        after.name.clone_from(name);
     }
     if before.role == Role::Guest && (update.email.is_some() || update.hash.is_some()) {
         let field = if update.email.is_some() { "email" } else { "password" };
         return Err(FieldError::new(field, "guest", "cannot be set: a guest registers first").into());
     }
     if let Some(role) = update.role.filter(|role| *role != before.role) {
-        if !update.by_staff {
+        if !update.by_admin {
             return Err(CommonError::Forbidden.into());
         }
         model::check_role(before.role, role)?;
+        if !update.is_proved {
+            return Err(CommonError::RecentSignInRequired.into());
+        }
         if before.role == Role::Admin && !store::has_another_admin(tx.conn, before.id)? {
             return Err(UsersError::LastAdmin);
         }
         after.role = role;
     }
-    let new_email = update.email.filter(|email| Some(email) != before.email.as_ref());
+    let new_email = update.email.clone().filter(|email| Some(email) != before.email.as_ref());
     let password_changed = update.hash.is_some();
-    let is_verified = update.verified_hash.is_some() && update.verified_hash == before.password_hash;
-    if update.by_owner && (new_email.is_some() || password_changed) && !is_verified {
-        return Err(current_password_error(update.has_current_password));
+    update.check_proof(&before, new_email.is_some() || password_changed)?;
+    if let Some(email) = &new_email
+        && store::find_by_email(tx.conn, email)?.is_some()
+    {
+        return Err(UsersError::EmailTaken);
     }
-    if let Some(email) = &new_email {
-        after.email = Some(email.clone());
-        after.email_verified = false;
+    if update.email.is_some() {
+        after.pending_email.clone_from(&new_email);
     }
-    if let Some(hash) = update.hash {
-        after.password_hash = Some(hash);
+    if let Some(hash) = &update.hash {
+        after.password_hash = Some(hash.clone());
     }
-    let profile_changed = after.name != before.name || after.role != before.role || new_email.is_some();
-    if !profile_changed && !password_changed {
+    let is_new_request = new_email.is_some() && after.pending_email != before.pending_email;
+    let profile_changed = after.name != before.name || after.role != before.role;
+    if !profile_changed && !password_changed && after.pending_email == before.pending_email {
         return Ok(before.user());
     }
     after.updated_at = tx.now;
     store::update(tx.conn, &after)?;
     if profile_changed {
-        let (email, name) = (after.email.clone(), after.name.clone());
-        tx.emit(&UserChanged { user_id: after.id, email, name, role: after.role })?;
+        emit_changed(tx, &after)?;
     }
-    if let Some(email) = &new_email {
-        send_verification(tx, tokens, &after, email)?;
+    if is_new_request && let Some(email) = &new_email {
+        send_verification(tx, &after, email)?;
     }
-    if new_email.is_some() || password_changed {
-        // Reset links sent to the old address must not work.
+    end_access(tx, &before, &after, &update)?;
+    update.notify(tx, &before, &after, is_new_request)?;
+    Ok(after.user())
+}
+
+/// Emits the state of an account after a change.
+pub(super) fn emit_changed(tx: &mut Tx<'_>, after: &Account) -> Result<(), UsersError> {
+    let Account { id: user_id, role, email_verified, .. } = *after;
+    let (email, name) = (after.email.clone(), after.name.clone());
+    Ok(tx.emit(&UserChanged { user_id, email, name, role, email_verified })?)
+}
+
+/// Ends what must not outlive a new password or a new role.
+fn end_access(tx: &mut Tx<'_>, before: &Account, after: &Account, update: &UserUpdate) -> Result<(), UsersError> {
+    let (password_changed, role_changed) = (update.hash.is_some(), after.role != before.role);
+    if password_changed {
+        // Reset links that were sent before must not work.
         store::consume_links(tx.conn, after.id, EmailLinkKind::Reset, tx.now)?;
     }
-    if password_changed {
-        store::end_sessions(tx.conn, after.id, update.kept_session)?;
-        if !update.keep_api_keys {
-            store::delete_keys(tx.conn, after.id)?;
-        }
+    if password_changed || role_changed {
+        // With a new role all sign in again: a token that was taken earlier must not gain rights.
+        store::end_sessions(tx.conn, after.id, update.kept_session.filter(|_| !role_changed))?;
     }
-    if password_changed || after.role != before.role {
+    if (password_changed && !update.keep_api_keys) || after.role > before.role {
+        store::delete_keys(tx.conn, after.id)?;
+    }
+    if password_changed || role_changed {
         tx.emit(&AccessChanged { user_id: after.id, session_id: None })?;
     }
-    Ok(after.user())
+    Ok(())
+}
+
+impl UserUpdate {
+    /// Checks the proof that a change of address or password, or of another member of staff, needs.
+    ///
+    /// # Errors
+    /// The owner did not give the current password, or staff signed in long ago.
+    fn check_proof(&self, before: &Account, changes_credentials: bool) -> Result<(), UsersError> {
+        let is_verified = self.verified_hash.is_some() && self.verified_hash == before.password_hash;
+        if changes_credentials && self.by_owner && !is_verified {
+            return Err(current_password_error(self.has_current_password));
+        }
+        if changes_credentials && !self.by_owner && before.role.is_staff() && !self.is_proved {
+            return Err(CommonError::RecentSignInRequired.into());
+        }
+        Ok(())
+    }
+
+    /// Has the owner told of each change, and the member of staff who changed the account of another one.
+    fn notify(
+        &self,
+        tx: &mut Tx<'_>,
+        before: &Account,
+        after: &Account,
+        email_requested: bool,
+    ) -> Result<(), UsersError> {
+        let changes = [
+            (email_requested, CredentialChange::EmailRequested),
+            (self.hash.is_some(), CredentialChange::Password),
+            (after.role != before.role, CredentialChange::Role),
+        ];
+        for (_, change) in changes.iter().filter(|(is_made, _)| *is_made) {
+            notify_owner(tx, before, *change, !self.by_owner)?;
+        }
+        let is_of_staff = before.role.is_staff() || after.role.is_staff();
+        if let Some(caller) = self.caller.filter(|_| !self.by_owner && is_of_staff)
+            && changes.iter().any(|(is_made, _)| *is_made)
+        {
+            notify_staff_member(tx, caller)?;
+        }
+        Ok(())
+    }
 }
 
 async fn delete_user(state: Arc<UsersState>, ctx: RequestContext, request: DeleteUser) -> Result<(), UsersError> {
     let user_id = request.user_id;
+    let is_own = ctx.identity().is_some_and(|who| who.user_id == user_id);
+    let staff_right = match ctx.has_role(Role::Admin) {
+        true => ctx.require_recent_sign_in(state.store.now()),
+        false => Err(CommonError::Forbidden),
+    };
     let result = state
         .store
         .idempotent(&ctx, &request)?
         .run(move |tx| {
             let account = store::find_by_id(tx.conn, user_id)?.ok_or(UsersError::UserNotFound)?;
+            if account.role.is_staff() && !is_own {
+                staff_right?;
+            }
             if account.role == Role::Admin && !store::has_another_admin(tx.conn, user_id)? {
                 return Err(UsersError::LastAdmin);
             }

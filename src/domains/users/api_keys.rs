@@ -3,10 +3,15 @@
 use std::sync::Arc;
 
 use super::actor::{UsersState, require_user};
+use super::security_notices::notify_owner;
+use super::store::ApiKeyRow;
 use super::tokens::TokenPurpose;
-use super::{AccessChanged, ApiKey, CreateApiKey, DeleteApiKey, ListApiKeys, NewApiKey, UsersError, model, store};
-use crate::messaging::{CommonError, Credential, RequestContext, Role};
-use crate::types::{ApiKeyId, Page, Validator};
+use super::{
+    AccessChanged, ApiKey, CreateApiKey, CredentialChange, DeleteApiKey, ListApiKeys, NewApiKey, UsersError, model,
+    store,
+};
+use crate::messaging::{CommonError, Credential, RequestContext, Role, Scopes};
+use crate::types::{ApiKeyId, Page, Timestamp, Validator};
 
 /// Keys whose usage is written in one transaction.
 const KEY_USAGE_BATCH: usize = 500;
@@ -33,24 +38,45 @@ pub(super) async fn create_api_key(
     }
     let mut fields = Validator::new();
     let name = model::validate_name(&mut fields, &request.name);
+    let scopes = match &request.scopes {
+        None => Ok(who.scopes),
+        Some(names) => Scopes::parse(names).map_err(|error| error.to_string()),
+    };
+    let scopes = scopes.and_then(|scopes| match scopes {
+        Scopes::NONE => Err("must not be empty; leave it out for all".to_owned()),
+        scopes if !who.scopes.contains(scopes) => Err("must not go beyond those of the key that asks".to_owned()),
+        scopes => Ok(scopes),
+    });
+    let scopes = scopes.unwrap_or_else(|error| {
+        fields.add_error("scopes", "invalid", error);
+        Scopes::NONE
+    });
+    if request.expires_at.is_some_and(|end| end <= state.store.now()) {
+        fields.add_error("expires_at", "past", "must be in the future");
+    }
     fields.finish()?;
-    let without_secrets = CreateApiKey { name: name.clone() };
-    let (id, created_at) = state
+    let (request, expires_at) = (CreateApiKey { name: name.clone(), ..request }, request.expires_at);
+    let key: (ApiKeyId, Timestamp) = state
         .store
-        .idempotent(&ctx, &without_secrets)?
+        .idempotent(&ctx, &request)?
         .run(move |tx| {
-            store::find_by_id(tx.conn, who.user_id)?.ok_or(UsersError::InvalidToken)?;
+            let account = store::find_by_id(tx.conn, who.user_id)?.ok_or(UsersError::InvalidToken)?;
             if store::count_keys(tx.conn, who.user_id)? >= model::API_KEYS_MAX {
                 return Err(UsersError::TooManyApiKeys);
             }
             let id = ApiKeyId::new();
-            store::insert_key(tx.conn, id, who.user_id, &name, tx.now)?;
+            let scopes = store::scopes_text(scopes);
+            let key = ApiKeyRow { id, name, scopes, created_at: tx.now, expires_at, last_used_at: None };
+            store::insert_key(tx.conn, who.user_id, &key)?;
+            notify_owner(tx, &account, CredentialChange::ApiKey, false)?;
             Ok((id, tx.now))
         })
         .await?;
+    let (id, created_at) = key;
     let token = state.tokens.encode(TokenPurpose::ApiKey, id.uuid());
     let prefix = state.tokens.display_prefix(id);
-    Ok(NewApiKey { api_key: ApiKey { id, name: without_secrets.name, prefix, created_at, last_used_at: None }, token })
+    let api_key = ApiKey { id, name: request.name, prefix, scopes, created_at, expires_at, last_used_at: None };
+    Ok(NewApiKey { api_key, token })
 }
 
 pub(super) async fn delete_api_key(

@@ -4,34 +4,37 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::actor::{UsersState, without_replay_flag};
+use super::actor::{UsersState, emit_changed, without_replay_flag};
 use super::model::{self, EmailLinkKind};
+use super::security_notices::notify_owner;
 use super::store::{self, Account};
-use super::tokens::{TokenCodec, TokenPurpose};
+use super::tokens::TokenPurpose;
 use super::{
-    AccessChanged, EmailVerificationRequested, ForgotPassword, PasswordResetRequested, ResetPassword, UsersError,
-    VerifyEmail,
+    AccessChanged, CredentialChange, EmailVerificationRequested, ForgotPassword, IssueLinkToken, LinkToken,
+    PasswordResetRequested, ResetPassword, UsersError, VerifyEmail,
 };
 use crate::messaging::RequestContext;
 use crate::store::{Conn, Tx};
 use crate::types::{EmailAddress, Timestamp, UserId, Validator, new_uuid};
 
 /// Emits the event that has a verification link sent.
-pub(super) fn send_verification(
-    tx: &mut Tx<'_>,
-    tokens: &TokenCodec,
-    account: &Account,
-    email: &EmailAddress,
-) -> Result<(), UsersError> {
-    let id = new_uuid();
-    store::insert_link(tx.conn, id, EmailLinkKind::Verify, account.id, email, tx.now)?;
-    tx.emit(&EmailVerificationRequested {
-        user_id: account.id,
-        email: email.clone(),
-        name: account.name.clone(),
-        token: tokens.encode(TokenPurpose::EmailLink(EmailLinkKind::Verify), id),
-    })?;
-    Ok(())
+pub(super) fn send_verification(tx: &mut Tx<'_>, account: &Account, email: &EmailAddress) -> Result<(), UsersError> {
+    let link_id = new_uuid();
+    // Of two requested addresses the later one counts.
+    store::consume_links(tx.conn, account.id, EmailLinkKind::Verify, tx.now)?;
+    store::insert_link(tx.conn, link_id, EmailLinkKind::Verify, account.id, email, tx.now)?;
+    Ok(tx.emit(&EmailVerificationRequested { user_id: account.id, email: email.clone(), link_id })?)
+}
+
+pub(super) async fn issue_link_token(
+    state: Arc<UsersState>,
+    _: RequestContext,
+    request: IssueLinkToken,
+) -> Result<LinkToken, UsersError> {
+    let (id, now) = (request.link_id, state.store.now());
+    let kind = state.store.read(move |conn| Ok::<_, UsersError>(store::find_open_link(conn, id, now)?)).await?;
+    let kind = kind.ok_or(UsersError::InvalidLink)?;
+    Ok(LinkToken { token: state.tokens.encode(TokenPurpose::EmailLink(kind), id) })
 }
 
 pub(super) async fn forgot_password(
@@ -41,7 +44,6 @@ pub(super) async fn forgot_password(
 ) -> Result<(), UsersError> {
     // An invalid address is answered like an unknown one.
     let Ok(email) = request.email.parse::<EmailAddress>() else { return Ok(()) };
-    let job_state = Arc::clone(&state);
     state
         .store
         .idempotent(&ctx, &request)?
@@ -51,24 +53,31 @@ pub(super) async fn forgot_password(
             if store::count_links(tx.conn, account.id, EmailLinkKind::Reset, since)? >= model::RESET_EMAILS_MAX {
                 return Ok(());
             }
-            let id = new_uuid();
-            store::insert_link(tx.conn, id, EmailLinkKind::Reset, account.id, &email, tx.now)?;
-            let token = job_state.tokens.encode(TokenPurpose::EmailLink(EmailLinkKind::Reset), id);
-            tx.emit(&PasswordResetRequested { user_id: account.id, email, name: account.name, token })?;
-            Ok(())
+            let link_id = new_uuid();
+            store::insert_link(tx.conn, link_id, EmailLinkKind::Reset, account.id, &email, tx.now)?;
+            Ok(tx.emit(&PasswordResetRequested { user_id: account.id, email, link_id })?)
         })
         .await
 }
 
-/// The account of a link that is unused, not expired, and was sent to the account's present address.
+/// The account of a link that is unused, not expired, and was sent to the account's present address, or to the one that is
+/// to be confirmed.
 ///
 /// # Errors
 /// [`UsersError::InvalidLink`] otherwise.
-fn account_for_link(conn: &mut Conn, id: Uuid, purpose: EmailLinkKind, now: Timestamp) -> Result<Account, UsersError> {
+fn account_for_link(
+    conn: &mut Conn,
+    id: Uuid,
+    purpose: EmailLinkKind,
+    now: Timestamp,
+) -> Result<(Account, EmailAddress), UsersError> {
     let link = store::find_link(conn, id, purpose)?.ok_or(UsersError::InvalidLink)?;
     let account = store::find_by_id(conn, link.user_id)?.ok_or(UsersError::InvalidLink)?;
-    let is_good = link.used_at.is_none() && link.expires_at > now && account.email.as_ref() == Some(&link.email);
-    if is_good { Ok(account) } else { Err(UsersError::InvalidLink) }
+    let address = Some(&link.email);
+    let is_own = account.email.as_ref() == address
+        || (purpose == EmailLinkKind::Verify && account.pending_email.as_ref() == address);
+    let is_good = link.used_at.is_none() && link.expires_at > now && is_own;
+    if is_good { Ok((account, link.email)) } else { Err(UsersError::InvalidLink) }
 }
 
 pub(super) async fn reset_password(
@@ -99,7 +108,7 @@ pub(super) async fn reset_password(
             let keep_api_keys = request.keep_api_keys;
             write
                 .run(move |tx| {
-                    let mut account = account_for_link(tx.conn, id, purpose, tx.now)?;
+                    let (mut account, _) = account_for_link(tx.conn, id, purpose, tx.now)?;
                     account.password_hash = Some(hash);
                     account.updated_at = tx.now;
                     store::update(tx.conn, &account)?;
@@ -109,6 +118,7 @@ pub(super) async fn reset_password(
                         store::delete_keys(tx.conn, account.id)?;
                     }
                     tx.emit(&AccessChanged { user_id: account.id, session_id: None })?;
+                    notify_owner(tx, &account, CredentialChange::Password, false)?;
                     Ok::<_, UsersError>(account.id)
                 })
                 .await?
@@ -141,12 +151,19 @@ pub(super) async fn verify_email(
                 let holds = account.is_some_and(|a| a.email_verified && a.email == Some(link.email));
                 return if holds { Ok(()) } else { Err(UsersError::InvalidLink) };
             }
-            let mut account = account_for_link(tx.conn, id, purpose, tx.now)?;
-            account.email_verified = true;
-            account.updated_at = tx.now;
-            store::update(tx.conn, &account)?;
+            let (before, address) = account_for_link(tx.conn, id, purpose, tx.now)?;
+            let mut after = before.clone();
+            if before.pending_email.as_ref() == Some(&address) {
+                after.email = after.pending_email.take();
+                // Reset links sent to the old address must not work.
+                store::consume_links(tx.conn, after.id, EmailLinkKind::Reset, tx.now)?;
+                notify_owner(tx, &before, CredentialChange::Email, false)?;
+            }
+            after.email_verified = true;
+            after.updated_at = tx.now;
+            store::update(tx.conn, &after)?;
             store::consume_link(tx.conn, id, tx.now)?;
-            Ok(())
+            emit_changed(tx, &after)
         })
         .await
 }

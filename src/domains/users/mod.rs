@@ -9,9 +9,8 @@
 //! invoices, so that only guests that bought nothing are erased.
 //! While this domain is down, authenticated requests fail; anonymous browsing works.
 //!
-//! Two things are stored longer than needed. The token of a mailed link is in its event, so it stays in the outbox until
-//! events are pruned; it works once, and only until the link expires. The address of an erased user is in events (a week)
-//! and in responses stored under an idempotency key (a day) until those are pruned.
+//! The address of an erased user stays in events for a week and in responses stored under an idempotency key for a day,
+//! until those are pruned.
 
 mod actor;
 mod api_keys;
@@ -21,6 +20,7 @@ mod guests;
 mod model;
 mod password_hasher;
 mod schema;
+mod security_notices;
 mod sign_in;
 mod sign_in_throttle;
 mod signing_secret;

@@ -14,6 +14,8 @@ const NAME_MAX: usize = 100;
 const SEARCH_TEXT_MAX: usize = 100;
 /// Maximum number of API keys per user.
 pub const API_KEYS_MAX: i64 = 50;
+/// Minimum length of an idempotency key that another client cannot be expected to use too, such as a UUID, in characters.
+pub const UNGUESSABLE_KEY_MIN: usize = 16;
 /// Maximum number of sessions per user; one more ends the oldest.
 pub const SESSIONS_MAX: i64 = 1_000;
 /// Maximum number of password reset e-mails per account within the lifetime of [`EmailLinkKind::Reset`], an hour.
@@ -123,6 +125,9 @@ pub fn search_text(name: &str, email: Option<&EmailAddress>) -> String {
     format!("{}\n{email}{other}", name.to_lowercase())
 }
 
+/// Requirement on the role of an account, for its error.
+pub const ROLE_EXPECTED: &str = "must be customer, read_only, support, manager or admin";
+
 /// Checks that an account of role `from` can be given role `to`. Guests become customers by registering, which gives
 /// them an address and a password; no account becomes a guest.
 ///
@@ -131,8 +136,8 @@ pub fn search_text(name: &str, email: Option<&EmailAddress>) -> String {
 pub fn check_role(from: Role, to: Role) -> Result<(), FieldError> {
     match (from, to) {
         (Role::Guest, _) => Err(FieldError::new("role", "guest", "cannot be changed: a guest registers first")),
-        (_, Role::Guest) => Err(FieldError::new("role", "invalid", "must be customer or admin")),
-        (Role::Customer | Role::Admin, Role::Customer | Role::Admin) => Ok(()),
+        (_, Role::Guest) => Err(FieldError::new("role", "invalid", ROLE_EXPECTED)),
+        _ => Ok(()),
     }
 }
 
@@ -149,10 +154,12 @@ mod tests {
 
     #[test]
     fn check_role_rejects_guests() {
-        use Role::{Admin, Customer, Guest};
+        use Role::{Admin, Customer, Guest, Manager, ReadOnly, Support};
         for (from, to, allowed) in [
             (Customer, Admin, true),
             (Admin, Customer, true),
+            (Customer, Support, true),
+            (Manager, ReadOnly, true),
             (Admin, Guest, false),
             (Customer, Guest, false),
             (Guest, Customer, false),

@@ -4,6 +4,7 @@ diesel::table! {
     account (id) {
         id -> Text,
         email -> Nullable<Text>,
+        pending_email -> Nullable<Text>,
         name -> Text,
         role -> Text,
         email_verified -> Bool,
@@ -20,6 +21,7 @@ diesel::table! {
         user_id -> Text,
         created_at -> BigInt,
         expires_at -> BigInt,
+        last_used_at -> BigInt,
     }
 }
 
@@ -28,7 +30,9 @@ diesel::table! {
         id -> Text,
         user_id -> Text,
         name -> Text,
+        scopes -> Text,
         created_at -> BigInt,
+        expires_at -> Nullable<BigInt>,
         last_used_at -> Nullable<BigInt>,
     }
 }
@@ -52,6 +56,23 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    totp (user_id) {
+        user_id -> Text,
+        id -> Text,
+        confirmed_at -> Nullable<BigInt>,
+        last_step -> BigInt,
+    }
+}
+
+diesel::table! {
+    recovery_code (user_id, hash) {
+        user_id -> Text,
+        hash -> Text,
+    }
+}
+
+diesel::joinable!(totp -> account (user_id));
 diesel::joinable!(session -> account (user_id));
 diesel::joinable!(api_key -> account (user_id));
-diesel::allow_tables_to_appear_in_same_query!(account, session, api_key, link);
+diesel::allow_tables_to_appear_in_same_query!(account, session, api_key, link, totp);

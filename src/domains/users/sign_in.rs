@@ -1,16 +1,17 @@
 //! Sessions: guests, sign-in and sign-out, and the resolution of tokens for the gateway.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::actor::{UsersState, require_user};
-use super::store::{self, Account};
+use super::store::{self, Account, KeyHolder, SessionRow};
+use super::token_cache::TokenHolder;
 use super::{
     AccessChanged, Authenticate, Authenticated, CreateGuest, SignIn, SignOut, SignedIn, User, UsersError, model,
 };
 use crate::messaging::{CommonError, Credential, Identity, RequestContext, Role};
+use crate::settings::UsersSettings;
 use crate::store::{LockSet, Tx};
 use crate::types::{EmailAddress, SessionId, Timestamp, UserId};
 
@@ -25,8 +26,16 @@ pub(super) struct SessionRecord {
     ended: Vec<SessionId>,
 }
 
+/// Sessions of staff whose use is written in one transaction.
+const SESSION_USAGE_BATCH: usize = 500;
+
 /// Creates a session and emits an event for each that ends because of it.
-fn begin_session(tx: &mut Tx<'_>, account: &Account, lifetime: Duration) -> Result<SessionRecord, UsersError> {
+pub(super) fn begin_session(
+    tx: &mut Tx<'_>,
+    account: &Account,
+    settings: &UsersSettings,
+) -> Result<SessionRecord, UsersError> {
+    let lifetime = if account.role.is_staff() { settings.staff_session } else { settings.session };
     let (session_id, expires_at) = (SessionId::new(), tx.now.saturating_add(lifetime));
     let ended = store::begin_session(tx.conn, session_id, account.id, tx.now, expires_at)?;
     for session in &ended {
@@ -40,15 +49,16 @@ pub(super) async fn create_guest(
     ctx: RequestContext,
     request: CreateGuest,
 ) -> Result<SignedIn, UsersError> {
-    let lifetime = state.session_lifetime;
+    let job_state = Arc::clone(&state);
     let record = state
         .store
-        .idempotent(&ctx, &request)?
+        .idempotent(&guest_context(&ctx), &request)?
         .locks(LockSet::none())
         .run(move |tx| {
             let guest = Account {
                 id: UserId::new(),
                 email: None,
+                pending_email: None,
                 name: String::new(),
                 role: Role::Guest,
                 email_verified: false,
@@ -58,10 +68,19 @@ pub(super) async fn create_guest(
             };
             store::insert(tx.conn, &guest)?;
             store::insert_unbought_guest(tx.conn, guest.id, tx.now)?;
-            begin_session(tx, &guest, lifetime)
+            begin_session(tx, &guest, &job_state.settings)
         })
         .await?;
     Ok(state.to_signed_in(record))
+}
+
+/// The context of a request for a guest, without its idempotency key if another client could have the same one: the keys
+/// of anonymous callers are distinguished by their address alone, which many share, and the reply is a token.
+fn guest_context(ctx: &RequestContext) -> RequestContext {
+    let is_anonymous = ctx.identity().is_none() && !ctx.is_domain();
+    let mut ctx = ctx.clone();
+    ctx.key = ctx.key.filter(|key| !is_anonymous || key.as_str().len() >= model::UNGUESSABLE_KEY_MIN);
+    ctx
 }
 
 pub(super) async fn sign_in(
@@ -92,7 +111,7 @@ pub(super) async fn sign_in(
     if let Some(attempt) = attempt {
         attempt.succeeded(state.store.now());
     }
-    let (user_id, lifetime) = (account.id, state.session_lifetime);
+    let (user_id, job_state) = (account.id, Arc::clone(&state));
     let without_secrets = SignIn { email: email.to_string(), password: String::new() };
     let record = state
         .store
@@ -103,7 +122,7 @@ pub(super) async fn sign_in(
             let account = store::find_by_id(tx.conn, user_id)?
                 .filter(|account| account.password_hash == hash)
                 .ok_or(UsersError::BadCredentials)?;
-            begin_session(tx, &account, lifetime)
+            begin_session(tx, &account, &job_state.settings)
         })
         .await?;
     for session in &record.ended {
@@ -143,32 +162,68 @@ pub(super) async fn authenticate(
         None => find_authenticated(&state, credential).await?,
     };
     let now = state.store.now();
-    let found = answer.filter(|found| found.expires_at.is_none_or(|end| end > now)).ok_or(UsersError::InvalidToken)?;
-    if let Credential::ApiKey(key) = credential {
-        state.key_usage.record(key, now);
+    let is_alive = |found: &TokenHolder| found.authenticated.expires_at.is_none_or(|end| end > now);
+    let holder = answer.filter(is_alive).ok_or(UsersError::InvalidToken)?;
+    match credential {
+        Credential::ApiKey(key) => state.key_usage.record(key, now),
+        Credential::Session(session) if holder.authenticated.identity.role.is_staff() => {
+            if !state.session_usage.record(session, holder.last_used_at, now) {
+                return Err(UsersError::InvalidToken);
+            }
+        }
+        Credential::Session(_) => {}
     }
-    Ok(found)
+    Ok(holder.authenticated)
 }
 
 /// Reads the user behind a credential from the database and caches it.
-async fn find_authenticated(state: &UsersState, credential: Credential) -> Result<Option<Authenticated>, UsersError> {
+async fn find_authenticated(state: &UsersState, credential: Credential) -> Result<Option<TokenHolder>, UsersError> {
     let stamp = state.token_cache.stamp();
     let answer = state
         .store
         .read(move |conn| {
-            let holder = match credential {
+            Ok::<_, UsersError>(match credential {
                 Credential::Session(id) => {
-                    store::user_for_session(conn, id)?.map(|(user, role, end)| (user, role, Some(end)))
+                    store::find_session(conn, id)?.map(|session| session_holder(credential, session))
                 }
-                Credential::ApiKey(id) => store::user_for_key(conn, id)?.map(|(user, role)| (user, role, None)),
-            };
-            let known = |(user_id, role, expires_at)| Authenticated {
-                identity: Identity { user_id, role, credential },
-                expires_at,
-            };
-            Ok::<_, UsersError>(holder.map(known))
+                Credential::ApiKey(id) => store::find_key_holder(conn, id)?.map(|key| key_holder(credential, &key)),
+            })
         })
         .await?;
     state.token_cache.insert_if_current(stamp, credential, answer);
     Ok(answer)
+}
+
+fn session_holder(credential: Credential, session: SessionRow) -> TokenHolder {
+    let SessionRow { user_id, role, created_at, expires_at, last_used_at } = session;
+    let signed_in_at = (role != Role::Guest).then_some(created_at);
+    let identity = Identity { signed_in_at, ..Identity::new(user_id, role, credential) };
+    TokenHolder { authenticated: Authenticated { identity, expires_at: Some(expires_at) }, last_used_at }
+}
+
+fn key_holder(credential: Credential, key: &KeyHolder) -> TokenHolder {
+    let identity = Identity { scopes: key.scopes, ..Identity::new(key.user_id, key.role, credential) };
+    let authenticated = Authenticated { identity, expires_at: key.expires_at };
+    TokenHolder { authenticated, last_used_at: Timestamp::from_micros(0) }
+}
+
+/// Writes when sessions of staff were last used, in batches, so that a restart does not end them.
+pub(super) async fn flush_session_usage(state: Arc<UsersState>) {
+    let begun = state.store.now();
+    for batch in state.session_usage.unwritten(begun).chunks(SESSION_USAGE_BATCH) {
+        let uses = batch.to_vec();
+        let written = state
+            .store
+            .write(move |tx| {
+                for (session, at) in uses {
+                    store::record_session_use(tx.conn, session, at)?;
+                }
+                Ok::<_, CommonError>(())
+            })
+            .await;
+        if let Err(error) = written {
+            return log::warn!("users: writing the use of sessions failed, will retry: {error}");
+        }
+    }
+    state.session_usage.written(begun);
 }

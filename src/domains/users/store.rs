@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::model::{self, EmailLinkKind, SESSIONS_MAX};
 use super::schema::{account, api_key, link, session, unbought_guest};
 use super::{User, UsersError};
-use crate::messaging::Role;
+use crate::messaging::{Role, Scopes};
 use crate::store::query::*;
 use crate::store::{Conn, text_enum};
 use crate::types::{ApiKeyId, EmailAddress, SessionId, Timestamp, UserId};
@@ -23,6 +23,7 @@ text_enum!(@columns Role);
 pub struct Account {
     pub id: UserId,
     pub email: Option<EmailAddress>,
+    pub pending_email: Option<EmailAddress>,
     pub name: String,
     pub role: Role,
     pub email_verified: bool,
@@ -40,6 +41,7 @@ impl Account {
             name: self.name.clone(),
             role: self.role,
             email_verified: self.email_verified,
+            pending_email: self.pending_email.clone(),
             created_at: self.created_at,
             updated_at: self.updated_at,
         }
@@ -60,9 +62,11 @@ pub fn find_by_email(conn: &mut Conn, email: &EmailAddress) -> QueryResult<Optio
 macro_rules! columns {
     ($account:expr) => {{
         // Destructured, so that a field that is forgotten here does not compile.
-        let Account { id: _, email, name, role, email_verified, password_hash, created_at, updated_at } = $account;
+        let Account { id: _, email, pending_email, name, role, email_verified, password_hash, created_at, updated_at } =
+            $account;
         (
             account::email.eq(email.as_ref()),
+            account::pending_email.eq(pending_email.as_ref()),
             account::name.eq(name),
             account::role.eq(role),
             account::email_verified.eq(email_verified),
@@ -191,6 +195,7 @@ pub fn begin_session(
             session::user_id.eq(user),
             session::created_at.eq(now),
             session::expires_at.eq(expires_at),
+            session::last_used_at.eq(now),
         ))
         .execute(conn)?;
     let too_many: Vec<SessionId> = session::table
@@ -220,15 +225,24 @@ pub fn end_sessions(conn: &mut Conn, user: UserId, except: Option<SessionId>) ->
     }
 }
 
-/// Finds the user of a session, their role, and the end of the session.
-pub fn user_for_session(conn: &mut Conn, id: SessionId) -> QueryResult<Option<(UserId, Role, Timestamp)>> {
-    let row: Option<(UserId, Role, Timestamp)> = session::table
+/// A session with its user.
+#[derive(Queryable)]
+pub struct SessionRow {
+    pub user_id: UserId,
+    pub role: Role,
+    pub created_at: Timestamp,
+    pub expires_at: Timestamp,
+    pub last_used_at: Timestamp,
+}
+
+/// Finds a session and its user.
+pub fn find_session(conn: &mut Conn, id: SessionId) -> QueryResult<Option<SessionRow>> {
+    session::table
         .find(id)
         .inner_join(account::table)
-        .select((account::id, account::role, session::expires_at))
+        .select((account::id, account::role, session::created_at, session::expires_at, session::last_used_at))
         .first(conn)
-        .optional()?;
-    Ok(row)
+        .optional()
 }
 
 /// A row of `api_key`.
@@ -237,28 +251,78 @@ pub fn user_for_session(conn: &mut Conn, id: SessionId) -> QueryResult<Option<(U
 pub struct ApiKeyRow {
     pub id: ApiKeyId,
     pub name: String,
+    pub scopes: String,
     pub created_at: Timestamp,
+    pub expires_at: Option<Timestamp>,
     pub last_used_at: Option<Timestamp>,
 }
 
-/// Finds the user of an API key and their role.
-pub fn user_for_key(conn: &mut Conn, id: ApiKeyId) -> QueryResult<Option<(UserId, Role)>> {
-    let row: Option<(UserId, Role)> = api_key::table
+impl ApiKeyRow {
+    /// The scopes of the key.
+    pub fn scopes(&self) -> Scopes {
+        scopes_of(&self.scopes)
+    }
+}
+
+/// Text of scopes in a column.
+pub fn scopes_text(scopes: Scopes) -> String {
+    scopes.names().join(" ")
+}
+
+/// Scopes in a column; none if a newer version of the program wrote one that this one does not know.
+fn scopes_of(text: &str) -> Scopes {
+    Scopes::parse(&text.split(' ').collect::<Vec<_>>()).unwrap_or(Scopes::NONE)
+}
+
+/// An API key with its user.
+pub struct KeyHolder {
+    pub user_id: UserId,
+    pub role: Role,
+    pub scopes: Scopes,
+    pub expires_at: Option<Timestamp>,
+}
+
+/// Finds the user of an API key, and what the key may do.
+pub fn find_key_holder(conn: &mut Conn, id: ApiKeyId) -> QueryResult<Option<KeyHolder>> {
+    let row: Option<(UserId, Role, String, Option<Timestamp>)> = api_key::table
         .find(id)
         .inner_join(account::table)
-        .select((account::id, account::role))
+        .select((account::id, account::role, api_key::scopes, api_key::expires_at))
         .first(conn)
         .optional()?;
-    Ok(row)
+    let holder = |(user_id, role, scopes, expires_at): (_, _, String, _)| KeyHolder {
+        user_id,
+        role,
+        scopes: scopes_of(&scopes),
+        expires_at,
+    };
+    Ok(row.map(holder))
+}
+
+/// Notes when a session was last used. Never backwards.
+pub fn record_session_use(conn: &mut Conn, id: SessionId, at: Timestamp) -> QueryResult<usize> {
+    diesel::update(session::table.find(id).filter(session::last_used_at.lt(at)))
+        .set(session::last_used_at.eq(at))
+        .execute(conn)
 }
 
 pub fn count_keys(conn: &mut Conn, user: UserId) -> QueryResult<i64> {
     api_key::table.filter(api_key::user_id.eq(user)).select(count_star()).first(conn)
 }
 
-pub fn insert_key(conn: &mut Conn, id: ApiKeyId, user: UserId, name: &str, now: Timestamp) -> QueryResult<usize> {
+/// Inserts an API key of a user.
+pub fn insert_key(conn: &mut Conn, user: UserId, key: &ApiKeyRow) -> QueryResult<usize> {
+    let ApiKeyRow { id, name, scopes, created_at, expires_at, last_used_at } = key;
     diesel::insert_into(api_key::table)
-        .values((api_key::id.eq(id), api_key::user_id.eq(user), api_key::name.eq(name), api_key::created_at.eq(now)))
+        .values((
+            api_key::id.eq(id),
+            api_key::user_id.eq(user),
+            api_key::name.eq(name),
+            api_key::scopes.eq(scopes),
+            api_key::created_at.eq(created_at),
+            api_key::expires_at.eq(expires_at),
+            api_key::last_used_at.eq(last_used_at),
+        ))
         .execute(conn)
 }
 
@@ -317,6 +381,17 @@ pub fn insert_link(
             link::expires_at.eq(now.saturating_add(purpose.lifetime())),
         ))
         .execute(conn)
+}
+
+/// Finds an unused link that has not expired, whatever it is for.
+pub fn find_open_link(conn: &mut Conn, id: Uuid, now: Timestamp) -> QueryResult<Option<EmailLinkKind>> {
+    link::table
+        .find(id.to_string())
+        .filter(link::used_at.is_null())
+        .filter(link::expires_at.gt(now))
+        .select(link::purpose)
+        .first(conn)
+        .optional()
 }
 
 pub fn find_link(conn: &mut Conn, id: Uuid, purpose: EmailLinkKind) -> QueryResult<Option<EmailLinkRow>> {

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
@@ -11,7 +12,7 @@ use quick_cache::sync::Cache;
 use super::Authenticated;
 use crate::messaging::Credential;
 use crate::store::CacheLease;
-use crate::types::{ApiKeyId, Timestamp, UserId};
+use crate::types::{ApiKeyId, SessionId, Timestamp, UserId};
 
 /// Maximum number of cached tokens, about 150 bytes per token.
 const CACHED_TOKENS_MAX: usize = 16_384;
@@ -19,9 +20,17 @@ const CACHED_TOKENS_MAX: usize = 16_384;
 const PENDING_USES_MAX: usize = 10_000;
 const MINUTE_MICROS: i64 = 60_000_000;
 
+/// The user behind a credential, as read from the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenHolder {
+    pub authenticated: Authenticated,
+    /// Time of the last use that the database has; only of interest for sessions of staff.
+    pub last_used_at: Timestamp,
+}
+
 /// Users by credential, as read from the database. `None` for a credential that has ended: it never becomes valid again.
 pub struct TokenCache {
-    entries: Cache<Credential, Option<Authenticated>>,
+    entries: Cache<Credential, Option<TokenHolder>>,
     /// Number of invalidations so far, so that an entry read before one is not cached after it.
     invalidations: AtomicU64,
     /// Permission to serve from the cache, with its epoch.
@@ -49,7 +58,7 @@ impl TokenCache {
     }
 
     /// Looks up a credential; the outer `None` is a cache miss.
-    pub fn get(&self, credential: &Credential) -> Option<Option<Authenticated>> {
+    pub fn get(&self, credential: &Credential) -> Option<Option<TokenHolder>> {
         if self.is_trusted() { self.entries.get(credential) } else { None }
     }
 
@@ -60,7 +69,7 @@ impl TokenCache {
 
     /// Inserts what the database returned, unless anything was invalidated since `stamp`: then it may be stale. Checked
     /// after inserting, because an invalidation counts before it removes.
-    pub fn insert_if_current(&self, stamp: CacheStamp, credential: Credential, entry: Option<Authenticated>) {
+    pub fn insert_if_current(&self, stamp: CacheStamp, credential: Credential, entry: Option<TokenHolder>) {
         if !self.is_trusted() {
             return;
         }
@@ -79,7 +88,7 @@ impl TokenCache {
     /// Removes all credentials of a user. Scans the whole cache (under a millisecond); such changes are rare.
     pub fn invalidate_user(&self, user: UserId) {
         self.invalidations.fetch_add(1, Ordering::SeqCst);
-        self.entries.retain(|_, entry| entry.is_none_or(|cache| cache.identity.user_id != user));
+        self.entries.retain(|_, entry| entry.is_none_or(|cache| cache.authenticated.identity.user_id != user));
     }
 
     /// Removes everything.
@@ -125,18 +134,64 @@ impl KeyUsage {
     }
 }
 
+/// Last use of the sessions of staff, which end when they are idle. Kept in memory while they are in use, and written once
+/// per interval.
+pub struct SessionUsage {
+    idle_max: Duration,
+    uses: Mutex<HashMap<SessionId, Timestamp>>,
+    /// Uses until this time are written.
+    written_until: Mutex<Timestamp>,
+}
+
+impl SessionUsage {
+    /// `idle_max` is the time after which an unused session has ended.
+    pub fn new(idle_max: Duration) -> Self {
+        let written_until = Mutex::new(Timestamp::from_micros(0));
+        Self { idle_max, uses: Mutex::default(), written_until }
+    }
+
+    /// Records the use of a session, unless it was idle for too long; then returns `false`.
+    pub fn record(&self, session: SessionId, last_written: Timestamp, now: Timestamp) -> bool {
+        let mut uses = self.uses.lock();
+        let last = uses.get(&session).map_or(last_written, |last| last_written.max(*last));
+        if now.duration_since(last) > self.idle_max {
+            return false;
+        }
+        if uses.len() >= PENDING_USES_MAX && !uses.contains_key(&session) {
+            uses.retain(|_, at| now.duration_since(*at) <= self.idle_max);
+        }
+        if uses.len() < PENDING_USES_MAX || uses.contains_key(&session) {
+            uses.insert(session, now.max(last));
+        }
+        true
+    }
+
+    /// Returns the uses since the last write, and forgets sessions that are idle.
+    pub fn unwritten(&self, now: Timestamp) -> Vec<(SessionId, Timestamp)> {
+        let since = *self.written_until.lock();
+        let mut uses = self.uses.lock();
+        uses.retain(|_, at| now.duration_since(*at) <= self.idle_max);
+        uses.iter().filter(|(_, at)| **at >= since).map(|(session, at)| (*session, *at)).collect()
+    }
+
+    /// Notes that the uses until `until` are written.
+    pub fn written(&self, until: Timestamp) {
+        *self.written_until.lock() = until;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::messaging::{Identity, Role};
-    use crate::types::SessionId;
 
     #[test]
     fn entry_read_before_invalidation_is_not_cached() {
         let (cache, user) = (TokenCache::new(CacheLease::default()), UserId::new());
         let credential = Credential::Session(SessionId::new());
-        let identity = Identity { user_id: user, role: Role::Admin, credential };
-        let entry = Some(Authenticated { identity, expires_at: None });
+        let identity = Identity::new(user, Role::Admin, credential);
+        let authenticated = Authenticated { identity, expires_at: None };
+        let entry = Some(TokenHolder { authenticated, last_used_at: Timestamp::from_micros(0) });
         let stamp = cache.stamp();
         cache.invalidate_user(user);
         cache.insert_if_current(stamp, credential, entry);
@@ -158,5 +213,19 @@ mod tests {
         }
         assert!(cache.entries.len() <= CACHED_TOKENS_MAX);
         assert_eq!(uses.all().len(), PENDING_USES_MAX);
+    }
+
+    #[test]
+    fn idle_session_ends_and_used_one_stays() {
+        let usage = SessionUsage::new(Duration::from_secs(60));
+        let session = SessionId::new();
+        let at = |seconds: i64| Timestamp::from_micros(seconds * 1_000_000);
+        for second in [0, 50, 100, 150] {
+            assert!(usage.record(session, at(0), at(second)), "used again within a minute, at {second} s");
+        }
+        assert_eq!(usage.unwritten(at(150)), [(session, at(150))]);
+        usage.written(at(151));
+        assert_eq!(usage.unwritten(at(160)), []);
+        assert!(!usage.record(session, at(150), at(211)));
     }
 }

@@ -57,12 +57,12 @@ enum Action {
 }
 
 /// Registration of a session. The session is removed from the hub when this is dropped.
-pub struct Registration {
+pub struct HubRegistration {
     hub: Hub,
     pub handle: Arc<SessionHandle>,
 }
 
-impl Drop for Registration {
+impl Drop for HubRegistration {
     fn drop(&mut self) {
         self.hub.registry().remove(self.handle.number);
     }
@@ -156,7 +156,7 @@ impl Hub {
         recipient: Recipient<SessionMessage>,
         kill_switch: Option<KillSwitch>,
         answers_pings: bool,
-    ) -> Registration {
+    ) -> HubRegistration {
         let number = self.0.next_number.fetch_add(1, Relaxed);
         let handle = Arc::new(SessionHandle::new(number, recipient, kill_switch, answers_pings, self.millis()));
         self.registry().insert(Arc::clone(&handle));
@@ -164,7 +164,7 @@ impl Hub {
             // The hub began to close after this session had its permit.
             self.deliver(&handle, SessionMessage::End(CloseCause::GoingAway));
         }
-        Registration { hub: self.clone(), handle }
+        HubRegistration { hub: self.clone(), handle }
     }
 
     /// Sets the user of a session, whose own stream it receives from now on.

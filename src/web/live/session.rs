@@ -12,7 +12,7 @@ use bytestring::ByteString;
 use super::close_cause::CloseCause;
 use super::domain_calls::{LookupError, Principal};
 use super::frames::{ClientFrame, SNAPSHOT, ServerFrame, StreamPosition};
-use super::hub::{Hub, Registration};
+use super::hub::{Hub, HubRegistration};
 use super::kill_switch::KillSwitch;
 use super::message::SessionMessage;
 use super::registry::SessionHandle;
@@ -56,7 +56,7 @@ pub struct Session<T: Transport> {
     kill_switch: Option<KillSwitch>,
     _permit: NetworkPermit,
     principal: Option<Principal>,
-    registration: Option<Registration>,
+    registration: Option<HubRegistration>,
     topics: Vec<Topic>,
     /// Position of the client in its own stream. Valid after the ready frame.
     position: Stream,

@@ -50,7 +50,7 @@ impl TestAccounts {
     }
 
     fn add(&self, token: &str, role: Role, expires_at: Option<Timestamp>) -> Identity {
-        let identity = Identity { user_id: UserId::new(), role, credential: Credential::Session(SessionId::new()) };
+        let identity = Identity::new(UserId::new(), role, Credential::Session(SessionId::new()));
         self.put(token, identity, expires_at);
         identity
     }

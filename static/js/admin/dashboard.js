@@ -94,7 +94,15 @@ export function dashboardView({ query, signal }) {
     Object.entries(SPANS).map(([value, { words }]) => h('label', {},
       h('input', { type: 'radio', name: 'span', value, checked: value === span, class: 'visually-hidden', test: `span-${value}`, on: { change: choose } }), h('span', {}, words))));
 
-  const again = throttle(load, 1000);
+  // The event may arrive before the statistics have counted it, so they are read once more when it is quiet.
+  let later;
+  const loadTwice = () => {
+    clearTimeout(later);
+    later = setTimeout(load, 5000);
+    return load();
+  };
+  signal.addEventListener('abort', () => clearTimeout(later));
+  const again = throttle(loadTwice, 1000);
   listen('stats', { event: again, stale: again }, signal);
   load();
 

@@ -8,7 +8,7 @@ import { icon } from '../icons.js';
 import { notificationBell } from '../notifications.js';
 import { emptyState, errorBox, withBusyState } from '../components.js';
 import { startRouter } from '../router.js';
-import { currentUser, loadSession, signOut } from '../session.js';
+import { currentUser, isStaff, loadSession, signOut } from '../session.js';
 import { clearToasts, toast } from '../toasts.js';
 import { customersView } from './customers.js';
 import { dashboardView } from './dashboard.js';
@@ -93,7 +93,7 @@ async function begin() {
     replaceContent(outlet, errorBox(problem, { retry: begin }));
     return;
   }
-  if (currentUser()?.role !== 'admin') {
+  if (!isStaff()) {
     replaceContent(outlet, signInPage(begin));
     return;
   }

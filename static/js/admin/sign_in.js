@@ -3,7 +3,7 @@
 
 import { h } from '../dom.js';
 import { field, form } from '../forms.js';
-import { signedInUser, currentUser, signIn } from '../session.js';
+import { signedInUser, isStaff, signIn } from '../session.js';
 
 /** `done()` is called when an administrator is signed in. */
 export function signInPage(done) {
@@ -17,11 +17,11 @@ export function signInPage(done) {
     buttonTest: 'signin-submit',
     submit: async (values) => {
       await signIn(values);
-      if (currentUser().role !== 'admin') throw new Error('This account is not an administrator’s.');
+      if (!isStaff()) throw new Error('This account is not one of the shop’s staff.');
       await done();
     },
   });
   return h('div', { class: 'door' }, h('h1', {}, 'Back office'),
-    signedInUser() && h('p', { class: 'banner' }, `You are signed in as ${signedInUser().email}, who is not an administrator.`),
+    signedInUser() && h('p', { class: 'banner' }, `You are signed in as ${signedInUser().email}, who is not one of the shop’s staff.`),
     element, h('p', {}, h('a', { href: '/' }, 'View storefront')));
 }

@@ -7,7 +7,7 @@ import { h } from '../dom.js';
 import { field, form } from '../forms.js';
 import { withBusyState } from '../components.js';
 import { navigate, refresh } from '../router.js';
-import { signedInUser, replaceUser, signOut } from '../session.js';
+import { isStaff, signedInUser, replaceUser, signOut } from '../session.js';
 import { toast } from '../toasts.js';
 import { signInRequired } from './sign_in.js';
 
@@ -35,10 +35,15 @@ function nameForm(user) {
   }).element;
 }
 
+function emailHint(user) {
+  if (user.pending_email) return `Will change to ${user.pending_email} when you open the link in the e-mail we sent there.`;
+  return user.email_verified ? 'Confirmed.' : 'Not confirmed yet: open the link in the e-mail we sent.';
+}
+
 function accessForm(user) {
   const email = field({
     name: 'email', label: 'E-mail', type: 'email', value: user.email, autocomplete: 'email', required: true, test: 'account-email',
-    hint: user.email_verified ? 'Confirmed.' : 'Not confirmed yet: open the link in the e-mail we sent.',
+    hint: emailHint(user),
   });
   return form({
     items: [
@@ -81,7 +86,7 @@ export function accountView() {
     title: 'Account',
     element: h('div', { class: 'small-page' },
       h('h1', {}, 'Account'),
-      h('p', { class: 'link-row' }, h('a', { href: '/orders', test: 'orders-link' }, 'Your orders'), user.role === 'admin' && h('a', { href: '/admin' }, 'Back office')),
+      h('p', { class: 'link-row' }, h('a', { href: '/orders', test: 'orders-link' }, 'Your orders'), isStaff() && h('a', { href: '/admin' }, 'Back office')),
       nameForm(user),
       h('section', { class: 'account-part', 'aria-label': 'E-mail and password' }, accessForm(user)),
       h('section', { class: 'account-part account-end', 'aria-label': 'Leave' }, leave, erase)),

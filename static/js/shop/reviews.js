@@ -8,12 +8,12 @@ import { field, form } from '../forms.js';
 import { listen } from '../live.js';
 import { pagedList } from '../paged_list.js';
 import { emptyState, skeletons, stars } from '../components.js';
-import { signedInUser } from '../session.js';
+import { mayModerate, signedInUser } from '../session.js';
 import { day } from '../time.js';
 import { toast } from '../toasts.js';
 
 function renderReview(review, remove) {
-  const own = signedInUser() && (review.user_id === signedInUser().id || signedInUser().role === 'admin');
+  const own = signedInUser() && (review.user_id === signedInUser().id || mayModerate());
   return h('li', { class: 'review', test: 'review' },
     h('p', { class: 'review-head' }, stars(review.rating), h('strong', {}, review.author), h('span', { class: 'small muted' }, day(review.created_at))),
     h('p', {}, review.text),

@@ -1,0 +1,2 @@
+DROP INDEX email_sent;
+ALTER TABLE email DROP COLUMN link_id;
