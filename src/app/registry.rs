@@ -21,8 +21,8 @@ use crate::domains::payments::{self, PaymentsActor};
 use crate::domains::stats::{self, StatsActor};
 use crate::domains::users::{self, UsersActor};
 use crate::messaging::{
-    CheckInvariants, Client, CommonError, Envelope, Health, InvariantReport, RemoteCallable, RequestContext,
-    StatusTracker,
+    AuditEntry, CheckInvariants, Client, CommonError, Envelope, Health, InvariantReport, ListAuditEntries,
+    RemoteCallable, RequestContext, StatusTracker,
 };
 use crate::settings::DOMAIN_NAMES;
 use crate::store::{AfterCopy, Migrations};
@@ -58,11 +58,17 @@ pub trait DomainClient {
         ctx: RequestContext,
         request: CheckInvariants,
     ) -> LocalBoxFuture<'_, Result<InvariantReport, CommonError>>;
+    /// Reads the domain's part of the audit log.
+    fn list_audit_entries(
+        &self,
+        ctx: RequestContext,
+        request: ListAuditEntries,
+    ) -> LocalBoxFuture<'_, Result<Vec<AuditEntry>, CommonError>>;
 }
 
 impl<A> DomainClient for Client<A>
 where
-    A: Actor<Context = Context<A>> + Handler<Envelope<CheckInvariants>>,
+    A: Actor<Context = Context<A>> + Handler<Envelope<CheckInvariants>> + Handler<Envelope<ListAuditEntries>>,
 {
     fn health(&self) -> Health {
         Self::health(self)
@@ -73,6 +79,14 @@ where
         ctx: RequestContext,
         request: CheckInvariants,
     ) -> LocalBoxFuture<'_, Result<InvariantReport, CommonError>> {
+        Box::pin(self.call(ctx, request))
+    }
+
+    fn list_audit_entries(
+        &self,
+        ctx: RequestContext,
+        request: ListAuditEntries,
+    ) -> LocalBoxFuture<'_, Result<Vec<AuditEntry>, CommonError>> {
         Box::pin(self.call(ctx, request))
     }
 }

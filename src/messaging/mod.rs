@@ -5,6 +5,7 @@
 //! same process. Does not contain: business rules, SQL, HTTP, or any one domain. Imports only `types`, `histogram` and
 //! `fault_injection`.
 
+mod audit;
 mod backoff;
 mod client;
 mod common_error;
@@ -21,6 +22,7 @@ mod scopes;
 mod supervisor;
 pub mod trace;
 
+pub use audit::{AuditEntry, ListAuditEntries};
 pub use backoff::Backoff;
 pub use client::{Client, Health, HealthStatus, Pause, StatusTracker, StorageHealth};
 pub use common_error::{CommonError, DomainError, ErrorKind};

@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
+use super::audit::StaffAction;
 use super::query::*;
 use super::schema::idempotency;
 use super::{Conn, LockSet, Prepare, Store, Tx};
@@ -91,13 +92,16 @@ pub struct IdempotentWrite<'a> {
     store: &'a Store,
     ctx: &'a RequestContext,
     request: Option<IdempotentRequest>,
+    /// Action to record, if the caller is a member of staff.
+    action: Option<StaffAction>,
     locks: LockSet,
 }
 
 impl<'a> IdempotentWrite<'a> {
     pub(super) fn new<R: Request>(store: &'a Store, ctx: &'a RequestContext, request: &R) -> Result<Self, CommonError> {
+        let action = StaffAction::of(ctx, request);
         let request = IdempotentRequest::from_context(ctx, request)?;
-        Ok(Self { store, ctx, request, locks: LockSet::domain() })
+        Ok(Self { store, ctx, request, action, locks: LockSet::domain() })
     }
 
     /// Sets the locks that the job takes, instead of the whole domain's. See [`Store::write_locked`].
@@ -116,6 +120,12 @@ impl<'a> IdempotentWrite<'a> {
         T: Serialize + DeserializeOwned + Send + 'static,
         E: DomainError + From<diesel::result::Error>,
     {
+        let action = self.action;
+        let job = move |tx: &mut Tx<'_>| {
+            let response = job(tx)?;
+            tx.record_action(action.as_ref())?;
+            Ok::<_, E>(response)
+        };
         let Some(request) = self.request else { return self.store.write_locked(self.locks, job).await };
         // Equal requests under one key wait for the first, in all processes.
         let locks = self.locks.with_key(&request);

@@ -115,7 +115,7 @@ struct IntegerRow {
 
 impl Store {
     /// Checks the invariants. Without `deep` only reads the outbox and its cursors.
-    pub async fn audit(
+    pub(super) async fn check_invariants(
         &self,
         request: CheckInvariants,
         invariants: Invariants,

@@ -4,6 +4,7 @@
 //! Contains: everything about databases that is the same for every domain. Does not contain: tables of a single domain,
 //! business rules, HTTP, other processes. Only this module and the domains' stores contain SQL.
 
+mod audit;
 mod conn;
 mod coordination;
 mod erased_job;
@@ -24,6 +25,7 @@ mod prepared;
 pub mod query;
 mod reader;
 mod schema;
+mod shared_handlers;
 mod sqlite_to_postgres;
 mod text_enum;
 mod writer;
@@ -38,6 +40,7 @@ use crate::messaging::{CommonError, DomainError, Event, EventEnvelope, Request, 
 use crate::settings::Postgres;
 use crate::types::{Clock, Timestamp};
 
+pub use audit::StaffAction;
 pub use conn::Conn;
 pub use coordination::CacheLease;
 use erased_job::{ErasedJob, ErasedQuery, ErasedResult, is_storage_error};
@@ -54,6 +57,7 @@ pub use outbox::BROKER_CURSOR;
 pub use postgres::{AdvisoryMarker, schema_exists};
 pub use prepared::{Prepare, PreparedQuery};
 pub use reader::PoolThreads;
+pub use shared_handlers::{DomainState, check_invariants, list_audit_entries};
 pub use sqlite_to_postgres::{AfterCopy, RowCounts, TableCopyJob, copy_all};
 pub(crate) use text_enum::text_enum;
 
@@ -152,6 +156,8 @@ pub struct Tx<'a> {
     /// The time of this transaction.
     pub now: Timestamp,
     wrote_events: bool,
+    /// Change that the job described for the audit log.
+    change: Option<serde_json::Value>,
 }
 
 impl Tx<'_> {

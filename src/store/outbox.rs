@@ -144,7 +144,7 @@ where
     // A savepoint, so that a failed effect leaves no partial changes.
     let outcome = trace::in_scope(event.trace.as_deref().and_then(trace::parse), || {
         tx.conn.transaction(|conn| {
-            let mut inner = Tx { conn, now, wrote_events };
+            let mut inner = Tx { conn, now, wrote_events, change: None };
             effect(&mut inner, event).inspect_err(|error| can_save = !is_storage_error(error))?;
             wrote_events = inner.wrote_events;
             Ok::<_, E>(())

@@ -447,7 +447,7 @@ fn run_transaction(
 ) -> Result<(ErasedResult, bool), WriteError> {
     let mut pooled = begin_transaction(pool, timeout, begin)?;
     let pooled = &mut *pooled;
-    let mut tx = Tx { conn: &mut pooled.conn, now: clock.now(), wrote_events: false };
+    let mut tx = Tx { conn: &mut pooled.conn, now: clock.now(), wrote_events: false, change: None };
     let report = catch_unwind(AssertUnwindSafe(|| work(&mut tx)));
     let wrote_events = tx.wrote_events;
     // Inner transactions that a panic left open.

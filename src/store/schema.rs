@@ -36,6 +36,21 @@ diesel::table! {
 }
 
 diesel::table! {
+    audit (id) {
+        id -> Text,
+        at -> BigInt,
+        user_id -> Text,
+        role -> Text,
+        credential -> Text,
+        network -> Nullable<Text>,
+        request_id -> Text,
+        action -> Text,
+        subject -> Text,
+        change -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
     dead_letter (event_id) {
         event_id -> Text,
         name -> Text,

@@ -7,8 +7,9 @@ use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use super::*;
-use crate::messaging::{Caller, CheckInvariants, IdempotencyKey};
+use crate::messaging::{Caller, CheckInvariants, Credential, IdempotencyKey, Identity, ListAuditEntries, Role};
 use crate::store::query::*;
+use crate::types::{ApiKeyId, UserId};
 
 const NO_MIGRATIONS: Migrations = Migrations {
     sqlite: diesel_migrations::embed_migrations!("src/store/tests_migrations"),
@@ -20,6 +21,14 @@ struct Put {
     name: String,
 }
 crate::requests! { CommonError; "test.Put": Put => i64, once, |_| Access::Anyone; }
+
+/// A request of staff, with a secret that is no id.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct StaffPut {
+    product_id: String,
+    note: String,
+}
+crate::requests! { CommonError; "test.StaffPut": StaffPut => i64, once, |_| Access::Staff(Role::Support); }
 
 #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 struct WasPut {
@@ -89,6 +98,38 @@ async fn failed_or_panicked_job_undoes_only_itself() {
     // A new connection sees exactly the acknowledged changes.
     assert_eq!(things(&fixture.store).await, 20);
     assert_eq!(things(&open_in(&fixture.dir, &fixture.clock).unwrap()).await, 20);
+}
+
+#[actix::test]
+async fn s09_action_of_staff_is_recorded_with_its_effect_and_stays() {
+    let fixture = open();
+    let identity = Identity::new(UserId::new(), Role::Support, Credential::ApiKey(ApiKeyId::new()));
+    let ctx = RequestContext::new(Caller::User { identity, internal: false }, "request");
+    let put_as_staff = |name: &'static str, result: Result<i64, CommonError>| {
+        let request = StaffPut { product_id: "p1".to_owned(), note: "private".to_owned() };
+        let write = fixture.store.idempotent(&ctx, &request).unwrap();
+        write.run(move |tx| {
+            put(tx, name)?;
+            tx.describe_change(1.into(), 2.into());
+            result
+        })
+    };
+    put_as_staff("a", Ok(1)).await.unwrap();
+    put_as_staff("b", Err(CommonError::Forbidden)).await.unwrap_err();
+    let list = || fixture.store.audit_entries(ListAuditEntries { user_id: None, before: None, limit: 10 });
+    let entries = list().await.unwrap();
+    assert_eq!((entries.len(), things(&fixture.store).await), (1, 1));
+    assert_eq!(
+        (&*entries[0].action, entries[0].role, entries[0].user_id),
+        ("test.StaffPut", Role::Support, identity.user_id)
+    );
+    assert_eq!(entries[0].subject, serde_json::json!({ "product_id": "p1" }));
+    assert_eq!(entries[0].change, Some(serde_json::json!({ "before": 1, "after": 2 })));
+    for sql in ["DELETE FROM audit", "UPDATE audit SET role = 'admin'"] {
+        let changed = fixture.store.write(move |tx| Ok::<_, CommonError>(sql_query(sql).execute(tx.conn)?));
+        assert!(changed.await.is_err(), "{sql}");
+    }
+    assert_eq!(list().await.unwrap(), entries);
 }
 
 #[actix::test]
@@ -418,7 +459,7 @@ async fn broker_cursor_counts_for_all_subscribers() {
     let (last, _) = fixture.store.outbox_read_after(BROKER_CURSOR, 10).await.unwrap()[0];
     let head_and_cursor = async || {
         let request = CheckInvariants { deep: false, subscribers: vec!["me".to_owned()] };
-        let report = fixture.store.audit(request, Invariants { rules: &[], counted: &[] }).await.unwrap();
+        let report = fixture.store.check_invariants(request, Invariants { rules: &[], counted: &[] }).await.unwrap();
         (report.head, report.cursors["me"])
     };
     assert_eq!(head_and_cursor().await, (last, 0));

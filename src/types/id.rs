@@ -122,4 +122,6 @@ ids! {
     EventId;
     /// Entry of the action log.
     ActionId;
+    /// Entry of the audit log.
+    AuditEntryId;
 }

@@ -22,8 +22,8 @@ use super::names::API_BASE;
 use super::problem::Problem;
 use super::rate_limit::{LimitClass, ResourceLimits};
 use super::{
-    cart, catalog, comments, domains, health, images, mailer, metrics, notifications, payments, static_files, stats,
-    users,
+    audit, cart, catalog, comments, domains, health, images, mailer, metrics, notifications, payments, static_files,
+    stats, users,
 };
 use crate::contract::cart::{AddItem, CancelCheckout, Checkout, GetCart, GetItem, RemoveItem, SetQuantity};
 use crate::contract::catalog::{
@@ -42,7 +42,7 @@ use crate::contract::users::{
     CreateApiKey, CreateGuest, DeleteApiKey, DeleteUser, ForgotPassword, GetUser, ListApiKeys, ListUsers, Register,
     ResetPassword, SignIn, SignOut, UpdateUser, VerifyEmail,
 };
-use crate::messaging::{Request, Role};
+use crate::messaging::{ListAuditEntries, Request, Role};
 
 use Role::{Manager, ReadOnly, Support};
 use RouteAccess::{InternalNetwork, Owner, OwnerOrStaff, SignedIn, Staff};
@@ -371,6 +371,7 @@ pub static ROUTES: &[RouteInfo] = &[
         .body::<ResetPassword>(&["token", "password"]).reply(NO_CONTENT).limit(LimitClass::Password),
     post("/email/verify", || to(users::verify_email)).message::<VerifyEmail>().body::<VerifyEmail>(&["token"])
         .reply(NO_CONTENT).limit(LimitClass::Email),
+    get("/audit", || to(audit::list)).message::<ListAuditEntries>().access(Staff(Role::Admin)),
     get("/api_keys", || to(users::list_api_keys)).message::<ListApiKeys>().access(SignedIn),
     post("/api_keys", || to(users::create_api_key)).message::<CreateApiKey>().access(SignedIn)
         .body::<CreateApiKey>(&["name"]).status(201),

@@ -101,6 +101,13 @@ export async function request(method, path, { query, body, key, ifMatch, signal 
   }
 }
 
+/** GET of a file, as a Blob. */
+export async function requestFile(path, type) {
+  const response = await fetch(address(path), { headers: { Accept: type }, credentials: 'same-origin', signal: AbortSignal.timeout(TIMEOUT) });
+  if (!response.ok) throw await parseProblem(response);
+  return response.blob();
+}
+
 /** GET, the body alone. */
 export async function get(path, query, signal) {
   return (await request('GET', path, { query, signal })).data;

@@ -17,8 +17,8 @@ use mercat::contract::stats::*;
 use mercat::contract::users::*;
 use mercat::domains::notifications::Push;
 use mercat::messaging::{
-    CheckInvariants, CommonError, Credential, DeliverEvents, EventEnvelope, Identity, InvariantReport, Role, Scopes,
-    Selection, Violation,
+    AuditEntry, CheckInvariants, CommonError, Credential, DeliverEvents, EventEnvelope, Identity, InvariantReport,
+    ListAuditEntries, Role, Scopes, Selection, Violation,
 };
 use mercat::types::{Currency, Cursor, EmailAddress, FieldError, Page, PageRequest, Timestamp};
 use serde_json::json;
@@ -29,6 +29,7 @@ use super::example::{Example, event, message, variants};
 pub fn all() -> Vec<Example> {
     let groups = [
         common(),
+        audit(),
         users(),
         catalog(),
         stock(),
@@ -121,6 +122,23 @@ fn common() -> Vec<Example> {
         }),
         variants!(Role { Guest {}, Customer {}, ReadOnly {}, Support {}, Manager {}, Admin {} }),
     ]
+}
+
+fn audit() -> Vec<Example> {
+    let entry = AuditEntry {
+        id: id(9),
+        at: time(),
+        user_id: id(2),
+        role: Role::Manager,
+        credential: "session".into(),
+        network: Some("192.0.2.1".into()),
+        request_id: "r1".into(),
+        action: "catalog.UpdateProduct".into(),
+        subject: json!({ "product_id": "p" }),
+        change: Some(json!({ "before": { "price": 1 }, "after": { "price": 2 } })),
+    };
+    let list = ListAuditEntries { user_id: Some(id(2)), before: Some((time(), id(9))), limit: 50 };
+    vec![message(list, vec![entry])]
 }
 
 fn user() -> User {

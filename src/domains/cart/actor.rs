@@ -16,9 +16,9 @@ use crate::contract::payments::{
     GetInvoice, Invoice, InvoiceExpired, InvoicePaid, InvoiceStatus, InvoiceVoided, PaymentsError, VoidInvoice,
 };
 use crate::contract::users::UserErased;
-use crate::messaging::{CheckInvariants, CommonError, DeliverEvents, InvariantReport, RequestContext, Role};
+use crate::messaging::{CheckInvariants, CommonError, DeliverEvents, ListAuditEntries, RequestContext, Role};
 use crate::runtime::spawn_leader_interval;
-use crate::store::{Conn, LockSet, Tx};
+use crate::store::{Conn, DomainState, Invariants, LockSet, Store, Tx, check_invariants, list_audit_entries};
 use crate::tasks::spawn_detached;
 use crate::types::{CartItemId, CheckoutId, InvoiceId, ProductId, UserId, Validator};
 
@@ -54,6 +54,7 @@ crate::handlers! { CartActor;
     CancelCheckout => cancel_checkout,
     DeliverEvents => on_events,
     CheckInvariants => check_invariants,
+    ListAuditEntries => list_audit_entries,
     ListCheckoutFacts => list_checkout_facts,
 }
 
@@ -409,12 +410,12 @@ fn on_user_erased(tx: &mut Tx<'_>, UserErased { user_id, .. }: UserErased) -> Re
     Ok(store::erase(tx.conn, user_id)?)
 }
 
-async fn check_invariants(
-    state: Arc<CartState>,
-    _: RequestContext,
-    request: CheckInvariants,
-) -> Result<InvariantReport, CommonError> {
-    state.store.audit(request, store::invariants::INVARIANTS).await
+impl DomainState for CartState {
+    const INVARIANTS: Invariants = store::invariants::INVARIANTS;
+
+    fn store(&self) -> &Store {
+        &self.store
+    }
 }
 
 async fn list_checkout_facts(

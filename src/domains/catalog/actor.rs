@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use actix::{Actor, Context, Supervised};
 use serde::Serialize;
+use serde_json::json;
 use tokio::sync::Semaphore;
 
 use super::cache::Cache;
@@ -20,11 +21,13 @@ use super::*;
 use crate::contract::comments::RatingChanged;
 use crate::contract::payments::{InvoiceExpired, InvoicePaid, InvoiceRefunded, InvoiceVoided};
 use crate::messaging::{
-    CheckInvariants, CommonError, DeliverEvents, Event as _, EventEnvelope, InvariantReport, Request, RequestContext,
+    CheckInvariants, CommonError, DeliverEvents, Event as _, EventEnvelope, ListAuditEntries, Request, RequestContext,
 };
 use crate::runtime::spawn_leader_interval;
 use crate::settings;
-use crate::store::{Conn, LockSet, Store, Tx};
+use crate::store::{
+    Conn, DomainState, Invariants, LockSet, StaffAction, Store, Tx, check_invariants, list_audit_entries,
+};
 use crate::types::{FieldError, HoldId};
 
 /// Interval between searches for expired holds.
@@ -91,7 +94,13 @@ impl CatalogState {
     {
         if ctx.key.is_none() {
             // Avoids the fingerprint of a request that may have a thousand rows.
-            return self.write(job).await;
+            let action = StaffAction::of(ctx, request);
+            let recorded = move |tx: &mut Tx<'_>, scope: &WriteScope| {
+                let reply = job(tx, scope)?;
+                tx.record_action(action.as_ref())?;
+                Ok(reply)
+            };
+            return self.write(recorded).await;
         }
         let scope = self.write_scope();
         let job_scope = scope.clone();
@@ -138,6 +147,7 @@ crate::handlers! { CatalogActor;
     ReleaseHold => release_hold,
     DeliverEvents => on_events,
     CheckInvariants => check_invariants,
+    ListAuditEntries => list_audit_entries,
     ListHoldFacts => list_hold_facts,
     GetRatings => get_ratings,
 }
@@ -204,8 +214,11 @@ async fn update_product(
     let UpdateProduct { product_id, patch } = request.clone();
     state
         .write_idempotent(&ctx, &request, move |tx, scope| {
+            let before = store::get(tx.conn, product_id)?;
             store::update(tx, scope, product_id, patch)?;
-            store::get(tx.conn, product_id)
+            let after = store::get(tx.conn, product_id)?;
+            describe_change(tx, &before, &after);
+            Ok(after)
         })
         .await
 }
@@ -219,10 +232,22 @@ async fn replace_product(
     let new = model::normalize(request.product.clone())?;
     state
         .write_idempotent(&ctx, &request, move |tx, scope| {
+            let before = store::get(tx.conn, product_id)?;
             store::replace(tx, scope, product_id, new)?;
-            store::get(tx.conn, product_id)
+            let after = store::get(tx.conn, product_id)?;
+            describe_change(tx, &before, &after);
+            Ok(after)
         })
         .await
+}
+
+/// Notes the change of a product for the audit log: all of what is sold but its texts and images.
+fn describe_change(tx: &mut Tx<'_>, before: &Product, after: &Product) {
+    let of = |product: &Product| {
+        let Product { sku, name, price, currency, stock, .. } = product;
+        json!({ "sku": sku, "name": name, "price": price, "currency": currency, "stock": stock })
+    };
+    tx.describe_change(of(before), of(after));
 }
 
 async fn delete_product(
@@ -379,12 +404,12 @@ pub(super) async fn expire_all(state: &CatalogState) -> Result<(), CatalogError>
     Ok(())
 }
 
-async fn check_invariants(
-    state: Arc<CatalogState>,
-    _: RequestContext,
-    request: CheckInvariants,
-) -> Result<InvariantReport, CommonError> {
-    state.store.audit(request, store::invariants::INVARIANTS).await
+impl DomainState for CatalogState {
+    const INVARIANTS: Invariants = store::invariants::INVARIANTS;
+
+    fn store(&self) -> &Store {
+        &self.store
+    }
 }
 
 async fn list_hold_facts(

@@ -13,9 +13,9 @@ use crate::contract::catalog::{CatalogError, GetProduct, RatingFacts};
 use crate::contract::users::{UserChanged, UserErased, UserRegistered};
 use crate::domains::catalog::CatalogActor;
 use crate::messaging::{
-    CheckInvariants, Client, CommonError, DeliverEvents, Identity, InvariantReport, RequestContext, Role,
+    CheckInvariants, Client, CommonError, DeliverEvents, Identity, ListAuditEntries, RequestContext, Role,
 };
-use crate::store::{Store, Tx};
+use crate::store::{DomainState, Invariants, Store, Tx, check_invariants, list_audit_entries};
 use crate::types::{CommentId, Page};
 
 /// State shared by the actor's handlers.
@@ -42,6 +42,7 @@ crate::handlers! { CommentsActor;
     ImportComment => import_comment,
     DeliverEvents => on_events,
     CheckInvariants => check_invariants,
+    ListAuditEntries => list_audit_entries,
     ListRatingFacts => list_rating_facts,
 }
 
@@ -198,12 +199,12 @@ fn on_user_erased(tx: &mut Tx<'_>, event: UserErased) -> Result<(), CommonError>
     Ok(store::anonymize_author(tx.conn, event.user_id)?)
 }
 
-async fn check_invariants(
-    state: Arc<CommentsState>,
-    _: RequestContext,
-    request: CheckInvariants,
-) -> Result<InvariantReport, CommonError> {
-    state.store.audit(request, store::invariants::INVARIANTS).await
+impl DomainState for CommentsState {
+    const INVARIANTS: Invariants = store::invariants::INVARIANTS;
+
+    fn store(&self) -> &Store {
+        &self.store
+    }
 }
 
 async fn list_rating_facts(

@@ -15,9 +15,9 @@ use crate::contract::payments::{Invoice, InvoicePaid, InvoiceRefunded, LATE_PAYM
 use crate::contract::users::{
     CredentialsChanged, EmailVerificationRequested, PasswordResetRequested, UserChanged, UserErased, UserRegistered,
 };
-use crate::messaging::{CheckInvariants, CommonError, DeliverEvents, InvariantReport, RequestContext, Role};
+use crate::messaging::{CheckInvariants, CommonError, DeliverEvents, ListAuditEntries, RequestContext, Role};
 use crate::runtime::{spawn_interval, spawn_leader_interval};
-use crate::store::{Conn, Tx};
+use crate::store::{Conn, DomainState, Invariants, Store, Tx, check_invariants, list_audit_entries};
 use crate::types::{EmailAddress, EventId, Page, Timestamp, UserId, Validator};
 
 /// Interval at which the queue is polled for retries.
@@ -60,6 +60,7 @@ crate::handlers! { MailerActor;
     ResendEmail => resend_email,
     DeliverEvents => on_events,
     CheckInvariants => check_invariants,
+    ListAuditEntries => list_audit_entries,
     ListEmailFacts => list_email_facts,
 }
 
@@ -311,12 +312,12 @@ fn erase(tx: &mut Tx<'_>, user: UserId, addresses: &[EmailAddress]) -> Result<()
     Ok(())
 }
 
-async fn check_invariants(
-    state: Arc<MailerState>,
-    _: RequestContext,
-    request: CheckInvariants,
-) -> Result<InvariantReport, CommonError> {
-    state.store.audit(request, store::invariants::INVARIANTS).await
+impl DomainState for MailerState {
+    const INVARIANTS: Invariants = store::invariants::INVARIANTS;
+
+    fn store(&self) -> &Store {
+        &self.store
+    }
 }
 
 async fn list_email_facts(

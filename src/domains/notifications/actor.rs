@@ -9,8 +9,8 @@ use super::{
     AuditPaidNotifications, GetStream, ListNotifications, MarkRead, MissedNotifications, NotificationFacts,
     NotificationPage, NotificationsError, Push, ReadMissed, Stream, model, store,
 };
-use crate::messaging::{CheckInvariants, CommonError, DeliverEvents, EventEnvelope, InvariantReport, RequestContext};
-use crate::store::{Store, Tx};
+use crate::messaging::{CheckInvariants, CommonError, DeliverEvents, EventEnvelope, ListAuditEntries, RequestContext};
+use crate::store::{DomainState, Invariants, Store, Tx, check_invariants, list_audit_entries};
 use crate::types::{Page, UserId};
 
 /// State shared by the actor's handlers.
@@ -39,6 +39,7 @@ crate::handlers! { NotificationsActor;
     ReadMissed => read_missed,
     DeliverEvents => on_events,
     CheckInvariants => check_invariants,
+    ListAuditEntries => list_audit_entries,
     AuditPaidNotifications => audit_paid_notifications,
 }
 
@@ -121,12 +122,12 @@ fn apply_event(tx: &mut Tx<'_>, event: &EventEnvelope, keep: i64, pushes: &Pendi
     Ok(())
 }
 
-async fn check_invariants(
-    state: Arc<NotificationsState>,
-    _: RequestContext,
-    request: CheckInvariants,
-) -> Result<InvariantReport, CommonError> {
-    state.store.audit(request, store::invariants::INVARIANTS).await
+impl DomainState for NotificationsState {
+    const INVARIANTS: Invariants = store::invariants::INVARIANTS;
+
+    fn store(&self) -> &Store {
+        &self.store
+    }
 }
 
 async fn audit_paid_notifications(

@@ -14,10 +14,10 @@ use super::*;
 use crate::contract::catalog::SaleRefused;
 use crate::contract::users::UserErased;
 use crate::messaging::{
-    CheckInvariants, CommonError, DeliverEvents, Event as _, InvariantReport, RequestContext, Role,
+    CheckInvariants, CommonError, DeliverEvents, Event as _, ListAuditEntries, RequestContext, Role,
 };
 use crate::runtime::spawn_leader_interval;
-use crate::store::{LockSet, Tx};
+use crate::store::{DomainState, Invariants, LockSet, Store, Tx, check_invariants, list_audit_entries};
 use crate::tasks::spawn_detached;
 use crate::types::{Amount, FieldError, InvoiceId, Page, PaymentId, Timestamp, Validator};
 
@@ -52,6 +52,7 @@ crate::handlers! { PaymentsActor;
     ImportInvoice => import_invoice,
     DeliverEvents => on_events,
     CheckInvariants => check_invariants,
+    ListAuditEntries => list_audit_entries,
     ListInvoiceFacts => list_invoice_facts,
     CountPaidByDay => count_paid_by_day,
 }
@@ -311,12 +312,12 @@ fn on_user_erased(tx: &mut Tx<'_>, event: UserErased) -> Result<(), PaymentsErro
     Ok(store::clear_email(tx.conn, event.user_id)?)
 }
 
-async fn check_invariants(
-    state: Arc<PaymentsState>,
-    _: RequestContext,
-    request: CheckInvariants,
-) -> Result<InvariantReport, CommonError> {
-    state.store.audit(request, store::invariants::INVARIANTS).await
+impl DomainState for PaymentsState {
+    const INVARIANTS: Invariants = store::invariants::INVARIANTS;
+
+    fn store(&self) -> &Store {
+        &self.store
+    }
 }
 
 async fn list_invoice_facts(

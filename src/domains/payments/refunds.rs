@@ -4,6 +4,7 @@
 //! An interrupted refund is repeated under the same key, because the shop owes it.
 //! Does not contain: payment attempts, timers.
 
+use serde_json::json;
 use tokio::time::timeout;
 
 use super::model::{self, InvoiceLedger, RefundState};
@@ -15,7 +16,7 @@ use super::{
     REQUESTED, RefundInvoice, ReturnLine,
 };
 use crate::messaging::{CommonError, RequestContext};
-use crate::store::{IdempotentRequest, Tx};
+use crate::store::{IdempotentRequest, StaffAction, Tx};
 use crate::types::{Amount, FieldError, InvoiceId, PaymentId};
 
 /// Progress of a refund after a call of the provider.
@@ -242,7 +243,7 @@ impl PaymentsState {
         request: RefundInvoice,
         idempotent: Option<IdempotentRequest>,
     ) -> Result<Invoice, PaymentsError> {
-        let id = PaymentId::new();
+        let (id, action) = (PaymentId::new(), StaffAction::of(&ctx, &request));
         let params = RefundParams {
             invoice: request.invoice_id,
             amount: request.amount,
@@ -252,7 +253,15 @@ impl PaymentsState {
         };
         let _running = self.in_flight.try_insert(id);
         let locks = invoice_lock(params.invoice, idempotent.as_ref());
-        match self.store.write_locked(locks, move |tx| begin_refund(tx, id, &params, idempotent.as_ref())).await? {
+        let begin = move |tx: &mut Tx<'_>| {
+            let outcome = begin_refund(tx, id, &params, idempotent.as_ref())?;
+            if let BeginOutcome::Started(refund) = &outcome {
+                tx.describe_change(json!(null), json!({ "refund": refund.amount }));
+                tx.record_action(action.as_ref())?;
+            }
+            Ok::<_, PaymentsError>(outcome)
+        };
+        match self.store.write_locked(locks, begin).await? {
             BeginOutcome::Replayed(response) => {
                 ctx.mark_replayed();
                 response

@@ -12,10 +12,10 @@ use super::*;
 use crate::contract::cart::CartStarted;
 use crate::contract::payments::{InvoicePaid, InvoiceRefunded, LATE_PAYMENT};
 use crate::contract::users::{UserErased, UserRegistered};
-use crate::messaging::{CheckInvariants, CommonError, DeliverEvents, InvariantReport, RequestContext, Role};
+use crate::messaging::{CheckInvariants, CommonError, DeliverEvents, ListAuditEntries, RequestContext, Role};
 use crate::runtime::spawn_leader_interval;
 use crate::settings::Settings;
-use crate::store::{LockSet, Store, Tx};
+use crate::store::{DomainState, Invariants, LockSet, Store, Tx, check_invariants, list_audit_entries};
 use crate::types::{ActionId, Currency, FieldError, Page, Timestamp, UserId};
 
 /// Interval at which old actions are deleted.
@@ -62,6 +62,7 @@ crate::handlers! { StatsActor;
     GetServedRequests => get_served_requests,
     DeliverEvents => on_events,
     CheckInvariants => check_invariants,
+    ListAuditEntries => list_audit_entries,
     ListOrderFacts => list_order_facts,
     CountOrders => count_orders,
 }
@@ -248,12 +249,12 @@ fn log_event(
     Ok(store::append(tx.conn, &NewAction { at, id, user_id, kind, subject, data, reported_bytes: None })?)
 }
 
-async fn check_invariants(
-    state: Arc<StatsState>,
-    _: RequestContext,
-    request: CheckInvariants,
-) -> Result<InvariantReport, CommonError> {
-    state.store.audit(request, store::invariants::INVARIANTS).await
+impl DomainState for StatsState {
+    const INVARIANTS: Invariants = store::invariants::INVARIANTS;
+
+    fn store(&self) -> &Store {
+        &self.store
+    }
 }
 
 async fn list_order_facts(

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use actix::{Actor, Context, Supervised};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::api_keys::{create_api_key, delete_api_key, flush_key_usage, list_api_keys};
 use super::email_links::{forgot_password, issue_link_token, reset_password, send_verification, verify_email};
@@ -25,11 +26,11 @@ use super::token_cache::{KeyUsage, SessionUsage, TokenCache};
 use super::tokens::{TokenCodec, TokenPurpose};
 use super::*;
 use crate::messaging::{
-    CheckInvariants, CommonError, Credential, DeliverEvents, Identity, InvariantReport, Request, RequestContext, Role,
+    CheckInvariants, CommonError, Credential, DeliverEvents, Identity, ListAuditEntries, Request, RequestContext, Role,
 };
 use crate::runtime::{spawn_interval, spawn_leader_interval};
 use crate::settings;
-use crate::store::{Store, Tx};
+use crate::store::{DomainState, Invariants, Store, Tx, check_invariants, list_audit_entries};
 use crate::types::{EmailAddress, FieldError, Page, SessionId, UserId, Validator};
 
 /// Interval in which idle hashing buffers are looked for and released.
@@ -154,6 +155,7 @@ crate::handlers! { UsersActor;
     IssueLinkToken => issue_link_token,
     DeliverEvents => on_events,
     CheckInvariants => check_invariants,
+    ListAuditEntries => list_audit_entries,
     FilterExistingUsers => filter_existing_users,
 }
 
@@ -484,6 +486,9 @@ fn apply_update(tx: &mut Tx<'_>, update: UserUpdate) -> Result<User, UsersError>
         send_verification(tx, &after, email)?;
     }
     end_access(tx, &before, &after, &update)?;
+    // No address and no name: the audit log stays when the user is erased.
+    let of = |account: &Account, has_password: bool, email: bool| json!({ "role": account.role, "password_set": has_password, "email_requested": email });
+    tx.describe_change(of(&before, false, false), of(&after, password_changed, is_new_request));
     update.notify(tx, &before, &after, is_new_request)?;
     Ok(after.user())
 }
@@ -611,12 +616,12 @@ pub async fn purge(state: Arc<UsersState>) {
     }
 }
 
-async fn check_invariants(
-    state: Arc<UsersState>,
-    _: RequestContext,
-    request: CheckInvariants,
-) -> Result<InvariantReport, CommonError> {
-    state.store.audit(request, store::invariants::INVARIANTS).await
+impl DomainState for UsersState {
+    const INVARIANTS: Invariants = store::invariants::INVARIANTS;
+
+    fn store(&self) -> &Store {
+        &self.store
+    }
 }
 
 async fn filter_existing_users(

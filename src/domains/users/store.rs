@@ -11,11 +11,9 @@ use super::model::{self, EmailLinkKind, SESSIONS_MAX};
 use super::schema::{account, api_key, link, session, unbought_guest};
 use super::{User, UsersError};
 use crate::messaging::{Role, Scopes};
+use crate::store::Conn;
 use crate::store::query::*;
-use crate::store::{Conn, text_enum};
 use crate::types::{ApiKeyId, EmailAddress, SessionId, Timestamp, UserId};
-
-text_enum!(@columns Role);
 
 /// A row of `account`, with the password hash. Not `Debug`, so that no log shows the hash.
 #[derive(Clone, Queryable, Selectable)]

@@ -1,4 +1,4 @@
-// Entry point of the back office: admits administrators, renders the sidebar, opens the live connection, starts the router.
+// Entry point of the back office: admits staff, renders the sidebar, opens the live connection, starts the router.
 // Does not contain: anything that a single view needs.
 
 import { onUnauthenticated } from '../api.js';
@@ -10,6 +10,7 @@ import { emptyState, errorBox, withBusyState } from '../components.js';
 import { startRouter } from '../router.js';
 import { currentUser, isStaff, loadSession, signOut } from '../session.js';
 import { clearToasts, toast } from '../toasts.js';
+import { auditView } from './audit.js';
 import { customersView } from './customers.js';
 import { dashboardView } from './dashboard.js';
 import { emailView } from './email.js';
@@ -32,6 +33,7 @@ const ROUTES = [
   { path: '/admin/emails/new', view: sendEmailView },
   { path: '/admin/emails/:id', view: emailView },
   { path: '/admin/customers', view: customersView },
+  { path: '/admin/audit', view: auditView },
 ];
 
 const NAVIGATION = [
@@ -41,6 +43,9 @@ const NAVIGATION = [
   ['/admin/customers', 'people', 'Customers'],
   ['/admin/emails', 'mail', 'E-mails'],
 ];
+
+// Shown to administrators only; the server decides what each role may do.
+const ADMIN_NAVIGATION = [['/admin/audit', 'clock', 'Audit log']];
 
 const outlet = document.getElementById('main');
 const side = document.getElementById('side');
@@ -60,7 +65,8 @@ function notFoundView() {
 
 /** Renders the logo and the navigation; returns a function that marks the current page. */
 function renderSidebar(bell) {
-  const links = NAVIGATION.map(([href, sign, words]) => h('a', { href, class: 'place' }, icon(sign), h('span', {}, words)));
+  const navigation = currentUser().role === 'admin' ? [...NAVIGATION, ...ADMIN_NAVIGATION] : NAVIGATION;
+  const links = navigation.map(([href, sign, words]) => h('a', { href, class: 'place' }, icon(sign), h('span', {}, words)));
   const out = h('button', { class: 'button small', type: 'button', test: 'signout' }, 'Sign out');
   out.addEventListener('click', () => withBusyState(out, async () => {
     try {
@@ -78,7 +84,7 @@ function renderSidebar(bell) {
     h('div', { class: 'side-foot' }, h('p', { class: 'small muted' }, currentUser().name), h('a', { class: 'small', href: '/' }, 'View storefront'), out));
   return (path) => {
     links.forEach((link, at) => {
-      const own = NAVIGATION[at][0];
+      const own = navigation[at][0];
       const here = own === '/admin' ? path === own : path.startsWith(own);
       if (here) link.setAttribute('aria-current', 'page');
       else link.removeAttribute('aria-current');
