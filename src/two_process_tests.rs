@@ -174,7 +174,7 @@ async fn changes_of_one_process_are_visible_in_the_other() {
         assert_eq!(price(reader).await, 5_000 + n as i64);
     }
     // A session that is ended by one process is invalid in the other.
-    let sign_in = SignIn { email: "ada@example.com".into(), password: "correct horse".into() };
+    let sign_in = SignIn { email: "ada@example.com".into(), password: "correct horse".into(), code: None };
     let anyone = || RequestContext::new(Caller::Anyone { address: "192.0.2.1".into(), internal: false }, "r");
     let token = pair.one.clients.users.call(anyone(), sign_in).await.unwrap().token;
     let authenticate = async |app: &App| {

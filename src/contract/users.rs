@@ -26,6 +26,9 @@ pub struct User {
     /// Address that replaces `email` once it is confirmed by a mailed link; absent when none was requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending_email: Option<EmailAddress>,
+    /// Whether signing in takes a code of an app besides the password.
+    #[serde(default)]
+    pub second_factor: bool,
     /// Time the account, or the guest, was created.
     pub created_at: Timestamp,
     /// Time of the last change of anything in the account, its password included.
@@ -69,12 +72,16 @@ pub struct CreateGuest {}
 ///
 /// # Errors
 /// [`UsersError::BadCredentials`], after the same work whether the address or the password is wrong.
+/// [`UsersError::SecondFactorRequired`] when the password is right and the account takes a code too.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SignIn {
     /// Address of the account.
     pub email: String,
     /// Password of the account.
     pub password: String,
+    /// Code of the app, or a recovery code; required if the account has a second factor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
 }
 
 /// A new session. Its token is shown here only; no database holds it in a usable form.
@@ -268,6 +275,71 @@ pub struct DeleteApiKey {
     pub api_key_id: ApiKeyId,
 }
 
+/// Begins to set up a second factor: codes of an app by time (TOTP, RFC 6238). It takes effect with [`ConfirmTotp`].
+///
+/// # Errors
+/// [`UsersError::SecondFactorOn`] when the account has one.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct EnrollTotp {
+    /// Id of the user.
+    pub user_id: UserId,
+}
+
+/// Secret of a second factor, for the app. Shown here only.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TotpEnrolment {
+    /// Address that apps read, `otpauth://totp/...`.
+    pub otpauth_url: String,
+    /// Secret in base32, to type into an app.
+    pub secret: String,
+    /// QR code of the address, as an SVG image.
+    pub qr_svg: String,
+}
+
+impl std::fmt::Debug for TotpEnrolment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TotpEnrolment")
+    }
+}
+
+/// Switches the second factor on, by a code that proves that the app has the secret. Other sessions end.
+///
+/// # Errors
+/// [`UsersError::WrongCode`]; [`UsersError::SecondFactorOff`] without a preceding [`EnrollTotp`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ConfirmTotp {
+    /// Id of the user.
+    pub user_id: UserId,
+    /// Code of the app.
+    pub code: String,
+}
+
+/// Codes that replace the app once each, if it is lost. Shown here only.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoveryCodes {
+    /// Ten codes.
+    pub recovery_codes: Vec<String>,
+}
+
+impl std::fmt::Debug for RecoveryCodes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RecoveryCodes")
+    }
+}
+
+/// Switches the second factor off. The owner proves it by a code, an administrator by a recent sign-in.
+///
+/// # Errors
+/// [`UsersError::WrongCode`]; [`UsersError::SecondFactorOff`] when the account has none.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DisableTotp {
+    /// Id of the user.
+    pub user_id: UserId,
+    /// Code of the app, or a recovery code; required of the owner.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+}
+
 /// Creates an account of any role but guest, with a verified address. For the command line and the sample data.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CreateUser {
@@ -300,6 +372,9 @@ crate::requests! { UsersError;
     "users.ListApiKeys": ListApiKeys => Page<ApiKey>, read, |_| Access::SignedIn;
     "users.CreateApiKey": CreateApiKey => NewApiKey, once, |_| Access::SignedIn;
     "users.DeleteApiKey": DeleteApiKey => (), retry, |_| Access::SignedIn;
+    "users.EnrollTotp": EnrollTotp => TotpEnrolment, once, |this| Access::Owner(this.user_id);
+    "users.ConfirmTotp": ConfirmTotp => RecoveryCodes, once, |this| Access::Owner(this.user_id);
+    "users.DisableTotp": DisableTotp => (), once, |this| Access::OwnerOrStaff(this.user_id, Role::Admin);
     "users.CreateUser": CreateUser => User, once, |_| Access::Internal;
 }
 
@@ -472,6 +547,18 @@ pub enum UsersError {
     /// Address or password is wrong; the reply does not tell the two apart.
     #[error("e-mail or password is wrong")]
     BadCredentials,
+    /// The password is right, and a code is needed too.
+    #[error("this account also takes a code: send the `code` of the app, or a recovery code")]
+    SecondFactorRequired,
+    /// The code is wrong, was used before, or is of another time.
+    #[error("the code is wrong or was used before; wait for the next one")]
+    WrongCode,
+    /// The account has a second factor.
+    #[error("sign-in with a code is on already; switch it off first")]
+    SecondFactorOn,
+    /// The account has no second factor, or none that was set up.
+    #[error("sign-in with a code is not set up")]
+    SecondFactorOff,
     /// The bearer token is forged, expired or signed out.
     #[error("the token is not valid or has expired; sign in again")]
     InvalidToken,
@@ -499,9 +586,13 @@ impl DomainError for UsersError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::UserNotFound | Self::ApiKeyNotFound => ErrorKind::NotFound,
-            Self::EmailTaken | Self::LastAdmin | Self::TooManyApiKeys => ErrorKind::Conflict,
-            Self::BadCredentials | Self::InvalidToken => ErrorKind::Unauthenticated,
-            Self::InvalidLink => ErrorKind::Invalid,
+            Self::EmailTaken
+            | Self::LastAdmin
+            | Self::TooManyApiKeys
+            | Self::SecondFactorOn
+            | Self::SecondFactorOff => ErrorKind::Conflict,
+            Self::BadCredentials | Self::InvalidToken | Self::SecondFactorRequired => ErrorKind::Unauthenticated,
+            Self::InvalidLink | Self::WrongCode => ErrorKind::Invalid,
             Self::Common(error) => error.kind(),
         }
     }

@@ -29,7 +29,7 @@ pub struct AuditEntry {
     pub action: String,
     /// Ids in the request, by field.
     pub subject: Value,
-    /// What was there before and after, for actions that record it; `null` for others.
+    /// State before and after, for actions that record it; `null` for others.
     pub change: Option<Value>,
 }
 

@@ -108,6 +108,7 @@ fn general() -> Vec<Spec> {
         Spec::new("users.session_days", "30", "Session lifetime in days."),
         Spec::new("users.staff_session_hours", "12", "Hours after which staff sign in again."),
         Spec::new("users.staff_idle_minutes", "120", "Minutes without a request after which staff sign in again, at least 5."),
+        Spec::new("users.staff_second_factor", "false", "Staff must sign in with a code of an app: true or false. Until they set it up in their account, they have the rights of customers."),
         Spec::new("users.guest_days", "30", "Days after which guests that bought nothing are erased with their carts, but not before two days after the end of their session."),
         Spec::new("users.hashers", "2", "Concurrent password hashes; each needs 19 MiB of memory."),
         Spec::new("catalog.cache_max", "2000", "Maximum number of products cached in memory."),

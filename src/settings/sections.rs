@@ -162,6 +162,8 @@ pub struct UsersSettings {
     pub session: Duration,
     /// Age at which guests that bought nothing are erased.
     pub guest: Duration,
+    /// Whether staff need a second factor.
+    pub staff_second_factor: bool,
     /// Lifetime of a session of staff.
     pub staff_session: Duration,
     /// Time without a request after which a session of staff ends.
@@ -176,6 +178,7 @@ impl UsersSettings {
             session: values
                 .get("users.session_days", |text| number(text, 1, 3_650))
                 .map(|days: u64| Duration::from_secs(days * 86_400))?,
+            staff_second_factor: values.get("users.staff_second_factor", boolean)?,
             staff_session: values
                 .get("users.staff_session_hours", |text| number(text, 1, 24 * 365))
                 .map(|hours: u64| Duration::from_secs(hours * 3_600))?,

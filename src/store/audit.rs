@@ -17,7 +17,7 @@ const UNRECORDED: [&str; 1] = ["notifications.MarkRead"];
 /// Maximum number of entries per reply.
 const ENTRIES_MAX: i64 = 1_000;
 
-/// What is recorded of a request of staff.
+/// Record of a request of staff.
 #[derive(Debug, Clone)]
 pub struct StaffAction {
     user_id: UserId,

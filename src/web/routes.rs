@@ -39,8 +39,8 @@ use crate::contract::payments::{
 use crate::contract::placement::MoveDomain;
 use crate::contract::stats::{GetServedRequests, GetSummary, ListActions, LogAction};
 use crate::contract::users::{
-    CreateApiKey, CreateGuest, DeleteApiKey, DeleteUser, ForgotPassword, GetUser, ListApiKeys, ListUsers, Register,
-    ResetPassword, SignIn, SignOut, UpdateUser, VerifyEmail,
+    ConfirmTotp, CreateApiKey, CreateGuest, DeleteApiKey, DeleteUser, DisableTotp, EnrollTotp, ForgotPassword, GetUser,
+    ListApiKeys, ListUsers, Register, ResetPassword, SignIn, SignOut, UpdateUser, VerifyEmail,
 };
 use crate::messaging::{ListAuditEntries, Request, Role};
 
@@ -360,6 +360,11 @@ pub static ROUTES: &[RouteInfo] = &[
     patch("/user/{id}", || to(users::update)).message::<UpdateUser>().access(OwnerOrStaff(Manager))
         .body::<users::UpdateUserBody>(&[]),
     delete("/user/{id}", || to(users::delete)).message::<DeleteUser>().access(OwnerOrStaff(Manager)).reply(NO_CONTENT),
+    post("/user/{id}/totp", || to(users::enroll_totp)).message::<EnrollTotp>().access(Owner),
+    delete("/user/{id}/totp", || to(users::disable_totp)).message::<DisableTotp>().access(OwnerOrStaff(Role::Admin))
+        .optional_body::<users::OptionalCodeBody>().reply(NO_CONTENT).limit(LimitClass::SignIn),
+    post("/user/{id}/totp/confirm", || to(users::confirm_totp)).message::<ConfirmTotp>().access(Owner)
+        .body::<users::CodeBody>(&["code"]).limit(LimitClass::SignIn),
     get("/users", || to(users::list)).message::<ListUsers>().access(Staff(ReadOnly)),
     post("/guest", || to(users::guest)).message::<CreateGuest>().status(201).limit(LimitClass::Guest),
     post("/signin", || to(users::sign_in)).message::<SignIn>().body::<SignIn>(&["email", "password"])

@@ -9,8 +9,9 @@ use super::names::API_BASE;
 use super::query::Query;
 use super::respond::ApiResult;
 use crate::contract::users::{
-    CreateApiKey, CreateGuest, DeleteApiKey, DeleteUser, ForgotPassword, GetUser, ListApiKeys, ListUsers, Register,
-    Registration, ResetPassword, SignIn, SignOut, SignedIn, UpdateUser, UsersError, VerifyEmail,
+    ConfirmTotp, CreateApiKey, CreateGuest, DeleteApiKey, DeleteUser, DisableTotp, EnrollTotp, ForgotPassword, GetUser,
+    ListApiKeys, ListUsers, Register, Registration, ResetPassword, SignIn, SignOut, SignedIn, UpdateUser, UsersError,
+    VerifyEmail,
 };
 use crate::messaging::Role;
 use crate::types::{ApiKeyId, UserId};
@@ -21,6 +22,22 @@ impl ServerSetFields for ForgotPassword {}
 impl ServerSetFields for ResetPassword {}
 impl ServerSetFields for VerifyEmail {}
 impl ServerSetFields for CreateApiKey {}
+
+/// Body of a request about a second factor: the code of the app. The path names the user.
+#[derive(Deserialize)]
+pub struct CodeBody {
+    code: String,
+}
+
+impl ServerSetFields for CodeBody {}
+
+/// Body of a request to switch a second factor off; an administrator leaves the code out.
+#[derive(Default, Deserialize)]
+pub struct OptionalCodeBody {
+    code: Option<String>,
+}
+
+impl ServerSetFields for OptionalCodeBody {}
 
 /// Body of a change of a user: absent fields stay as they are. The path names the user.
 #[derive(Deserialize)]
@@ -106,6 +123,30 @@ pub async fn delete(request: ApiRequest) -> ApiResult {
     if request.identity().is_ok_and(|identity| identity.user_id == user_id) {
         request.remove_cookie();
     }
+    request.no_content()
+}
+
+/// POST `/user/{id}/totp`.
+pub async fn enroll_totp(request: ApiRequest) -> ApiResult {
+    let user_id = user_id(&request)?;
+    let enrolment = request.clients().users.call(request.ctx(), EnrollTotp { user_id }).await?;
+    request.ok(&enrolment)
+}
+
+/// POST `/user/{id}/totp/confirm`.
+pub async fn confirm_totp(request: ApiRequest, body: UnreadBody) -> ApiResult {
+    let user_id = user_id(&request)?;
+    request.authorize(&EnrollTotp { user_id })?;
+    let CodeBody { code } = body.json(&request).await?;
+    request.ok(&request.clients().users.call(request.ctx(), ConfirmTotp { user_id, code }).await?)
+}
+
+/// DELETE `/user/{id}/totp`.
+pub async fn disable_totp(request: ApiRequest, body: UnreadBody) -> ApiResult {
+    let user_id = user_id(&request)?;
+    request.authorize(&DisableTotp { user_id, code: None })?;
+    let OptionalCodeBody { code } = body.json_or_default(&request).await?;
+    request.clients().users.call(request.ctx(), DisableTotp { user_id, code }).await?;
     request.no_content()
 }
 

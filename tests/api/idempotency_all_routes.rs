@@ -70,6 +70,15 @@ async fn mailed_token(shop: &TestShop, admin: &TestUser, to: &str, path: &str) -
 async fn cases(shop: &TestShop, admin: &TestUser) -> Vec<RouteCase> {
     let [ada, eve, bob] = ["ada@example.com", "eve@example.com", "bob@example.com"];
     let (ada, eve, bob) = (shop.customer(ada).await, shop.customer(eve).await, shop.customer(bob).await);
+    let (new, begun, done) = (
+        shop.customer("plain@example.com").await,
+        shop.customer("begun@example.com").await,
+        shop.customer("done@example.com").await,
+    );
+    let (begun_code, done_code) = (shop.enroll(&begun).await, shop.enroll(&done).await);
+    let confirm = format!("/user/{}/totp/confirm", done.id);
+    let codes =
+        shop.call("POST", &confirm).with_user(&done).json(&json!({ "code": done_code })).send().await.expect(200);
     let tea = shop.product(admin, "TEA", 400, 1_000).await;
     let (old, gone) = (shop.product(admin, "OLD", 1, 1).await, shop.product(admin, "GONE", 1, 1).await);
     let picture = {
@@ -182,6 +191,12 @@ async fn cases(shop: &TestShop, admin: &TestUser) -> Vec<RouteCase> {
             body(json!({ "token": reset, "password": "a new password" })), 204, None),
         case("POST", "/email/verify", "/email/verify".into(), None, body(json!({ "token": verify })), 204,
             expect(admin, format!("/user/{}", ada.id), "/email_verified", json!(true))),
+        case("POST", "/user/{id}/totp", format!("/user/{}/totp", new.id), by(&new), CaseBody::None, 200, None),
+        case("POST", "/user/{id}/totp/confirm", format!("/user/{}/totp/confirm", begun.id), by(&begun),
+            body(json!({ "code": begun_code })), 200, expect(&begun, "/me".into(), "/second_factor", json!(true))),
+        case("DELETE", "/user/{id}/totp", format!("/user/{}/totp", done.id), by(&done),
+            body(json!({ "code": codes["recovery_codes"][0] })), 204,
+            expect(&done, "/me".into(), "/second_factor", json!(false))),
         case("POST", "/api_keys", "/api_keys".into(), by(&eve), body(json!({ "name": "till" })), 201,
             expect(&eve, "/api_keys".into(), "/items", json!(2))),
         case("DELETE", "/api_keys/{id}", format!("/api_keys/{}", id(&spare)), by(&eve), CaseBody::None, 204,

@@ -59,6 +59,8 @@ async fn h01_invalid_bodies_are_rejected_and_change_nothing() {
         case(by_customer, "POST", "/password/forgot", json!({ "email": "unknown@example.com" })),
         case(by_customer, "POST", "/password/reset", json!({ "token": "x", "password": "eightchr" })),
         case(by_customer, "POST", "/email/verify", json!({ "token": "x" })),
+        case(by_customer, "POST", &format!("{user}/totp/confirm"), json!({ "code": "x" })),
+        case(by_customer, "DELETE", &format!("{user}/totp"), json!({ "code": "x" })),
         case(by_customer, "POST", "/api_keys", json!({ "name": "till" })),
         case(by_admin, "POST", "/product", new_product("JUG", 900, 1)),
         case(by_admin, "PUT", &one_product, new_product("JUG", 900, 1)),

@@ -280,6 +280,14 @@ impl TestShop {
         self.sign_in(&email).await
     }
 
+    /// Begins to set up the second factor of a user; returns a code of the app.
+    pub async fn enroll(&self, user: &TestUser) -> String {
+        let path = format!("/user/{}/totp", user.id);
+        let enrolment = self.call("POST", &path).with_user(user).send().await.expect(200);
+        let secret = totp_rs::Secret::try_from_base32(enrolment["secret"].as_str().unwrap()).unwrap();
+        totp_rs::Builder::new().with_secret(secret).build().unwrap().generate_current().to_string()
+    }
+
     pub async fn guest(&self) -> TestUser {
         let signed_in = self.call("POST", "/guest").send().await.expect(201);
         TestUser {

@@ -149,6 +149,7 @@ fn user() -> User {
         role: Role::Customer,
         email_verified: true,
         pending_email: Some(email()),
+        second_factor: true,
         created_at: time(),
         updated_at: later(),
     }
@@ -173,7 +174,7 @@ fn signed_in() -> SignedIn {
 fn users() -> Vec<Example> {
     let (email, password, name) = ("ada@example.com".to_owned(), "a long password".to_owned(), "Ada".to_owned());
     let register = Register { email: email.clone(), password: password.clone(), name: name.clone() };
-    let sign_in = SignIn { email: email.clone(), password: password.clone() };
+    let sign_in = SignIn { email: email.clone(), password: password.clone(), code: Some("123456".into()) };
     let identity = Identity::new(id(2), Role::Admin, Credential::Session(id(4)));
     let update = UpdateUser {
         user_id: id(2),
@@ -213,12 +214,25 @@ fn users() -> Vec<Example> {
         message(create_key, NewApiKey { api_key: api_key(), token: "mk_abc".into() }),
         message(DeleteApiKey { api_key_id: id(3) }, ()),
         message(create, user()),
+        message(
+            EnrollTotp { user_id: id(2) },
+            TotpEnrolment { otpauth_url: "otpauth://totp/a".into(), secret: "ABC".into(), qr_svg: "<svg/>".into() },
+        ),
+        message(
+            ConfirmTotp { user_id: id(2), code: "123456".into() },
+            RecoveryCodes { recovery_codes: vec!["12345-67890".into()] },
+        ),
+        message(DisableTotp { user_id: id(2), code: Some("123456".into()) }, ()),
         message(IssueLinkToken { link_id: uuid::Uuid::nil() }, LinkToken { token: "token".into() }),
         message(FilterExistingUsers { users: vec![id(2)] }, vec![id(2)]),
         variants!(UsersError {
             UserNotFound {},
             EmailTaken {},
             BadCredentials {},
+            SecondFactorRequired {},
+            WrongCode {},
+            SecondFactorOn {},
+            SecondFactorOff {},
             InvalidToken {},
             InvalidLink {},
             LastAdmin {},

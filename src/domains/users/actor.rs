@@ -16,6 +16,7 @@ use super::email_links::{forgot_password, issue_link_token, reset_password, send
 use super::guests::{self, on_events};
 use super::model::{self, EmailLinkKind};
 use super::password_hasher::{HashPermit, PasswordHashing};
+use super::second_factor::{confirm_totp, disable_totp, enroll_totp};
 use super::security_notices::{notify_owner, notify_staff_member};
 use super::sign_in::{
     SessionRecord, authenticate, begin_session, create_guest, flush_session_usage, sign_in, sign_out,
@@ -58,6 +59,8 @@ pub struct UsersState {
     /// Age at which guests that bought nothing are erased.
     pub(super) erase_guests_after: Duration,
     pub(super) settings: settings::UsersSettings,
+    /// Name of the shop, as apps for second factors show it.
+    pub(super) shop: String,
 }
 
 impl UsersState {
@@ -71,6 +74,7 @@ impl UsersState {
             erase_guests_after: guests::erase_after(&settings.users),
             session_usage: SessionUsage::new(settings.users.staff_idle),
             settings: settings.users.clone(),
+            shop: settings.shop.name.clone(),
             throttle: settings.limits.enabled.then(SignInThrottle::new),
         }
     }
@@ -151,6 +155,9 @@ crate::handlers! { UsersActor;
     ListApiKeys => list_api_keys,
     CreateApiKey => create_api_key,
     DeleteApiKey => delete_api_key,
+    EnrollTotp => enroll_totp,
+    ConfirmTotp => confirm_totp,
+    DisableTotp => disable_totp,
     CreateUser => create_user,
     IssueLinkToken => issue_link_token,
     DeliverEvents => on_events,
@@ -217,6 +224,8 @@ async fn register(state: Arc<UsersState>, ctx: RequestContext, request: Register
             role: Role::Customer,
             email_verified: false,
             password_hash: Some(hash),
+            totp_id: None,
+            totp_step: None,
             created_at: now,
             updated_at: now,
         };
@@ -263,6 +272,8 @@ async fn create_user(state: Arc<UsersState>, ctx: RequestContext, request: Creat
             role,
             email_verified: true,
             password_hash: Some(hash),
+            totp_id: None,
+            totp_step: None,
             created_at: created_at.unwrap_or(tx.now),
             updated_at: tx.now,
         };

@@ -20,6 +20,7 @@ mod guests;
 mod model;
 mod password_hasher;
 mod schema;
+mod second_factor;
 mod security_notices;
 mod sign_in;
 mod sign_in_throttle;

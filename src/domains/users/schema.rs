@@ -9,6 +9,8 @@ diesel::table! {
         role -> Text,
         email_verified -> Bool,
         password_hash -> Nullable<Text>,
+        totp_id -> Nullable<Text>,
+        totp_step -> Nullable<BigInt>,
         search_text -> Text,
         created_at -> BigInt,
         updated_at -> BigInt,
@@ -57,22 +59,12 @@ diesel::table! {
 }
 
 diesel::table! {
-    totp (user_id) {
-        user_id -> Text,
-        id -> Text,
-        confirmed_at -> Nullable<BigInt>,
-        last_step -> BigInt,
-    }
-}
-
-diesel::table! {
     recovery_code (user_id, hash) {
         user_id -> Text,
         hash -> Text,
     }
 }
 
-diesel::joinable!(totp -> account (user_id));
 diesel::joinable!(session -> account (user_id));
 diesel::joinable!(api_key -> account (user_id));
-diesel::allow_tables_to_appear_in_same_query!(account, session, api_key, link, totp);
+diesel::allow_tables_to_appear_in_same_query!(account, session, api_key, link);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::actor::{UsersState, require_user};
+use super::second_factor::use_code;
 use super::store::{self, Account, KeyHolder, SessionRow};
 use super::token_cache::TokenHolder;
 use super::{
@@ -63,6 +64,8 @@ pub(super) async fn create_guest(
                 role: Role::Guest,
                 email_verified: false,
                 password_hash: None,
+                totp_id: None,
+                totp_step: None,
                 created_at: tx.now,
                 updated_at: tx.now,
             };
@@ -108,23 +111,37 @@ pub(super) async fn sign_in(
         }
         return Err(UsersError::BadCredentials);
     };
-    if let Some(attempt) = attempt {
-        attempt.succeeded(state.store.now());
+    if account.totp_step.is_some() && request.code.is_none() {
+        // Neither a success nor a failure: otherwise codes could be guessed without a limit.
+        return Err(UsersError::SecondFactorRequired);
     }
     let (user_id, job_state) = (account.id, Arc::clone(&state));
-    let without_secrets = SignIn { email: email.to_string(), password: String::new() };
+    let without_secrets = SignIn { email: email.to_string(), password: String::new(), code: None };
+    let code = request.code;
     let record = state
         .store
         .idempotent(&ctx, &without_secrets)?
         .locks(LockSet::key("user", user_id))
         .run(move |tx| {
             // The password may have changed since it was verified; this sign-in is then too late.
-            let account = store::find_by_id(tx.conn, user_id)?
+            let mut account = store::find_by_id(tx.conn, user_id)?
                 .filter(|account| account.password_hash == hash)
                 .ok_or(UsersError::BadCredentials)?;
+            if account.totp_step.is_some() {
+                let code = code.as_deref().ok_or(UsersError::SecondFactorRequired)?;
+                use_code(tx, &job_state.tokens, &mut account, code)?;
+            }
             begin_session(tx, &account, &job_state.settings)
         })
-        .await?;
+        .await;
+    if let Some(attempt) = attempt {
+        match &record {
+            Ok(_) => attempt.succeeded(state.store.now()),
+            Err(UsersError::WrongCode) => attempt.failed(state.store.now()),
+            Err(_) => {}
+        }
+    }
+    let record = record?;
     for session in &record.ended {
         state.token_cache.invalidate(&Credential::Session(*session));
     }
@@ -178,15 +195,17 @@ pub(super) async fn authenticate(
 
 /// Reads the user behind a credential from the database and caches it.
 async fn find_authenticated(state: &UsersState, credential: Credential) -> Result<Option<TokenHolder>, UsersError> {
-    let stamp = state.token_cache.stamp();
+    let (stamp, required) = (state.token_cache.stamp(), state.settings.staff_second_factor);
     let answer = state
         .store
         .read(move |conn| {
             Ok::<_, UsersError>(match credential {
                 Credential::Session(id) => {
-                    store::find_session(conn, id)?.map(|session| session_holder(credential, session))
+                    store::find_session(conn, id)?.map(|session| session_holder(credential, session, required))
                 }
-                Credential::ApiKey(id) => store::find_key_holder(conn, id)?.map(|key| key_holder(credential, &key)),
+                Credential::ApiKey(id) => {
+                    store::find_key_holder(conn, id)?.map(|key| key_holder(credential, &key, required))
+                }
             })
         })
         .await?;
@@ -194,15 +213,22 @@ async fn find_authenticated(state: &UsersState, credential: Credential) -> Resul
     Ok(answer)
 }
 
-fn session_holder(credential: Credential, session: SessionRow) -> TokenHolder {
-    let SessionRow { user_id, role, created_at, expires_at, last_used_at } = session;
+/// The role of a user in requests: staff without a required second factor may do what customers may, such as to set it up.
+const fn effective_role(role: Role, has_second_factor: bool, is_required: bool) -> Role {
+    if role.is_staff() && is_required && !has_second_factor { Role::Customer } else { role }
+}
+
+fn session_holder(credential: Credential, session: SessionRow, requires_second_factor: bool) -> TokenHolder {
+    let SessionRow { user_id, role, totp_step, created_at, expires_at, last_used_at } = session;
+    let role = effective_role(role, totp_step.is_some(), requires_second_factor);
     let signed_in_at = (role != Role::Guest).then_some(created_at);
     let identity = Identity { signed_in_at, ..Identity::new(user_id, role, credential) };
     TokenHolder { authenticated: Authenticated { identity, expires_at: Some(expires_at) }, last_used_at }
 }
 
-fn key_holder(credential: Credential, key: &KeyHolder) -> TokenHolder {
-    let identity = Identity { scopes: key.scopes, ..Identity::new(key.user_id, key.role, credential) };
+fn key_holder(credential: Credential, key: &KeyHolder, requires_second_factor: bool) -> TokenHolder {
+    let role = effective_role(key.role, key.has_second_factor, requires_second_factor);
+    let identity = Identity { scopes: key.scopes, ..Identity::new(key.user_id, role, credential) };
     let authenticated = Authenticated { identity, expires_at: key.expires_at };
     TokenHolder { authenticated, last_used_at: Timestamp::from_micros(0) }
 }

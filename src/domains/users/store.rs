@@ -8,7 +8,7 @@ use diesel::sql_types::Bool;
 use uuid::Uuid;
 
 use super::model::{self, EmailLinkKind, SESSIONS_MAX};
-use super::schema::{account, api_key, link, session, unbought_guest};
+use super::schema::{account, api_key, link, recovery_code, session, unbought_guest};
 use super::{User, UsersError};
 use crate::messaging::{Role, Scopes};
 use crate::store::Conn;
@@ -26,6 +26,10 @@ pub struct Account {
     pub role: Role,
     pub email_verified: bool,
     pub password_hash: Option<String>,
+    /// Id that the secret of the second factor is made from.
+    pub totp_id: Option<String>,
+    /// Time step of the last accepted code; none until the second factor is confirmed.
+    pub totp_step: Option<i64>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
 }
@@ -40,6 +44,7 @@ impl Account {
             role: self.role,
             email_verified: self.email_verified,
             pending_email: self.pending_email.clone(),
+            second_factor: self.totp_step.is_some(),
             created_at: self.created_at,
             updated_at: self.updated_at,
         }
@@ -60,8 +65,19 @@ pub fn find_by_email(conn: &mut Conn, email: &EmailAddress) -> QueryResult<Optio
 macro_rules! columns {
     ($account:expr) => {{
         // Destructured, so that a field that is forgotten here does not compile.
-        let Account { id: _, email, pending_email, name, role, email_verified, password_hash, created_at, updated_at } =
-            $account;
+        let Account {
+            id: _,
+            email,
+            pending_email,
+            name,
+            role,
+            email_verified,
+            password_hash,
+            totp_id,
+            totp_step,
+            created_at,
+            updated_at,
+        } = $account;
         (
             account::email.eq(email.as_ref()),
             account::pending_email.eq(pending_email.as_ref()),
@@ -69,6 +85,8 @@ macro_rules! columns {
             account::role.eq(role),
             account::email_verified.eq(email_verified),
             account::password_hash.eq(password_hash.as_ref()),
+            account::totp_id.eq(totp_id.as_ref()),
+            account::totp_step.eq(totp_step),
             account::search_text.eq(model::search_text(name, email.as_ref())),
             account::created_at.eq(created_at),
             account::updated_at.eq(updated_at),
@@ -228,6 +246,7 @@ pub fn end_sessions(conn: &mut Conn, user: UserId, except: Option<SessionId>) ->
 pub struct SessionRow {
     pub user_id: UserId,
     pub role: Role,
+    pub totp_step: Option<i64>,
     pub created_at: Timestamp,
     pub expires_at: Timestamp,
     pub last_used_at: Timestamp,
@@ -238,7 +257,14 @@ pub fn find_session(conn: &mut Conn, id: SessionId) -> QueryResult<Option<Sessio
     session::table
         .find(id)
         .inner_join(account::table)
-        .select((account::id, account::role, session::created_at, session::expires_at, session::last_used_at))
+        .select((
+            account::id,
+            account::role,
+            account::totp_step,
+            session::created_at,
+            session::expires_at,
+            session::last_used_at,
+        ))
         .first(conn)
         .optional()
 }
@@ -276,21 +302,24 @@ fn scopes_of(text: &str) -> Scopes {
 pub struct KeyHolder {
     pub user_id: UserId,
     pub role: Role,
+    pub has_second_factor: bool,
     pub scopes: Scopes,
     pub expires_at: Option<Timestamp>,
 }
 
 /// Finds the user of an API key, and what the key may do.
 pub fn find_key_holder(conn: &mut Conn, id: ApiKeyId) -> QueryResult<Option<KeyHolder>> {
-    let row: Option<(UserId, Role, String, Option<Timestamp>)> = api_key::table
+    type KeyHolderRow = (UserId, Role, Option<i64>, String, Option<Timestamp>);
+    let row: Option<KeyHolderRow> = api_key::table
         .find(id)
         .inner_join(account::table)
-        .select((account::id, account::role, api_key::scopes, api_key::expires_at))
+        .select((account::id, account::role, account::totp_step, api_key::scopes, api_key::expires_at))
         .first(conn)
         .optional()?;
-    let holder = |(user_id, role, scopes, expires_at): (_, _, String, _)| KeyHolder {
+    let holder = |(user_id, role, totp_step, scopes, expires_at): KeyHolderRow| KeyHolder {
         user_id,
         role,
+        has_second_factor: totp_step.is_some(),
         scopes: scopes_of(&scopes),
         expires_at,
     };
@@ -348,6 +377,21 @@ pub fn delete_keys(conn: &mut Conn, user: UserId) -> QueryResult<usize> {
 pub fn record_key_use(conn: &mut Conn, id: ApiKeyId, at: Timestamp) -> QueryResult<usize> {
     let earlier = api_key::last_used_at.is_null().or(api_key::last_used_at.lt(at));
     diesel::update(api_key::table.find(id).filter(earlier)).set(api_key::last_used_at.eq(at)).execute(conn)
+}
+
+/// Replaces the recovery codes of a user by those with these hashes.
+pub fn replace_recovery_codes(conn: &mut Conn, user: UserId, hashes: &[String]) -> QueryResult<()> {
+    diesel::delete(recovery_code::table.filter(recovery_code::user_id.eq(user))).execute(conn)?;
+    for hash in hashes {
+        let row = (recovery_code::user_id.eq(user), recovery_code::hash.eq(hash));
+        diesel::insert_into(recovery_code::table).values(row).execute(conn)?;
+    }
+    Ok(())
+}
+
+/// Uses up a recovery code; returns `false` if the user has none with this hash.
+pub fn use_recovery_code(conn: &mut Conn, user: UserId, hash: &str) -> QueryResult<bool> {
+    diesel::delete(recovery_code::table.find((user, hash))).execute(conn).map(|used| used > 0)
 }
 
 /// A row of `link`.

@@ -65,7 +65,7 @@ impl TestUsers {
     }
 
     async fn sign_in(&self, email: &str, password: &str) -> Result<SignedIn, UsersError> {
-        let request = SignIn { email: email.to_owned(), password: password.to_owned() };
+        let request = SignIn { email: email.to_owned(), password: password.to_owned(), code: None };
         self.users.call(anyone(), request).await
     }
 
@@ -358,7 +358,7 @@ async fn repeated_sign_in_requires_password_again() {
     let fixture = TestUsers::open();
     fixture.register("ada@example.com").await;
     let send = |password: &str| {
-        let request = SignIn { email: "ada@example.com".into(), password: password.into() };
+        let request = SignIn { email: "ada@example.com".into(), password: password.into(), code: None };
         fixture.users.call(keyed(anyone(), "k"), request)
     };
     let first = send(PASSWORD).await.unwrap();
@@ -580,7 +580,7 @@ async fn s03_files_hold_no_password_or_token() {
     let guest = fixture.users.call(keyed(anyone(), "1"), CreateGuest {}).await.unwrap();
     let ctx = keyed(fixture.context_of(&guest.token).await, "2");
     let user = fixture.users.call(ctx, registration("ada@example.com")).await.unwrap().user;
-    let signed_in = SignIn { email: "ada@example.com".into(), password: PASSWORD.into() };
+    let signed_in = SignIn { email: "ada@example.com".into(), password: PASSWORD.into(), code: None };
     let member = fixture.users.call(keyed(anyone(), "3"), signed_in).await.unwrap();
     let ctx = keyed(fixture.context_of(&member.token).await, "4");
     let key = fixture.api_key(&ctx, "script").await;
@@ -1133,6 +1133,108 @@ async fn verification_link_is_repeatable_and_expires() {
     assert!(!fixture.get(other.id).await.unwrap().email_verified);
     fixture.clock.advance(2 * DAY);
     assert_eq!(fixture.verify(&fixture.verify_token(&mails[1])).await, Err(UsersError::InvalidLink), "too old");
+}
+
+// --- second factor -----------------------------------------------------------------------------------------------
+
+impl TestUsers {
+    /// The code that an app with this secret shows.
+    fn code(&self, secret: &str) -> String {
+        let secret = totp_rs::Secret::try_from_base32(secret).unwrap();
+        let totp = totp_rs::Builder::new().with_secret(secret).build().unwrap();
+        totp.generate(u64::try_from(self.clock.now().micros() / 1_000_000).unwrap()).to_string()
+    }
+
+    /// Switches the second factor of an account on; returns the secret and the recovery codes.
+    async fn second_factor(&self, user_id: UserId, token: &str) -> (String, Vec<String>) {
+        let ctx = self.context_of(token).await;
+        let enrolment = self.users.call(ctx.clone(), EnrollTotp { user_id }).await.unwrap();
+        assert!(enrolment.otpauth_url.starts_with("otpauth://totp/") && enrolment.qr_svg.contains("<svg"));
+        let code = self.code(&enrolment.secret);
+        let codes = self.users.call(ctx, ConfirmTotp { user_id, code }).await.unwrap().recovery_codes;
+        (enrolment.secret, codes)
+    }
+
+    async fn sign_in_with(&self, email: &str, code: &str) -> Result<SignedIn, UsersError> {
+        let request = SignIn { email: email.to_owned(), password: PASSWORD.to_owned(), code: Some(code.to_owned()) };
+        self.users.call(anyone(), request).await
+    }
+}
+
+#[actix::test]
+async fn second_factor_is_asked_for_and_each_code_works_once() {
+    let fixture = TestUsers::open();
+    let (user, member) = fixture.member("ada@example.com").await;
+    let other = fixture.sign_in("ada@example.com", PASSWORD).await.unwrap();
+    let (secret, recovery_codes) = fixture.second_factor(user.id, &member.token).await;
+    assert_eq!(recovery_codes.len(), 10);
+    assert!(fixture.get(user.id).await.unwrap().second_factor);
+    assert_eq!(fixture.authenticate(&other.token).await, Err(UsersError::InvalidToken), "other sessions end");
+    assert!(fixture.authenticate(&member.token).await.is_ok());
+    assert_eq!(fixture.sign_in("ada@example.com", PASSWORD).await, Err(UsersError::SecondFactorRequired));
+    assert_eq!(fixture.sign_in("ada@example.com", "wrong password").await, Err(UsersError::BadCredentials));
+    let wrong = fixture.sign_in_with("ada@example.com", "000000").await;
+    assert_eq!(wrong, Err(UsersError::WrongCode));
+    let confirmed = fixture.code(&secret);
+    assert_eq!(fixture.sign_in_with("ada@example.com", &confirmed).await, Err(UsersError::WrongCode), "used before");
+    fixture.clock.advance(Duration::from_secs(60));
+    let code = fixture.code(&secret);
+    let at_once = join_all((0..4).map(|_| fixture.sign_in_with("ada@example.com", &code))).await;
+    assert_eq!(at_once.iter().filter(|reply| reply.is_ok()).count(), 1, "{at_once:?}");
+    // A recovery code works once, and is in no file.
+    let spare = format!(" {} ", recovery_codes[0].to_uppercase());
+    assert!(fixture.sign_in_with("ada@example.com", &spare).await.is_ok());
+    assert_eq!(fixture.sign_in_with("ada@example.com", &spare).await, Err(UsersError::WrongCode));
+    if !crate::store::tested_on_server() {
+        for file in std::fs::read_dir(fixture.dir.path()).unwrap() {
+            let bytes = std::fs::read(file.unwrap().path()).unwrap();
+            for text in [&secret, &recovery_codes[1]] {
+                assert!(!bytes.windows(text.len()).any(|window| window == text.as_bytes()));
+            }
+        }
+    }
+}
+
+#[actix::test]
+async fn second_factor_is_switched_off_with_proof_only() {
+    let fixture = TestUsers::open();
+    fixture.admin("boss@example.com").await;
+    let (user, member) = fixture.member("ada@example.com").await;
+    let user_id = user.id;
+    let ctx = fixture.context_of(&member.token).await;
+    let off = |ctx: &RequestContext, code: Option<&str>| {
+        let request = DisableTotp { user_id, code: code.map(str::to_owned) };
+        fixture.users.call(ctx.clone(), request)
+    };
+    assert_eq!(off(&ctx, None).await, Err(UsersError::SecondFactorOff));
+    let confirm = fixture.users.call(ctx.clone(), ConfirmTotp { user_id, code: "123456".into() }).await;
+    assert_eq!(confirm, Err(UsersError::SecondFactorOff), "not begun");
+    let (_, recovery_codes) = fixture.second_factor(user_id, &member.token).await;
+    assert_eq!(fixture.users.call(ctx.clone(), EnrollTotp { user_id }).await, Err(UsersError::SecondFactorOn));
+    assert_eq!(off(&ctx, None).await, Err(UsersError::WrongCode));
+    assert_eq!(off(&ctx, Some("000000")).await, Err(UsersError::WrongCode));
+    off(&ctx, Some(&recovery_codes[3])).await.unwrap();
+    assert!(fixture.sign_in("ada@example.com", PASSWORD).await.is_ok());
+    // An administrator helps who has lost app and codes, after a recent sign-in.
+    fixture.second_factor(user_id, &member.token).await;
+    let boss = fixture.context_of(&fixture.sign_in("boss@example.com", PASSWORD).await.unwrap().token).await;
+    off(&boss, None).await.unwrap();
+    fixture.clock.advance(Duration::from_secs(16 * 60));
+    assert_eq!(off(&boss, None).await, Err(CommonError::RecentSignInRequired.into()));
+    let late = fixture.users.call(ctx, EnrollTotp { user_id }).await;
+    assert_eq!(late, Err(CommonError::RecentSignInRequired.into()));
+}
+
+#[actix::test]
+async fn required_second_factor_limits_staff_until_set_up() {
+    let fixture = TestUsers::open_in(TempDir::new().unwrap(), Clock::system(), |settings| {
+        settings.users.staff_second_factor = true;
+    });
+    let boss = fixture.admin("boss@example.com").await;
+    let token = fixture.sign_in("boss@example.com", PASSWORD).await.unwrap().token;
+    assert_eq!(fixture.authenticate(&token).await.unwrap().identity.role, Role::Customer);
+    fixture.second_factor(boss.id, &token).await;
+    assert_eq!(fixture.authenticate(&token).await.unwrap().identity.role, Role::Admin);
 }
 
 // --- erasure and lists -------------------------------------------------------------------------------------------

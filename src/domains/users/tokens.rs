@@ -27,6 +27,10 @@ pub enum TokenPurpose {
     Session,
     ApiKey,
     EmailLink(EmailLinkKind),
+    /// Secret of a second factor; not a token.
+    Totp,
+    /// Code that replaces a second factor; not a token.
+    RecoveryCode,
 }
 
 impl TokenPurpose {
@@ -37,6 +41,8 @@ impl TokenPurpose {
             Self::ApiKey => "mck_",
             Self::EmailLink(EmailLinkKind::Reset) => "mcr_",
             Self::EmailLink(EmailLinkKind::Verify) => "mcv_",
+            Self::Totp => "mco_",
+            Self::RecoveryCode => "mce_",
         }
     }
 
@@ -47,6 +53,8 @@ impl TokenPurpose {
             Self::ApiKey => b"mercat api key 1\0",
             Self::EmailLink(EmailLinkKind::Reset) => b"mercat reset 1\0",
             Self::EmailLink(EmailLinkKind::Verify) => b"mercat verify 1\0",
+            Self::Totp => b"mercat totp 1\0",
+            Self::RecoveryCode => b"mercat recovery code 1\0",
         }
     }
 }
@@ -65,6 +73,12 @@ impl TokenCodec {
 
     fn mac(&self, purpose: TokenPurpose, id: &[u8]) -> Hmac<Sha256> {
         self.hmac.clone().chain_update(purpose.mac_domain()).chain_update(id)
+    }
+
+    /// Returns `N` secret bytes, at most 32, that belong to an id and a number.
+    pub fn derive<const N: usize>(&self, purpose: TokenPurpose, id: Uuid, n: u8) -> [u8; N] {
+        let mac = self.mac(purpose, id.as_bytes()).chain_update([n]).finalize().into_bytes();
+        std::array::from_fn(|at| mac[at])
     }
 
     /// Returns the token of an id.

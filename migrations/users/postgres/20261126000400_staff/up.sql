@@ -5,6 +5,10 @@ ALTER TABLE account ADD CONSTRAINT account_role_check
     CHECK (role IN ('guest', 'customer', 'read_only', 'support', 'manager', 'admin'));
 -- The address that replaces `email` once it is confirmed.
 ALTER TABLE account ADD COLUMN pending_email TEXT COLLATE "C";
+-- Second factor (RFC 6238): its secret is made from this id and the shop's secret, which is in no database.
+ALTER TABLE account ADD COLUMN totp_id TEXT COLLATE "C";
+-- Time step of the last accepted code, which cannot be used again. NULL until a code confirms the secret.
+ALTER TABLE account ADD COLUMN totp_step BIGINT;
 -- Recorded for sessions of staff only, which end when they are idle.
 ALTER TABLE session ADD COLUMN last_used_at BIGINT;
 UPDATE session SET last_used_at = created_at;
@@ -14,15 +18,6 @@ ALTER TABLE api_key ADD COLUMN scopes TEXT COLLATE "C" NOT NULL DEFAULT '*';
 ALTER TABLE api_key ALTER COLUMN scopes DROP DEFAULT;
 ALTER TABLE api_key ADD COLUMN expires_at BIGINT;
 
--- Second factor of an account (RFC 6238). Its secret is made from `id` and the shop's secret, which is in no database.
-CREATE TABLE totp (
-    user_id      TEXT COLLATE "C" PRIMARY KEY NOT NULL REFERENCES account (id) ON DELETE CASCADE,
-    id           TEXT COLLATE "C" NOT NULL,
-    -- NULL until the first code confirms that the owner has the secret.
-    confirmed_at BIGINT,
-    -- Time step of the last accepted code, which cannot be used again.
-    last_step    BIGINT NOT NULL
-);
 -- SHA-256 of the codes that replace the second factor once each.
 CREATE TABLE recovery_code (
     user_id TEXT COLLATE "C" NOT NULL REFERENCES account (id) ON DELETE CASCADE,

@@ -11,13 +11,18 @@ CREATE TABLE new_account (
     role             TEXT    NOT NULL CHECK (role IN ('guest', 'customer', 'read_only', 'support', 'manager', 'admin')),
     email_verified   BOOLEAN NOT NULL,
     password_hash    TEXT,
+    -- Second factor (RFC 6238): its secret is made from this id and the shop's secret, which is in no database.
+    totp_id          TEXT,
+    -- Time step of the last accepted code, which cannot be used again. NULL until a code confirms the secret.
+    totp_step        BIGINT,
     -- Name and address in lower case, as the search for users reads them.
     search_text      TEXT    NOT NULL,
     created_at       BIGINT  NOT NULL,
     updated_at       BIGINT  NOT NULL
 ) WITHOUT ROWID;
 INSERT INTO new_account
-    SELECT id, email, NULL, name, role, email_verified, password_hash, search_text, created_at, updated_at FROM account;
+    SELECT id, email, NULL, name, role, email_verified, password_hash, NULL, NULL, search_text,
+           created_at, updated_at FROM account;
 
 CREATE TABLE new_session (
     id           TEXT   PRIMARY KEY NOT NULL,
@@ -80,15 +85,6 @@ CREATE INDEX link_by_user ON link (user_id, purpose, created_at);
 CREATE INDEX link_by_end ON link (expires_at);
 CREATE INDEX unbought_guest_by_age ON unbought_guest (created_at);
 
--- Second factor of an account (RFC 6238). Its secret is made from `id` and the shop's secret, which is in no database.
-CREATE TABLE totp (
-    user_id      TEXT   PRIMARY KEY NOT NULL REFERENCES account (id) ON DELETE CASCADE,
-    id           TEXT   NOT NULL,
-    -- NULL until the first code confirms that the owner has the secret.
-    confirmed_at BIGINT,
-    -- Time step of the last accepted code, which cannot be used again.
-    last_step    BIGINT NOT NULL
-) WITHOUT ROWID;
 -- SHA-256 of the codes that replace the second factor once each.
 CREATE TABLE recovery_code (
     user_id TEXT NOT NULL REFERENCES account (id) ON DELETE CASCADE,
