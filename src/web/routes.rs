@@ -43,6 +43,7 @@ use crate::contract::users::{
     ListApiKeys, ListUsers, Register, ResetPassword, SignIn, SignOut, UpdateUser, VerifyEmail,
 };
 use crate::messaging::{ListAuditEntries, Request, Role};
+use crate::settings::DOMAIN_NAMES;
 
 use Role::{Manager, ReadOnly, Support};
 use RouteAccess::{InternalNetwork, Owner, OwnerOrStaff, SignedIn, Staff};
@@ -57,6 +58,8 @@ pub struct RouteInfo {
     pub group: RouteGroup,
     /// Name of the message that the handler sends; none for pages, streams and health.
     pub message: Option<&'static str>,
+    /// Whether the message changes nothing.
+    pub is_read: bool,
     /// Callers that may use the route.
     pub access: RouteAccess,
     /// Body of the request.
@@ -141,6 +144,7 @@ impl RouteInfo {
             path,
             group,
             message: None,
+            is_read: false,
             access: RouteAccess::Anyone,
             body: BodyInfo::None,
             reply: ReplyInfo::Bytes,
@@ -155,6 +159,7 @@ impl RouteInfo {
     /// Names the message that the handler sends; its reply is the reply of the route, with status 200.
     const fn message<R: Request>(mut self) -> Self {
         self.message = Some(R::NAME);
+        self.is_read = R::IS_READ;
         self.reply = ReplyInfo::Json { status: 200, type_name: type_name::<R::Reply> };
         self
     }
@@ -228,6 +233,17 @@ impl RouteInfo {
             }
         };
         self.method == method && all_equal
+    }
+}
+
+impl RouteInfo {
+    /// Returns the scope that an API key needs for the route; none if every key may use it.
+    #[must_use]
+    pub fn scope(&self) -> Option<String> {
+        let domain = self.message.filter(|_| self.access != RouteAccess::Anyone)?.split('.').next()?;
+        let mode = if self.is_read { "read" } else { "write" };
+        // Placement and the audit log are no domains.
+        Some(if DOMAIN_NAMES.contains(&domain) { format!("{domain}:{mode}") } else { "*".to_owned() })
     }
 }
 

@@ -1,5 +1,7 @@
 //! H5: no caller reads or changes another's data by guessing ids. Every route of the gateway, every role.
 
+use std::fmt::Write as _;
+
 use mercat::messaging::Role;
 use mercat::web::{ROUTES, RouteAccess, RouteGroup, RouteInfo};
 use serde_json::{Value, json};
@@ -308,3 +310,48 @@ async fn h05_staff_role_and_key_scope_limit_every_staff_route() {
 
 /// An id that nothing has.
 const ABSENT: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
+
+/// The rows of the table in docs/security.md.
+fn access_table() -> String {
+    let mut table = String::new();
+    for route in ROUTES.iter().filter(|route| route.group != RouteGroup::Page) {
+        let least = |role: Role| move |caller: Role| caller >= role;
+        // A customer's own resource, or that of another one.
+        let (anonymous, guest, own, staff): (bool, bool, bool, Box<dyn Fn(Role) -> bool>) = match route.access {
+            RouteAccess::Anyone => (true, true, true, Box::new(|_| true)),
+            RouteAccess::SignedIn => (false, true, true, Box::new(|_| true)),
+            RouteAccess::Owner => (false, true, true, Box::new(|_| false)),
+            RouteAccess::OwnerOrStaff(role) => (false, true, true, Box::new(least(role))),
+            RouteAccess::Staff(role) => (false, false, false, Box::new(least(role))),
+            RouteAccess::InternalNetwork => {
+                writeln!(table, "| `{route:?}` | internal network | | | | | | | |").unwrap();
+                continue;
+            }
+        };
+        let sign = |may: bool| if may { "yes" } else { "" };
+        let owns = matches!(route.access, RouteAccess::Owner | RouteAccess::OwnerOrStaff(_));
+        let customer = if owns { "own" } else { sign(own) };
+        let roles = [Role::ReadOnly, Role::Support, Role::Manager, Role::Admin].map(|role| sign(staff(role)));
+        let guest = if owns { "own" } else { sign(guest) };
+        let [read_only, support, manager, admin] = roles;
+        let scope = route.scope().map(|scope| format!("`{scope}`")).unwrap_or_default();
+        let anonymous = sign(anonymous);
+        let row = [&format!("`{route:?}`"), anonymous, guest, customer, read_only, support, manager, admin, &scope];
+        writeln!(table, "| {} |", row.join(" | ")).unwrap();
+    }
+    table
+}
+
+/// The table that people read is the one that the routes have. `MERCAT_UPDATE_GOLDEN=replace` writes it.
+#[test]
+fn access_table_of_the_docs_is_up_to_date() {
+    const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/security.md");
+    const HEAD: &str = "|---|---|---|---|---|---|---|---|---|\n";
+    let docs = std::fs::read_to_string(FILE).unwrap();
+    let (before, table) = docs.split_once(HEAD).expect("the table has its head");
+    if std::env::var("MERCAT_UPDATE_GOLDEN").is_ok_and(|mode| mode == "replace") {
+        std::fs::write(FILE, format!("{before}{HEAD}{}", access_table())).unwrap();
+        return;
+    }
+    assert!(table == access_table(), "run MERCAT_UPDATE_GOLDEN=replace cargo test --test api -- access_table");
+}

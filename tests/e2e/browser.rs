@@ -196,3 +196,52 @@ async fn purchase_in_browser_updates_back_office() {
     }
     environment.assert_consistent();
 }
+
+#[actix::test]
+async fn staff_sign_in_with_a_code_and_see_the_audit_log() {
+    let Some(driver) = Driver::start() else { return };
+    let environment = TestEnvironment::new().await;
+    let shop = environment.open();
+    let admin = environment.admin(&shop).await;
+    let teapot = product(&admin, "TEA-1", 5).await;
+    admin
+        .try_send("PATCH", &format!("/product/{teapot}"), Some(json!({"stock": 3})), None)
+        .await
+        .unwrap()
+        .expect_status(200);
+
+    let browser = driver.browser(1280).await;
+    let sign_in = async |path: &str| {
+        browser.open(&format!("{}{path}", shop.url)).await;
+        browser.fill("[data-test=signin-email]", "boss@example.com").await;
+        browser.fill("[data-test=signin-password]", "correct horse battery").await;
+        browser.click("[data-test=signin-submit]").await;
+    };
+    sign_in("/admin").await;
+    browser.open(&format!("{}/admin/audit", shop.url)).await;
+    browser.shows("[data-test=audit-entry]", "catalog.UpdateProduct").await;
+    browser.shows("[data-test=audit-entry]", "stock: 5 → 3").await;
+    browser.shows("[data-test=audit-entry]", "boss@example.com").await;
+
+    browser.open(&format!("{}/account", shop.url)).await;
+    browser.click("[data-test=totp-begin]").await;
+    let secret = browser.element("[data-test=totp-secret]").await.text().await.unwrap();
+    let totp = {
+        let secret = totp_rs::Secret::try_from_base32(&secret).unwrap();
+        totp_rs::Builder::new().with_secret(secret).build().unwrap()
+    };
+    browser.fill("[data-test=totp-code]", &totp.generate_current().to_string()).await;
+    browser.click("[data-test=totp-confirm]").await;
+    let recovery_code = browser.element("[data-test=recovery-codes] code").await.text().await.unwrap();
+    browser.click("[data-test=totp-done]").await;
+    browser.shows("body", "signing in takes a code").await;
+    browser.click("[data-test=signout]").await;
+    browser.element("[data-test=search]").await;
+
+    sign_in("/admin").await;
+    browser.shows("[data-test=problem]", "code of your authenticator app").await;
+    browser.fill("[data-test=signin-code]", &recovery_code).await;
+    browser.click("[data-test=signin-submit]").await;
+    browser.shows("[data-test=stat-orders]", "0").await;
+    browser.0.close().await.unwrap();
+}

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use actix::{Actor, Context, Supervised};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use super::cache::Cache;
@@ -161,7 +161,9 @@ async fn create_product(
     state
         .write_idempotent(&ctx, &request, move |tx, scope| {
             let id = store::create(tx, scope, new)?;
-            store::get(tx.conn, id)
+            let created = store::get(tx.conn, id)?;
+            tx.describe_change(Value::Null, audited(&created));
+            Ok(created)
         })
         .await
 }
@@ -217,7 +219,7 @@ async fn update_product(
             let before = store::get(tx.conn, product_id)?;
             store::update(tx, scope, product_id, patch)?;
             let after = store::get(tx.conn, product_id)?;
-            describe_change(tx, &before, &after);
+            tx.describe_change(audited(&before), audited(&after));
             Ok(after)
         })
         .await
@@ -235,19 +237,16 @@ async fn replace_product(
             let before = store::get(tx.conn, product_id)?;
             store::replace(tx, scope, product_id, new)?;
             let after = store::get(tx.conn, product_id)?;
-            describe_change(tx, &before, &after);
+            tx.describe_change(audited(&before), audited(&after));
             Ok(after)
         })
         .await
 }
 
-/// Notes the change of a product for the audit log: all of what is sold but its texts and images.
-fn describe_change(tx: &mut Tx<'_>, before: &Product, after: &Product) {
-    let of = |product: &Product| {
-        let Product { sku, name, price, currency, stock, .. } = product;
-        json!({ "sku": sku, "name": name, "price": price, "currency": currency, "stock": stock })
-    };
-    tx.describe_change(of(before), of(after));
+/// Part of a product that the audit log keeps.
+fn audited(product: &Product) -> Value {
+    let Product { id, sku, name, price, currency, stock, .. } = product;
+    json!({ "id": id, "sku": sku, "name": name, "price": price, "currency": currency, "stock": stock })
 }
 
 async fn delete_product(

@@ -47,12 +47,25 @@ impl Topic {
     /// # Errors
     /// Code and sentence of the error frame.
     pub fn check(self, identity: Option<&Identity>) -> Result<(), (&'static str, &'static str)> {
-        let unauthenticated = ("unauthenticated", "sign in first to listen to this topic");
-        match (self, identity) {
-            (Self::Catalog | Self::Product(_) | Self::Comments(_), _) | (Self::User, Some(_)) => Ok(()),
-            (Self::Stats | Self::Orders | Self::Emails, Some(identity)) if identity.role >= Role::ReadOnly => Ok(()),
-            (_, Some(_)) => Err(("forbidden", "only administrators may listen to this topic")),
-            (_, None) => Err(unauthenticated),
+        let Some((domain, role)) = self.rights() else { return Ok(()) };
+        match identity {
+            None => Err(("unauthenticated", "sign in first to listen to this topic")),
+            Some(identity) if identity.role < role => Err(("forbidden", "only staff may listen to this topic")),
+            Some(identity) if !identity.scopes.allows(domain, true) => {
+                Err(("scope_missing", "this API key lacks the scope of this topic"))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// The domain whose data the topic shows, and the role that it takes, as for requests; none for what is public.
+    const fn rights(self) -> Option<(&'static str, Role)> {
+        match self {
+            Self::Catalog | Self::Product(_) | Self::Comments(_) => None,
+            Self::User => Some(("notifications", Role::Guest)),
+            Self::Stats => Some(("stats", Role::ReadOnly)),
+            Self::Orders => Some(("payments", Role::ReadOnly)),
+            Self::Emails => Some(("mailer", Role::Support)),
         }
     }
 }
@@ -68,5 +81,32 @@ impl fmt::Display for Topic {
             Self::Orders => f.write_str("orders"),
             Self::Emails => f.write_str("emails"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::messaging::{Credential, Scopes};
+    use crate::types::{ApiKeyId, UserId};
+
+    #[test]
+    fn n07_topics_take_role_and_scope() {
+        let of = |role, scopes: &[&str]| Identity {
+            scopes: Scopes::parse(scopes).unwrap(),
+            ..Identity::new(UserId::new(), role, Credential::ApiKey(ApiKeyId::new()))
+        };
+        for (topic, role, scopes, allowed) in [
+            (Topic::Catalog, Role::Guest, &["cart:read"][..], true),
+            (Topic::User, Role::Guest, &["*"], true),
+            (Topic::User, Role::Admin, &["catalog:write"], false),
+            (Topic::Stats, Role::Customer, &["*"], false),
+            (Topic::Stats, Role::ReadOnly, &["*"], true),
+            (Topic::Emails, Role::ReadOnly, &["*"], false),
+            (Topic::Orders, Role::Manager, &["payments:read"], true),
+        ] {
+            assert_eq!(topic.check(Some(&of(role, scopes))).is_ok(), allowed, "{topic} {role:?} {scopes:?}");
+        }
+        assert!(Topic::Catalog.check(None).is_ok() && Topic::User.check(None).is_err());
     }
 }

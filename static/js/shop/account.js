@@ -7,6 +7,7 @@ import { h } from '../dom.js';
 import { field, form } from '../forms.js';
 import { withBusyState } from '../components.js';
 import { navigate, refresh } from '../router.js';
+import { secondFactorPart } from '../second_factor.js';
 import { isStaff, signedInUser, replaceUser, signOut } from '../session.js';
 import { toast } from '../toasts.js';
 import { signInRequired } from './sign_in.js';
@@ -89,6 +90,7 @@ export function accountView() {
       h('p', { class: 'link-row' }, h('a', { href: '/orders', test: 'orders-link' }, 'Your orders'), isStaff() && h('a', { href: '/admin' }, 'Back office')),
       nameForm(user),
       h('section', { class: 'account-part', 'aria-label': 'E-mail and password' }, accessForm(user)),
+      secondFactorPart(user, refresh),
       h('section', { class: 'account-part account-end', 'aria-label': 'Leave' }, leave, erase)),
   };
 }

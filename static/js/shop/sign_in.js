@@ -6,6 +6,7 @@ import { field, form } from '../forms.js';
 import { emptyState } from '../components.js';
 import { navigate } from '../router.js';
 import { toast } from '../toasts.js';
+import { codeField, credentials } from '../second_factor.js';
 import { signInWithCart } from './cart_store.js';
 
 /** The address to return to: a path of this origin, never another. */
@@ -24,9 +25,11 @@ export function signInRequired(title) {
 }
 
 export function signInView({ query }) {
+  const { code, withCode } = codeField();
   const items = [
     field({ name: 'email', label: 'E-mail', type: 'email', autocomplete: 'username', required: true, test: 'signin-email' }),
     field({ name: 'password', label: 'Password', type: 'password', autocomplete: 'current-password', required: true, test: 'signin-password' }),
+    code,
   ];
   const { element } = form({
     items,
@@ -34,11 +37,11 @@ export function signInView({ query }) {
     test: 'signin-form',
     buttonTest: 'signin-submit',
     after: h('a', { href: '/forgot' }, 'Forgot your password?'),
-    submit: async (values) => {
-      const left = await signInWithCart(values);
+    submit: (values) => withCode(async () => {
+      const left = await signInWithCart(credentials(values));
       navigate(returnPath(query), { replace: true });
       if (left.length > 0) toast({ title: 'Some items could not be moved to your cart', body: left.join(', '), tone: 'bad' });
-    },
+    }),
   });
   return {
     title: 'Sign in',
