@@ -120,7 +120,7 @@ impl App {
                     grpc::live_stream(feed.subscribe(), encode_push(&Push::Resync), |push| encode_push(push))
                 })
             }),
-            token: settings.peers.token.clone(),
+            tokens: [&settings.peers.token, &settings.peers.other_token].into_iter().flatten().cloned().collect(),
             message_max: grpc::message_max(settings.catalog.image_bytes_max),
             drain_timeout: settings.http.drain_timeout,
         };

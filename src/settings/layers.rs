@@ -2,10 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::Read as _;
 use std::path::Path;
 
 use super::database;
 use super::schema::{self, SETTINGS};
+
+/// Maximum size of a file with a secret, in bytes.
+const SECRET_FILE_MAX: u64 = 64 * 1024;
 
 /// Origin of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,20 +72,30 @@ impl Layer {
     /// Creates a layer of the `MERCAT_*` variables among `variables`.
     ///
     /// # Errors
-    /// If a variable names no setting: a misspelt one would silently leave the default.
+    /// If a variable names no setting: a misspelt one would silently leave the default. If the file that `MERCAT_..._FILE`
+    /// names, with the value of a secret, cannot be read.
     pub fn environment(
         variables: impl IntoIterator<Item = (String, String)>,
         origin: impl Fn(String) -> Origin,
     ) -> Result<Self, SettingError> {
-        let mut values = Vec::new();
+        let mut values: Vec<(String, String, Origin)> = Vec::new();
         for (variable, value) in variables {
             let Some(name) = variable.strip_prefix("MERCAT_") else { continue };
             if schema::IGNORED_VARIABLES.contains(&variable.as_str()) {
                 continue;
             }
             let key = name.to_lowercase().replace("__", ".");
-            check_key(&key, &origin(variable.clone()))?;
-            values.push((key, value, origin(variable)));
+            let origin = origin(variable);
+            let (key, value) = match key.strip_suffix("_file").filter(|key| is_secret(key)) {
+                Some(key) => (key.to_owned(), secret_in_file(key, &value, &origin)?),
+                None => (key, value),
+            };
+            check_key(&key, &origin)?;
+            if values.iter().any(|(other, _, from)| *other == key && *from != origin) {
+                let reason = "is given as a value and as a file; remove one of the two".to_owned();
+                return Err(SettingError { key, origin, reason });
+            }
+            values.push((key, value, origin));
         }
         Ok(Self(values))
     }
@@ -118,6 +132,19 @@ impl Layer {
         flatten("", &table, &origin, &mut values)?;
         Ok(Self(values))
     }
+}
+
+/// Reads a secret from a file, as container platforms provide them. The line break at its end is no part of it.
+fn secret_in_file(key: &str, path: &str, origin: &Origin) -> Result<String, SettingError> {
+    let fail = |reason: String| SettingError { key: key.to_owned(), origin: origin.clone(), reason };
+    let file = std::fs::File::open(path).map_err(|error| fail(format!("{path:?} cannot be opened: {error}")))?;
+    let mut text = String::new();
+    let read = file.take(SECRET_FILE_MAX + 1).read_to_string(&mut text);
+    read.map_err(|error| fail(format!("{path:?} cannot be read as text: {error}")))?;
+    if text.len() as u64 > SECRET_FILE_MAX {
+        return Err(fail(format!("{path:?} is larger than {SECRET_FILE_MAX} bytes; name the file with the secret")));
+    }
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
 fn flatten(

@@ -65,6 +65,7 @@ fn general() -> Vec<Spec> {
         Spec::new("standby", "false", "Start the domains that `domains` names in standby: wait for `mercat move` to transfer them."),
         Spec::new("grpc", "", "Address at which other processes call the domains of this one, as ADDRESS:PORT. Empty: none."),
         Spec::new("peers.token", "", "Secret by which the processes of one shop authenticate each other: at least 16 characters, the same in all of them.").secret(),
+        Spec::new("peers.other_token", "", "Further secret that callers may present, while peers.token is replaced: the old one or the new one.").secret(),
         Spec::new("peers.addresses", "", "Addresses of further processes that an administrator may move domains to, as http://HOST:PORT, separated by commas. The places below are allowed anyway."),
         Spec::new("data", "./data", "Data folder: databases, and the token signing secret."),
         Spec::new("database", "", "Location of the databases: sqlite:FOLDER, one file per domain, or postgres://..., one schema per domain. Empty: the data folder."),

@@ -18,18 +18,25 @@ const SCHEMA_PREFIX_RULE: &str = "must be lower-case letters, digits and _, at m
 pub struct PeersSettings {
     /// Secret that all processes of the shop share.
     pub token: Option<String>,
+    /// Further secret that callers may present, while one is replaced.
+    pub other_token: Option<String>,
     /// Addresses of processes that an administrator may move domains to, besides the configured places.
     pub addresses: Vec<Address>,
 }
 
 impl PeersSettings {
     pub(super) fn read(values: &Values) -> Result<Self, SettingError> {
-        let token = values.get("peers.token", |text| match text.len() {
+        let token = |text: &str| match text.len() {
             0 => Ok(None),
             16.. if text.bytes().all(|b| b.is_ascii_graphic()) => Ok(Some(text.to_owned())),
             _ => Err("must have at least 16 characters, printable ASCII without spaces".to_owned()),
-        })?;
-        Ok(Self { token, addresses: values.get("peers.addresses", addresses)? })
+        };
+        let other_token = values.get("peers.other_token", token)?;
+        Ok(Self {
+            token: values.get("peers.token", token)?,
+            other_token,
+            addresses: values.get("peers.addresses", addresses)?,
+        })
     }
 }
 

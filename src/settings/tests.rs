@@ -149,6 +149,30 @@ fn internal_network_contains_its_addresses() {
 }
 
 #[test]
+fn secret_is_read_from_the_file_that_a_variable_names() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    std::fs::write(path("token"), "the-secret-of-the-tests\n").unwrap();
+    let token = |variables: &[(&str, &str)]| {
+        let values = Values::from_layers(vec![environment(variables)?]);
+        Settings::from_values(&values).map(|settings| settings.peers.token)
+    };
+    let file = path("token");
+    assert_eq!(token(&[("MERCAT_PEERS__TOKEN_FILE", &file)]), Ok(Some("the-secret-of-the-tests".to_owned())));
+    std::fs::write(path("large"), "x".repeat(70_000)).unwrap();
+    for (variables, part) in [
+        (&[("MERCAT_PEERS__TOKEN_FILE", &*path("absent"))][..], "cannot be opened"),
+        (&[("MERCAT_PEERS__TOKEN_FILE", &path("large"))], "larger than"),
+        (&[("MERCAT_PEERS__TOKEN", "another-secret-of-the-tests"), ("MERCAT_PEERS__TOKEN_FILE", &file)], "as a file"),
+        // Only secrets come from files.
+        (&[("MERCAT_SHOP__NAME_FILE", &file)], "no such setting"),
+    ] {
+        let error = token(variables).unwrap_err().to_string();
+        assert!(error.contains(part) && error.contains(variables[variables.len() - 1].0), "{error}");
+    }
+}
+
+#[test]
 fn example_file_is_up_to_date() {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/.env.example");
     assert_eq!(std::fs::read_to_string(file).unwrap(), example(), "run `mercat config --example > .env.example`");

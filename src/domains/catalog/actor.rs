@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use super::cache::Cache;
-use super::image_handlers::{RENDERS_MAX, add_image, delete_image, get_image, list_images};
+use super::image_handlers::{RENDER_MEMORY_MIB, add_image, delete_image, get_image, list_images};
 use super::list_handlers::{list_products, read_products};
 use super::store::{self, WriteScope, stock};
 use super::*;
@@ -52,7 +52,7 @@ impl CatalogState {
             cache: Cache::new(settings.cache_max, store.cache_lease()),
             store,
             settings: settings.clone(),
-            renders: Arc::new(Semaphore::new(RENDERS_MAX)),
+            renders: Arc::new(Semaphore::new(RENDER_MEMORY_MIB as usize)),
             expiring: Arc::new(Semaphore::new(1)),
         }
     }

@@ -12,8 +12,10 @@ use super::{AddImage, CatalogError, DeleteImage, GetImage, GetProduct, Image, Im
 use crate::messaging::{CommonError, RequestContext};
 use crate::types::{ProductId, Validator};
 
-/// Images rendered at once; each takes a core and some ten megabytes.
-pub(super) const RENDERS_MAX: usize = 2;
+/// Memory in MiB for all images that are rendered at once. A larger image waits until it is the only one.
+pub(super) const RENDER_MEMORY_MIB: u32 = 384;
+/// Images rendered at once, whatever their size; each takes a core.
+const RENDERS_MAX: u32 = 2;
 
 /// The part of [`AddImage`] that identifies it under an idempotency key: a digest in place of the file.
 #[derive(Serialize, Deserialize)]
@@ -44,13 +46,17 @@ pub(super) async fn add_image(
     if data.len() > state.settings.image_bytes_max {
         return Err(too_large);
     }
-    let (digest, data) = run_blocking_limited(&state, move || (Sha256::digest(&data).to_vec(), data)).await?;
+    let (digest, memory, data) = {
+        let pixels_max = state.settings.image_pixels_max;
+        let inspect = move || (Sha256::digest(&data).to_vec(), image_processing::memory_mib(&data, pixels_max), data);
+        run_blocking_limited(&state, 0, inspect).await?
+    };
     let request = AddedImage { product_id, alt: alt.clone(), digest };
     let add = || async {
         state.store.read(move |conn| images::check_can_add(conn, product_id)).await?;
         let (bytes_max, pixels_max) = (state.settings.image_bytes_max, state.settings.image_pixels_max);
         let files: Vec<Rendition> =
-            run_blocking_limited(&state, move || image_processing::render(&data, bytes_max, pixels_max))
+            run_blocking_limited(&state, memory, move || image_processing::render(&data, bytes_max, pixels_max))
                 .await?
                 .map_err(|error| match error {
                     ImageFileError::Unreadable(reason) => CatalogError::UnsupportedImage { reason },
@@ -61,12 +67,15 @@ pub(super) async fn add_image(
     state.store.idempotent(&ctx, &request)?.check_first(add).await
 }
 
-/// Runs CPU-bound work on the blocking pool, at most [`RENDERS_MAX`] at once.
+/// Runs CPU-bound work that takes `memory` MiB on the blocking pool: at most [`RENDERS_MAX`] at once, within
+/// [`RENDER_MEMORY_MIB`].
 async fn run_blocking_limited<T: Send + 'static>(
     state: &CatalogState,
+    memory: u32,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, CommonError> {
-    let permit = Arc::clone(&state.renders).acquire_owned().await.map_err(|_| CommonError::Unavailable)?;
+    let share = memory.clamp(RENDER_MEMORY_MIB / RENDERS_MAX, RENDER_MEMORY_MIB);
+    let permit = Arc::clone(&state.renders).acquire_many_owned(share).await.map_err(|_| CommonError::Unavailable)?;
     let done = tokio::task::spawn_blocking(move || {
         let _permit = permit;
         work()

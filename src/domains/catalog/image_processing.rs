@@ -21,8 +21,11 @@ const SIZES: [u32; 3] = [160, 480, 960];
 const LARGEST: u32 = 1_600;
 /// JPEG quality at which losses hardly show on edges and files are still small.
 const JPEG_QUALITY: u8 = 82;
-/// Bytes per pixel in the widest decoded form: four channels of 16 bits.
-const PIXEL_BYTES_MAX: u64 = 8;
+/// Bytes that a decoder may use besides the pixels, such as for a colour profile: a compressed one of some kilobytes can
+/// expand to hundreds of megabytes.
+const METADATA_BYTES_MAX: u64 = 4 << 20;
+/// Maximum size of the decoded pixels in bytes. An image of 16 bits per channel reaches it with half the pixels.
+const DECODED_BYTES_MAX: u64 = 192 << 20;
 
 /// An image in one size, encoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,19 +97,8 @@ fn decode(data: &[u8], pixels_max: u64) -> Result<DynamicImage, ImageFileError> 
     if format == ImageFormat::Jpeg && !has_jpeg_end(data) {
         return Err(ImageFileError::Unreadable("it is cut short".to_owned()));
     }
-    let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(pixels_max.saturating_mul(PIXEL_BYTES_MAX).saturating_add(1 << 20));
-    let mut reader = ImageReader::with_format(Cursor::new(data), format);
-    reader.limits(limits);
-    let mut decoder = reader.into_decoder().map_err(decode_error)?;
-    // The header has the size, so a decompression bomb is rejected before a pixel is decoded.
-    let (width, height) = decoder.dimensions();
-    if u64::from(width) * u64::from(height) > pixels_max {
-        return Err(ImageFileError::TooLarge);
-    }
-    if width == 0 || height == 0 {
-        return Err(ImageFileError::Unreadable("it has no pixels".to_owned()));
-    }
+    let decoded_bytes = decoded_bytes(data, format, pixels_max)?;
+    let mut decoder = decoder(data, format, decoded_bytes.saturating_mul(2))?;
     // An unreadable orientation is ignored, as browsers do.
     let orientation = decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms);
     let mut image = DynamicImage::from_decoder(decoder).map_err(decode_error)?;
@@ -119,6 +111,38 @@ fn decode(data: &[u8], pixels_max: u64) -> Result<DynamicImage, ImageFileError> 
         return Ok(DynamicImage::from(image).into_rgb8().into());
     }
     Ok(image.into())
+}
+
+/// Opens an image, which reads its header. `pixel_bytes` is the memory that its pixels may take.
+fn decoder(data: &[u8], format: ImageFormat, pixel_bytes: u64) -> Result<impl ImageDecoder, ImageFileError> {
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(pixel_bytes.saturating_add(METADATA_BYTES_MAX));
+    let mut reader = ImageReader::with_format(Cursor::new(data), format);
+    reader.limits(limits);
+    reader.into_decoder().map_err(decode_error)
+}
+
+/// Reads the size of the decoded pixels from the header, so that a decompression bomb is rejected before a pixel is decoded.
+fn decoded_bytes(data: &[u8], format: ImageFormat, pixels_max: u64) -> Result<u64, ImageFileError> {
+    let header = decoder(data, format, 0)?;
+    let (width, height) = header.dimensions();
+    let pixels = u64::from(width) * u64::from(height);
+    if pixels > pixels_max || header.total_bytes() > DECODED_BYTES_MAX {
+        return Err(ImageFileError::TooLarge);
+    }
+    if pixels == 0 {
+        return Err(ImageFileError::Unreadable("it has no pixels".to_owned()));
+    }
+    Ok(header.total_bytes())
+}
+
+/// Returns the memory in MiB that [`render`] takes at most for an image: its pixels as decoded, turned upright and in eight
+/// bits per channel. Nothing for what it will reject.
+#[must_use]
+pub fn memory_mib(data: &[u8], pixels_max: u64) -> u32 {
+    let format = image::guess_format(data).ok();
+    let bytes = format.and_then(|format| decoded_bytes(data, format, pixels_max).ok()).unwrap_or_default();
+    u32::try_from(bytes.saturating_mul(3) >> 20).unwrap_or(u32::MAX)
 }
 
 /// Returns `true` if a JPEG has its end marker. The decoder would fill the missing part with grey.
@@ -317,6 +341,42 @@ mod tests {
         assert!(bomb.len() < 200);
         // Its pixels are missing: a decoder that had begun would say that it cannot be read.
         assert_eq!(render(&bomb, BYTES, PIXELS), Err(ImageFileError::TooLarge));
+    }
+
+    /// A PNG of one pixel with a chunk after its header.
+    fn png_with_chunk(kind: &[u8; 4], content: &[u8]) -> Vec<u8> {
+        let mut data = encoded(&DynamicImage::new_rgb8(1, 1), ImageFormat::Png);
+        let mut chunk = u32::try_from(content.len()).unwrap().to_be_bytes().to_vec();
+        chunk.extend_from_slice(kind);
+        chunk.extend_from_slice(content);
+        let sum = crc(&chunk[4..]).to_be_bytes();
+        chunk.extend_from_slice(&sum);
+        data.splice(33..33, chunk);
+        data
+    }
+
+    #[test]
+    fn compressed_metadata_is_not_expanded_beyond_the_budget() {
+        use std::io::Read as _;
+        let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
+        std::io::copy(&mut std::io::repeat(0).take(64 << 20), &mut zlib).unwrap();
+        let bomb = zlib.finish().unwrap();
+        assert!(bomb.len() < 100_000);
+        let with = |head: &[u8]| [head, &bomb].concat();
+        for (kind, content) in [(b"iCCP", with(b"profile\0\0")), (b"zTXt", with(b"note\0\0"))] {
+            let data = png_with_chunk(kind, &content);
+            let before = decoder(&data, ImageFormat::Png, 0).map(|mut header| header.icc_profile().ok().flatten());
+            // Refused, or ignored; never expanded.
+            assert!(before.is_err() || before.is_ok_and(|profile| profile.is_none_or(|bytes| bytes.len() < 5 << 20)));
+        }
+    }
+
+    #[test]
+    fn memory_is_known_from_the_header() {
+        let image = encoded(&DynamicImage::new_rgb8(1_024, 1_024), ImageFormat::Png);
+        assert_eq!(memory_mib(&image, PIXELS), 9);
+        assert_eq!(memory_mib(&bomb(), PIXELS), 0);
+        assert_eq!(memory_mib(b"no image", PIXELS), 0);
     }
 
     #[test]

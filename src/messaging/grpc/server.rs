@@ -74,8 +74,8 @@ pub struct ServerConfig {
     pub event_reader: Option<EventReader>,
     /// Live pushes, if the notifications domain is local.
     pub live_source: Option<LiveSource>,
-    /// Token that callers must present, if the processes share one.
-    pub token: Option<String>,
+    /// Tokens of which callers must present one; none if the processes share no token.
+    pub tokens: Vec<String>,
     /// Largest message in bytes.
     pub message_max: usize,
     /// Longest time that a stop waits for calls in progress.
@@ -99,7 +99,8 @@ pub struct GrpcHandle(watch::Sender<bool>);
 
 struct DomainsService {
     config: ServerConfig,
-    token: Option<[u8; 32]>,
+    /// Digests of the tokens.
+    tokens: Vec<[u8; 32]>,
     /// Resolves when the server is being stopped.
     shutdown: Shutdown,
 }
@@ -120,8 +121,8 @@ impl GrpcServer {
             let _ = stopped.wait_for(|stop| *stop).await;
         };
         let (drain_timeout, message_max) = (config.drain_timeout, config.message_max);
-        let token = config.token.as_deref().map(|token| Sha256::digest(token).into());
-        let service = Arc::new(DomainsService { config, token, shutdown: shutdown.boxed().shared() });
+        let tokens = config.tokens.iter().map(|token| Sha256::digest(token).into()).collect();
+        let service = Arc::new(DomainsService { config, tokens, shutdown: shutdown.boxed().shared() });
         let (reporter, health) = tonic_health::server::health_reporter();
         let mut router = tonic::service::RoutesBuilder::default();
         router.add_service(health);
@@ -209,14 +210,16 @@ async fn publish_health(service: Arc<DomainsService>, mut reporter: HealthReport
 }
 
 impl DomainsService {
-    /// Returns an error unless the caller presents the shared token.
+    /// Returns an error unless the caller presents a shared token.
     fn authenticate(&self, metadata: &MetadataMap) -> Result<(), Status> {
-        let Some(token) = &self.token else { return Ok(()) };
+        if self.tokens.is_empty() {
+            return Ok(());
+        }
         let presented = metadata.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
         let presented = presented.strip_prefix("Bearer ").unwrap_or_default();
         // Digests are compared, so that the duration tells nothing about the token.
         let digest: [u8; 32] = Sha256::digest(presented).into();
-        if digest == *token {
+        if self.tokens.contains(&digest) {
             Ok(())
         } else {
             Err(Status::unauthenticated("only for processes of this shop: wrong token"))

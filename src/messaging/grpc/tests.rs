@@ -116,7 +116,7 @@ fn serve_with(
         domains: HashMap::from([("echo", DomainService::of(client))]),
         event_reader,
         live_source: None,
-        token: token.map(str::to_owned),
+        tokens: token.map(|tokens| tokens.split(',').map(str::to_owned).collect()).unwrap_or_default(),
         message_max: 1 << 20,
         drain_timeout: Duration::from_secs(5),
     };
@@ -203,6 +203,16 @@ async fn wrong_token_is_rejected_and_reported() {
         let health = remote_echo.health();
         let problem = health.addresses.first().and_then(|address| address.problem.clone()).unwrap();
         assert!(health.status == HealthStatus::Down && problem.contains("peers.token"), "{problem}");
+    }
+}
+
+#[actix::test]
+async fn both_tokens_are_accepted_while_one_is_replaced() {
+    let (local_echo, _) = echo(1, 8);
+    let (address, _stop) = serve(&local_echo, ANY, Some("the old secret of tests,the new secret of tests"));
+    for token in ["the old secret of tests", "the new secret of tests"] {
+        let remote_echo = remote(&Peer::start(at(address), peer_config(Some(token))));
+        assert!(remote_echo.call(ctx(), Say { text: "tea".to_owned() }).await.is_ok(), "{token}");
     }
 }
 
