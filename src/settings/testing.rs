@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use super::{Database, Postgres, Settings, Values};
 use crate::types::hex;
@@ -32,6 +33,8 @@ impl Settings {
         let Ok(address) = std::env::var("MERCAT_TEST_DATABASE") else { return Database::Folder(data.to_owned()) };
         let hash = sha2::Sha256::digest(data.as_os_str().as_encoded_bytes());
         let name = hex(&hash[..8]);
-        Database::Postgres(Postgres::new(&address, &format!("t{name}_")))
+        let server = Postgres::new(&address, &format!("t{name}_"));
+        // A server that the whole test run shares may be slow; a test of an outage makes one that refuses.
+        Database::Postgres(server.with_connection_timeout(Duration::from_secs(60)))
     }
 }

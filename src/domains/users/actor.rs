@@ -425,7 +425,7 @@ async fn update_user(state: Arc<UsersState>, ctx: RequestContext, request: Updat
 /// Verifies the current password, if given, and returns the hash it matches.
 ///
 /// # Errors
-/// `current_password` is wrong, or there is no such user.
+/// `current_password` is wrong, or was wrong too often; there is no such user.
 async fn verify_current_password(
     state: &UsersState,
     ctx: &RequestContext,
@@ -435,8 +435,18 @@ async fn verify_current_password(
 ) -> Result<Option<String>, UsersError> {
     let Some(current) = current else { return Ok(None) };
     let account = state.store.read(move |conn| Ok::<_, UsersError>(store::find_by_id(conn, user_id)?)).await?;
-    let hash = account.ok_or(UsersError::UserNotFound)?.password_hash;
-    if permit.verify(ctx, current, hash.as_deref()).await? { Ok(hash) } else { Err(current_password_error(true)) }
+    let Account { email, password_hash: hash, .. } = account.ok_or(UsersError::UserNotFound)?;
+    // A stolen session must not be a way to guess the password without the limits of a sign-in.
+    let name = email.as_ref().map_or("", EmailAddress::as_str);
+    let throttle = state.throttle.as_ref().zip(ctx.network);
+    let attempt = throttle.map(|(throttle, network)| throttle.admit(name, network, state.store.now())).transpose()?;
+    let is_right = permit.verify(ctx, current, hash.as_deref()).await?;
+    match (attempt, is_right) {
+        (Some(attempt), true) => attempt.succeeded(state.store.now()),
+        (Some(attempt), false) => attempt.failed(state.store.now()),
+        (None, _) => {}
+    }
+    if is_right { Ok(hash) } else { Err(current_password_error(true)) }
 }
 
 /// Applies an update in a transaction.

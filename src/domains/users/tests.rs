@@ -17,7 +17,9 @@ use crate::messaging::{
 };
 use crate::settings::Settings;
 use crate::store::Store;
-use crate::types::{Clock, EmailAddress, EventId, InvoiceId, Page, PageRequest, SessionId, Timestamp, UserId};
+use crate::types::{
+    ClientNetwork, Clock, EmailAddress, EventId, InvoiceId, Page, PageRequest, SessionId, Timestamp, UserId,
+};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -182,15 +184,7 @@ fn registration(email: &str) -> Register {
 }
 
 fn updating(user_id: UserId, change: impl FnOnce(&mut UpdateUser)) -> UpdateUser {
-    let mut request = UpdateUser {
-        user_id,
-        name: None,
-        email: None,
-        password: None,
-        current_password: None,
-        role: None,
-        keep_api_keys: false,
-    };
+    let mut request = UpdateUser::of(user_id);
     change(&mut request);
     request
 }
@@ -870,6 +864,25 @@ async fn a_new_password_ends_all_other_sign_ins() {
         r.current_password = Some("another password".into());
     };
     assert_eq!(fixture.update(ctx, user.id, other).await, Err(CommonError::IdempotencyKeyReused.into()));
+}
+
+#[actix::test]
+async fn s02_current_password_cannot_be_guessed_without_limit() {
+    let fixture =
+        TestUsers::open_in(TempDir::new().unwrap(), Clock::system(), |settings| settings.limits.enabled = true);
+    let (user, member) = fixture.member("ada@example.com").await;
+    let mut ctx = fixture.context_of(&member.token).await;
+    ctx.network = Some(ClientNetwork::from("192.0.2.1".parse::<std::net::IpAddr>().unwrap()));
+    let guess = |r: &mut UpdateUser| {
+        r.password = Some("taken over by me".into());
+        r.current_password = Some("a wrong guess".into());
+    };
+    let mut refused = Vec::new();
+    for _ in 0..15 {
+        refused.push(fixture.update(ctx.clone(), user.id, guess).await.unwrap_err());
+    }
+    assert!(matches!(refused[0], UsersError::Common(CommonError::ValidationFailed { .. })), "{refused:?}");
+    assert!(matches!(refused[14], UsersError::Common(CommonError::RateLimited { .. })), "{refused:?}");
 }
 
 #[actix::test]
