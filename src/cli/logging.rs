@@ -18,6 +18,8 @@ pub fn start(settings: &LogSettings) {
     let mut builder = env_logger::Builder::new();
     // It logs every worker that it starts.
     builder.filter_module("actix_server", log::LevelFilter::Warn);
+    // It logs every request that it cannot read as an error: strangers could fill the disk with such lines.
+    builder.filter_module("actix_http", log::LevelFilter::Off);
     builder.parse_filters(&settings.filter);
     if settings.json {
         builder.format(|out, record| {

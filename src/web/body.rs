@@ -75,14 +75,17 @@ fn expect_json(request: &HttpRequest) -> Result<(), Problem> {
 /// Reads the whole body: at most `max` bytes, and until the request's deadline.
 async fn read_bounded(request: &ApiRequest, mut payload: Payload, max: usize) -> Result<BytesMut, Problem> {
     expect_length(request.http(), max)?;
+    let expected = declared_length(request.http());
     let reading = async {
         let mut bytes = BytesMut::new();
-        while let Some(chunk) = payload.next().await {
-            let chunk = chunk?;
+        // The parser takes what follows a request with `Upgrade: websocket` for its body without an end.
+        while expected.is_none_or(|expected| bytes.len() < expected) {
+            let Some(chunk) = payload.next().await.transpose()? else { break };
+            let chunk = &chunk[..chunk.len().min(expected.map_or(usize::MAX, |expected| expected - bytes.len()))];
             if bytes.len() + chunk.len() > max {
                 return Err(Problem::too_large(max));
             }
-            bytes.extend_from_slice(&chunk);
+            bytes.extend_from_slice(chunk);
         }
         Ok(bytes)
     };
@@ -97,6 +100,15 @@ pub fn expect_length(request: &HttpRequest, max: usize) -> Result<(), Problem> {
         Some(_) => Err(Problem::too_large(max)),
         None => Ok(()),
     }
+}
+
+/// Length of the body by the request's head (RFC 9112 §6.3); `None` for a body of chunks, which has an end of its own.
+fn declared_length(request: &HttpRequest) -> Option<usize> {
+    if request.headers().contains_key(header::TRANSFER_ENCODING) {
+        return None;
+    }
+    let length = request.headers().get(header::CONTENT_LENGTH);
+    Some(length.and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0))
 }
 
 fn read_json<T: DeserializeOwned + ServerSetFields>(bytes: &[u8]) -> Result<T, Problem> {

@@ -28,7 +28,7 @@ use tokio::sync::Semaphore;
 use super::live::KillSwitch;
 use super::network_limit::{NetworkLimit, NetworkPermit};
 use super::problem::Problem;
-use super::request_meta::request_id;
+use super::protocol_errors::{ProtocolErrors, last_response};
 use crate::settings::Settings;
 use crate::types::ClientNetwork;
 
@@ -122,9 +122,11 @@ fn open_files_max() -> usize {
 
 /// A TCP connection that a [`KillSwitch`] ends.
 pub struct ClientConnection {
-    stream: TcpStream,
+    /// Taken only when the connection is dropped.
+    stream: Option<TcpStream>,
     kill_switch: KillSwitch,
-    _permit: NetworkPermit,
+    protocol_errors: ProtocolErrors,
+    permit: Option<NetworkPermit>,
 }
 
 impl ClientConnection {
@@ -135,17 +137,35 @@ impl ClientConnection {
         {
             log::debug!("http: setting the options of a connection failed: {error}");
         }
-        Self { stream, kill_switch: KillSwitch::default(), _permit: permit }
+        Self {
+            stream: Some(stream),
+            kill_switch: KillSwitch::default(),
+            protocol_errors: ProtocolErrors::default(),
+            permit: Some(permit),
+        }
     }
 
     /// The stream, unless the connection was cut.
     fn stream(&mut self, context: &Context<'_>) -> io::Result<Pin<&mut TcpStream>> {
+        let stream = self.stream.as_mut().ok_or(io::ErrorKind::NotConnected)?;
         if self.kill_switch.is_killed(context) {
             // What the peer does not read is dropped with the connection; the kernel would keep it.
-            let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+            let _ = SockRef::from(&*stream).set_linger(Some(Duration::ZERO));
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
-        Ok(Pin::new(&mut self.stream))
+        Ok(Pin::new(stream))
+    }
+}
+
+impl Drop for ClientConnection {
+    fn drop(&mut self) {
+        if let (true, Some(stream)) = (self.protocol_errors.has_failed(), self.stream.take()) {
+            let permit = self.permit.take();
+            actix_web::rt::spawn(async move {
+                let _permit = permit;
+                let _ = tokio::time::timeout(REFUSAL_TIMEOUT, read_to_end(stream)).await;
+            });
+        }
     }
 }
 
@@ -157,19 +177,13 @@ impl AsyncRead for ClientConnection {
 
 impl AsyncWrite for ClientConnection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.stream(cx)?.poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.stream(cx)?.poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        let mut errors = std::mem::take(&mut self.protocol_errors);
+        let polled = match self.stream(cx) {
+            Ok(mut stream) => errors.poll_write(bytes, |bytes| stream.as_mut().poll_write(cx, bytes)),
+            Err(error) => Poll::Ready(Err(error)),
+        };
+        self.protocol_errors = errors;
+        polled
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -277,10 +291,15 @@ fn accept(
     }
 }
 
-/// Responds with 503, and reads what the client sends meanwhile: the kernel would reset the connection, and the response
-/// with it, if it were closed with bytes unread.
+/// Responds with 503.
 async fn refuse(mut stream: TcpStream) -> io::Result<()> {
     stream.write_all(&refusal()).await?;
+    read_to_end(stream).await
+}
+
+/// Ends a connection after its last response, and reads what the client sends meanwhile: the kernel would reset the
+/// connection, and the response with it, if it were closed with bytes unread.
+async fn read_to_end(mut stream: TcpStream) -> io::Result<()> {
     stream.shutdown().await?;
     let mut ignored = [0; 1_024];
     while stream.read(&mut ignored).await? > 0 {}
@@ -289,25 +308,11 @@ async fn refuse(mut stream: TcpStream) -> io::Result<()> {
 
 /// The response to a refused connection.
 fn refusal() -> Vec<u8> {
-    let id = request_id(None);
-    let problem = Problem::new(
+    last_response(Problem::new(
         StatusCode::SERVICE_UNAVAILABLE,
         "too_many_connections",
         "too many connections are open; close idle ones, or try again later",
-    );
-    let (head, body) = problem.to_response(&id).into_parts();
-    let body = body.try_into_bytes().unwrap_or_default();
-    let mut response =
-        format!("HTTP/1.1 {}\r\nconnection: close\r\nx-request-id: {id}\r\n", head.status()).into_bytes();
-    response.extend_from_slice(b"x-content-type-options: nosniff\r\n");
-    for (name, value) in head.headers() {
-        response.extend_from_slice(format!("{name}: ").as_bytes());
-        response.extend_from_slice(value.as_bytes());
-        response.extend_from_slice(b"\r\n");
-    }
-    response.extend_from_slice(format!("content-length: {}\r\n\r\n", body.len()).as_bytes());
-    response.extend_from_slice(&body);
-    response
+    ))
 }
 
 #[cfg(test)]

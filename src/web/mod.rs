@@ -35,6 +35,7 @@ mod notifications;
 mod origin;
 mod payments;
 mod problem;
+mod protocol_errors;
 mod query;
 mod rate_limit;
 mod request_meta;

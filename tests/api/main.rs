@@ -22,6 +22,7 @@ mod payment_provider;
 mod process_death;
 mod purchase;
 mod rate_limits;
+mod raw_http;
 mod refunds_and_webhooks;
 mod sessions;
 mod stock_denial;
