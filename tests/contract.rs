@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use example::Example;
 use mercat::app::{DOMAINS, Placement};
 use mercat::messaging::RemoteCallable;
+use mercat::types::Currency;
 use serde_json::Value;
 
 /// Names of all messages that an actor handles, as the transports between processes know them.
@@ -52,6 +53,26 @@ fn golden_files() -> BTreeMap<String, Vec<PathBuf>> {
         files.entry(name.to_owned()).or_default().push(path);
     }
     files
+}
+
+/// The pages' table of currencies: those whose minor unit has not two digits.
+#[test]
+fn pages_count_the_digits_of_currencies_as_the_server() {
+    let letters = || ('A'..='Z');
+    let codes = letters().flat_map(|a| letters().flat_map(move |b| letters().map(move |c| format!("{a}{b}{c}"))));
+    let digits = codes.filter_map(|code| Some((code.parse::<Currency>().ok()?, code)));
+    let digits = digits.filter(|(currency, _)| currency.exponent() != 2);
+    let lines: String = digits.map(|(currency, code)| format!("  {code}: {},\n", currency.exponent())).collect();
+    let script = format!(
+        "// Digits of the minor unit of each currency that has not two (ISO 4217).\n\
+         // Written by `MERCAT_UPDATE_GOLDEN=replace cargo test --test contract` from the server's table.\n\n\
+         export const DIGITS = Object.freeze({{\n{lines}}});\n"
+    );
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("static/js/currencies.js");
+    if std::env::var("MERCAT_UPDATE_GOLDEN").is_ok() {
+        std::fs::write(&path, &script).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(path).unwrap_or_default(), script);
 }
 
 fn newest(name: &str) -> PathBuf {

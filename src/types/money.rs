@@ -18,14 +18,15 @@ pub type Amount = i64;
 /// Number of units of a product. Messages carry it unchecked; each domain checks its own limits.
 pub type Quantity = i64;
 
-/// ISO 4217 currency code: three capital letters.
+/// ISO 4217 currency code: three capital letters, of a currency that has a minor unit. Superseded ones stay valid, because
+/// invoices are kept.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, AsExpression, FromSqlRow)]
 #[diesel(sql_type = Text)]
 pub struct Currency([u8; 3]);
 
 /// Error of [`Currency`]'s `FromStr`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not an ISO 4217 currency code of three letters, such as EUR")]
+#[error("not the ISO 4217 code of a currency, such as EUR")]
 pub struct InvalidCurrency;
 
 impl Currency {
@@ -41,12 +42,7 @@ impl Currency {
     /// Number of decimal digits of the minor unit: 2 for EUR, 0 for JPY, 3 for KWD (ISO 4217, list one).
     #[must_use]
     pub fn exponent(self) -> u32 {
-        match self.as_str() {
-            "BIF" | "CLP" | "DJF" | "GNF" | "ISK" | "JPY" | "KMF" | "KRW" | "PYG" | "RWF" | "UGX" | "UYI" | "VND"
-            | "VUV" | "XAF" | "XOF" | "XPF" => 0,
-            "BHD" | "IQD" | "JOD" | "KWD" | "LYD" | "OMR" | "TND" => 3,
-            _ => 2,
-        }
+        minor_unit(self.as_str()).unwrap_or(2)
     }
 
     /// Parses a decimal number as people write it (`9.99`, `9`, `1234.5`) into minor units, exactly. Returns `None` for
@@ -80,11 +76,23 @@ impl Currency {
     }
 }
 
+/// The decimal digits of a currency's minor unit; `None` for a code that is not assigned, and for gold, test codes and
+/// others without one.
+fn minor_unit(code: &str) -> Option<u32> {
+    iso_currency::Currency::from_code(code)?.exponent().map(u32::from)
+}
+
+/// Three capital letters, whether or not they are assigned.
+fn letters(text: &str) -> Result<[u8; 3], InvalidCurrency> {
+    let letters: [u8; 3] = text.as_bytes().try_into().map_err(|_| InvalidCurrency)?;
+    if letters.iter().all(u8::is_ascii_uppercase) { Ok(letters) } else { Err(InvalidCurrency) }
+}
+
 impl FromStr for Currency {
     type Err = InvalidCurrency;
     fn from_str(text: &str) -> Result<Self, InvalidCurrency> {
-        let letters: [u8; 3] = text.as_bytes().try_into().map_err(|_| InvalidCurrency)?;
-        if letters.iter().all(u8::is_ascii_uppercase) { Ok(Self(letters)) } else { Err(InvalidCurrency) }
+        let letters = letters(text)?;
+        minor_unit(text).map(|_| Self(letters)).ok_or(InvalidCurrency)
     }
 }
 
@@ -130,7 +138,8 @@ where
     String: FromSql<Text, B>,
 {
     fn from_sql(bytes: B::RawValue<'_>) -> deserialize::Result<Self> {
-        Ok(String::from_sql(bytes)?.parse()?)
+        // Earlier versions took codes that are not assigned; what is stored stays readable.
+        Ok(Self(letters(&String::from_sql(bytes)?)?))
     }
 }
 
@@ -160,6 +169,16 @@ mod tests {
         ];
         for (currency, text, amount) in cases {
             assert_eq!(currency.parse_amount(text), amount, "{text} {currency}");
+        }
+    }
+
+    #[test]
+    fn only_currencies_with_a_minor_unit_are_valid() {
+        for (code, exponent) in [("EUR", 2), ("HUF", 2), ("IDR", 2), ("JPY", 0), ("IQD", 3), ("XCG", 2), ("BGN", 2)] {
+            assert_eq!(code.parse::<Currency>().map(Currency::exponent), Ok(exponent), "{code}");
+        }
+        for code in ["ZZZ", "XXX", "XTS", "XAU", "eur", "EURO", "EU", "", "€"] {
+            assert_eq!(code.parse::<Currency>(), Err(InvalidCurrency), "{code}");
         }
     }
 

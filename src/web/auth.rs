@@ -49,13 +49,14 @@ fn bearer(header: &str) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
-/// Token in the session cookie, taken literally: tokens contain no character that would have to be encoded. `secure` as when
-/// the cookie was set.
-pub fn session_token(headers: &HeaderMap, secure: bool) -> Option<&str> {
-    let pairs = headers.get_all(header::COOKIE).filter_map(|value| value.to_str().ok());
-    let mut tokens = pairs.flat_map(|text| text.split(';')).filter_map(|pair| pair.trim().split_once('='));
+/// Tokens in the session cookies, taken literally: tokens contain no character that would have to be encoded. `secure` as
+/// when the cookie was set. There are several when a cookie of the same name was set for another path or domain, in no
+/// certain order (RFC 6265 §4.2.2). Other cookies may contain any bytes.
+pub fn session_tokens(headers: &HeaderMap, secure: bool) -> impl Iterator<Item = &str> {
+    let pairs = headers.get_all(header::COOKIE).flat_map(|value| value.as_bytes().split(|&byte| byte == b';'));
+    let texts = pairs.filter_map(|pair| std::str::from_utf8(pair).ok()?.trim().split_once('='));
     let cookie = session_cookie_name(secure);
-    tokens.find(|(name, token)| *name == cookie && !token.is_empty()).map(|(_, token)| token)
+    texts.filter(move |(name, token)| *name == cookie && !token.is_empty() && token.is_ascii()).map(|(_, token)| token)
 }
 
 #[cfg(test)]
@@ -63,10 +64,10 @@ mod tests {
     use super::*;
     use actix_web::http::header::HeaderValue;
 
-    fn cookie(value: &'static str) -> HeaderMap {
+    fn tokens(cookies: &[u8], secure: bool) -> Vec<String> {
         let mut headers = HeaderMap::new();
-        headers.insert(header::COOKIE, HeaderValue::from_static(value));
-        headers
+        headers.insert(header::COOKIE, HeaderValue::from_bytes(cookies).unwrap());
+        session_tokens(&headers, secure).map(str::to_owned).collect()
     }
 
     #[test]
@@ -79,11 +80,17 @@ mod tests {
     }
 
     #[test]
-    fn session_token_reads_only_its_cookie() {
-        assert_eq!(session_token(&cookie("a=b; mercat_session=t1; c=d"), false), Some("t1"));
-        assert_eq!(session_token(&cookie("not_mercat_session=t1"), false), None);
-        assert_eq!(session_token(&cookie("mercat_session="), false), None);
-        let planted = cookie("mercat_session=t1; __Host-mercat_session=t2");
-        assert_eq!(session_token(&planted, true), Some("t2"), "another host of the domain cannot set this name");
+    fn session_tokens_are_those_of_their_cookie() {
+        assert_eq!(tokens(b"a=b; mercat_session=t1; c=d", false), ["t1"]);
+        assert_eq!(tokens(b"mercat_session=old;mercat_session=t1", false), ["old", "t1"]);
+        assert_eq!(tokens("utm_campaign=Größe; mercat_session=t1".as_bytes(), false), ["t1"]);
+        assert_eq!(tokens(b"a=\xff; mercat_session=t1; b=\xfe\x80", false), ["t1"]);
+        for none in
+            [&b"not_mercat_session=t1"[..], b"mercat_session=", b"mercat_session", b"mercat_session=\xc3\xa9", b""]
+        {
+            assert!(tokens(none, false).is_empty(), "{none:?}");
+        }
+        let planted = b"mercat_session=t1; __Host-mercat_session=t2";
+        assert_eq!(tokens(planted, true), ["t2"], "another host of the domain cannot set this name");
     }
 }

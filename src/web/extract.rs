@@ -29,6 +29,9 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 #[cfg(feature = "test-hooks")]
 const X_TEST_PANIC: HeaderName = HeaderName::from_static("x-test-panic");
 
+/// Session cookies of one request that are tried.
+const SESSION_COOKIES_MAX: usize = 4;
+
 /// Extractor: an API request with its authenticated caller, its context and its idempotency guard.
 pub struct ApiRequest {
     state: Arc<GatewayState>,
@@ -205,18 +208,21 @@ async fn authenticate(
         let authenticated = auth::authenticate(users, ctx, token).await?;
         return Ok(Some(PresentedToken { token: token.to_owned(), is_cookie: false, authenticated }));
     }
-    let Some(token) = auth::session_token(request.headers(), state.settings.http.secure_cookies) else {
-        return Ok(None);
-    };
-    let authenticated = match auth::authenticate(users, ctx, token).await {
-        Ok(authenticated) => authenticated,
-        Err(UsersError::InvalidToken) => {
+    let tokens = auth::session_tokens(request.headers(), state.settings.http.secure_cookies);
+    let mut valid = None;
+    for token in tokens.take(SESSION_COOKIES_MAX) {
+        match auth::authenticate(users, ctx, token).await {
+            Ok(authenticated) => {
+                valid = Some((token, authenticated));
+                break;
+            }
             // A browser that still has the cookie of a session that has ended makes no error.
-            meta.remove_cookie.set(true);
-            return Ok(None);
+            Err(UsersError::InvalidToken) => meta.remove_cookie.set(true),
+            Err(error) => return Err(error.into()),
         }
-        Err(error) => return Err(error.into()),
-    };
+    }
+    let Some((token, authenticated)) = valid else { return Ok(None) };
+    meta.remove_cookie.set(false);
     if csrf::is_mutating(request.method()) && !csrf::is_same_origin(request, &state.origins) {
         // Silently ignoring a guest's cookie would lose the guest's cart.
         let ignore = is_public && authenticated.identity.role != Role::Guest;

@@ -1,16 +1,23 @@
 // Formats and parses money: minor units and a currency to text and back.
 // Does not contain: totals, taxes, discounts. The server computes them.
 
+import { DIGITS } from './currencies.js';
+
 const formats = new Map();
 
 function format(currency) {
-  if (!formats.has(currency)) formats.set(currency, new Intl.NumberFormat(undefined, { style: 'currency', currency }));
+  if (!formats.has(currency)) {
+    const places = digits(currency);
+    formats.set(currency, new Intl.NumberFormat(undefined, {
+      style: 'currency', currency, minimumFractionDigits: places, maximumFractionDigits: places,
+    }));
+  }
   return formats.get(currency);
 }
 
-/** How many digits the currency has after the point. */
+/** How many digits the currency has after the point: as the server counts, not as the browser writes prices. */
 export function digits(currency) {
-  return format(currency).resolvedOptions().maximumFractionDigits;
+  return DIGITS[currency] ?? 2;
 }
 
 /** 1250, 'EUR' → '€12.50' */

@@ -56,6 +56,24 @@ async fn secure_cookies_setting_marks_cookie_secure() {
 }
 
 #[actix_web::test]
+async fn other_cookies_do_not_sign_out() {
+    let shop = TestShop::open_with(|settings| enable_only(settings, &["users"])).await;
+    let token = shop.guest().await.token;
+    for cookies in [
+        format!("utm_campaign=Größe; mercat_session={token}; x=\u{1f600}"),
+        format!("mercat_session=stale; mercat_session={token}"),
+        format!("mercat_session={token}; mercat_session=stale"),
+    ] {
+        let me = shop.call("GET", "/me").header("cookie", &cookies).send().await;
+        me.expect(200);
+        assert_eq!(cookie(&me), None, "{cookies}");
+    }
+    let many = "mercat_session=stale; ".repeat(100);
+    shop.call("GET", "/me").header("cookie", &(many + "mercat_session=x")).send().await.expect(401);
+    shop.assert_consistent().await;
+}
+
+#[actix_web::test]
 async fn invalid_token_is_401_but_stale_cookie_is_ignored() {
     let shop = TestShop::open().await;
     for bad in ["nonsense", "a.b.c", "mk_0000", &"x".repeat(5_000)] {
