@@ -57,6 +57,9 @@ async fn run(span: Duration) -> ExitCode {
         90.0 * MB,
     );
 
+    tokio::time::sleep(REST).await;
+    report.line(&format!("{} s later", REST.as_secs()), resident(&shop, "VmRSS"), idle + 10.0 * MB);
+
     reset_peak(&shop);
     let kernel = kernel_bytes();
     let stalled = stalled_readers(&shop).await;

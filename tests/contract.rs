@@ -58,7 +58,7 @@ fn golden_files() -> BTreeMap<String, Vec<PathBuf>> {
 /// The pages' table of currencies: those whose minor unit has not two digits.
 #[test]
 fn pages_count_the_digits_of_currencies_as_the_server() {
-    let letters = || ('A'..='Z');
+    let letters = || 'A'..='Z';
     let codes = letters().flat_map(|a| letters().flat_map(move |b| letters().map(move |c| format!("{a}{b}{c}"))));
     let digits = codes.filter_map(|code| Some((code.parse::<Currency>().ok()?, code)));
     let digits = digits.filter(|(currency, _)| currency.exponent() != 2);

@@ -489,3 +489,19 @@ fn guarantees_page_lists_their_tests() {
     let stale = listed.difference(&tests).map(|(number, file)| format!("{number}: {file} has no test of that number"));
     assert_none("guarantees_page_lists_their_tests", &missing.chain(stale).collect::<Vec<_>>());
 }
+
+#[test]
+fn security_page_names_tests_that_exist() {
+    let sources = rust(&["src", "tests"]);
+    let page = std::fs::read_to_string(package().join("docs/security.md")).unwrap();
+    let list = page.split("## OWASP").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();
+    let is_test_name = |word: &&str| {
+        word.matches('_').count() >= 2
+            && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+    };
+    let named: BTreeSet<&str> = list.split('`').skip(1).step_by(2).filter(is_test_name).collect();
+    assert!(!named.is_empty());
+    let exists = |name: &str| sources.iter().any(|file| file.text.contains(&format!("fn {name}(")));
+    let missing: Vec<String> = named.into_iter().filter(|name| !exists(name)).map(str::to_owned).collect();
+    assert_none("security_page_names_tests_that_exist", &missing);
+}

@@ -114,5 +114,5 @@ impl AppBuilder {
 
 /// Returns the configuration of connections to other processes.
 pub fn peer_config(settings: &Settings) -> PeerConfig {
-    PeerConfig::new(settings.peers.token.as_deref(), settings.catalog.image_bytes_max)
+    PeerConfig::new(settings.peers.token.as_deref(), settings.peers.tls.clone(), settings.catalog.image_bytes_max)
 }

@@ -121,6 +121,7 @@ impl App {
                 })
             }),
             tokens: [&settings.peers.token, &settings.peers.other_token].into_iter().flatten().cloned().collect(),
+            tls: settings.peers.tls.clone(),
             message_max: grpc::message_max(settings.catalog.image_bytes_max),
             drain_timeout: settings.http.drain_timeout,
         };
@@ -190,7 +191,7 @@ pub fn broker(uri: &lapin::uri::AMQPUri, settings: &Settings) -> RabbitMq {
     // The queue of a domain that is off would only grow.
     let is_on = |domain: &DomainInfo| settings.domain(domain.name).place != DomainLocation::Off;
     let queues = DOMAINS.into_iter().filter(is_on).map(|domain| (domain.name, domain.subscriptions)).collect();
-    RabbitMq::new(uri.clone(), queues)
+    RabbitMq::new(uri.clone(), settings.events_ca.clone(), queues)
 }
 
 /// Waits until all `subscribers` have received every event of `apps`, and until nothing new has happened in one full

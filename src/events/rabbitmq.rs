@@ -17,6 +17,7 @@ use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, BasicRejectOptions,
     ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
 };
+use lapin::tcp::OwnedTLSConfig;
 use lapin::types::FieldTable;
 use lapin::uri::AMQPUri;
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind};
@@ -55,6 +56,8 @@ pub struct RabbitMq(Arc<BrokerInner>);
 
 struct BrokerInner {
     uri: AMQPUri,
+    /// Authority that signs its certificate, as PEM.
+    authority: Option<String>,
     domains: Vec<QueueBinding>,
     /// One to publish on and one to consume on: a broker that is short of resources stops reading from publishers.
     connections: [tokio::sync::Mutex<Option<Connection>>; 2],
@@ -100,11 +103,13 @@ pub struct Consumer {
 }
 
 impl RabbitMq {
-    /// Returns a client of the broker at `uri` for the subscriptions `domains`. Connects when first used.
+    /// Returns a client of the broker at `uri` for the subscriptions `domains`. With `amqps` its certificate must be signed
+    /// by `authority`, as PEM, or else by a public one. Connects when first used.
     #[must_use]
-    pub fn new(uri: AMQPUri, domains: Vec<QueueBinding>) -> Self {
+    pub fn new(uri: AMQPUri, authority: Option<String>, domains: Vec<QueueBinding>) -> Self {
         Self(Arc::new(BrokerInner {
             uri,
+            authority,
             domains,
             connections: Default::default(),
             is_declared: Default::default(),
@@ -123,7 +128,7 @@ impl RabbitMq {
     #[must_use]
     pub fn address(&self) -> String {
         let authority = &self.0.uri.authority;
-        format!("amqp://{}:{}", authority.host, authority.port)
+        format!("{}://{}:{}", self.0.uri.scheme, authority.host, authority.port)
     }
 
     /// Connects and declares exchanges and queues.
@@ -207,7 +212,10 @@ impl RabbitMq {
             Some(open) => in_time(open.create_channel()).await?,
             None => {
                 let properties = ConnectionProperties::default().with_connection_name("mercat".into());
-                let opened = in_time(Connection::connect_uri(self.0.uri.clone(), properties)).await?;
+                let tls = OwnedTLSConfig { identity: None, cert_chain: self.0.authority.clone() };
+                let runtime = lapin::runtime::default_runtime()?;
+                let connecting = Connection::connect_uri_with_config(self.0.uri.clone(), properties, tls, runtime);
+                let opened = in_time(connecting).await?;
                 in_time(connection.insert(opened).create_channel()).await?
             }
         };

@@ -12,21 +12,25 @@ use lapin::options::{
 };
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
+use super::RabbitMq;
 use crate::app::App;
 use crate::consistency_check;
 use crate::contract::cart::{AddItem, Checkout};
 use crate::contract::catalog::{CreateProduct, NewProduct};
 use crate::contract::payments::{Invoice, PayInvoice};
 use crate::contract::users::CreateUser;
+use crate::messaging::grpc::test_authority::TestAuthority;
 use crate::messaging::{IdempotencyKey, RequestContext, Role};
 use crate::settings::{EventTransport, Settings};
-use crate::types::{Clock, ProductId};
+use crate::types::{Clock, PeerTls, ProductId};
 
 fn broker(host: &str) -> Option<String> {
     let named = std::env::var("MERCAT_TEST_RABBITMQ").ok().map(|url| format!("{url}/{host}"));
@@ -269,4 +273,43 @@ async fn deleted_queue_is_declared_again() {
     }
     shop.order("bea").await;
     shop.assert_consistent().await;
+}
+
+/// A port that takes TLS with these certificates and passes what it gets on to `to`.
+async fn tls_port(to: String, certificates: &PeerTls) -> u16 {
+    let chain = CertificateDer::pem_slice_iter(certificates.certificate.as_bytes()).map(Result::unwrap).collect();
+    let key = PrivateKeyDer::from_pem_slice(certificates.key.as_bytes()).unwrap();
+    let config = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    actix::spawn(async move {
+        while let Ok((downstream, _)) = listener.accept().await {
+            let (acceptor, to) = (acceptor.clone(), to.clone());
+            actix::spawn(async move {
+                let Ok(mut downstream) = acceptor.accept(downstream).await else { return };
+                let mut upstream = TcpStream::connect(to).await.unwrap();
+                let _ = copy_bidirectional(&mut downstream, &mut upstream).await;
+            });
+        }
+    });
+    port
+}
+
+#[actix::test]
+async fn amqps_trusts_only_the_configured_authority() {
+    let Some(url) = broker("t7") else { return };
+    open_channel(&url).await;
+    let authority = TestAuthority::generate();
+    let mut uri: lapin::uri::AMQPUri = url.parse().unwrap();
+    let plain = format!("{}:{}", uri.authority.host, uri.authority.port);
+    uri.scheme = lapin::uri::AMQPScheme::AMQPS;
+    uri.authority.host = "localhost".to_owned();
+    uri.authority.port = tls_port(plain, &authority.process("localhost")).await;
+    let trusting = RabbitMq::new(uri.clone(), Some(authority.process("x").authority), Vec::new());
+    trusting.probe().await.unwrap();
+    assert_eq!(trusting.address(), format!("amqps://localhost:{}", uri.authority.port));
+    for other in [Some(TestAuthority::generate().process("x").authority), None] {
+        assert!(RabbitMq::new(uri.clone(), other, Vec::new()).probe().await.is_err());
+    }
 }

@@ -97,6 +97,8 @@ pub struct Settings {
     pub notifications: NotificationsSettings,
     /// Transport of events between domains.
     pub events: EventTransport,
+    /// Authority that signs the broker's certificate, as PEM; the public ones if there is none.
+    pub events_ca: Option<String>,
     /// Settings of each domain, in the order of [`DOMAIN_NAMES`].
     pub domains: Vec<DomainSettings>,
 }
@@ -166,6 +168,7 @@ impl Settings {
             stats: StatsSettings::read(values)?,
             notifications: NotificationsSettings::read(values)?,
             events: EventTransport::read(values)?,
+            events_ca: values.get("events_ca", parse::text_of_file)?,
             store,
             domains,
             data,
@@ -182,6 +185,18 @@ impl Settings {
             let reason = "excludes the gateway and no gRPC address is set, so the process would be unreachable; set one \
                           with --grpc ADDRESS:PORT";
             return Err(values.error_for("domains", reason.to_owned()));
+        }
+        let places = self.domains.iter().filter_map(|domain| match &domain.place {
+            DomainLocation::Remote(address) => Some((format!("{}.place", domain.name), address)),
+            _ => None,
+        });
+        let further = self.peers.addresses.iter().map(|address| ("peers.addresses".to_owned(), address));
+        if self.peers.tls.is_none()
+            && let Some((name, _)) = places.chain(further).find(|(_, address)| address.is_tls)
+        {
+            let reason = "is an https address, which needs the certificates peers.tls_ca, peers.tls_certificate and \
+                          peers.tls_key";
+            return Err(values.error_for(&name, reason.to_owned()));
         }
         if let Some(address) = self.grpc
             && !address.ip().is_loopback()

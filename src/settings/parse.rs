@@ -96,3 +96,11 @@ pub fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
         format!("must be {}", names.join(" or "))
     })
 }
+
+/// Reads a text file; none if no name is given.
+pub fn text_of_file(path: &str) -> Result<Option<String>, String> {
+    if path.is_empty() {
+        return Ok(None);
+    }
+    std::fs::read_to_string(path).map(Some).map_err(|error| format!("names a file that cannot be read: {error}"))
+}

@@ -66,7 +66,10 @@ fn general() -> Vec<Spec> {
         Spec::new("grpc", "", "Address at which other processes call the domains of this one, as ADDRESS:PORT. Empty: none."),
         Spec::new("peers.token", "", "Secret by which the processes of one shop authenticate each other: at least 16 characters, the same in all of them.").secret(),
         Spec::new("peers.other_token", "", "Further secret that callers may present, while peers.token is replaced: the old one or the new one.").secret(),
-        Spec::new("peers.addresses", "", "Addresses of further processes that an administrator may move domains to, as http://HOST:PORT, separated by commas. The places below are allowed anyway."),
+        Spec::new("peers.addresses", "", "Addresses of further processes that an administrator may move domains to, as http://HOST:PORT or https://HOST:PORT, separated by commas. The places below are allowed anyway."),
+        Spec::new("peers.tls_ca", "", "File (PEM) of the authority that signs the certificates of all processes of the shop. With it and the next two, the gRPC address takes only TLS with a certificate of that authority, and other processes are called at https:// addresses."),
+        Spec::new("peers.tls_certificate", "", "File (PEM) of the certificate of this process, which names the hosts that others call it by."),
+        Spec::new("peers.tls_key", "", "File (PEM) of the private key of that certificate."),
         Spec::new("data", "./data", "Data folder: databases, and the token signing secret."),
         Spec::new("database", "", "Location of the databases: sqlite:FOLDER, one file per domain, or postgres://..., one schema per domain. Empty: the data folder."),
         Spec::new("migrate", "auto", "auto applies pending migrations at start; manual leaves that to `mercat migrate`."),
@@ -76,7 +79,8 @@ fn general() -> Vec<Spec> {
         Spec::new("demo", "true", "Load the sample data at the first start with an empty data folder: true or false."),
         Spec::new("log", "info", "Log level: error, warn, info, debug, trace, or filters in the syntax of RUST_LOG."),
         Spec::new("log_format", "text", "Log format: text, or json with one object per line."),
-        Spec::new("events", "direct", "Transport of events between domains: direct, or RabbitMQ: amqp://USER:PASSWORD@HOST:PORT/VHOST.").secret(),
+        Spec::new("events", "direct", "Transport of events between domains: direct, or RabbitMQ: amqp://USER:PASSWORD@HOST:PORT/VHOST, or amqps:// with TLS.").secret(),
+        Spec::new("events_ca", "", "File (PEM) of the authority that signs the certificate of RabbitMQ. Empty: the public ones."),
         Spec::new("shop.name", "Mercat", "Name of the shop, in pages and e-mails."),
         Spec::new("shop.currency", "EUR", "Main currency of the shop (ISO 4217): of an empty cart and of the statistics."),
         Spec::new("store.batch_max", "256", "Maximum number of waiting write jobs that share one commit. 1: one commit per job, for comparison."),
@@ -179,8 +183,8 @@ fn of_services() -> Vec<Spec> {
 
 fn of_domain(domain: &str) -> [Spec; 3] {
     let place = format!(
-        "Location of {domain}: local, in this process; http://HOST:PORT, the gRPC address of another process; standby, \
-         to be moved here; or off."
+        "Location of {domain}: local, in this process; http://HOST:PORT, the gRPC address of another process (https:// with \
+         TLS); standby, to be moved here; or off."
     );
     let database = format!("Location of the database of {domain}, if not that of `database`: postgres://...");
     let in_flight = format!("Maximum number of requests to {domain} in flight; more are rejected with 503.");

@@ -4,14 +4,17 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use lapin::uri::{AMQPScheme, AMQPUri};
+use lapin::uri::AMQPUri;
 
-use super::parse::{addresses, boolean, choice, log_filter, networks, number, origins, seconds};
+use super::parse::{addresses, boolean, choice, log_filter, networks, number, origins, seconds, text_of_file};
 use super::{SettingError, Values};
-use crate::types::{Address, Currency, EmailAddress};
+use crate::types::{Address, Currency, EmailAddress, PeerTls};
 
 /// The rule for schema prefixes.
 const SCHEMA_PREFIX_RULE: &str = "must be lower-case letters, digits and _, at most 40";
+
+const MISSING_FILE: &str =
+    "must be set: TLS between processes needs peers.tls_ca, peers.tls_certificate and peers.tls_key";
 
 /// The section `peers`: how the processes of one shop authenticate each other.
 #[derive(Debug, Clone, Default)]
@@ -22,6 +25,8 @@ pub struct PeersSettings {
     pub other_token: Option<String>,
     /// Addresses of processes that an administrator may move domains to, besides the configured places.
     pub addresses: Vec<Address>,
+    /// Certificates for TLS between the processes.
+    pub tls: Option<PeerTls>,
 }
 
 impl PeersSettings {
@@ -36,7 +41,21 @@ impl PeersSettings {
             token: values.get("peers.token", token)?,
             other_token,
             addresses: values.get("peers.addresses", addresses)?,
+            tls: Self::read_tls(values)?,
         })
+    }
+
+    fn read_tls(values: &Values) -> Result<Option<PeerTls>, SettingError> {
+        let authority = values.get("peers.tls_ca", text_of_file)?;
+        let certificate = values.get("peers.tls_certificate", text_of_file)?;
+        let key = values.get("peers.tls_key", text_of_file)?;
+        match (authority, certificate, key) {
+            (None, None, None) => Ok(None),
+            (Some(authority), Some(certificate), Some(key)) => Ok(Some(PeerTls { authority, certificate, key })),
+            (None, ..) => Err(values.error_for("peers.tls_ca", MISSING_FILE.to_owned())),
+            (_, None, _) => Err(values.error_for("peers.tls_certificate", MISSING_FILE.to_owned())),
+            (.., None) => Err(values.error_for("peers.tls_key", MISSING_FILE.to_owned())),
+        }
     }
 }
 
@@ -55,14 +74,10 @@ impl EventTransport {
             if text == "direct" {
                 return Ok(Self::Direct);
             }
-            let invalid = || "must be direct, or amqp://USER:PASSWORD@HOST:PORT/VHOST for RabbitMQ".to_owned();
-            let uri: AMQPUri = text.parse().map_err(|_| invalid())?;
-            match uri.scheme {
-                AMQPScheme::AMQP => Ok(Self::RabbitMq(uri)),
-                AMQPScheme::AMQPS => Err("TLS to RabbitMQ is not supported; use amqp:// in a private network or \
-                                          through a tunnel"
-                    .to_owned()),
-            }
+            let invalid = || {
+                "must be direct, or amqp://USER:PASSWORD@HOST:PORT/VHOST (amqps:// with TLS) for RabbitMQ".to_owned()
+            };
+            text.parse().map(Self::RabbitMq).map_err(|_| invalid())
         })
     }
 }

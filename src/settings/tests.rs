@@ -39,7 +39,7 @@ fn invalid_setting_error_has_name_origin_and_remedy() {
         ("MERCAT_PAYMENTS__PLACE", "elsewhere", "expected local, standby, off"),
         ("MERCAT_PAYMENTS__PLACE", "http://payments", "http://HOST:PORT"),
         ("MERCAT_PAYMENTS__PLACE", "http://pay/ments:1", "http://HOST:PORT"),
-        ("MERCAT_PAYMENTS__PLACE", "https://payments:1", "TLS"),
+        ("MERCAT_PAYMENTS__PLACE", "https://payments:1", "peers.tls_ca"),
         ("MERCAT_STANDBY", "true", "--domains NAMES"),
         ("MERCAT_DOMAINS", "payments,till", "gateway, users"),
         ("MERCAT_DOMAINS", "payments", "--grpc"),
@@ -57,7 +57,9 @@ fn invalid_setting_error_has_name_origin_and_remedy() {
         ("MERCAT_LOG", "verbose", "error, warn, info"),
         ("MERCAT_LOG", "info,mercat=loud", "error, warn, info"),
         ("MERCAT_LOG_FORMAT", "xml", "text or json"),
-        ("MERCAT_EVENTS", "amqps://u:secret-host@localhost", "amqp://"),
+        ("MERCAT_EVENTS", "amqps://u:secret-host@localhost:port", "amqps://"),
+        ("MERCAT_EVENTS_CA", "/nowhere/ca.pem", "cannot be read"),
+        ("MERCAT_PEERS__TLS_KEY", "/nowhere/key.pem", "cannot be read"),
         ("MERCAT_EVENTS", "kafka://secret-host", "expected direct"),
         ("MERCAT_PAYMENTS__PROVIDER", "paypal", "test or stripe"),
         ("MERCAT_PAYMENTS__STRIPE_URL", "api.stripe.com", "https://api.stripe.com"),
@@ -190,7 +192,7 @@ fn selected_domains_are_local_whatever_their_place() {
     let settings = Settings::from_values(&Values::from_layers(vec![values.unwrap()])).unwrap();
     let place = |name: &str| settings.domain(name).place.clone();
     assert_eq!(place("payments"), DomainLocation::Local);
-    assert_eq!(place("catalog"), DomainLocation::Remote(Address { host: "[::1]".to_owned(), port: 2 }));
+    assert_eq!(place("catalog"), DomainLocation::Remote(Address { is_tls: false, host: "[::1]".to_owned(), port: 2 }));
     assert_eq!((place("users"), place("stats")), (DomainLocation::RemoteUnspecified, DomainLocation::Off));
     assert!(settings.gateway && settings.domains_selected && !settings.listen_is_explicit);
 }

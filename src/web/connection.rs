@@ -24,17 +24,27 @@ use rustix::process::{Resource, getrlimit};
 use socket2::{Domain, Protocol as SocketProtocol, SockRef, Socket, Type};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::sync::Semaphore;
+use tokio::time::Sleep;
 
 use super::live::KillSwitch;
 use super::network_limit::{NetworkLimit, NetworkPermit};
 use super::problem::Problem;
 use super::protocol_errors::{ProtocolErrors, last_response};
+use super::request_pacing::RequestPacing;
 use crate::settings::Settings;
 use crate::types::ClientNetwork;
 
 /// Time after which the kernel closes a connection whose peer does not acknowledge sent bytes (`TCP_USER_TIMEOUT`): the
 /// last resort for peers that vanish.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
+/// Longest time in which a peer reads nothing of what is written to it, although it acknowledges packets.
+const STALLED_MAX: Duration = Duration::from_secs(60);
+/// Bytes of responses after which no more are prepared until some are sent. A connection keeps a buffer of this size, and a
+/// piece of a body, as long as it is open.
+const WRITE_BUFFER: usize = 8 * 1_024;
+/// Bytes that the kernel keeps for a peer that does not read (`SO_SNDBUF`, of which it makes the double); without a limit it
+/// keeps some megabytes for each.
+const SEND_BUFFER: usize = 128 * 1_024;
 /// Connections that the kernel keeps until they are accepted.
 const BACKLOG: i32 = 1_024;
 /// Files that are kept for databases, logs, the mail server and calls to other processes.
@@ -125,22 +135,29 @@ pub struct ClientConnection {
     /// Taken only when the connection is dropped.
     stream: Option<TcpStream>,
     kill_switch: KillSwitch,
+    pacing: RequestPacing,
     protocol_errors: ProtocolErrors,
+    /// Runs while the peer takes no more bytes.
+    stalled: Option<Pin<Box<Sleep>>>,
     permit: Option<NetworkPermit>,
 }
 
 impl ClientConnection {
     fn new(stream: TcpStream, permit: NetworkPermit) -> Self {
         let socket = SockRef::from(&stream);
-        if let Err(error) =
-            socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX)).and_then(|()| socket.set_tcp_nodelay(true))
-        {
+        let options = socket
+            .set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))
+            .and_then(|()| socket.set_tcp_nodelay(true))
+            .and_then(|()| socket.set_send_buffer_size(SEND_BUFFER));
+        if let Err(error) = options {
             log::debug!("http: setting the options of a connection failed: {error}");
         }
         Self {
             stream: Some(stream),
             kill_switch: KillSwitch::default(),
+            pacing: RequestPacing::default(),
             protocol_errors: ProtocolErrors::default(),
+            stalled: None,
             permit: Some(permit),
         }
     }
@@ -149,12 +166,28 @@ impl ClientConnection {
     fn stream(&mut self, context: &Context<'_>) -> io::Result<Pin<&mut TcpStream>> {
         let stream = self.stream.as_mut().ok_or(io::ErrorKind::NotConnected)?;
         if self.kill_switch.is_killed(context) {
-            // What the peer does not read is dropped with the connection; the kernel would keep it.
-            let _ = SockRef::from(&*stream).set_linger(Some(Duration::ZERO));
+            drop_unread(stream);
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
         Ok(Pin::new(stream))
     }
+
+    /// The result of a write, unless the peer has read nothing for too long.
+    fn limit_stall(&mut self, polled: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if polled.is_ready() {
+            self.stalled = None;
+            return polled;
+        }
+        let timer = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(STALLED_MAX)));
+        std::task::ready!(timer.as_mut().poll(cx));
+        self.stream.iter().for_each(drop_unread);
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+/// Lets the kernel forget what the peer has not read when the connection is closed; it would keep it.
+fn drop_unread(stream: &TcpStream) {
+    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
 impl Drop for ClientConnection {
@@ -171,7 +204,13 @@ impl Drop for ClientConnection {
 
 impl AsyncRead for ClientConnection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.stream(cx)?.poll_read(cx, buffer)
+        let mut pacing = std::mem::take(&mut self.pacing);
+        let polled = match self.stream(cx) {
+            Ok(stream) => pacing.poll_read(cx, buffer, |cx, buffer| stream.poll_read(cx, buffer)),
+            Err(error) => Poll::Ready(Err(error)),
+        };
+        self.pacing = pacing;
+        polled
     }
 }
 
@@ -183,7 +222,10 @@ impl AsyncWrite for ClientConnection {
             Err(error) => Poll::Ready(Err(error)),
         };
         self.protocol_errors = errors;
-        polled
+        if polled.is_ready() {
+            self.pacing.on_write();
+        }
+        self.limit_stall(polled, cx)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -252,6 +294,7 @@ where
             .keep_alive(KeepAlive::Timeout(timeouts.keep_alive))
             .client_request_timeout(timeouts.request_head)
             .client_disconnect_timeout(timeouts.disconnect)
+            .h1_write_buffer_size(WRITE_BUFFER)
             .local_addr(address)
             .on_connect_ext(|connection: &ClientConnection, extensions| {
                 extensions.insert(connection.kill_switch.clone());
@@ -324,6 +367,24 @@ mod tests {
         for (files, connections) in [(2, 1), (256, 128), (600, 344), (1_024, 768), (65_536, 57_344)] {
             assert_eq!(connections_for(files), connections, "{files} files");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connection_ends_when_its_peer_reads_nothing() {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let _peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let permit = NetworkLimit::new(1, None).admit(None).unwrap();
+        let mut connection = ClientConnection::new(listener.accept().await.unwrap().0, permit);
+        let started = tokio::time::Instant::now();
+        let mut written = 0;
+        let error = loop {
+            match connection.write(&[0; 64 * 1_024]).await {
+                Ok(bytes) => written += bytes,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(written > 0 && started.elapsed() >= STALLED_MAX, "{written} bytes, {:?}", started.elapsed());
     }
 
     #[test]

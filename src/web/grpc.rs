@@ -10,7 +10,7 @@ use actix::{Actor, Context, Handler};
 use serde::Serialize;
 use tonic::metadata::{BinaryMetadataValue, MetadataMap};
 use tonic::service::RoutesBuilder;
-use tonic::transport::server::TcpConnectInfo;
+use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tonic::{Code, Extensions, Request, Response, Status};
 
 use super::auth;
@@ -92,7 +92,9 @@ impl TypedServices {
         class: LimitClass,
     ) -> Result<RequestContext, Status> {
         let text = |name: &str| metadata.get(name).and_then(|value| value.to_str().ok());
-        let peer = extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+        let plain = || extensions.get::<TcpConnectInfo>();
+        let tls = extensions.get::<TlsConnectInfo<TcpConnectInfo>>().map(TlsConnectInfo::get_ref);
+        let peer = tls.or_else(plain).and_then(TcpConnectInfo::remote_addr);
         let values = |name| metadata.get_all(name).into_iter().map(|value| value.as_encoded_bytes());
         let peer = peer.map(|address| address.ip());
         let address = ClientAddress::new(peer, values(FORWARDED), values(X_FORWARDED_FOR), &self.settings);

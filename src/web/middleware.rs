@@ -19,6 +19,7 @@ use futures_util::future::LocalBoxFuture;
 use super::cookies::removal_cookie;
 use super::headers::{IDEMPOTENT_REPLAYED, STRICT_TRANSPORT_SECURITY, set_common_headers};
 use super::metrics;
+use super::pieces::Pieces;
 use super::problem::Problem;
 use super::request_meta::RequestMeta;
 use super::state::GatewayState;
@@ -109,7 +110,7 @@ where
             }
             log_request(&response, &meta);
             metrics.finished(&response, meta.started_at);
-            Ok(response)
+            Ok(response.map_body(|_, body| Pieces::of(body)))
         }))
     }
 }

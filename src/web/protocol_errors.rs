@@ -22,7 +22,7 @@ const END_OF_HEAD: &[u8] = b"\r\n\r\n";
 /// Replaces the dispatcher's empty error responses on one connection.
 #[derive(Debug, Default)]
 pub struct ProtocolErrors {
-    /// What remains to be written of a problem document.
+    /// Unwritten rest of a problem document.
     unwritten: Vec<u8>,
     /// Whether a problem document was written; it is the last response of its connection.
     has_failed: bool,

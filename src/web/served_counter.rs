@@ -109,7 +109,7 @@ mod tests {
         remote.grpc = Some(([127, 0, 0, 1], 0).into());
         let mut remote = App::open(remote, Clock::system()).unwrap();
         let server = remote.grpc().unwrap().unwrap();
-        let address = Address { host: "127.0.0.1".to_owned(), port: server.address().port() };
+        let address = Address { is_tls: false, host: "127.0.0.1".to_owned(), port: server.address().port() };
         actix::spawn(server.run());
         let local = App::open(only_stats(DomainLocation::Remote(address)), Clock::system()).unwrap();
         let counter = ServedCounter::new(local.clients.stats.clone());

@@ -38,7 +38,7 @@ impl DomainProcess {
         let grpc = app.grpc().unwrap().unwrap();
         let (at, server) = (grpc.address(), grpc.handle());
         let ran = actix_web::rt::spawn(async move { grpc.run().await.unwrap() });
-        (Self { app, server, ran }, Address { host: at.ip().to_string(), port: at.port() })
+        (Self { app, server, ran }, Address { is_tls: false, host: at.ip().to_string(), port: at.port() })
     }
 
     /// Stops it gracefully.

@@ -19,7 +19,9 @@ use tonic::{Code, Status};
 use super::breaker::CircuitBreaker;
 use super::proto::domains_client::DomainsClient;
 use super::proto::{NamesReply, NamesRequest};
+use super::tls::client_config;
 use crate::messaging::{Backoff, CommonError, HealthStatus};
+use crate::types::{Address, PeerTls};
 
 /// Time limit of the TCP and HTTP/2 connection, and again of the handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -43,6 +45,8 @@ const BREAKER_OPEN_MESSAGE: &str = "circuit breaker open after repeated failures
 pub struct PeerConfig {
     /// Value of the `authorization` header, if the processes share a token.
     pub token: Option<MetadataValue<Ascii>>,
+    /// Certificates, if the processes of the shop have any.
+    pub tls: Option<PeerTls>,
     /// Largest message in bytes.
     pub message_max: usize,
 }
@@ -163,11 +167,12 @@ pub struct BreakerPermit {
 }
 
 impl PeerConnection {
-    /// Starts the task that keeps a connection to `address`. The task ends when the last handle is dropped.
-    pub fn start(address: SocketAddr, config: PeerConfig, changed: watch::Sender<()>) -> Arc<Self> {
+    /// Starts the task that keeps a connection to `address`, one of those that `peer` resolves to. The task ends when the
+    /// last handle is dropped.
+    pub fn start(peer: Address, address: SocketAddr, config: PeerConfig, changed: watch::Sender<()>) -> Arc<Self> {
         let this =
             Arc::new(Self { address, state: Mutex::new(ConnectionState::Connecting), suspect: Notify::new(), changed });
-        tokio::spawn(run(Arc::downgrade(&this), address, config));
+        tokio::spawn(run(Arc::downgrade(&this), peer, address, config));
         this
     }
 
@@ -289,10 +294,10 @@ fn call_error(status: &Status) -> CallError {
 }
 
 /// Keeps a connection until the last handle of `peer` is dropped.
-async fn run(peer: Weak<PeerConnection>, address: SocketAddr, config: PeerConfig) {
+async fn run(peer: Weak<PeerConnection>, name: Address, address: SocketAddr, config: PeerConfig) {
     let (mut backoff, mut was_tripped) = (RECONNECT_BACKOFF, false);
     loop {
-        let connected = connect(address, &config).await;
+        let connected = connect(&name, address, &config).await;
         let reason: Arc<str> = match connected {
             Err(error) => {
                 let Some(this) = peer.upgrade() else { return };
@@ -385,8 +390,17 @@ async fn monitor(peer: &Weak<PeerConnection>, connection: &Arc<Connection>, conf
     }
 }
 
-async fn connect(address: SocketAddr, config: &PeerConfig) -> Result<(DomainsClient<Channel>, PeerInfo), String> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| root_cause(&error))?;
+async fn connect(
+    peer: &Address,
+    address: SocketAddr,
+    config: &PeerConfig,
+) -> Result<(DomainsClient<Channel>, PeerInfo), String> {
+    let scheme = if peer.is_tls { "https" } else { "http" };
+    let mut endpoint = Endpoint::from_shared(format!("{scheme}://{address}")).map_err(|error| root_cause(&error))?;
+    if peer.is_tls {
+        let tls = config.tls.as_ref().ok_or("an https address needs the certificates peers.tls_*")?;
+        endpoint = endpoint.tls_config(client_config(tls, peer)).map_err(|error| root_cause(&error))?;
+    }
     let endpoint = endpoint
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)

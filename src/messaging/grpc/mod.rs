@@ -16,11 +16,16 @@ mod connection;
 mod peer;
 mod remote;
 mod server;
+mod tls;
 
+#[cfg(test)]
+pub mod test_authority;
 #[cfg(test)]
 mod tests;
 
 use tonic::metadata::MetadataValue;
+
+use crate::types::PeerTls;
 
 pub use connection::{AddressStatus, CallError, Connection, PeerConfig, PeerDomainInfo, PeerInfo, ReportedHealth};
 pub use peer::{LONG_POLL_TIMEOUT, LiveSink, Peer};
@@ -44,16 +49,16 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descrip
 const MESSAGE_MAX: usize = 16 << 20;
 
 impl PeerConfig {
-    /// Returns the configuration of calls that carry `token` and whose largest payload is an image of
-    /// `image_bytes_max` bytes.
+    /// Returns the configuration of calls that carry `token`, use `tls` where the address asks for it, and whose largest
+    /// payload is an image of `image_bytes_max` bytes.
     #[must_use]
-    pub fn new(token: Option<&str>, image_bytes_max: usize) -> Self {
+    pub fn new(token: Option<&str>, tls: Option<PeerTls>, image_bytes_max: usize) -> Self {
         let token = token.and_then(|token| {
             let mut value: MetadataValue<_> = format!("Bearer {token}").parse().ok()?;
             value.set_sensitive(true);
             Some(value)
         });
-        Self { token, message_max: message_max(image_bytes_max) }
+        Self { token, tls, message_max: message_max(image_bytes_max) }
     }
 }
 

@@ -227,10 +227,10 @@ impl Peer {
                     pool.connections.remove(&address);
                 }
                 for address in addresses {
-                    let config = &self.config;
-                    pool.connections
-                        .entry(address)
-                        .or_insert_with(|| PeerConnection::start(address, config.clone(), self.changed.clone()));
+                    pool.connections.entry(address).or_insert_with(|| {
+                        let (peer, config) = (self.address.clone(), self.config.clone());
+                        PeerConnection::start(peer, address, config, self.changed.clone())
+                    });
                 }
                 pool.resolve_error = None;
             }
@@ -249,7 +249,7 @@ impl Peer {
 
 /// Resolves an address by the system's resolver.
 async fn resolve_host(address: Address) -> Result<Vec<SocketAddr>, String> {
-    let host = address.host.trim_start_matches('[').trim_end_matches(']');
+    let host = address.bare_host();
     if let Ok(ip) = host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(ip, address.port)]);
     }

@@ -22,11 +22,12 @@ use super::proto::{
     CallReply, CallRequest, Domain, EventsReply, EventsRequest, LiveReply, LiveRequest, NamesReply, NamesRequest,
     call_reply,
 };
+use super::tls::server_config;
 use crate::messaging::{
     Caller, Client, CommonError, DispatchFn, DispatchTable, EncodedReply, Health, HealthStatus, IdempotencyKey,
     RemoteCallable, RequestContext, trace,
 };
-use crate::types::ClientNetwork;
+use crate::types::{ClientNetwork, PeerTls};
 
 /// Timeout of a call whose caller states none.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -76,6 +77,8 @@ pub struct ServerConfig {
     pub live_source: Option<LiveSource>,
     /// Tokens of which callers must present one; none if the processes share no token.
     pub tokens: Vec<String>,
+    /// Certificates; with them only callers with a certificate are served.
+    pub tls: Option<PeerTls>,
     /// Largest message in bytes.
     pub message_max: usize,
     /// Longest time that a stop waits for calls in progress.
@@ -90,6 +93,7 @@ pub struct GrpcServer {
     service: Arc<DomainsService>,
     reporter: HealthReporter,
     drain_timeout: Duration,
+    server: tonic::transport::Server,
     stop: watch::Sender<bool>,
 }
 
@@ -111,8 +115,17 @@ impl GrpcServer {
     /// Binds `address`. Calls are handled once [`GrpcServer::run`] is polled.
     ///
     /// # Errors
-    /// When the address cannot be bound.
+    /// When the address cannot be bound, or the certificates cannot be read.
     pub fn bind(address: SocketAddr, config: ServerConfig) -> io::Result<Self> {
+        let mut server = tonic::transport::Server::builder()
+            .max_concurrent_streams(STREAMS_MAX)
+            .http2_keepalive_interval(Some(KEEPALIVE.0))
+            .http2_keepalive_timeout(Some(KEEPALIVE.1))
+            .initial_stream_window_size(HTTP2_WINDOW)
+            .initial_connection_window_size(HTTP2_WINDOW * 4);
+        if let Some(tls) = &config.tls {
+            server = server.tls_config(server_config(tls)).map_err(io::Error::other)?;
+        }
         let incoming = TcpIncoming::bind(address)?.with_nodelay(Some(true));
         let address = incoming.local_addr()?;
         let stop = watch::Sender::new(false);
@@ -131,7 +144,7 @@ impl GrpcServer {
                 .max_decoding_message_size(message_max)
                 .max_encoding_message_size(message_max),
         );
-        Ok(Self { address, incoming, router, service, reporter, drain_timeout, stop })
+        Ok(Self { address, incoming, router, service, reporter, drain_timeout, server, stop })
     }
 
     /// Returns the bound address, with the actual port if port 0 was given.
@@ -156,15 +169,9 @@ impl GrpcServer {
     /// # Errors
     /// When accepting connections failed permanently.
     pub async fn run(self) -> Result<(), tonic::transport::Error> {
-        let Self { incoming, router, service, reporter, drain_timeout, .. } = self;
+        let Self { incoming, router, service, reporter, drain_timeout, mut server, .. } = self;
         let shutdown = service.shutdown.clone();
         let publishing = tokio::spawn(publish_health(Arc::clone(&service), reporter));
-        let mut server = tonic::transport::Server::builder()
-            .max_concurrent_streams(STREAMS_MAX)
-            .http2_keepalive_interval(Some(KEEPALIVE.0))
-            .http2_keepalive_timeout(Some(KEEPALIVE.1))
-            .initial_stream_window_size(HTTP2_WINDOW)
-            .initial_connection_window_size(HTTP2_WINDOW * 4);
         let serving = server.add_routes(router.routes()).serve_with_incoming_shutdown(incoming, shutdown.clone());
         let drained = async {
             shutdown.await;

@@ -11,12 +11,13 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::proto::EventsRequest;
+use super::test_authority::TestAuthority;
 use super::*;
 use crate::messaging::{
     Caller, Client, CommonError, HealthStatus, IdempotencyKey, RemoteCallable, RequestContext, StorageHealth,
     Supervisor,
 };
-use crate::types::{Address, FieldError, UserId};
+use crate::types::{Address, FieldError, PeerTls, UserId};
 
 /// Domain that replies as each request demands.
 struct EchoActor {
@@ -91,7 +92,7 @@ async fn secret(_: Arc<EchoState>, _: RequestContext, _: Secret) -> Result<(), C
 }
 
 fn peer_config(token: Option<&str>) -> PeerConfig {
-    PeerConfig { token: token.map(|token| format!("Bearer {token}").parse().unwrap()), message_max: 1 << 20 }
+    PeerConfig { token: token.map(|token| format!("Bearer {token}").parse().unwrap()), tls: None, message_max: 1 << 20 }
 }
 
 fn echo(id: u32, in_flight_max: usize) -> (Client<EchoActor>, Arc<EchoState>) {
@@ -103,7 +104,7 @@ fn echo(id: u32, in_flight_max: usize) -> (Client<EchoActor>, Arc<EchoState>) {
 
 /// Serves the domain. Returns the address, and a handle that stops the server.
 fn serve(client: &Client<EchoActor>, at: SocketAddr, token: Option<&str>) -> (SocketAddr, GrpcHandle) {
-    serve_with(client, at, token, None)
+    serve_with(client, at, token, None, None)
 }
 
 fn serve_with(
@@ -111,12 +112,14 @@ fn serve_with(
     at: SocketAddr,
     token: Option<&str>,
     event_reader: Option<EventReader>,
+    tls: Option<PeerTls>,
 ) -> (SocketAddr, GrpcHandle) {
     let config = ServerConfig {
         domains: HashMap::from([("echo", DomainService::of(client))]),
         event_reader,
         live_source: None,
         tokens: token.map(|tokens| tokens.split(',').map(str::to_owned).collect()).unwrap_or_default(),
+        tls,
         message_max: 1 << 20,
         drain_timeout: Duration::from_secs(5),
     };
@@ -127,7 +130,7 @@ fn serve_with(
 }
 
 fn at(address: SocketAddr) -> Address {
-    Address { host: address.ip().to_string(), port: address.port() }
+    Address { is_tls: false, host: address.ip().to_string(), port: address.port() }
 }
 
 fn remote(peer: &Arc<Peer>) -> Client<EchoActor> {
@@ -278,7 +281,7 @@ async fn rejected_event_reads_do_not_open_the_breaker() {
     let (local_echo, _) = echo(1, 64);
     // As while a domain and its events are being relocated to another process.
     let none: EventReader = Arc::new(|_, _, _| Box::pin(async { Err(CommonError::Unavailable) }));
-    let (address, _stop) = serve_with(&local_echo, ANY, None, Some(none));
+    let (address, _stop) = serve_with(&local_echo, ANY, None, Some(none), None);
     let peer = Peer::start(at(address), peer_config(None));
     let remote_echo = remote(&peer);
     assert!(remote_echo.call(ctx(), Say { text: "tea".into() }).await.is_ok());
@@ -333,7 +336,7 @@ async fn resolved_addresses_are_balanced_and_refreshed() {
         let found = names.lock().clone();
         Box::pin(async move { if found.is_empty() { Err("nothing".to_owned()) } else { Ok(found) } })
     });
-    let address = Address { host: "shop.example".to_owned(), port: 1 };
+    let address = Address { is_tls: false, host: "shop.example".to_owned(), port: 1 };
     let remote_echo = remote(&Peer::start_with(address, peer_config(None), resolver, Duration::from_millis(20)));
     let count_calls = async || {
         let mut counts = [0; 3];
@@ -380,4 +383,36 @@ async fn accepted_call_is_completed_at_shutdown() {
         stop.stop();
     };
     assert_eq!(futures_util::future::join(call, stopping).await.0, Ok(1));
+}
+
+#[actix::test]
+async fn tls_lets_only_processes_of_the_shop_call() {
+    let (client, _) = echo(1, 8);
+    let (shop, stranger) = (TestAuthority::generate(), TestAuthority::generate());
+    let token = "the secret of the tests";
+    let (address, _stop) = serve_with(&client, ANY, Some(token), None, Some(shop.process("127.0.0.1")));
+    let call = async |is_tls: bool, host: &str, tls: Option<PeerTls>| {
+        let address = Address { is_tls, host: host.to_owned(), port: address.port() };
+        let peer = Peer::start(address, PeerConfig { tls, ..peer_config(Some(token)) });
+        let reply = remote(&peer).call(ctx(), Say { text: "tea".to_owned() }).await;
+        (reply, peer.statuses().first().map(|(_, status, _)| status.clone()))
+    };
+    let (reply, status) = call(true, "127.0.0.1", Some(shop.process("caller"))).await;
+    assert_eq!(reply.as_deref(), Ok("tea"), "{status:?}");
+    let refused = [
+        ("a server whose certificate names another host", true, "localhost", Some(shop.process("caller"))),
+        ("a server of another authority", true, "127.0.0.1", Some(stranger.process("caller"))),
+        (
+            "a caller of another authority",
+            true,
+            "127.0.0.1",
+            Some(PeerTls { authority: shop.process("x").authority, ..stranger.process("caller") }),
+        ),
+        ("a caller without certificates", true, "127.0.0.1", None),
+        ("a caller without TLS", false, "127.0.0.1", None),
+    ];
+    for (case, is_tls, host, tls) in refused {
+        let (reply, status) = call(is_tls, host, tls).await;
+        assert_eq!(reply, Err(CommonError::Unavailable), "{case}: {status:?}");
+    }
 }

@@ -1,5 +1,8 @@
 //! Tests of the file formats on well-formed, malformed and foreign files.
 
+#[path = "../../../../tests/api/mutation.rs"]
+mod mutation;
+
 use std::io::Read;
 
 use super::*;
@@ -366,5 +369,30 @@ fn foreign_sample_files_are_imported() {
         let products = products(Format::Csv, file);
         assert_eq!((products.len(), products[1].sku.as_str()), (21, "clay-plant-pot-large"));
         assert_eq!(products[0].description, "Classic blown clay pot for plants");
+    }
+}
+
+#[test]
+fn s10_mutated_files_are_read_or_refused() {
+    let shopify = "Handle,Title,Body (HTML),Vendor,Tags,Option1 Name,Option1 Value,Variant SKU,Variant Price,Variant \
+                   Inventory Qty,Image Src\nteapot,Teapot,<p>Round</p>,Ada,\"a, b\",Size,S,T-S,4.80,5,\nteapot,,,,,,L,T-L,5.20,3,\n";
+    let seeds = [
+        (Format::Csv, format!("{HEADER}Teapot,T-1,\"Round,\nblue\",4.80,EUR,5,,Tea > Pots,a;b,Size: 1,,\n")),
+        (Format::Csv, shopify.to_owned()),
+        (
+            Format::Json,
+            r#"[{"name":"Teapot","sku":"T-1","price":480,"currency":"EUR","stock":5,"tags":["a"]}]"#.to_owned(),
+        ),
+        (Format::Ndjson, "{\"name\":\"Teapot\",\"price\":\"4.80\"}\n{\"name\":\"Cup\",\"price\":1}\n".to_owned()),
+    ];
+    let mut mutator = mutation::Mutator::from_environment();
+    for _ in 0..10 * mutator.cases() {
+        let (format, text) = mutator.choose(&seeds);
+        let bytes = mutator.mutate(text.as_bytes());
+        let lines = bytes.iter().filter(|&&byte| matches!(byte, b'\n' | b'\r')).count();
+        if let Ok(entries) = read(*format, bytes.as_slice(), Currency::EUR) {
+            let count = entries.take(10 * lines + 100).count();
+            assert!(count < 10 * lines + 100, "{mutator}: endless");
+        }
     }
 }
