@@ -1,6 +1,8 @@
 //! `mercat import products` and `mercat export products`.
 
+use std::collections::HashMap;
 use std::fs::File;
+use std::hash::{BuildHasher as _, RandomState};
 use std::io::{BufReader, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -102,6 +104,9 @@ pub fn import(configuration: &Configuration, settings: Settings, file: &Path) ->
             if counts.refused > REPORTED_MAX {
                 print_error(&format!("and {} more rows were refused", counts.refused - REPORTED_MAX));
             }
+            if counts.created + counts.updated + counts.refused == 0 {
+                return Err(CliError::start(format!("the file {name}: there are no products in it")));
+            }
             print(&summary(&counts, &name));
             if counts.refused == 0 { Ok(()) } else { Err(CliError::partial()) }
         }
@@ -126,11 +131,20 @@ fn read(
         }
     };
     let mut batch = Batch::default();
+    // Hashes of the SKUs, with the lines they came first in: the texts of a large file would fill the memory.
+    let (hashing, mut first_lines) = (RandomState::new(), HashMap::new());
     for entry in rows {
         match entry {
             Ok(ImportEntry::Product { line, product }) => {
-                batch.bytes += estimated_size(&product);
-                batch.rows.push((line, *product));
+                let first = *first_lines.entry(hashing.hash_one(product.sku.trim())).or_insert(line);
+                if first == line {
+                    batch.bytes += estimated_size(&product);
+                    batch.rows.push((line, *product));
+                } else {
+                    let sku = &product.sku;
+                    let reason = format!("its SKU {sku:?} is that of line {first} too; one would replace the other");
+                    batch.refused.push((line, reason));
+                }
             }
             Ok(ImportEntry::Refused { line, reason }) => batch.refused.push((line, reason)),
             Ok(ImportEntry::Note(note)) => batch.notes.push(note),

@@ -122,22 +122,54 @@ impl<R: BufRead> Iterator for CsvProducts<R> {
 /// # Errors
 /// Names the column and the expected form.
 pub fn parse_price(column: &str, text: &str, currency: Currency) -> Result<Amount, String> {
-    currency.parse_amount(text).ok_or_else(|| {
+    currency.parse_amount(&plain_decimal(text, currency)).ok_or_else(|| {
         let digits = currency.exponent();
         let example = currency.decimal(999);
         format!(
             "column `{column}`: {text:?} is not a price in {currency}, such as {example} (at most {digits} decimals \
-             after a point, no sign, no thousands marks)"
+             after a point or a comma, no sign, no thousands marks)"
         )
     })
 }
 
-/// Parses a whole number.
+/// Decimals from which a price is the result of a computation, such as one without its tax, and is rounded.
+const COMPUTED_DECIMALS: usize = 5;
+
+/// A decimal number with a point and at most the decimals of the currency. A comma is taken for the point only if it cannot
+/// be a thousands mark.
+fn plain_decimal(text: &str, currency: Currency) -> String {
+    let text = text.trim();
+    let digits = currency.exponent() as usize;
+    let text = match text.split_once(',') {
+        Some((whole, fraction)) if !text.contains('.') && (fraction.len() != 3 || whole == "0") => {
+            format!("{whole}.{fraction}")
+        }
+        _ => text.to_owned(),
+    };
+    let Some((whole, fraction)) = text.split_once('.') else { return text };
+    let is_computed = fraction.len() >= COMPUTED_DECIMALS && fraction.bytes().all(|byte| byte.is_ascii_digit());
+    let (true, Some((kept, [first, ..]))) = (is_computed, fraction.as_bytes().split_at_checked(digits)) else {
+        return text;
+    };
+    let minor = format!("{whole}{}", String::from_utf8_lossy(kept)).parse::<Amount>();
+    match minor.ok().and_then(|minor| minor.checked_add(Amount::from(*first >= b'5'))) {
+        Some(minor) if whole.bytes().all(|byte| byte.is_ascii_digit()) => currency.decimal(minor),
+        _ => text,
+    }
+}
+
+/// Parses a whole number, also one written with decimals that are all zero (`5.0`).
 ///
 /// # Errors
 /// Names the column.
 pub fn parse_integer(column: &str, text: &str) -> Result<i64, String> {
-    text.trim().parse().map_err(|_| format!("column `{column}`: {text:?} is not a whole number"))
+    let whole = match text.trim().split_once(['.', ',']) {
+        Some((whole, zeros)) if !whole.is_empty() && zeros.bytes().all(|byte| byte == b'0') && zeros.len() != 3 => {
+            whole
+        }
+        _ => text.trim(),
+    };
+    whole.parse().map_err(|_| format!("column `{column}`: {text:?} is not a whole number"))
 }
 
 fn parse_tags(text: &str) -> Result<Vec<String>, String> {
@@ -196,7 +228,10 @@ pub fn escape_formula(text: &str) -> String {
     if is_formula(text) { format!("'{text}") } else { text.to_owned() }
 }
 
-/// The reverse of [`escape_formula`].
+/// The reverse of [`escape_formula`], and the text of a formula such as `="00123"` that is nothing but a text.
 fn unescape_formula(cell: &str) -> &str {
+    if let Some(text) = cell.strip_prefix("=\"").and_then(|text| text.strip_suffix('"')) {
+        return text;
+    }
     cell.strip_prefix('\'').filter(|text| is_formula(text)).unwrap_or(cell)
 }

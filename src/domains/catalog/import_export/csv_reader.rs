@@ -18,12 +18,15 @@ type NumberedLine = (u64, Option<Vec<u8>>);
 /// Reader of lines of bounded length, which can be unread.
 pub struct LineReader<R> {
     input: R,
+    /// Last byte of a line.
+    line_end: u8,
     number: u64,
     unread: VecDeque<NumberedLine>,
 }
 
 impl<R: BufRead> LineReader<R> {
-    /// Creates a reader that skips a byte order mark.
+    /// Creates a reader that skips a byte order mark. Lines end with LF or CR LF, or all with CR alone, as some spreadsheets
+    /// write on request.
     ///
     /// # Errors
     /// The input is UTF-16, or cannot be read.
@@ -32,10 +35,11 @@ impl<R: BufRead> LineReader<R> {
         if start.starts_with(&[0xFF, 0xFE]) || start.starts_with(&[0xFE, 0xFF]) {
             return Err(FileError::Format { line: 1, reason: "the file is UTF-16; save it as UTF-8".to_owned() });
         }
+        let line_end = if start.contains(&b'\r') && !start.contains(&b'\n') { b'\r' } else { b'\n' };
         if start.starts_with(b"\xEF\xBB\xBF") {
             input.consume(3);
         }
-        Ok(Self { input, number: 0, unread: VecDeque::new() })
+        Ok(Self { input, line_end, number: 0, unread: VecDeque::new() })
     }
 
     /// The next line, or `None` at the end.
@@ -51,7 +55,7 @@ impl<R: BufRead> LineReader<R> {
                 break;
             }
             any = true;
-            let end = chunk.iter().position(|byte| *byte == b'\n');
+            let end = chunk.iter().position(|byte| *byte == self.line_end);
             let taken = end.map_or(chunk.len(), |at| at + 1);
             too_long |= line.len() + taken > ROW_MAX;
             if !too_long {
@@ -108,12 +112,13 @@ impl<R: BufRead> CsvRecords<R> {
     }
 
     /// Reads the header and detects the delimiter from it: a comma, or, as spreadsheets in some languages write, a
-    /// semicolon or a tab.
+    /// semicolon or a tab. A first line `sep=;` names it.
     ///
     /// # Errors
     /// The file is empty or the header is malformed.
     pub fn header(&mut self) -> Result<Vec<String>, FileError> {
         let fail = |line: u64, reason: String| FileError::Format { line, reason };
+        let mut named = None;
         let empty = || fail(1, "the file is empty; its first line must name the columns".to_owned());
         loop {
             let (line, bytes) = self.lines.next()?.ok_or_else(empty)?;
@@ -121,10 +126,11 @@ impl<R: BufRead> CsvRecords<R> {
             if bytes.trim_ascii().is_empty() {
                 continue;
             }
-            let count = |sign: u8| bytes.iter().filter(|byte| **byte == sign).count();
-            if count(b',') == 0 {
-                self.delimiter = [b';', b'\t'].into_iter().find(|sign| count(*sign) > 0).unwrap_or(b',');
+            if let (None, [b's', b'e', b'p', b'=', sign]) = (named, without_line_end(&bytes)) {
+                named = Some(*sign);
+                continue;
             }
+            self.delimiter = named.unwrap_or_else(|| detect_delimiter(&bytes));
             let header = match split(&bytes, self.delimiter) {
                 SplitResult::Whole(fields) => fields,
                 SplitResult::Open => return Err(fail(line, "a quote in the header has no end".to_owned())),
@@ -191,6 +197,21 @@ impl<R: BufRead> CsvRecords<R> {
     }
 }
 
+fn without_line_end(line: &[u8]) -> &[u8] {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+/// The delimiter that makes the most columns of a header: a name may contain another one.
+fn detect_delimiter(header: &[u8]) -> u8 {
+    let columns = |delimiter: &u8| match split(header, *delimiter) {
+        SplitResult::Whole(fields) => fields.len(),
+        SplitResult::Open | SplitResult::Wrong(_) => 0,
+    };
+    // Of equal ones the last.
+    [b'\t', b';', b','].into_iter().max_by_key(columns).unwrap_or(b',')
+}
+
 fn unclosed_quote() -> String {
     format!("a quote is opened and not closed within {ROW_MAX} bytes or {RECORD_LINES_MAX} lines")
 }
@@ -204,7 +225,7 @@ enum SplitResult {
 
 /// Splits a record into its fields, strictly: a guess about quotes could move text into another column.
 fn split(record: &[u8], delimiter: u8) -> SplitResult {
-    let record = record.strip_suffix(b"\n").map_or(record, |rest| rest.strip_suffix(b"\r").unwrap_or(rest));
+    let record = without_line_end(record);
     let mut fields = Vec::new();
     let mut rest = record;
     loop {
@@ -233,7 +254,13 @@ fn split(record: &[u8], delimiter: u8) -> SplitResult {
         } else {
             let end = rest.iter().position(|byte| *byte == delimiter).unwrap_or(rest.len());
             let (text, after) = rest.split_at(end);
-            if text.contains(&b'"') {
+            // Spreadsheets write `="00123"` for a text of digits.
+            let is_text_formula = |text: &[u8]| {
+                text.strip_prefix(b"=\"")
+                    .and_then(|text| text.strip_suffix(b"\""))
+                    .is_some_and(|text| !text.contains(&b'"'))
+            };
+            if text.contains(&b'"') && !is_text_formula(text) {
                 return SplitResult::Wrong(format!(
                     "column {} has a quote inside; put the whole text in quotes and write the quote twice",
                     fields.len() + 1

@@ -74,7 +74,7 @@ fn bad_csv_row_is_rejected_with_line_and_column() {
         (b",a,9", "`name` is empty"),
         (b"A,a,", "`price` is empty"),
         (b"A,a,nine", "`price`: \"nine\" is not a price in EUR, such as 9.99"),
-        (b"A,a,\"9,99\"", "no thousands marks"),
+        (b"A,a,\"1,234.50\"", "no thousands marks"),
         (b"A,a,9.999", "`price`"),
         (b"A,a,-1", "`price`"),
         (b"A,a", "has 2 columns where the header has 3"),
@@ -369,6 +369,34 @@ fn foreign_sample_files_are_imported() {
         let products = products(Format::Csv, file);
         assert_eq!((products.len(), products[1].sku.as_str()), (21, "clay-plant-pot-large"));
         assert_eq!(products[0].description, "Classic blown clay pot for plants");
+    }
+}
+
+#[test]
+fn spreadsheet_dialects_are_read() {
+    let files = [
+        "name,sku,price,stock\rTeapot,00123,19.90,5\r",
+        "name;sku;price;stock;Notes (size, colour)\nTeapot;00123;19.90;5;big, red\n",
+        "name;sku;price;stock\r\nTeapot;00123;19,90;5,0\r\n",
+        "sep=;\r\nname;sku;price;stock\r\nTeapot;00123;19,9;5.0\r\n",
+        "sep=\t\nname\tsku\tprice\tstock\nTeapot\t00123\t19.900000\t5\n",
+        "name,sku,price,stock\nTeapot,=\"00123\",19.899999999999999,5\n",
+        "name,sku,price,stock\nTeapot,\"=\"\"00123\"\"\",\"19,90\",5.00\n",
+    ];
+    for file in files {
+        let products = products(Format::Csv, file);
+        let [product] = &products[..] else { panic!("{file:?}: {products:?}") };
+        assert_eq!(
+            (&*product.name, &*product.sku, product.price, product.stock),
+            ("Teapot", "00123", 1_990, 5),
+            "{file:?}"
+        );
+    }
+    for (price, refused) in
+        [("1,234", true), ("1.234,50", true), ("1.2345", true), ("0,99", false), ("16.583333", false)]
+    {
+        let (_, bad) = outcome(Format::Csv, format!("name;sku;price\nTeapot;T;{price}\n"));
+        assert_eq!(!bad.is_empty(), refused, "{price}: {bad:?}");
     }
 }
 
