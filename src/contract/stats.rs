@@ -58,13 +58,12 @@ pub struct ListActions {
 }
 
 /// Width of a summary's buckets. A summary has at most 1,100 buckets.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Bucket {
     /// A full hour.
     Hour,
     /// A day of UTC.
-    #[default]
     Day,
     /// A week of UTC, from Monday.
     Week,
@@ -81,9 +80,9 @@ pub struct GetSummary {
     /// End of the period, exclusive; now when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<Timestamp>,
-    /// Width of the buckets.
-    #[serde(default)]
-    pub bucket: Bucket,
+    /// Width of the buckets; the narrowest of day, week and month that fits the period when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bucket: Option<Bucket>,
 }
 
 /// Totals of a period, by bucket.

@@ -1,5 +1,6 @@
 //! Query parameters of requests.
 
+use std::collections::BTreeSet;
 use std::str::FromStr;
 
 use actix_web::{HttpRequest, web};
@@ -9,9 +10,16 @@ use serde::de::{DeserializeOwned, IntoDeserializer};
 use crate::messaging::CommonError;
 use crate::types::{Cursor, FieldError, PageRequest, Timestamp};
 
+/// Most unknown parameters that are reported.
+const UNKNOWN_MAX: usize = 20;
+/// Characters of a parameter's name that are reported.
+const NAME_MAX: usize = 100;
+
 /// Parsed query of a request. Errors are collected, so that all of them are reported at once by [`Query::finish`].
 pub struct Query {
     pairs: Vec<(String, String)>,
+    /// Names of the parameters that were asked for.
+    known: Vec<&'static str>,
     errors: Vec<FieldError>,
 }
 
@@ -19,10 +27,12 @@ impl Query {
     /// Query of a request. A parameter without a value counts as absent; of several the last one counts.
     pub fn of(request: &HttpRequest) -> Self {
         let pairs = web::Query::<Vec<(String, String)>>::from_query(request.query_string());
-        Self { pairs: pairs.map(web::Query::into_inner).unwrap_or_default(), errors: Vec::new() }
+        let pairs = pairs.map(web::Query::into_inner).unwrap_or_default();
+        Self { pairs, known: Vec::new(), errors: Vec::new() }
     }
 
-    fn raw(&self, name: &str) -> Option<&str> {
+    fn raw(&mut self, name: &'static str) -> Option<&str> {
+        self.known.push(name);
         let last = self.pairs.iter().rev().find(|(key, _)| key == name);
         last.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
     }
@@ -41,7 +51,7 @@ impl Query {
     }
 
     /// Parameter that may be any text.
-    pub fn text(&mut self, name: &str) -> Option<String> {
+    pub fn text(&mut self, name: &'static str) -> Option<String> {
         self.raw(name).map(str::to_owned)
     }
 
@@ -82,11 +92,17 @@ impl Query {
         }
     }
 
-    /// Ends the reading.
+    /// Ends the reading. Every parameter must have been asked for: one that is ignored, such as `page`, would return
+    /// another list than the caller believes.
     ///
     /// # Errors
-    /// [`CommonError::ValidationFailed`] with every invalid parameter.
-    pub fn finish(self) -> Result<(), CommonError> {
+    /// [`CommonError::ValidationFailed`] with every invalid and every unknown parameter.
+    pub fn finish(mut self) -> Result<(), CommonError> {
+        let unknown = self.pairs.iter().map(|(name, _)| name).filter(|name| !self.known.contains(&name.as_str()));
+        let unknown: BTreeSet<String> = unknown.map(|name| name.chars().take(NAME_MAX).collect()).collect();
+        let message = format!("is not a parameter of this path, which takes {}", self.known.join(", "));
+        let unknown = unknown.into_iter().take(UNKNOWN_MAX);
+        self.errors.extend(unknown.map(|name| FieldError::new(name, "unknown_parameter", message.clone())));
         if self.errors.is_empty() { Ok(()) } else { Err(self.errors.into()) }
     }
 }
@@ -106,6 +122,11 @@ mod tests {
         assert_eq!(query.flag("flag"), Some(true));
         assert_eq!(query.time("from"), Timestamp::parse("2026-01-30T23:00:00Z"));
         assert!(query.finish().is_ok());
+        let mut query = Query::of(&request("limit=5&page=2&offset=&page=3"));
+        let _ = query.page();
+        let Err(CommonError::ValidationFailed { errors }) = query.finish() else { panic!() };
+        assert_eq!(errors.iter().map(|e| e.field.as_ref()).collect::<Vec<_>>(), ["offset", "page"]);
+        assert_eq!(errors[0].message, "is not a parameter of this path, which takes limit, cursor");
         let mut query = Query::of(&request("limit=-1&flag=yes&from=soon&id=7"));
         let _ = (query.page(), query.flag("flag"), query.time("from"), query.id::<ProductId>("id"));
         let Err(CommonError::ValidationFailed { errors }) = query.finish() else { panic!() };

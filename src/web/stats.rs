@@ -38,7 +38,7 @@ pub async fn summary(request: ApiRequest) -> ApiResult {
     let message = GetSummary {
         from: query.time("from"),
         to: query.time("to"),
-        bucket: query.one_of("bucket", "must be hour, day, week or month").unwrap_or_default(),
+        bucket: query.one_of("bucket", "must be hour, day, week or month"),
     };
     query.finish()?;
     request.ok(&request.clients().stats.call(request.ctx(), message).await?)

@@ -715,7 +715,7 @@ fn stats() -> Vec<Example> {
     vec![
         message(LogAction { user_id: Some(id(2)), action, subject, data }, ()),
         message(list, page_of(logged)),
-        message(GetSummary { from: Some(time()), to: Some(later()), bucket: Bucket::Week }, summary),
+        message(GetSummary { from: Some(time()), to: Some(later()), bucket: Some(Bucket::Week) }, summary),
         message(AddServedRequests { count: 5 }, 12),
         message(GetServedRequests {}, 12),
         message(ListOrderFacts { orders: vec![(id(10), time())] }, OrderFacts { times: vec![1], kept_since: time() }),

@@ -116,9 +116,12 @@ async fn list_actions(
 }
 
 async fn get_summary(state: Arc<StatsState>, _: RequestContext, request: GetSummary) -> Result<Summary, StatsError> {
-    let bucket = request.bucket;
     let to = request.to.unwrap_or_else(|| state.store.now());
-    let range = BucketRange::of(bucket, request.from.unwrap_or_else(|| to.saturating_sub(DEFAULT_RANGE)), to)?;
+    let from = request.from.unwrap_or_else(|| to.saturating_sub(DEFAULT_RANGE));
+    let (bucket, range) = match request.bucket {
+        Some(bucket) => (bucket, BucketRange::of(bucket, from, to)?),
+        None => BucketRange::fitting(from, to)?,
+    };
     let (from, end) = (range.begin(), range.end);
     let (counters, top_products) = state
         .store

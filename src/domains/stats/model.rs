@@ -103,6 +103,19 @@ impl BucketRange {
         Ok(Self { starts, end: start })
     }
 
+    /// Returns the narrowest buckets, of days, weeks or months, that cover the period from `from` to before `to`.
+    ///
+    /// # Errors
+    /// If the period is empty, or longer than [`BUCKETS_MAX`] months.
+    pub fn fitting(from: Timestamp, to: Timestamp) -> Result<(Bucket, Self), FieldError> {
+        for bucket in [Bucket::Day, Bucket::Week] {
+            if let Ok(range) = Self::of(bucket, from, to) {
+                return Ok((bucket, range));
+            }
+        }
+        Self::of(Bucket::Month, from, to).map(|range| (Bucket::Month, range))
+    }
+
     /// Returns the start of the first bucket.
     #[must_use]
     pub fn begin(&self) -> Timestamp {
@@ -274,6 +287,20 @@ mod tests {
             assert_eq!(bucket.bucket_start(at(instant)), Some(at(start)), "{bucket:?} {instant}");
             assert_eq!(bucket.next_bucket(at(start)), Some(at(next)), "{bucket:?} {instant}");
         }
+    }
+
+    #[test]
+    fn fitting_buckets_are_the_narrowest_that_fit() {
+        for (from, to, bucket) in [
+            ("2026-01-01", "2026-01-02", Bucket::Day),
+            ("2023-01-01", "2026-01-01", Bucket::Day),
+            ("2022-01-01", "2026-01-01", Bucket::Week),
+            ("1990-01-01", "2026-01-01", Bucket::Month),
+        ] {
+            assert_eq!(BucketRange::fitting(at(from), at(to)).map(|(bucket, _)| bucket), Ok(bucket), "{from} to {to}");
+        }
+        assert!(BucketRange::fitting(at("2026-01-02"), at("2026-01-01")).is_err());
+        assert!(BucketRange::fitting(at("1000-01-01"), at("2026-01-01")).is_err());
     }
 
     #[test]

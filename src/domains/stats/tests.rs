@@ -108,7 +108,7 @@ impl TestStats {
     }
 
     async fn summary(&self, from: &str, to: &str, bucket: Bucket) -> Result<Summary, CommonError> {
-        self.client.call(staff(), GetSummary { from: Some(at(from)), to: Some(at(to)), bucket }).await
+        self.client.call(staff(), GetSummary { from: Some(at(from)), to: Some(at(to)), bucket: Some(bucket) }).await
     }
 
     async fn log(&self, ctx: RequestContext, user_id: Option<UserId>, action: &str) -> Result<(), CommonError> {
@@ -400,7 +400,7 @@ async fn old_actions_are_deleted_and_totals_stay() {
     state.purge().await.unwrap();
     let left = stats.call(staff(), ListActions::default()).await.unwrap().items;
     assert_eq!(left.iter().map(|a| a.action.as_str()).collect::<Vec<_>>(), ["new"]);
-    let year = GetSummary { from: Some(at("2020-01-01")), to: Some(at("2020-12-31")), bucket: Bucket::Month };
+    let year = GetSummary { from: Some(at("2020-01-01")), to: Some(at("2020-12-31")), bucket: Some(Bucket::Month) };
     assert_eq!(stats.call(staff(), year).await.unwrap().totals.sign_ups, 1);
 }
 

@@ -202,10 +202,18 @@ impl<T: Transport> Session<T> {
                 if let Some(authenticated) = authenticated {
                     this.set_principal(authenticated);
                 }
-                this.position = stream;
+                // A client that reads its own stream already goes on where it is: pushes may be on their way.
+                let is_reading = this.is_ready && this.topics.contains(&Topic::User);
+                if !is_reading {
+                    this.position = stream;
+                }
                 this.is_ready = true;
                 let Stream { epoch, seq } = &this.position;
-                this.send_positioned(&ServerFrame::Ready { user_id: this.user(), epoch, seq: *seq }, ctx);
+                // Without a position to resume from: a client that is cut off now has read nothing of what it missed.
+                this.send(&ServerFrame::Ready { user_id: this.user(), epoch, seq: *seq }, ctx);
+                if is_reading {
+                    this.catch_up(None, ctx);
+                }
                 if let Some(frame) = this.first_frame.take() {
                     this.handle_frame(frame, ctx);
                 }

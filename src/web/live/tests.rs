@@ -359,6 +359,29 @@ async fn ready_frame_names_user_and_stream_position() {
 }
 
 #[actix::test]
+async fn repeated_auth_skips_no_notification() {
+    let server = open(|_| {}).await;
+    let ada = server.accounts.add("ada", Role::Customer, None).user_id;
+    let mut client = server.subscribe(Some("ada"), &["user"]).await;
+    for seq in 1..=8 {
+        let auth = json!({ "type": "auth", "token": "ada" });
+        futures_util::future::join(client.send_json(&auth), server.deliver(vec![expired(ada)])).await;
+        let (mut is_ready, mut is_notified) = (false, false);
+        while !(is_ready && is_notified) {
+            let frame = client.receive().await;
+            match frame["type"].as_str() {
+                Some("ready") => is_ready = true,
+                Some("notification") => {
+                    assert_eq!(frame["seq"], seq);
+                    is_notified = true;
+                }
+                _ => panic!("{frame}"),
+            }
+        }
+    }
+}
+
+#[actix::test]
 async fn pushes_reach_only_their_subscribers() {
     let server = open(|_| {}).await;
     let ada = server.accounts.add("ada", Role::Customer, None).user_id;
@@ -832,6 +855,11 @@ async fn n12_server_sent_events_carry_the_same_stream() {
                 server.deliver(vec![changed("Teapot"), expired(ada)]).await;
             }
         }
+        let ready = text.split("\n\n").find(|event| event.contains("\"ready\"")).unwrap();
+        assert!(
+            !ready.contains("id: "),
+            "a client that is cut off after it would resume behind what it missed: {ready}"
+        );
         let (frames, ids) = read_events(&text);
         let types: Vec<&str> = frames.iter().map(|frame| frame["type"].as_str().unwrap()).collect();
         let seqs: Vec<i64> =
