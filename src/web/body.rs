@@ -94,9 +94,8 @@ async fn read_bounded(request: &ApiRequest, mut payload: Payload, max: usize) ->
 
 /// Rejects a body by its `Content-Length`, before a byte of it is read.
 pub fn expect_length(request: &HttpRequest, max: usize) -> Result<(), Problem> {
-    let length = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    match length {
-        Some::<u64>(length) if usize::try_from(length).is_ok_and(|length| length <= max) => Ok(()),
+    match content_length(request) {
+        Some(length) if usize::try_from(length).is_ok_and(|length| length <= max) => Ok(()),
         Some(_) => Err(Problem::too_large(max)),
         None => Ok(()),
     }
@@ -107,8 +106,12 @@ fn declared_length(request: &HttpRequest) -> Option<usize> {
     if request.headers().contains_key(header::TRANSFER_ENCODING) {
         return None;
     }
-    let length = request.headers().get(header::CONTENT_LENGTH);
-    Some(length.and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0))
+    // A length of more bytes than memory has was refused before.
+    Some(content_length(request).and_then(|length| usize::try_from(length).ok()).unwrap_or(0))
+}
+
+fn content_length(request: &HttpRequest) -> Option<u64> {
+    request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 fn read_json<T: DeserializeOwned + ServerSetFields>(bytes: &[u8]) -> Result<T, Problem> {

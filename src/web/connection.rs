@@ -162,16 +162,6 @@ impl ClientConnection {
         }
     }
 
-    /// The stream, unless the connection was cut.
-    fn stream(&mut self, context: &Context<'_>) -> io::Result<Pin<&mut TcpStream>> {
-        let stream = self.stream.as_mut().ok_or(io::ErrorKind::NotConnected)?;
-        if self.kill_switch.is_killed(context) {
-            drop_unread(stream);
-            return Err(io::ErrorKind::ConnectionAborted.into());
-        }
-        Ok(Pin::new(stream))
-    }
-
     /// The result of a write, unless the peer has read nothing for too long.
     fn limit_stall(&mut self, polled: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if polled.is_ready() {
@@ -183,6 +173,20 @@ impl ClientConnection {
         self.stream.iter().for_each(drop_unread);
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
+}
+
+/// The stream of a connection, unless it was cut.
+fn uncut<'a>(
+    stream: &'a mut Option<TcpStream>,
+    kill_switch: &KillSwitch,
+    cx: &Context<'_>,
+) -> io::Result<Pin<&'a mut TcpStream>> {
+    let stream = stream.as_mut().ok_or(io::ErrorKind::NotConnected)?;
+    if kill_switch.is_killed(cx) {
+        drop_unread(stream);
+        return Err(io::ErrorKind::ConnectionAborted.into());
+    }
+    Ok(Pin::new(stream))
 }
 
 /// Lets the kernel forget what the peer has not read when the connection is closed; it would keep it.
@@ -203,37 +207,32 @@ impl Drop for ClientConnection {
 }
 
 impl AsyncRead for ClientConnection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let mut pacing = std::mem::take(&mut self.pacing);
-        let polled = match self.stream(cx) {
-            Ok(stream) => pacing.poll_read(cx, buffer, |cx, buffer| stream.poll_read(cx, buffer)),
-            Err(error) => Poll::Ready(Err(error)),
-        };
-        self.pacing = pacing;
-        polled
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Self { stream, kill_switch, pacing, .. } = self.get_mut();
+        let stream = uncut(stream, kill_switch, cx)?;
+        pacing.poll_read(cx, buffer, |cx, buffer| stream.poll_read(cx, buffer))
     }
 }
 
 impl AsyncWrite for ClientConnection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let mut errors = std::mem::take(&mut self.protocol_errors);
-        let polled = match self.stream(cx) {
-            Ok(mut stream) => errors.poll_write(bytes, |bytes| stream.as_mut().poll_write(cx, bytes)),
-            Err(error) => Poll::Ready(Err(error)),
-        };
-        self.protocol_errors = errors;
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let mut stream = uncut(&mut this.stream, &this.kill_switch, cx)?;
+        let polled = this.protocol_errors.poll_write(bytes, |bytes| stream.as_mut().poll_write(cx, bytes));
         if polled.is_ready() {
-            self.pacing.on_write();
+            this.pacing.on_write();
         }
-        self.limit_stall(polled, cx)
+        this.limit_stall(polled, cx)
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream(cx)?.poll_flush(cx)
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        uncut(&mut this.stream, &this.kill_switch, cx)?.poll_flush(cx)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream(cx)?.poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        uncut(&mut this.stream, &this.kill_switch, cx)?.poll_shutdown(cx)
     }
 }
 

@@ -100,9 +100,10 @@ impl Query {
     pub fn finish(mut self) -> Result<(), CommonError> {
         let unknown = self.pairs.iter().map(|(name, _)| name).filter(|name| !self.known.contains(&name.as_str()));
         let unknown: BTreeSet<String> = unknown.map(|name| name.chars().take(NAME_MAX).collect()).collect();
-        let message = format!("is not a parameter of this path, which takes {}", self.known.join(", "));
-        let unknown = unknown.into_iter().take(UNKNOWN_MAX);
-        self.errors.extend(unknown.map(|name| FieldError::new(name, "unknown_parameter", message.clone())));
+        for name in unknown.into_iter().take(UNKNOWN_MAX) {
+            let message = format!("is not a parameter of this path, which takes {}", self.known.join(", "));
+            self.errors.push(FieldError::new(name, "unknown_parameter", message));
+        }
         if self.errors.is_empty() { Ok(()) } else { Err(self.errors.into()) }
     }
 }

@@ -64,9 +64,7 @@ impl RequestPacing {
         }
         Poll::Ready(Ok(()))
     }
-}
 
-impl RequestPacing {
     /// Goes on with what is held, because bytes of a response were written.
     pub fn on_write(&mut self) {
         self.awaits_response = false;

@@ -395,8 +395,8 @@ async fn connect(
     address: SocketAddr,
     config: &PeerConfig,
 ) -> Result<(DomainsClient<Channel>, PeerInfo), String> {
-    let scheme = if peer.is_tls { "https" } else { "http" };
-    let mut endpoint = Endpoint::from_shared(format!("{scheme}://{address}")).map_err(|error| root_cause(&error))?;
+    let url = format!("{}://{address}", peer.scheme());
+    let mut endpoint = Endpoint::from_shared(url).map_err(|error| root_cause(&error))?;
     if peer.is_tls {
         let tls = config.tls.as_ref().ok_or("an https address needs the certificates peers.tls_*")?;
         endpoint = endpoint.tls_config(client_config(tls, peer)).map_err(|error| root_cause(&error))?;

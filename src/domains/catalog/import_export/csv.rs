@@ -7,6 +7,7 @@
 //! export puts an apostrophe before such a text, which spreadsheets hide, and the import removes it again: an exported file
 //! is imported unchanged.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead;
 
@@ -122,7 +123,8 @@ impl<R: BufRead> Iterator for CsvProducts<R> {
 /// # Errors
 /// Names the column and the expected form.
 pub fn parse_price(column: &str, text: &str, currency: Currency) -> Result<Amount, String> {
-    currency.parse_amount(&plain_decimal(text, currency)).ok_or_else(|| {
+    let number = with_point(text.trim());
+    currency.parse_amount(&number).or_else(|| round_computed(&number, currency)).ok_or_else(|| {
         let digits = currency.exponent();
         let example = currency.decimal(999);
         format!(
@@ -135,27 +137,26 @@ pub fn parse_price(column: &str, text: &str, currency: Currency) -> Result<Amoun
 /// Decimals from which a price is the result of a computation, such as one without its tax, and is rounded.
 const COMPUTED_DECIMALS: usize = 5;
 
-/// A decimal number with a point and at most the decimals of the currency. A comma is taken for the point only if it cannot
-/// be a thousands mark.
-fn plain_decimal(text: &str, currency: Currency) -> String {
-    let text = text.trim();
-    let digits = currency.exponent() as usize;
-    let text = match text.split_once(',') {
+/// The number with a point. A comma is taken for the point only if it cannot be a thousands mark.
+fn with_point(text: &str) -> Cow<'_, str> {
+    match text.split_once(',') {
         Some((whole, fraction)) if !text.contains('.') && (fraction.len() != 3 || whole == "0") => {
-            format!("{whole}.{fraction}")
+            format!("{whole}.{fraction}").into()
         }
-        _ => text.to_owned(),
-    };
-    let Some((whole, fraction)) = text.split_once('.') else { return text };
-    let is_computed = fraction.len() >= COMPUTED_DECIMALS && fraction.bytes().all(|byte| byte.is_ascii_digit());
-    let (true, Some((kept, [first, ..]))) = (is_computed, fraction.as_bytes().split_at_checked(digits)) else {
-        return text;
-    };
-    let minor = format!("{whole}{}", String::from_utf8_lossy(kept)).parse::<Amount>();
-    match minor.ok().and_then(|minor| minor.checked_add(Amount::from(*first >= b'5'))) {
-        Some(minor) if whole.bytes().all(|byte| byte.is_ascii_digit()) => currency.decimal(minor),
-        _ => text,
+        _ => text.into(),
     }
+}
+
+/// The result of a computation, rounded to the minor unit; `None` for another number.
+fn round_computed(text: &str, currency: Currency) -> Option<Amount> {
+    let (whole, fraction) = text.split_once('.')?;
+    let is_number = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    if fraction.len() < COMPUTED_DECIMALS || !is_number(whole) || !is_number(fraction) {
+        return None;
+    }
+    let (kept, rest) = fraction.split_at_checked(currency.exponent() as usize)?;
+    let minor: Amount = format!("{whole}{kept}").parse().ok()?;
+    minor.checked_add(Amount::from(rest.as_bytes().first()? >= &b'5'))
 }
 
 /// Parses a whole number, also one written with decimals that are all zero (`5.0`).

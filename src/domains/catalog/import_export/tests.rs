@@ -328,17 +328,11 @@ fn exported_csv_has_no_formula_cells() {
 
 #[test]
 fn random_files_never_panic() {
-    // A small generator of its own, so that a failure can be repeated.
-    let mut state = 0x2545_F491_4F6C_DD1D_u64;
+    // Seeded, so that a failure can be repeated.
+    let mut random = fastrand::Rng::with_seed(1);
     let signs = b"\"',;{}[]:\\\n\r\t<>&#aZ09.-= \xff\xc3\xa9";
     for _ in 0..3_000 {
-        let mut noise = Vec::new();
-        for _ in 0..120 {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            noise.push(signs[usize::try_from(state % signs.len() as u64).unwrap()]);
-        }
+        let noise: Vec<u8> = (0..120).map(|_| signs[random.usize(..signs.len())]).collect();
         let starts: [(Format, &[u8]); 5] = [
             (Format::Csv, b"name,sku,price\n"),
             (Format::Csv, b"Handle,Title,Variant Price\n"),
