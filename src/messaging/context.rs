@@ -128,12 +128,18 @@ impl Caller {
         match self {
             Self::Anyone { address, .. } => format!("a:{address}"),
             Self::User { identity, .. } => match identity.credential {
-                Credential::Session(_) => format!("u:{}", identity.user_id),
+                Credential::Session(_) => user_scope(identity.user_id),
                 Credential::ApiKey(key) => format!("k:{key}"),
             },
             Self::Domain(name) => format!("d:{name}"),
         }
     }
+}
+
+/// Namespace of the idempotency keys of a signed-in user.
+#[must_use]
+pub fn user_scope(user: UserId) -> String {
+    format!("u:{user}")
 }
 
 /// Idempotency key of a request, by which a repetition is recognised (IETF draft Idempotency-Key, and Stripe's).

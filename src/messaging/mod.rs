@@ -26,7 +26,9 @@ pub use audit::{AuditEntry, ListAuditEntries};
 pub use backoff::Backoff;
 pub use client::{Client, Health, HealthStatus, Pause, StatusTracker, StorageHealth};
 pub use common_error::{CommonError, DomainError, ErrorKind};
-pub use context::{Caller, Credential, IdempotencyKey, Identity, InvalidIdempotencyKey, RequestContext, Role};
+pub use context::{
+    Caller, Credential, IdempotencyKey, Identity, InvalidIdempotencyKey, RequestContext, Role, user_scope,
+};
 pub use dispatch::{DispatchFn, DispatchTable, EncodedReply, RemoteCallable};
 pub use event::{DeliverEvents, Event, EventEnvelope};
 pub use invariants::{CheckInvariants, FACTS_PAGE_SIZE, InvariantReport, Selection, Violation};

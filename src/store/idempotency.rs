@@ -16,11 +16,18 @@ use super::audit::StaffAction;
 use super::query::*;
 use super::schema::idempotency;
 use super::{Conn, LockSet, Prepare, Store, Tx};
-use crate::messaging::{CommonError, DomainError, IdempotencyKey, Request, RequestContext};
-use crate::types::Timestamp;
+use crate::messaging::{CommonError, DomainError, IdempotencyKey, Request, RequestContext, user_scope};
+use crate::types::{Timestamp, UserId};
 
 /// Time for which a response is stored and its key stays taken. Stripe's is the same.
 pub const RESPONSE_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Responses to callers without an account that each domain keeps; the oldest beyond it are deleted, so that strangers
+/// cannot fill the disk. About 100 MB.
+pub const STRANGERS_RESPONSES_MAX: i64 = 250_000;
+
+/// Stored in the place of a response that showed a person who was erased since. Not JSON, so no response is equal.
+const ERASED: &str = "";
 
 /// SHA-256 of a request's name and content, which distinguishes two requests under one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -209,13 +216,45 @@ pub fn find_response<T: DeserializeOwned, E: From<CommonError> + From<diesel::re
         .first(conn)
         .optional()?;
     let Some((fingerprint, reply)) = stored else { return Ok(None) };
-    if fingerprint != request.fingerprint.0 {
+    if fingerprint != request.fingerprint.0 || reply == ERASED {
         return Err(CommonError::IdempotencyKeyReused.into());
     }
     serde_json::from_str(&reply).map(Some).map_err(|error| {
         log::error!("idempotency: a stored response cannot be decoded: {error}");
         CommonError::Internal.into()
     })
+}
+
+/// Blanks the responses to a user, and to others where they contain the user's id. The keys stay taken: a repetition is
+/// refused, it neither shows the erased person nor does the work again.
+///
+/// `among_all` looks through the responses to others, which reads the whole table.
+pub fn erase_responses(conn: &mut Conn, user: UserId, among_all: bool) -> QueryResult<usize> {
+    let own = diesel::update(idempotency::table.filter(idempotency::scope.eq(user_scope(user))));
+    let mut erased = own.set(idempotency::reply.eq(ERASED)).execute(conn)?;
+    if among_all {
+        let of_others = diesel::update(idempotency::table.filter(idempotency::reply.like(format!("%{user}%"))));
+        erased += of_others.set(idempotency::reply.eq(ERASED)).execute(conn)?;
+    }
+    Ok(erased)
+}
+
+/// Deletes the oldest responses to callers without an account, all but the last `keep`.
+pub fn delete_oldest_of_strangers(conn: &mut Conn, keep: i64) -> QueryResult<usize> {
+    // The scopes that begin with the prefix; `;` follows `:`.
+    let of_strangers = || idempotency::scope.ge("a:").and(idempotency::scope.lt("a;"));
+    let count: i64 = idempotency::table.filter(of_strangers()).count().get_result(conn)?;
+    if count <= keep {
+        return Ok(0);
+    }
+    let newest_to_delete: Timestamp = idempotency::table
+        .filter(of_strangers())
+        .select(idempotency::created_at)
+        .order(idempotency::created_at)
+        .offset(count - keep - 1)
+        .first(conn)?;
+    diesel::delete(idempotency::table.filter(of_strangers()).filter(idempotency::created_at.le(newest_to_delete)))
+        .execute(conn)
 }
 
 /// Stores a response under the request's key, in the place of an expired one.

@@ -38,7 +38,7 @@ use serde::de::DeserializeOwned;
 
 use crate::messaging::{CommonError, DomainError, Event, EventEnvelope, Request, RequestContext, StorageHealth, trace};
 use crate::settings::Postgres;
-use crate::types::{Clock, Timestamp};
+use crate::types::{Clock, Timestamp, UserId};
 
 pub use audit::StaffAction;
 pub use conn::Conn;
@@ -188,6 +188,14 @@ impl Tx<'_> {
         E: From<CommonError> + From<diesel::result::Error>,
     {
         idempotency::save_response(self.conn, request, response, self.now)
+    }
+
+    /// Blanks the stored responses to an erased user, and to others where they show the user; the keys stay taken.
+    ///
+    /// `had_address` is whether the user had an e-mail address. Guests without one are erased by the thousand, and
+    /// nobody else's response shows them, so that only their own are looked for.
+    pub fn erase_responses(&mut self, user: UserId, had_address: bool) -> diesel::QueryResult<()> {
+        idempotency::erase_responses(self.conn, user, had_address).map(|_| ())
     }
 }
 
@@ -473,10 +481,11 @@ impl Store {
         self.read(move |conn| outbox::backlog(conn, &subscribers)).await
     }
 
-    /// Deletes expired responses, old events that all `subscribers` have received, and old ids of the inbox.
+    /// Deletes expired responses, those to strangers beyond their budget, old events that all `subscribers` have received, and old ids of the inbox.
     pub async fn prune(&self, subscribers: Vec<&'static str>) -> Result<(), CommonError> {
         self.write(move |tx| {
             idempotency::delete_expired(tx.conn, tx.now)?;
+            idempotency::delete_oldest_of_strangers(tx.conn, idempotency::STRANGERS_RESPONSES_MAX)?;
             outbox::delete_consumed(tx.conn, &subscribers, tx.now)
         })
         .await

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::messaging::{Caller, CheckInvariants, Credential, IdempotencyKey, Identity, ListAuditEntries, Role};
 use crate::store::query::*;
-use crate::types::{ApiKeyId, UserId};
+use crate::types::{ApiKeyId, SessionId, UserId};
 
 const NO_MIGRATIONS: Migrations = Migrations {
     sqlite: diesel_migrations::embed_migrations!("src/store/tests_migrations"),
@@ -21,6 +21,11 @@ struct Put {
     name: String,
 }
 crate::requests! { CommonError; "test.Put": Put => i64, once, |_| Access::Anyone; }
+
+/// A request whose response is text.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Describe {}
+crate::requests! { CommonError; "test.Describe": Describe => String, once, |_| Access::Anyone; }
 
 /// A request of staff, with a secret that is no id.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -78,6 +83,10 @@ fn keyed(key: &str) -> RequestContext {
     RequestContext::internal("test").with_key(IdempotencyKey::parse(key).unwrap())
 }
 
+fn keyed_as(caller: Caller, key: &str) -> RequestContext {
+    RequestContext::new(caller, "request").with_key(IdempotencyKey::parse(key).unwrap())
+}
+
 #[actix::test]
 async fn failed_or_panicked_job_undoes_only_itself() {
     let fixture = open();
@@ -130,6 +139,60 @@ async fn s09_action_of_staff_is_recorded_with_its_effect_and_stays() {
         assert!(changed.await.is_err(), "{sql}");
     }
     assert_eq!(list().await.unwrap(), entries);
+}
+
+#[actix::test]
+async fn s04_responses_about_an_erased_user_are_blanked() {
+    let fixture = open();
+    let (ada, bob, session) = (UserId::new(), UserId::new(), SessionId::new());
+    let by = |user, key: &str| {
+        let identity = Identity::new(user, Role::Customer, Credential::Session(session));
+        keyed_as(Caller::User { identity, internal: false }, key)
+    };
+    let send = async |ctx: RequestContext, response: String| {
+        let write = fixture.store.idempotent(&ctx, &Describe {}).unwrap();
+        write.run::<_, CommonError>(move |_| Ok(response)).await
+    };
+    for (ctx, response) in
+        [(by(ada, "own"), "ada@example.com".to_owned()), (by(bob, "of others"), format!("about {ada}"))]
+    {
+        send(ctx, response).await.unwrap();
+    }
+    send(by(bob, "unrelated"), "bob".to_owned()).await.unwrap();
+    fixture.store.write(move |tx| Ok::<_, CommonError>(tx.erase_responses(ada, true)?)).await.unwrap();
+    for ctx in [by(ada, "own"), by(bob, "of others")] {
+        assert_eq!(send(ctx, "again".to_owned()).await, Err(CommonError::IdempotencyKeyReused));
+    }
+    assert_eq!(send(by(bob, "unrelated"), "again".to_owned()).await.as_deref(), Ok("bob"));
+}
+
+#[actix::test]
+async fn s01_responses_to_strangers_have_a_budget() {
+    let fixture = open();
+    let send = async |caller: Caller, key: &str| {
+        let ctx = keyed_as(caller, key);
+        let request = Put { name: "a".to_owned() };
+        let write = fixture.store.idempotent(&ctx, &request).unwrap();
+        write.run::<_, CommonError>(|tx| put(tx, "a")).await.unwrap();
+        ctx.is_replayed()
+    };
+    let stranger = |n: u8| Caller::Anyone { address: format!("127.0.0.{n}").into(), internal: false };
+    let identity = Identity::new(UserId::new(), Role::Customer, Credential::Session(SessionId::new()));
+    let user = Caller::User { identity, internal: false };
+    send(user.clone(), "a key of some user").await;
+    for n in 1..=5 {
+        fixture.clock.advance(std::time::Duration::from_secs(1));
+        send(stranger(n), "a key of a stranger").await;
+    }
+    let deleted = fixture
+        .store
+        .write(|tx| Ok::<_, CommonError>(super::idempotency::delete_oldest_of_strangers(tx.conn, 2)?))
+        .await;
+    assert_eq!(deleted, Ok(3));
+    assert!(send(user, "a key of some user").await);
+    for (n, kept) in [(5, true), (4, true), (1, false)] {
+        assert_eq!(send(stranger(n), "a key of a stranger").await, kept, "{n}");
+    }
 }
 
 #[actix::test]

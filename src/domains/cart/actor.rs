@@ -400,7 +400,8 @@ fn on_invoice_voided(tx: &mut Tx<'_>, event: InvoiceVoided) -> Result<(), CartEr
     event.checkout.map_or(Ok(()), |id| end_checkout(tx, id, CheckoutState::Cancelled))
 }
 
-fn on_user_erased(tx: &mut Tx<'_>, UserErased { user_id, .. }: UserErased) -> Result<(), CartError> {
+fn on_user_erased(tx: &mut Tx<'_>, UserErased { user_id, email }: UserErased) -> Result<(), CartError> {
+    tx.erase_responses(user_id, email.is_some())?;
     // A checkout that cannot have an invoice ends; one that may have continues without the address.
     if let Some(row) = store::active_checkout(tx.conn, user_id)?
         && row.state == CheckoutState::Started

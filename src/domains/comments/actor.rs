@@ -196,6 +196,7 @@ fn on_user_changed(tx: &mut Tx<'_>, event: UserChanged) -> Result<(), CommonErro
 }
 
 fn on_user_erased(tx: &mut Tx<'_>, event: UserErased) -> Result<(), CommonError> {
+    tx.erase_responses(event.user_id, event.email.is_some())?;
     Ok(store::anonymize_author(tx.conn, event.user_id)?)
 }
 

@@ -190,6 +190,7 @@ fn on_user_changed(state: &MailerState, tx: &mut Tx<'_>, event: UserChanged) -> 
 
 fn on_user_erased(_: &MailerState, tx: &mut Tx<'_>, event: UserErased) -> Result<(), MailerError> {
     let UserErased { user_id, email } = event;
+    tx.erase_responses(user_id, email.is_some())?;
     let known = store::recipient(tx.conn, user_id)?.map(|recipient| recipient.email);
     let addresses: Vec<EmailAddress> = email.into_iter().chain(known).collect();
     erase(tx, user_id, &addresses)

@@ -309,6 +309,7 @@ fn on_sale_refused(tx: &mut Tx<'_>, event: SaleRefused) -> Result<(), PaymentsEr
 }
 
 fn on_user_erased(tx: &mut Tx<'_>, event: UserErased) -> Result<(), PaymentsError> {
+    tx.erase_responses(event.user_id, event.email.is_some())?;
     Ok(store::clear_email(tx.conn, event.user_id)?)
 }
 

@@ -195,6 +195,7 @@ fn on_user_registered(tx: &mut Tx<'_>, _: Currency, event: UserRegistered) -> Re
 }
 
 fn on_user_erased(tx: &mut Tx<'_>, _: Currency, event: UserErased) -> Result<(), CommonError> {
+    tx.erase_responses(event.user_id, event.email.is_some())?;
     Ok(store::erase_user(tx.conn, event.user_id)?)
 }
 

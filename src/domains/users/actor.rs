@@ -603,6 +603,7 @@ async fn delete_user(state: Arc<UsersState>, ctx: RequestContext, request: Delet
             }
             // Sessions, keys and links go with it.
             store::delete(tx.conn, user_id)?;
+            tx.erase_responses(user_id, account.email.is_some())?;
             tx.emit(&UserErased { user_id, email: account.email })?;
             tx.emit(&AccessChanged { user_id, session_id: None })?;
             Ok(())

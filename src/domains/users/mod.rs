@@ -9,8 +9,8 @@
 //! invoices, so that only guests that bought nothing are erased.
 //! While this domain is down, authenticated requests fail; anonymous browsing works.
 //!
-//! The address of an erased user stays in events for a week and in responses stored under an idempotency key for a day,
-//! until those are pruned.
+//! The address of an erased user stays in events for a week, until those are pruned; stored responses that show the user
+//! are blanked.
 
 mod actor;
 mod api_keys;

@@ -1253,6 +1253,19 @@ async fn required_second_factor_limits_staff_until_set_up() {
 // --- erasure and lists -------------------------------------------------------------------------------------------
 
 #[actix::test]
+async fn s04_kept_response_does_not_bring_an_erased_user_back() {
+    let fixture = TestUsers::open();
+    let register = || fixture.users.call(keyed(anyone(), "k"), registration("ada@example.com"));
+    let user = register().await.unwrap().user;
+    let member = fixture.sign_in("ada@example.com", PASSWORD).await.unwrap();
+    let ctx = fixture.context_of(&member.token).await;
+    fixture.users.call(ctx, DeleteUser { user_id: user.id }).await.unwrap();
+    assert_eq!(register().await.err(), Some(CommonError::IdempotencyKeyReused.into()));
+    let left = fixture.users.call(RequestContext::internal("cli"), ListUsers::default()).await.unwrap();
+    assert_eq!(left.items, []);
+}
+
+#[actix::test]
 async fn erased_user_loses_tokens_and_frees_email() {
     let fixture = TestUsers::open();
     let (user, member) = fixture.member("ada@example.com").await;
