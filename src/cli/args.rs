@@ -301,12 +301,16 @@ pub enum ImportCommand {
     /// Create products, or update those with the same SKU
     #[command(
         after_help = "The format is detected from the file extension: .csv, .ndjson (one object per line) or .json (an
-array). A Shopify product export is detected from its header. A row is the whole product: fields
-that it omits are cleared.
+array). Product exports of Shopify, WooCommerce, Magento, PrestaShop, Squarespace, BigCommerce and
+Etsy, and feeds for Google Merchant Center, are detected from their headers. Fields that a file does
+not have stay as they are; a row that would empty stock or texts of an existing product is refused
+unless --overwrite is given.
 
-A CSV file begins with a line that names its columns; name, sku and price are required:
+A CSV file begins with a line that names its columns; sku is required, and name and price for a new
+product:
   name,sku,description,price,currency,stock,compare_at_price,category,tags,attributes,group,options
   Teapot,KIT-1,\"Round, blue\",48.00,EUR,14,,Kitchen,\"tea, gift\",Material=Clay,pots,Colour=Blue
+A column track_stock says `no` for what is always for sale.
 Prices in CSV are decimal. In JSON a price with a `currency` is in minor units (4800), otherwise
 decimal.
 
@@ -314,12 +318,19 @@ An invalid row is reported with its line and reason, and the others are imported
 is 1. The shop may run meanwhile.
 
 Examples:
+  mercat import products catalogue.csv --dry-run
   mercat import products catalogue.csv
   mercat import products shopify-export.csv --data /srv/shop"
     )]
     Products {
         /// File to read: .csv, .ndjson or .json
         file: PathBuf,
+        /// Show what would be created, changed and refused, and write nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Allow rows that empty stock or texts of existing products, and bring deleted products back
+        #[arg(long)]
+        overwrite: bool,
     },
 }
 

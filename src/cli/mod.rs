@@ -135,7 +135,9 @@ fn run(cli: Cli) -> Result<(), CliError> {
         }
         Command::Admin(AdminCommand::SetPassword { email }) => admin::set_password(&configuration, settings, email),
         Command::Admin(AdminCommand::Promote { email }) => admin::promote(&configuration, settings, email),
-        Command::Import(ImportCommand::Products { file }) => products::import(&configuration, settings, &file),
+        Command::Import(ImportCommand::Products { file, dry_run, overwrite }) => {
+            products::import(&configuration, settings, &file, products::ImportOptions { overwrite, dry_run })
+        }
         Command::Export(ExportCommand::Products { file }) => products::export(&configuration, settings, &file),
         Command::Seed(SeedCommand::Demo { reset_accounts }) => {
             let accounts = if reset_accounts { ExistingAccounts::Reset } else { ExistingAccounts::Keep };

@@ -1,6 +1,6 @@
 //! `mercat import products` and `mercat export products`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{BufReader, BufWriter, Write as _};
@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use super::config::Configuration;
 use super::open::{context, reason_of, require_shop, with_shop};
 use super::{CliError, logging, one_line, print, print_error};
-use crate::contract::catalog::{CatalogError, ExportProducts, ImportOutcome, ImportProducts, NewProduct};
+use crate::contract::catalog::{CatalogError, ExportProducts, ImportOutcome, ImportProducts, ImportRow, ProductPatch};
 use crate::domains::catalog::CatalogActor;
 use crate::domains::catalog::import_export::{self, FileError, Format, ImportEntry, ProductWriter};
 use crate::messaging::{Backoff, Client, DomainError as _, ErrorKind};
@@ -35,7 +35,7 @@ const RETRY_BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration
 /// Part of a file that is imported with one request.
 #[derive(Default)]
 struct Batch {
-    rows: Vec<(u64, NewProduct)>,
+    rows: Vec<(u64, ImportRow)>,
     bytes: usize,
     refused: Vec<(u64, String)>,
     notes: Vec<String>,
@@ -51,8 +51,39 @@ impl Batch {
 #[derive(Default)]
 struct ImportCounts {
     created: u64,
+    /// Updated, those included that were like their rows before.
     updated: u64,
+    unchanged: u64,
+    left_out: u64,
     refused: u64,
+    /// Updated products by field.
+    by_field: BTreeMap<String, u64>,
+    /// Lines that were printed about single rows.
+    reported: u64,
+}
+
+impl ImportCounts {
+    /// Rows that were about a product.
+    const fn rows(&self) -> u64 {
+        self.created + self.updated + self.left_out + self.refused
+    }
+}
+
+/// Choices about the import of a file.
+#[derive(Debug, Clone, Copy)]
+pub struct ImportOptions {
+    /// Whether stock and texts may be emptied, and deleted products brought back.
+    pub overwrite: bool,
+    /// Whether nothing is written.
+    pub dry_run: bool,
+}
+
+/// An import that runs: where to, how, and what to call the file.
+struct ImportRun<'a> {
+    catalog: Client<CatalogActor>,
+    options: ImportOptions,
+    bar: &'a ProgressBar,
+    name: &'a str,
 }
 
 fn format(file: &Path) -> Result<Format, CliError> {
@@ -63,7 +94,12 @@ fn format(file: &Path) -> Result<Format, CliError> {
 }
 
 /// Imports the products of a file.
-pub fn import(configuration: &Configuration, settings: Settings, file: &Path) -> Result<(), CliError> {
+pub fn import(
+    configuration: &Configuration,
+    settings: Settings,
+    file: &Path,
+    options: ImportOptions,
+) -> Result<(), CliError> {
     let format = format(file)?;
     let fail = |reason: &str| CliError::start(format!("the file {}: {reason}", file.display()));
     let input = File::open(file).map_err(|error| fail(&format!("cannot be read: {}", reason_of(&error))))?;
@@ -84,30 +120,34 @@ pub fn import(configuration: &Configuration, settings: Settings, file: &Path) ->
         let catalog = app.clients.catalog.clone();
         async move {
             let mut counts = ImportCounts::default();
+            let run = ImportRun { catalog, options, bar: &bar, name: &name };
             while let Some(batch) = batches.recv().await {
                 let batch: Result<Batch, FileError> = batch;
                 match batch {
-                    Ok(batch) => import_batch(&catalog, batch, &mut counts, &bar, &name).await?,
+                    Ok(batch) => run.import_batch(batch, &mut counts).await?,
                     Err(error) => {
                         bar.finish_and_clear();
-                        let nothing = counts.created + counts.updated + counts.refused == 0;
                         let message = format!("the file {name}: {error}");
-                        if nothing {
+                        if counts.rows() == 0 {
                             return Err(CliError::start(message));
                         }
-                        print(&summary(&counts, &name));
+                        print(&run.summary(&counts));
                         return Err(CliError::operation(message));
                     }
                 }
             }
             bar.finish_and_clear();
-            if counts.refused > REPORTED_MAX {
-                print_error(&format!("and {} more rows were refused", counts.refused - REPORTED_MAX));
+            if counts.reported > REPORTED_MAX {
+                let what = if options.dry_run { "lines like these" } else { "rows were refused" };
+                print_error(&format!("and {} more {what}", counts.reported - REPORTED_MAX));
             }
-            if counts.created + counts.updated + counts.refused == 0 {
+            if counts.rows() == 0 {
                 return Err(CliError::start(format!("the file {name}: there are no products in it")));
             }
-            print(&summary(&counts, &name));
+            print(&run.summary(&counts));
+            if counts.rows() == counts.left_out {
+                return Err(CliError::start("none of the products in the file is for sale; nothing was imported"));
+            }
             if counts.refused == 0 { Ok(()) } else { Err(CliError::partial()) }
         }
     })?;
@@ -131,18 +171,24 @@ fn read(
         }
     };
     let mut batch = Batch::default();
-    // Hashes of the SKUs, with the lines they came first in: the texts of a large file would fill the memory.
+    // Hashes of what products are known by, with the lines they came first in: the texts of a large file would fill the
+    // memory.
     let (hashing, mut first_lines) = (RandomState::new(), HashMap::new());
     for entry in rows {
         match entry {
-            Ok(ImportEntry::Product { line, product }) => {
-                let first = *first_lines.entry(hashing.hash_one(product.sku.trim())).or_insert(line);
+            Ok(ImportEntry::Product { line, row }) => {
+                let identity = row.source_key.as_deref().or(row.fields.sku.as_deref()).unwrap_or_default().trim();
+                let first = *first_lines.entry((hashing.hash_one(identity), is_grouping(&row))).or_insert(line);
                 if first == line {
-                    batch.bytes += estimated_size(&product);
-                    batch.rows.push((line, *product));
+                    batch.bytes += estimated_size(&row);
+                    batch.rows.push((line, *row));
                 } else {
-                    let sku = &product.sku;
-                    let reason = format!("its SKU {sku:?} is that of line {first} too; one would replace the other");
+                    let reason = match &row.source_key {
+                        Some(_) => format!("is the same variant as line {first}; one would replace the other"),
+                        None => {
+                            format!("its SKU {identity:?} is that of line {first} too; one would replace the other")
+                        }
+                    };
                     batch.refused.push((line, reason));
                 }
             }
@@ -161,78 +207,128 @@ fn read(
     let _ = send.blocking_send(Ok(batch));
 }
 
+/// Whether the row only says which group a product belongs to, which another row of the file describes.
+const fn is_grouping(row: &ImportRow) -> bool {
+    row.fields.group.is_some() && row.fields.name.is_none() && row.fields.price.is_none()
+}
+
 /// Estimates the memory of a row in bytes.
-fn estimated_size(product: &NewProduct) -> usize {
-    let pairs = product.attributes.iter().chain(&product.options).map(|(name, value)| name.len() + value.len());
-    let tags = product.tags.iter().map(String::len);
-    product.name.len() + product.description.len() + pairs.chain(tags).map(|bytes| bytes + 64).sum::<usize>() + 256
+fn estimated_size(row: &ImportRow) -> usize {
+    let ProductPatch { name, description, tags, attributes, options, .. } = &row.fields;
+    let texts = name.iter().chain(description).chain(tags.iter().flatten()).map(String::len);
+    let pairs = attributes.iter().chain(options).flatten().map(|(name, value)| name.len() + value.len());
+    texts.chain(pairs).map(|bytes| bytes + 64).sum::<usize>() + 512
 }
 
-/// Imports a batch and prints its refused rows in the order of the file.
-async fn import_batch(
-    catalog: &Client<CatalogActor>,
-    batch: Batch,
-    counts: &mut ImportCounts,
-    bar: &ProgressBar,
-    name: &str,
-) -> Result<(), CliError> {
-    let Batch { rows, mut refused, notes, .. } = batch;
-    let (lines, rows): (Vec<u64>, Vec<NewProduct>) = rows.into_iter().unzip();
-    if !rows.is_empty() {
-        let outcomes = send_batch(catalog, rows).await.map_err(|error| {
-            bar.finish_and_clear();
-            print(&summary(counts, name));
-            let line = lines.first().copied().unwrap_or(0);
-            CliError::operation(format!(
-                "the import stopped before line {line}: {error}; the rows before it were imported, and it is safe to \
-                 import the file again"
-            ))
-        })?;
-        for (line, outcome) in lines.into_iter().zip(outcomes) {
-            match outcome {
-                ImportOutcome::Created(_) => counts.created += 1,
-                ImportOutcome::Updated(_) => counts.updated += 1,
-                ImportOutcome::Refused(reason) => refused.push((line, reason)),
+impl ImportRun<'_> {
+    /// Imports a batch and prints what there is to say about its rows, in the order of the file.
+    async fn import_batch(&self, batch: Batch, counts: &mut ImportCounts) -> Result<(), CliError> {
+        let Batch { rows, refused, notes, .. } = batch;
+        let mut reports: Vec<(u64, String)> = Vec::new();
+        counts.refused += refused.len() as u64;
+        reports.extend(refused);
+        let (lines, rows): (Vec<u64>, Vec<ImportRow>) = rows.into_iter().unzip();
+        if !rows.is_empty() {
+            let skus: Vec<String> = rows.iter().map(|row| row.fields.sku.clone().unwrap_or_default()).collect();
+            let outcomes = self.send(rows).await.map_err(|error| {
+                self.bar.finish_and_clear();
+                print(&self.summary(counts));
+                let line = lines.first().copied().unwrap_or(0);
+                CliError::operation(format!(
+                    "the import stopped before line {line}: {error}; the rows before it were imported, and it is safe \
+                     to import the file again"
+                ))
+            })?;
+            for ((line, sku), outcome) in lines.into_iter().zip(skus).zip(outcomes) {
+                let effect = match outcome {
+                    ImportOutcome::Created(_) => {
+                        counts.created += 1;
+                        format!("would create {sku}")
+                    }
+                    ImportOutcome::Updated { fields, .. } => {
+                        counts.updated += 1;
+                        let effect = format!("would change {sku}: {}", fields.join(", "));
+                        for field in fields {
+                            *counts.by_field.entry(field).or_default() += 1;
+                        }
+                        effect
+                    }
+                    ImportOutcome::Unchanged(_) => {
+                        counts.updated += 1;
+                        counts.unchanged += 1;
+                        continue;
+                    }
+                    ImportOutcome::LeftOut => {
+                        counts.left_out += 1;
+                        continue;
+                    }
+                    ImportOutcome::Refused(reason) => {
+                        counts.refused += 1;
+                        reports.push((line, reason));
+                        continue;
+                    }
+                };
+                if self.options.dry_run {
+                    reports.push((line, effect));
+                }
+            }
+        }
+        self.report(reports, notes, counts);
+        Ok(())
+    }
+
+    fn report(&self, mut reports: Vec<(u64, String)>, notes: Vec<String>, counts: &mut ImportCounts) {
+        reports.sort_by_key(|(line, _)| *line);
+        self.bar.suspend(|| {
+            for note in notes {
+                print_error(&format!("note: {}", one_line(&note)));
+            }
+            for (line, text) in reports {
+                counts.reported += 1;
+                if counts.reported <= REPORTED_MAX {
+                    print_error(&format!("line {line}: {}", one_line(&text)));
+                }
+            }
+        });
+        self.bar.set_message(format!("{} products", counts.created + counts.updated));
+    }
+
+    /// Sends a batch, which may be repeated: a second import updates its products to the same values.
+    async fn send(&self, rows: Vec<ImportRow>) -> Result<Vec<ImportOutcome>, CatalogError> {
+        let ImportOptions { overwrite, dry_run } = self.options;
+        let (mut attempt, mut backoff) = (1, RETRY_BACKOFF);
+        loop {
+            match self.catalog.call(context(), ImportProducts { rows: rows.clone(), overwrite, dry_run }).await {
+                Err(error)
+                    if attempt < ATTEMPTS
+                        && matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::DeadlineExceeded) =>
+                {
+                    log::warn!("import: {error}; retrying");
+                    backoff.wait().await;
+                    attempt += 1;
+                }
+                result => return result,
             }
         }
     }
-    refused.sort_by_key(|(line, _)| *line);
-    bar.suspend(|| {
-        for note in notes {
-            print_error(&format!("note: {}", one_line(&note)));
-        }
-        for (line, reason) in refused {
-            counts.refused += 1;
-            if counts.refused <= REPORTED_MAX {
-                print_error(&format!("line {line}: {}", one_line(&reason)));
-            }
-        }
-    });
-    bar.set_message(format!("{} products", counts.created + counts.updated));
-    Ok(())
-}
 
-/// Sends a batch, which may be repeated: a second import updates its products to the same values.
-async fn send_batch(catalog: &Client<CatalogActor>, rows: Vec<NewProduct>) -> Result<Vec<ImportOutcome>, CatalogError> {
-    let (mut attempt, mut backoff) = (1, RETRY_BACKOFF);
-    loop {
-        match catalog.call(context(), ImportProducts { rows: rows.clone() }).await {
-            Err(error)
-                if attempt < ATTEMPTS
-                    && matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::DeadlineExceeded) =>
-            {
-                log::warn!("import: {error}; retrying");
-                backoff.wait().await;
-                attempt += 1;
-            }
-            result => return result,
+    fn summary(&self, counts: &ImportCounts) -> String {
+        let ImportCounts { created, updated, unchanged, left_out, refused, by_field, .. } = counts;
+        let mut text = if self.options.dry_run { "dry run, nothing was written: " } else { "" }.to_owned();
+        text += &format!("{}: {created} created, {updated} updated", self.name);
+        let mut details: Vec<String> = by_field.iter().map(|(field, count)| format!("{field} {count}")).collect();
+        if *unchanged > 0 {
+            details.push(format!("{unchanged} as before"));
         }
+        if self.options.dry_run && !details.is_empty() {
+            text += &format!(" ({})", details.join(", "));
+        }
+        text += &format!(", {refused} refused");
+        if *left_out > 0 {
+            text += &format!(", {left_out} left out that are not for sale");
+        }
+        text
     }
-}
-
-fn summary(counts: &ImportCounts, name: &str) -> String {
-    let ImportCounts { created, updated, refused } = counts;
-    format!("{name}: {created} created, {updated} updated, {refused} refused")
 }
 
 /// Exports the active products to a file.

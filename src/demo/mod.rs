@@ -206,14 +206,19 @@ impl Loader<'_> {
 
     /// Imports the products and returns their ids, in the same order.
     async fn import_products(&self, rows: &[NewProduct]) -> Result<Vec<ProductId>, LoadError> {
-        let request = ImportProducts { rows: rows.to_vec() };
+        let request =
+            ImportProducts { rows: rows.iter().cloned().map(Into::into).collect(), overwrite: true, dry_run: false };
         let outcomes = self.clients.catalog.call(Self::ctx(), request).await.map_err(error_in("the products"))?;
         self.advance_progress();
         rows.iter()
             .zip(outcomes)
             .map(|(row, outcome)| match outcome {
-                ImportOutcome::Created(id) | ImportOutcome::Updated(id) => Ok(id),
+                ImportOutcome::Created(id) | ImportOutcome::Unchanged(id) => Ok(id),
+                ImportOutcome::Updated { product_id, .. } => Ok(product_id),
                 ImportOutcome::Refused(reason) => Err(LoadError { part: format!("the product {}", row.sku), reason }),
+                ImportOutcome::LeftOut => {
+                    Err(LoadError { part: format!("the product {}", row.sku), reason: "it is not for sale".to_owned() })
+                }
             })
             .collect()
     }

@@ -90,6 +90,9 @@ pub enum CommonError {
     /// The first request with this idempotency key is in progress.
     #[error("the first request with this Idempotency-Key still runs; ask again in a moment")]
     RequestInProgress,
+    /// The resource has changed since the version that `If-Match` names (RFC 9110 §13.1.1). Not executed.
+    #[error("this was changed since you read it; read it again and repeat your change")]
+    PreconditionFailed,
     /// Required for requests that move money.
     #[error("this needs an Idempotency-Key header, so that a repetition cannot do it twice")]
     IdempotencyKeyRequired,
@@ -139,6 +142,7 @@ impl DomainError for CommonError {
             }
             Self::ValidationFailed { .. } | Self::IdempotencyKeyReused => ErrorKind::Invalid,
             Self::RequestInProgress => ErrorKind::Conflict,
+            Self::PreconditionFailed => ErrorKind::PreconditionFailed,
             Self::IdempotencyKeyRequired => ErrorKind::Malformed,
             Self::RateLimited { .. } => ErrorKind::TooManyRequests,
             Self::Overloaded | Self::Unavailable | Self::StorageUnavailable => ErrorKind::Unavailable,

@@ -181,6 +181,28 @@ impl IdempotencyKey {
     }
 }
 
+/// Versions of a resource, each the time of its last change. Its text form has microseconds with commas between.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Versions(Arc<[Timestamp]>);
+
+impl Versions {
+    /// Maximum number of versions; further ones are left out.
+    const MAX: usize = 16;
+
+    /// The versions among `texts`; a text that is none is left out.
+    pub fn parse<'a>(texts: impl Iterator<Item = &'a str>) -> Self {
+        let micros = |text: &str| text.trim().parse().ok().map(Timestamp::from_micros);
+        Self(texts.filter_map(micros).take(Self::MAX).collect())
+    }
+}
+
+impl std::fmt::Display for Versions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let texts: Vec<String> = self.0.iter().map(|at| at.micros().to_string()).collect();
+        f.write_str(&texts.join(","))
+    }
+}
+
 /// Context of a request. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct RequestContext {
@@ -192,6 +214,8 @@ pub struct RequestContext {
     pub request_id: Arc<str>,
     /// Idempotency key, if the caller gave one.
     pub key: Option<IdempotencyKey>,
+    /// Versions of the resource that the request may change, from `If-Match`; any when absent.
+    pub versions: Option<Versions>,
     /// Time at which the caller stops waiting; afterwards the outcome is unknown to it.
     pub deadline: Instant,
     /// W3C `traceparent`, if the request is traced.
@@ -211,6 +235,7 @@ impl RequestContext {
             network: None,
             request_id: request_id.into(),
             key: None,
+            versions: None,
             deadline: Instant::now() + DEFAULT_TIMEOUT,
             trace: None,
             #[cfg(feature = "test-hooks")]
@@ -232,6 +257,18 @@ impl RequestContext {
         self
     }
 
+    /// Checks that the request may change a resource that was last changed at `updated_at`. To be called in the
+    /// transaction of the change.
+    ///
+    /// # Errors
+    /// `PreconditionFailed`.
+    pub fn check_version(&self, updated_at: Timestamp) -> Result<(), CommonError> {
+        match &self.versions {
+            Some(Versions(allowed)) if !allowed.contains(&updated_at) => Err(CommonError::PreconditionFailed),
+            _ => Ok(()),
+        }
+    }
+
     /// Sets the deadline to `timeout` from now.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
@@ -243,7 +280,7 @@ impl RequestContext {
     /// request id, deadline and trace, and with a key of its own, as the caller's key stands for the whole request.
     #[must_use]
     pub fn for_downstream_call(&self, domain: &str, key: Option<IdempotencyKey>) -> Self {
-        Self { caller: Caller::Domain(domain.into()), key, replayed: Arc::default(), ..self.clone() }
+        Self { caller: Caller::Domain(domain.into()), key, versions: None, replayed: Arc::default(), ..self.clone() }
     }
 
     /// Returns the identity of the caller, if it is a user.

@@ -27,7 +27,7 @@ pub use backoff::Backoff;
 pub use client::{Client, Health, HealthStatus, Pause, StatusTracker, StorageHealth};
 pub use common_error::{CommonError, DomainError, ErrorKind};
 pub use context::{
-    Caller, Credential, IdempotencyKey, Identity, InvalidIdempotencyKey, RequestContext, Role, user_scope,
+    Caller, Credential, IdempotencyKey, Identity, InvalidIdempotencyKey, RequestContext, Role, Versions, user_scope,
 };
 pub use dispatch::{DispatchFn, DispatchTable, EncodedReply, RemoteCallable};
 pub use event::{DeliverEvents, Event, EventEnvelope};

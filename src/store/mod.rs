@@ -193,7 +193,7 @@ impl Tx<'_> {
     /// Blanks the stored responses to an erased user, and to others where they show the user; the keys stay taken.
     ///
     /// `had_address` is whether the user had an e-mail address. Guests without one are erased by the thousand, and
-    /// nobody else's response shows them, so that only their own are looked for.
+    /// no response to others shows them, so that only their own are looked for.
     pub fn erase_responses(&mut self, user: UserId, had_address: bool) -> diesel::QueryResult<()> {
         idempotency::erase_responses(self.conn, user, had_address).map(|_| ())
     }

@@ -1,5 +1,7 @@
 //! Handlers of `/product` and `/products`.
 
+use serde::Deserialize;
+
 use super::body::{ServerSetFields, UnreadBody};
 use super::extract::ApiRequest;
 use super::names::API_BASE;
@@ -7,11 +9,11 @@ use super::problem::Problem;
 use super::query::Query;
 use super::respond::ApiResult;
 use crate::contract::catalog::{
-    CatalogError, CreateProduct, DeleteProduct, GetProduct, ListProducts, NewProduct, ProductPatch, ProductQuery,
-    ReplaceProduct, UpdateProduct,
+    CatalogError, ChangeStock, CreateProduct, DeleteProduct, GetProduct, GetStock, ListProducts, NewProduct,
+    ProductPatch, ProductQuery, ReplaceProduct, UpdateProduct,
 };
 use crate::messaging::CommonError;
-use crate::types::ProductId;
+use crate::types::{ProductId, Quantity};
 
 /// Fields of a product that only the server sets.
 const SERVER_SET: &[&str] =
@@ -51,7 +53,8 @@ pub async fn create(request: ApiRequest, body: UnreadBody) -> ApiResult {
 /// GET `/product/{id}`.
 pub async fn get(request: ApiRequest) -> ApiResult {
     let product_id = product_id(&request)?;
-    request.ok(&request.clients().catalog.call(request.ctx(), GetProduct { product_id }).await?)
+    let product = request.clients().catalog.call(request.ctx(), GetProduct { product_id }).await?;
+    request.ok_tagged(product.updated_at, &product)
 }
 
 /// PUT `/product/{id}`.
@@ -59,7 +62,8 @@ pub async fn replace(request: ApiRequest, body: UnreadBody) -> ApiResult {
     let product_id = product_id(&request)?;
     authorize_change(&request, product_id)?;
     let product: NewProduct = body.json(&request).await?;
-    request.ok(&request.clients().catalog.call(request.ctx(), ReplaceProduct { product_id, product }).await?)
+    let product = request.clients().catalog.call(request.ctx(), ReplaceProduct { product_id, product }).await?;
+    request.ok_tagged(product.updated_at, &product)
 }
 
 /// PATCH `/product/{id}`.
@@ -67,7 +71,8 @@ pub async fn update(request: ApiRequest, body: UnreadBody) -> ApiResult {
     let product_id = product_id(&request)?;
     authorize_change(&request, product_id)?;
     let patch: ProductPatch = body.json(&request).await?;
-    request.ok(&request.clients().catalog.call(request.ctx(), UpdateProduct { product_id, patch }).await?)
+    let product = request.clients().catalog.call(request.ctx(), UpdateProduct { product_id, patch }).await?;
+    request.ok_tagged(product.updated_at, &product)
 }
 
 /// DELETE `/product/{id}`.
@@ -77,8 +82,35 @@ pub async fn delete(request: ApiRequest) -> ApiResult {
     request.no_content()
 }
 
+/// Body of POST `/product/{id}/stock`.
+#[derive(Deserialize)]
+pub struct ChangeStockBody {
+    change: Option<Quantity>,
+    set: Option<Quantity>,
+    reason: Option<String>,
+}
+
+impl ServerSetFields for ChangeStockBody {}
+
+/// POST `/product/{id}/stock`.
+pub async fn change_stock(request: ApiRequest, body: UnreadBody) -> ApiResult {
+    let product_id = product_id(&request)?;
+    request.authorize(&ChangeStock { product_id, change: None, set: None, reason: None })?;
+    let ChangeStockBody { change, set, reason } = body.json(&request).await?;
+    let message = ChangeStock { product_id, change, set, reason };
+    let stocked = request.clients().catalog.call(request.ctx(), message).await?;
+    // The tag of the product itself: the next change begins with this one.
+    request.ok_tagged(stocked.product.updated_at, &stocked)
+}
+
+/// GET `/product/{id}/stock`.
+pub async fn stock(request: ApiRequest) -> ApiResult {
+    let product_id = product_id(&request)?;
+    request.ok(&request.clients().catalog.call(request.ctx(), GetStock { product_id }).await?)
+}
+
 /// Value of the query parameter `variants`.
-#[derive(serde::Deserialize)]
+#[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum VariantsParameter {
     All,

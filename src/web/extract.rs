@@ -16,6 +16,7 @@ use futures_util::future::LocalBoxFuture;
 use super::auth;
 use super::client_ip::ClientAddress;
 use super::csrf;
+use super::etag;
 use super::idempotency_guard::IdempotencyGuard;
 use super::live::Principal;
 use super::problem::Problem;
@@ -105,6 +106,7 @@ impl ApiRequest {
         let mut guard = None;
         if csrf::is_mutating(http.method()) {
             ctx.key = idempotency_key(http.headers())?;
+            ctx.versions = etag::versions(http.headers());
             let target = [http.method().as_str(), http.path(), http.query_string()];
             if ctx.key.is_some() {
                 let _ = meta.keyed_context.set(ctx.clone());

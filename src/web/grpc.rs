@@ -288,6 +288,7 @@ impl From<&catalog::Product> for Product {
             currency: product.currency.as_str().to_owned(),
             compare_at_price: product.compare_at_price,
             stock: product.stock,
+            track_stock: product.track_stock,
             category: product.category.clone(),
             tags: product.tags.clone(),
             attributes: product.attributes.clone().into_iter().collect(),

@@ -141,7 +141,7 @@ fn serve(request_headers: &HeaderMap, is_head: bool, tag: &str, content_type: &s
     // Public pictures: a storefront on another site shows them too.
     response.insert_header((header::CROSS_ORIGIN_RESOURCE_POLICY, "cross-origin"));
     response.insert_header((header::ACCEPT_RANGES, "bytes"));
-    if super::static_files::matches_tag(request_headers, tag) {
+    if super::etag::is_known(request_headers, tag) {
         return response.status(StatusCode::NOT_MODIFIED).finish();
     }
     response.insert_header((header::CONTENT_TYPE, content_type));

@@ -19,6 +19,7 @@ mod cookies;
 mod cors;
 mod csrf;
 mod domains;
+mod etag;
 mod extract;
 pub mod grpc;
 mod headers;

@@ -1,11 +1,12 @@
 //! Responses of API handlers: JSON bodies, and the headers and cookies that go with them.
 
 use actix_web::HttpResponse;
-use actix_web::http::StatusCode;
 use actix_web::http::header;
+use actix_web::http::{Method, StatusCode};
 use serde::Serialize;
 
 use super::cookies::session_cookie;
+use super::etag;
 use super::extract::ApiRequest;
 use super::headers::{IDEMPOTENT_REPLAYED, set_header};
 use super::problem::Problem;
@@ -20,6 +21,21 @@ impl ApiRequest {
     /// 200 with a body.
     pub fn ok(&self, body: &impl Serialize) -> ApiResult {
         self.json(StatusCode::OK, body)
+    }
+
+    /// 200 with a resource that can be edited and its entity tag, or 304 if the client has it.
+    pub fn ok_tagged(&self, updated_at: Timestamp, body: &impl Serialize) -> ApiResult {
+        let json = self.to_json(body)?;
+        let tag = etag::of_resource(updated_at, &json);
+        let is_read = matches!(*self.http().method(), Method::GET | Method::HEAD);
+        let mut response = if is_read && etag::is_known(self.http().headers(), &tag) {
+            HttpResponse::new(StatusCode::NOT_MODIFIED)
+        } else {
+            HttpResponse::Ok().insert_header((header::CONTENT_TYPE, "application/json")).body(json)
+        };
+        self.set_api_headers(&mut response);
+        set_header(&mut response, header::ETAG, &tag);
+        Ok(response)
     }
 
     /// 201 with a body, and the new resource's address in `Location`.
@@ -93,14 +109,18 @@ impl ApiRequest {
     }
 
     fn json(&self, status: StatusCode, body: &impl Serialize) -> ApiResult {
-        let json = serde_json::to_vec(body).map_err(|error| {
-            log::error!("web: response has no JSON form: {error} [{}]", self.meta().request_id);
-            CommonError::Internal
-        })?;
+        let json = self.to_json(body)?;
         let mut response =
             HttpResponse::build(status).insert_header((header::CONTENT_TYPE, "application/json")).body(json);
         self.set_api_headers(&mut response);
         Ok(response)
+    }
+
+    fn to_json(&self, body: &impl Serialize) -> Result<Vec<u8>, CommonError> {
+        serde_json::to_vec(body).map_err(|error| {
+            log::error!("web: response has no JSON form: {error} [{}]", self.meta().request_id);
+            CommonError::Internal
+        })
     }
 
     /// Sets the headers that depend on the caller and the idempotency key, and binds the key to its target.

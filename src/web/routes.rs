@@ -27,8 +27,8 @@ use super::{
 };
 use crate::contract::cart::{AddItem, CancelCheckout, Checkout, GetCart, GetItem, RemoveItem, SetQuantity};
 use crate::contract::catalog::{
-    AddImage, CreateProduct, DeleteImage, DeleteProduct, GetImage, GetProduct, ListImages, ListProducts, NewProduct,
-    ProductPatch, ReplaceProduct, UpdateProduct,
+    AddImage, ChangeStock, CreateProduct, DeleteImage, DeleteProduct, GetImage, GetProduct, GetStock, ListImages,
+    ListProducts, NewProduct, ProductPatch, ReplaceProduct, UpdateProduct,
 };
 use crate::contract::comments::{AddComment, DeleteComment, ListComments};
 use crate::contract::mailer::{GetEmail, ListEmails, ResendEmail, SendEmail};
@@ -326,6 +326,9 @@ pub static ROUTES: &[RouteInfo] = &[
         .body::<NewProduct>(PRODUCT_FIELDS),
     patch("/product/{id}", || to(catalog::update)).message::<UpdateProduct>().access(Staff(Manager)).body::<ProductPatch>(&[]),
     delete("/product/{id}", || to(catalog::delete)).message::<DeleteProduct>().access(Staff(Manager)).reply(NO_CONTENT),
+    get("/product/{id}/stock", || to(catalog::stock)).message::<GetStock>().access(Staff(ReadOnly)),
+    post("/product/{id}/stock", || to(catalog::change_stock)).message::<ChangeStock>().access(Staff(Manager))
+        .body::<catalog::ChangeStockBody>(&[]),
     get("/products", || to(catalog::list)).message::<ListProducts>(),
     get("/user/{id}/cart", || to(cart::get)).message::<GetCart>().access(Owner),
     post("/user/{id}/cart", || to(cart::add)).message::<AddItem>().access(Owner)

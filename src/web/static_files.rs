@@ -14,6 +14,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use rust_embed::{Embed, RustEmbed};
 
+use super::etag;
 use super::problem::Problem;
 use super::rate_limit::WithinLimits;
 use crate::types::hex;
@@ -89,13 +90,6 @@ fn media_type(path: &str) -> (&'static str, bool) {
     }
 }
 
-/// Whether `If-None-Match` names this entity tag, compared weakly (RFC 9110 §13.1.2).
-pub fn matches_tag(headers: &HeaderMap, tag: &str) -> bool {
-    let lists = headers.get_all(header::IF_NONE_MATCH).filter_map(|value| value.to_str().ok());
-    let mut tags = lists.flat_map(|list| list.split(',')).map(|one| one.trim().trim_start_matches("W/"));
-    tags.any(|one| one == tag || one == "*")
-}
-
 /// GET a path of the storefront: all of them are one page, whose script reads the path.
 pub async fn storefront(_: WithinLimits, request: HttpRequest) -> Result<HttpResponse, Problem> {
     page(&request, "index.html")
@@ -143,7 +137,7 @@ fn send(request: &HttpRequest, file: &Asset) -> HttpResponse {
     if file.gzip.is_some() {
         response.insert_header((header::VARY, "Accept-Encoding"));
     }
-    if matches_tag(request.headers(), tag) {
+    if etag::is_known(request.headers(), tag) {
         return response.status(StatusCode::NOT_MODIFIED).finish();
     }
     if compressed.is_some() {
@@ -179,15 +173,10 @@ mod tests {
     use actix_web::test::TestRequest;
 
     #[test]
-    fn conditional_and_encoding_headers_are_parsed() {
+    fn encoding_header_is_parsed() {
         let headers = |name: &'static str, value: &'static str| {
             TestRequest::default().append_header((name, value)).to_http_request().headers().clone()
         };
-        for (value, same) in
-            [("\"a\"", true), ("W/\"a\"", true), ("\"b\", \"a\"", true), ("*", true), ("\"ab\"", false)]
-        {
-            assert_eq!(matches_tag(&headers("if-none-match", value), "\"a\""), same, "{value}");
-        }
         for (value, gzip) in [("gzip, br", true), ("br;q=1, GZIP;q=0.5", true), ("gzip;q=0", false), ("br", false)] {
             assert_eq!(accepts_gzip(&headers("accept-encoding", value)), gzip, "{value}");
         }

@@ -31,6 +31,11 @@ function plainName(path) {
   return path.split(/[./]/).pop();
 }
 
+/** What stands in a field now: yes or no of a checkbox. */
+export function currentValue(one) {
+  return one.input.type === 'checkbox' ? one.input.checked : one.value;
+}
+
 /**
  * A form of fields (and of elements that stand between them). `submit(values)` does the work; what it throws is shown.
  * The browser's own bubbles are off: its messages stand at the fields like the server's.
@@ -63,10 +68,9 @@ export function form({ items, button, test, submit, buttonTest, buttonClass = 'b
       focusFirstError();
       return;
     }
-    const values = Object.fromEntries(fields.map((one) => [one.name, one.input.type === 'checkbox' ? one.input.checked : one.value]));
     withBusyState(send, async () => {
       try {
-        await submit(values);
+        await submit(Object.fromEntries(fields.map((one) => [one.name, currentValue(one)])));
       } catch (problem) {
         showProblem(problem);
       }

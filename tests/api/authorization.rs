@@ -33,6 +33,8 @@ const CASES: &[(&str, &str, &str, [&str; 6])] = &[
     ("PATCH",  "/product/{product}", r#"{"price":500}"#,    ["401", "403", "403", "403", "403", "200"]),
     ("PATCH",  "/product/{absent}", r#"{"price":500}"#,     ["401", "403", "403", "403", "403", "404"]),
     ("DELETE", "/product/{absent}", "",                     ["401", "403", "403", "403", "403", "404"]),
+    ("GET",    "/product/{product}/stock", "",              ["401", "403", "403", "403", "403", "200"]),
+    ("POST",   "/product/{product}/stock", "{}",            ["401", "403", "403", "403", "403", "422"]),
     ("GET",    "/product/{product}/images", "",             ["200", "200", "200", "200", "200", "200"]),
     ("POST",   "/product/{product}/images", "{}",           ["401", "403", "403", "403", "403", "415"]),
     ("GET",    "/product/{product}/images/{absent}", "",    ["404", "404", "404", "404", "404", "404"]),
@@ -285,7 +287,7 @@ async fn h05_staff_role_and_key_scope_limit_every_staff_route() {
     for role in [Role::ReadOnly, Role::Support, Role::Manager] {
         staff.push((role, shop.staff(role).await));
     }
-    let body = json!({ "name": "reader", "scopes": ["catalog:read"] });
+    let body = json!({ "name": "reader", "scopes": ["cart:read"] });
     let key = shop.call("POST", "/api_keys").with_user(&admin).json(&body).send().await.expect(201);
     let scoped = TestUser { token: text(&key["token"]), ..admin.clone() };
     for (method, path, body, statuses) in CASES {

@@ -142,6 +142,8 @@ async fn cases(shop: &TestShop, admin: &TestUser) -> Vec<RouteCase> {
             expect(admin, format!("/product/{old}"), "/stock", json!(9))),
         case("PATCH", "/product/{id}", format!("/product/{old}"), by(admin), body(json!({ "price": 78 })), 200,
             expect(admin, format!("/product/{old}"), "/price", json!(78))),
+        case("POST", "/product/{id}/stock", format!("/product/{old}/stock"), by(admin), body(json!({ "change": 2 })), 200,
+            expect(admin, format!("/product/{old}"), "/stock", json!(11))),
         case("DELETE", "/product/{id}", format!("/product/{gone}"), by(admin), CaseBody::None, 204,
             expect(admin, format!("/product/{gone}"), "/deleted", json!(true))),
         case("POST", "/product/{id}/images", format!("/product/{tea}/images"), by(admin), CaseBody::Form(kind, file), 201,

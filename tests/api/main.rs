@@ -9,6 +9,7 @@ mod authorization;
 #[path = "../common/mod.rs"]
 mod common;
 mod concurrency;
+mod conditional_requests;
 mod cross_origin;
 mod disabled_domains;
 mod fake_provider;

@@ -112,6 +112,7 @@ fn common() -> Vec<Example> {
             ValidationFailed { errors: vec![FieldError::new("email", "invalid", "is not an e-mail address")] },
             IdempotencyKeyReused {},
             RequestInProgress {},
+            PreconditionFailed {},
             IdempotencyKeyRequired {},
             RateLimited { limit: "signin".to_owned(), retry_after: 30 },
             Overloaded {},
@@ -283,6 +284,7 @@ fn new_product() -> NewProduct {
         price: 1999,
         currency: Currency::EUR,
         stock: 5,
+        track_stock: true,
         compare_at_price: Some(2499),
         category: Some("kitchen".into()),
         tags: vec!["tea".into()],
@@ -318,6 +320,7 @@ fn product() -> Product {
         currency: Currency::EUR,
         compare_at_price: Some(2499),
         stock: 5,
+        track_stock: true,
         category: Some("kitchen".into()),
         tags: vec!["tea".into()],
         attributes: map("Material", "Steel"),
@@ -375,6 +378,7 @@ fn catalog() -> Vec<Example> {
         price: Some(1999),
         currency: Some(Currency::EUR),
         stock: Some(5),
+        track_stock: Some(true),
         compare_at_price: Some(None),
         category: Some(Some("kitchen".into())),
         tags: Some(vec!["tea".into()]),
@@ -382,8 +386,19 @@ fn catalog() -> Vec<Example> {
         group: Some(None),
         options: Some(map("Size", "Large")),
     };
-    let outcomes =
-        vec![ImportOutcome::Created(id(5)), ImportOutcome::Updated(id(7)), ImportOutcome::Refused("no price".into())];
+    let outcomes = vec![
+        ImportOutcome::Created(id(5)),
+        ImportOutcome::Updated { product_id: id(7), fields: vec!["price".into()] },
+        ImportOutcome::Unchanged(id(7)),
+        ImportOutcome::LeftOut,
+        ImportOutcome::Refused("no price".into()),
+    ];
+    let row = ImportRow {
+        source_key: Some("shopify:teapot|Size=Large".into()),
+        fields: patch.clone(),
+        defaults: ProductPatch { stock: Some(0), ..ProductPatch::default() },
+        withdrawn: false,
+    };
     let add_image = AddImage { product_id: id(5), alt: "A teapot".into(), data: vec![1, 2, 255] };
     let file = ImageFile { content_type: "image/webp".into(), data: vec![1, 2, 255] };
     let changed = ProductChanged {
@@ -411,7 +426,7 @@ fn catalog() -> Vec<Example> {
         message(DeleteImage { product_id: id(5), image_id: id(6) }, ()),
         message(ListImages { product_id: id(5) }, vec![image()]),
         message(GetImage { product_id: id(5), image_id: id(6), width: Some(320) }, file),
-        message(ImportProducts { rows: vec![new_product()] }, outcomes),
+        message(ImportProducts { rows: vec![row], overwrite: true, dry_run: false }, outcomes),
         message(ExportProducts { after: Some(id(5)) }, ExportPage { rows: vec![new_product()], next: Some(id(7)) }),
         message(GetRatings { products: vec![id(5)] }, vec![RatingFacts { product_id: id(5), sum: 9, count: 2 }]),
         event(changed),
@@ -431,6 +446,26 @@ fn stock() -> Vec<Example> {
     let facts = HoldFacts { hold: id(8), state: "held".into(), expires_at: later(), lines: vec![line] };
     let (product_id, name) = (id(5), "Teapot".to_owned());
     vec![
+        message(
+            ChangeStock { product_id: id(5), change: Some(2), set: Some(7), reason: Some("delivery".into()) },
+            StockedProduct { product: product(), on_hand: 7, held: 2 },
+        ),
+        message(
+            GetStock { product_id: id(5) },
+            StockLevel {
+                product_id: id(5),
+                track_stock: true,
+                on_hand: 7,
+                held: 2,
+                available: 5,
+                changes: vec![StockChange {
+                    change: 2,
+                    cause: "changed".into(),
+                    reason: Some("delivery".into()),
+                    at: time(),
+                }],
+            },
+        ),
         message(
             HoldStock { hold: id(8), lines: vec![line], expires_at: later() },
             StockHold { hold: id(8), offers: vec![offer()] },

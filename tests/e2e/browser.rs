@@ -245,3 +245,45 @@ async fn staff_sign_in_with_a_code_and_see_the_audit_log() {
     browser.shows("[data-test=stat-orders]", "0").await;
     browser.0.close().await.unwrap();
 }
+
+#[actix::test]
+async fn product_form_sends_only_what_was_touched() {
+    let Some(driver) = Driver::start() else { return };
+    let environment = TestEnvironment::new().await;
+    let shop = environment.open();
+    let admin = environment.admin(&shop).await;
+    // What a form of plain text would not give back.
+    let body = json!({
+        "name": "Care set", "sku": "CARE-1", "price": 499_050, "currency": "HUF", "stock": 10, "description": "One\r\nTwo",
+        "tags": ["red, white and blue", "sale"], "options": { "Scale": "1:87" },
+        "attributes": { "Care": "Wash at 30.\r\nDo not tumble: it shrinks", "Ratio 16:9": "yes", "Vegan": "" },
+    });
+    let created = admin.try_send("POST", "/product", Some(body), None).await.unwrap().expect_status(201);
+    let path = format!("/product/{}", created["id"].as_str().unwrap());
+    let browser = driver.browser(1280).await;
+    browser.open(&format!("{}/admin", shop.url)).await;
+    browser.fill("[data-test=signin-email]", "boss@example.com").await;
+    browser.fill("[data-test=signin-password]", "correct horse battery").await;
+    browser.click("[data-test=signin-submit]").await;
+    browser.shows("[data-test=stat-orders]", "0").await;
+    browser.open(&format!("{}/admin{}", shop.url, path.replace("/product/", "/products/"))).await;
+    browser.fill("[data-test=product-price]", "4000").await;
+    // Meanwhile something is sold or broken.
+    let broken = json!({ "change": -3, "reason": "broken" });
+    admin.try_send("POST", &format!("{path}/stock"), Some(broken), None).await.unwrap().expect_status(200);
+    browser.shows("[data-test=live-stock]", "7").await;
+    browser.click("[data-test=product-save]").await;
+    browser.shows("[data-test=toast]", "Saved").await;
+    let mut expected = created.clone();
+    expected["price"] = json!(400_000);
+    expected["stock"] = json!(7);
+    let mut saved = admin.get(&path).await.expect_status(200);
+    saved["updated_at"] = expected["updated_at"].clone();
+    assert_eq!(saved, expected);
+
+    browser.shows("[data-test=stock-figures]", "7").await;
+    browser.fill("[data-test=stock-count]", "5").await;
+    browser.click("[data-test=stock-save]").await;
+    browser.shows("[data-test=live-stock]", "12").await;
+    browser.0.close().await.unwrap();
+}

@@ -194,6 +194,7 @@ async fn seed_shop(shop: &Shop) -> Population {
             price: i64::try_from(price).unwrap(),
             currency: shop.app.settings().shop.currency,
             stock: i64::try_from(stock).unwrap(),
+            track_stock: true,
             compare_at_price: None,
             category: None,
             tags: Vec::new(),

@@ -39,8 +39,12 @@ pub struct Product {
     pub currency: Currency,
     /// Former price in minor units, above `price`; shown crossed out.
     pub compare_at_price: Option<Amount>,
-    /// Items available: in stock, less those on hold for other checkouts.
+    /// Items available: in stock, less those on hold for other checkouts. [`UNCOUNTED_STOCK`] of a product whose stock is
+    /// not counted.
     pub stock: Quantity,
+    /// Whether the stock is counted; if not, the product is always for sale.
+    #[serde(default = "default_track_stock")]
+    pub track_stock: bool,
     /// Category; a product has at most one.
     pub category: Option<String>,
     /// Tags in the order given, each once.
@@ -91,11 +95,11 @@ pub struct Variant {
 /// The fields of a product that a client sets.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NewProduct {
-    /// Name, 1 to 200 characters on one line.
+    /// Name, 1 to 255 characters on one line.
     pub name: String,
-    /// Stock keeping unit, 1 to 64 characters without white space.
+    /// Stock keeping unit, 1 to 255 characters without white space.
     pub sku: String,
-    /// Description in plain text, at most 20,000 characters.
+    /// Description in plain text, at most 100,000 characters.
     #[serde(default)]
     pub description: String,
     /// Price in minor units, 0 to 1,000,000,000,000.
@@ -104,19 +108,22 @@ pub struct NewProduct {
     pub currency: Currency,
     /// Items available, 0 to 1,000,000,000.
     pub stock: Quantity,
+    /// Whether the stock is counted. If not, the product is always for sale, and `stock` is ignored.
+    #[serde(default = "default_track_stock", skip_serializing_if = "is_default_track_stock")]
+    pub track_stock: bool,
     /// Former price in minor units, above `price`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compare_at_price: Option<Amount>,
-    /// Category, 1 to 100 characters.
+    /// Category, 1 to 255 characters; a path has ` > ` between its parts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub category: Option<String>,
-    /// Tags: at most 50 of 1 to 50 characters.
+    /// Tags: at most 250 of 1 to 255 characters.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
     /// Properties: at most 50; names of 1 to 50, values of at most 500 characters.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub attributes: BTreeMap<String, String>,
-    /// Group name, 1 to 100 characters; at most 500 products share one.
+    /// Group name, 1 to 255 characters; at most 500 products share one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
     /// Choices: at most 5; names of 1 to 50, values of 1 to 500 characters.
@@ -141,6 +148,8 @@ pub struct ProductPatch {
     pub currency: Option<Currency>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stock: Option<Quantity>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub track_stock: Option<bool>,
     #[serde(default, deserialize_with = "null_or_value", skip_serializing_if = "Option::is_none")]
     pub compare_at_price: Option<Option<Amount>>,
     #[serde(default, deserialize_with = "null_or_value", skip_serializing_if = "Option::is_none")]
@@ -153,6 +162,19 @@ pub struct ProductPatch {
     pub group: Option<Option<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub options: Option<BTreeMap<String, String>>,
+}
+
+/// Stock of products that are not counted: more than any order takes, so that a client that only looks at `stock` sells them.
+pub const UNCOUNTED_STOCK: Quantity = 1_000_000_000;
+
+/// The stock of products is counted unless they say otherwise.
+const fn default_track_stock() -> bool {
+    true
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_default_track_stock(track_stock: &bool) -> bool {
+    *track_stock
 }
 
 /// Reads `null` as `Some(None)`, where serde alone would read it as absent.

@@ -2,8 +2,76 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{CatalogError, Offer};
+use super::{CatalogError, Offer, Product};
 use crate::types::{HoldId, InvoiceId, ProductId, Quantity, Timestamp};
+
+/// Changes the stock of a product by a difference, or sets it to what was counted. Exactly one of the two is given.
+///
+/// # Errors
+/// A change below zero; a count below the number of held items; a product whose stock is not counted.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ChangeStock {
+    /// Id of the product.
+    pub product_id: ProductId,
+    /// Items that came in, or that are gone if below zero.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<Quantity>,
+    /// Items that were counted in the store room, those included that are held for unpaid orders.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set: Option<Quantity>,
+    /// Reason, at most 200 characters, kept with the change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// A product with its stock as staff see it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StockedProduct {
+    /// The product; its `stock` is what is available.
+    #[serde(flatten)]
+    pub product: Product,
+    /// Items in the store room: those available and those held.
+    pub on_hand: Quantity,
+    /// Items held for unpaid orders.
+    pub held: Quantity,
+}
+
+/// Reads the stock of a product and its latest changes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GetStock {
+    /// Id of the product.
+    pub product_id: ProductId,
+}
+
+/// The stock of a product.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StockLevel {
+    /// Id of the product.
+    pub product_id: ProductId,
+    /// Whether the stock is counted; if not, the figures below mean nothing.
+    pub track_stock: bool,
+    /// Items in the store room: those available and those held.
+    pub on_hand: Quantity,
+    /// Items held for unpaid orders.
+    pub held: Quantity,
+    /// Items that buyers can order.
+    pub available: Quantity,
+    /// The latest changes, at most 50, newest first.
+    pub changes: Vec<StockChange>,
+}
+
+/// One change of what is available of a product.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StockChange {
+    /// Items that were added, or taken if below zero.
+    pub change: Quantity,
+    /// Cause: `set`, `changed`, `held`, `released`, `expired`, `sold` or `returned`.
+    pub cause: String,
+    /// Reason that staff gave.
+    pub reason: Option<String>,
+    /// Time of the change.
+    pub at: Timestamp,
+}
 
 /// Reserves stock for one checkout, all lines or none, so that two buyers cannot both get the last item.
 ///
@@ -48,6 +116,8 @@ pub struct ReleaseHold {
 }
 
 crate::requests! { CatalogError;
+    "catalog.ChangeStock": ChangeStock => StockedProduct, once, |_| Access::Staff(Role::Manager);
+    "catalog.GetStock": GetStock => StockLevel, read, |_| Access::Staff(Role::ReadOnly);
     "catalog.HoldStock": HoldStock => StockHold, retry, |_| Access::Internal;
     "catalog.ReleaseHold": ReleaseHold => (), retry, |_| Access::Internal;
 }

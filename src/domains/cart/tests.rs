@@ -112,6 +112,7 @@ impl TestCart {
             price,
             currency,
             stock,
+            track_stock: true,
             compare_at_price: None,
             category: None,
             tags: Vec::new(),

@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use super::cache::Cache;
 use super::image_handlers::{RENDER_MEMORY_MIB, add_image, delete_image, get_image, list_images};
 use super::list_handlers::{list_products, read_products};
-use super::store::{self, WriteScope, stock};
+use super::store::{self, WriteScope, import, stock};
 use super::*;
 use crate::contract::comments::RatingChanged;
 use crate::contract::payments::{InvoiceExpired, InvoicePaid, InvoiceRefunded, InvoiceVoided};
@@ -143,6 +143,8 @@ crate::handlers! { CatalogActor;
     GetImage => get_image,
     ImportProducts => import_products,
     ExportProducts => export_products,
+    ChangeStock => change_stock,
+    GetStock => get_stock,
     HoldStock => hold_stock,
     ReleaseHold => release_hold,
     DeliverEvents => on_events,
@@ -214,9 +216,11 @@ async fn update_product(
     request: UpdateProduct,
 ) -> Result<Product, CatalogError> {
     let UpdateProduct { product_id, patch } = request.clone();
+    let versions = ctx.clone();
     state
         .write_idempotent(&ctx, &request, move |tx, scope| {
             let before = store::get(tx.conn, product_id)?;
+            versions.check_version(before.updated_at)?;
             store::update(tx, scope, product_id, patch)?;
             let after = store::get(tx.conn, product_id)?;
             tx.describe_change(audited(&before), audited(&after));
@@ -232,9 +236,11 @@ async fn replace_product(
 ) -> Result<Product, CatalogError> {
     let product_id = request.product_id;
     let new = model::normalize(request.product.clone())?;
+    let versions = ctx.clone();
     state
         .write_idempotent(&ctx, &request, move |tx, scope| {
             let before = store::get(tx.conn, product_id)?;
+            versions.check_version(before.updated_at)?;
             store::replace(tx, scope, product_id, new)?;
             let after = store::get(tx.conn, product_id)?;
             tx.describe_change(audited(&before), audited(&after));
@@ -254,8 +260,36 @@ async fn delete_product(
     ctx: RequestContext,
     request: DeleteProduct,
 ) -> Result<(), CatalogError> {
-    let product_id = request.product_id;
-    state.write_idempotent(&ctx, &request, move |tx, scope| store::delete(tx, scope, product_id)).await
+    let (product_id, versions) = (request.product_id, ctx.clone());
+    state
+        .write_idempotent(&ctx, &request, move |tx, scope| {
+            versions.check_version(store::get(tx.conn, product_id)?.updated_at)?;
+            store::delete(tx, scope, product_id)
+        })
+        .await
+}
+
+async fn change_stock(
+    state: Arc<CatalogState>,
+    ctx: RequestContext,
+    request: ChangeStock,
+) -> Result<StockedProduct, CatalogError> {
+    let (change, versions) = (request.clone(), ctx.clone());
+    state
+        .write_idempotent(&ctx, &request, move |tx, scope| {
+            let before = store::get(tx.conn, change.product_id)?;
+            versions.check_version(before.updated_at)?;
+            let held = stock::change(tx, scope, &change)?;
+            let product = store::get(tx.conn, change.product_id)?;
+            tx.describe_change(audited(&before), audited(&product));
+            let on_hand = product.stock + held;
+            Ok(StockedProduct { product, on_hand, held })
+        })
+        .await
+}
+
+async fn get_stock(state: Arc<CatalogState>, _: RequestContext, request: GetStock) -> Result<StockLevel, CatalogError> {
+    state.store.read(move |conn| stock::level(conn, request.product_id)).await
 }
 
 async fn import_products(
@@ -266,10 +300,15 @@ async fn import_products(
     if request.rows.len() > ROWS_MAX {
         return Err(FieldError::new("rows", "too_many", format!("must be at most {ROWS_MAX}")).into());
     }
-    let rows = request.rows.clone();
+    let (rows, overwrite) = (request.rows.clone(), request.overwrite);
+    if request.dry_run {
+        let preview =
+            move |conn: &mut Conn| rows.into_iter().map(|row| import::preview(conn, row, overwrite)).collect();
+        return state.store.read(preview).await;
+    }
     state
         .write_idempotent(&ctx, &request, move |tx, scope| {
-            rows.into_iter().map(|row| store::import(tx, scope, row)).collect()
+            rows.into_iter().map(|row| import::import(tx, scope, row, overwrite)).collect()
         })
         .await
 }

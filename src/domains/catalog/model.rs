@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::text_search::sort_key;
-use super::{HoldLine, Image, NewProduct, Offer, Product, ProductPatch, ProductQuery, Sort};
+use super::{
+    ChangeStock, HoldLine, Image, NewProduct, Offer, Product, ProductPatch, ProductQuery, Sort, UNCOUNTED_STOCK,
+};
 use crate::contract::payments::ReturnLine;
 use crate::store::text_enum;
 use crate::types::{Amount, FieldError, ProductId, Quantity, Validator, collapse_whitespace};
@@ -11,7 +13,15 @@ use crate::types::{Amount, FieldError, ProductId, Quantity, Validator, collapse_
 /// Maximum price in minor units.
 const PRICE_MAX: Amount = 1_000_000_000_000;
 /// Maximum stock of a product, in items.
-const STOCK_MAX: Quantity = 1_000_000_000;
+const STOCK_MAX: Quantity = UNCOUNTED_STOCK;
+/// Maximum length of a name, an SKU, a category or a tag in characters: that of Shopify.
+const LINE_MAX: usize = 255;
+/// Maximum length of an SKU that the shop makes itself, in characters.
+const MADE_SKU_MAX: usize = 64;
+/// Maximum length of a description in characters.
+const DESCRIPTION_MAX: usize = 100_000;
+/// Maximum number of tags of a product.
+const TAGS_MAX: usize = 250;
 /// Maximum quantity of a hold's line.
 const LINE_QUANTITY_MAX: Quantity = 10_000;
 /// Maximum number of lines of a hold.
@@ -40,15 +50,16 @@ pub fn normalize(product: NewProduct) -> Result<NewProduct, Vec<FieldError>> {
         attributes: trimmed(product.attributes),
         group: product.group.map(|text| collapse_whitespace(&text)),
         options: trimmed(product.options),
+        stock: if product.track_stock { product.stock } else { UNCOUNTED_STOCK },
         ..product
     };
     let mut fields = Validator::new();
-    fields.line("name", &product.name, 1, 200);
-    fields.line("sku", &product.sku, 1, 64);
+    fields.line("name", &product.name, 1, LINE_MAX);
+    fields.line("sku", &product.sku, 1, LINE_MAX);
     if product.sku.contains(char::is_whitespace) {
         fields.add_error("sku", "invalid", "must have no white space");
     }
-    fields.text("description", &product.description, 0, 20_000);
+    fields.text("description", &product.description, 0, DESCRIPTION_MAX);
     fields.range("price", product.price, 0, PRICE_MAX);
     fields.range("stock", product.stock, 0, STOCK_MAX);
     if let Some(before) = product.compare_at_price {
@@ -60,12 +71,12 @@ pub fn normalize(product: NewProduct) -> Result<NewProduct, Vec<FieldError>> {
     }
     for (field, value) in [("category", &product.category), ("group", &product.group)] {
         if let Some(text) = value {
-            fields.line(field, text, 1, 100);
+            fields.line(field, text, 1, LINE_MAX);
         }
     }
-    validate_count(&mut fields, "tags", product.tags.len(), 50);
-    for (n, tag) in product.tags.iter().take(50).enumerate() {
-        validate_nested(&mut fields, || format!("tags.{n}"), tag, 1, 50);
+    validate_count(&mut fields, "tags", product.tags.len(), TAGS_MAX);
+    for (n, tag) in product.tags.iter().take(TAGS_MAX).enumerate() {
+        validate_nested(&mut fields, || format!("tags.{n}"), tag, 1, LINE_MAX);
     }
     validate_attributes(&mut fields, "attributes", &product.attributes, 50, 0);
     validate_attributes(&mut fields, "options", &product.options, 5, 1);
@@ -113,8 +124,16 @@ fn validate_nested(fields: &mut Validator, field: impl Fn() -> String, text: &st
 }
 
 /// Applies a patch to a product; the result is not validated.
-pub fn apply_patch(product: NewProduct, patch: ProductPatch) -> NewProduct {
-    NewProduct {
+///
+/// # Errors
+/// A product is to be counted from now on, and nothing says how many there are.
+pub fn apply_patch(product: NewProduct, patch: ProductPatch) -> Result<NewProduct, FieldError> {
+    let track_stock = patch.track_stock.unwrap_or(product.track_stock);
+    if track_stock && !product.track_stock && patch.stock.is_none() {
+        return Err(FieldError::new("stock", "required", "must be given to count the stock from now on"));
+    }
+    Ok(NewProduct {
+        track_stock,
         name: patch.name.unwrap_or(product.name),
         sku: patch.sku.unwrap_or(product.sku),
         description: patch.description.unwrap_or(product.description),
@@ -127,7 +146,73 @@ pub fn apply_patch(product: NewProduct, patch: ProductPatch) -> NewProduct {
         attributes: patch.attributes.unwrap_or(product.attributes),
         group: patch.group.unwrap_or(product.group),
         options: patch.options.unwrap_or(product.options),
+    })
+}
+
+/// The stock after a change by staff, and the kind of the change. `stock` is what is available and `held` what is held
+/// for unpaid orders: a count of the store room includes both.
+///
+/// # Errors
+/// All invalid fields at once.
+pub fn changed_stock(
+    request: &ChangeStock,
+    track_stock: bool,
+    stock: Quantity,
+    held: Quantity,
+) -> Result<(StockMoveReason, Quantity), Vec<FieldError>> {
+    let mut fields = Validator::new();
+    if let Some(reason) = &request.reason {
+        fields.text("reason", reason, 0, 200);
     }
+    let (kind, field, changed) = match (request.change, request.set) {
+        (Some(change), None) => (StockMoveReason::Changed, "change", stock.saturating_add(change)),
+        (None, Some(count)) => (StockMoveReason::Set, "set", count.saturating_sub(held)),
+        _ => {
+            fields.add_error("change", "invalid", "must be given, or `set`, but not both");
+            (StockMoveReason::Changed, "change", stock)
+        }
+    };
+    if !track_stock {
+        fields.add_error(field, "invalid", "is not possible: the stock of this product is not counted");
+    } else if changed < 0 {
+        let message = match kind {
+            StockMoveReason::Set => format!("must be at least {held}, the number of items held for unpaid orders"),
+            _ => format!("must be at least -{stock}, the number of items available"),
+        };
+        fields.add_error(field, "out_of_range", message);
+    } else if changed > STOCK_MAX {
+        fields.add_error(field, "out_of_range", format!("must leave at most {STOCK_MAX} items"));
+    }
+    fields.finish()?;
+    Ok((kind, changed))
+}
+
+/// Makes an SKU of parts: their letters and digits in lower case, with a hyphen for what is between. Deterministic, so that
+/// the same product gets the same one again.
+pub fn sku_of_parts<'a>(parts: impl Iterator<Item = &'a str>) -> String {
+    let mut sku = String::new();
+    for c in parts.flat_map(|part| part.chars().chain(['-'])) {
+        if c.is_alphanumeric() {
+            sku.extend(c.to_lowercase());
+        } else if !sku.is_empty() && !sku.ends_with('-') {
+            sku.push('-');
+        }
+    }
+    let sku = sku.trim_end_matches('-');
+    if sku.chars().count() <= MADE_SKU_MAX {
+        return sku.to_owned();
+    }
+    // Too long: its beginning and a hash of all of it (FNV-1a), so that different ones stay different.
+    let sum =
+        sku.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let start: String = sku.chars().take(MADE_SKU_MAX - 17).collect();
+    format!("{start}-{sum:016x}")
+}
+
+/// Makes the SKU of one of several variants that share `sku`.
+pub fn variant_sku<'a>(sku: &str, parts: impl Iterator<Item = &'a str>) -> String {
+    let made = format!("{sku}-{}", sku_of_parts(parts));
+    if made.chars().count() <= LINE_MAX { made } else { sku_of_parts(std::iter::once(made.as_str())) }
 }
 
 /// Builds a slug from the words of the name, up to 80 bytes, and the last `digits` hex digits of the id, which are random.
@@ -296,6 +381,8 @@ impl HoldState {
 pub enum StockMoveReason {
     /// Set by staff or an import.
     Set,
+    /// Changed by staff, by a difference.
+    Changed,
     /// Reserved for a checkout.
     Held,
     /// Released by the holder.
@@ -308,7 +395,7 @@ pub enum StockMoveReason {
     Returned,
 }
 
-text_enum!(StockMoveReason { Set => "set", Held => "held", Released => "released", Expired => "expired", Sold => "sold", Returned => "returned" });
+text_enum!(StockMoveReason { Set => "set", Changed => "changed", Held => "held", Released => "released", Expired => "expired", Sold => "sold", Returned => "returned" });
 
 #[cfg(test)]
 mod tests {

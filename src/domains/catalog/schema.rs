@@ -24,6 +24,8 @@ diesel::table! {
         options -> Text,
         attributes -> Text,
         description -> Text,
+        track_stock -> Bool,
+        source_key -> Nullable<Text>,
     }
 }
 
@@ -72,6 +74,7 @@ diesel::table! {
         #[sql_name = "ref"]
         reference -> Nullable<Text>,
         at -> BigInt,
+        note -> Nullable<Text>,
     }
 }
 
@@ -96,3 +99,5 @@ diesel::table! {
         data -> Binary,
     }
 }
+
+diesel::allow_tables_to_appear_in_same_query!(hold, hold_line);

@@ -95,6 +95,7 @@ impl Remote {
             caller: Bytes::from(caller),
             request_id: ctx.request_id.to_string(),
             idempotency_key: ctx.key.as_ref().map(|key| key.as_str().to_owned()).unwrap_or_default(),
+            versions: ctx.versions.as_ref().map(ToString::to_string),
             network: ctx.network.map(|network| network.to_string()).unwrap_or_default(),
         };
         let is_retryable = retryable || ctx.key.is_some();

@@ -25,7 +25,7 @@ use super::proto::{
 use super::tls::server_config;
 use crate::messaging::{
     Caller, Client, CommonError, DispatchFn, DispatchTable, EncodedReply, Health, HealthStatus, IdempotencyKey,
-    RemoteCallable, RequestContext, trace,
+    RemoteCallable, RequestContext, Versions, trace,
 };
 use crate::types::{ClientNetwork, PeerTls};
 
@@ -244,6 +244,7 @@ impl DomainsService {
             // Internal keys are longer than those of clients.
             ctx.key = Some(IdempotencyKey::internal(&call.idempotency_key));
         }
+        ctx.versions = call.versions.as_ref().map(|versions| Versions::parse(versions.split(',')));
         ctx.network = call.network.parse::<IpAddr>().ok().map(ClientNetwork::from);
         let text = |name: &str| metadata.get(name).and_then(|value| value.to_str().ok());
         ctx.trace = text("traceparent").and_then(trace::parse);

@@ -1,65 +1,106 @@
-// The form of one product: create, edit, delete.
-// Does not contain: inventory arithmetic (the server's stock is shown and set).
+// The form of one product: create, edit, stock, delete.
+// Does not contain: inventory arithmetic (the server's stock is shown, and changed by differences).
 
 import { idempotentRequest, request } from '../api.js';
 import { confirmDialog } from '../dialog.js';
 import { h, replaceContent } from '../dom.js';
-import { field, form } from '../forms.js';
+import { currentValue, field, form } from '../forms.js';
 import { listen } from '../live.js';
 import { fromDecimal, toDecimal } from '../money.js';
 import { loadingNote, skeletons, errorBox, withBusyState } from '../components.js';
 import { navigate } from '../router.js';
 import { toast } from '../toasts.js';
 import { imageEditor } from './images.js';
+import { stockEditor } from './stock.js';
+import { listField, pairsField } from './structured_fields.js';
 
 const EMPTY = {
-  name: '', sku: '', description: '', price: 0, compare_at_price: null, currency: 'EUR', stock: 0, category: null, tags: [], attributes: {}, group: null, options: {},
+  name: '', sku: '', description: '', price: 0, compare_at_price: null, currency: 'EUR', stock: 0, track_stock: true, category: null, tags: [], attributes: {}, group: null, options: {},
 };
 
-const toLines = (map) => Object.entries(map).map(([name, value]) => `${name}: ${value}`).join('\n');
-const fromLines = (text) => Object.fromEntries(text.split('\n').filter((line) => line.includes(':')).map((line) => {
-  const at = line.indexOf(':');
-  return [line.slice(0, at).trim(), line.slice(at + 1).trim()];
-}));
+/** Times that a change is sent again because something else of the product has changed meanwhile. */
+const MERGES_MAX = 3;
 
-/** A form's text as the contract's values; a Problem-like error names the field that cannot be read. */
-function readValues(values) {
-  const currency = values.currency.trim().toUpperCase();
-  const amount = (name) => {
-    if (name === 'compare_at_price' && values[name].trim() === '') return null;
-    const minor = fromDecimal(values[name], currency);
-    if (minor === null) throw Object.assign(new Error('An amount cannot be read.'), { errors: [{ field: name, message: 'Enter an amount such as 12.50.' }] });
-    return minor;
-  };
-  return {
-    name: values.name.trim(), sku: values.sku.trim(), description: values.description, currency,
-    price: amount('price'), compare_at_price: amount('compare_at_price'), stock: Number(values.stock),
-    category: values.category.trim() || null, tags: values.tags.split(',').map((tag) => tag.trim()).filter(Boolean),
-    attributes: fromLines(values.attributes), group: values.group.trim() || null, options: fromLines(values.options),
-  };
+const optional = (text) => text.trim() || null;
+
+/** An amount of a form in minor units; an error that names the field when it cannot be read. */
+function amount(name, text, currency) {
+  const minor = fromDecimal(text, currency);
+  if (minor === null) throw Object.assign(new Error('An amount cannot be read.'), { errors: [{ field: name, message: 'Enter an amount such as 12.50.' }] });
+  return minor;
 }
 
-function changesOf(product, values) {
-  return Object.fromEntries(Object.entries(values).filter(([name, value]) => JSON.stringify(value) !== JSON.stringify(product[name])));
+/** How the text of each field becomes the value of the contract. */
+const READ = {
+  name: (text) => text.trim(),
+  sku: (text) => text.trim(),
+  description: (text) => text,
+  currency: (text) => text.trim().toUpperCase(),
+  price: (text, currency) => amount('price', text, currency),
+  compare_at_price: (text, currency) => (optional(text) === null ? null : amount('compare_at_price', text, currency)),
+  stock: Number,
+  track_stock: (isCounted) => isCounted,
+  category: optional,
+  tags: (texts) => texts,
+  attributes: (pairs) => pairs,
+  group: optional,
+  options: (pairs) => pairs,
+};
+
+/** The values of the named fields. */
+function readValues(values, names) {
+  const currency = READ.currency(values.currency);
+  return Object.fromEntries(names.map((name) => [name, READ[name](values[name], currency)]));
 }
 
-function productForm(product, { button, submit, after }) {
-  const amount = (minor) => (minor === null ? '' : toDecimal(minor, product.currency));
-  const items = {
-    name: field({ name: 'name', label: 'Name', value: product.name, required: true, test: 'product-name' }),
-    sku: field({ name: 'sku', label: 'SKU', value: product.sku, required: true, test: 'product-sku' }),
-    description: field({ name: 'description', label: 'Description', value: product.description, rows: 5, test: 'product-description' }),
-    price: field({ name: 'price', label: 'Price', value: amount(product.price), inputmode: 'decimal', required: true, test: 'product-price' }),
-    compare: field({ name: 'compare_at_price', label: 'Compare-at price', value: amount(product.compare_at_price), inputmode: 'decimal', hint: 'Shown crossed out. Leave blank for none.', test: 'product-compare-at' }),
-    currency: field({ name: 'currency', label: 'Currency', value: product.currency, required: true, pattern: '[A-Za-z]{3}', maxlength: 3, test: 'product-currency' }),
-    stock: field({ name: 'stock', label: 'Stock', type: 'number', min: 0, step: 1, value: product.stock, required: true, test: 'product-stock' }),
-    category: field({ name: 'category', label: 'Category', value: product.category ?? '', test: 'product-category' }),
-    tags: field({ name: 'tags', label: 'Tags', value: product.tags.join(', '), hint: 'Separate with commas.', test: 'product-tags' }),
-    attributes: field({ name: 'attributes', label: 'Attributes', value: toLines(product.attributes), rows: 3, hint: 'One per line, e.g. Material: Oak' }),
-    group: field({ name: 'group', label: 'Variant group', value: product.group ?? '', hint: 'Products with the same group are variants of each other.' }),
-    options: field({ name: 'options', label: 'Options of this variant', value: toLines(product.options), rows: 3, hint: 'One per line, e.g. Size: Large' }),
+function sized(size, item) {
+  item.element.classList.add(size);
+  return item;
+}
+
+function formFields(product, isNew) {
+  const decimal = (minor) => (minor === null ? '' : toDecimal(minor, product.currency));
+  const isCounted = product.track_stock;
+  const stock = field({ name: 'stock', label: 'Stock', type: 'number', min: 0, step: 1, value: isCounted ? product.stock : 0, required: true, test: 'product-stock' });
+  const tracked = field({ name: 'track_stock', label: 'Count the stock', type: 'checkbox', checked: isCounted, hint: 'If not, the product is always for sale.', test: 'product-track-stock' });
+  // The stock of a product that is counted already is changed beside the form, by what came or went.
+  const showStock = () => {
+    stock.element.hidden = !tracked.input.checked || (isCounted && !isNew);
   };
-  const { element } = form({ items: Object.values(items), button, buttonTest: 'product-save', test: 'product-form', submit: (values) => submit(readValues(values)), after });
+  tracked.input.addEventListener('change', showStock);
+  showStock();
+  return [
+    sized('two-thirds', field({ name: 'name', label: 'Name', value: product.name, required: true, maxlength: 255, test: 'product-name' })),
+    sized('third', field({ name: 'sku', label: 'SKU', value: product.sku, required: true, maxlength: 255, test: 'product-sku' })),
+    field({ name: 'description', label: 'Description', value: product.description, rows: 5, test: 'product-description' }),
+    sized('third', field({ name: 'price', label: 'Price', value: decimal(product.price), inputmode: 'decimal', required: true, test: 'product-price' })),
+    sized('third', field({ name: 'compare_at_price', label: 'Compare-at price', value: decimal(product.compare_at_price), inputmode: 'decimal', hint: 'Shown crossed out. Leave blank for none.', test: 'product-compare-at' })),
+    sized('third', field({ name: 'currency', label: 'Currency', value: product.currency, required: true, pattern: '[A-Za-z]{3}', maxlength: 3, test: 'product-currency' })),
+    sized('half', tracked),
+    sized('half', stock),
+    sized('half', field({ name: 'category', label: 'Category', value: product.category ?? '', maxlength: 255, hint: 'A path such as Kitchen > Pots is possible.', test: 'product-category' })),
+    sized('half', field({ name: 'group', label: 'Variant group', value: product.group ?? '', maxlength: 255, hint: 'Products with the same group are variants of each other.' })),
+    listField({ name: 'tags', label: 'Tags', value: product.tags, addLabel: 'Add a tag', test: 'product-tags' }),
+    pairsField({ name: 'attributes', label: 'Attributes', value: product.attributes, addLabel: 'Add an attribute', hint: 'Such as Material and Oak.', test: 'product-attributes' }),
+    pairsField({ name: 'options', label: 'Options of this variant', value: product.options, addLabel: 'Add an option', hint: 'Such as Size and Large.', test: 'product-options' }),
+  ];
+}
+
+/** A form whose `submit` gets the values that were touched, or all of a new product. */
+function productForm(product, { isNew, button, submit, after }) {
+  const items = formFields(product, isNew);
+  const shown = Object.fromEntries(items.map((item) => [item.name, JSON.stringify(currentValue(item))]));
+  const isTouched = (values) => (name) => JSON.stringify(values[name]) !== shown[name];
+  const { element } = form({
+    items, button, buttonTest: 'product-save', test: 'product-form', after,
+    submit: (values) => {
+      const touched = new Set(isNew ? Object.keys(values) : Object.keys(values).filter(isTouched(values)));
+      // An amount in another currency is another amount; and who starts to count says how many there are.
+      if (touched.has('currency')) ['price', 'compare_at_price'].forEach((name) => touched.add(name));
+      if (touched.has('track_stock') && values.track_stock) touched.add('stock');
+      return submit(readValues(values, [...touched]));
+    },
+  });
   element.classList.add('product-form', 'sheet', 'padded');
   return element;
 }
@@ -67,6 +108,7 @@ function productForm(product, { button, submit, after }) {
 export function newProductView() {
   const create = idempotentRequest();
   const blank = productForm(EMPTY, {
+    isNew: true,
     button: 'Create product',
     submit: async (values) => {
       const product = await create('POST', '/product/', values);
@@ -95,19 +137,29 @@ export function productView({ params, signal, setTitle }) {
     }
   };
 
-  const save = (product, etag) => async (values) => {
-    const changes = changesOf(product, values);
+  const save = (product, etag) => async (changes) => {
     if (Object.keys(changes).length === 0) {
       toast({ title: 'No changes to save' });
       return;
     }
-    try {
-      const { data, etag: tag } = await request('PATCH', path, { body: changes, ifMatch: etag });
-      toast({ title: 'Saved', tone: 'good' });
-      render(data, tag);
-    } catch (problem) {
-      if (problem.status !== 412) throw problem;
-      throw Object.assign(new Error('This product was changed by a sale or a colleague. Discard your changes, then edit again.'), { errors: [] });
+    let tag = etag;
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        const { data, etag: newTag } = await request('PATCH', path, { body: changes, ifMatch: tag });
+        toast({ title: 'Saved', tone: 'good' });
+        render(data, newTag);
+        return;
+      } catch (problem) {
+        if (problem.status !== 412 || attempt > MERGES_MAX) throw problem;
+        // A sale changes the product too; only what both have changed is a conflict.
+        const { data, etag: newTag } = await request('GET', path, { signal });
+        const both = Object.keys(changes).filter((name) => JSON.stringify(data[name]) !== JSON.stringify(product[name]));
+        if (both.length > 0) {
+          const errors = both.map((name) => ({ field: name, message: 'A colleague has changed this meanwhile. Discard your changes to see it.' }));
+          throw Object.assign(new Error('This product was changed by a colleague.'), { errors });
+        }
+        tag = newTag;
+      }
     }
   };
 
@@ -132,17 +184,13 @@ export function productView({ params, signal, setTitle }) {
       submit: save(product, etag),
       after: h('button', { class: 'button', type: 'button', test: 'product-reload', on: { click: load } }, 'Discard changes'),
     });
-    const liveStock = h('span', { class: 'badge', test: 'live-stock' });
-    const showStock = (stock) => {
-      liveStock.textContent = `${stock} in stock now`;
-    };
-    showStock(product.stock);
-    onSale = showStock;
+    const stock = stockEditor(product, signal);
+    onSale = stock.show;
     replaceContent(content,
       h('nav', { class: 'crumbs', 'aria-label': 'You are here' }, h('a', { href: '/admin/products' }, 'Products')),
-      h('div', { class: 'page-head' }, h('div', { class: 'title-line' }, h('h1', {}, product.name), product.deleted ? h('span', { class: 'badge bad' }, 'deleted') : liveStock),
+      h('div', { class: 'page-head' }, h('div', { class: 'title-line' }, h('h1', {}, product.name), product.deleted ? h('span', { class: 'badge bad' }, 'deleted') : stock.badge),
         h('div', { class: 'tools' }, h('a', { class: 'button', href: `/p/${product.id}` }, 'View in shop'), !product.deleted && drop(product))),
-      h('div', { class: 'columns' }, edited, imageEditor(product, signal)));
+      h('div', { class: 'columns' }, edited, h('div', { class: 'stack' }, !product.deleted && product.track_stock && stock.element, imageEditor(product, signal))));
   };
 
   listen('catalog', {

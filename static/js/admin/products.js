@@ -25,7 +25,7 @@ export function productsView({ signal }) {
         h('span', { class: 'small muted block' }, Object.values(product.options).join(', '))),
       product.sku,
       product.category ?? '',
-      h('span', { class: product.stock <= 0 ? 'bad' : '', test: 'admin-stock' }, String(product.stock)),
+      h('span', { class: product.stock <= 0 ? 'bad' : '', test: 'admin-stock' }, product.track_stock ? String(product.stock) : 'not counted'),
       money(product.price, product.currency),
     ],
     load: (cursor, gone) => get('/products/', { q: words, variants: 'all', cursor, limit: 30 }, gone),

@@ -12,12 +12,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead;
 
 use super::csv_reader::CsvRecords;
-use super::{FileError, ImportEntry};
-use crate::contract::catalog::NewProduct;
+use super::{FileError, ImportEntry, unused_columns};
+use crate::contract::catalog::{ImportRow, ProductPatch};
 use crate::types::{Amount, Currency};
 
 /// Columns in the order of the export.
-pub const COLUMNS: [&str; 12] = [
+pub const COLUMNS: [&str; 13] = [
     "name",
     "sku",
     "description",
@@ -30,9 +30,10 @@ pub const COLUMNS: [&str; 12] = [
     "attributes",
     "group",
     "options",
+    "track_stock",
 ];
-/// Columns that a file must have.
-const REQUIRED_COLUMNS: [&str; 3] = ["name", "sku", "price"];
+/// Column that a file must have; a new product needs `name` and `price` too.
+const REQUIRED_COLUMN: &str = "sku";
 
 /// Iterator over the products of a CSV file.
 pub struct CsvProducts<R> {
@@ -50,55 +51,76 @@ impl<R: BufRead> CsvProducts<R> {
         for (at, name) in header.iter().enumerate() {
             let known = COLUMNS.into_iter().find(|column| column.eq_ignore_ascii_case(name));
             match known {
-                None => _ = unknown.insert(name.as_str()),
+                None => _ = unknown.insert(name.clone()),
                 Some(column) if columns.insert(column, at).is_some() => {
                     return Err(fail(format!("column `{column}` is there twice")));
                 }
                 Some(_) => {}
             }
         }
-        if let Some(missing) = REQUIRED_COLUMNS.into_iter().find(|column| !columns.contains_key(column)) {
+        if !columns.contains_key(REQUIRED_COLUMN) {
             return Err(fail(format!(
-                "the header has no column `{missing}`; a product file begins with a line such as {}",
+                "the header has no column `{REQUIRED_COLUMN}`; a product file begins with a line such as {}",
                 COLUMNS.join(",")
             )));
         }
-        let note = (!unknown.is_empty()).then(|| {
-            let names: Vec<String> = unknown.iter().take(20).map(|name| format!("`{name}`")).collect();
-            format!("columns that are not used: {}", names.join(", "))
-        });
+        let note = unused_columns(&unknown);
         Ok(Self { columns, records, currency, note })
     }
 
-    fn row(&self, record: &[String]) -> Result<NewProduct, String> {
-        let cell = |column: &str| {
+    fn row(&self, record: &[String]) -> Result<ImportRow, String> {
+        // `None` for a column that the file does not have, the empty text for an empty cell.
+        let present = |column: &str| {
             let at = self.columns.get(column)?;
-            record.get(*at).map(|cell| unescape_formula(cell)).filter(|cell| !cell.trim().is_empty())
+            record
+                .get(*at)
+                .map(|cell| unescape_formula(cell))
+                .map(|cell| if cell.trim().is_empty() { "" } else { cell })
         };
-        let required = |column: &str| cell(column).ok_or_else(|| format!("column `{column}` is empty"));
-        let currency = match cell("currency") {
-            None => self.currency,
-            Some(code) => code.trim().parse().map_err(|e| format!("column `currency`: {code:?} is {e}"))?,
+        let filled = |column: &str| present(column).filter(|cell| !cell.is_empty());
+        let required = |column: &str| match present(column) {
+            Some("") => Err(format!("column `{column}` is empty")),
+            cell => Ok(cell),
         };
-        Ok(NewProduct {
-            name: required("name")?.to_owned(),
-            sku: required("sku")?.trim().to_owned(),
-            description: cell("description").unwrap_or_default().to_owned(),
-            price: parse_price("price", required("price")?, currency)?,
+        let currency = match filled("currency") {
+            None => None,
+            Some(code) => Some(code.trim().parse().map_err(|e| format!("column `currency`: {code:?} is {e}"))?),
+        };
+        let price = |column: &str, text: &str| parse_price(column, text, currency.unwrap_or(self.currency));
+        let track_stock = filled("track_stock").map(parse_flag).transpose()?;
+        let fields = ProductPatch {
+            name: required("name")?.map(str::to_owned),
+            sku: required("sku")?.map(|sku| sku.trim().to_owned()),
+            description: present("description").map(str::to_owned),
+            price: required("price")?.map(|text| price("price", text)).transpose()?,
             currency,
-            stock: match cell("stock") {
-                None => 0,
-                Some(text) => parse_integer("stock", text)?,
-            },
-            compare_at_price: cell("compare_at_price")
-                .map(|text| parse_price("compare_at_price", text, currency))
+            stock: filled("stock").map(|text| parse_integer("stock", text)).transpose()?,
+            track_stock,
+            compare_at_price: present("compare_at_price")
+                .map(|text| (!text.is_empty()).then(|| price("compare_at_price", text)).transpose())
                 .transpose()?,
-            category: cell("category").map(str::to_owned),
-            tags: cell("tags").map(parse_tags).transpose()?.unwrap_or_default(),
-            attributes: cell("attributes").map(|text| parse_pairs("attributes", text)).transpose()?.unwrap_or_default(),
-            group: cell("group").map(str::to_owned),
-            options: cell("options").map(|text| parse_pairs("options", text)).transpose()?.unwrap_or_default(),
-        })
+            category: present("category").map(optional),
+            tags: present("tags").map(parse_tags).transpose()?,
+            attributes: present("attributes").map(|text| parse_pairs("attributes", text)).transpose()?,
+            group: present("group").map(optional),
+            options: present("options").map(|text| parse_pairs("options", text)).transpose()?,
+        };
+        let defaults = ProductPatch { currency: Some(self.currency), ..ProductPatch::default() };
+        Ok(ImportRow { fields, defaults, ..ImportRow::default() })
+    }
+}
+
+/// The text of a cell that may be empty.
+fn optional(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+/// Parses a yes or no.
+fn parse_flag(text: &str) -> Result<bool, String> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "true" | "yes" | "1" => Ok(true),
+        "false" | "no" | "0" => Ok(false),
+        _ => Err(format!("column `track_stock`: {text:?} is not yes or no")),
     }
 }
 

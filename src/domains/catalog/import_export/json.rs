@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::csv_reader::{self, LineReader};
 use super::{FileError, ImportEntry, ROW_MAX};
-use crate::contract::catalog::NewProduct;
+use crate::contract::catalog::{ImportRow, ProductPatch};
 use crate::types::{Amount, Currency};
 
 /// Maximum number of unused fields that are reported by name.
@@ -48,52 +48,61 @@ impl ObjectParser {
         ImportEntry::from_row(line, product)
     }
 
-    fn product(&mut self, mut object: Map<String, Value>) -> Result<NewProduct, String> {
+    fn product(&mut self, mut object: Map<String, Value>) -> Result<ImportRow, String> {
         let is_api_form = object.get("currency").is_some_and(|value| !value.is_null());
-        let mut take = |field: &'static str| object.remove(field).filter(|value| !value.is_null());
-        let currency = match take("currency") {
-            None => self.currency,
+        let mut take = |field: &'static str| object.remove(field);
+        let filled = |value: Option<Value>| value.filter(|value| !value.is_null());
+        let currency = match filled(take("currency")) {
+            None => None,
             Some(value) => {
                 let code = parse_text("currency", value)?;
-                code.parse().map_err(|e| format!("`currency`: {code:?} is {e}"))?
+                Some(code.parse().map_err(|e| format!("`currency`: {code:?} is {e}"))?)
             }
         };
-        let price = |field: &'static str, value: Value| {
-            if is_api_form {
-                parse_minor_units(field, &value, currency)
-            } else {
-                parse_decimal(field, &value, currency)
-            }
+        let price = |field: &'static str, value: Value| match currency {
+            Some(currency) => parse_minor_units(field, &value, currency),
+            None => parse_decimal(field, &value, self.currency),
         };
-        let (name, title) = (take("name"), take("title"));
-        let mut product = NewProduct {
-            name: parse_text("name", name.or(title).ok_or("`name` is missing")?)?,
-            sku: parse_text("sku", take("sku").ok_or("`sku` is missing")?)?.trim().to_owned(),
-            description: take("description").map(|v| parse_text("description", v)).transpose()?.unwrap_or_default(),
-            price: price("price", take("price").ok_or("`price` is missing")?)?,
+        let (name, title) = (filled(take("name")), filled(take("title")));
+        let optional_text = |field: &'static str, value: Value| match value {
+            Value::Null => Ok(None),
+            value => parse_text(field, value).map(|text| Some(text).filter(|text| !text.trim().is_empty())),
+        };
+        let mut fields = ProductPatch {
+            name: name.or(title).map(|value| parse_text("name", value)).transpose()?,
+            sku: filled(take("sku"))
+                .map(|value| parse_text("sku", value))
+                .transpose()?
+                .map(|sku| sku.trim().to_owned()),
+            description: take("description").map(|value| text_or_empty("description", value)).transpose()?,
+            price: filled(take("price")).map(|value| price("price", value)).transpose()?,
             currency,
-            stock: take("stock").map(|v| parse_integer("stock", &v)).transpose()?.unwrap_or(0),
-            compare_at_price: take("compare_at_price").map(|v| price("compare_at_price", v)).transpose()?,
-            category: take("category").map(|v| parse_text("category", v)).transpose()?.filter(|c| !c.trim().is_empty()),
-            tags: take("tags").map(parse_tags).transpose()?.unwrap_or_default(),
-            attributes: take("attributes").map(|v| parse_pairs("attributes", v)).transpose()?.unwrap_or_default(),
-            group: take("group").map(|v| parse_text("group", v)).transpose()?.filter(|g| !g.trim().is_empty()),
-            options: take("options").map(|v| parse_pairs("options", v)).transpose()?.unwrap_or_default(),
+            stock: filled(take("stock")).map(|value| parse_integer("stock", &value)).transpose()?,
+            track_stock: filled(take("track_stock")).map(|value| parse_bool("track_stock", &value)).transpose()?,
+            compare_at_price: take("compare_at_price")
+                .map(|value| filled(Some(value)).map(|value| price("compare_at_price", value)).transpose())
+                .transpose()?,
+            category: take("category").map(|value| optional_text("category", value)).transpose()?,
+            tags: take("tags").map(parse_tags).transpose()?,
+            attributes: take("attributes").map(|value| parse_pairs("attributes", value)).transpose()?,
+            group: take("group").map(|value| optional_text("group", value)).transpose()?,
+            options: take("options").map(|value| parse_pairs("options", value)).transpose()?,
         };
-        if product.sku.is_empty() {
-            return Err("`sku` is empty".to_owned());
+        if fields.sku.as_deref().is_none_or(str::is_empty) {
+            return Err("`sku` is missing".to_owned());
         }
         if !is_api_form {
             for (field, attribute) in [("brand", "Brand"), ("warrantyInformation", "Warranty")] {
                 if let Some(Value::String(value)) = take(field)
                     && !value.trim().is_empty()
                 {
-                    product.attributes.entry(attribute.to_owned()).or_insert(value);
+                    fields.attributes.get_or_insert_default().entry(attribute.to_owned()).or_insert(value);
                 }
             }
         }
         self.record_unused(&object, is_api_form);
-        Ok(product)
+        let defaults = ProductPatch { currency: Some(self.currency), ..ProductPatch::default() };
+        Ok(ImportRow { fields, defaults, ..ImportRow::default() })
     }
 
     /// Records the remaining fields of an object as unused.
@@ -136,6 +145,14 @@ fn parse_text(field: &str, value: Value) -> Result<String, String> {
     }
 }
 
+fn text_or_empty(field: &str, value: Value) -> Result<String, String> {
+    if value.is_null() { Ok(String::new()) } else { parse_text(field, value) }
+}
+
+fn parse_bool(field: &str, value: &Value) -> Result<bool, String> {
+    value.as_bool().ok_or_else(|| format!("`{field}`: {value} is not true or false"))
+}
+
 fn parse_integer(field: &str, value: &Value) -> Result<i64, String> {
     value.as_i64().ok_or_else(|| format!("`{field}`: {value} is not a whole number"))
 }
@@ -162,6 +179,7 @@ fn parse_decimal(field: &str, value: &Value, currency: Currency) -> Result<Amoun
 
 fn parse_tags(value: Value) -> Result<Vec<String>, String> {
     match value {
+        Value::Null => Ok(Vec::new()),
         Value::Array(words) => words.into_iter().map(|word| parse_text("tags", word)).collect(),
         Value::String(words) => {
             Ok(words.split(',').map(str::trim).filter(|word| !word.is_empty()).map(str::to_owned).collect())
@@ -171,6 +189,9 @@ fn parse_tags(value: Value) -> Result<Vec<String>, String> {
 }
 
 fn parse_pairs(field: &str, value: Value) -> Result<BTreeMap<String, String>, String> {
+    if value.is_null() {
+        return Ok(BTreeMap::new());
+    }
     let Value::Object(pairs) = value else { return Err(format!("`{field}` is not an object of texts")) };
     pairs
         .into_iter()

@@ -1,7 +1,7 @@
 //! Product files: read row by row for the import, written row by row for the export.
 //!
-//! Contains: the file formats. Mercat's CSV, NDJSON, a JSON array, and Shopify's product export, recognised by its
-//! header. Does not contain: the validation of products (the catalog's rules), network, database. Invariant: a row that
+//! Contains: the file formats. Mercat's CSV, NDJSON, a JSON array, and the product exports of other shops, recognised by
+//! their headers. Does not contain: the validation of products (the catalog's rules), network, database. Invariant: a row that
 //! cannot be parsed is reported with its line and reason and does not affect the next one; no file is held in memory, and
 //! no row is larger than [`ROW_MAX`].
 //!
@@ -9,20 +9,26 @@
 //! API's form, its price an integer in minor units (`999`); one without is from another system, its price decimal and in
 //! the shop's currency.
 //!
-//! A row is the whole product: fields it leaves out are cleared, also when it updates an existing product.
+//! A column or field that a file does not have says nothing: the product keeps what it has. An empty cell clears the field,
+//! except for `stock`: an empty cell is no count.
 
+mod columns;
 mod csv;
 mod csv_reader;
 mod html;
 mod json;
+mod shop_csv;
 mod shopify;
 mod writer;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead;
 use std::path::Path;
 
-use super::NewProduct;
-use crate::types::Currency;
+use sha2::{Digest, Sha256};
+
+use super::ImportRow;
+use crate::types::{Currency, hex};
 
 pub use writer::ProductWriter;
 
@@ -32,7 +38,7 @@ pub const ROW_MAX: usize = 1 << 20;
 /// Format of a product file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// Comma-separated values with a header, Mercat's or Shopify's.
+    /// Comma-separated values with a header, Mercat's or another shop's.
     Csv,
     /// One JSON object per line.
     Ndjson,
@@ -61,7 +67,7 @@ pub enum ImportEntry {
         /// Line the row begins on, from 1.
         line: u64,
         /// Fields of the row, not validated yet.
-        product: Box<NewProduct>,
+        row: Box<ImportRow>,
     },
     /// A row that cannot be parsed.
     Refused {
@@ -75,9 +81,9 @@ pub enum ImportEntry {
 }
 
 impl ImportEntry {
-    fn from_row(line: u64, product: Result<NewProduct, String>) -> Self {
-        match product {
-            Ok(product) => Self::Product { line, product: Box::new(product) },
+    fn from_row(line: u64, row: Result<ImportRow, String>) -> Self {
+        match row {
+            Ok(row) => Self::Product { line, row: Box::new(row) },
             Err(reason) => Self::Refused { line, reason },
         }
     }
@@ -99,6 +105,30 @@ pub enum FileError {
     },
 }
 
+/// Maximum length of a source key in bytes; a longer one is replaced by its hash.
+const SOURCE_KEY_MAX: usize = 255;
+
+/// Identity of a product in the system that a file is from.
+fn source_key(source: &str, id: &str, options: &BTreeMap<String, String>) -> String {
+    let mut key = format!("{source}:{id}");
+    for (name, value) in options {
+        key.extend(["|", name, "=", value]);
+    }
+    if key.len() <= SOURCE_KEY_MAX {
+        return key;
+    }
+    format!("{source}:{}", hex(&Sha256::digest(&key)))
+}
+
+/// The note about columns that are not used, with all their names.
+fn unused_columns(names: &BTreeSet<String>) -> Option<String> {
+    if names.is_empty() {
+        return None;
+    }
+    let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    Some(format!("columns that are not used: {}", names.join(", ")))
+}
+
 /// Reads a product file. Prices without a currency are in `currency`.
 ///
 /// # Errors
@@ -116,6 +146,8 @@ pub fn read<'a>(
             let header = records.header()?;
             if shopify::is_shopify_header(&header) {
                 Ok(Box::new(shopify::ShopifyProducts::new(&header, records, currency)?))
+            } else if let Some(source) = shop_csv::Source::of_header(&header) {
+                Ok(Box::new(shop_csv::ShopProducts::new(source, &header, records, currency)))
             } else {
                 Ok(Box::new(csv::CsvProducts::new(&header, records, currency)?))
             }

@@ -19,11 +19,31 @@ fn products(format: Format, input: impl AsRef<[u8]>) -> Vec<NewProduct> {
     entries(format, input)
         .into_iter()
         .filter_map(|entry| match entry {
-            ImportEntry::Product { product, .. } => Some(*product),
+            ImportEntry::Product { row, .. } => Some(new_product(*row)),
             ImportEntry::Refused { line, reason } => panic!("line {line}: {reason}"),
             ImportEntry::Note(_) => None,
         })
         .collect()
+}
+
+/// The product that a row makes where there is none.
+fn new_product(row: ImportRow) -> NewProduct {
+    let ImportRow { fields, defaults, .. } = row;
+    NewProduct {
+        name: fields.name.unwrap_or_default(),
+        sku: fields.sku.unwrap(),
+        description: fields.description.unwrap_or_default(),
+        price: fields.price.unwrap_or_default(),
+        currency: fields.currency.or(defaults.currency).unwrap_or(Currency::EUR),
+        stock: fields.stock.or(defaults.stock).unwrap_or(0),
+        track_stock: fields.track_stock.or(defaults.track_stock).unwrap_or(true),
+        compare_at_price: fields.compare_at_price.flatten(),
+        category: fields.category.flatten(),
+        tags: fields.tags.unwrap_or_default(),
+        attributes: fields.attributes.unwrap_or_default(),
+        group: fields.group.flatten(),
+        options: fields.options.unwrap_or_default(),
+    }
 }
 
 /// The lines of what went in, and line and reason of what did not.
@@ -167,7 +187,6 @@ fn bad_json_element_is_rejected_with_line() {
     let good = |sku: &str| format!("{{\"name\":\"A\",\"sku\":\"{sku}\",\"price\":1}}");
     let cases = [
         (r#"{"name":"A","price":1}"#, "`sku` is missing"),
-        (r#"{"name":"A","sku":"a"}"#, "`price` is missing"),
         (r#"{"name":"A","sku":"a","price":"x"}"#, "`price`: \"x\" is not a price"),
         (r#"{"name":"A","sku":"a","price":9.99,"currency":"EUR"}"#, "minor unit"),
         (r#"{"name":"A","sku":"a","price":1,"currency":"euro"}"#, "`currency`"),
@@ -208,11 +227,16 @@ fn shopify_export_is_detected_by_header() {
     let (mut products, mut bad) = (Vec::new(), Vec::new());
     for entry in entries(Format::Csv, csv) {
         match entry {
-            ImportEntry::Product { line, product } => products.push((line, product)),
+            ImportEntry::Product { line, row } => products.push((line, *row)),
             ImportEntry::Refused { line, reason } => bad.push((line, reason)),
             ImportEntry::Note(note) => notes.push(note),
         }
     }
+    let for_sale: Vec<bool> = products.iter().map(|(_, row)| !row.withdrawn).collect();
+    assert_eq!(for_sale, [true, true, true, false]);
+    let keys: Vec<&str> = products.iter().filter_map(|(_, row)| row.source_key.as_deref()).collect();
+    assert_eq!(keys, ["shopify:pot|Size=Regular", "shopify:pot|Size=Large", "shopify:sofa", "shopify:tent"]);
+    let products: Vec<(u64, NewProduct)> = products.into_iter().map(|(line, row)| (line, new_product(row))).collect();
     let (line, regular) = &products[0];
     assert_eq!((*line, regular.sku.as_str(), regular.group.as_deref()), (2, "pot-regular", Some("pot")));
     assert_eq!(regular.description, "Blown & fired\n\n- one");
@@ -223,10 +247,126 @@ fn shopify_export_is_detected_by_header() {
     assert_eq!((large.options.get("Size").map(String::as_str), large.stock), (Some("Large"), 0));
     let (_, sofa) = &products[2];
     assert_eq!((sofa.sku.as_str(), sofa.group.as_deref(), sofa.options.len()), ("SO-FA", None, 0));
-    assert_eq!(products.len(), 3);
     assert_eq!(bad.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [6, 7]);
     assert!(bad[1].1.contains("`Variant Price`: \"x\""), "{bad:?}");
-    assert!(notes.len() == 2 && notes[0].contains("Image Src") && notes[1].contains("left out"), "{notes:?}");
+    assert!(notes.len() == 1 && notes[0].contains("Image Src"), "{notes:?}");
+}
+
+#[test]
+fn shopify_headers_of_all_times_are_read() {
+    let present = "Title,URL handle,Description,Vendor,Product category,Type,Tags,Status,SKU,Option1 name,Option1 value,Price,\
+                   Compare-at price,Inventory tracker,Inventory quantity,Continue selling when out of stock\n\
+                   Teapot,teapot,<p>Nice</p>,Acme,Home > Kitchen > Pots,,,Active,NH-1,Color,Red,19.90,,shopify,5,deny\n\
+                   ,teapot,,,,,,,NH-1,,Blue,21.90,,,,continue\n";
+    let rows = products(Format::Csv, present);
+    assert_eq!((rows[0].stock, rows[0].track_stock, rows[1].track_stock), (5, true, false));
+    assert_eq!((&*rows[0].description, rows[0].category.as_deref()), ("Nice", Some("Home > Kitchen > Pots")));
+    // Variants may share the number of their style.
+    assert_eq!((&*rows[0].sku, &*rows[1].sku), ("NH-1", "NH-1-blue"));
+    let old = "Handle,Title,Body,Variant sku,Variant price,Variant inventory quantity\nlamp,Lamp,<p>Bright</p>,L-1,20.03,24\n";
+    let lamp = products(Format::Csv, old).remove(0);
+    assert_eq!((&*lamp.description, lamp.stock, lamp.price, &*lamp.sku), ("Bright", 24, 2_003, "L-1"));
+    // Of a shop with several locations: no quantities, so nothing is said about stock.
+    let no_stock = "Handle,Title,Variant SKU,Variant Price\nmug,Mug,ML-1,9.50\n";
+    let entries = entries(Format::Csv, no_stock);
+    let ImportEntry::Product { row, .. } = &entries[0] else { panic!("{entries:?}") };
+    assert_eq!((row.fields.stock, row.fields.track_stock), (None, None));
+    assert!(matches!(&entries[1], ImportEntry::Note(note) if note.contains("no quantities")), "{entries:?}");
+}
+
+/// Summary of a product for comparisons: SKU, name, price, former price, stock or `-`, category, group, options.
+fn summary(product: &NewProduct) -> String {
+    let stock = if product.track_stock { product.stock.to_string() } else { "-".to_owned() };
+    let options: Vec<String> = product.options.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    format!(
+        "{} | {} | {}{} {} | {stock} | {} | {} | {}",
+        product.sku,
+        product.name,
+        product.price,
+        product.compare_at_price.map(|price| format!(" ({price})")).unwrap_or_default(),
+        product.currency,
+        product.category.as_deref().unwrap_or_default(),
+        product.group.as_deref().unwrap_or_default(),
+        options.join(", ")
+    )
+}
+
+#[test]
+fn exports_of_other_shops_are_read() {
+    let cases: [(&str, &[&str]); 7] = [
+        (
+            "ID,Type,SKU,Name,Published,Description,In stock?,Stock,Backorders allowed?,Sale price,Regular price,Categories,\
+             Tags,Parent,Attribute 1 name,Attribute 1 value(s)\n\
+             1,simple,cap,Cap,1,<b>Warm</b>,1,7,0,16,18,\"Clothing > Hats, Sale\",,,Material,Wool\n\
+             2,variable,vneck,V-Neck,1,,1,,0,,,Clothing > Shirts,,,Size,\"S, M\"\n\
+             3,variation,vneck-s,V-Neck - S,1,,1,,0,,15,,,vneck,Size,S\n\
+             4,variation,,V-Neck - M,1,,0,,0,,15,,,id:2,Size,M\n\
+             5,external,x,Elsewhere,1,,1,,0,,9,,,,,\n",
+            &[
+                "cap | Cap | 1600 (1800) EUR | 7 | Clothing > Hats |  | ",
+                "vneck-s | V-Neck | 1500 EUR | - | Clothing > Shirts | vneck | Size=S",
+                "v-neck-m | V-Neck | 1500 EUR | 0 | Clothing > Shirts | vneck | Size=M",
+            ],
+        ),
+        (
+            "sku,store_view_code,product_type,categories,name,description,price,special_price,product_online,\
+             additional_attributes,qty,configurable_variations\n\
+             S-1,,simple,\"Default Category/Gear,Default Category/Gear/Fitness\",Strap,<p>Nice <b>strap</b></p>,14,12,1,\
+             \"activity=Yoga,color=Red\",100,\n\
+             S,,configurable,,Straps,,,,1,,0,\"sku=S-1,color=Red|sku=S-2,color=Blue\"\n",
+            &[
+                "S-1 | Strap | 1200 (1400) EUR | 100 | Gear > Fitness |  | ",
+                "S-1 |  | 0 EUR | 0 |  | S | color=Red",
+                "S-2 |  | 0 EUR | 0 |  | S | color=Blue",
+            ],
+        ),
+        (
+            "ID;Active (0/1);Name *;Categories (x,y,z...);Price tax included;Reference #;Quantity;Description\n\
+             1;1;Mug;\"Home,Kitchen\";9,90;MUG;3;<p>For tea</p>\n",
+            &["MUG | Mug | 990 EUR | 3 | Home |  | "],
+        ),
+        (
+            "Product ID [Non Editable],Variant ID [Non Editable],Product URL,Title,Description,SKU,Option Name 1,Option Value \
+             1,Price,Sale Price,On Sale,Stock,Categories,Visible\n\
+             p1,v1,shirt,Shirt,<p>Soft</p>,SQ-1,Size,S,20.00,15.00,Yes,Unlimited,/men/shirts,Yes\n\
+             ,v2,,,,SQ-2,Size,M,20.00,15.00,No,4,,\n",
+            &[
+                "SQ-1 | Shirt | 1500 (2000) EUR | - | men > shirts | p1 | Size=S",
+                "SQ-2 | Shirt | 2000 EUR | 4 | men > shirts | p1 | Size=M",
+            ],
+        ),
+        (
+            "Item Type,Product ID,Product Name,Product Code/SKU,Product Description,Price,Sale Price,Current Stock \
+             Level,Track Inventory,Category,Product Visible?\n\
+             Product,77,Towel,T,<p>Dry</p>,10,8,5,by product,Bath/Towels;Sale,Y\n\
+             Product,78,Robe,R,,50,,0,by option,Bath,Y\n\
+             \"  SKU\",79,\"[RB]Colour=Black,[S]Size=M\",R-BM,,,,3,,,\n\
+             Rule,80,,,,,,,,,\n",
+            &[
+                "T | Towel | 800 (1000) EUR | 5 | Bath > Towels |  | ",
+                "R-BM | Robe | 5000 EUR | 3 | Bath | 78 | Colour=Black, Size=M",
+            ],
+        ),
+        (
+            "TITLE,DESCRIPTION,PRICE,CURRENCY_CODE,QUANTITY,TAGS,MATERIALS,IMAGE1,VARIATION 1 TYPE,VARIATION 1 NAME,VARIATION 1 \
+             VALUES,SKU\n\
+             Ring,Handmade,25.00,USD,2,\"gift,silver_ring\",Silver,https://x/1.jpg,Size,Size,\"6,7\",R6\n",
+            &["R6 | Ring | 2500 USD | 2 |  |  | "],
+        ),
+        (
+            "id\ttitle\tdescription\tlink\timage_link\tavailability\tprice\tsale_price\tbrand\titem_group_id\tcolor\tproduct_type\n\
+             G1\tLamp\tBright\thttps://x\thttps://x/1.jpg\tin_stock\t20.00 EUR\t15.00 EUR\tAcme\tlamps\tRed\tHome > Light\n\
+             G2\tLamp\tBright\thttps://x\thttps://x/1.jpg\tout of stock\t20.00 EUR\t\tAcme\tlamps\tBlue\tHome > Light\n",
+            &[
+                "G1 | Lamp | 1500 (2000) EUR | - | Home > Light | lamps | Color=Red",
+                "G2 | Lamp | 2000 EUR | 0 | Home > Light | lamps | Color=Blue",
+            ],
+        ),
+    ];
+    for (file, expected) in cases {
+        let rows: Vec<String> = products(Format::Csv, file).iter().map(summary).collect();
+        assert_eq!(rows, expected);
+    }
 }
 
 #[test]
@@ -258,6 +398,7 @@ fn awkward() -> Vec<NewProduct> {
         price: 0,
         currency: Currency::EUR,
         stock: 0,
+        track_stock: true,
         compare_at_price: None,
         category: None,
         tags: vec![],
@@ -271,6 +412,7 @@ fn awkward() -> Vec<NewProduct> {
             description: "Quotes \"\" and, commas;\nlines\r\nand \u{1F3FA} Ünïcode".to_owned(),
             price: 4_805,
             stock: 14,
+            track_stock: true,
             compare_at_price: Some(6_000),
             category: Some("Kitchen".to_owned()),
             tags: vec!["tea".to_owned(), "stone ware".to_owned()],

@@ -70,12 +70,13 @@ fn record(product: &NewProduct) -> [String; COLUMNS.len()] {
         escape_formula(&product.description),
         product.currency.decimal(product.price),
         product.currency.to_string(),
-        product.stock.to_string(),
+        if product.track_stock { product.stock.to_string() } else { String::new() },
         product.compare_at_price.map(|price| product.currency.decimal(price)).unwrap_or_default(),
         optional(&product.category),
         escape_formula(&format_tags(&product.tags)),
         escape_formula(&format_pairs(&product.attributes)),
         optional(&product.group),
         escape_formula(&format_pairs(&product.options)),
+        if product.track_stock { "yes" } else { "no" }.to_owned(),
     ]
 }

@@ -29,6 +29,7 @@ pub fn load(conn: &mut Conn, ids: &[ProductId]) -> QueryResult<Vec<Product>> {
                 .select(ProductRow::as_select())
                 .load(conn)?;
             for row in siblings {
+                let stock = row.shown_stock();
                 let variant = Variant {
                     id: row.id,
                     sku: row.sku,
@@ -37,7 +38,7 @@ pub fn load(conn: &mut Conn, ids: &[ProductId]) -> QueryResult<Vec<Product>> {
                     price: row.price,
                     compare_at_price: row.compare_at_price,
                     currency: row.currency,
-                    stock: row.stock,
+                    stock,
                 };
                 variants.entry(row.group_name.unwrap_or_default()).or_default().push(variant);
             }
@@ -52,7 +53,8 @@ pub fn load(conn: &mut Conn, ids: &[ProductId]) -> QueryResult<Vec<Product>> {
             price: row.price,
             currency: row.currency,
             compare_at_price: row.compare_at_price,
-            stock: row.stock,
+            stock: row.shown_stock(),
+            track_stock: row.track_stock,
             category: row.category.clone(),
             tags: from_json(&row.tags),
             attributes: from_json(&row.attributes),
@@ -103,11 +105,11 @@ pub(super) fn offers_of(conn: &mut Conn, rows: Vec<ProductRow>) -> QueryResult<V
     let offer = |row: ProductRow| Offer {
         product_id: row.id,
         name: model::display_name(&row.name, &from_json(&row.options)),
+        stock: row.shown_stock(),
         sku: row.sku,
         slug: row.slug,
         price: row.price,
         currency: row.currency,
-        stock: row.stock,
         deleted: row.deleted,
         image: images.get(&row.id).and_then(|images| images.first()).map(model::smallest_url),
     };

@@ -5,6 +5,7 @@
 
 mod facet_counts;
 pub mod images;
+pub mod import;
 pub mod invariants;
 mod load;
 pub mod search;
@@ -19,7 +20,7 @@ use super::cache::Invalidation;
 use super::model::{self, StockMoveReason};
 use super::schema::{product, stock_move};
 use super::{
-    BackInStock, CatalogError, ExportPage, ImportOutcome, LowStock, NewProduct, ProductChanged, ProductPatch,
+    BackInStock, CatalogError, ExportPage, LowStock, NewProduct, ProductChanged, ProductPatch, UNCOUNTED_STOCK,
     text_search,
 };
 use crate::messaging::CommonError;
@@ -44,11 +45,26 @@ pub struct WriteScope {
     pub low_stock: Quantity,
 }
 
-/// Reason of a stock move, and the id of the hold it belongs to.
-pub type StockReason<'a> = (StockMoveReason, Option<&'a str>);
+/// Reason of a stock move.
+#[derive(Debug, Clone, Copy)]
+pub struct StockReason<'a> {
+    /// Kind of the move.
+    pub kind: StockMoveReason,
+    /// Id of the hold it belongs to.
+    pub hold: Option<&'a str>,
+    /// Note of staff.
+    pub note: Option<&'a str>,
+}
+
+impl<'a> StockReason<'a> {
+    /// A move for a hold.
+    const fn of_hold(kind: StockMoveReason, hold: &'a str) -> Self {
+        Self { kind, hold: Some(hold), note: None }
+    }
+}
 
 /// Stock set by staff or an import.
-const STAFF_SET: StockReason<'static> = (StockMoveReason::Set, None);
+const STAFF_SET: StockReason<'static> = StockReason { kind: StockMoveReason::Set, hold: None, note: None };
 
 /// A row of `product`.
 #[derive(Debug, Clone, PartialEq, Eq, Queryable, Selectable, Insertable, AsChangeset)]
@@ -76,6 +92,8 @@ pub struct ProductRow {
     pub options: String,
     pub attributes: String,
     pub description: String,
+    pub track_stock: bool,
+    pub source_key: Option<String>,
 }
 
 impl ProductRow {
@@ -89,6 +107,7 @@ impl ProductRow {
             price,
             currency,
             stock,
+            track_stock,
             compare_at_price,
             category,
             tags,
@@ -104,6 +123,7 @@ impl ProductRow {
             price,
             currency,
             stock,
+            track_stock,
             compare_at_price,
             category,
             tags: to_json(&tags)?,
@@ -123,6 +143,7 @@ impl ProductRow {
             price: self.price,
             currency: self.currency,
             stock: self.stock,
+            track_stock: self.track_stock,
             compare_at_price: self.compare_at_price,
             category: self.category.clone(),
             tags: from_json(&self.tags),
@@ -140,12 +161,17 @@ impl ProductRow {
             group: self.group_name.clone(),
             price: self.price,
             currency: self.currency,
-            stock: self.stock,
+            stock: self.shown_stock(),
             rating: model::rating(self.rating_sum, self.rating_count),
             review_count: self.rating_count,
             deleted: self.deleted,
             updated_at: self.updated_at,
         }
+    }
+
+    /// Stock as others see it: of a product that is not counted, what it has of its large figure left says nothing.
+    const fn shown_stock(&self) -> Quantity {
+        if self.track_stock { self.stock } else { UNCOUNTED_STOCK }
     }
 
     /// Items a buyer can order: none of a deleted product.
@@ -187,9 +213,17 @@ fn find_for_sale(conn: &mut Conn, id: ProductId) -> Result<ProductRow, CatalogEr
 /// # Errors
 /// `SkuTaken`, or the group is full.
 pub fn create(tx: &mut Tx<'_>, scope: &WriteScope, new: NewProduct) -> Result<ProductId, CatalogError> {
+    let row = create_row(tx, &new)?;
+    let id = row.id;
+    save_product(tx, scope, None, row.with(new)?, STAFF_SET)?;
+    Ok(id)
+}
+
+/// The row of a new product with its id and slug, and none of the fields that clients set.
+fn create_row(tx: &mut Tx<'_>, new: &NewProduct) -> Result<ProductRow, CatalogError> {
     let id = ProductId::new();
     let seq: Option<i64> = product::table.select(diesel::dsl::max(product::seq)).first(tx.conn)?;
-    let row = ProductRow {
+    Ok(ProductRow {
         seq: seq.unwrap_or(0) + 1,
         id,
         sku: String::new(),
@@ -212,9 +246,9 @@ pub fn create(tx: &mut Tx<'_>, scope: &WriteScope, new: NewProduct) -> Result<Pr
         options: String::new(),
         attributes: String::new(),
         description: String::new(),
-    };
-    save_product(tx, scope, None, row.with(new)?, STAFF_SET)?;
-    Ok(id)
+        track_stock: true,
+        source_key: None,
+    })
 }
 
 /// A slug that no other product has, with more digits of the id as more products share the name.
@@ -235,7 +269,7 @@ fn unique_slug(conn: &mut Conn, name: &str, id: ProductId) -> QueryResult<String
 /// `ProductNotFound`, `SkuTaken`, or the patched product is invalid.
 pub fn update(tx: &mut Tx<'_>, scope: &WriteScope, id: ProductId, patch: ProductPatch) -> Result<(), CatalogError> {
     let before = find_for_sale(tx.conn, id)?;
-    let new = model::normalize(model::apply_patch(before.new_product(), patch))?;
+    let new = model::normalize(model::apply_patch(before.new_product(), patch)?)?;
     save_product(tx, scope, Some(&before), before.clone().with(new)?, STAFF_SET)
 }
 
@@ -279,29 +313,6 @@ pub fn set_rating(
 pub fn touch_updated_at(tx: &mut Tx<'_>, scope: &WriteScope, before: &ProductRow) -> Result<(), CatalogError> {
     let updated_at = next_updated_at(before, tx.now);
     save_product(tx, scope, Some(before), ProductRow { updated_at, ..before.clone() }, STAFF_SET)
-}
-
-/// Imports one row: updates the product with its SKU, restoring a deleted one, or creates it.
-///
-/// A row is rejected before anything of it is written, so a rejection leaves nothing to undo.
-pub fn import(tx: &mut Tx<'_>, scope: &WriteScope, new: NewProduct) -> Result<ImportOutcome, CatalogError> {
-    match upsert(tx, scope, new) {
-        Err(CatalogError::Common(CommonError::ValidationFailed { errors })) => {
-            let reasons: Vec<String> = errors.iter().map(|e| format!("`{}` {}", e.field, e.message)).collect();
-            Ok(ImportOutcome::Refused(reasons.join("; ")))
-        }
-        outcome => outcome,
-    }
-}
-
-fn upsert(tx: &mut Tx<'_>, scope: &WriteScope, new: NewProduct) -> Result<ImportOutcome, CatalogError> {
-    let new = model::normalize(new)?;
-    let before: Option<ProductRow> =
-        product::table.filter(product::sku.eq(&new.sku)).select(ProductRow::as_select()).first(tx.conn).optional()?;
-    let Some(before) = before else { return create(tx, scope, new).map(ImportOutcome::Created) };
-    let after = ProductRow { deleted: false, ..before.clone() }.with(new)?;
-    save_product(tx, scope, Some(&before), after, STAFF_SET)?;
-    Ok(ImportOutcome::Updated(before.id))
 }
 
 /// Reads a page of an export, by id.
@@ -400,7 +411,7 @@ fn write_stock_move(
     tx: &mut Tx<'_>,
     before: Option<&ProductRow>,
     after: &ProductRow,
-    (reason, reference): StockReason<'_>,
+    reason: StockReason<'_>,
 ) -> QueryResult<()> {
     let delta = after.stock - before.map_or(0, |row| row.stock);
     if delta != 0 {
@@ -408,9 +419,10 @@ fn write_stock_move(
             .values((
                 stock_move::product_id.eq(after.id),
                 stock_move::delta.eq(delta),
-                stock_move::reason.eq(reason),
-                stock_move::reference.eq(reference),
+                stock_move::reason.eq(reason.kind),
+                stock_move::reference.eq(reason.hold),
                 stock_move::at.eq(tx.now),
+                stock_move::note.eq(reason.note),
             ))
             .execute(tx.conn)?;
     }
@@ -528,7 +540,8 @@ fn emit_changes(
         return Ok(());
     }
     if before.available() == 0 && after.stock > 0 {
-        tx.emit(&BackInStock { product_id: after.id, name: after.name.clone(), stock: after.stock })?;
+        let stock = after.shown_stock();
+        tx.emit(&BackInStock { product_id: after.id, name: after.name.clone(), stock })?;
     }
     if model::crossed_low_stock(before.available(), after.stock, scope.low_stock) {
         tx.emit(&LowStock {

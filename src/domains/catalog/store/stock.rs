@@ -1,13 +1,13 @@
 //! SQL of stock and holds. Each function runs in one write job, so a check stays true until the write.
 
 use super::{ProductRow, StockReason, WriteScope, offers_of, save_product, to_json};
-use crate::contract::catalog::{CatalogError, HoldLine, SaleRefused, StockHold};
+use crate::contract::catalog::{CatalogError, ChangeStock, HoldLine, SaleRefused, StockChange, StockHold, StockLevel};
 use crate::contract::payments::ReturnLine;
 use crate::domains::catalog::model::{self, HoldState, StockMoveReason};
-use crate::domains::catalog::schema::{hold, hold_line};
+use crate::domains::catalog::schema::{hold, hold_line, stock_move};
 use crate::store::query::*;
 use crate::store::{Conn, Prepare, Tx};
-use crate::types::{FieldError, HoldId, InvoiceId, ProductId, Timestamp};
+use crate::types::{FieldError, HoldId, InvoiceId, ProductId, Quantity, Timestamp};
 
 /// Expired holds released per job.
 const EXPIRED_BATCH: i64 = 50;
@@ -43,6 +43,63 @@ pub fn changes_availability(conn: &mut Conn, requested: &[HoldLine]) -> QueryRes
     Ok(false)
 }
 
+/// Most changes that [`level`] shows.
+const CHANGES_MAX: i64 = 50;
+
+/// Items of a product that are held for unpaid orders.
+fn held(conn: &mut Conn, id: ProductId) -> QueryResult<Quantity> {
+    // By the holds of now, which the partial index finds; the lines of all orders ever have none by product.
+    let lines: Vec<Quantity> = hold::table
+        .inner_join(hold_line::table.on(hold_line::hold_id.eq(hold::id)))
+        .filter(diesel::dsl::sql::<diesel::sql_types::Bool>("state = 'held'"))
+        .filter(hold_line::product_id.eq(id))
+        .select(hold_line::quantity)
+        .load(conn)?;
+    Ok(lines.iter().sum())
+}
+
+/// Reads the stock of a product with its latest changes.
+///
+/// # Errors
+/// `ProductNotFound`.
+pub fn level(conn: &mut Conn, id: ProductId) -> Result<StockLevel, CatalogError> {
+    let row = super::find(conn, id)?.ok_or(CatalogError::ProductNotFound)?;
+    let held = held(conn, id)?;
+    let moves: Vec<(Quantity, StockMoveReason, Option<String>, Timestamp)> = stock_move::table
+        .filter(stock_move::product_id.eq(id))
+        .order(stock_move::seq.desc())
+        .limit(CHANGES_MAX)
+        .select((stock_move::delta, stock_move::reason, stock_move::note, stock_move::at))
+        .load(conn)?;
+    let change = |(change, cause, reason, at): (Quantity, StockMoveReason, Option<String>, Timestamp)| StockChange {
+        change,
+        cause: cause.as_str().to_owned(),
+        reason,
+        at,
+    };
+    Ok(StockLevel {
+        product_id: id,
+        track_stock: row.track_stock,
+        on_hand: row.shown_stock() + held,
+        held,
+        available: row.shown_stock(),
+        changes: moves.into_iter().map(change).collect(),
+    })
+}
+
+/// Changes or sets the stock of a product; returns the number of held items.
+///
+/// # Errors
+/// `ProductNotFound`, or the request is invalid for this product.
+pub fn change(tx: &mut Tx<'_>, scope: &WriteScope, request: &ChangeStock) -> Result<Quantity, CatalogError> {
+    let before = super::find_for_sale(tx.conn, request.product_id)?;
+    let held = held(tx.conn, before.id)?;
+    let (kind, stock) = model::changed_stock(request, before.track_stock, before.stock, held)?;
+    let reason = StockReason { kind, hold: None, note: request.reason.as_deref() };
+    save_product(tx, scope, Some(&before), ProductRow { stock, ..before.clone() }, reason)?;
+    Ok(held)
+}
+
 /// Reserves stock: all lines or none. `requested` has one line per product, sorted by id.
 ///
 /// # Errors
@@ -61,7 +118,7 @@ pub fn reserve(
         return Err(CatalogError::HoldGone);
     }
     let reference = id.to_string();
-    let updated = decrement(tx, scope, requested, (StockMoveReason::Held, Some(&reference)))?;
+    let updated = decrement(tx, scope, requested, StockReason::of_hold(StockMoveReason::Held, &reference))?;
     let held = StockHold { hold: id, offers: offers_of(tx.conn, updated)? };
     insert(tx, id, HoldState::Held, expires_at, to_json(&held)?)?;
     for line in requested {
@@ -157,7 +214,7 @@ fn increment(
     for line in back {
         let Some(row) = super::find(tx.conn, line.product_id)? else { continue };
         let after = ProductRow { stock: row.stock + line.quantity, ..row.clone() };
-        save_product(tx, scope, Some(&row), after, (reason, Some(&reference)))?;
+        save_product(tx, scope, Some(&row), after, StockReason::of_hold(reason, &reference))?;
     }
     Ok(())
 }
@@ -221,7 +278,7 @@ pub fn sell(tx: &mut Tx<'_>, scope: &WriteScope, id: HoldId, invoice_id: Invoice
                 return emit_sale_refused(tx, id, invoice_id);
             }
             let reference = id.to_string();
-            match decrement(tx, scope, &requested, (StockMoveReason::Sold, Some(&reference))) {
+            match decrement(tx, scope, &requested, StockReason::of_hold(StockMoveReason::Sold, &reference)) {
                 Ok(_) => Ok(set_state(tx, id, HoldState::Sold)?),
                 Err(CatalogError::OutOfStock { .. } | CatalogError::ProductNotFound) => {
                     emit_sale_refused(tx, id, invoice_id)
@@ -265,7 +322,7 @@ pub fn restock(tx: &mut Tx<'_>, scope: &WriteScope, id: HoldId, requested: &[Ret
 /// Products whose stock is not the sum of their moves. For tests.
 #[cfg(test)]
 pub fn ledger_mismatches(conn: &mut Conn) -> QueryResult<Vec<ProductId>> {
-    use crate::domains::catalog::schema::{product, stock_move};
+    use crate::domains::catalog::schema::product;
     let rows: Vec<(ProductId, i64)> = product::table.select((product::id, product::stock)).load(conn)?;
     let mut mismatches = Vec::new();
     for (id, stock) in rows {
