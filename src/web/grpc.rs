@@ -222,12 +222,13 @@ impl CatalogService for TypedServices {
             let cursor = cursor.map_err(|_| CommonError::Internal)?;
             Ok(ListProducts { query, page: PageRequest { limit: request.limit, cursor } })
         };
-        let ProductPage { items, next, facets } =
+        let ProductPage { items, next, facets, suggestion } =
             self.call(&self.clients.catalog, request, LimitClass::Api, message).await?;
         Ok(Response::new(ListProductsReply {
             items: items.iter().map(|product| (&**product).into()).collect(),
             next: next.map(|next| next.as_str().to_owned()),
             total: facets.total,
+            suggestion,
         }))
     }
 }

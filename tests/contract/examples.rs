@@ -370,7 +370,12 @@ fn catalog() -> Vec<Example> {
         max_price: Some(1999),
         in_stock: 1,
     };
-    let products = ProductPage { items: vec![Arc::new(product())], next: Some(cursor()), facets: Arc::new(facets) };
+    let products = ProductPage {
+        items: vec![Arc::new(product())],
+        next: Some(cursor()),
+        facets: Arc::new(facets),
+        suggestion: Some("teapot".into()),
+    };
     let patch = ProductPatch {
         name: Some("Teapot".into()),
         sku: Some("TEA-1".into()),

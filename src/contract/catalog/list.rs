@@ -84,6 +84,9 @@ pub struct ProductPage {
     pub next: Option<Cursor>,
     /// Facets of the whole list.
     pub facets: Arc<Facets>,
+    /// Another search, for one that finds nothing because of a misspelt word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suggestion: Option<String>,
 }
 
 /// Counts of a list by value. Each facet ignores its own filter, so that a reader sees the alternatives.

@@ -17,6 +17,7 @@ use super::cache::Cache;
 use super::image_handlers::{RENDER_MEMORY_MIB, add_image, delete_image, get_image, list_images};
 use super::list_handlers::{list_products, read_products};
 use super::store::{self, WriteScope, import, stock};
+use super::suggestions::VocabularyCache;
 use super::*;
 use crate::contract::comments::RatingChanged;
 use crate::contract::payments::{InvoiceExpired, InvoicePaid, InvoiceRefunded, InvoiceVoided};
@@ -32,6 +33,8 @@ use crate::types::{FieldError, HoldId};
 
 /// Interval between searches for expired holds.
 const EXPIRE_INTERVAL: Duration = Duration::from_secs(2);
+/// Interval between looks whether a rebuild of the search index is left, also after one that failed.
+const REBUILD_INTERVAL: Duration = Duration::from_secs(60);
 /// Maximum number of products per [`GetOffers`].
 const IDS_MAX: usize = 1_000;
 /// Maximum number of rows per [`ImportProducts`].
@@ -41,6 +44,7 @@ const ROWS_MAX: usize = 1_000;
 pub struct CatalogState {
     pub(super) store: Store,
     pub(super) cache: Cache,
+    pub(super) vocabulary: VocabularyCache,
     pub(super) settings: settings::CatalogSettings,
     pub(super) renders: Arc<Semaphore>,
     expiring: Arc<Semaphore>,
@@ -50,6 +54,7 @@ impl CatalogState {
     pub(super) fn new(store: Store, settings: &settings::CatalogSettings) -> Self {
         Self {
             cache: Cache::new(settings.cache_max, store.cache_lease()),
+            vocabulary: VocabularyCache::default(),
             store,
             settings: settings.clone(),
             renders: Arc::new(Semaphore::new(RENDER_MEMORY_MIB as usize)),
@@ -120,6 +125,7 @@ impl Actor for CatalogActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         spawn_leader_interval(ctx, &self.state.store, &self.state, EXPIRE_INTERVAL, expire);
+        spawn_leader_interval(ctx, &self.state.store, &self.state, REBUILD_INTERVAL, rebuild_search);
     }
 }
 
@@ -430,6 +436,24 @@ async fn expire(state: Arc<CatalogState>) {
     let Ok(_permit) = state.expiring.try_acquire() else { return };
     if let Err(error) = expire_all(&state).await {
         log::warn!("catalog: expiring holds failed, will retry: {error}");
+    }
+}
+
+/// Rebuilds the search index after an upgrade, in small jobs, so that other writes do not wait. Until it is done, a search
+/// finds the products that are done.
+pub(super) async fn rebuild_search(state: Arc<CatalogState>) {
+    let rebuild = async || {
+        if !state.store.read(|conn| Ok::<_, CommonError>(store::is_rebuild_pending(conn)?)).await? {
+            return Ok(());
+        }
+        log::info!("catalog: building the search index anew");
+        while state.store.write(|tx| Ok::<_, CommonError>(store::rebuild_some(tx)?)).await? {}
+        state.cache.clear();
+        log::info!("catalog: the search index is complete");
+        Ok::<_, CommonError>(())
+    };
+    if let Err(error) = rebuild().await {
+        log::warn!("catalog: building the search index failed, will retry: {error}");
     }
 }
 

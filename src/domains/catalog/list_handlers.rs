@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::actor::CatalogState;
 use super::cache::{CachedCounts, PageKey};
 use super::store::{self, search};
+use super::suggestions::Vocabulary;
 use super::{CatalogError, Facets, ListProducts, Product, ProductPage, ProductQuery, model};
 use crate::messaging::RequestContext;
 use crate::store::Conn;
@@ -35,13 +36,27 @@ pub(super) async fn list_products(
         .read(move |conn| {
             let (items, next) = read_items(&reader, conn, &query, limit, after.as_ref())?;
             let (facets, is_fresh) = FacetQuery { state: &reader, conn, stamp, is_fresh: true }.facets(&query)?;
-            Ok::<_, CatalogError>((ProductPage { items, next, facets: Arc::new(facets) }, is_fresh))
+            let suggestion = match &query.q {
+                Some(q) if facets.total == 0 => suggest(&reader, conn, q)?,
+                _ => None,
+            };
+            Ok::<_, CatalogError>((ProductPage { items, next, facets: Arc::new(facets), suggestion }, is_fresh))
         })
         .await?;
     if is_fresh {
         state.cache.insert_page(stamp, key, &page);
     }
     Ok(page)
+}
+
+/// Suggests another search for one that finds nothing.
+fn suggest(state: &CatalogState, conn: &mut Conn, q: &str) -> Result<Option<String>, CatalogError> {
+    let read = || {
+        let mut vocabulary = Vocabulary::default();
+        search::for_each_name(conn, |name| vocabulary.add(name))?;
+        Ok::<_, CatalogError>(vocabulary)
+    };
+    Ok(state.vocabulary.get(state.store.now(), read)?.and_then(|vocabulary| vocabulary.suggest(q)))
 }
 
 /// Reads products from the cache, else from the database; unknown ids are left out.

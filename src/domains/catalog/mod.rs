@@ -22,6 +22,7 @@ mod list_handlers;
 mod model;
 mod schema;
 mod store;
+mod suggestions;
 #[cfg(test)]
 mod tests;
 mod text_search;

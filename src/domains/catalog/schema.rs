@@ -37,6 +37,12 @@ diesel::table! {
 }
 
 diesel::table! {
+    search_rebuild (after_seq) {
+        after_seq -> BigInt,
+    }
+}
+
+diesel::table! {
     facet_count (scope, facet, value) {
         scope -> Integer,
         facet -> Text,

@@ -96,17 +96,20 @@ export function productsView({ query: firstQuery, signal, back }) {
   const params = () => Object.fromEntries(FILTERS.map((name) => [name, query.get(name)]));
   const grid = h('ul', { class: 'grid', test: 'products' });
   let pages = [];
+  let suggestion;
   const list = pagedList({
     container: grid,
     renderItem: productCard,
     signal,
     skeleton: () => skeletons(8, 'skeleton-card'),
     more: 'Show more products',
-    empty: () => emptyState('No products found', 'Try a different search or remove a filter.', h('a', { class: 'button', href: '/' }, 'Show all products')),
+    empty: () => emptyState('No products found', 'Try a different search or remove a filter.', suggestion
+      ? h('a', { class: 'button', href: linkWith(query, { q: suggestion }), test: 'suggestion' }, `Did you mean “${suggestion}”?`)
+      : h('a', { class: 'button', href: '/' }, 'Show all products')),
     load: async (cursor, gone) => {
       const page = await get('/products/', { ...params(), limit: 24, cursor }, gone);
       pages = cursor ? [...pages, ...page.items] : page.items;
-      if (!cursor) facets = page.facets;
+      if (!cursor) ({ facets, suggestion } = page);
       arrived(page.next);
       return page;
     },

@@ -30,8 +30,8 @@ use crate::types::{Amount, Currency, FieldError, ProductId, Quantity, Timestamp}
 use facet_counts::FacetDelta;
 pub use load::{get, load};
 use load::{offers_of, query_chunks};
-pub use search_index::rebuild_search_index;
 use search_index::update_search_index;
+pub use search_index::{is_rebuild_pending, rebuild_search_index, rebuild_some};
 
 /// Products per page of an export.
 const EXPORT_PAGE_SIZE: usize = 500;

@@ -16,13 +16,16 @@ use sha2::{Digest, Sha256};
 use super::facet_counts::{self, CATEGORIES_MAX, TAGS_MAX};
 use super::from_json;
 use crate::contract::catalog::{FacetValue, Facets, ProductQuery, Sort};
-use crate::domains::catalog::text_search;
+use crate::domains::catalog::schema::product;
+use crate::domains::catalog::text_search::SearchTerms;
 use crate::store::Conn;
 use crate::store::query::*;
 use crate::types::{Amount, Cursor, FieldError, PageRequest, ProductId, hex};
 
 /// Maximum number of matches considered per tier of a search, the newest first.
 const MATCHES_MAX: i64 = 10_000;
+/// Number of names read at once.
+const NAMES_PAGE: i64 = 5_000;
 /// Maximum number of items counted of a filtered list.
 const COUNTED_MAX: usize = 10_000;
 /// Number of products up to which they are collected and sorted rather than found by a scan of the order's index.
@@ -215,6 +218,23 @@ fn page_sql(
     Ok(Some(statement))
 }
 
+/// Calls `visit` with the name of each product for sale, one of each group, page by page.
+pub fn for_each_name(conn: &mut Conn, mut visit: impl FnMut(&str)) -> QueryResult<()> {
+    let mut after = 0;
+    loop {
+        let page: Vec<(i64, String)> = product::table
+            .filter(product::is_lead.eq(true))
+            .filter(product::seq.gt(after))
+            .order(product::seq)
+            .limit(NAMES_PAGE)
+            .select((product::seq, product::name))
+            .load(conn)?;
+        let Some((last, _)) = page.last() else { return Ok(()) };
+        after = *last;
+        page.iter().for_each(|(_, name)| visit(name));
+    }
+}
+
 /// Query plan of a page on SQLite. For tests.
 #[cfg(test)]
 pub fn explain(conn: &mut Conn, query: &ProductQuery, after: Option<&PageStart>) -> QueryResult<Vec<String>> {
@@ -235,8 +255,8 @@ pub fn explain(conn: &mut Conn, query: &ProductQuery, after: Option<&PageStart>)
 fn from_sql(conn: &mut Conn, query: &ProductQuery, select: &str, all: bool) -> QueryResult<Option<SqlBuilder>> {
     let mut statement = SqlBuilder::new(conn.is_postgres());
     if let Some(q) = &query.q {
-        let Some(words) = text_search::fts_query(q) else { return Ok(None) };
-        match_sql(&mut statement, q, &words);
+        let Some(terms) = SearchTerms::parse(q) else { return Ok(None) };
+        match_sql(&mut statement, &terms);
         search_sql(&mut statement, query, select);
         return Ok(Some(statement));
     }
@@ -303,7 +323,8 @@ fn search_sql(statement: &mut SqlBuilder, query: &ProductQuery, select: &str) {
 }
 
 /// Appends the products that contain all words: in the name (tier 0), in name and labels (1), anywhere (2).
-fn match_sql(statement: &mut SqlBuilder, q: &str, words: &str) {
+fn match_sql(statement: &mut SqlBuilder, terms: &SearchTerms) {
+    let words = terms.to_fts();
     statement.sql("WITH hits (seq, tier) AS MATERIALIZED (SELECT seq, min(tier) FROM (");
     let tiers = [("name", "A"), ("name labels", "AB"), ("name labels description", "ABC")];
     for (tier, (columns, weights)) in tiers.into_iter().enumerate() {
@@ -315,10 +336,7 @@ fn match_sql(statement: &mut SqlBuilder, q: &str, words: &str) {
             "SELECT * FROM (SELECT {row} AS seq, CAST({tier} AS BIGINT) AS tier FROM product_fts WHERE "
         ));
         if statement.postgres {
-            statement
-                .sql("document @@ CAST(")
-                .text(&text_search::ts_query(q, weights))
-                .sql(" AS tsquery) ORDER BY seq");
+            statement.sql("document @@ CAST(").text(&terms.to_tsquery(weights)).sql(" AS tsquery) ORDER BY seq");
         } else {
             let expression = format!("{{{columns}}} : ({words})");
             statement.sql("product_fts MATCH ").text(&expression).sql(" ORDER BY rowid");

@@ -6,10 +6,10 @@ use diesel::sql_query;
 use diesel::sql_types::{BigInt, Text};
 
 use super::{EXPORT_PAGE_SIZE, ProductRow, from_json};
-use crate::domains::catalog::schema::{product, product_tag};
+use crate::domains::catalog::schema::{product, product_tag, search_rebuild};
 use crate::domains::catalog::text_search;
-use crate::store::Conn;
 use crate::store::query::*;
+use crate::store::{Conn, Tx};
 
 /// Updates the tags and the search index, which hold products for sale only.
 pub(super) fn update_search_index(conn: &mut Conn, before: Option<&ProductRow>, after: &ProductRow) -> QueryResult<()> {
@@ -33,20 +33,24 @@ pub(super) fn update_search_index(conn: &mut Conn, before: Option<&ProductRow>, 
     if old == new {
         return Ok(());
     }
-    let postgres = conn.is_postgres();
     if old.is_some() {
-        let row = if postgres { "seq" } else { "rowid" };
-        sql_query(format!("DELETE FROM product_fts WHERE {row} = $1")).bind::<BigInt, _>(after.seq).execute(conn)?;
+        delete_search_words(conn, after.seq)?;
     }
     new.map_or(Ok(()), |words| insert_search_words(conn, after.seq, words))
 }
 
+fn delete_search_words(conn: &mut Conn, seq: i64) -> QueryResult<usize> {
+    let row = if conn.is_postgres() { "seq" } else { "rowid" };
+    sql_query(format!("DELETE FROM product_fts WHERE {row} = $1")).bind::<BigInt, _>(seq).execute(conn)
+}
+
 fn insert_search_words(conn: &mut Conn, seq: i64, words: (&str, String, &str)) -> QueryResult<()> {
     let (name, labels, description) = words;
+    let [name, labels, description] = [name, &labels, description].map(text_search::index_words);
     if conn.is_postgres() {
         sql_query("INSERT INTO product_fts (seq, document) VALUES ($1, CAST($2 AS tsvector))")
             .bind::<BigInt, _>(seq)
-            .bind::<Text, _>(text_search::ts_vector(name, &labels, description))
+            .bind::<Text, _>(text_search::ts_vector(&name, &labels, &description))
             .execute(conn)?;
     } else {
         sql_query("INSERT INTO product_fts (rowid, name, labels, description) VALUES ($1, $2, $3, $4)")
@@ -71,6 +75,41 @@ pub fn rebuild_search_index(conn: &mut Conn) -> QueryResult<()> {
             insert_search_words(conn, row.seq, search_text(row))?;
         }
     }
+}
+
+/// Whether the search index is being rebuilt after an upgrade; read-only, so that a shop that has been writes nothing.
+pub fn is_rebuild_pending(conn: &mut Conn) -> QueryResult<bool> {
+    Ok(search_rebuild::table.count().get_result::<i64>(conn)? > 0)
+}
+
+/// Rebuilds words and sort keys of some more products after an upgrade; returns `true` if there may be more. Each step is
+/// durable, so that a crash loses none of them.
+pub fn rebuild_some(tx: &mut Tx<'_>) -> QueryResult<bool> {
+    let conn = &mut *tx.conn;
+    let Some(after): Option<i64> = search_rebuild::table.select(search_rebuild::after_seq).first(conn).optional()?
+    else {
+        return Ok(false);
+    };
+    let page = product::table.filter(product::seq.gt(after)).order(product::seq).limit(EXPORT_PAGE_SIZE as i64);
+    let rows: Vec<ProductRow> = page.select(ProductRow::as_select()).load(conn)?;
+    let Some(last) = rows.last() else {
+        diesel::delete(search_rebuild::table).execute(conn)?;
+        return Ok(false);
+    };
+    diesel::update(search_rebuild::table).set(search_rebuild::after_seq.eq(last.seq)).execute(conn)?;
+    for row in &rows {
+        let name_key = text_search::sort_key(&row.name);
+        if name_key != row.name_key {
+            let of_row = product::table.filter(product::seq.eq(row.seq));
+            diesel::update(of_row).set(product::name_key.eq(name_key)).execute(conn)?;
+        }
+        // A product that was changed meanwhile is in the index already.
+        delete_search_words(conn, row.seq)?;
+        if !row.deleted {
+            insert_search_words(conn, row.seq, search_text(row))?;
+        }
+    }
+    Ok(true)
 }
 
 /// Searchable texts of a product: name; SKU, category, tags and options; description.
