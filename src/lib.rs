@@ -16,6 +16,7 @@ pub mod events;
 pub mod fault_injection;
 pub mod histogram;
 pub mod messaging;
+mod outgoing_http;
 pub mod runtime;
 pub mod settings;
 pub mod store;

@@ -16,7 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["messaging"],
     &["contract", "store"],
     &["events", "tasks"],
-    &["runtime"],
+    &["outgoing_http", "runtime"],
     &["domains"],
     &["app"],
     &["consistency_check", "demo"],

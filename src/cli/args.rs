@@ -331,6 +331,9 @@ Examples:
         /// Allow rows that empty stock or texts of existing products, and bring deleted products back
         #[arg(long)]
         overwrite: bool,
+        /// Fetch the pictures of products that have none from the addresses in the file
+        #[arg(long)]
+        images: bool,
     },
 }
 

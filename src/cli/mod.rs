@@ -17,6 +17,7 @@ mod logging;
 mod move_data;
 mod move_domain;
 mod open;
+mod pictures;
 mod process;
 mod products;
 mod seed;
@@ -135,8 +136,8 @@ fn run(cli: Cli) -> Result<(), CliError> {
         }
         Command::Admin(AdminCommand::SetPassword { email }) => admin::set_password(&configuration, settings, email),
         Command::Admin(AdminCommand::Promote { email }) => admin::promote(&configuration, settings, email),
-        Command::Import(ImportCommand::Products { file, dry_run, overwrite }) => {
-            products::import(&configuration, settings, &file, products::ImportOptions { overwrite, dry_run })
+        Command::Import(ImportCommand::Products { file, dry_run, overwrite, images }) => {
+            products::import(&configuration, settings, &file, products::ImportOptions { overwrite, dry_run, images })
         }
         Command::Export(ExportCommand::Products { file }) => products::export(&configuration, settings, &file),
         Command::Seed(SeedCommand::Demo { reset_accounts }) => {

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use super::config::Configuration;
 use super::open::{context, reason_of, require_shop, with_shop};
+use super::pictures::{Fetched, PictureImport};
 use super::{CliError, logging, one_line, print, print_error};
 use crate::contract::catalog::{CatalogError, ExportProducts, ImportOutcome, ImportProducts, ImportRow, ProductPatch};
 use crate::domains::catalog::CatalogActor;
@@ -35,10 +36,17 @@ const RETRY_BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration
 /// Part of a file that is imported with one request.
 #[derive(Default)]
 struct Batch {
-    rows: Vec<(u64, ImportRow)>,
+    rows: Vec<ReadRow>,
     bytes: usize,
     refused: Vec<(u64, String)>,
     notes: Vec<String>,
+}
+
+/// A row as it was read: its line, the product, and the addresses of its pictures.
+struct ReadRow {
+    line: u64,
+    row: ImportRow,
+    images: Vec<String>,
 }
 
 impl Batch {
@@ -60,6 +68,10 @@ struct ImportCounts {
     by_field: BTreeMap<String, u64>,
     /// Lines that were printed about single rows.
     reported: u64,
+    /// Pictures that were added, that could not be, and that were not asked for.
+    images: u64,
+    images_failed: u64,
+    images_left: u64,
 }
 
 impl ImportCounts {
@@ -76,12 +88,16 @@ pub struct ImportOptions {
     pub overwrite: bool,
     /// Whether nothing is written.
     pub dry_run: bool,
+    /// Whether pictures are fetched.
+    pub images: bool,
 }
 
 /// An import that runs: where to, how, and what to call the file.
 struct ImportRun<'a> {
     catalog: Client<CatalogActor>,
     options: ImportOptions,
+    /// Reader of pictures, if they are fetched.
+    pictures: Option<PictureImport>,
     bar: &'a ProgressBar,
     name: &'a str,
 }
@@ -109,6 +125,7 @@ pub fn import(
     }
     let bar = bar(about.len(), "{bar:40} {bytes} of {total_bytes}, {msg}");
     let currency = settings.shop.currency;
+    let picture_settings = settings.catalog.clone();
     // On a thread of its own, so that the next rows are ready when the catalog is.
     let (send, mut batches) = mpsc::channel(BATCHES_AHEAD);
     let reader = std::thread::spawn({
@@ -120,7 +137,13 @@ pub fn import(
         let catalog = app.clients.catalog.clone();
         async move {
             let mut counts = ImportCounts::default();
-            let run = ImportRun { catalog, options, bar: &bar, name: &name };
+            let pictures = if options.images && !options.dry_run {
+                let catalog = catalog.clone();
+                Some(PictureImport::new(catalog, &picture_settings).map_err(CliError::operation)?)
+            } else {
+                None
+            };
+            let run = ImportRun { catalog, options, pictures, bar: &bar, name: &name };
             while let Some(batch) = batches.recv().await {
                 let batch: Result<Batch, FileError> = batch;
                 match batch {
@@ -137,18 +160,7 @@ pub fn import(
                 }
             }
             bar.finish_and_clear();
-            if counts.reported > REPORTED_MAX {
-                let what = if options.dry_run { "lines like these" } else { "rows were refused" };
-                print_error(&format!("and {} more {what}", counts.reported - REPORTED_MAX));
-            }
-            if counts.rows() == 0 {
-                return Err(CliError::start(format!("the file {name}: there are no products in it")));
-            }
-            print(&run.summary(&counts));
-            if counts.rows() == counts.left_out {
-                return Err(CliError::start("none of the products in the file is for sale; nothing was imported"));
-            }
-            if counts.refused == 0 { Ok(()) } else { Err(CliError::partial()) }
+            run.finish(&counts)
         }
     })?;
     // The thread has ended, since its channel is closed.
@@ -176,12 +188,12 @@ fn read(
     let (hashing, mut first_lines) = (RandomState::new(), HashMap::new());
     for entry in rows {
         match entry {
-            Ok(ImportEntry::Product { line, row }) => {
+            Ok(ImportEntry::Product { line, row, images }) => {
                 let identity = row.source_key.as_deref().or(row.fields.sku.as_deref()).unwrap_or_default().trim();
                 let first = *first_lines.entry((hashing.hash_one(identity), is_grouping(&row))).or_insert(line);
                 if first == line {
                     batch.bytes += estimated_size(&row);
-                    batch.rows.push((line, *row));
+                    batch.rows.push(ReadRow { line, row: *row, images });
                 } else {
                     let reason = match &row.source_key {
                         Some(_) => format!("is the same variant as line {first}; one would replace the other"),
@@ -221,25 +233,47 @@ fn estimated_size(row: &ImportRow) -> usize {
 }
 
 impl ImportRun<'_> {
+    /// Prints the result of a file that was read to its end.
+    fn finish(&self, counts: &ImportCounts) -> Result<(), CliError> {
+        if counts.reported > REPORTED_MAX {
+            let what = if self.options.dry_run { "lines like these" } else { "rows were refused" };
+            print_error(&format!("and {} more {what}", counts.reported - REPORTED_MAX));
+        }
+        if counts.rows() == 0 {
+            return Err(CliError::start(format!("the file {}: there are no products in it", self.name)));
+        }
+        print(&self.summary(counts));
+        if counts.rows() == counts.left_out {
+            return Err(CliError::start("none of the products in the file is for sale; nothing was imported"));
+        }
+        if counts.images_left > 0 {
+            print_error(&format!(
+                "note: {} pictures are given by their addresses; --images fetches them",
+                counts.images_left
+            ));
+        }
+        if counts.refused + counts.images_failed == 0 { Ok(()) } else { Err(CliError::partial()) }
+    }
+
     /// Imports a batch and prints what there is to say about its rows, in the order of the file.
     async fn import_batch(&self, batch: Batch, counts: &mut ImportCounts) -> Result<(), CliError> {
         let Batch { rows, refused, notes, .. } = batch;
         let mut reports: Vec<(u64, String)> = Vec::new();
         counts.refused += refused.len() as u64;
         reports.extend(refused);
-        let (lines, rows): (Vec<u64>, Vec<ImportRow>) = rows.into_iter().unzip();
         if !rows.is_empty() {
-            let skus: Vec<String> = rows.iter().map(|row| row.fields.sku.clone().unwrap_or_default()).collect();
-            let outcomes = self.send(rows).await.map_err(|error| {
+            let outcomes = self.send(&rows).await.map_err(|error| {
                 self.bar.finish_and_clear();
                 print(&self.summary(counts));
-                let line = lines.first().copied().unwrap_or(0);
+                let line = rows.first().map_or(0, |read| read.line);
                 CliError::operation(format!(
                     "the import stopped before line {line}: {error}; the rows before it were imported, and it is safe \
                      to import the file again"
                 ))
             })?;
-            for ((line, sku), outcome) in lines.into_iter().zip(skus).zip(outcomes) {
+            self.import_pictures(&rows, &outcomes, &mut reports, counts).await;
+            for (ReadRow { line, row, .. }, outcome) in rows.into_iter().zip(outcomes) {
+                let sku = row.fields.sku.unwrap_or_default();
                 let effect = match outcome {
                     ImportOutcome::Created(_) => {
                         counts.created += 1;
@@ -277,6 +311,32 @@ impl ImportRun<'_> {
         Ok(())
     }
 
+    /// Adds the pictures of products that have none yet.
+    async fn import_pictures(
+        &self,
+        rows: &[ReadRow],
+        outcomes: &[ImportOutcome],
+        reports: &mut Vec<(u64, String)>,
+        counts: &mut ImportCounts,
+    ) {
+        let product = |outcome: &ImportOutcome| match outcome {
+            ImportOutcome::Created(id) | ImportOutcome::Unchanged(id) => Some(*id),
+            ImportOutcome::Updated { product_id, .. } => Some(*product_id),
+            ImportOutcome::LeftOut | ImportOutcome::Refused(_) => None,
+        };
+        for (ReadRow { line, images, .. }, outcome) in rows.iter().zip(outcomes) {
+            let (Some(product_id), false) = (product(outcome), images.is_empty()) else { continue };
+            let Some(pictures) = &self.pictures else {
+                counts.images_left += images.len() as u64;
+                continue;
+            };
+            let Fetched { added, failed } = pictures.add_to(product_id, images).await;
+            counts.images += added;
+            counts.images_failed += failed.len() as u64;
+            reports.extend(failed.into_iter().map(|reason| (*line, reason)));
+        }
+    }
+
     fn report(&self, mut reports: Vec<(u64, String)>, notes: Vec<String>, counts: &mut ImportCounts) {
         reports.sort_by_key(|(line, _)| *line);
         self.bar.suspend(|| {
@@ -294,8 +354,9 @@ impl ImportRun<'_> {
     }
 
     /// Sends a batch, which may be repeated: a second import updates its products to the same values.
-    async fn send(&self, rows: Vec<ImportRow>) -> Result<Vec<ImportOutcome>, CatalogError> {
-        let ImportOptions { overwrite, dry_run } = self.options;
+    async fn send(&self, rows: &[ReadRow]) -> Result<Vec<ImportOutcome>, CatalogError> {
+        let ImportOptions { overwrite, dry_run, .. } = self.options;
+        let rows: Vec<ImportRow> = rows.iter().map(|read| read.row.clone()).collect();
         let (mut attempt, mut backoff) = (1, RETRY_BACKOFF);
         loop {
             match self.catalog.call(context(), ImportProducts { rows: rows.clone(), overwrite, dry_run }).await {
@@ -326,6 +387,12 @@ impl ImportRun<'_> {
         text += &format!(", {refused} refused");
         if *left_out > 0 {
             text += &format!(", {left_out} left out that are not for sale");
+        }
+        if self.pictures.is_some() {
+            text += &format!(", {} pictures added", counts.images);
+        }
+        if counts.images_failed > 0 {
+            text += &format!(", {} pictures not", counts.images_failed);
         }
         text
     }

@@ -119,6 +119,7 @@ fn general() -> Vec<Spec> {
         Spec::new("catalog.cache_max", "2000", "Maximum number of products cached in memory."),
         Spec::new("catalog.low_stock", "5", "Stock level that triggers a low-stock alert."),
         Spec::new("catalog.image_bytes_max", "10485760", "Maximum size of an uploaded image in bytes."),
+        Spec::new("catalog.private_image_addresses", "false", "Whether an import may fetch pictures from addresses that are not public: true or false."),
         Spec::new("catalog.image_pixels_max", "40000000", "Maximum number of pixels of an uploaded image."),
     ]
 }

@@ -226,6 +226,8 @@ pub struct CatalogSettings {
     pub image_bytes_max: usize,
     /// Largest uploaded image in pixels.
     pub image_pixels_max: u64,
+    /// Whether an import may fetch images from addresses that are not public.
+    pub private_image_addresses: bool,
 }
 
 impl CatalogSettings {
@@ -235,6 +237,7 @@ impl CatalogSettings {
             low_stock: values.get("catalog.low_stock", |text| number(text, 0, 1_000_000))?,
             image_bytes_max: values.get("catalog.image_bytes_max", |text| number(text, 1_024, 1 << 30))?,
             image_pixels_max: values.get("catalog.image_pixels_max", |text| number(text, 1_024, 1 << 32))?,
+            private_image_addresses: values.get("catalog.private_image_addresses", boolean)?,
         })
     }
 }

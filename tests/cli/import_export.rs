@@ -32,7 +32,7 @@ fn foreign_product_files_import_repeatedly() {
         let file = file.to_str().unwrap();
         let first = import(&sandbox, file).assert_ok();
         assert!(first.out.contains(&format!("{count} created, 0 updated, 0 refused")), "{first:?}");
-        assert!(first.err.contains("note: images are not fetched"), "{first:?}");
+        assert!(first.err.contains("--images fetches them"), "{first:?}");
         let second = import(&sandbox, file).assert_ok();
         assert!(second.out.contains(&format!("0 created, {count} updated, 0 refused")), "{second:?}");
         let products = products(&sandbox);
@@ -172,4 +172,58 @@ fn large_file_import_uses_little_memory() {
     eprintln!("{rows} rows in {:?}, at most {} MiB", begun.elapsed(), peak / 1_024);
     assert!(out.contains(&format!("{rows} created")), "{out} {}", String::from_utf8_lossy(&output.stderr));
     assert!(peak > 0 && peak < 120 * 1_024, "{peak} KiB");
+}
+
+/// Serves pictures and what is none until the process ends; returns the address.
+fn picture_server() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let mut png = std::io::Cursor::new(Vec::new());
+    image::RgbImage::new(64, 48).write_to(&mut png, image::ImageFormat::Png).unwrap();
+    let png = png.into_inner();
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let mut connection = connection.unwrap();
+            let mut head = String::new();
+            let mut reader = std::io::BufReader::new(connection.try_clone().unwrap());
+            while std::io::BufRead::read_line(&mut reader, &mut head).unwrap() > 2 {}
+            let (status, extra, body): (&str, &str, &[u8]) = match head.split(' ').nth(1).unwrap() {
+                "/good.png" => ("200 OK", "", &png),
+                "/moved.png" => ("302 Found", "location: /good.png\r\n", b""),
+                "/loop.png" => ("302 Found", "location: /loop.png\r\n", b""),
+                "/text.png" => ("200 OK", "", b"<html>no picture</html>"),
+                _ => ("404 Not Found", "", b""),
+            };
+            let length = body.len();
+            let head = format!("HTTP/1.1 {status}\r\n{extra}content-length: {length}\r\nconnection: close\r\n\r\n");
+            let _ = connection.write_all(&[head.as_bytes(), body].concat());
+        }
+    });
+    address
+}
+
+#[test]
+fn s05_pictures_are_fetched_from_public_addresses_only() {
+    let server = picture_server();
+    let file = format!(
+        "Handle,Title,Variant SKU,Variant Price,Image Src\nteapot,Teapot,T,9,{server}/good.png\nteapot,,,,{server}/moved.png\n\
+         mug,Mug,M,9,{server}/text.png\nmat,Mat,A,9,{server}/loop.png\njug,Jug,J,9,{server}/missing.png\n"
+    );
+    let sandbox = Sandbox::new();
+    sandbox.write("x.csv", &file);
+    let import = ["import", "products", "x.csv", "--images"];
+    let refused = sandbox.run(&import);
+    assert_eq!(refused.code, 1);
+    assert_eq!(refused.err.matches("leads to an address that is not public").count(), 5, "{refused:?}");
+    assert!(refused.out.contains("4 created, 0 updated, 0 refused, 0 pictures added, 5 pictures not"), "{refused:?}");
+
+    let sandbox = Sandbox::new().with("MERCAT_CATALOG__PRIVATE_IMAGE_ADDRESSES", "true");
+    sandbox.write("x.csv", &file);
+    let reasons = ["not a valid JPEG, PNG or WebP", "redirected more than 3 times", "answers with status 404"];
+    let fetched = sandbox.run(&import);
+    assert!(fetched.code == 1 && reasons.iter().all(|reason| fetched.err.contains(reason)), "{fetched:?}");
+    assert!(fetched.out.contains("0 refused, 2 pictures added, 3 pictures not"), "{fetched:?}");
+    // A product that has pictures keeps them.
+    let again = sandbox.run(&import);
+    assert!(again.out.contains("4 updated, 0 refused, 0 pictures added, 3 pictures not"), "{again:?}");
 }

@@ -116,3 +116,9 @@ pub fn path(text: &str, separator: char) -> Option<String> {
     let parts: Vec<&str> = text.split(separator).map(str::trim).filter(|part| !part.is_empty()).collect();
     (!parts.is_empty()).then(|| parts.join(" > "))
 }
+
+/// Addresses with commas, bars or white space between; parts that are none are left out.
+pub fn addresses(text: &str) -> Vec<String> {
+    let parts = text.split(|c: char| c.is_whitespace() || matches!(c, ',' | '|' | ';'));
+    parts.filter(|part| part.starts_with("http://") || part.starts_with("https://")).map(str::to_owned).collect()
+}

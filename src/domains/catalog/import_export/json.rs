@@ -8,6 +8,7 @@ use std::io::{self, BufRead};
 
 use serde_json::{Map, Value};
 
+use super::columns::addresses;
 use super::csv_reader::{self, LineReader};
 use super::{FileError, ImportEntry, ROW_MAX};
 use crate::contract::catalog::{ImportRow, ProductPatch};
@@ -19,19 +20,22 @@ const UNUSED_FIELDS_MAX: usize = 40;
 const READ_ONLY_FIELDS: [&str; 10] =
     ["id", "slug", "variants", "images", "rating", "review_count", "deleted", "created_at", "updated_at", "pictures"];
 
+/// Fields with addresses of pictures, of which the first that is there is read.
+const IMAGE_FIELDS: [&str; 3] = ["images", "image", "thumbnail"];
+
 /// Parser of product objects, which collects the unused fields.
 struct ObjectParser {
     currency: Currency,
     unused: BTreeSet<String>,
-    has_images: bool,
 }
 
 impl ObjectParser {
     fn new(currency: Currency) -> Self {
-        Self { currency, unused: BTreeSet::new(), has_images: false }
+        Self { currency, unused: BTreeSet::new() }
     }
 
     fn entry(&mut self, line: u64, bytes: Option<&[u8]>) -> ImportEntry {
+        let mut images = Vec::new();
         let product = bytes
             .ok_or_else(csv_reader::too_long)
             .and_then(|bytes| csv_reader::text(bytes).map_err(|reason| format!("the row {reason}")))
@@ -42,10 +46,13 @@ impl ObjectParser {
                 })
             })
             .and_then(|value| match value {
-                Value::Object(object) => self.product(object),
+                Value::Object(object) => {
+                    images = image_addresses(&object);
+                    self.product(object)
+                }
                 _ => Err("is not a JSON object".to_owned()),
             });
-        ImportEntry::from_row(line, product)
+        ImportEntry::from_row(line, product).with_images(images)
     }
 
     fn product(&mut self, mut object: Map<String, Value>) -> Result<ImportRow, String> {
@@ -107,9 +114,9 @@ impl ObjectParser {
 
     /// Records the remaining fields of an object as unused.
     fn record_unused(&mut self, rest: &Map<String, Value>, is_api_form: bool) {
-        self.has_images |=
-            !is_api_form && ["images", "thumbnail", "image"].iter().any(|field| rest.contains_key(*field));
-        for field in rest.keys().filter(|field| !READ_ONLY_FIELDS.contains(&field.as_str())) {
+        let is_read =
+            |field: &str| READ_ONLY_FIELDS.contains(&field) || (!is_api_form && IMAGE_FIELDS.contains(&field));
+        for field in rest.keys().filter(|field| !is_read(field.as_str())) {
             if self.unused.len() < UNUSED_FIELDS_MAX && !self.unused.contains(field) {
                 self.unused.insert(field.chars().take(60).collect());
             }
@@ -118,10 +125,6 @@ impl ObjectParser {
 
     /// Takes the next note for the end of the file.
     fn trailing_warnings(&mut self) -> Option<ImportEntry> {
-        if std::mem::take(&mut self.has_images) {
-            let note = "images are not fetched from the addresses in the file; add them in the back office";
-            return Some(ImportEntry::Note(note.to_owned()));
-        }
         let unused = std::mem::take(&mut self.unused);
         if unused.is_empty() {
             return None;
@@ -129,6 +132,22 @@ impl ObjectParser {
         let names: Vec<String> = unused.iter().map(|name| format!("`{name}`")).collect();
         Some(ImportEntry::Note(format!("fields that are not used: {}", names.join(", "))))
     }
+}
+
+/// Addresses of the pictures of an object: texts, or objects with a `src` or `url`. Those of the API are paths and so none.
+fn image_addresses(object: &Map<String, Value>) -> Vec<String> {
+    let text = |value: &Value| match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Object(image) => image.get("src").or_else(|| image.get("url"))?.as_str().map(str::to_owned),
+        _ => None,
+    };
+    let values = IMAGE_FIELDS.iter().find_map(|field| object.get(*field).filter(|value| !value.is_null()));
+    let found: Vec<String> = match values {
+        Some(Value::Array(values)) => values.iter().filter_map(text).collect(),
+        Some(value) => text(value).into_iter().collect(),
+        None => Vec::new(),
+    };
+    found.iter().flat_map(|text| addresses(text)).collect()
 }
 
 /// The text of a serde_json error without its position, which is relative to the object.

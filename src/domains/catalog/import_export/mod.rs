@@ -68,6 +68,8 @@ pub enum ImportEntry {
         line: u64,
         /// Fields of the row, not validated yet.
         row: Box<ImportRow>,
+        /// Addresses of its pictures, the main one first.
+        images: Vec<String>,
     },
     /// A row that cannot be parsed.
     Refused {
@@ -83,9 +85,17 @@ pub enum ImportEntry {
 impl ImportEntry {
     fn from_row(line: u64, row: Result<ImportRow, String>) -> Self {
         match row {
-            Ok(row) => Self::Product { line, row: Box::new(row) },
+            Ok(row) => Self::Product { line, row: Box::new(row), images: Vec::new() },
             Err(reason) => Self::Refused { line, reason },
         }
+    }
+
+    /// Adds the addresses of a product's pictures.
+    fn with_images(mut self, found: impl IntoIterator<Item = String>) -> Self {
+        if let Self::Product { images, .. } = &mut self {
+            images.extend(found);
+        }
+        self
     }
 }
 

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::BufRead;
 
-use super::columns::{NamedColumns, NamedRow, path, words};
+use super::columns::{NamedColumns, NamedRow, addresses, path, words};
 use super::csv_reader::CsvRecords;
 use super::{FileError, ImportEntry, html, source_key};
 use crate::contract::catalog::{ImportRow, ProductPatch, UNCOUNTED_STOCK};
@@ -114,9 +114,15 @@ impl<R: BufRead> ShopProducts<R> {
             self.ready.extend(left_out.into_iter().chain(self.columns.unused()).map(ImportEntry::Note));
             return Ok(());
         };
-        let mapped = cells.and_then(|cells| self.mapper.map(self.source, self.columns.row(&cells)));
+        let mapped = cells.and_then(|cells| {
+            let row = self.columns.row(&cells);
+            Ok((self.mapper.map(self.source, row)?, images(row)))
+        });
         match mapped {
-            Ok(rows) => self.ready.extend(rows.into_iter().map(|row| ImportEntry::from_row(line, Ok(row)))),
+            Ok((rows, mut images)) => self.ready.extend(
+                rows.into_iter()
+                    .map(|row| ImportEntry::from_row(line, Ok(row)).with_images(std::mem::take(&mut images))),
+            ),
             Err(reason) => self.ready.push_back(ImportEntry::Refused { line, reason }),
         }
         Ok(())
@@ -504,6 +510,29 @@ impl Mapper {
         }
         Ok(rows)
     }
+}
+
+/// Addresses of the pictures of a row, whatever its columns for them are called.
+fn images(row: NamedRow<'_>) -> Vec<String> {
+    let mut images = Vec::new();
+    let lists = [
+        "images",
+        "image urls (x,y,z...)",
+        "image urls (x,y,z…)",
+        "image",
+        "hosted image urls",
+        "image_link",
+        "additional_image_link",
+        "base_image",
+        "additional_images",
+    ];
+    images.extend(lists.iter().filter_map(|column| row.get(&[column])).flat_map(addresses));
+    for n in 1..=20 {
+        let names = [format!("image{n}"), format!("product image url - {n}"), format!("product image file - {n}")];
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        images.extend(row.get(&names).into_iter().flat_map(addresses));
+    }
+    images
 }
 
 /// A variation in Magento's `sku=Bag-Red,color=Red,size=M`: the variant itself was in a row of its own before.

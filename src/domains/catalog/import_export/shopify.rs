@@ -1,11 +1,11 @@
 //! Shopify's product export: one row per variant or image; empty fields of a row are those of the product's first row.
 //!
-//! Its prices have no currency and are taken in the shop's. Images are given by URL and not fetched.
+//! Its prices have no currency and are taken in the shop's. Images are given by their addresses.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::BufRead;
 
-use super::columns::{NamedColumns, NamedRow, path, words};
+use super::columns::{NamedColumns, NamedRow, addresses, path, words};
 use super::csv_reader::{CsvRecord, CsvRecords};
 use super::{FileError, ImportEntry, html, source_key};
 use crate::contract::catalog::{ImportRow, ProductPatch};
@@ -47,7 +47,6 @@ pub struct ShopifyProducts<R> {
     ahead: Option<(u64, Vec<String>)>,
     /// Parsed entries that are not returned yet.
     ready: VecDeque<ImportEntry>,
-    has_images: bool,
     ended: bool,
     /// Whether the notes about the whole file were given.
     is_noted: bool,
@@ -76,16 +75,7 @@ impl<R: BufRead> ShopifyProducts<R> {
             let reason = "the header is Shopify's, but has no column `Variant Price`".to_owned();
             return Err(FileError::Format { line: 1, reason });
         }
-        Ok(Self {
-            columns,
-            records,
-            currency,
-            ahead: None,
-            ready: VecDeque::new(),
-            has_images: false,
-            ended: false,
-            is_noted: false,
-        })
+        Ok(Self { columns, records, currency, ahead: None, ready: VecDeque::new(), ended: false, is_noted: false })
     }
 
     /// Reads all rows of the next product.
@@ -148,7 +138,8 @@ impl<R: BufRead> ShopifyProducts<R> {
             .map(|(line, cells)| (*line, self.columns.row(cells)))
             .filter(|(_, row)| is_variant(*row))
             .collect();
-        self.has_images |= rows.iter().any(|(_, cells)| self.columns.row(cells).get(IMAGE).is_some());
+        let images: Vec<String> =
+            rows.iter().filter_map(|(_, cells)| self.columns.row(cells).get(IMAGE)).flat_map(addresses).collect();
         if variants.is_empty() {
             let reason = "the product has no variant: column `Variant Price` is empty".to_owned();
             self.ready.push_back(ImportEntry::Refused { line: *line, reason });
@@ -168,7 +159,16 @@ impl<R: BufRead> ShopifyProducts<R> {
                 }
                 row
             });
-            entries.push(ImportEntry::from_row(*line, row));
+            // A variant's own picture, and all of the product for the first one, the main one for the others.
+            let own = variant.get(&["variant image", "variant image url"]).map(str::to_owned);
+            let shared = if entries.is_empty() {
+                &images[..]
+            } else {
+                images.get(..1).filter(|_| own.is_none()).unwrap_or_default()
+            };
+            let mut all: Vec<String> = own.into_iter().collect();
+            all.extend(shared.iter().filter(|image| all.first() != Some(*image)).cloned().collect::<Vec<_>>());
+            entries.push(ImportEntry::from_row(*line, row).with_images(all));
         }
         self.ready.extend(entries);
     }
@@ -223,10 +223,6 @@ impl<R: BufRead> Iterator for ShopifyProducts<R> {
                 return Some(Ok(entry));
             }
             if self.ended && self.ahead.is_none() {
-                if std::mem::take(&mut self.has_images) {
-                    let note = "images are not fetched from the addresses in `Image Src`; add them in the back office";
-                    return Some(Ok(ImportEntry::Note(note.to_owned())));
-                }
                 if !std::mem::replace(&mut self.is_noted, true) {
                     let no_quantity = (!self.columns.has(QUANTITY)).then(|| {
                         "the file has no quantities, as of a shop with several locations: stock stays as it is, and that of \

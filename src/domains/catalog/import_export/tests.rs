@@ -174,7 +174,9 @@ fn json_accepts_api_form_and_foreign_forms() {
             .iter()
             .filter_map(|e| if let ImportEntry::Note(note) = e { Some(note.as_str()) } else { None })
             .collect();
-        assert!(notes[0].contains("images") && notes[1].contains("`weight`"), "{notes:?}");
+        assert_eq!(notes, ["fields that are not used: `weight`"]);
+        let pictures = |entry: &ImportEntry| matches!(entry, ImportEntry::Product { images, .. } if images == &["https://x/y.png"]);
+        assert_eq!(entries.iter().filter(|entry| pictures(entry)).count(), 1);
         let products = products(format, &input);
         assert_eq!((products[0].price, products[0].currency.as_str()), (999, "JPY"));
         assert_eq!((products[1].name.as_str(), products[1].sku.as_str(), products[1].price), ("B", "7", 999));
@@ -223,11 +225,14 @@ fn shopify_export_is_detected_by_header() {
                ,,,,,,,,,,,,,,,\n\
                lamp,Lamp,,,,,true,Title,Default Title,,,,2,x,,\n\
                tent,Tent,,,,,false,Title,Default Title,,,,2,5,,\n";
-    let mut notes = Vec::new();
+    let (mut notes, mut all_images) = (Vec::<String>::new(), Vec::new());
     let (mut products, mut bad) = (Vec::new(), Vec::new());
     for entry in entries(Format::Csv, csv) {
         match entry {
-            ImportEntry::Product { line, row } => products.push((line, *row)),
+            ImportEntry::Product { line, row, images } => {
+                all_images.push(images);
+                products.push((line, *row));
+            }
             ImportEntry::Refused { line, reason } => bad.push((line, reason)),
             ImportEntry::Note(note) => notes.push(note),
         }
@@ -249,7 +254,9 @@ fn shopify_export_is_detected_by_header() {
     assert_eq!((sofa.sku.as_str(), sofa.group.as_deref(), sofa.options.len()), ("SO-FA", None, 0));
     assert_eq!(bad.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [6, 7]);
     assert!(bad[1].1.contains("`Variant Price`: \"x\""), "{bad:?}");
-    assert!(notes.len() == 1 && notes[0].contains("Image Src"), "{notes:?}");
+    assert_eq!(notes, [""; 0]);
+    assert_eq!(all_images[0], ["https://x/1.jpg", "https://x/2.jpg", "https://x/3.jpg"]);
+    assert_eq!((&all_images[1][..], all_images[2].len()), (&["https://x/1.jpg".to_owned()][..], 0));
 }
 
 #[test]
