@@ -8,18 +8,24 @@ use super::names::{API_BASE, GATEWAY};
 use super::problem::Problem;
 use super::query::Query;
 use super::respond::ApiResult;
+use crate::contract::catalog::GetOffers;
 use crate::contract::payments::{
     CreateInvoice, GetInvoice, HandleProviderWebhook, InvoiceLine, ListInvoices, PayInvoice, PaymentsError,
     RefundInvoice, ReturnLine, VoidInvoice,
 };
-use crate::types::{Amount, Currency, EmailAddress, InvoiceId, Timestamp, UserId};
+use crate::contract::users::FilterExistingUsers;
+use crate::messaging::CommonError;
+use crate::types::{Amount, Currency, EmailAddress, FieldError, InvoiceId, ProductId, Timestamp, UserId};
 
 /// Largest body of a webhook, in bytes. Stripe's events have a few thousand.
 const WEBHOOK_BYTES_MAX: usize = 256 * 1024;
 /// Longest signature header, in characters.
 const SIGNATURE_MAX: usize = 4_096;
 
-/// Body of a new invoice. Only the cart ties an invoice to a checkout, so there is no field for it.
+/// Lines of an invoice whose products are looked up; the payments domain refuses one with more.
+const LINES_MAX: usize = 1_000;
+
+/// Body of a new invoice, which bills what its lines say and moves no stock. Only the cart ties an invoice to a checkout, so there is no field for it.
 #[derive(Deserialize)]
 pub struct CreateInvoiceBody {
     user_id: UserId,
@@ -60,9 +66,32 @@ fn invoice_id(request: &ApiRequest) -> Result<InvoiceId, Problem> {
 pub async fn create(request: ApiRequest, body: UnreadBody) -> ApiResult {
     request.authorize(&VoidInvoice { invoice_id: InvoiceId::from_uuid(uuid::Uuid::nil()) })?;
     let CreateInvoiceBody { user_id, lines, currency, email, expires_at } = body.json(&request).await?;
+    check_references(&request, user_id, &lines).await?;
     let message = CreateInvoice { user_id, lines, currency, email, hold: None, checkout: None, expires_at };
     let invoice = request.clients().payments.call(request.ctx(), message).await?;
     request.created(&format!("{API_BASE}/invoices/{}", invoice.id), &invoice)
+}
+
+/// Checks that the buyer and the products of an invoice made by staff exist. Here and not in the payments domain, which
+/// goes on without the others.
+async fn check_references(request: &ApiRequest, user_id: UserId, lines: &[InvoiceLine]) -> Result<(), Problem> {
+    let ctx = request.ctx().for_downstream_call(GATEWAY, None);
+    let clients = request.clients();
+    let mut errors = Vec::new();
+    if clients.users.call(ctx.clone(), FilterExistingUsers { users: vec![user_id] }).await?.is_empty() {
+        errors.push(FieldError::new("user_id", "unknown", "is no user of this shop"));
+    }
+    let product_ids: Vec<ProductId> = lines.iter().filter_map(|line| line.product_id).take(LINES_MAX).collect();
+    if !product_ids.is_empty() {
+        let offers = clients.catalog.call(ctx, GetOffers { product_ids }).await?;
+        let is_unknown = |id: ProductId| !offers.iter().any(|offer| offer.product_id == id);
+        for (n, line) in lines.iter().enumerate().take(LINES_MAX) {
+            if line.product_id.is_some_and(is_unknown) {
+                errors.push(FieldError::new(format!("lines.{n}.product_id"), "unknown", "is no product of this shop"));
+            }
+        }
+    }
+    if errors.is_empty() { Ok(()) } else { Err(CommonError::ValidationFailed { errors }.into()) }
 }
 
 /// GET `/invoices/{id}`.

@@ -242,3 +242,26 @@ async fn p10_localstripe_webhook_and_browser_settle_once() {
     assert_eq!(shop.stock_of(&product).await, 8);
     shop.assert_consistent().await;
 }
+
+#[actix_web::test]
+async fn invoice_of_staff_names_a_user_and_products_that_exist() {
+    let shop = TestShop::open().await;
+    let admin = shop.admin().await;
+    let customer = shop.customer("ada@example.com").await;
+    let tea = shop.product(&admin, "TEA", 400, 5).await;
+    let unknown = "01890a5d-ac96-774b-bcce-b302099a8057";
+    let invoice = |user: &str, products: [&str; 2]| {
+        let line = |product| json!({ "description": "Tea", "quantity": 1, "unit_price": 400, "product_id": product });
+        let body = json!({ "user_id": user, "currency": "EUR", "lines": products.map(line) });
+        shop.call("POST", "/invoices").with_user(&admin).json(&body).send()
+    };
+    let problem = invoice(unknown, [&tea, unknown]).await.expect_problem(422, "validation_failed");
+    let fields: Vec<&str> =
+        problem["errors"].as_array().unwrap().iter().map(|e| e["field"].as_str().unwrap()).collect();
+    assert_eq!(fields, ["user_id", "lines.1.product_id"]);
+    let made = invoice(&customer.id, [&tea, &tea]).await.expect(201);
+    // It bills, and moves no stock.
+    shop.pay(&customer, made["id"].as_str().unwrap(), "tok_ok", "p").await.expect(200);
+    assert_eq!(shop.stock_of(&tea).await, 5);
+    shop.assert_consistent().await;
+}

@@ -364,6 +364,7 @@ fn catalog() -> Vec<Example> {
     let count = |value: &str| FacetValue { value: value.to_owned(), count: 1 };
     let facets = Facets {
         total: 1,
+        capped: true,
         categories: vec![count("kitchen")],
         tags: vec![count("tea")],
         min_price: Some(1999),

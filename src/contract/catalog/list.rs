@@ -92,12 +92,16 @@ pub struct ProductPage {
 /// Counts of a list by value. Each facet ignores its own filter, so that a reader sees the alternatives.
 ///
 /// The unfiltered list is always counted exactly. A list narrowed by a filter or a search is counted exactly up to
-/// 10,000 items and no further: then the numbers are those of its first 10,000, which bounds the cost of a request. From
+/// 10,000 items and no further: then `capped` is true, and the numbers are those of its first 10,000, which bounds the cost
+/// of a request. From
 /// 2,000 items on they may be up to a second old.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facets {
     /// Number of items in the list.
     pub total: i64,
+    /// Whether there are more items than were counted, so that all numbers are at least as large.
+    #[serde(default)]
+    pub capped: bool,
     /// The hundred most frequent categories, most frequent first.
     pub categories: Vec<FacetValue>,
     /// The thirty most frequent tags, most frequent first.

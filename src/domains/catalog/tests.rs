@@ -546,6 +546,27 @@ async fn facets_ignore_their_own_filter() {
 }
 
 #[actix::test]
+async fn longest_lists_say_that_they_are_longer() {
+    let catalog = open();
+    for part in 0..10 {
+        let product = |n| product_with(json!({ "sku": format!("S{part}-{n}"), "name": "Cup", "category": "C" }));
+        catalog.send(import((0..1_000).map(product).collect())).await.unwrap();
+    }
+    let counted = async || {
+        let mut counts = Vec::new();
+        for query in [json!({ "category": "C" }), json!({ "q": "cup" }), json!({})] {
+            let facets = catalog.list(query).await.facets;
+            counts.push((facets.total, facets.capped));
+        }
+        counts
+    };
+    assert_eq!(counted().await, [(10_000, false), (10_000, false), (10_000, false)]);
+    catalog.create(product_with(json!({ "sku": "LAST", "name": "Cup", "category": "C" }))).await;
+    catalog.clock.advance(Duration::from_secs(2));
+    assert_eq!(counted().await, [(10_000, true), (10_000, true), (10_001, false)]);
+}
+
+#[actix::test]
 async fn counts_of_large_list_are_at_most_a_second_old() {
     let catalog = open();
     for part in 0..2 {

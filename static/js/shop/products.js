@@ -118,7 +118,7 @@ export function productsView({ query: firstQuery, signal, back }) {
   const arrived = (next) => {
     left = { address: query.toString(), page: { items: pages, next }, facets };
     currency = pages[0]?.currency ?? currency;
-    total.textContent = facets.total === 1 ? '1 product' : `${facets.total} products`;
+    total.textContent = facets.total === 1 ? '1 product' : `${facets.total}${facets.capped ? '+' : ''} products`;
     renderFilters();
   };
 

@@ -111,6 +111,7 @@ pub fn unfiltered(conn: &mut Conn, all_variants: bool) -> QueryResult<Facets> {
         sql_query(format!("SELECT {} AS low, {} AS high", extreme("ASC"), extreme("DESC"))).get_result(conn)?;
     Ok(Facets {
         total: count_of(conn, "total")?,
+        capped: false,
         categories: most_frequent(conn, scope, "category", CATEGORIES_MAX)?,
         tags: most_frequent(conn, scope, "tag", TAGS_MAX)?,
         min_price: prices.low,

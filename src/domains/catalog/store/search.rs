@@ -22,8 +22,9 @@ use crate::store::Conn;
 use crate::store::query::*;
 use crate::types::{Amount, Cursor, FieldError, PageRequest, ProductId, hex};
 
-/// Maximum number of matches considered per tier of a search, the newest first.
-const MATCHES_MAX: i64 = 10_000;
+/// Maximum number of matches considered per tier of a search, the newest first; one more than is counted, so that a
+/// list is known to be longer.
+const MATCHES_MAX: i64 = 10_001;
 /// Number of names read at once.
 const NAMES_PAGE: i64 = 5_000;
 /// Maximum number of items counted of a filtered list.
@@ -430,10 +431,12 @@ pub fn counts(conn: &mut Conn, query: &ProductQuery) -> QueryResult<Facets> {
     }
     let select = "SELECT p.category AS category, p.tags AS tags, p.price AS price, p.stock > 0 AS in_stock";
     let Some(mut statement) = from_sql(conn, query, select, true)? else { return Ok(Facets::default()) };
-    statement.sql(" LIMIT ").number(i64::try_from(COUNTED_MAX).unwrap_or(i64::MAX));
-    let items: Vec<FacetRow> = statement.load(conn)?;
+    statement.sql(" LIMIT ").number(i64::try_from(COUNTED_MAX + 1).unwrap_or(i64::MAX));
+    let mut items: Vec<FacetRow> = statement.load(conn)?;
+    let capped = items.len() > COUNTED_MAX;
+    items.truncate(COUNTED_MAX);
     let (mut categories, mut tags) = (HashMap::<&str, i64>::new(), HashMap::<String, i64>::new());
-    let mut facets = Facets { total: i64::try_from(items.len()).unwrap_or(i64::MAX), ..Facets::default() };
+    let mut facets = Facets { total: i64::try_from(items.len()).unwrap_or(i64::MAX), capped, ..Facets::default() };
     for item in &items {
         if let Some(category) = &item.category {
             *categories.entry(category).or_default() += 1;
