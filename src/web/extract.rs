@@ -21,10 +21,11 @@ use super::idempotency_guard::IdempotencyGuard;
 use super::live::Principal;
 use super::problem::Problem;
 use super::request_meta::RequestMeta;
+use super::routes::PublicRead;
 use super::state::GatewayState;
 use crate::app::Clients;
 use crate::contract::users::{Authenticated, UsersError};
-use crate::messaging::{CommonError, DomainError, IdempotencyKey, Identity, Request, RequestContext, Role};
+use crate::messaging::{CommonError, DomainError, ErrorKind, IdempotencyKey, Identity, Request, RequestContext, Role};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 #[cfg(feature = "test-hooks")]
@@ -196,6 +197,12 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Proble
     })
 }
 
+/// Whether the request reads what every caller may read.
+fn is_public_read(request: &HttpRequest) -> bool {
+    !csrf::is_mutating(request.method())
+        && request.app_data::<PublicRead>().is_some_and(|PublicRead(is_public)| *is_public)
+}
+
 /// Authenticates the bearer token of a request, or else its session cookie.
 async fn authenticate(
     request: &HttpRequest,
@@ -220,6 +227,11 @@ async fn authenticate(
             }
             // A browser that still has the cookie of a session that has ended makes no error.
             Err(UsersError::InvalidToken) => meta.remove_cookie.set(true),
+            // A visitor with a cookie may look at what is public while accounts are out of reach.
+            Err(error) if error.kind() == ErrorKind::Unavailable && is_public_read(request) => {
+                meta.remove_cookie.set(false);
+                break;
+            }
             Err(error) => return Err(error.into()),
         }
     }

@@ -34,6 +34,7 @@ mod names;
 mod network_limit;
 mod notifications;
 mod origin;
+mod pages;
 mod payments;
 mod pieces;
 mod problem;

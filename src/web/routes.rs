@@ -441,11 +441,21 @@ struct PathRoutes {
     pattern: String,
     methods: Vec<&'static str>,
     limits: Vec<(&'static str, LimitClass)>,
+    is_public_read: bool,
 }
+
+/// Application data of a path: whether every caller may read it.
+pub struct PublicRead(pub bool);
 
 impl PathRoutes {
     fn new(route: &RouteInfo) -> Self {
-        Self { resource: web::resource(route.path), pattern: route.pattern(), methods: Vec::new(), limits: Vec::new() }
+        Self {
+            resource: web::resource(route.path),
+            pattern: route.pattern(),
+            methods: Vec::new(),
+            limits: Vec::new(),
+            is_public_read: false,
+        }
     }
 
     fn add(mut self, route: &RouteInfo) -> Self {
@@ -453,6 +463,7 @@ impl PathRoutes {
         self.limits.push((route.method, route.limit));
         if route.method == "GET" {
             self.methods.push("HEAD");
+            self.is_public_read = route.access == RouteAccess::Anyone;
         }
         self.resource = self.resource.route((route.handler)().guard(MethodGuard(route.method)));
         self
@@ -484,7 +495,12 @@ impl HttpServiceFactory for PathRoutes {
         };
         let metrics = metrics::ResourceMetrics::of(&self.pattern, &self.methods);
         let limits = ResourceLimits::new(self.limits);
-        self.resource.app_data(metrics).app_data(limits).default_service(to(other_methods)).register(config);
+        self.resource
+            .app_data(metrics)
+            .app_data(limits)
+            .app_data(PublicRead(self.is_public_read))
+            .default_service(to(other_methods))
+            .register(config);
     }
 }
 

@@ -9,6 +9,7 @@ use super::connection::ConnectionLimits;
 use super::idempotency_guard::IdempotencyKeys;
 use super::live::{Hub, LiveSettings};
 use super::origin::AllowedOrigins;
+use super::pages::Pages;
 use super::rate_limit::RateLimits;
 use super::served_counter::ServedCounter;
 use crate::app::{App, Clients, EventRouter};
@@ -30,6 +31,8 @@ pub struct GatewayState {
     pub hub: Hub,
     /// Databases of the local domains, with the subscribers that each keeps events for.
     pub outboxes: Arc<EventRouter>,
+    /// Storefront and back office.
+    pub pages: Pages,
     /// Open connections.
     pub connections: Arc<ConnectionLimits>,
     /// Rate limits.
@@ -53,6 +56,7 @@ impl GatewayState {
             origins,
             hub: Hub::start(&app.feed, app.clock().clone(), users, notifications, live),
             served: ServedCounter::new(clients.stats.clone()),
+            pages: Pages::new(app.settings()),
             connections,
             limits: RateLimits::new(&app.settings().limits, app.clock()),
             idempotency: IdempotencyKeys::new(app.clock().clone()),

@@ -1,6 +1,6 @@
 //! Storefront and back office: static files that are embedded in the binary.
 //!
-//! Does not contain: anything made per request. The pages read all data from the API.
+//! Does not contain: anything made per request; the pages themselves, which say something of the shop (`pages`).
 
 use std::collections::HashMap;
 use std::io::Write as _;
@@ -13,10 +13,12 @@ use actix_web::{HttpRequest, HttpResponse};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use rust_embed::{Embed, RustEmbed};
+use sha2::{Digest, Sha256};
 
 use super::etag;
 use super::problem::Problem;
 use super::rate_limit::WithinLimits;
+use super::state::GatewayState;
 use crate::types::hex;
 
 /// Files of the folder `static/`. A build without it serves only the API.
@@ -35,19 +37,28 @@ const CROSS_ORIGIN_OPENER_POLICY: HeaderName = HeaderName::from_static("cross-or
 /// Smallest file that is compressed, in bytes: a smaller one fits into one packet as it is.
 const GZIP_BYTES_MIN: usize = 1_024;
 
-/// Page for a path without a route.
-const NOT_FOUND_HTML: &str = "<!doctype html>\n<html lang=\"en\">\n<head><meta charset=\"utf-8\"><title>Not found</title>\
-    <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
-    <link rel=\"stylesheet\" href=\"/static/css/base.css\"></head>\n<body><main class=\"page\">\
-    <h1>There is nothing here</h1><p><a href=\"/\">Go to the shop</a></p></main></body>\n</html>\n";
-
-/// An embedded file, prepared for sending.
-struct Asset {
+/// A file, prepared for sending.
+pub struct Asset {
     content_type: &'static str,
     plain: Bytes,
     tag: String,
     /// Compressed bytes with their own entity tag.
     gzip: Option<(Bytes, String)>,
+}
+
+impl Asset {
+    /// Prepares a file.
+    pub fn new(content_type: &'static str, is_compressible: bool, plain: Bytes) -> Self {
+        let hash = hex(&Sha256::digest(&plain)[..12]);
+        let gzip = (is_compressible && plain.len() >= GZIP_BYTES_MIN).then(|| compress(&plain)).flatten();
+        let gzip = gzip.map(|bytes| (bytes, format!("\"{hash}-gz\"")));
+        Self { content_type, plain, tag: format!("\"{hash}\""), gzip }
+    }
+}
+
+/// The text of an embedded file.
+pub fn embedded_text(path: &str) -> Option<String> {
+    String::from_utf8(<Assets as Embed>::get(path)?.data.into_owned()).ok()
 }
 
 static FILES: LazyLock<HashMap<String, Asset>> = LazyLock::new(|| {
@@ -57,11 +68,8 @@ static FILES: LazyLock<HashMap<String, Asset>> = LazyLock::new(|| {
             std::borrow::Cow::Borrowed(bytes) => Bytes::from_static(bytes),
             std::borrow::Cow::Owned(bytes) => Bytes::from(bytes),
         };
-        let hash = hex(&file.metadata.sha256_hash()[..12]);
         let (content_type, is_compressible) = media_type(&path);
-        let gzip = (is_compressible && plain.len() >= GZIP_BYTES_MIN).then(|| compress(&plain)).flatten();
-        let gzip = gzip.map(|bytes| (bytes, format!("\"{hash}-gz\"")));
-        Some((path.into_owned(), Asset { content_type, plain, tag: format!("\"{hash}\""), gzip }))
+        Some((path.into_owned(), Asset::new(content_type, is_compressible, plain)))
     };
     <Assets as Embed>::iter().filter_map(read).collect()
 });
@@ -92,12 +100,12 @@ fn media_type(path: &str) -> (&'static str, bool) {
 
 /// GET a path of the storefront: all of them are one page, whose script reads the path.
 pub async fn storefront(_: WithinLimits, request: HttpRequest) -> Result<HttpResponse, Problem> {
-    page(&request, "index.html")
+    page(&request, GatewayState::of(&request)?.pages.storefront.as_ref())
 }
 
 /// GET `/admin/...`: the back office.
 pub async fn admin(_: WithinLimits, request: HttpRequest) -> Result<HttpResponse, Problem> {
-    page(&request, "admin.html")
+    page(&request, GatewayState::of(&request)?.pages.admin.as_ref())
 }
 
 /// GET `/static/...`.
@@ -114,15 +122,15 @@ pub async fn not_found(request: HttpRequest) -> Result<HttpResponse, Problem> {
     if !accept.contains("text/html") {
         return Err(Problem::not_found());
     }
-    let mut response = HttpResponse::build(StatusCode::NOT_FOUND);
-    response.insert_header((header::CONTENT_TYPE, "text/html; charset=utf-8"));
-    let mut response = response.body(NOT_FOUND_HTML);
-    set_security_headers(response.headers_mut());
+    let mut response = page(&request, GatewayState::of(&request)?.pages.storefront.as_ref())?;
+    if response.status() == StatusCode::OK {
+        *response.status_mut() = StatusCode::NOT_FOUND;
+    }
     Ok(response)
 }
 
-fn page(request: &HttpRequest, name: &str) -> Result<HttpResponse, Problem> {
-    let mut response = send(request, FILES.get(name).ok_or_else(Problem::not_found)?);
+fn page(request: &HttpRequest, page: Option<&Asset>) -> Result<HttpResponse, Problem> {
+    let mut response = send(request, page.ok_or_else(Problem::not_found)?);
     set_security_headers(response.headers_mut());
     Ok(response)
 }

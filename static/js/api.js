@@ -80,8 +80,8 @@ function mayRetry(failure, repeatable) {
     && (failure.status === 0 || failure.status === 503 || failure.code === 'request_in_progress');
 }
 
-/** One request. Reads, and writes with a `key`, are retried after a network failure or a 503. */
-export async function request(method, path, { query, body, key, ifMatch, signal } = {}) {
+/** One request. Reads, and writes with a `key`, are retried after a network failure or a 503, unless asked `once`. */
+export async function request(method, path, { query, body, key, ifMatch, signal, once } = {}) {
   const isForm = body instanceof FormData;
   const headers = { Accept: 'application/json' };
   if (method !== 'GET') headers['X-Requested-With'] = 'mercat';
@@ -94,7 +94,7 @@ export async function request(method, path, { query, body, key, ifMatch, signal 
       return await fetchOnce(method, address(path, query), options);
     } catch (failure) {
       if (failure.status === 401) unauthenticated(failure);
-      if (attempt === ATTEMPTS_MAX || !mayRetry(failure, method === 'GET' || Boolean(key))) throw failure;
+      if (once || attempt === ATTEMPTS_MAX || !mayRetry(failure, method === 'GET' || Boolean(key))) throw failure;
       const backoff = 250 * 2 ** attempt * (0.5 + Math.random());
       await sleep(Math.max(backoff, Math.min(failure.retryAfter, 5) * 1000), signal);
     }

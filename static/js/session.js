@@ -39,10 +39,10 @@ export function onSessionChange(watcher) {
   watchers.add(watcher);
 }
 
-/** Reads the current user from the server. */
+/** Reads the current user from the server. Asked once: the page waits for the answer. */
 export async function loadSession() {
   try {
-    setUser(await get('/me'));
+    setUser((await request('GET', '/me', { once: true })).data);
   } catch (failure) {
     if (failure.status !== 401) throw failure;
     setUser(null);

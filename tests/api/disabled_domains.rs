@@ -49,6 +49,15 @@ async fn h03_disabled_domain_returns_503_only_on_its_routes() {
 }
 
 #[actix_web::test]
+async fn h03_visitor_with_a_cookie_reads_while_accounts_are_off() {
+    let shop = TestShop::open_with(|settings| enable_only(settings, &["catalog"])).await;
+    let as_visitor = |method: &str, path: &str| shop.call(method, path).cookie("mct_of-another-day").send();
+    assert_eq!(as_visitor("GET", "/products").await.expect(200)["items"], json!([]));
+    as_visitor("GET", "/me").await.expect_problem(503, "unavailable");
+    as_visitor("POST", "/guest").await.expect_problem(503, "unavailable");
+}
+
+#[actix_web::test]
 async fn valid_request_id_is_kept_and_invalid_replaced() {
     let shop = TestShop::without_domains().await;
     let long = "x".repeat(128);

@@ -2,6 +2,7 @@
 // Does not contain: resizing (the server does it), other fields of the product.
 
 import { get, request } from '../api.js';
+import { confirmDialog } from '../dialog.js';
 import { h, replaceContent } from '../dom.js';
 import { iconButton, productImage, errorBox } from '../components.js';
 
@@ -15,7 +16,7 @@ export function imageEditor(product, signal) {
 
   const render = (images) => replaceContent(list, images.map((image, index) => h('li', {},
     productImage(image, product.name, { sizes: '8rem', alt: image.alt }),
-    iconButton('close', `Delete picture ${index + 1}`, { test: 'picture-delete', on: { click: () => change(() => request('DELETE', path + image.id)) } }))));
+    iconButton('close', `Delete picture ${index + 1}`, { test: 'picture-delete', on: { click: () => remove(image, index) } }))));
 
   const change = async (work) => {
     errorArea.replaceChildren();
@@ -27,6 +28,12 @@ export function imageEditor(product, signal) {
     note.textContent = '';
     const now = await get(`/product/${product.id}`, {}, signal).catch(() => null); // unreachable: what is shown stays
     if (now) render(now.images);
+  };
+
+  const remove = async (image, index) => {
+    const title = `Delete picture ${index + 1}?`;
+    if (!await confirmDialog({ title, text: 'It cannot be brought back; you would have to add the file again.', confirmLabel: 'Delete' })) return;
+    await change(() => request('DELETE', path + image.id));
   };
 
   const upload = (files) => change(async () => {

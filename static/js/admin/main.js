@@ -9,6 +9,7 @@ import { notificationBell } from '../notifications.js';
 import { emptyState, errorBox, withBusyState } from '../components.js';
 import { startRouter } from '../router.js';
 import { currentUser, isStaff, loadSession, signOut } from '../session.js';
+import { SHOP_NAME } from '../shop_info.js';
 import { clearToasts, toast } from '../toasts.js';
 import { auditView } from './audit.js';
 import { customersView } from './customers.js';
@@ -78,7 +79,7 @@ function renderSidebar(bell) {
   }));
   replaceContent(side,
     h('div', { class: 'side-head' },
-      h('a', { class: 'mark', href: '/admin', 'aria-label': 'Mercat back office' }, h('img', { src: '/static/favicon.svg', alt: '', width: 28, height: 28 }), h('span', {}, 'Mercat')),
+      h('a', { class: 'mark', href: '/admin', 'aria-label': `${SHOP_NAME} back office` }, h('img', { src: '/static/favicon.svg', alt: '', width: 28, height: 28 }), h('span', {}, SHOP_NAME)),
       h('span', { class: 'side-tools' }, connectionStatus(), bell.element)),
     h('nav', { class: 'places', 'aria-label': 'Back office' }, links),
     h('div', { class: 'side-foot' }, h('p', { class: 'small muted' }, currentUser().name), h('a', { class: 'small', href: '/' }, 'View storefront'), out));
@@ -107,7 +108,7 @@ async function begin() {
   const mark = renderSidebar(bell);
   bell.follow(currentUser());
   onUnauthenticated(() => location.reload()); // shows the sign-in page
-  startRouter({ outlet, site: 'Mercat back office', routes: ROUTES, notFoundView, onNavigate: (path) => { mark(path); clearToasts(); } });
+  startRouter({ outlet, site: `${SHOP_NAME} back office`, routes: ROUTES, notFoundView, onNavigate: (path) => { mark(path); clearToasts(); } });
 }
 
 begin();

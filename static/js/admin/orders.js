@@ -47,6 +47,7 @@ export function ordersView({ query: firstQuery, signal }) {
   });
 
   const freshen = async (id) => {
+    if (!id) return; // an event about no order
     const invoice = await get(`/invoices/${id}`, {}, signal).catch(() => null); // unreachable: the next event or visit reads again
     if (!invoice) return;
     if (fits(invoice)) table.put(invoice);

@@ -36,7 +36,11 @@ export function cartView({ signal }) {
     const label = document.activeElement?.getAttribute('aria-label');
     await load();
     content.removeAttribute('aria-busy');
-    if (focus && label) content.querySelector(`[data-id="${CSS.escape(focus)}"] [aria-label="${CSS.escape(label)}"]`)?.focus();
+    if (!focus || !label) return;
+    // What was removed has no button any more: the next one has the focus, or the page.
+    const next = content.querySelector(`[data-id="${CSS.escape(focus)}"] [aria-label="${CSS.escape(label)}"]`)
+      ?? content.querySelector('[data-test="cart-remove"]') ?? document.getElementById('main');
+    next.focus();
   };
 
   const renderItem = (item, frozen) => {

@@ -7,6 +7,7 @@ import { icon } from '../icons.js';
 import { notificationBell } from '../notifications.js';
 import { navigate } from '../router.js';
 import { signedInUser, onSessionChange } from '../session.js';
+import { SHOP_NAME } from '../shop_info.js';
 import { readCart, onCountChange } from './cart_store.js';
 
 const SEARCH_DEBOUNCE = 200;
@@ -75,7 +76,7 @@ export function renderHeader(bar) {
 
   bar.replaceChildren(
     h('div', { class: 'bar-inner' },
-      h('a', { class: 'mark', href: '/', 'aria-label': 'Mercat, home' }, h('img', { src: '/static/favicon.svg', alt: '', width: 30, height: 30 }), h('span', {}, 'Mercat')),
+      h('a', { class: 'mark', href: '/', 'aria-label': `${SHOP_NAME}, home` }, h('img', { src: '/static/favicon.svg', alt: '', width: 30, height: 30 }), h('span', {}, SHOP_NAME)),
       search.element,
       h('nav', { class: 'bar-links', 'aria-label': 'Your things' }, connectionStatus(), bell.element, accountSlot, cart)));
   return { follow: bell.follow, onNavigate: search.onNavigate };

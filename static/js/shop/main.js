@@ -2,9 +2,9 @@
 // Does not contain: anything that a single view needs.
 
 import { onUnauthenticated } from '../api.js';
-import { errorBox } from '../components.js';
 import { refresh, startRouter } from '../router.js';
 import { currentUser, loadSession, replaceUser, onSessionChange } from '../session.js';
+import { SHOP_NAME } from '../shop_info.js';
 import { clearToasts, toast } from '../toasts.js';
 import { accountView } from './account.js';
 import { renderHeader } from './header.js';
@@ -39,11 +39,11 @@ const ROUTES = [
 const outlet = document.getElementById('main');
 
 async function begin() {
+  let trouble = null;
   try {
     await loadSession();
   } catch (problem) {
-    outlet.replaceChildren(errorBox(problem, { retry: begin }));
-    return;
+    trouble = problem; // the shop can be looked at without an account
   }
   const header = renderHeader(document.getElementById('bar'));
   const arrive = () => {
@@ -61,7 +61,8 @@ async function begin() {
     toast({ title: 'Your session has ended', body: 'Sign in again to continue.' });
   });
   arrive();
-  startRouter({ outlet, site: 'Mercat', routes: ROUTES, notFoundView, onNavigate: (path) => { header.onNavigate(path); clearToasts(); } });
+  startRouter({ outlet, site: SHOP_NAME, routes: ROUTES, notFoundView, onNavigate: (path) => { header.onNavigate(path); clearToasts(); } });
+  if (trouble) toast({ title: 'Signing in does not work right now', body: 'You can look around. Please try again later to buy something.', tone: 'bad' });
 }
 
 begin();

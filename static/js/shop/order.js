@@ -8,6 +8,7 @@ import { listen } from '../live.js';
 import { money } from '../money.js';
 import { loadingNote, skeletons, errorBox, statusBadge } from '../components.js';
 import { signedInUser, currentUser } from '../session.js';
+import { TAKES_TEST_CARDS } from '../shop_info.js';
 import { dateTime } from '../time.js';
 import { readCart } from './cart_store.js';
 import { signInRequired } from './sign_in.js';
@@ -62,10 +63,15 @@ export function orderView({ params, signal, setTitle }) {
   };
 
   const payment = (invoice) => {
+    const held = h('p', { class: 'muted small' }, 'We’re holding these items for you until ', dateTime(invoice.expires_at), '.');
+    if (!TAKES_TEST_CARDS) {
+      return h('section', { class: 'card-box', 'aria-label': 'Payment' }, h('h2', {}, 'Payment'), held,
+        h('p', { test: 'pay-elsewhere' }, 'Please pay with the form or the link that the shop gives you.'));
+    }
     const card = field({ name: 'token', label: 'Test card', options: CARDS, test: 'card-select', hint: 'Test mode: no money is charged.' });
     return h('section', { class: 'card-box', 'aria-label': 'Payment' },
       h('h2', {}, 'Payment'),
-      h('p', { class: 'muted small' }, 'We’re holding these items for you until ', dateTime(invoice.expires_at), '.'),
+      held,
       form({
         items: [card],
         button: `Pay ${money(invoice.total, invoice.currency)}`,
