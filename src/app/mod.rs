@@ -29,7 +29,7 @@ pub use builder::peer_config;
 pub use event_wiring::{EventRouter, OutboxSubscribers};
 use live_bridge::{LiveBridge, encode_push};
 pub use registry::{Clients, DOMAINS, DomainClient, DomainInfo, sample_data_domains, subscribers_of};
-pub use relocation::{MovePermit, Placement};
+pub use relocation::{MovePermit, Placement, moved_away};
 
 /// Interval at which stores delete rows that are no longer needed.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(3_600);

@@ -18,8 +18,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use crate::app::moved_away;
 use crate::domains::{notifications, users};
-use crate::settings::{DOMAIN_NAMES, DomainLocation, Settings};
+use crate::settings::{DOMAIN_NAMES, DomainLocation, DomainSettings, Settings};
 use crate::store::files::{self, create, hash_file, with_suffix};
 use crate::store::{self, BackupTarget};
 use crate::types::Timestamp;
@@ -50,6 +51,9 @@ pub struct Manifest {
     pub taken_at: Timestamp,
     /// Files of the backup.
     pub files: Vec<ManifestEntry>,
+    /// Domains of the shop that are not in it, because other processes have their data.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub elsewhere: Vec<String>,
 }
 
 /// One file of a backup.
@@ -120,12 +124,38 @@ fn write_atomic(file: &Path, bytes: &[u8]) -> BackupResult<()> {
     files::write_atomic(file, bytes).map_err(|error| unusable(file, &error))
 }
 
-/// Copies the shop into a folder that is empty or does not exist, whether the shop runs or not.
+/// Returns `true` for a folder that [`take`] wrote.
+#[must_use]
+pub fn is_backup(folder: &Path) -> bool {
+    folder.join(MANIFEST).exists()
+}
+
+/// Domains whose data are not in the shop's folder, because other processes have them.
+fn elsewhere(settings: &Settings) -> BackupResult<Vec<String>> {
+    let moved = moved_away(settings).map_err(BackupError::Unusable)?;
+    let is_elsewhere = |domain: &&DomainSettings| {
+        !matches!(domain.place, DomainLocation::Local | DomainLocation::Off)
+            || moved.iter().any(|name| name == domain.name)
+    };
+    Ok(settings.domains.iter().filter(is_elsewhere).map(|domain| domain.name.to_owned()).collect())
+}
+
+/// Copies the shop into a folder that is empty or does not exist, whether the shop runs or not. With `part`, domains whose
+/// data other processes have are left out.
 ///
 /// # Errors
-/// If a file or folder is unusable. The files written so far are removed.
-pub fn take(settings: &Settings, to: &Path, now: impl Fn() -> Timestamp) -> BackupResult<Manifest> {
+/// If a file or folder is unusable, or other processes have data and `part` is not given. The files written so far are
+/// removed.
+pub fn take(settings: &Settings, to: &Path, part: bool, now: impl Fn() -> Timestamp) -> BackupResult<Manifest> {
     reject_servers(settings)?;
+    let elsewhere = elsewhere(settings)?;
+    if !elsewhere.is_empty() && !part {
+        return Err(BackupError::Unusable(format!(
+            "other processes have the data of {}: this would be no backup of the whole shop; run `mercat backup --part` \
+             for each process, this one included",
+            elsewhere.join(", ")
+        )));
+    }
     let is_new = !to.exists();
     if !is_new {
         let mut entries = fs::read_dir(to).map_err(|error| unusable(to, &error))?;
@@ -140,7 +170,7 @@ pub fn take(settings: &Settings, to: &Path, now: impl Fn() -> Timestamp) -> Back
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
         fs::set_permissions(to, mode).map_err(|error| unusable(to, &error))?;
     }
-    let taken = copy(settings, to, now);
+    let taken = copy(settings, to, elsewhere, now);
     if taken.is_err() {
         for name in names().iter().map(String::as_str).chain([MANIFEST]) {
             for ending in ["", "-journal", ".part"] {
@@ -165,11 +195,14 @@ fn reject_servers(settings: &Settings) -> BackupResult<()> {
     )))
 }
 
-fn copy(settings: &Settings, to: &Path, now: impl Fn() -> Timestamp) -> BackupResult<Manifest> {
-    let local = settings.domains.iter().filter(|domain| domain.place == DomainLocation::Local);
+fn copy(settings: &Settings, to: &Path, elsewhere: Vec<String>, now: impl Fn() -> Timestamp) -> BackupResult<Manifest> {
     let mut copies = Vec::new();
-    for domain in local {
+    for domain in settings.domains.iter().filter(|domain| !elsewhere.iter().any(|name| name == domain.name)) {
         let name = database(domain.name);
+        // One that is switched off may have data from before.
+        if domain.place == DomainLocation::Off && !settings.database.join(&name).exists() {
+            continue;
+        }
         let copy = BackupTarget { from: settings.database.join(&name), to: to.join(&name) };
         // Created beforehand, so that it is never readable by other users.
         create(&copy.to).map_err(|error| unusable(&copy.to, &error))?;
@@ -197,7 +230,8 @@ fn copy(settings: &Settings, to: &Path, now: impl Fn() -> Timestamp) -> BackupRe
         let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         files.push(ManifestEntry { name, bytes, sha256 });
     }
-    let manifest = Manifest { format: FORMAT, mercat: env!("CARGO_PKG_VERSION").to_owned(), taken_at, files };
+    let manifest =
+        Manifest { format: FORMAT, mercat: env!("CARGO_PKG_VERSION").to_owned(), taken_at, files, elsewhere };
     fsync_dir(to)?;
     write_atomic(&to.join(MANIFEST), &json(&manifest)?)?;
     Ok(manifest)
@@ -246,12 +280,20 @@ fn modified(file: &Path) -> Option<Timestamp> {
 /// Replaces the data in the settings' folders by a backup. The caller holds the locks of the folders.
 ///
 /// # Errors
-/// If the backup is incomplete, the data are newer and `force` is not given, or a file is unusable. The data are
-/// unchanged then.
-pub fn restore(settings: &Settings, from: &Path, force: bool) -> BackupResult<Manifest> {
+/// If the backup is incomplete, the data are newer and `force` is not given, the backup is of a part of a shop and `part`
+/// is not given, or a file is unusable. The data are unchanged then.
+pub fn restore(settings: &Settings, from: &Path, force: bool, part: bool) -> BackupResult<Manifest> {
     reject_servers(settings)?;
     finish(settings)?;
     let manifest = read_manifest(from)?;
+    if !manifest.elsewhere.is_empty() && !part {
+        return Err(BackupError::Unusable(format!(
+            "{} has no data of {}: it is of one process of a split shop, and a shop with it alone would begin those anew, \
+             invoice numbers included; restore the backup of each process with --part",
+            from.display(),
+            manifest.elsewhere.join(", ")
+        )));
+    }
     let taken_at = manifest.taken_at;
     if let Some(changed_at) = changed_at(settings).filter(|at| *at > taken_at && !force) {
         return Err(BackupError::Newer { folder: settings.database.clone(), changed_at, taken_at });
@@ -333,7 +375,10 @@ pub fn finish(settings: &Settings) -> BackupResult<bool> {
         let (file, is_in_it) = (place(settings, &name), manifest.files.iter().any(|entry| entry.name == name));
         let draft = with_suffix(&file, ".restore");
         // A backup without a secret is of a shop with the secret in its settings; an existing file may stay.
-        let is_replaced = if name == users::SECRET_FILE { draft.exists() } else { !is_in_it || draft.exists() };
+        // Nor does a backup of a part say anything of the domains that other processes had.
+        let is_elsewhere = manifest.elsewhere.iter().any(|domain| database(domain) == name);
+        let may_stay = name == users::SECRET_FILE || is_elsewhere;
+        let is_replaced = if may_stay { draft.exists() } else { !is_in_it || draft.exists() };
         if !is_replaced {
             continue;
         }

@@ -66,25 +66,25 @@ async fn restore_of_running_shop_starts_new_epoch() {
     let (shop, to) = (settings(&dir, "shop"), dir.path().join("backup"));
     let app = App::open(shop.clone(), Clock::system()).unwrap();
     register(&app, "ada").await;
-    let taken = take(&shop, &to, now).unwrap();
+    let taken = take(&shop, &to, false, now).unwrap();
     assert_eq!(taken.files.len(), 9, "eight domains and the secret");
     register(&app, "bob").await;
     app.settle().await.unwrap();
-    assert!(matches!(restore(&shop, &to, true), Err(BackupError::Unusable(why)) if why.contains("in use")));
+    assert!(matches!(restore(&shop, &to, true, false), Err(BackupError::Unusable(why)) if why.contains("in use")));
     close(app, &shop).await;
     let (names, epoch) = read(&shop).await;
     assert_eq!(names, ["ada", "bob"]);
     // The shop is newer than the backup now.
-    assert!(matches!(restore(&shop, &to, false), Err(BackupError::Newer { .. })));
+    assert!(matches!(restore(&shop, &to, false, false), Err(BackupError::Newer { .. })));
     assert_eq!(read(&shop).await.0, ["ada", "bob"]);
-    restore(&shop, &to, true).unwrap();
+    restore(&shop, &to, true, false).unwrap();
     let restored = read(&shop).await;
     assert_eq!(restored.0, ["ada"]);
     assert_ne!(restored.1, epoch, "clients must notice that notifications were lost");
     // An empty folder needs no force, nor does a second restore: the data are as old as the backup.
     let other = settings(&dir, "other");
-    restore(&other, &to, false).unwrap();
-    restore(&other, &to, false).unwrap();
+    restore(&other, &to, false, false).unwrap();
+    restore(&other, &to, false, false).unwrap();
     assert_eq!(read(&other).await.0, ["ada"]);
     assert_eq!(fs::read(other.data.join("secret.key")).unwrap(), fs::read(shop.data.join("secret.key")).unwrap());
     let left: Vec<_> = fs::read_dir(&other.data).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -100,7 +100,7 @@ async fn backup_is_consistent_during_writes() {
     // backup runs on a thread while the shop goes on.
     for n in 0..3 {
         let (shop, to) = (shop.clone(), dir.path().join(format!("backup{n}")));
-        let copying = std::thread::spawn(move || take(&shop, &to, now).map(drop));
+        let copying = std::thread::spawn(move || take(&shop, &to, false, now).map(drop));
         let mut n_users = 0;
         while !copying.is_finished() && n_users < 40 {
             register(&app, &format!("user{n}-{n_users}")).await;
@@ -109,7 +109,7 @@ async fn backup_is_consistent_during_writes() {
         }
         copying.join().unwrap().unwrap();
         let other = settings(&dir, &format!("other{n}"));
-        restore(&other, &dir.path().join(format!("backup{n}")), false).unwrap();
+        restore(&other, &dir.path().join(format!("backup{n}")), false, false).unwrap();
         read(&other).await;
     }
     app.clients.stats.call(RequestContext::internal("test"), GetServedRequests {}).await.unwrap();
@@ -122,12 +122,12 @@ async fn incomplete_backup_is_rejected() {
     let (shop, to) = (settings(&dir, "shop"), dir.path().join("backup"));
     let app = App::open(shop.clone(), Clock::system()).unwrap();
     register(&app, "ada").await;
-    take(&shop, &to, now).unwrap();
-    assert!(take(&shop, &to, now).is_err(), "a folder that is not empty");
+    take(&shop, &to, false, now).unwrap();
+    assert!(take(&shop, &to, false, now).is_err(), "a folder that is not empty");
     register(&app, "bob").await;
     close(app, &shop).await;
     let assert_rejected = |expected: &str| {
-        let error = restore(&shop, &to, true).unwrap_err().to_string();
+        let error = restore(&shop, &to, true, false).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     };
     let users = to.join("users.db");
@@ -145,7 +145,7 @@ async fn incomplete_backup_is_rejected() {
     assert_rejected("not part of a shop");
     fs::rename(to.join("x"), to.join(MANIFEST)).unwrap();
     assert_eq!(read(&shop).await.0, ["ada", "bob"]);
-    restore(&shop, &to, true).unwrap();
+    restore(&shop, &to, true, false).unwrap();
     assert_eq!(read(&shop).await.0, ["ada"]);
 }
 
@@ -155,7 +155,7 @@ async fn interrupted_restore_is_undone_or_completed() {
     let (shop, to) = (settings(&dir, "shop"), dir.path().join("backup"));
     let app = App::open(shop.clone(), Clock::system()).unwrap();
     register(&app, "ada").await;
-    let manifest = take(&shop, &to, now).unwrap();
+    let manifest = take(&shop, &to, false, now).unwrap();
     register(&app, "bob").await;
     close(app, &shop).await;
     // Interrupted before the journal was written: the old data stay.
@@ -165,7 +165,7 @@ async fn interrupted_restore_is_undone_or_completed() {
     // Interrupted after the journal was written and some files were replaced, one of them half way.
     for replaced in [0, 1, 4, 8] {
         let cut = settings(&dir, &format!("cut{replaced}"));
-        restore(&cut, &to, false).unwrap();
+        restore(&cut, &to, false, false).unwrap();
         let app = App::open(cut.clone(), Clock::system()).unwrap();
         register(&app, "eve").await;
         close(app, &cut).await;
@@ -184,4 +184,28 @@ async fn interrupted_restore_is_undone_or_completed() {
         assert!(finish(&cut).unwrap());
         assert_eq!(read(&cut).await.0, ["ada"], "after {replaced} files");
     }
+}
+
+#[actix::test]
+async fn p20_backup_holds_every_domain_or_says_that_it_is_a_part() {
+    let dir = TempDir::new().unwrap();
+    let (mut shop, to) = (settings(&dir, "shop"), dir.path().join("backup"));
+    let app = App::open(shop.clone(), Clock::system()).unwrap();
+    register(&app, "ada").await;
+    close(app, &shop).await;
+    let payments = shop.domains.iter_mut().find(|domain| domain.name == "payments").unwrap();
+    payments.place = "http://127.0.0.1:1".parse().unwrap();
+    let refused = take(&shop, &to, false, now).unwrap_err().to_string();
+    assert!(refused.contains("data of payments") && !to.exists(), "{refused}");
+    let part = take(&shop, &to, true, now).unwrap();
+    assert_eq!(part.elsewhere, ["payments"]);
+    assert!(!part.files.iter().any(|file| file.name == "payments.db") && part.files.len() == 8);
+
+    // Whole, it would be a shop that numbers its invoices anew; as a part, it leaves the other data alone.
+    let other = settings(&dir, "other");
+    let refused = restore(&other, &to, false, false).unwrap_err().to_string();
+    assert!(refused.contains("no data of payments"), "{refused}");
+    fs::copy(shop.database.join("payments.db"), other.database.join("payments.db")).unwrap();
+    restore(&other, &to, true, true).unwrap();
+    assert_eq!(read(&other).await.0, ["ada"]);
 }

@@ -151,7 +151,8 @@ Examples:
     #[command(
         after_help = "Copies all databases as of the same instant while the shop keeps running, and verifies the copy.
 backup.json is written last and marks it as complete. The backup contains everything, including the
-token signing secret: protect it like the shop itself.
+token signing secret: protect it like the shop itself. A shop whose domains run in several processes
+is backed up with --part for each of them; without it the command fails, because data would be missing.
 
 Examples:
   mercat backup /backup/shop-monday --data /srv/shop
@@ -160,6 +161,9 @@ Examples:
     Backup {
         /// Folder for the backup: new, or empty
         dir: PathBuf,
+        /// Of a split shop: copy the domains of this process, and not those of others
+        #[arg(long)]
+        part: bool,
     },
     /// Restore a backup over the current data
     #[command(
@@ -178,6 +182,9 @@ Examples:
         /// Replace data that is newer than the backup
         #[arg(long)]
         force: bool,
+        /// Restore a backup that was taken with --part; other domains' data stay
+        #[arg(long)]
+        part: bool,
     },
     /// Move a shop from SQLite files to PostgreSQL
     #[command(

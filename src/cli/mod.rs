@@ -128,6 +128,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
     }
     let settings = configuration.settings()?;
     logging::start(&settings.log);
+    backup::refuse_backup_folder(&command, &settings)?;
     match command {
         Command::Serve(_) => serve::serve(&configuration, settings, common.config.as_deref()),
         Command::Migrate => open::migrate(&configuration, settings),
@@ -152,8 +153,8 @@ fn run(cli: Cli) -> Result<(), CliError> {
             let args = move_domain::MoveArgs { domain, to, email, shop };
             move_domain::move_domain(&configuration, &settings, args)
         }
-        Command::Backup { dir } => backup::backup(&configuration, &settings, &dir),
-        Command::Restore { dir, force } => backup::restore(&configuration, &settings, &dir, force),
+        Command::Backup { dir, part } => backup::backup(&configuration, &settings, &dir, part),
+        Command::Restore { dir, force, part } => backup::restore(&configuration, &settings, &dir, force, part),
         Command::Config { .. } | Command::Completions { .. } => Ok(()),
     }
 }

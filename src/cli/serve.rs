@@ -30,6 +30,7 @@ pub fn serve(configuration: &Configuration, settings: Settings, file: Option<&Pa
     create_folders(configuration, &settings)?;
     let _locks = lock_served(configuration, &settings)?;
     check_dependencies(configuration, &settings)?;
+    check_addresses(configuration, &settings)?;
     let marker = settings.data.join(DEMO_LOAD_MARKER);
     let needs_demo = prepare_demo(configuration, &settings, &marker)?;
     actix::System::new().block_on(async {
@@ -187,6 +188,18 @@ fn check_dependencies(configuration: &Configuration, settings: &Settings) -> Res
         log::warn!(
             "serve: the gRPC address is unauthenticated for users of this machine; set peers.token (MERCAT_PEERS__TOKEN)"
         );
+    }
+    Ok(())
+}
+
+/// Checks that the addresses can be listened on, before the sample data are loaded and their password is printed.
+fn check_addresses(configuration: &Configuration, settings: &Settings) -> Result<(), CliError> {
+    let http = (settings.gateway || settings.listen_is_explicit).then_some(settings.listen);
+    for (key, flag, address) in [("listen", "--listen", http), ("grpc", "--grpc", settings.grpc)] {
+        if let Some(address) = address {
+            std::net::TcpListener::bind(address)
+                .map_err(|error| configuration.error_for(key, listen_error(&error, address, flag)))?;
+        }
     }
     Ok(())
 }

@@ -27,7 +27,7 @@ pub async fn healthz(_: WithinLimits) -> HttpResponse {
 }
 
 /// GET `/readyz`: 200 if the process may get traffic. A local domain that is down stays down until the process is
-/// restarted, so its traffic belongs elsewhere. A domain that is down in another process is down for every gateway
+/// restarted, so its traffic belongs elsewhere; so does that of a process most of whose databases cannot be read. A domain that is down in another process is down for every gateway
 /// alike, and recovers without a restart of this one.
 pub async fn readyz(_: WithinLimits, state: web::Data<GatewayState>) -> Result<HttpResponse, Problem> {
     let not_ready = |detail| Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", detail));
@@ -36,6 +36,17 @@ pub async fn readyz(_: WithinLimits, state: web::Data<GatewayState>) -> Result<H
     }
     if state.clients.health().iter().any(|(_, health)| health.is_local() && health.status == HealthStatus::Down) {
         return not_ready("a part of the shop is down; see /health");
+    }
+    // Most, because a domain that nothing has been asked of does not know. One alone leaves the process in service.
+    let local: Vec<bool> = state
+        .clients
+        .health()
+        .into_iter()
+        .filter(|(_, health)| health.is_local())
+        .map(|(_, health)| health.unreadable)
+        .collect();
+    if 2 * local.iter().filter(|unreadable| **unreadable).count() > local.len() {
+        return not_ready("most databases of this process cannot be read; see /health");
     }
     // A domain that cannot write still answers reads, so it does not take the process out of service.
     let read_only: Vec<_> =

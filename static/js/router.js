@@ -3,7 +3,9 @@
 //
 // A view is a function (context) → { title, element, update? }. The context: `params` of the path, `query`
 // (URLSearchParams), `signal` (aborts when the view is left), `back` (reached by the browser's history), `setTitle`. A view with
-// `update(context)` stays when only the query changes.
+// `update(context)` stays when only the query changes. One whose `unsaved()` is true is left by a link only after a question.
+
+import { confirmDialog } from './dialog.js';
 
 let config = null;
 let current = null; // { route, view, controller }
@@ -62,14 +64,18 @@ export function refresh() {
   show();
 }
 
-function onClick(event) {
+async function mayLeave() {
+  return !current?.view.unsaved?.() || confirmDialog({ title: 'Leave without saving?', text: 'Your changes on this page will be lost.', confirmLabel: 'Leave' });
+}
+
+async function onClick(event) {
   const link = event.target.closest?.('a[href]');
   const plain = event.button === 0 && !event.metaKey && !event.ctrlKey && !event.shiftKey && !event.altKey;
   if (!link || !plain || event.defaultPrevented || link.target || link.hasAttribute('download')) return;
   const to = new URL(link.href);
   if (to.origin !== location.origin || to.hash || !match(to.pathname.replace(/(.)\/+$/, '$1'))) return;
   event.preventDefault();
-  navigate(to.pathname + to.search);
+  if (await mayLeave()) navigate(to.pathname + to.search);
 }
 
 /** `routes`: [{ path: '/p/:id', view }], `notFoundView`: the view for every other path, `onNavigate(path)`: called after each change. */
@@ -80,5 +86,8 @@ export function startRouter({ outlet, site, routes, notFoundView, onNavigate }) 
   };
   document.addEventListener('click', onClick);
   addEventListener('popstate', () => show({ back: true }));
+  addEventListener('beforeunload', (event) => {
+    if (current?.view.unsaved?.()) event.preventDefault();
+  });
   show({ first: true });
 }

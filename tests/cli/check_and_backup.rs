@@ -74,3 +74,35 @@ fn running_shop_is_backed_up_and_restored() {
     sandbox.run(&["restore", "copy", "--data", "other", "--force"]).assert_ok();
     sandbox.run(&["check", "--data", "other"]).assert_ok();
 }
+
+#[test]
+fn p20_backup_stays_as_it_is_whatever_is_tried_on_it() {
+    let sandbox = Sandbox::new();
+    let shop = RunningShop::start(&sandbox, &["--no-demo"]);
+    sandbox.run(&["backup", "copy"]).assert_ok();
+    shop.signal("TERM");
+    shop.end();
+    let files = || -> std::collections::BTreeMap<String, Vec<u8>> {
+        let entries = std::fs::read_dir(sandbox.path("copy")).unwrap().map(Result::unwrap);
+        entries.map(|e| (e.file_name().into_string().unwrap(), std::fs::read(e.path()).unwrap())).collect()
+    };
+    let before = files();
+    for command in [
+        &["doctor"][..],
+        &["check"],
+        &["migrate"],
+        &["serve"],
+        &["export", "products", "x.csv"],
+        &["import", "products", "x.csv"],
+        &["seed", "demo"],
+        &["backup", "again"],
+        &["admin", "promote", "--email", "a@example.com"],
+    ] {
+        let refused = sandbox.run(&[command, &["--data", "copy"]].concat());
+        refused.assert_failed(2, &["copy is a backup", "mercat restore"]);
+        assert!(files() == before, "{command:?} has changed the backup");
+    }
+    sandbox.run(&["restore", "copy", "--data", "look"]).assert_ok();
+    sandbox.run(&["check", "--data", "look"]).assert_ok();
+    assert!(files() == before, "restore has changed the backup");
+}

@@ -59,6 +59,9 @@ fn second_shop_on_same_data_or_address_fails() {
     sandbox
         .run(&["serve", "--listen", &address, "--no-demo", "--data", "other"])
         .assert_failed(2, &["`listen`", &address, "in use", "--listen"]);
+    // Before the sample data are loaded, whose password would be lost.
+    sandbox.run(&["serve", "--listen", &address, "--data", "third"]).assert_failed(2, &["`listen`", "in use"]);
+    assert!(!sandbox.path("third/catalog.db").exists());
     // It goes on, and other commands run alongside.
     sandbox.write("x.csv", "name,sku,price\nA,a,1\n");
     sandbox.run(&["import", "products", "x.csv"]).assert_ok();

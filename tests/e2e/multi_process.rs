@@ -46,6 +46,8 @@ impl DomainProcess {
             .args(["serve", "--domains", domains, "--grpc", address, "--data"])
             .arg(data)
             .env("MERCAT_PEERS__TOKEN", TOKEN)
+            // As in `Shop::start`: the domain that counts unpaid orders may run here.
+            .env("MERCAT_LIMITS__UNPAID_PER_NETWORK", "100000")
             .envs(variables.iter().cloned())
             .current_dir(data.parent().unwrap())
             .stdin(Stdio::null())

@@ -290,3 +290,36 @@ async fn p15_outages_and_kills_during_orders_lose_nothing() {
     mercat(&["check"], &data, &shared);
     drop((services, shop, rabbit, postgres));
 }
+
+#[actix::test]
+async fn h03_process_is_not_ready_while_databases_are_unreadable() {
+    if !has_servers() {
+        return;
+    }
+    let dir = TempDir::new().unwrap();
+    assert!(Command::new("chmod").arg("711").arg(dir.path()).status().unwrap().success());
+    let mut postgres = Server::new("dev/postgres", dir.path().join("postgres"), &[]);
+    let data = dir.path().join("shop");
+    std::fs::create_dir(&data).unwrap();
+    let database = format!("postgres://mercat@127.0.0.1:{}/postgres", postgres.port);
+    let shop = Shop::start(&data, &["--no-demo"], &[("MERCAT_DATABASE", &database)]);
+    wait_for_readiness(&shop, 200).await;
+    postgres.stop();
+    wait_for_readiness(&shop, 503).await;
+    postgres.start();
+    wait_for_readiness(&shop, 200).await;
+    drop((shop, postgres));
+}
+
+/// Waits until `/readyz` answers with `expected`.
+async fn wait_for_readiness(shop: &Shop, expected: u16) {
+    let begun = Instant::now();
+    loop {
+        let answer = awc::Client::default().get(format!("{}/readyz", shop.url)).send().await.unwrap();
+        if answer.status().as_u16() == expected {
+            return;
+        }
+        assert!(begun.elapsed() < WAIT_TIMEOUT, "readiness stayed {}", answer.status());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}

@@ -60,6 +60,15 @@ pub fn moved(settings: &Settings) -> Result<BTreeMap<String, DomainLocation>, Op
     Ok(places)
 }
 
+/// Names of the domains that were moved to another process while the shop ran; changes nothing.
+///
+/// # Errors
+/// If the record cannot be read.
+pub fn moved_away(settings: &Settings) -> Result<Vec<String>, String> {
+    let places = placement_file::read(settings)?;
+    Ok(places.into_iter().filter(|(_, place)| *place != DomainLocation::Local).map(|(domain, _)| domain).collect())
+}
+
 /// Starts the placement of this process.
 pub fn open(
     runtime: &Arc<DomainRuntime>,

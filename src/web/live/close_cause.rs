@@ -15,6 +15,8 @@ pub enum CloseCause {
     TooLarge,
     /// The bytes were no WebSocket frame.
     Protocol,
+    /// A text was not UTF-8.
+    NotUtf8,
     /// The client did not read its frames.
     SlowConsumer,
     /// A domain that the session needs does not answer.
@@ -29,6 +31,7 @@ impl CloseCause {
         match self {
             Self::GoingAway => 1001,
             Self::Protocol => 1002,
+            Self::NotUtf8 => 1007,
             Self::SignedOut | Self::Expired | Self::RateLimited | Self::PingTimeout => 1008,
             Self::TooLarge => 1009,
             Self::SlowConsumer | Self::Unavailable => 1013,
@@ -44,6 +47,7 @@ impl CloseCause {
             Self::PingTimeout => "no_pong",
             Self::TooLarge => "frame_too_large",
             Self::Protocol => "protocol_error",
+            Self::NotUtf8 => "not_utf8",
             Self::SlowConsumer => "fell_behind",
             Self::Unavailable => "unavailable",
             Self::GoingAway => "going_away",
@@ -59,6 +63,7 @@ impl CloseCause {
             Self::PingTimeout => "no answer to a ping",
             Self::TooLarge => "a frame may have at most 65536 bytes",
             Self::Protocol => "these bytes are no WebSocket frame",
+            Self::NotUtf8 => "a text frame must be UTF-8",
             Self::SlowConsumer => "you did not keep up; connect again with epoch and after",
             Self::Unavailable => "not possible right now; connect again in a moment",
             Self::GoingAway => "the shop is restarting; connect again in a moment",

@@ -98,7 +98,8 @@ impl Session<WebSocket> {
         if is_last && let Some(whole) = self.transport.fragments.take() {
             match std::str::from_utf8(&whole.bytes) {
                 Ok(text) if whole.is_text => self.on_frame(text, ctx),
-                _ => self.reject_frame("a frame is text in UTF-8", ctx),
+                Err(_) if whole.is_text => self.end(CloseCause::NotUtf8, ctx),
+                _ => self.reject_frame("frames are text, not binary", ctx),
             }
         }
     }
@@ -121,8 +122,7 @@ impl StreamHandler<Result<Message, ProtocolError>> for Session<WebSocket> {
             }
             Err(error) => match (self.transport.close_reason.get(), error) {
                 (Some(cause), _) => self.end(cause, ctx),
-                // The frame is whole but not UTF-8, so the next one can be read.
-                (None, ProtocolError::Io(_)) => self.reject_frame("a frame is text in UTF-8", ctx),
+                (None, ProtocolError::Io(_)) => self.end(CloseCause::NotUtf8, ctx),
                 (None, _) => self.end(CloseCause::Protocol, ctx),
             },
         }

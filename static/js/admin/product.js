@@ -1,7 +1,7 @@
 // The form of one product: create, edit, stock, delete.
 // Does not contain: inventory arithmetic (the server's stock is shown, and changed by differences).
 
-import { idempotentRequest, request } from '../api.js';
+import { get, idempotentRequest, request } from '../api.js';
 import { confirmDialog } from '../dialog.js';
 import { h, replaceContent } from '../dom.js';
 import { currentValue, field, form } from '../forms.js';
@@ -78,7 +78,7 @@ function formFields(product, isNew) {
     sized('third', field({ name: 'currency', label: 'Currency', value: product.currency, required: true, pattern: '[A-Za-z]{3}', maxlength: 3, test: 'product-currency' })),
     sized('half', tracked),
     sized('half', stock),
-    sized('half', field({ name: 'category', label: 'Category', value: product.category ?? '', maxlength: 255, hint: 'A path such as Kitchen > Pots is possible.', test: 'product-category' })),
+    sized('half', field({ name: 'category', label: 'Category', value: product.category ?? '', maxlength: 255, list: 'known-categories', autocomplete: 'off', hint: 'A path such as Kitchen > Pots is possible.', test: 'product-category' })),
     sized('half', field({ name: 'group', label: 'Variant group', value: product.group ?? '', maxlength: 255, hint: 'Products with the same group are variants of each other.' })),
     listField({ name: 'tags', label: 'Tags', value: product.tags, addLabel: 'Add a tag', test: 'product-tags' }),
     pairsField({ name: 'attributes', label: 'Attributes', value: product.attributes, addLabel: 'Add an attribute', hint: 'Such as Material and Oak.', test: 'product-attributes' }),
@@ -86,7 +86,16 @@ function formFields(product, isNew) {
   ];
 }
 
-/** A form whose `submit` gets the values that were touched, or all of a new product. */
+/** Categories that products have already, so that a slip of the pen does not make another one. */
+function knownCategories() {
+  const list = h('datalist', { id: 'known-categories' });
+  get('/products/', { limit: 1 })
+    .then(({ facets }) => list.replaceChildren(...facets.categories.map(({ value }) => h('option', { value }))))
+    .catch(() => {}); // without them any text can be typed as well
+  return list;
+}
+
+/** `{ element, isTouched() }`: a form whose `submit` gets the values that were touched, or all of a new product. */
 function productForm(product, { isNew, button, submit, after }) {
   const items = formFields(product, isNew);
   const shown = Object.fromEntries(items.map((item) => [item.name, JSON.stringify(currentValue(item))]));
@@ -102,7 +111,15 @@ function productForm(product, { isNew, button, submit, after }) {
     },
   });
   element.classList.add('product-form', 'sheet', 'padded');
-  return element;
+  element.append(knownCategories());
+  const isChanged = (item) => {
+    try {
+      return JSON.stringify(currentValue(item)) !== shown[item.name];
+    } catch {
+      return true; // what cannot be read yet was typed
+    }
+  };
+  return { element, isTouched: () => items.some(isChanged) };
 }
 
 export function newProductView() {
@@ -118,8 +135,9 @@ export function newProductView() {
   });
   return {
     title: 'New product',
+    unsaved: blank.isTouched,
     element: h('div', {}, h('nav', { class: 'crumbs', 'aria-label': 'You are here' }, h('a', { href: '/admin/products' }, 'Products')),
-      h('div', { class: 'page-head' }, h('h1', {}, 'New product')), blank),
+      h('div', { class: 'page-head' }, h('h1', {}, 'New product')), blank.element),
   };
 }
 
@@ -127,6 +145,7 @@ export function productView({ params, signal, setTitle }) {
   const path = `/product/${params.id}`;
   const content = h('div', {}, h('h1', { class: 'visually-hidden' }, 'Product'), loadingNote(), skeletons(4, 'skeleton-row'));
   let onSale = () => {};
+  let isTouched = () => false;
 
   const load = async () => {
     try {
@@ -184,13 +203,14 @@ export function productView({ params, signal, setTitle }) {
       submit: save(product, etag),
       after: h('button', { class: 'button', type: 'button', test: 'product-reload', on: { click: load } }, 'Discard changes'),
     });
+    ({ isTouched } = edited);
     const stock = stockEditor(product, signal);
     onSale = stock.show;
     replaceContent(content,
       h('nav', { class: 'crumbs', 'aria-label': 'You are here' }, h('a', { href: '/admin/products' }, 'Products')),
       h('div', { class: 'page-head' }, h('div', { class: 'title-line' }, h('h1', {}, product.name), product.deleted ? h('span', { class: 'badge bad' }, 'deleted') : stock.badge),
         h('div', { class: 'tools' }, h('a', { class: 'button', href: `/p/${product.id}` }, 'View in shop'), !product.deleted && drop(product))),
-      h('div', { class: 'columns' }, edited, h('div', { class: 'stack' }, !product.deleted && product.track_stock && stock.element, imageEditor(product, signal))));
+      h('div', { class: 'columns' }, edited.element, h('div', { class: 'stack' }, !product.deleted && product.track_stock && stock.element, imageEditor(product, signal))));
   };
 
   listen('catalog', {
@@ -198,5 +218,5 @@ export function productView({ params, signal, setTitle }) {
     event: ({ kind, data }) => kind === 'product_changed' && data.product_id === params.id && onSale(data.stock),
   }, signal);
   load();
-  return { title: 'Product', element: content };
+  return { title: 'Product', unsaved: () => isTouched(), element: content };
 }

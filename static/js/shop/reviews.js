@@ -16,7 +16,7 @@ function renderReview(review, remove) {
   const own = signedInUser() && (review.user_id === signedInUser().id || mayModerate());
   return h('li', { class: 'review', test: 'review' },
     h('p', { class: 'review-head' }, stars(review.rating), h('strong', {}, review.author), h('span', { class: 'small muted' }, day(review.created_at))),
-    h('p', {}, review.text),
+    review.text && h('p', {}, review.text),
     own && h('button', { class: 'link small', type: 'button', test: 'review-remove', on: { click: () => remove(review) } }, 'Remove'));
 }
 
@@ -50,7 +50,7 @@ export function reviews(productId, signal) {
       return h('p', { class: 'muted' }, h('a', { href: `/signin?${back}` }, 'Sign in'), ' to write a review.');
     }
     const rating = field({ name: 'rating', label: 'Stars', options: [['5', '★★★★★ Excellent'], ['4', '★★★★ Good'], ['3', '★★★ Fair'], ['2', '★★ Poor'], ['1', '★ Bad']], test: 'review-rating' });
-    const text = field({ name: 'text', label: 'Your review', rows: 4, maxlength: 5000, test: 'review-text' });
+    const text = field({ name: 'text', label: 'Your review', rows: 4, maxlength: 5000, required: true, test: 'review-text' });
     return form({
       items: [rating, text],
       button: 'Publish',
