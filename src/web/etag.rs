@@ -24,13 +24,10 @@ pub fn versions(headers: &HeaderMap) -> Option<Versions> {
     if lists.is_empty() || lists.iter().any(|list| list.trim() == "*") {
         return None;
     }
-    let version = |tag: &'_ str| {
-        let (version, _) = tag.strip_prefix('"')?.strip_suffix('"')?.split_once('-')?;
-        Some(version.to_owned())
-    };
-    let versions: Vec<String> =
-        lists.iter().flat_map(|list| list.split(',')).filter_map(|tag| version(tag.trim())).collect();
-    Some(Versions::parse(versions.iter().map(String::as_str)))
+    let tags = lists.iter().flat_map(|list| list.split(','));
+    Some(Versions::parse(
+        tags.filter_map(|tag| Some(tag.trim().strip_prefix('"')?.strip_suffix('"')?.split_once('-')?.0)),
+    ))
 }
 
 /// Whether `If-None-Match` names this entity tag, compared weakly (RFC 9110 §13.1.2).

@@ -71,7 +71,8 @@ static FILES: LazyLock<HashMap<String, Asset>> = LazyLock::new(|| {
         let (content_type, is_compressible) = media_type(&path);
         Some((path.into_owned(), Asset::new(content_type, is_compressible, plain)))
     };
-    <Assets as Embed>::iter().filter_map(read).collect()
+    // Pages are rendered, and served only under their own paths, with their security headers.
+    <Assets as Embed>::iter().filter(|path| !path.ends_with(".html")).filter_map(read).collect()
 });
 
 fn compress(plain: &[u8]) -> Option<Bytes> {
@@ -111,8 +112,7 @@ pub async fn admin(_: WithinLimits, request: HttpRequest) -> Result<HttpResponse
 /// GET `/static/...`.
 pub async fn file(_: WithinLimits, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let path = request.match_info().query("path");
-    // Pages are served only under their own paths, with their security headers.
-    let file = FILES.get(path).filter(|_| !path.ends_with(".html")).ok_or_else(Problem::not_found)?;
+    let file = FILES.get(path).ok_or_else(Problem::not_found)?;
     Ok(send(&request, file))
 }
 

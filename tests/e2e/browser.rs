@@ -106,6 +106,14 @@ impl Browser {
         }
     }
 
+    /// Signs in as the administrator on a page that asks for it.
+    async fn sign_in(&self, url: &str) {
+        self.open(url).await;
+        self.fill("[data-test=signin-email]", "boss@example.com").await;
+        self.fill("[data-test=signin-password]", "correct horse battery").await;
+        self.click("[data-test=signin-submit]").await;
+    }
+
     /// Selects a test card by its token, in a list or among buttons.
     async fn choose_card(&self, token: &str) {
         let choice = format!("[data-test=card-select] [value={token}], [data-test=card-select][value={token}]");
@@ -144,10 +152,7 @@ async fn purchase_in_browser_updates_back_office() {
 
     // The back office, in its own browser.
     let office = driver.browser(1280).await;
-    office.open(&format!("{}/admin", shop.url)).await;
-    office.fill("[data-test=signin-email]", "boss@example.com").await;
-    office.fill("[data-test=signin-password]", "correct horse battery").await;
-    office.click("[data-test=signin-submit]").await;
+    office.sign_in(&format!("{}/admin", shop.url)).await;
     office.shows("[data-test=stat-orders]", "0").await;
 
     // The customer, on a phone.
@@ -211,13 +216,8 @@ async fn staff_sign_in_with_a_code_and_see_the_audit_log() {
         .expect_status(200);
 
     let browser = driver.browser(1280).await;
-    let sign_in = async |path: &str| {
-        browser.open(&format!("{}{path}", shop.url)).await;
-        browser.fill("[data-test=signin-email]", "boss@example.com").await;
-        browser.fill("[data-test=signin-password]", "correct horse battery").await;
-        browser.click("[data-test=signin-submit]").await;
-    };
-    sign_in("/admin").await;
+    let office = format!("{}/admin", shop.url);
+    browser.sign_in(&office).await;
     browser.open(&format!("{}/admin/audit", shop.url)).await;
     browser.shows("[data-test=audit-entry]", "catalog.UpdateProduct").await;
     browser.shows("[data-test=audit-entry]", "stock: 5 → 3").await;
@@ -238,7 +238,7 @@ async fn staff_sign_in_with_a_code_and_see_the_audit_log() {
     browser.click("[data-test=signout]").await;
     browser.element("[data-test=search]").await;
 
-    sign_in("/admin").await;
+    browser.sign_in(&office).await;
     browser.shows("[data-test=problem]", "code of your authenticator app").await;
     browser.fill("[data-test=signin-code]", &recovery_code).await;
     browser.click("[data-test=signin-submit]").await;
@@ -261,10 +261,7 @@ async fn product_form_sends_only_what_was_touched() {
     let created = admin.try_send("POST", "/product", Some(body), None).await.unwrap().expect_status(201);
     let path = format!("/product/{}", created["id"].as_str().unwrap());
     let browser = driver.browser(1280).await;
-    browser.open(&format!("{}/admin", shop.url)).await;
-    browser.fill("[data-test=signin-email]", "boss@example.com").await;
-    browser.fill("[data-test=signin-password]", "correct horse battery").await;
-    browser.click("[data-test=signin-submit]").await;
+    browser.sign_in(&format!("{}/admin", shop.url)).await;
     browser.shows("[data-test=stat-orders]", "0").await;
     browser.open(&format!("{}/admin{}", shop.url, path.replace("/product/", "/products/"))).await;
     browser.fill("[data-test=product-price]", "4000").await;

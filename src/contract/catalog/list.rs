@@ -93,8 +93,7 @@ pub struct ProductPage {
 ///
 /// The unfiltered list is always counted exactly. A list narrowed by a filter or a search is counted exactly up to
 /// 10,000 items and no further: then `capped` is true, and the numbers are those of its first 10,000, which bounds the cost
-/// of a request. From
-/// 2,000 items on they may be up to a second old.
+/// of a request. From 2,000 items on they may be up to a second old.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facets {
     /// Number of items in the list.

@@ -29,7 +29,7 @@ use crate::settings;
 use crate::store::{
     Conn, DomainState, Invariants, LockSet, StaffAction, Store, Tx, check_invariants, list_audit_entries,
 };
-use crate::types::{FieldError, HoldId};
+use crate::types::{FieldError, HoldId, ProductId};
 
 /// Interval between searches for expired holds.
 const EXPIRE_INTERVAL: Duration = Duration::from_secs(2);
@@ -225,11 +225,7 @@ async fn update_product(
     let versions = ctx.clone();
     state
         .write_idempotent(&ctx, &request, move |tx, scope| {
-            let before = store::get(tx.conn, product_id)?;
-            versions.check_version(before.updated_at)?;
-            store::update(tx, scope, product_id, patch)?;
-            let after = store::get(tx.conn, product_id)?;
-            tx.describe_change(audited(&before), audited(&after));
+            let (after, ()) = change(tx, &versions, product_id, |tx| store::update(tx, scope, product_id, patch))?;
             Ok(after)
         })
         .await
@@ -245,14 +241,26 @@ async fn replace_product(
     let versions = ctx.clone();
     state
         .write_idempotent(&ctx, &request, move |tx, scope| {
-            let before = store::get(tx.conn, product_id)?;
-            versions.check_version(before.updated_at)?;
-            store::replace(tx, scope, product_id, new)?;
-            let after = store::get(tx.conn, product_id)?;
-            tx.describe_change(audited(&before), audited(&after));
+            let (after, ()) = change(tx, &versions, product_id, |tx| store::replace(tx, scope, product_id, new))?;
             Ok(after)
         })
         .await
+}
+
+/// Changes a product that the caller knows in its present version, and describes the change for the audit log. Returns the
+/// product after it, and the result of `work`.
+fn change<T>(
+    tx: &mut Tx<'_>,
+    versions: &RequestContext,
+    product_id: ProductId,
+    work: impl FnOnce(&mut Tx<'_>) -> Result<T, CatalogError>,
+) -> Result<(Product, T), CatalogError> {
+    let before = store::get(tx.conn, product_id)?;
+    versions.check_version(before.updated_at)?;
+    let result = work(tx)?;
+    let after = store::get(tx.conn, product_id)?;
+    tx.describe_change(audited(&before), audited(&after));
+    Ok((after, result))
 }
 
 /// Part of a product that the audit log keeps.
@@ -280,14 +288,11 @@ async fn change_stock(
     ctx: RequestContext,
     request: ChangeStock,
 ) -> Result<StockedProduct, CatalogError> {
-    let (change, versions) = (request.clone(), ctx.clone());
+    let (requested, versions) = (request.clone(), ctx.clone());
     state
         .write_idempotent(&ctx, &request, move |tx, scope| {
-            let before = store::get(tx.conn, change.product_id)?;
-            versions.check_version(before.updated_at)?;
-            let held = stock::change(tx, scope, &change)?;
-            let product = store::get(tx.conn, change.product_id)?;
-            tx.describe_change(audited(&before), audited(&product));
+            let (product, held) =
+                change(tx, &versions, requested.product_id, |tx| stock::change(tx, scope, &requested))?;
             let on_hand = product.stock + held;
             Ok(StockedProduct { product, on_hand, held })
         })

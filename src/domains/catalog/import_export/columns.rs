@@ -85,8 +85,16 @@ impl<'a> NamedRow<'a> {
     ///
     /// # Errors
     /// Names the column.
-    pub fn integer(&self, names: &[&str]) -> Result<Option<i64>, String> {
+    fn integer(&self, names: &[&str]) -> Result<Option<i64>, String> {
         self.get(names).map(|text| parse_integer(self.title(names), text)).transpose()
+    }
+
+    /// The cell as a stock; one below zero, of what was sold and not there, is none.
+    ///
+    /// # Errors
+    /// Names the column.
+    pub fn stock(&self, names: &[&str]) -> Result<Option<i64>, String> {
+        Ok(self.integer(names)?.map(|stock| stock.max(0)))
     }
 
     /// Whether the cell says yes.

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead;
 
 use super::csv_reader::CsvRecords;
-use super::{FileError, ImportEntry, unused_columns};
+use super::{FileError, ImportEntry, row_in, unused_columns};
 use crate::contract::catalog::{ImportRow, ProductPatch};
 use crate::types::{Amount, Currency};
 
@@ -105,8 +105,7 @@ impl<R: BufRead> CsvProducts<R> {
             group: present("group").map(optional),
             options: present("options").map(|text| parse_pairs("options", text)).transpose()?,
         };
-        let defaults = ProductPatch { currency: Some(self.currency), ..ProductPatch::default() };
-        Ok(ImportRow { fields, defaults, ..ImportRow::default() })
+        Ok(row_in(self.currency, fields))
     }
 }
 

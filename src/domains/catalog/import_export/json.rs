@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::columns::addresses;
 use super::csv_reader::{self, LineReader};
-use super::{FileError, ImportEntry, ROW_MAX};
+use super::{FileError, ImportEntry, ROW_MAX, row_in};
 use crate::contract::catalog::{ImportRow, ProductPatch};
 use crate::types::{Amount, Currency};
 
@@ -108,8 +108,7 @@ impl ObjectParser {
             }
         }
         self.record_unused(&object, is_api_form);
-        let defaults = ProductPatch { currency: Some(self.currency), ..ProductPatch::default() };
-        Ok(ImportRow { fields, defaults, ..ImportRow::default() })
+        Ok(row_in(self.currency, fields))
     }
 
     /// Records the remaining fields of an object as unused.

@@ -27,7 +27,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::ImportRow;
+use super::{ImportRow, ProductPatch};
 use crate::types::{Currency, hex};
 
 pub use writer::ProductWriter;
@@ -113,6 +113,12 @@ pub enum FileError {
         /// Defect and expected form, for people.
         reason: String,
     },
+}
+
+/// The row with these fields, of a file whose prices are in `currency` where it says nothing else.
+fn row_in(currency: Currency, fields: ProductPatch) -> ImportRow {
+    let defaults = ProductPatch { currency: Some(currency), ..ProductPatch::default() };
+    ImportRow { fields, defaults, ..ImportRow::default() }
 }
 
 /// Maximum length of a source key in bytes; a longer one is replaced by its hash.

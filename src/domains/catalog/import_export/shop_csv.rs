@@ -9,7 +9,7 @@ use std::io::BufRead;
 
 use super::columns::{NamedColumns, NamedRow, addresses, path, words};
 use super::csv_reader::CsvRecords;
-use super::{FileError, ImportEntry, html, source_key};
+use super::{FileError, ImportEntry, html, row_in, source_key};
 use crate::contract::catalog::{ImportRow, ProductPatch, UNCOUNTED_STOCK};
 use crate::domains::catalog::model::sku_of_parts;
 use crate::types::Currency;
@@ -170,9 +170,7 @@ impl Mapper {
         };
         let source_key = id.map(|id| source_key(source.key(), id, &BTreeMap::new()));
         fields.sku = sku.filter(|sku| !sku.is_empty()).or_else(|| Some(made()).filter(|sku| !sku.is_empty()));
-        let currency = fields.currency.unwrap_or(self.currency);
-        let defaults = ProductPatch { currency: Some(currency), ..ProductPatch::default() };
-        Ok(vec![ImportRow { source_key, fields, defaults, withdrawn }])
+        Ok(vec![ImportRow { source_key, withdrawn, ..row_in(self.currency, fields) }])
     }
 
     fn remember(&mut self, keys: impl Iterator<Item = String>, parent: &ProductPatch) {
@@ -238,22 +236,16 @@ impl Mapper {
             let parent = row.get(&["parent"]).ok_or("column `Parent` is empty")?;
             let parent =
                 self.parents.get(parent).ok_or_else(|| format!("column `Parent`: {parent:?} is not before it"))?;
-            fields = ProductPatch {
-                sku: fields.sku,
-                options: Some(attributes),
-                description: parent.description.clone(),
-                ..parent.clone()
-            };
+            fields = ProductPatch { sku: fields.sku, options: Some(attributes), ..parent.clone() };
         } else {
             fields.attributes = Some(attributes);
         }
         self.prices(&mut fields, row, &["regular price"], &["sale price"])?;
-        let stock = row.integer(&["stock"])?;
-        fields.stock = stock.map(|stock| stock.max(0));
+        fields.stock = row.stock(&["stock"])?;
         let backorders = row.get(&["backorders allowed?"]).is_some_and(|text| matches!(text, "1" | "notify"));
         let in_stock = row.get(&["in stock?"]);
         // Without a number the shop does not count: it only says whether there are any.
-        fields.track_stock = match (stock, in_stock) {
+        fields.track_stock = match (fields.stock, in_stock) {
             (None, Some("0")) => {
                 fields.stock = Some(0);
                 Some(true)
@@ -294,7 +286,7 @@ impl Mapper {
             description: row.text(&["description", "short_description"]).map(html::to_text),
             category: categories,
             attributes,
-            stock: row.integer(&["qty"])?.map(|stock| stock.max(0)),
+            stock: row.stock(&["qty"])?,
             ..ProductPatch::default()
         };
         self.prices(&mut fields, row, &["price"], &["special_price"])?;
@@ -319,7 +311,7 @@ impl Mapper {
                 .text(&["categories (x,y,z...)", "categories (x,y,z…)", "category"])
                 .map(|text| text.split(',').next().and_then(|first| path(first, '>'))),
             tags: row.text(&["tags (x,y,z...)", "tags (x,y,z…)", "tags"]).map(words),
-            stock: row.integer(&["quantity"])?.map(|stock| stock.max(0)),
+            stock: row.stock(&["quantity"])?,
             ..ProductPatch::default()
         };
         // What buyers pay is the price with tax; a file with the other one alone has no tax in it.
@@ -369,7 +361,7 @@ impl Mapper {
         let on_sale = row.is_yes(&["on sale"]);
         self.prices(&mut fields, row, &["price"], if on_sale { &["sale price"] } else { &[] })?;
         let unlimited = row.get(&["stock"]).is_some_and(|text| text.eq_ignore_ascii_case("unlimited"));
-        fields.stock = if unlimited { None } else { row.integer(&["stock"])?.map(|stock| stock.max(0)) };
+        fields.stock = if unlimited { None } else { row.stock(&["stock"])? };
         fields.track_stock = row.get(&["stock"]).map(|_| !unlimited);
         let withdrawn = row.is_no(&["visible"]);
         self.finish(Source::Squarespace, row.get(&["variant id [non editable]"]), fields, withdrawn)
@@ -394,7 +386,7 @@ impl Mapper {
             if let Some(price) = row.price(&["price"], self.currency)? {
                 fields.price = Some(price);
             }
-            fields.stock = row.integer(&["current stock level", "current stock"])?.map(|stock| stock.max(0));
+            fields.stock = row.stock(&["current stock level", "current stock"])?;
             return self.finish(Source::BigCommerce, id, fields, false);
         }
         let mut fields = ProductPatch {
@@ -404,7 +396,7 @@ impl Mapper {
             category: row
                 .text(&["category", "categories"])
                 .map(|text| text.split(';').next().and_then(|first| path(first, '/'))),
-            stock: row.integer(&["current stock level", "current stock"])?.map(|stock| stock.max(0)),
+            stock: row.stock(&["current stock level", "current stock"])?,
             ..ProductPatch::default()
         };
         self.prices(&mut fields, row, &["price"], &["sale price"])?;
@@ -448,7 +440,7 @@ impl Mapper {
             description: row.text(&["description"]).map(html::to_text),
             price: row.price(&["price"], currency)?,
             currency: Some(currency),
-            stock: row.integer(&["quantity"])?.map(|stock| stock.max(0)),
+            stock: row.stock(&["quantity"])?,
             tags: row.text(&["tags"]).map(|text| words(&text.replace('_', " "))),
             attributes: Some(attributes),
             ..ProductPatch::default()

@@ -7,7 +7,7 @@ use std::io::BufRead;
 
 use super::columns::{NamedColumns, NamedRow, addresses, path, words};
 use super::csv_reader::{CsvRecord, CsvRecords};
-use super::{FileError, ImportEntry, html, source_key};
+use super::{FileError, ImportEntry, html, row_in, source_key};
 use crate::contract::catalog::{ImportRow, ProductPatch};
 use crate::domains::catalog::model::{sku_of_parts, variant_sku};
 use crate::types::Currency;
@@ -178,8 +178,7 @@ impl<R: BufRead> ShopifyProducts<R> {
         let options = options(row, first);
         let price = row.price(PRICE, self.currency)?.ok_or("column `Variant Price` is empty")?;
         let before = row.price(PRICE_BEFORE, self.currency)?.filter(|before| *before > price);
-        // Shopify counts oversold stock below zero, which becomes zero.
-        let stock = row.integer(QUANTITY)?.map(|stock| stock.max(0));
+        let stock = row.stock(QUANTITY)?;
         let uncounted = row.has(TRACKER) && row.get(TRACKER).is_none();
         let oversells = row.get(OVERSELL).is_some_and(|policy| policy.eq_ignore_ascii_case("continue"));
         let category = |columns: &[&str]| first.get(columns).and_then(|text| path(text, '>'));
@@ -209,9 +208,8 @@ impl<R: BufRead> ShopifyProducts<R> {
             options: Some(options.clone()),
             ..ProductPatch::default()
         };
-        let defaults = ProductPatch { currency: Some(self.currency), ..ProductPatch::default() };
         let source_key = Some(source_key("shopify", handle, &options));
-        Ok(ImportRow { source_key, fields, defaults, withdrawn: false })
+        Ok(ImportRow { source_key, ..row_in(self.currency, fields) })
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use super::{ProductRow, STAFF_SET, WriteScope, create_row, save_product};
+use super::{ProductRow, STAFF_SET, WriteScope, create_row, save_product, sku_is_taken};
 use crate::contract::catalog::{CatalogError, ImportOutcome, ImportRow, NewProduct, ProductPatch};
 use crate::domains::catalog::model;
 use crate::domains::catalog::schema::product;
@@ -214,11 +214,6 @@ fn would_empty(before: &ProductRow, emptied: &[&String]) -> String {
     };
     let parts: Vec<String> = emptied.iter().map(of_field).collect();
     format!("would {}; it does with --overwrite", parts.join(" and "))
-}
-
-fn sku_is_taken(conn: &mut Conn, sku: &str) -> QueryResult<bool> {
-    let taken: i64 = product::table.filter(product::sku.eq(sku)).count().get_result(conn)?;
-    Ok(taken > 0)
 }
 
 /// The SKU of the source if no product here has it; else one made of it and the options, as several variants may share

@@ -347,11 +347,8 @@ fn save_product(
     }
     let old_group = before.and_then(|row| row.group_name.clone());
     let new_group = after.group_name.clone();
-    if before.is_none_or(|row| row.sku != after.sku) {
-        let taken: i64 = product::table.filter(product::sku.eq(&after.sku)).count().get_result(tx.conn)?;
-        if taken > 0 {
-            return Err(CatalogError::SkuTaken);
-        }
+    if before.is_none_or(|row| row.sku != after.sku) && sku_is_taken(tx.conn, &after.sku)? {
+        return Err(CatalogError::SkuTaken);
     }
     if let (Some(group), true) = (&new_group, old_group != new_group) {
         check_group(tx.conn, group)?;
@@ -371,6 +368,12 @@ fn save_product(
         emit_group_change(tx, group)?;
     }
     Ok(())
+}
+
+/// Whether a product, deleted ones included, has the SKU.
+fn sku_is_taken(conn: &mut Conn, sku: &str) -> QueryResult<bool> {
+    let taken: i64 = product::table.filter(product::sku.eq(sku)).count().get_result(conn)?;
+    Ok(taken > 0)
 }
 
 /// Writes the row of a product, its search index, the facet counts and the leads of its groups.

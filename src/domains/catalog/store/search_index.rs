@@ -63,12 +63,17 @@ fn insert_search_words(conn: &mut Conn, seq: i64, words: (&str, String, &str)) -
     Ok(())
 }
 
+/// The next products behind one, by their numbers.
+fn rows_after(conn: &mut Conn, seq: i64) -> QueryResult<Vec<ProductRow>> {
+    let page = product::table.filter(product::seq.gt(seq)).order(product::seq).limit(EXPORT_PAGE_SIZE as i64);
+    page.select(ProductRow::as_select()).load(conn)
+}
+
 /// Rebuilds the search index from all products for sale. For a database that was filled by a bulk copy.
 pub fn rebuild_search_index(conn: &mut Conn) -> QueryResult<()> {
     let mut after = 0;
     loop {
-        let page = product::table.filter(product::seq.gt(after)).order(product::seq).limit(EXPORT_PAGE_SIZE as i64);
-        let rows: Vec<ProductRow> = page.select(ProductRow::as_select()).load(conn)?;
+        let rows = rows_after(conn, after)?;
         let Some(last) = rows.last() else { return Ok(()) };
         after = last.seq;
         for row in rows.iter().filter(|row| !row.deleted) {
@@ -90,8 +95,7 @@ pub fn rebuild_some(tx: &mut Tx<'_>) -> QueryResult<bool> {
     else {
         return Ok(false);
     };
-    let page = product::table.filter(product::seq.gt(after)).order(product::seq).limit(EXPORT_PAGE_SIZE as i64);
-    let rows: Vec<ProductRow> = page.select(ProductRow::as_select()).load(conn)?;
+    let rows = rows_after(conn, after)?;
     let Some(last) = rows.last() else {
         diesel::delete(search_rebuild::table).execute(conn)?;
         return Ok(false);
