@@ -25,6 +25,7 @@ use crate::store::files::{self, create, hash_file, with_suffix};
 use crate::store::{self, BackupTarget};
 use crate::types::Timestamp;
 
+pub mod schedule;
 #[cfg(test)]
 mod tests;
 
@@ -65,6 +66,16 @@ pub struct ManifestEntry {
     pub bytes: u64,
     /// SHA-256 of its content, in hex.
     pub sha256: String,
+}
+
+impl ManifestEntry {
+    fn compare(&self, file: &Path, bytes: u64, sha256: &str) -> BackupResult<()> {
+        if (bytes, sha256) == (self.bytes, self.sha256.as_str()) {
+            return Ok(());
+        }
+        let file = file.display();
+        Err(BackupError::Unusable(format!("{file} is damaged: its size or checksum differs from the manifest")))
+    }
 }
 
 /// Failure of a backup or a restore.
@@ -164,12 +175,7 @@ pub fn take(settings: &Settings, to: &Path, part: bool, now: impl Fn() -> Timest
             return Err(BackupError::Unusable(format!("the folder {folder} is not empty; choose a new or empty one")));
         }
     }
-    fs::create_dir_all(to).map_err(|error| unusable(to, &error))?;
-    #[cfg(unix)]
-    if is_new {
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-        fs::set_permissions(to, mode).map_err(|error| unusable(to, &error))?;
-    }
+    create_private(to)?;
     let taken = copy(settings, to, elsewhere, now);
     if taken.is_err() {
         for name in names().iter().map(String::as_str).chain([MANIFEST]) {
@@ -184,8 +190,25 @@ pub fn take(settings: &Settings, to: &Path, part: bool, now: impl Fn() -> Timest
     taken
 }
 
+/// Creates a folder, and if it is new, makes it one that no other user of the machine can open.
+fn create_private(folder: &Path) -> BackupResult<()> {
+    if folder.exists() {
+        return Ok(());
+    }
+    fs::create_dir_all(folder).map_err(|error| unusable(folder, &error))?;
+    #[cfg(unix)]
+    {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        fs::set_permissions(folder, mode).map_err(|error| unusable(folder, &error))?;
+    }
+    Ok(())
+}
+
 /// Rejects a shop with a database on a server, which has better tools for backups.
-fn reject_servers(settings: &Settings) -> BackupResult<()> {
+///
+/// # Errors
+/// Names a domain with such a database, and the tools.
+pub fn reject_servers(settings: &Settings) -> BackupResult<()> {
     let Some(domain) = settings.domains.iter().find(|domain| domain.database.server().is_some()) else { return Ok(()) };
     Err(BackupError::Unusable(format!(
         "the database of {} is in PostgreSQL, and this command copies files only; use pg_dump and pg_restore for the \
@@ -266,6 +289,24 @@ fn read_manifest(folder: &Path) -> BackupResult<Manifest> {
     Ok(manifest)
 }
 
+/// Verifies a backup without changing it: every file is there with the size and checksum of the manifest, and every
+/// database is one and undamaged.
+///
+/// # Errors
+/// Names the first file that is missing or damaged.
+pub fn verify(folder: &Path) -> BackupResult<Manifest> {
+    let manifest = read_manifest(folder)?;
+    for entry in &manifest.files {
+        let file = folder.join(&entry.name);
+        let (bytes, sha256) = hash_file(&file, None).map_err(|error| unusable(&file, &error))?;
+        entry.compare(&file, bytes, &sha256)?;
+        if entry.name != users::SECRET_FILE {
+            store::verify(&file).map_err(BackupError::Unusable)?;
+        }
+    }
+    Ok(manifest)
+}
+
 /// Returns the time of the last change of the shop's databases; `None` if there are none.
 fn changed_at(settings: &Settings) -> Option<Timestamp> {
     let files = DOMAIN_NAMES.into_iter().map(|domain| settings.database.join(database(domain)));
@@ -321,12 +362,7 @@ fn stage(settings: &Settings, from: &Path, manifest: &Manifest) -> BackupResult<
         let (source, draft) = (from.join(&entry.name), with_suffix(&place(settings, &entry.name), ".restore"));
         let copied = create(&draft).and_then(|mut out| hash_file(&source, Some(&mut out)));
         let (bytes, sha256) = copied.map_err(|error| unusable(&source, &error))?;
-        if (bytes, &sha256) != (entry.bytes, &entry.sha256) {
-            let file = source.display();
-            return Err(BackupError::Unusable(format!(
-                "{file} is damaged: its size or checksum differs from the manifest"
-            )));
-        }
+        entry.compare(&source, bytes, &sha256)?;
         if entry.name != users::SECRET_FILE {
             store::verify(&draft).map_err(BackupError::Unusable)?;
         }

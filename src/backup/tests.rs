@@ -209,3 +209,52 @@ async fn p20_backup_holds_every_domain_or_says_that_it_is_a_part() {
     restore(&other, &to, true, true).unwrap();
     assert_eq!(read(&other).await.0, ["ada"]);
 }
+
+#[actix::test]
+async fn backups_at_intervals_keep_the_newest() {
+    const HOUR: Duration = Duration::from_secs(3_600);
+    let dir = TempDir::new().unwrap();
+    let mut shop = settings(&dir, "shop");
+    (shop.backup.folder, shop.backup.keep) = (dir.path().join("backups"), 2);
+    let clock = Clock::simulated(Timestamp::parse("2026-03-01T00:00:00Z").unwrap());
+    let app = App::open(shop.clone(), clock.clone()).unwrap();
+    let names = || -> Vec<String> {
+        let entries = fs::read_dir(&shop.backup.folder).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    let wait = schedule::take_if_due(&shop, HOUR, &clock).unwrap();
+    assert!(wait <= HOUR, "{wait:?}");
+    assert_eq!(names(), ["shop-20260301T000000Z"]);
+    // Not due again before an hour has passed.
+    clock.advance(HOUR / 2);
+    assert!(schedule::take_if_due(&shop, HOUR, &clock).unwrap() <= HOUR / 2);
+    assert_eq!(names().len(), 1);
+    // What a crash left is deleted; folders with other names stay.
+    fs::create_dir(shop.backup.folder.join("shop-20260301T001500Z.part")).unwrap();
+    fs::create_dir(shop.backup.folder.join("shop-of-mine")).unwrap();
+    clock.advance(HOUR);
+    schedule::take_if_due(&shop, HOUR, &clock).unwrap();
+    clock.advance(HOUR);
+    schedule::take_if_due(&shop, HOUR, &clock).unwrap();
+    assert_eq!(names(), ["shop-20260301T013000Z", "shop-20260301T023000Z", "shop-of-mine"]);
+    let newest = shop.backup.folder.join("shop-20260301T023000Z");
+    verify(&newest).unwrap();
+    // A disk that is full, or a folder that is none, is a failure and changes no backup.
+    clock.advance(HOUR);
+    let file = shop.data.join("none");
+    fs::write(&file, "").unwrap();
+    let mut broken = shop.clone();
+    broken.backup.folder = file;
+    assert!(schedule::take_if_due(&broken, HOUR, &clock).is_err());
+    close(app, &shop).await;
+    let users = newest.join("users.db");
+    let mut bytes = fs::read(&users).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&users, bytes).unwrap();
+    assert!(matches!(verify(&newest), Err(BackupError::Unusable(why)) if why.contains("users.db is damaged")));
+    fs::remove_file(&users).unwrap();
+    assert!(matches!(verify(&newest), Err(BackupError::Unusable(why)) if why.contains("users.db")));
+}

@@ -156,7 +156,8 @@ is backed up with --part for each of them; without it the command fails, because
 
 Examples:
   mercat backup /backup/shop-monday --data /srv/shop
-  mercat backup \"/backup/$(date +%F)\""
+  mercat backup \"/backup/$(date +%F)\"
+  mercat backup /backup/shop-monday --verify"
     )]
     Backup {
         /// Folder for the backup: new, or empty
@@ -164,6 +165,9 @@ Examples:
         /// Of a split shop: copy the domains of this process, and not those of others
         #[arg(long)]
         part: bool,
+        /// Take none: verify that the backup in the folder is complete and undamaged
+        #[arg(long, conflicts_with = "part")]
+        verify: bool,
     },
     /// Restore a backup over the current data
     #[command(

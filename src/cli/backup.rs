@@ -36,6 +36,18 @@ pub fn refuse_backup_folder(command: &Command, settings: &Settings) -> Result<()
     )))
 }
 
+/// Verifies a backup, and changes nothing.
+pub fn verify(folder: &Path) -> Result<(), CliError> {
+    let manifest = backup::verify(folder).map_err(CliError::operation)?;
+    print(&format!(
+        "{} is a backup of {}, complete and undamaged: {}",
+        folder.display(),
+        manifest.taken_at,
+        size(&manifest)
+    ));
+    Ok(())
+}
+
 /// Copies the shop into a folder.
 pub fn backup(configuration: &Configuration, settings: &Settings, to: &Path, part: bool) -> Result<(), CliError> {
     require_shop(configuration, settings)?;

@@ -9,7 +9,8 @@ use super::{CliError, print};
 use crate::app::{App, broker, peer_config, registry};
 use crate::domains::mailer;
 use crate::messaging::grpc::{AddressStatus, Peer};
-use crate::settings::{DomainLocation, EventTransport, Settings};
+use crate::settings::{Database, DomainLocation, EventTransport, Settings};
+use crate::store;
 use crate::types::{Address, Clock};
 
 /// Time for the greeting and the sign-in of a mail server.
@@ -106,9 +107,21 @@ fn create_temp_file(folder: &std::path::Path) -> std::io::Result<()> {
 
 /// Opens a domain's database, which other processes may have open, and closes it.
 fn test_database(settings: &Settings, name: &'static str) -> Result<String, String> {
-    let file = settings.database.join(format!("{name}.db"));
-    if !file.exists() {
-        return Ok(format!("{} does not exist; the first start creates it", file.display()));
+    let (place, exists) = match &settings.domain(name).database {
+        Database::Folder(folder) => {
+            let file = folder.join(format!("{name}.db"));
+            (file.display().to_string(), file.exists())
+        }
+        Database::Postgres(server) => {
+            let exists = store::schema_exists(server, name).map_err(|error| {
+                let error = error.split_whitespace().collect::<Vec<_>>().join(" ");
+                format!("{}: {error}; start PostgreSQL, or check the setting database", server.masked())
+            })?;
+            (format!("schema {} in {}", server.schema(name), server.masked()), exists)
+        }
+    };
+    if !exists {
+        return Ok(format!("{place} does not exist; the first start creates it"));
     }
     let mut settings = settings.clone();
     settings.migrate = false;
@@ -119,7 +132,7 @@ fn test_database(settings: &Settings, name: &'static str) -> Result<String, Stri
     }
     let app = App::open_for_command(settings, Clock::system()).map_err(|error| error.to_string())?;
     app.close();
-    Ok(format!("{} is readable", file.display()))
+    Ok(format!("{place} is readable"))
 }
 
 /// Returns the addresses of other processes and the domains that each must run.

@@ -153,7 +153,8 @@ fn run(cli: Cli) -> Result<(), CliError> {
             let args = move_domain::MoveArgs { domain, to, email, shop };
             move_domain::move_domain(&configuration, &settings, args)
         }
-        Command::Backup { dir, part } => backup::backup(&configuration, &settings, &dir, part),
+        Command::Backup { dir, verify: true, .. } => backup::verify(&dir),
+        Command::Backup { dir, part, .. } => backup::backup(&configuration, &settings, &dir, part),
         Command::Restore { dir, force, part } => backup::restore(&configuration, &settings, &dir, force, part),
         Command::Config { .. } | Command::Completions { .. } => Ok(()),
     }

@@ -13,6 +13,7 @@ use super::logging::announce;
 use super::open::{app, create_folders, has_shop, lock_served, reason_of, warn_about_shared_folders};
 use super::{CliError, print_error};
 use crate::app::{App, missing_dependencies, sample_data_domains};
+use crate::backup::{self, schedule};
 use crate::messaging::grpc;
 use crate::settings::{DomainLocation, Settings};
 use crate::web;
@@ -31,6 +32,10 @@ pub fn serve(configuration: &Configuration, settings: Settings, file: Option<&Pa
     let _locks = lock_served(configuration, &settings)?;
     check_dependencies(configuration, &settings)?;
     check_addresses(configuration, &settings)?;
+    if settings.backup.every.is_some() {
+        backup::reject_servers(&settings)
+            .map_err(|error| configuration.error_for("backup.every", error.to_string()))?;
+    }
     let marker = settings.data.join(DEMO_LOAD_MARKER);
     let needs_demo = prepare_demo(configuration, &settings, &marker)?;
     actix::System::new().block_on(async {
@@ -48,8 +53,10 @@ pub fn serve(configuration: &Configuration, settings: Settings, file: Option<&Pa
         announce_addresses(app.settings(), grpc.as_ref(), web.as_ref());
         let handles = (grpc.as_ref().map(grpc::GrpcServer::handle), web.as_ref().map(web::Server::handle));
         let stopper = actix::spawn(stop_on_signal(signals, handles));
+        let backups = actix::spawn(schedule::run(std::sync::Arc::clone(app.settings()), app.clock().clone()));
         let result = run_servers(grpc, web).await;
         stopper.abort();
+        backups.abort();
         app.close();
         log::info!("serve: closed");
         result

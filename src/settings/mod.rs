@@ -30,8 +30,8 @@ pub use location::{DomainLocation, DomainSettings};
 pub use payments::{PaymentsSettings, Provider, StripeSettings};
 pub use schema::{SETTINGS, Spec, example};
 pub use sections::{
-    CatalogSettings, EventTransport, HttpSettings, LogSettings, MailerSettings, NotificationsSettings, PeersSettings,
-    ShopSettings, StatsSettings, StoreSettings, UsersSettings,
+    BackupSettings, CatalogSettings, EventTransport, HttpSettings, LogSettings, MailerSettings, NotificationsSettings,
+    PeersSettings, ShopSettings, StatsSettings, StoreSettings, UsersSettings,
 };
 
 /// Names of the domains, as settings, files and messages use them; each after those that it calls. The registry of the
@@ -77,6 +77,8 @@ pub struct Settings {
     pub log: LogSettings,
     /// Name and currency.
     pub shop: ShopSettings,
+    /// Section `backup`.
+    pub backup: BackupSettings,
     /// Limits of the databases.
     pub store: StoreSettings,
     /// Limits and cookies of the gateway.
@@ -136,11 +138,7 @@ impl Settings {
             .into_iter()
             .map(|name| DomainSettings::read(values, name, &defaults))
             .collect::<Result<_, _>>()?;
-        let public_url = values.get("public_url", |text| match text.trim_end_matches('/') {
-            "" => Ok(None),
-            url if url.starts_with("http://") || url.starts_with("https://") => Ok(Some(url.to_owned())),
-            _ => Err("must begin with http:// or https://".to_owned()),
-        })?;
+        let public_url = values.get("public_url", parse::public_url)?;
         let has_https = production || public_url.as_deref().is_some_and(|url| url.starts_with("https://"));
         let settings = Self {
             listen: values.get("listen", |text| socket_address(text, "127.0.0.1:8080"))?,
@@ -169,6 +167,7 @@ impl Settings {
             notifications: NotificationsSettings::read(values)?,
             events: EventTransport::read(values)?,
             events_ca: values.get("events_ca", parse::text_of_file)?,
+            backup: BackupSettings::read(values, &data)?,
             store,
             domains,
             data,

@@ -12,6 +12,32 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
     number(text, 1, 86_400).map(Duration::from_secs)
 }
 
+/// Parses an interval of minutes, hours or days, such as 12h; none if the text is empty.
+pub fn interval(text: &str) -> Result<Option<Duration>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let invalid = || "must be minutes, hours or days, such as 30m, 12h or 7d, at most 366d".to_owned();
+    let unit = text.chars().last().ok_or_else(invalid)?;
+    let minutes = match unit {
+        'm' => 1,
+        'h' => 60,
+        'd' => 24 * 60,
+        _ => return Err(invalid()),
+    };
+    let count: u64 = number(text.trim_end_matches(unit), 1, 366 * 24 * 60 / minutes).map_err(|_| invalid())?;
+    Ok(Some(Duration::from_secs(60 * minutes * count)))
+}
+
+/// Parses the public address of the shop; none if the text is empty.
+pub fn public_url(text: &str) -> Result<Option<String>, String> {
+    match text.trim_end_matches('/') {
+        "" => Ok(None),
+        url if url.starts_with("http://") || url.starts_with("https://") => Ok(Some(url.to_owned())),
+        _ => Err("must begin with http:// or https://".to_owned()),
+    }
+}
+
 /// Parses a socket address; `example` is named in the error.
 pub fn socket_address(text: &str, example: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| format!("must be an address and a port, such as {example}"))

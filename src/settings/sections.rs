@@ -1,12 +1,15 @@
 //! The sections of the settings, each with the parsing of its values. Payments have a file of their own.
 
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
 use lapin::uri::AMQPUri;
 
-use super::parse::{addresses, boolean, choice, log_filter, networks, number, origins, seconds, text_of_file};
+use super::parse::{
+    addresses, boolean, choice, interval, log_filter, networks, number, origins, seconds, text_of_file,
+};
 use super::{SettingError, Values};
 use crate::types::{Address, Currency, EmailAddress, PeerTls};
 
@@ -143,6 +146,29 @@ impl StoreSettings {
     }
 }
 
+/// The section `backup`: backups at intervals.
+#[derive(Debug, Clone)]
+pub struct BackupSettings {
+    /// Interval; none are taken without one.
+    pub every: Option<Duration>,
+    /// Folder of the backups.
+    pub folder: PathBuf,
+    /// Number of backups that are kept.
+    pub keep: usize,
+}
+
+impl BackupSettings {
+    pub(super) fn read(values: &Values, data: &Path) -> Result<Self, SettingError> {
+        let folder =
+            values.get("backup.folder", |text| Ok(Some(text).filter(|text| !text.is_empty()).map(PathBuf::from)))?;
+        Ok(Self {
+            every: values.get("backup.every", interval)?,
+            folder: folder.unwrap_or_else(|| data.join("backups")),
+            keep: values.get("backup.keep", |text| number(text, 1, 10_000))?,
+        })
+    }
+}
+
 /// The section `http`.
 #[derive(Debug, Clone)]
 pub struct HttpSettings {
@@ -152,6 +178,8 @@ pub struct HttpSettings {
     pub request_timeout: Duration,
     /// Time that requests in flight have to end when the process stops.
     pub drain_timeout: Duration,
+    /// Time for which a process that stops still takes connections, while its readiness check fails.
+    pub lame_duck: Duration,
     /// Threads that serve HTTP; 0 for one per core.
     pub workers: usize,
     /// Whether cookies are marked `Secure`.
@@ -168,6 +196,7 @@ impl HttpSettings {
             body_max: values.get("http.body_max", |text| number(text, 1_024, 1 << 30))?,
             request_timeout: values.get("http.request_timeout", seconds)?,
             drain_timeout: values.get("http.drain_timeout", seconds)?,
+            lame_duck: values.get("http.lame_duck", |text| number(text, 0, 300).map(Duration::from_secs))?,
             workers: values.get("http.workers", |text| number(text, 0, 1_024))?,
             secure_cookies: values
                 .get("http.secure_cookies", |text| if text == "auto" { Ok(has_https) } else { boolean(text) })?,

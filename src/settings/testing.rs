@@ -15,6 +15,7 @@ impl Settings {
         settings.listen = SocketAddr::from(([127, 0, 0, 1], 0));
         settings.data = data.to_owned();
         settings.database = data.to_owned();
+        settings.backup.folder = data.join("backups");
         for domain in &mut settings.domains {
             domain.database = Self::test_database(data);
         }

@@ -52,7 +52,9 @@ pub use idempotency::{Fingerprint, IdempotentRequest, IdempotentWrite, RESPONSE_
 pub use invariants::{Invariant, Invariants, RESTORE, Sql};
 pub use locks::LockSet;
 pub use migrate::Migrations;
-pub use online_backup::{BackupTarget, backup_all, ensure_exclusive, is_in_use, modify_offline, verify};
+pub use online_backup::{
+    BackupTarget, backup_all, ensure_exclusive, is_in_use, mark_moved_away, modify_offline, verify,
+};
 pub use outbox::BROKER_CURSOR;
 pub use postgres::{AdvisoryMarker, schema_exists};
 pub use prepared::{Prepare, PreparedQuery};
@@ -217,6 +219,7 @@ impl Store {
         }
         let fail = |reason: String| OpenError { domain, file: config.file.clone(), reason };
         let mut connection = writer::connect(&config.file).map_err(fail)?;
+        online_backup::refuse_moved_away(domain, &mut connection).map_err(fail)?;
         migrate::run_migrations(&mut connection, migrations, config.migrate).map_err(fail)?;
         let outbox_notify = Arc::new(tokio::sync::Notify::new());
         let writer = writer::Writer::start(domain, config, connection, clock.clone(), Arc::clone(&outbox_notify))

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use diesel::sql_query;
-use diesel::sql_types::Text;
+use diesel::sql_types::{Integer, Text};
 
 use super::Conn;
 use super::files::with_suffix;
@@ -15,6 +15,9 @@ use super::query::*;
 
 /// Interval of checking the progress of the copies.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
+
+/// Value of SQLite's `application_id` in the file of a domain that was moved to another process: "Movd".
+const MOVED_AWAY: i32 = 0x4d6f_7664;
 
 /// A database file and the file of its copy.
 #[derive(Debug, Clone)]
@@ -36,6 +39,46 @@ fn open(file: &Path) -> Result<Conn, String> {
     let mut conn = Conn::establish(&file.to_string_lossy()).map_err(|error| to_reason(&error))?;
     conn.batch_execute("PRAGMA busy_timeout = 10000").map_err(|error| to_reason(&error))?;
     Ok(conn)
+}
+
+#[derive(QueryableByName)]
+struct ApplicationId {
+    #[diesel(sql_type = Integer)]
+    application_id: i32,
+}
+
+fn application_id(conn: &mut Conn) -> QueryResult<i32> {
+    sql_query("PRAGMA application_id").get_result::<ApplicationId>(conn).map(|row| row.application_id)
+}
+
+/// Refuses a database that a move to another process has left behind: its content is old.
+pub fn refuse_moved_away(domain: &str, conn: &mut Conn) -> Result<(), String> {
+    match application_id(conn).map_err(|error| error.to_string())? {
+        MOVED_AWAY => Err(format!(
+            "{domain} was moved to another process, and this file is what it left behind; set {domain}.place to the address of \
+             that process, or restore a backup"
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Marks a database file as left behind by a move to another process, or with `is_moved_away` false as the domain's own
+/// again. The mark is in the file itself, so that it holds without any other file. Has no effect if there is no file.
+///
+/// # Errors
+///
+/// Names the file, if it cannot be written.
+pub fn mark_moved_away(file: &Path, is_moved_away: bool) -> Result<(), String> {
+    if !file.is_file() {
+        return Ok(());
+    }
+    let mut conn = open(file)?;
+    let to_reason = |error: diesel::result::Error| format!("{}: {error}", file.display());
+    let wanted = if is_moved_away { MOVED_AWAY } else { 0 };
+    if application_id(&mut conn).map_err(to_reason)? != wanted {
+        conn.batch_execute(&format!("PRAGMA application_id = {wanted}")).map_err(to_reason)?;
+    }
+    Ok(())
 }
 
 /// Copies all databases as they are at one moment, while others read and write them.
@@ -85,15 +128,20 @@ pub fn backup_all(copies: &[BackupTarget]) -> Result<(), String> {
     results.into_iter().collect()
 }
 
-/// Runs `PRAGMA quick_check` on a database file.
+/// Runs `PRAGMA quick_check` on the file of a database that nothing has open, and leaves it as it is, to the bit.
 ///
 /// # Errors
 ///
 /// Names the first problem found.
 pub fn verify(file: &Path) -> Result<(), String> {
-    let rows: Vec<PragmaRow> = sql_query("SELECT quick_check AS value FROM pragma_quick_check")
-        .load(&mut open(file)?)
-        .map_err(|error| format!("{}: {error}", file.display()))?;
+    // The characters that have a meaning in the address of a file (RFC 3986).
+    let path = file.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+    let rows: Vec<PragmaRow> = Conn::establish(&format!("file:{path}?immutable=1"))
+        .map_err(|error| format!("{}: {error}", file.display()))
+        .and_then(|mut conn| {
+            let check = sql_query("SELECT quick_check AS value FROM pragma_quick_check");
+            check.load(&mut conn).map_err(|error| format!("{}: {error}", file.display()))
+        })?;
     match rows.into_iter().map(|row| row.value).find(|value| value != "ok") {
         None => Ok(()),
         Some(problem) => Err(format!("{}: {problem}", file.display())),

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -210,6 +210,10 @@ impl AsyncRead for ClientConnection {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let Self { stream, kill_switch, pacing, .. } = self.get_mut();
         let stream = uncut(stream, kill_switch, cx)?;
+        // Read from only after all was written. The peer closes then too, and is not left waiting for the time-out.
+        if kill_switch.take_finished() {
+            SockRef::from(&*stream).shutdown(Shutdown::Write)?;
+        }
         pacing.poll_read(cx, buffer, |cx, buffer| stream.poll_read(cx, buffer))
     }
 }

@@ -23,6 +23,7 @@ use super::client_ip::ClientAddress;
 use super::problem::Problem;
 use super::rate_limit::{WithinLimits, decisions};
 use super::state::GatewayState;
+use crate::backup::schedule::{self, ScheduleStatus};
 use crate::histogram::{Histogram, HistogramSnapshot};
 use crate::messaging::{CommonError, Health, HealthStatus, RequestMetrics, RequestMetricsSnapshot};
 use crate::settings::DomainLocation;
@@ -155,6 +156,8 @@ struct Snapshot {
     connections: (i64, i64),
     /// Whether Redis answers, if rates are counted there.
     is_limit_store_up: Option<bool>,
+    /// Backups at intervals, if the process takes them.
+    backups: Option<ScheduleStatus>,
 }
 
 impl Snapshot {
@@ -176,6 +179,7 @@ impl Snapshot {
             live: state.settings.gateway.then(|| as_i64(state.hub.session_count())),
             connections: (as_i64(state.connections.open()), as_i64(state.connections.refused())),
             is_limit_store_up: state.limits.is_shared_store_up(),
+            backups: state.settings.backup.every.map(|_| schedule::status()),
         }
     }
 }
@@ -218,6 +222,12 @@ impl Collector for Snapshot {
         if let Some(live) = self.live {
             let help = "Live sessions, WebSocket and server-sent events.";
             gauge(to, "mercat_live_sessions", help)?.encode_gauge(&live)?;
+        }
+        if let Some(ScheduleStatus { newest_at, failures }) = self.backups {
+            let help = "Time of the newest backup that the shop took of itself, in seconds since 1970.";
+            gauge(to, "mercat_backup_newest_timestamp_seconds", help)?.encode_gauge(&newest_at)?;
+            let help = "Failed attempts of the shop to take a backup of itself.";
+            counter(to, "mercat_backup_failures_total", help)?.encode_gauge(&failures)?;
         }
         if let Some(is_up) = self.is_limit_store_up {
             let help = "1 while Redis counts the rates of all gateways, 0 while each counts its own.";

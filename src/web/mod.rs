@@ -170,11 +170,12 @@ impl Server {
 }
 
 impl Handle {
-    /// Stops the server. Gracefully: no new connection is accepted, idle ones are closed, and accepted requests get
+    /// Stops the server. Gracefully: after the lame-duck time no new connection is accepted, idle ones are closed, and accepted requests get
     /// their response within the drain timeout. Otherwise at once.
     pub async fn stop(&self, graceful: bool) {
         self.state.drain();
         if graceful {
+            tokio::time::sleep(self.state.settings.http.lame_duck).await;
             // A stopping worker drops the connections in its queue, so the queue has to be empty.
             self.server.pause().await;
             tokio::time::sleep(ACCEPT_GRACE).await;

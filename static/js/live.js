@@ -6,10 +6,14 @@ const BACKOFF_MIN = 500;
 const BACKOFF_MAX = 30_000;
 const HEARTBEAT_INTERVAL = 30_000; // ms without a frame before a ping is sent
 const PONG_TIMEOUT = 10_000; // ms to wait for the pong
+const PROBE_TIMEOUT = 3_000; // ms to wait for the pong after the page was asleep or out of sight
+const CLOCK_INTERVAL = 2_000; // ms between two looks at the clock, which tell that the machine slept
+const ACCESS_CODES = new Set(['unauthenticated', 'forbidden', 'scope_missing']);
 
 const topics = new Map(); // topic → Set of { event, stale }
 const pendingTopics = new Set(); // topics that the server has not confirmed yet
 const stateWatchers = new Set();
+const accessWatchers = new Set();
 const position = { epoch: null, seq: null }; // of the user's stream: the last entry delivered
 
 let socket = null;
@@ -18,6 +22,7 @@ let state = 'connecting';
 let attempts = 0;
 let retryTimer = 0;
 let heartbeatTimer = 0;
+let userId = null; // whose connection this is to be, or null
 
 function setState(next) {
   if (state === next) return;
@@ -40,13 +45,24 @@ function subscribe(names) {
 /** A live connection sends frames regularly; one that stays silent after a ping is dead, whatever the socket's state. */
 function resetHeartbeat() {
   clearTimeout(heartbeatTimer);
-  heartbeatTimer = setTimeout(() => {
-    send({ type: 'ping' });
-    heartbeatTimer = setTimeout(reconnect, PONG_TIMEOUT);
-  }, HEARTBEAT_INTERVAL);
+  heartbeatTimer = setTimeout(() => probe(PONG_TIMEOUT), HEARTBEAT_INTERVAL);
+}
+
+/** Asks for a pong, and reconnects if none arrives in time. */
+function probe(timeout) {
+  if (!ready) return;
+  clearTimeout(heartbeatTimer);
+  send({ type: 'ping' });
+  heartbeatTimer = setTimeout(reconnect, timeout);
 }
 
 function onReady(frame) {
+  if ((frame.user_id ?? null) !== userId) {
+    // The cookie is another user's by now, or of no user: whose page this is, the server says.
+    accessChanged();
+    reconnect();
+    return;
+  }
   ready = true;
   attempts = 0;
   if (position.epoch === null) Object.assign(position, { epoch: frame.epoch, seq: frame.seq });
@@ -70,6 +86,21 @@ function onNotification(frame) {
   send({ type: 'ack', seq: frame.seq });
 }
 
+function accessChanged() {
+  for (const watcher of accessWatchers) watcher();
+}
+
+function onError(frame) {
+  if (ACCESS_CODES.has(frame.code)) {
+    pendingTopics.delete(frame.topic);
+    accessChanged();
+  } else if (frame.code === 'events_missed') {
+    for (const [topic, listeners] of topics) {
+      if (topic !== 'user') for (const one of listeners) one.stale?.();
+    }
+  }
+}
+
 const HANDLERS = {
   ready: onReady,
   subscribed: onSubscribed,
@@ -77,6 +108,7 @@ const HANDLERS = {
   event: (frame) => {
     for (const one of topics.get(frame.topic) ?? []) one.event(frame);
   },
+  error: onError,
 };
 
 function onMessage(message) {
@@ -90,6 +122,8 @@ function connect() {
   setState('connecting');
   const opened = new WebSocket(`${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/api/v1/ws`);
   socket = opened;
+  // The first frame asks to be greeted now, with or without a user: the cookie says who this is.
+  opened.addEventListener('open', () => opened.send(JSON.stringify({ type: 'ping' })));
   opened.addEventListener('message', (message) => {
     if (socket === opened) onMessage(message);
   });
@@ -117,9 +151,13 @@ function disconnect() {
   old?.close();
 }
 
-/** Opens the connection. `resume` is the position of the list that was read over REST: { epoch, seq }, or null. */
-export function start(resume) {
+/**
+ * Opens the connection of the user with this id, or without a user for null.
+ * `resume` is the position of the list that was read over REST: { epoch, seq }, or null.
+ */
+export function start(id, resume) {
   disconnect();
+  userId = id;
   Object.assign(position, { epoch: resume?.epoch ?? null, seq: resume?.seq ?? null });
   attempts = 0;
   connect();
@@ -155,6 +193,22 @@ export function onStateChange(watcher) {
   stateWatchers.add(watcher);
   watcher(state);
 }
+
+/** Calls `watcher` when the server says that the connection is another user's than the page's, or has lost a right. */
+export function onAccessChange(watcher) {
+  accessWatchers.add(watcher);
+}
+
+// After sleep, or in a page that was out of sight, the connection may be dead without a sign.
+document.addEventListener('visibilitychange', () => {
+  if (document.visibilityState === 'visible') probe(PROBE_TIMEOUT);
+});
+let lookedAt = Date.now();
+setInterval(() => {
+  const now = Date.now();
+  if (now - lookedAt > 3 * CLOCK_INTERVAL) probe(PROBE_TIMEOUT);
+  lookedAt = now;
+}, CLOCK_INTERVAL);
 
 addEventListener('online', () => {
   if (!ready) {

@@ -75,6 +75,14 @@ export function notificationBell({ linkFor, onNotification }) {
     return { epoch: page.epoch, seq: page.seq };
   };
 
+  const readElsewhere = ({ id }) => {
+    const note = shown.find((known) => known.id === id);
+    if (!note || note.read) return;
+    note.read = true;
+    unread = Math.max(0, unread - 1);
+    render();
+  };
+
   const arrived = (note) => {
     if (shown.some((known) => known.seq === note.seq)) return;
     shown = [{ ...note, read: false }, ...shown];
@@ -105,7 +113,7 @@ export function notificationBell({ linkFor, onNotification }) {
     element.hidden = !user;
     open(false);
     if (!user) {
-      start(null);
+      start(null, null);
       return;
     }
     const mine = new AbortController();
@@ -117,9 +125,9 @@ export function notificationBell({ linkFor, onNotification }) {
       foot.replaceChildren(errorBox(problem));
     }
     if (mine.signal.aborted) return;
-    start(resume);
+    start(user.id, resume);
     listen('user', {
-      event: arrived,
+      event: (frame) => (frame.type === 'event' ? readElsewhere(frame.data) : arrived(frame)),
       lost: () => readFirst().then(resumeFrom, (problem) => foot.replaceChildren(errorBox(problem))),
     }, mine.signal);
   };

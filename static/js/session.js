@@ -1,17 +1,28 @@
-// The signed-in user of this page: signs in and out, creates the guest, notifies watchers of changes.
+// The signed-in user of this browser: signs in and out, creates the guest, notifies watchers of changes, also of those that
+// another tab made or that the server tells.
 // Does not contain: tokens (the cookie is HttpOnly), pages, forms.
 
-import { get, idempotentRequest, request } from './api.js';
+import { idempotentRequest, request } from './api.js';
+import { onAccessChange } from './live.js';
 
 const watchers = new Set();
 const makeGuest = idempotentRequest();
 let user = null;
 let pendingGuest = null;
 
-function setUser(next) {
+// All tabs share one cookie: what one of them changes, the others read again.
+const tabs = new BroadcastChannel('session');
+
+function apply(next, elsewhere) {
   const other = (next?.id ?? null) !== (user?.id ?? null) || next?.role !== user?.role;
   user = next;
-  for (const watcher of watchers) watcher(user, other);
+  for (const watcher of watchers) watcher(user, other, elsewhere);
+  return other;
+}
+
+/** Takes over a user whose cookie this page has just got. */
+function setUser(next) {
+  if (apply(next, false)) tabs.postMessage('changed');
 }
 
 /** The user, a guest included, or null. */
@@ -34,7 +45,10 @@ export function mayModerate() {
   return ['support', 'manager', 'admin'].includes(user?.role);
 }
 
-/** Calls `watcher(user, other)` on each change; `other` is true when the user or the role is different. */
+/**
+ * Calls `watcher(user, other, elsewhere)` on each change; `other` is true when the user or the role is different,
+ * `elsewhere` when this page did not cause it.
+ */
 export function onSessionChange(watcher) {
   watchers.add(watcher);
 }
@@ -42,12 +56,16 @@ export function onSessionChange(watcher) {
 /** Reads the current user from the server. Asked once: the page waits for the answer. */
 export async function loadSession() {
   try {
-    setUser((await request('GET', '/me', { once: true })).data);
+    apply((await request('GET', '/me', { once: true })).data, true);
   } catch (failure) {
     if (failure.status !== 401) throw failure;
-    setUser(null);
+    apply(null, true);
   }
 }
+
+const readAgain = () => loadSession().catch(() => {}); // the page stays as it is; its next request says what is wrong
+tabs.addEventListener('message', readAgain);
+onAccessChange(readAgain);
 
 /** The user; creates a guest if there is none. Concurrent calls create one guest. */
 export async function ensureUser() {

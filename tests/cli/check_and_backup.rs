@@ -76,6 +76,33 @@ fn running_shop_is_backed_up_and_restored() {
 }
 
 #[test]
+fn shop_takes_backups_of_itself() {
+    let sandbox = Sandbox::new().with("MERCAT_BACKUP__EVERY", "1d").with("MERCAT_BACKUP__FOLDER", "copies");
+    let shop = RunningShop::start(&sandbox, &["--no-demo"]);
+    let begun = std::time::Instant::now();
+    let copy = loop {
+        let entries = std::fs::read_dir(sandbox.path("copies")).into_iter().flatten();
+        let mut names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        if let Some(name) = names.find(|name| !name.ends_with(".part")) {
+            break format!("copies/{name}");
+        }
+        assert!(begun.elapsed() < crate::support::WAIT_TIMEOUT, "no backup");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    };
+    let metrics = shop.get("/metrics");
+    assert!(metrics.contains("mercat_backup_newest_timestamp_seconds 1"), "{metrics}");
+    assert!(metrics.contains("mercat_backup_failures_total 0"), "{metrics}");
+    shop.signal("TERM");
+    assert_eq!(shop.end().0, Some(0));
+    let verified = sandbox.run(&["backup", &copy, "--verify"]).assert_ok();
+    assert!(verified.out.contains("complete and undamaged: 9 files"), "{verified:?}");
+    sandbox.run(&["restore", &copy, "--data", "other"]).assert_ok();
+    sandbox.run(&["check", "--data", "other"]).assert_ok();
+    std::fs::remove_file(sandbox.path(&format!("{copy}/cart.db"))).unwrap();
+    sandbox.run(&["backup", &copy, "--verify"]).assert_failed(1, &["cart.db"]);
+}
+
+#[test]
 fn p20_backup_stays_as_it_is_whatever_is_tried_on_it() {
     let sandbox = Sandbox::new();
     let shop = RunningShop::start(&sandbox, &["--no-demo"]);
@@ -102,6 +129,8 @@ fn p20_backup_stays_as_it_is_whatever_is_tried_on_it() {
         refused.assert_failed(2, &["copy is a backup", "mercat restore"]);
         assert!(files() == before, "{command:?} has changed the backup");
     }
+    sandbox.run(&["backup", "copy", "--verify"]).assert_ok();
+    assert!(files() == before, "verifying has changed the backup");
     sandbox.run(&["restore", "copy", "--data", "look"]).assert_ok();
     sandbox.run(&["check", "--data", "look"]).assert_ok();
     assert!(files() == before, "restore has changed the backup");

@@ -236,3 +236,18 @@ fn open_file_limit_is_raised_to_the_hard_limit() {
     let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
     assert_eq!(files.split_whitespace().skip(3).take(2).collect::<Vec<_>>(), ["4000", "4000"]);
 }
+
+#[test]
+fn lame_duck_takes_connections_while_it_is_not_ready() {
+    let sandbox = Sandbox::new().with("MERCAT_HTTP__LAME_DUCK", "2");
+    let shop = RunningShop::start(&sandbox, &["--no-demo"]);
+    assert!(shop.get("/readyz").starts_with("HTTP/1.1 200"));
+    shop.signal("TERM");
+    // A connection is still taken after readiness has gone.
+    while shop.get("/readyz").starts_with("HTTP/1.1 200") {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    assert!(shop.get("/readyz").starts_with("HTTP/1.1 503"));
+    assert!(shop.get("/api/v1/products/").starts_with("HTTP/1.1 200"));
+    assert_eq!(shop.end().0, Some(0));
+}

@@ -833,6 +833,7 @@ fn notifications() -> Vec<Example> {
         variants!(Push {
             Notification { user_id: user_id, notification: notification },
             Event { topic: "stats".into(), kind: "stats_changed".into(), data: json!({ "cause": "cart_started" }) },
+            UserEvent { user_id: user_id, kind: "notification_read".into(), data: json!({ "id": id::<mercat::types::NotificationId>(15) }) },
             AccessChanged { user_id: user_id, session_id: Some(id(4)) },
             Resync {},
         }),

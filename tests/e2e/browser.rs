@@ -284,3 +284,49 @@ async fn product_form_sends_only_what_was_touched() {
     browser.shows("[data-test=live-stock]", "12").await;
     browser.0.close().await.unwrap();
 }
+
+#[actix::test]
+async fn sign_in_in_one_tab_changes_the_other() {
+    let Some(driver) = Driver::start() else { return };
+    let environment = TestEnvironment::new().await;
+    let shop = environment.open();
+    for name in ["Ada", "Bob"] {
+        let body = json!({ "name": name, "email": format!("{name}@example.com"), "password": "a fine password" });
+        shop.client().post("/user/", body).await.expect_status(201);
+    }
+    let browser = driver.browser(1280).await;
+    let sign_in = async |name: &str| {
+        browser.open(&format!("{}/signin", shop.url)).await;
+        browser.fill("[data-test=signin-email]", &format!("{name}@example.com")).await;
+        browser.fill("[data-test=signin-password]", "a fine password").await;
+        browser.click("[data-test=signin-submit]").await;
+        browser.shows("[data-test=account-link]", name).await;
+    };
+    sign_in("Ada").await;
+    browser.click("[data-test=bell]").await;
+    browser.shows("[data-test=notification-list]", "Welcome, Ada!").await;
+    browser.element("[data-test=connection][data-state=live]").await;
+    let first = browser.0.window().await.unwrap();
+
+    let second = browser.0.new_window(true).await.unwrap().handle;
+    browser.0.switch_to_window(second.clone()).await.unwrap();
+    browser.open(&shop.url).await;
+    // What one tab has read is read in the other.
+    browser.shows("[data-test=unread-count]", "1").await;
+    browser.0.switch_to_window(first.clone()).await.unwrap();
+    browser.click("[data-test=mark-read]").await;
+    browser.0.switch_to_window(second.clone()).await.unwrap();
+    browser.element("[data-test=unread-count][hidden]").await;
+
+    browser.open(&format!("{}/account", shop.url)).await;
+    browser.click("[data-test=signout]").await;
+    sign_in("Bob").await;
+    browser.0.switch_to_window(first).await.unwrap();
+    browser.shows("[data-test=account-link]", "Bob").await;
+    browser.click("[data-test=bell]").await;
+    browser.shows("[data-test=notification-list]", "Welcome, Bob!").await;
+    let page = browser.text().await;
+    assert!(!page.contains("Ada"), "another user's notifications are on the page:\n{page}");
+    browser.element("[data-test=connection][data-state=live]").await;
+    browser.0.close().await.unwrap();
+}

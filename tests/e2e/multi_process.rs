@@ -432,6 +432,8 @@ async fn doctor_reports_problems_and_fixes() {
     wrong("MERCAT_PAYMENTS__PLACE", "http://no-such-host.invalid:1", &["no-such-host.invalid", "DNS"]);
     wrong("MERCAT_CATALOG__PLACE", &format!("http://{}", payments.address), &["a mercat without catalog"]);
     wrong("MERCAT_MAILER__SMTP", &format!("smtp://{}", free_address()), &["mail server", "mailer.smtp"]);
+    let server = format!("postgres://shop@{}/shop?connect_timeout=5", free_address());
+    wrong("MERCAT_CATALOG__DATABASE", &server, &["database of catalog", "start PostgreSQL"]);
     let file = data.join("users.db");
     std::fs::write(&file, "not a database, and long enough not to pass for an empty one").unwrap();
     let (code, output) = doctor(&[]);

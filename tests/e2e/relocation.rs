@@ -216,6 +216,44 @@ async fn p15_kill_during_relocation_leaves_one_owner() {
 }
 
 #[actix::test]
+async fn p19_database_left_by_a_move_is_not_opened() {
+    let dir = TempDir::new().unwrap();
+    let (data, grpc, address) = (folder(dir.path(), "shop"), free_address(), free_address());
+    let other = folder(dir.path(), "payments");
+    let running = shop(&data, &grpc, std::slice::from_ref(&address));
+    let remote = standby(&other, "payments", &address, Vec::new());
+    let admin = running.admin(&data).await;
+    let teapot = product(&admin, "TEA-1", 10).await;
+    assert_moves(&admin, "payments", &format!("http://{address}")).await;
+    let (buyer, user) = guest(&running).await;
+    order(&buyer, &user, &teapot, "one").await;
+    assert_eq!(running.terminate(), Some(0));
+    // Without the record of the move the old file would be opened, and invoice numbers be given twice.
+    std::fs::remove_file(data.join("places.toml")).unwrap();
+    let started = Command::new(env!("CARGO_BIN_EXE_mercat"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--data", "shop"])
+        .envs([secret()])
+        .current_dir(dir.path())
+        .output()
+        .unwrap();
+    let error = String::from_utf8(started.stderr).unwrap();
+    assert!(!started.status.success() && error.contains("set payments.place"), "{error}");
+    // With the place in the settings the shop goes on, and the domain moves back.
+    let running = start_shop(&data, &["--grpc", &grpc], vec![secret(), place_variable("payments", &address)]);
+    let (buyer, user) = guest(&running).await;
+    order(&buyer, &user, &teapot, "two").await;
+    let admin = running.client_with_token(admin.token.as_deref().unwrap());
+    assert_moves(&admin, "payments", "local").await;
+    let (buyer, user) = guest(&running).await;
+    order(&buyer, &user, &teapot, "three").await;
+    assert_eq!(running.terminate(), Some(0));
+    assert_eq!(remote.terminate(), Some(0));
+    let running = shop(&data, &grpc, std::slice::from_ref(&address));
+    assert_eq!(running.terminate(), Some(0));
+    assert_consistent(&data);
+}
+
+#[actix::test]
 async fn s05_impossible_relocation_is_rejected() {
     let dir = TempDir::new().unwrap();
     let (data, grpc) = (folder(dir.path(), "shop"), free_address());

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::settings::{DOMAIN_NAMES, DomainLocation, PLACES_FILE, Settings};
 use crate::store::files::{fsync_dir, remove, rename, with_suffix, write_atomic};
+use crate::store::mark_moved_away;
 
 const HEAD: &str = "# Domains that were moved while the shop ran. Written by mercat; overrides every other setting.\n";
 
@@ -71,14 +72,26 @@ pub fn install_upload(file: &Path) -> io::Result<()> {
     fsync_dir(file.parent().unwrap_or(Path::new(".")))
 }
 
-/// Completes moves to this process that were recorded and then interrupted by a crash.
+/// Completes moves that were recorded and then interrupted by a crash: installs what arrived, marks what was left behind.
 pub fn finish(settings: &Settings, places: &BTreeMap<String, DomainLocation>) -> Result<(), String> {
-    for (domain, _) in places.iter().filter(|(_, place)| **place == DomainLocation::Local) {
-        if let Some(file) = file(settings, domain) {
-            install_upload(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+    for (domain, place) in places {
+        let Some(file) = file(settings, domain) else { continue };
+        match place {
+            DomainLocation::Local => {
+                install_upload(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+            }
+            _ => mark_left_behind(&file),
         }
     }
     Ok(())
+}
+
+/// Marks the database of a domain that another process owns, so that it is not opened if the record of the move is lost.
+/// The move does not depend on it.
+pub fn mark_left_behind(file: &Path) {
+    if let Err(error) = mark_moved_away(file, true) {
+        log::warn!("relocation: what the domain left behind cannot be marked as old: {error}");
+    }
 }
 
 #[cfg(test)]

@@ -189,6 +189,9 @@ impl RelocationState {
 
     /// Starts a domain in this process.
     pub fn start(&self, slot: &dyn RelocatableDomain) -> PlacementResult<()> {
+        if let Some(file) = placement_file::file(self.settings(), slot.domain()) {
+            store::mark_moved_away(&file, false).map_err(PlacementError::rejected)?;
+        }
         let store = slot.start(&self.runtime).map_err(|error| PlacementError::rejected(error.to_string()))?;
         self.event_router.add_local(store);
         Ok(())
@@ -285,7 +288,10 @@ impl RelocationState {
             Err(error) => return self.restart_here(slot, error),
         };
         match self.start_with_retries(&remote, domain).await {
-            Ok(()) => self.route_to(slot, &peer),
+            Ok(()) => {
+                self.route_to(slot, &peer);
+                self.mark_left_behind(domain).await?;
+            }
             Err(error @ PlacementError::Common(_)) => {
                 self.route_to(slot, &peer);
                 actix::spawn(notify_owner(Arc::clone(self), domain, address.clone()));
@@ -299,6 +305,16 @@ impl RelocationState {
             }
         }
         Ok(moved(domain, address.to_string(), manifest.bytes, started))
+    }
+
+    /// Marks the database that a moved domain has left in this process.
+    async fn mark_left_behind(&self, domain: &str) -> PlacementResult<()> {
+        let Some(file) = placement_file::file(self.settings(), domain) else { return Ok(()) };
+        blocking(move || {
+            placement_file::mark_left_behind(&file);
+            Ok(())
+        })
+        .await
     }
 
     /// Starts a domain that could not be moved in this process again, and returns the error of the move.
@@ -398,7 +414,12 @@ async fn notify_owner(state: Arc<RelocationState>, domain: &'static str, address
             .and_then(RelocatableDomain::remote_peer)
             .is_some_and(|peer| *peer.address() == address);
         match result {
-            Ok(()) => return,
+            Ok(()) => {
+                if let Err(error) = state.mark_left_behind(domain).await {
+                    log::warn!("relocation of {domain}: {error}");
+                }
+                return;
+            }
             Err(_) if !is_still_owner => return,
             Err(error) => log::warn!("relocation: {domain} was moved to {address}, which has not started it: {error}"),
         }

@@ -68,14 +68,21 @@ async fn mark_read(
     request: MarkRead,
 ) -> Result<(), NotificationsError> {
     let (user, id) = (caller_id(&ctx)?, request.notification_id);
+    let pending = state.publisher.pending();
+    let pushes = Arc::clone(&pending);
     state
         .store
         .idempotent(&ctx, &request)?
-        .run(move |tx| match store::mark_read(tx.conn, user, id)? {
-            true => Ok(()),
-            false => Err(NotificationsError::NotificationNotFound),
+        .run(move |tx| {
+            if !store::mark_read(tx.conn, user, id)? {
+                return Err(NotificationsError::NotificationNotFound);
+            }
+            pushes.add([model::read_event(user, id)]);
+            Ok(())
         })
-        .await
+        .await?;
+    pending.commit();
+    Ok(())
 }
 
 async fn get_stream(

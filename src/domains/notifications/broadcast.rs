@@ -33,6 +33,15 @@ pub enum Push {
         /// Values of the event; the fields depend on `kind`.
         data: serde_json::Value,
     },
+    /// An event for the sessions of one user, outside the stream: it is not stored either.
+    UserEvent {
+        /// User whose sessions receive it.
+        user_id: UserId,
+        /// Machine-readable kind of the event.
+        kind: String,
+        /// Values of the event; the fields depend on `kind`.
+        data: serde_json::Value,
+    },
     /// A user's access has changed, or a session has ended.
     AccessChanged {
         /// User whose access changed.

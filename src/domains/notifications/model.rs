@@ -15,7 +15,7 @@ use crate::contract::payments::{
 };
 use crate::contract::users::{AccessChanged, UserErased, UserRegistered};
 use crate::messaging::CommonError;
-use crate::types::{Timestamp, UserId};
+use crate::types::{NotificationId, Timestamp, UserId};
 
 /// Topic of changes to any product.
 const CATALOG: &str = "catalog";
@@ -122,6 +122,11 @@ fn invoice_summary(invoice: &Invoice) -> Result<Value, CommonError> {
 fn format_minute(at: Timestamp) -> String {
     let format = format_description!("[year]-[month]-[day] [hour]:[minute] UTC");
     at.to_utc().format(format).unwrap_or_else(|_| at.to_string())
+}
+
+/// Push that tells the other sessions of a user that a notification was read.
+pub fn read_event(user_id: UserId, id: NotificationId) -> Push {
+    Push::UserEvent { user_id, kind: "notification_read".to_owned(), data: json!({ "id": id }) }
 }
 
 fn registered(event: UserRegistered) -> ProjectionResult {

@@ -4,6 +4,7 @@ use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::topic::Topic;
 use crate::contract::notifications::Notification;
 use crate::types::{NotificationId, Timestamp, UserId};
 
@@ -94,7 +95,7 @@ impl<'a> From<&'a Notification> for ServerFrame<'a> {
     fn from(notification: &'a Notification) -> Self {
         Self::Notification {
             seq: notification.seq,
-            topic: "user",
+            topic: Topic::USER,
             id: notification.id,
             kind: &notification.kind,
             title: &notification.title,

@@ -253,6 +253,13 @@ impl Hub {
                     }
                 }
             }
+            Push::UserEvent { user_id, kind, data } => {
+                let handles = self.registry().of_user(*user_id);
+                let frame = ServerFrame::Event { topic: Topic::USER, kind, data }.encode();
+                for handle in &handles {
+                    self.deliver(handle, SessionMessage::Event { topic: Topic::User, frame: frame.clone() });
+                }
+            }
             Push::AccessChanged { user_id, session_id } => self.access_changed(*user_id, *session_id),
             Push::Resync => self.resync_all(),
         }

@@ -16,6 +16,7 @@ pub struct KillSwitch(Arc<KillState>);
 #[derive(Debug, Default)]
 struct KillState {
     is_killed: AtomicBool,
+    is_finished: AtomicBool,
     /// The task that reads and writes the connection.
     task: AtomicWaker,
 }
@@ -25,6 +26,17 @@ impl KillSwitch {
     pub fn kill(&self) {
         self.0.is_killed.store(true, Ordering::SeqCst);
         self.0.task.wake();
+    }
+
+    /// Tells the peer that nothing more is sent, after what is prepared already, and wakes the connection's task for it.
+    pub fn finish(&self) {
+        self.0.is_finished.store(true, Ordering::SeqCst);
+        self.0.task.wake();
+    }
+
+    /// Returns `true` once after [`Self::finish`].
+    pub fn take_finished(&self) -> bool {
+        self.0.is_finished.swap(false, Ordering::SeqCst)
     }
 
     /// Whether the connection was killed; if not, the task of `context` is woken when it is.

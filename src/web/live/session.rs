@@ -26,6 +26,10 @@ use crate::web::network_limit::NetworkPermit;
 
 /// Most invalid tokens that a client may send.
 const INVALID_TOKENS_MAX: u32 = 10;
+/// Times that a client may resume its stream from a position of its own: at once, and then per second. Each may replay
+/// all that is kept.
+const RESUMES_BURST: f64 = 5.0;
+const RESUMES_PER_SECOND: f64 = 0.1;
 
 /// Transport of a session's frames to its client.
 pub trait Transport: Sized + Unpin + 'static {
@@ -65,6 +69,9 @@ pub struct Session<T: Transport> {
     first_frame: Option<ClientFrame>,
     invalid_tokens: u32,
     frame_limit: TokenBucket,
+    resume_limit: TokenBucket,
+    /// Last notification that the client has acknowledged.
+    acked: i64,
     is_ending: bool,
 }
 
@@ -78,7 +85,7 @@ impl<T: Transport> Session<T> {
         principal: Option<Principal>,
         first_frame: Option<ClientFrame>,
     ) -> Self {
-        let frame_limit = TokenBucket::new(hub.settings().frames_per_second);
+        let per_second = f64::from(hub.settings().frames_per_second);
         Self {
             transport,
             hub,
@@ -91,13 +98,15 @@ impl<T: Transport> Session<T> {
             is_ready: false,
             first_frame,
             invalid_tokens: 0,
-            frame_limit,
+            frame_limit: TokenBucket::new(per_second, 2.0 * per_second),
+            resume_limit: TokenBucket::new(RESUMES_PER_SECOND, RESUMES_BURST),
+            acked: 0,
             is_ending: false,
         }
     }
 
     /// The hub's view of this session, once it is started.
-    fn registered(&self) -> Option<&SessionHandle> {
+    pub(super) fn registered(&self) -> Option<&SessionHandle> {
         self.registration.as_ref().map(|registration| &*registration.handle)
     }
 
@@ -141,12 +150,16 @@ impl<T: Transport> Session<T> {
         }
     }
 
-    /// Records activity of the client. Returns `false` if its frame is not to be handled: the session ends, because of
-    /// this frame or before it.
-    pub(super) fn on_activity(&mut self, ctx: &mut T::Context) -> bool {
+    /// Records activity of the client. Returns `false` if the session ends already and its frame is not to be handled.
+    pub(super) fn on_activity(&self) -> bool {
         if let Some(handle) = self.registered() {
             self.hub.on_activity(handle);
         }
+        !self.is_ending
+    }
+
+    /// Counts a frame of the client. Returns `false` if the session ends because of too many.
+    pub(super) fn count_frame(&mut self, ctx: &mut T::Context) -> bool {
         if !self.frame_limit.take() {
             self.end(CloseCause::RateLimited, ctx);
         }
@@ -158,9 +171,26 @@ impl<T: Transport> Session<T> {
         self.send_error("bad_frame", detail, None, ctx);
     }
 
+    /// Takes an acknowledgement of what was not acknowledged before. There are at most as many as notifications, so
+    /// they do not count as frames.
+    fn take_new_ack(&mut self, frame: &ClientFrame) -> bool {
+        let newest = self.position.seq;
+        match frame {
+            ClientFrame::Ack { seq } if self.is_ready && (self.acked + 1..=newest).contains(seq) => {
+                self.acked = *seq;
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Handles a frame of the client.
     pub(super) fn on_frame(&mut self, text: &str, ctx: &mut T::Context) {
-        match serde_json::from_str(text) {
+        let parsed = serde_json::from_str(text);
+        if parsed.as_ref().is_ok_and(|frame| self.take_new_ack(frame)) || !self.count_frame(ctx) {
+            return;
+        }
+        match parsed {
             Err(_) => self.reject_frame(
                 "this is no frame of ours: one JSON object with `type` auth, subscribe, unsubscribe, ack or ping and its fields",
                 ctx,
@@ -301,6 +331,10 @@ impl<T: Transport> Session<T> {
         let names: Vec<String> = accepted.iter().map(Topic::to_string).collect();
         let has_own_stream = accepted.contains(&Topic::User);
         let is_resumed = after.is_some();
+        if has_own_stream && is_resumed && !self.resume_limit.take() {
+            let detail = "you resumed your stream too often; what is new still arrives, read the rest over HTTP";
+            return self.send_error("too_many_resumes", detail, Some(Topic::USER), ctx);
+        }
         if !has_own_stream || (had_own_stream && !is_resumed) {
             let stream = has_own_stream.then(|| self.stream_position());
             let frame = ServerFrame::Subscribed { topics: &names, recovered: false, stream, snapshot: None };
@@ -309,6 +343,7 @@ impl<T: Transport> Session<T> {
         // From the client's position, or else from that of the ready frame. Pushes wait in the mailbox meanwhile, and those
         // that the replay already contains are skipped.
         if let Some(after) = after {
+            self.acked = after;
             self.position = Stream { epoch: epoch.unwrap_or_else(|| self.position.epoch.clone()), seq: after };
         }
         self.catch_up(Some(Subscription { names, is_resumed }), ctx);

@@ -43,7 +43,7 @@ impl Default for LiveSettings {
             pong_timeout: Duration::from_secs(10),
             frames_per_second: 100,
             topics_max: 200,
-            auth_grace: Duration::from_millis(250),
+            auth_grace: Duration::from_secs(1),
             origins: AllowedOrigins::default(),
         }
     }

@@ -21,6 +21,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::contract::catalog::ProductChanged;
+use crate::contract::notifications::{ListNotifications, MarkRead};
 use crate::contract::payments::InvoiceExpired;
 use crate::contract::users::{
     AccessChanged, Authenticate, Authenticated, CreateGuest, DeleteUser, SignOut, UsersError,
@@ -170,7 +171,8 @@ fn serve(hub: &Hub, accounts: &TestAccounts) -> (std::net::SocketAddr, ServerHan
     let timeouts = ServerTimeouts {
         keep_alive: Duration::from_secs(5),
         request_head: Duration::from_secs(5),
-        disconnect: Duration::from_secs(1),
+        // Longer than any wait: what ends a connection here is not this.
+        disconnect: 10 * WAIT_TIMEOUT,
         shutdown: Duration::from_secs(30),
         workers: 2,
     };
@@ -657,18 +659,137 @@ async fn n11_oversized_frame_closes_1009_and_malformed_1002() {
         (vec![0xf1, 0x81, 0, 0, 0, 0, b'x'], 1002),
         (not_utf8, 1007),
         (not_utf8_in_parts, 1007),
+        (vec![0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8], 1000),
     ] {
         let mut stream = raw_client(&server, None);
         stream.write_all(&bytes).unwrap();
         let received = actix_web::rt::task::spawn_blocking(move || {
             let mut received = Vec::new();
-            let _ = stream.read_to_end(&mut received);
+            // The server closes: a client waits for that (RFC 6455 §7.1.1).
+            stream.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
+            stream.read_to_end(&mut received).unwrap();
             received
         });
         let received = received.await.unwrap();
         assert!(received.windows(2).any(|two| two == code.to_be_bytes()), "{code}: {received:?}");
     }
     wait_until("they are gone", || server.hub.session_count() == 1).await;
+}
+
+/// A frame under a mask of zeros, with any first byte.
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let length = match payload.len() {
+        short @ ..126 => vec![0x80 | u8::try_from(short).unwrap()],
+        long => [&[0x80 | 126][..], &u16::try_from(long).unwrap().to_be_bytes()].concat(),
+    };
+    [&[first][..], &length, &[0; 4], payload].concat()
+}
+
+/// The server's frames in `bytes`: first byte and payload.
+fn server_frames(mut bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
+    let mut frames = Vec::new();
+    while let [first, length, rest @ ..] = bytes {
+        let (length, rest) = match (length, rest) {
+            (126, [a, b, rest @ ..]) => (usize::from(u16::from_be_bytes([*a, *b])), rest),
+            (length, rest) => (usize::from(*length), rest),
+        };
+        frames.push((*first, rest[..length].to_vec()));
+        bytes = &rest[length..];
+    }
+    frames
+}
+
+/// Sends frames and returns the server's, with the ready frame left out, until it has closed the connection.
+async fn exchange(server: &TestServer, sent: Vec<u8>) -> Vec<(u8, Vec<u8>)> {
+    let mut stream = raw_client(server, None);
+    let received = actix_web::rt::task::spawn_blocking(move || {
+        stream.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
+        // The server may close before it has read all.
+        let _ = stream.write_all(&sent);
+        let mut received = Vec::new();
+        stream.read_to_end(&mut received).unwrap();
+        received
+    });
+    let received = received.await.unwrap();
+    let head = received.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
+    let frames = server_frames(&received[head..]).into_iter();
+    frames.filter(|(_, payload)| !payload.starts_with(br#"{"type":"ready""#)).collect()
+}
+
+/// The cases of the Autobahn test suite that apply to a server which answers in frames of its own, by their chapters.
+#[actix::test]
+async fn n11_frames_are_handled_as_rfc_6455_says() {
+    const TEXT: u8 = 0x81;
+    const PING: u8 = 0x89;
+    const CLOSE: u8 = 0x88;
+    let server = open(|_| {}).await;
+    let bye = frame(CLOSE, &1000_u16.to_be_bytes());
+    let closed =
+        |code: u16| move |(first, payload): &(u8, Vec<u8>)| *first == CLOSE && payload.starts_with(&code.to_be_bytes());
+    let ends = |name: String, sent: Vec<u8>, code: u16| {
+        let server = &server;
+        async move {
+            let frames = exchange(server, sent).await;
+            let last = frames.last().unwrap_or_else(|| panic!("{name}: no close frame"));
+            assert!(closed(code)(last), "{name}: {frames:?}");
+            assert_eq!(frames.iter().filter(|(first, _)| *first == CLOSE).count(), 1, "{name}: {frames:?}");
+            frames
+        }
+    };
+    // 2: pings and pongs.
+    for payload in [&b""[..], b"Hello, world!", &[0x00, 0xff, 0xfe], &[0xfe; 125]] {
+        let frames = ends("2 ping".into(), [frame(PING, payload), bye.clone()].concat(), 1000).await;
+        assert_eq!(frames[0], (0x8a, payload.to_vec()));
+    }
+    ends("2.5 ping of 126 bytes".into(), frame(PING, &[0xfe; 126]), 1002).await;
+    let unasked = ends("2.7 unasked pong".into(), [frame(0x8a, b"x"), bye.clone()].concat(), 1000).await;
+    assert_eq!(unasked.len(), 1);
+    // 3 and 4: reserved bits and operations.
+    for bits in 1..8_u8 {
+        ends(format!("3 bits {bits}"), frame(TEXT | bits << 4, b"{}"), 1002).await;
+        ends(format!("3 bits {bits} in a ping"), frame(PING | bits << 4, b""), 1002).await;
+    }
+    for operation in (3..8_u8).chain(11..16) {
+        ends(format!("4 operation {operation}"), frame(0x80 | operation, b""), 1002).await;
+    }
+    // 5: fragments.
+    let ping_frame = br#"{"type":"ping"}"#;
+    let (begin, end) = (frame(0x01, &ping_frame[..7]), frame(0x80, &ping_frame[7..]));
+    let whole = [begin.clone(), frame(PING, b"between"), end.clone(), bye.clone()].concat();
+    let frames = ends("5.6 ping between fragments".into(), whole, 1000).await;
+    assert_eq!(frames[0], (0x8a, b"between".to_vec()));
+    assert_eq!(frames[1].1, br#"{"type":"pong"}"#);
+    ends("5.1 ping in fragments".into(), frame(0x09, b"x"), 1002).await;
+    ends("5.9 continuation of nothing".into(), frame(0x80, b"x"), 1002).await;
+    ends("5.13 continuation of nothing, to be continued".into(), frame(0x00, b"x"), 1002).await;
+    ends("5.15 end, and a continuation".into(), [begin.clone(), end.clone(), frame(0x00, b"x")].concat(), 1002).await;
+    ends("5.18 text within fragments".into(), [begin.clone(), frame(TEXT, b"{}")].concat(), 1002).await;
+    // 6: texts that are UTF-8 and such that are not.
+    for valid in ["", "Hello-\u{b5}@\u{df}\u{f6}\u{e4}\u{fc}\u{e0}\u{e1}-UTF-8!!", "\u{10ffff}", "\u{fffe}"] {
+        let frames = ends("6 valid text".into(), [frame(TEXT, valid.as_bytes()), bye.clone()].concat(), 1000).await;
+        assert!(String::from_utf8_lossy(&frames[0].1).contains("bad_frame"), "{valid:?}: {frames:?}");
+    }
+    let parts = [frame(0x01, &[0xce]), frame(0x80, &[0xba]), bye.clone()].concat();
+    ends("6.2 letter in two parts".into(), parts, 1000).await;
+    for invalid in [&[0xce_u8][..], &[0x80], &[0xc0, 0xaf], &[0xed, 0xa0, 0x80], &[0xf4, 0x90, 0x80, 0x80], &[0xff]] {
+        ends(format!("6 invalid {invalid:x?}"), frame(TEXT, invalid), 1007).await;
+    }
+    // 7: the closing handshake.
+    let frames = exchange(&server, [bye.clone(), frame(PING, b"late"), frame(TEXT, ping_frame)].concat()).await;
+    assert_eq!(frames.len(), 1, "7.1 frames after the end: {frames:?}");
+    assert_eq!(exchange(&server, frame(CLOSE, b"")).await, [(CLOSE, Vec::new())], "7.3.1 without a code");
+    ends("7.3.2 one byte".into(), frame(CLOSE, &[3]), 1002).await;
+    let reason = |code: u16, text: &[u8]| frame(CLOSE, &[&code.to_be_bytes()[..], text].concat());
+    ends("7.3.5 longest reason".into(), reason(1000, &[b'*'; 123]), 1000).await;
+    ends("7.3.6 reason too long".into(), reason(1000, &[b'*'; 124]), 1002).await;
+    // 1007 would say more; the library does not tell this from an invalid code.
+    ends("7.5.1 reason not UTF-8".into(), reason(1000, &[0xce, 0xba, 0xed, 0xa0, 0x80]), 1002).await;
+    for code in [1000_u16, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999] {
+        ends(format!("7.7 code {code}"), reason(code, b""), code).await;
+    }
+    for code in [0_u16, 999, 1004, 1005, 1006, 1016, 1100, 2000, 2999, 5000, 65535] {
+        ends(format!("7.9 code {code}"), reason(code, b""), 1002).await;
+    }
 }
 
 #[actix::test]
@@ -683,6 +804,74 @@ async fn frame_flood_closes_1008() {
         flood.send_json(&json!({ "type": "ping" })).await;
     }
     assert_eq!(flood.close_code().await, Some(1008));
+}
+
+#[actix::test]
+async fn acknowledgements_are_no_flood() {
+    const ALL: i64 = 900;
+    let server = open(|_| {}).await;
+    let ada = server.accounts.add("ada", Role::Customer, None).user_id;
+    server.deliver((0..ALL).map(|_| expired(ada)).collect()).await;
+    let (mut client, ready) = server.ready(Some("ada")).await;
+    let resume = json!({ "type": "subscribe", "topics": ["user"], "epoch": ready["epoch"], "after": 0 });
+    client.send_json(&resume).await;
+    assert_eq!(client.receive().await["recovered"], true);
+    for seq in 1..=ALL {
+        assert_eq!(client.receive().await["seq"], seq);
+    }
+    for seq in 1..=ALL {
+        client.send_json(&json!({ "type": "ack", "seq": seq })).await;
+    }
+    client.assert_silent().await;
+    // The same one again and again acknowledges nothing.
+    for _ in 0..1_000 {
+        client.send_json(&json!({ "type": "ack", "seq": 1 })).await;
+    }
+    assert_eq!(client.close_code().await, Some(1008));
+}
+
+#[actix::test]
+async fn s01_replays_of_one_session_are_limited() {
+    let server = open(|_| {}).await;
+    let ada = server.accounts.add("ada", Role::Customer, None).user_id;
+    server.deliver((0..50).map(|_| expired(ada)).collect()).await;
+    let (mut client, ready) = server.ready(Some("ada")).await;
+    let resume = json!({ "type": "subscribe", "topics": ["user"], "epoch": ready["epoch"], "after": 0 });
+    for _ in 0..60 {
+        client.send_json(&resume).await;
+    }
+    client.send_json(&json!({ "type": "ping" })).await;
+    let (mut replayed, mut refused) = (0, 0);
+    loop {
+        let frame = client.receive().await;
+        match frame["type"].as_str().unwrap() {
+            "notification" => replayed += 1,
+            "error" if frame["code"] == "too_many_resumes" => refused += 1,
+            "pong" => break,
+            other => assert_eq!(other, "subscribed"),
+        }
+    }
+    assert_eq!((replayed, refused), (5 * 50, 55));
+    // What is new still arrives.
+    server.deliver(vec![expired(ada)]).await;
+    assert_eq!(client.receive().await["seq"], 51);
+}
+
+#[actix::test]
+async fn marking_read_reaches_the_other_sessions() {
+    let server = open(|_| {}).await;
+    let identity = server.accounts.add("ada", Role::Customer, None);
+    server.accounts.add("bob", Role::Customer, None);
+    server.deliver(vec![expired(identity.user_id)]).await;
+    let mut other = server.subscribe(Some("ada"), &["user"]).await;
+    let mut stranger = server.subscribe(Some("bob"), &["user"]).await;
+    let ctx = || RequestContext::new(Caller::User { identity, internal: false }, "test");
+    let listed = server.client.call(ctx(), ListNotifications::default()).await.unwrap();
+    let id = listed.items[0].id;
+    server.client.call(ctx(), MarkRead { notification_id: id }).await.unwrap();
+    let expected = json!({ "type": "event", "topic": "user", "kind": "notification_read", "data": { "id": id } });
+    assert_eq!(other.receive().await, expected);
+    stranger.assert_silent().await;
 }
 
 #[actix::test]

@@ -25,6 +25,9 @@ pub enum Topic {
 }
 
 impl Topic {
+    /// Name of [`Topic::User`].
+    pub const USER: &'static str = "user";
+
     /// Parses the name of a topic.
     pub fn parse(name: &str) -> Option<Self> {
         Some(match name.split_once(':') {
@@ -32,7 +35,7 @@ impl Topic {
             Some(("comments", id)) => Self::Comments(id.parse().ok()?),
             Some(_) => return None,
             None => match name {
-                "user" => Self::User,
+                Self::USER => Self::User,
                 "catalog" => Self::Catalog,
                 "stats" => Self::Stats,
                 "orders" => Self::Orders,
@@ -73,7 +76,7 @@ impl Topic {
 impl fmt::Display for Topic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::User => f.write_str("user"),
+            Self::User => f.write_str(Self::USER),
             Self::Catalog => f.write_str("catalog"),
             Self::Product(id) => write!(f, "product:{id}"),
             Self::Comments(id) => write!(f, "comments:{id}"),

@@ -24,6 +24,17 @@ pub struct WebSocket {
     close_reason: CloseReasonSlot,
     /// Beginning of a fragmented message.
     fragments: Option<Fragments>,
+    /// Connection of a session that has started.
+    connection: Option<KillSwitch>,
+}
+
+impl Drop for WebSocket {
+    /// The server ends the TCP connection after the closing handshake (RFC 6455 §7.1.1).
+    fn drop(&mut self) {
+        if let Some(connection) = &self.connection {
+            connection.finish();
+        }
+    }
 }
 
 /// Fragments of one message (RFC 6455 §5.4).
@@ -70,7 +81,7 @@ pub async fn start_websocket(
     let kill_switch = request.conn_data::<KillSwitch>().cloned();
     let close_reason = CloseReasonSlot::default();
     let bytes = FrameLimiter::new(payload, Rc::clone(&close_reason));
-    let transport = WebSocket { close_reason, fragments: None };
+    let transport = WebSocket { close_reason, fragments: None, connection: None };
     let session = Session::new(transport, hub, permit, kill_switch, principal, None);
     WsResponseBuilder::new(session, &request, bytes).frame_size(FRAME_MAX).start().map_err(|_| LiveError::NotAWebSocket)
 }
@@ -106,8 +117,14 @@ impl Session<WebSocket> {
 }
 
 impl StreamHandler<Result<Message, ProtocolError>> for Session<WebSocket> {
+    fn started(&mut self, _: &mut Self::Context) {
+        self.transport.connection = self.registered().and_then(|handle| handle.kill_switch.clone());
+    }
+
     fn handle(&mut self, message: Result<Message, ProtocolError>, ctx: &mut Self::Context) {
-        if !self.on_activity(ctx) {
+        // A whole text is counted when it is handled: acknowledgements are not.
+        let is_text = matches!(message, Ok(Message::Text(_)));
+        if !self.on_activity() || (!is_text && !self.count_frame(ctx)) {
             return;
         }
         match message {

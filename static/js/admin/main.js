@@ -8,7 +8,7 @@ import { icon } from '../icons.js';
 import { notificationBell } from '../notifications.js';
 import { emptyState, errorBox, withBusyState } from '../components.js';
 import { startRouter } from '../router.js';
-import { currentUser, isStaff, loadSession, signOut } from '../session.js';
+import { currentUser, isStaff, loadSession, onSessionChange, signOut } from '../session.js';
 import { SHOP_NAME } from '../shop_info.js';
 import { clearToasts, toast } from '../toasts.js';
 import { auditView } from './audit.js';
@@ -108,6 +108,7 @@ async function begin() {
   const mark = renderSidebar(bell);
   bell.follow(currentUser());
   onUnauthenticated(() => location.reload()); // shows the sign-in page
+  onSessionChange((user, other) => other && location.reload());
   startRouter({ outlet, site: `${SHOP_NAME} back office`, routes: ROUTES, notFoundView, onNavigate: (path) => { mark(path); clearToasts(); } });
 }
 

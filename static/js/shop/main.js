@@ -50,10 +50,10 @@ async function begin() {
     header.follow(currentUser());
     readCart().catch(() => {}); // the count in the bar stays as it was; the cart's own page says what is wrong
   };
-  onSessionChange((user, other) => {
+  onSessionChange((user, other, elsewhere) => {
     if (!other) return;
     arrive();
-    if (!user) refresh(); // signed out: nothing of the account may stay on the page
+    if (!user || elsewhere) refresh(); // nothing of the former account may stay on the page
   });
   onUnauthenticated(({ code }) => {
     if (!currentUser() || code === 'bad_credentials') return;
