@@ -119,6 +119,11 @@ impl EventRouter {
         store
     }
 
+    /// Whether the broker can be used; `None` if events need none.
+    pub fn is_broker_up(&self) -> Option<bool> {
+        self.broker.as_ref().map(RabbitMq::is_up)
+    }
+
     /// Ends all deliveries.
     pub fn stop(&self) {
         *self.routes() = Routes::default();

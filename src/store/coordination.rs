@@ -3,11 +3,13 @@
 //!
 //! - **Sole process.** A sole process may serve from its caches. A second one asks the first to step down and waits
 //!   until it has: then neither uses its caches, until one of them is alone again.
+//! - **Alive.** Each process holds a lock of its own, so that others notice its end and finish what it began.
 //! - **Leader.** One of several processes runs what a timer starts.
 //!
 //! Contains: the thread and the connection that hold the locks. Does not contain: the locks of write jobs, see
 //! [`locks`]. While that connection is lost the other processes are unknown: no cache is used and nothing is written.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -21,6 +23,7 @@ use diesel::sql_types::Bool;
 
 use super::{Conn, locks, postgres};
 use crate::settings::Postgres;
+use crate::types::new_uuid;
 
 /// Interval of reading the notifications of joining processes. Needs no round trip to the server.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -87,6 +90,7 @@ impl CacheLease {
 /// Membership of this process among those that have one schema open. Ends when it is dropped.
 pub struct Membership {
     state: Arc<MembershipState>,
+    process: i64,
     stop: Option<mpsc::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -100,7 +104,9 @@ impl Membership {
     /// Names the reason when the server cannot be reached or another process does not step down in time.
     pub fn join(domain: &str, server: &Postgres, schema: &str, may_lead: bool) -> Result<Self, String> {
         let state = Arc::new(MembershipState::default());
+        let process = random_process();
         let mut worker = MembershipThread {
+            process,
             server: server.clone(),
             schema: schema.to_owned(),
             state: Arc::clone(&state),
@@ -115,11 +121,16 @@ impl Membership {
             .stack_size(STACK_BYTES)
             .spawn(move || worker.run(&stopped))
             .map_err(|error| error.to_string())?;
-        Ok(Self { state, stop: Some(stop), thread: Some(thread) })
+        Ok(Self { state, process, stop: Some(stop), thread: Some(thread) })
     }
 
     pub fn cache_lease(&self) -> CacheLease {
         CacheLease(Some(Arc::clone(&self.state)))
+    }
+
+    /// This process among all that have the schema open, until it ends.
+    pub fn process(&self) -> i64 {
+        self.process
     }
 
     pub fn is_sole_process(&self) -> bool {
@@ -146,6 +157,8 @@ impl Drop for Membership {
 }
 
 struct MembershipThread {
+    /// Advisory lock that is held as long as the process lives.
+    process: i64,
     server: Postgres,
     schema: String,
     state: Arc<MembershipState>,
@@ -153,6 +166,25 @@ struct MembershipThread {
     last_election: Instant,
     /// Whether it may become the leader.
     may_lead: bool,
+}
+
+/// A number that no other process has: the random half of a new id (RFC 9562).
+fn random_process() -> i64 {
+    let (_, random) = new_uuid().as_u64_pair();
+    random.cast_signed()
+}
+
+/// Returns those of `processes` that have ended: the server has released their locks.
+pub fn ended_processes(conn: &mut Conn, processes: HashSet<i64>) -> QueryResult<HashSet<i64>> {
+    let mut ended = HashSet::new();
+    let Conn::Postgres(conn) = conn else { return Ok(ended) };
+    for process in processes {
+        let free = sql::<Bool>(&format!("pg_try_advisory_xact_lock_shared({process})"));
+        if diesel::select(free).get_result(conn)? {
+            ended.insert(process);
+        }
+    }
+    Ok(ended)
 }
 
 fn select_bool(conn: &mut PgConnection, expression: &str) -> Result<bool, String> {
@@ -194,6 +226,9 @@ impl MembershipThread {
                     return Err(format!("another mercat has exclusive use of it and does not step down: {error}"));
                 }
             }
+        }
+        if !select_bool(&mut conn, &format!("pg_try_advisory_lock({})", self.process))? {
+            return Err("the server has not noticed yet that the connection before has ended".to_owned());
         }
         let is_leader = self.may_lead && select_bool(&mut conn, &format!("pg_try_advisory_lock({leader})"))?;
         // Its own notification was for the others.

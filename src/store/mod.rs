@@ -30,6 +30,7 @@ mod sqlite_to_postgres;
 mod text_enum;
 mod writer;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -157,9 +158,39 @@ pub struct Tx<'a> {
     pub conn: &'a mut Conn,
     /// The time of this transaction.
     pub now: Timestamp,
+    /// This process, where several may have the database open. Recorded with work that a crash may leave unfinished, for
+    /// [`Store::takeover`].
+    pub process: Option<i64>,
     wrote_events: bool,
     /// Change that the job described for the audit log.
     change: Option<serde_json::Value>,
+}
+
+/// Unfinished work that this process may take over.
+///
+/// A process knows what it works on itself, so it may resume what it began and does no more. What another process began,
+/// the leader takes over when that one has ended, or after a minute if the work does not say whose it is: that is longer
+/// than any request may take.
+#[derive(Debug)]
+pub struct Takeover {
+    is_sole: bool,
+    is_leader: bool,
+    own: Option<i64>,
+    ended: HashSet<i64>,
+    now: Timestamp,
+}
+
+impl Takeover {
+    /// Whether work that was started at this time by this process may be taken over.
+    #[must_use]
+    pub fn allows(&self, started_at: Timestamp, process: Option<i64>) -> bool {
+        match process {
+            _ if self.is_sole => true,
+            Some(process) if Some(process) == self.own => true,
+            Some(process) => self.is_leader && self.ended.contains(&process),
+            None => self.is_leader && self.now.duration_since(started_at) > ORPHAN_TIMEOUT,
+        }
+    }
 }
 
 impl Tx<'_> {
@@ -313,11 +344,34 @@ impl Store {
         }
     }
 
-    /// Whether unfinished work that was started at this time may be taken over. The sole process knows what it works on;
-    /// otherwise a minute must have passed, which is longer than any request may take.
-    #[must_use]
-    pub fn is_orphaned(&self, started_at: Timestamp) -> bool {
-        self.is_sole_process() || self.now().duration_since(started_at) > ORPHAN_TIMEOUT
+    /// Returns which unfinished work may be taken over that these processes have recorded as theirs.
+    pub async fn takeover(&self, processes: impl IntoIterator<Item = Option<i64>>) -> Takeover {
+        let mut takeover = Takeover {
+            is_sole: self.is_sole_process(),
+            is_leader: self.is_leader(),
+            own: self.process(),
+            ended: HashSet::new(),
+            now: self.now(),
+        };
+        if takeover.is_sole || !takeover.is_leader {
+            return takeover;
+        }
+        let others: HashSet<i64> =
+            processes.into_iter().flatten().filter(|process| Some(*process) != takeover.own).collect();
+        if !others.is_empty() {
+            let ended = self.read(|conn| Ok::<_, CommonError>(coordination::ended_processes(conn, others)?)).await;
+            // Without an answer nothing is taken over; the next round asks again.
+            takeover.ended = ended.unwrap_or_default();
+        }
+        takeover
+    }
+
+    /// This process among those that have the database open; `None` where it is the only one that can.
+    fn process(&self) -> Option<i64> {
+        match &self.0.engine {
+            Engine::Sqlite { .. } => None,
+            Engine::Postgres(server) => Some(server.membership().process()),
+        }
     }
 
     /// Whether this process runs the timers, of all that have the database open.

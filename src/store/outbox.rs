@@ -140,11 +140,11 @@ where
         return Ok(());
     }
     // From the effect's own error: if that has rolled back the whole transaction, the savepoint ends with another error.
-    let (now, mut wrote_events, mut can_save) = (tx.now, tx.wrote_events, true);
+    let (now, process, mut wrote_events, mut can_save) = (tx.now, tx.process, tx.wrote_events, true);
     // A savepoint, so that a failed effect leaves no partial changes.
     let outcome = trace::in_scope(event.trace.as_deref().and_then(trace::parse), || {
         tx.conn.transaction(|conn| {
-            let mut inner = Tx { conn, now, wrote_events, change: None };
+            let mut inner = Tx { conn, now, process, wrote_events, change: None };
             effect(&mut inner, event).inspect_err(|error| can_save = !is_storage_error(error))?;
             wrote_events = inner.wrote_events;
             Ok::<_, E>(())

@@ -295,10 +295,11 @@ impl PostgresStore {
         let permit = permits.acquire_owned().await.map_err(|_| CommonError::Unavailable)?;
         let (pool, clock) = (self.writers.pool.clone(), self.clock.clone());
         let (outbox_notify, status) = (Arc::clone(&self.outbox_notify), self.status());
+        let process = self.membership.process();
         let begin = lock_set.begin(&self.schema);
         let result = blocking(move || {
             let _guards = (slot, exclusive, shared, permit);
-            let outcome = run_transaction(&pool, status.pool_timeout(), &begin, &clock, work);
+            let outcome = run_transaction(&pool, status.pool_timeout(), &begin, &clock, process, work);
             status.record_write(outcome.as_ref().is_err_and(|failed| failed.is_by_server));
             let (report, wrote_events) = outcome.map_err(|failed| failed.error)?;
             if wrote_events {
@@ -443,11 +444,13 @@ fn run_transaction(
     timeout: Duration,
     begin: &str,
     clock: &Clock,
+    process: i64,
     work: ErasedJob,
 ) -> Result<(ErasedResult, bool), WriteError> {
     let mut pooled = begin_transaction(pool, timeout, begin)?;
     let pooled = &mut *pooled;
-    let mut tx = Tx { conn: &mut pooled.conn, now: clock.now(), wrote_events: false, change: None };
+    let (now, process) = (clock.now(), Some(process));
+    let mut tx = Tx { conn: &mut pooled.conn, now, process, wrote_events: false, change: None };
     let report = catch_unwind(AssertUnwindSafe(|| work(&mut tx)));
     let wrote_events = tx.wrote_events;
     // Inner transactions that a panic left open.

@@ -668,3 +668,35 @@ async fn dropped_connections_lose_no_acknowledged_write() {
     }
     assert_eq!(things(&fixture.store).await, done, "a rejected write was applied");
 }
+
+#[actix::test]
+async fn p15_work_of_an_ended_process_is_taken_over() {
+    if !tested_on_server() {
+        return;
+    }
+    let first = open();
+    let [second, third] = [(); 2].map(|()| open_in(&first.dir, &first.clock).unwrap());
+    let process = |store: Store| async move { store.write(|tx| Ok::<_, CommonError>(tx.process)).await.unwrap() };
+    let (one, two) = (process(first.store.clone()).await, process(second.clone()).await);
+    let three = process(third.clone()).await;
+    assert!(one.is_some() && one != two && two != three);
+    let now = first.clock.now();
+    // While all run, each may resume only what it began; what no process has signed is left to the leader for a minute.
+    for (store, own) in [(&first.store, one), (&second, two), (&third, three)] {
+        let takeover = store.takeover([one, two, three, None]).await;
+        for process in [one, two, three, None] {
+            assert_eq!(takeover.allows(now, process), process == own, "{process:?} by {own:?}");
+        }
+        let before = now.saturating_sub(2 * ORPHAN_TIMEOUT);
+        assert_eq!(takeover.allows(before, None), own == one, "{own:?}");
+        assert!(!takeover.allows(before, if own == two { three } else { two }));
+    }
+    drop(third);
+    let started = std::time::Instant::now();
+    while !first.store.takeover([three]).await.allows(now, three) {
+        assert!(started.elapsed() < std::time::Duration::from_secs(60), "the end of a process is not noticed");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert!(!first.store.takeover([two]).await.allows(now, two));
+    assert!(!second.takeover([three]).await.allows(now, three), "only the leader takes over");
+}

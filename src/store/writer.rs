@@ -56,7 +56,7 @@ impl Job {
         let Self { work, reply_to } = self;
         let mut wrote_events = false;
         let (report, is_open) = savepoint(conn, |conn| {
-            let mut tx = Tx { conn, now: clock.now(), wrote_events: false, change: None };
+            let mut tx = Tx { conn, now: clock.now(), process: None, wrote_events: false, change: None };
             let report = work(&mut tx);
             wrote_events = tx.wrote_events && report.is_ok;
             report

@@ -18,7 +18,16 @@ use crate::settings::DomainLocation;
 #[derive(Serialize)]
 pub struct HealthReport {
     status: &'static str,
+    /// State of the broker, if one carries the events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    broker: Option<BrokerHealth>,
     domains: BTreeMap<&'static str, Health>,
+}
+
+/// State of the broker. While it is down, events wait in the outboxes and the shop sells on.
+#[derive(Serialize)]
+pub struct BrokerHealth {
+    status: HealthStatus,
 }
 
 /// GET `/healthz`: 200 as long as the process runs.
@@ -27,8 +36,8 @@ pub async fn healthz(_: WithinLimits) -> HttpResponse {
 }
 
 /// GET `/readyz`: 200 if the process may get traffic. A local domain that is down stays down until the process is
-/// restarted, so its traffic belongs elsewhere; so does that of a process most of whose databases cannot be read. A domain that is down in another process is down for every gateway
-/// alike, and recovers without a restart of this one.
+/// restarted, so its traffic belongs elsewhere; so does that of a process most of whose databases cannot be read. A domain
+/// that is down in another process is down for every gateway alike, and recovers without a restart of this one.
 pub async fn readyz(_: WithinLimits, state: web::Data<GatewayState>) -> Result<HttpResponse, Problem> {
     let not_ready = |detail| Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", detail));
     if state.is_draining() {
@@ -59,15 +68,18 @@ pub async fn health(_: WithinLimits, state: web::Data<GatewayState>) -> HttpResp
     // A domain without a known place is not part of this process's health.
     let has_place = |name: &&'static str| state.settings.domain(name).place != DomainLocation::RemoteUnspecified;
     let domains: BTreeMap<_, _> = state.clients.health().into_iter().filter(|(name, _)| has_place(name)).collect();
+    let broker = state.outboxes.is_broker_up();
     let on = || domains.values().map(|health| health.status).filter(|status| *status != HealthStatus::Off);
-    let status = match (on().all(|status| status == HealthStatus::Up), on().all(|status| status == HealthStatus::Down))
-    {
+    let is_up = broker != Some(false) && on().all(|status| status == HealthStatus::Up);
+    let status = match (is_up, on().all(|status| status == HealthStatus::Down)) {
         (true, _) => "up",
         (_, true) => "down",
         _ => "degraded",
     };
+    let health_of = |is_up| if is_up { HealthStatus::Up } else { HealthStatus::Down };
+    let broker = broker.map(|is_up| BrokerHealth { status: health_of(is_up) });
     let code = if status == "down" { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
-    HttpResponse::build(code).insert_header(NO_STORE).json(HealthReport { status, domains })
+    HttpResponse::build(code).insert_header(NO_STORE).json(HealthReport { status, broker, domains })
 }
 
 const NO_STORE: (header::HeaderName, &str) = (header::CACHE_CONTROL, "no-store");

@@ -156,6 +156,8 @@ struct Snapshot {
     connections: (i64, i64),
     /// Whether Redis answers, if rates are counted there.
     is_limit_store_up: Option<bool>,
+    /// Whether the broker can be used, if one carries the events.
+    is_broker_up: Option<bool>,
     /// Backups at intervals, if the process takes them.
     backups: Option<ScheduleStatus>,
 }
@@ -179,6 +181,7 @@ impl Snapshot {
             live: state.settings.gateway.then(|| as_i64(state.hub.session_count())),
             connections: (as_i64(state.connections.open()), as_i64(state.connections.refused())),
             is_limit_store_up: state.limits.is_shared_store_up(),
+            is_broker_up: state.outboxes.is_broker_up(),
             backups: state.settings.backup.every.map(|_| schedule::status()),
         }
     }
@@ -228,6 +231,10 @@ impl Collector for Snapshot {
             gauge(to, "mercat_backup_newest_timestamp_seconds", help)?.encode_gauge(&newest_at)?;
             let help = "Failed attempts of the shop to take a backup of itself.";
             counter(to, "mercat_backup_failures_total", help)?.encode_gauge(&failures)?;
+        }
+        if let Some(is_up) = self.is_broker_up {
+            let help = "1 while the broker can be used, 0 while events wait in the outboxes.";
+            gauge(to, "mercat_broker_up", help)?.encode_gauge(&i64::from(is_up))?;
         }
         if let Some(is_up) = self.is_limit_store_up {
             let help = "1 while Redis counts the rates of all gateways, 0 while each counts its own.";

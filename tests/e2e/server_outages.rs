@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::multi_process::{DomainProcess, TOKEN, guest, order, place_variable};
+use super::multi_process::{DomainProcess, TOKEN, free_address, guest, order, place_variable};
 use super::purchase::product;
 use super::support::{HttpClient, Shop};
 
@@ -322,4 +322,26 @@ async fn wait_for_readiness(shop: &Shop, expected: u16) {
         assert!(begun.elapsed() < WAIT_TIMEOUT, "readiness stayed {}", answer.status());
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+#[actix::test]
+async fn health_shows_a_broker_that_is_away() {
+    let dir = TempDir::new().unwrap();
+    let data = dir.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let broker = format!("amqp://guest:guest@{}/%2f", free_address());
+    let shop = Shop::start(&data, &["--no-demo"], &[("MERCAT_EVENTS", &broker)]);
+    let client = shop.client();
+    let begun = Instant::now();
+    let health = loop {
+        let health = client.get_root("/health").await;
+        if health["broker"]["status"] == "down" {
+            break health;
+        }
+        assert!(begun.elapsed() < WAIT_TIMEOUT, "{health}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!(health["status"], "degraded");
+    assert_eq!(health["domains"]["catalog"]["status"], "up");
+    assert_eq!(shop.terminate(), Some(0));
 }

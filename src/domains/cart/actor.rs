@@ -17,13 +17,13 @@ use crate::contract::payments::{
 };
 use crate::contract::users::UserErased;
 use crate::messaging::{CheckInvariants, CommonError, DeliverEvents, ListAuditEntries, RequestContext, Role};
-use crate::runtime::spawn_leader_interval;
+use crate::runtime::{spawn_interval, spawn_leader_interval};
 use crate::store::{Conn, DomainState, Invariants, LockSet, Store, Tx, check_invariants, list_audit_entries};
 use crate::tasks::spawn_detached;
 use crate::types::{CartItemId, CheckoutId, InvoiceId, ProductId, UserId, Validator};
 
 /// Interval at which unfinished checkouts are resumed.
-const RESUME_INTERVAL: Duration = Duration::from_secs(2);
+const RESUME_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Interval at which networks of ended checkouts are removed.
 const FORGET_INTERVAL: Duration = Duration::from_secs(600);
@@ -37,7 +37,7 @@ impl Actor for CartActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        spawn_leader_interval(ctx, &self.state.store, &self.state, RESUME_INTERVAL, CartState::resume_unfinished);
+        spawn_interval(ctx, &self.state.store, &self.state, RESUME_INTERVAL, CartState::resume_unfinished);
         spawn_leader_interval(ctx, &self.state.store, &self.state, FORGET_INTERVAL, CartState::forget_networks);
     }
 }

@@ -153,6 +153,7 @@ fn begin(
         expires_at: tx.now.saturating_add(lifetime),
         ended_at: None,
         network: limits.and_then(|limits| limits.network_name()),
+        process: tx.process,
     };
     store::insert_checkout(tx.conn, &row)?;
     Ok(CheckoutStart::Started(Box::new(row)))
@@ -329,7 +330,7 @@ impl CartState {
     /// Cancels a checkout for its buyer. Returns `false` if it is in progress or may have an invoice.
     pub async fn cancel_unstarted(&self, ctx: &RequestContext, row: &CheckoutRow) -> Result<bool, CartError> {
         let Some(_running) = self.in_flight.try_insert(row.id) else { return Ok(false) };
-        if !self.store.is_orphaned(row.created_at) {
+        if !self.store.takeover([row.process]).await.allows(row.created_at, row.process) {
             // Another process may be working on it.
             return Ok(false);
         }
@@ -354,7 +355,8 @@ impl CartState {
                 return;
             }
         };
-        for row in rows.into_iter().filter(|row| self.store.is_orphaned(row.created_at)) {
+        let takeover = self.store.takeover(rows.iter().map(|row| row.process)).await;
+        for row in rows.into_iter().filter(|row| takeover.allows(row.created_at, row.process)) {
             let Some(running) = self.in_flight.try_insert(row.id) else { continue };
             let state = Arc::clone(&self);
             actix::spawn(async move {

@@ -32,5 +32,6 @@ diesel::table! {
         expires_at -> BigInt,
         ended_at -> Nullable<BigInt>,
         network -> Nullable<Text>,
+        process -> Nullable<BigInt>,
     }
 }

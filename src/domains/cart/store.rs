@@ -70,6 +70,8 @@ pub struct CheckoutRow {
     pub ended_at: Option<Timestamp>,
     /// Network that the order counts against.
     pub network: Option<String>,
+    /// Process that works on it, where several have the database open.
+    pub process: Option<i64>,
 }
 
 impl CheckoutRow {

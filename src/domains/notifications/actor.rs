@@ -9,8 +9,11 @@ use super::{
     AuditPaidNotifications, GetStream, ListNotifications, MarkRead, MissedNotifications, NotificationFacts,
     NotificationPage, NotificationsError, Push, ReadMissed, Stream, model, store,
 };
-use crate::messaging::{CheckInvariants, CommonError, DeliverEvents, EventEnvelope, ListAuditEntries, RequestContext};
-use crate::store::{DomainState, Invariants, Store, Tx, check_invariants, list_audit_entries};
+use crate::messaging::{
+    CheckInvariants, CommonError, Credential, DeliverEvents, EventEnvelope, Identity, ListAuditEntries, RequestContext,
+    Role,
+};
+use crate::store::{Conn, DomainState, Invariants, Store, Tx, check_invariants, list_audit_entries};
 use crate::types::{Page, UserId};
 
 /// State shared by the actor's handlers.
@@ -53,6 +56,7 @@ async fn list_notifications(
     request: ListNotifications,
 ) -> Result<NotificationPage, NotificationsError> {
     let (user, limit) = (caller_id(&ctx)?, request.page.limit()?);
+    follow_as_staff(&state, &ctx).await?;
     let (after, before) = (request.after.unwrap_or(0), request.page.after()?);
     let (rows, Stream { epoch, seq }, unread) = state
         .store
@@ -60,6 +64,20 @@ async fn list_notifications(
         .await?;
     let Page { items, next } = Page::from_overfetch(rows, limit, |notification| notification.seq);
     Ok(NotificationPage { items, next, epoch, seq, unread })
+}
+
+/// Has staff who look at their notifications follow the shop. A session only: a program with a key has no use for it.
+async fn follow_as_staff(state: &NotificationsState, ctx: &RequestContext) -> Result<(), NotificationsError> {
+    let is_session = |identity: &&Identity| matches!(identity.credential, Credential::Session(_));
+    let Some(identity) = ctx.identity().filter(is_session).filter(|identity| identity.role >= Role::ReadOnly) else {
+        return Ok(());
+    };
+    let (user, sees_email) = (identity.user_id, identity.role >= Role::Support);
+    let is_follower = move |conn: &mut Conn| Ok::<_, NotificationsError>(store::is_follower(conn, user, sees_email)?);
+    if state.store.read(is_follower).await? {
+        return Ok(());
+    }
+    state.store.write(move |tx| Ok::<_, NotificationsError>(store::follow(tx.conn, user, sees_email)?)).await
 }
 
 async fn mark_read(
@@ -119,11 +137,19 @@ fn apply_event(tx: &mut Tx<'_>, event: &EventEnvelope, keep: i64, pushes: &Pendi
     if let Some(user) = projection.erased {
         store::erase(tx.conn, user)?;
     }
-    let own = match projection.notification {
-        Some((user_id, new)) => store::append(tx.conn, user_id, new, keep, tx.now)?
-            .map(|notification| Push::Notification { user_id, notification }),
-        None => None,
+    if let Some(user) = projection.unfollowed {
+        store::unfollow(tx.conn, user)?;
+    }
+    let staff = match &projection.for_staff {
+        Some(for_staff) => store::followers(tx.conn, for_staff)?,
+        None => Vec::new(),
     };
+    let for_staff = projection.for_staff.iter().flat_map(|for_staff| staff.iter().map(|user| (*user, &for_staff.new)));
+    let mut own = Vec::new();
+    for (user_id, new) in projection.notification.iter().map(|(user, new)| (*user, new)).chain(for_staff) {
+        let notification = store::append(tx.conn, user_id, new, keep, tx.now)?;
+        own.extend(notification.map(|notification| Push::Notification { user_id, notification }));
+    }
     // Last, after everything that can fail: an event that is rolled back pushes nothing.
     pushes.add(own.into_iter().chain(projection.pushes));
     Ok(())

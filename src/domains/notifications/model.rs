@@ -25,6 +25,8 @@ const ORDERS: &str = "orders";
 const STATS: &str = "stats";
 /// Topic of emails, for administrators.
 const EMAILS: &str = "emails";
+/// Lines of an order that its notification for staff names.
+const LINES_SHOWN: usize = 3;
 
 /// A notification before it has its place in a stream.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,11 +41,24 @@ pub struct NewNotification {
     pub data: Value,
 }
 
+/// A notification for all staff who follow the shop.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StaffNotification {
+    /// The notification.
+    pub new: NewNotification,
+    /// Whether it shows e-mails, which not all staff may see.
+    pub is_of_email: bool,
+}
+
 /// Effects of an event on this domain.
 #[derive(Debug, Default, PartialEq)]
 pub struct EventProjection {
     /// User and notification to append to their stream.
     pub notification: Option<(UserId, NewNotification)>,
+    /// Notification for the staff who follow the shop.
+    pub for_staff: Option<StaffNotification>,
+    /// User whose rights changed and who follows the shop no longer, until they look with the new ones.
+    pub unfollowed: Option<UserId>,
     /// User whose stream is deleted.
     pub erased: Option<UserId>,
     /// Pushes to broadcast after the commit.
@@ -54,6 +69,18 @@ impl EventProjection {
     fn notify(mut self, user: UserId, kind: &'static str, title: String, body: String, data: Value) -> Self {
         self.notification = Some((user, NewNotification { kind, title, body, data }));
         self
+    }
+
+    fn notify_staff(mut self, kind: &'static str, title: String, body: String, data: Value) -> Self {
+        let new = NewNotification { kind, title, body, data };
+        self.for_staff = Some(StaffNotification { new, is_of_email: false });
+        self
+    }
+
+    fn notify_mail_staff(self, kind: &'static str, title: String, body: String, data: Value) -> Self {
+        let mut projection = self.notify_staff(kind, title, body, data);
+        projection.for_staff.iter_mut().for_each(|notification| notification.is_of_email = true);
+        projection
     }
 
     fn broadcast(mut self, topic: impl Into<String>, kind: &str, data: &Value) -> Self {
@@ -140,12 +167,14 @@ fn registered(event: UserRegistered) -> ProjectionResult {
 
 fn erased(event: UserErased) -> ProjectionResult {
     let push = Push::AccessChanged { user_id: event.user_id, session_id: None };
-    Ok(EventProjection { erased: Some(event.user_id), pushes: vec![push], notification: None })
+    Ok(EventProjection { erased: Some(event.user_id), pushes: vec![push], ..EventProjection::default() })
 }
 
 fn access_changed(event: AccessChanged) -> ProjectionResult {
     let push = Push::AccessChanged { user_id: event.user_id, session_id: event.session_id };
-    Ok(EventProjection { pushes: vec![push], ..EventProjection::default() })
+    // The end of one session changes no rights.
+    let unfollowed = event.session_id.is_none().then_some(event.user_id);
+    Ok(EventProjection { unfollowed, pushes: vec![push], ..EventProjection::default() })
 }
 
 fn created(InvoiceCreated { invoice }: InvoiceCreated) -> ProjectionResult {
@@ -168,9 +197,21 @@ fn paid(InvoicePaid { invoice, imported, .. }: InvoicePaid) -> ProjectionResult 
     data["paid_at"] = value(&invoice.paid_at)?;
     let title = "Thank you for your order".to_owned();
     let body = format!("We received {total} for invoice {}.", invoice.number);
+    let order = format!("New order {}: {total}", invoice.number);
     Ok(EventProjection::default()
-        .notify(invoice.user_id, kind, title, body, data)
+        .notify(invoice.user_id, kind, title, body, data.clone())
+        .notify_staff("order_placed", order, ordered_lines(&invoice), data)
         .broadcast_order(kind, &value(&invoice)?))
+}
+
+/// The first lines of an order, as text.
+fn ordered_lines(invoice: &Invoice) -> String {
+    let shown = invoice.lines.iter().take(LINES_SHOWN).map(|line| format!("{} × {}", line.quantity, line.description));
+    let mut lines = shown.collect::<Vec<_>>().join(", ");
+    if invoice.lines.len() > LINES_SHOWN {
+        lines.push_str(&format!(", and {} more", invoice.lines.len() - LINES_SHOWN));
+    }
+    lines
 }
 
 fn failed(event: PaymentFailed) -> ProjectionResult {
@@ -238,7 +279,14 @@ fn disputed(event: PaymentDisputed) -> ProjectionResult {
     data["dispute_amount"] = json!(event.amount);
     data["dispute_reason"] = json!(event.reason);
     data["respond_by"] = json!(event.respond_by);
-    Ok(EventProjection::default().broadcast(ORDERS, "payment_disputed", &data))
+    let title = format!("The payment of order {} is disputed", event.invoice.number);
+    let body = "Respond in your payment provider's dashboard.".to_owned();
+    let summary = invoice_summary(&event.invoice)?;
+    Ok(EventProjection::default().notify_staff("payment_disputed", title, body, summary).broadcast(
+        ORDERS,
+        "payment_disputed",
+        &data,
+    ))
 }
 
 fn product_changed(event: ProductChanged) -> ProjectionResult {
@@ -256,7 +304,15 @@ fn back_in_stock(event: BackInStock) -> ProjectionResult {
 }
 
 fn low_stock(event: LowStock) -> ProjectionResult {
-    Ok(EventProjection::default().broadcast(STATS, "low_stock", &value(&event)?))
+    let title = if event.stock > 0 {
+        format!("{}: {} left", event.name, event.stock)
+    } else {
+        format!("{} is sold out", event.name)
+    };
+    let data = value(&event)?;
+    Ok(EventProjection::default()
+        .notify_staff("low_stock", title, format!("SKU {}", event.sku), data.clone())
+        .broadcast(STATS, "low_stock", &data))
 }
 
 fn comment_added(CommentAdded { comment }: CommentAdded) -> ProjectionResult {
@@ -276,9 +332,22 @@ fn email_changed(event: EmailChanged) -> ProjectionResult {
 }
 
 fn email_failed(event: EmailFailed) -> ProjectionResult {
-    Ok(EventProjection::default().broadcast(EMAILS, "email_failed", &value(&event)?))
+    let title = format!("An e-mail to {} could not be delivered", event.to);
+    let data = value(&event)?;
+    Ok(EventProjection::default().notify_mail_staff("email_failed", title, event.subject, data.clone()).broadcast(
+        EMAILS,
+        "email_failed",
+        &data,
+    ))
 }
 
 fn delivery_stalled(event: DeliveryStalled) -> ProjectionResult {
-    Ok(EventProjection::default().broadcast(EMAILS, "delivery_stalled", &value(&event)?))
+    let title = "E-mails are not being delivered".to_owned();
+    let body = format!("{} wait since {}. See the page of e-mails.", event.queued, format_minute(event.since));
+    let data = value(&event)?;
+    Ok(EventProjection::default().notify_mail_staff("delivery_stalled", title, body, data.clone()).broadcast(
+        EMAILS,
+        "delivery_stalled",
+        &data,
+    ))
 }

@@ -28,3 +28,10 @@ diesel::table! {
         created_at -> BigInt,
     }
 }
+
+diesel::table! {
+    follower (user_id) {
+        user_id -> Text,
+        sees_email -> Bool,
+    }
+}

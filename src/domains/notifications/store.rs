@@ -4,8 +4,8 @@ pub mod invariants;
 
 use diesel_migrations::embed_migrations;
 
-use super::model::NewNotification;
-use super::schema::{meta, notification, stream};
+use super::model::{NewNotification, StaffNotification};
+use super::schema::{follower, meta, notification, stream};
 use super::{MissedNotifications, Notification, Stream};
 use crate::store::query::*;
 use crate::store::{Conn, Migrations, Prepare};
@@ -19,6 +19,8 @@ pub const MIGRATIONS: Migrations = Migrations {
 
 /// Most missed notifications per reply, which a session buffers in memory.
 const MISSED_MAX: i64 = 200;
+/// Most followers that are notified of one event.
+const FOLLOWERS_MAX: i64 = 100;
 
 #[derive(Queryable, Selectable, Insertable)]
 #[diesel(table_name = notification)]
@@ -82,7 +84,7 @@ pub fn stream_position(conn: &mut Conn, user: Option<UserId>) -> QueryResult<Str
 pub fn append(
     conn: &mut Conn,
     user: UserId,
-    new: NewNotification,
+    new: &NewNotification,
     keep: i64,
     now: Timestamp,
 ) -> QueryResult<Option<Notification>> {
@@ -102,8 +104,8 @@ pub fn append(
         seq,
         id: NotificationId::new(),
         kind: new.kind.to_owned(),
-        title: new.title,
-        body: new.body,
+        title: new.title.clone(),
+        body: new.body.clone(),
         data: new.data.to_string(),
         read: false,
         created_at: now,
@@ -111,11 +113,44 @@ pub fn append(
     diesel::insert_into(notification::table).values(&row).execute(conn)?;
     let old = notification::table.filter(notification::user_id.eq(user)).filter(notification::seq.le(seq - keep));
     diesel::delete(old).execute(conn)?;
-    Ok(Some(Notification { data: new.data, ..row.into() }))
+    Ok(Some(Notification { data: new.data.clone(), ..row.into() }))
+}
+
+/// Followers of the shop who may read such a notification. At most [`FOLLOWERS_MAX`].
+pub fn followers(conn: &mut Conn, new: &StaffNotification) -> QueryResult<Vec<UserId>> {
+    let rows: Vec<(UserId, bool)> = follower::table
+        .order(follower::user_id)
+        .limit(FOLLOWERS_MAX)
+        .select((follower::user_id, follower::sees_email))
+        .load(conn)?;
+    Ok(rows.into_iter().filter(|(_, sees_email)| *sees_email || !new.is_of_email).map(|(user, _)| user).collect())
+}
+
+/// Whether a user follows the shop with these rights.
+pub fn is_follower(conn: &mut Conn, user: UserId, sees_email: bool) -> QueryResult<bool> {
+    let own: Option<bool> = follower::table.find(user).select(follower::sees_email).first(conn).optional()?;
+    Ok(own == Some(sees_email))
+}
+
+/// Makes a user a follower of the shop.
+pub fn follow(conn: &mut Conn, user: UserId, sees_email: bool) -> QueryResult<()> {
+    diesel::insert_into(follower::table)
+        .values((follower::user_id.eq(user), follower::sees_email.eq(sees_email)))
+        .on_conflict(follower::user_id)
+        .do_update()
+        .set(follower::sees_email.eq(sees_email))
+        .execute(conn)
+        .map(drop)
+}
+
+/// Ends a user's following. Has no effect on other users.
+pub fn unfollow(conn: &mut Conn, user: UserId) -> QueryResult<()> {
+    diesel::delete(follower::table.find(user)).prepared().execute(conn).map(drop)
 }
 
 /// Deletes a user's stream and marks the user as erased.
 pub fn erase(conn: &mut Conn, user: UserId) -> QueryResult<()> {
+    unfollow(conn, user)?;
     diesel::insert_into(stream::table)
         .values((stream::user_id.eq(user), stream::seq.eq(0), stream::erased.eq(true)))
         .on_conflict(stream::user_id)

@@ -7,6 +7,8 @@ use tempfile::TempDir;
 use tokio::sync::broadcast::Receiver;
 
 use super::*;
+use crate::contract::catalog::LowStock;
+use crate::contract::mailer::EmailFailed;
 use crate::contract::payments::{Invoice, InvoiceCreated, InvoicePaid, InvoiceStatus};
 use crate::contract::users::{AccessChanged, UserErased, UserRegistered};
 use crate::messaging::{
@@ -256,4 +258,52 @@ async fn undecodable_event_pushes_nothing() {
     notifications.deliver(vec![undecodable, event(&AccessChanged { user_id: ada, session_id })]).await;
     assert_eq!(received(&mut receiver), [Push::AccessChanged { user_id: ada, session_id }]);
     assert_eq!(notifications.list(ada).await.seq, 0);
+}
+
+#[actix::test]
+async fn n07_staff_are_notified_of_what_they_may_see() {
+    let dir = TempDir::new().unwrap();
+    let notifications = open_in(&dir, 100);
+    let (ada, owner, clerk) = (UserId::new(), UserId::new(), UserId::new());
+    let staff = |user, role| {
+        let identity = Identity::new(user, role, Credential::Session(SessionId::new()));
+        RequestContext::new(Caller::User { identity, internal: false }, "test")
+    };
+    let list = async |user, role| {
+        let page = notifications.client.call(staff(user, role), ListNotifications::default()).await.unwrap();
+        page.items.into_iter().map(|notification| notification.kind).collect::<Vec<_>>()
+    };
+    let paid =
+        |number| event(&InvoicePaid { invoice: invoice(ada, number), hold: None, checkout: None, imported: false });
+    let imported = event(&InvoicePaid { invoice: invoice(ada, 9), hold: None, checkout: None, imported: true });
+    let low = |stock| {
+        let (product_id, sku, name) = (crate::types::ProductId::new(), "TEA-1".to_owned(), "Teapot".to_owned());
+        event(&LowStock { product_id, sku, name, stock })
+    };
+    let failed = event(&EmailFailed {
+        email_id: crate::types::EmailId::new(),
+        to: "ada@example.com".parse().unwrap(),
+        subject: "Receipt".to_owned(),
+        reason: "no such mailbox".to_owned(),
+    });
+    // None of them has looked yet.
+    notifications.deliver(vec![paid(1)]).await;
+    assert_eq!(list(owner, Role::Admin).await, [] as [&str; 0]);
+    assert_eq!(list(clerk, Role::ReadOnly).await, [] as [&str; 0]);
+    list(ada, Role::Customer).await;
+    let mut receiver = notifications.feed.subscribe();
+    notifications.deliver(vec![paid(2), imported, low(3), failed.clone()]).await;
+    assert_eq!(list(owner, Role::Admin).await, ["email_failed", "low_stock", "order_placed"]);
+    assert_eq!(list(clerk, Role::ReadOnly).await, ["low_stock", "order_placed"]);
+    assert_eq!(list(ada, Role::Customer).await, ["invoice_paid", "invoice_paid"]);
+    let live = received(&mut receiver);
+    let is_of_owner = |push: &&Push| matches!(push, Push::Notification { user_id, .. } if *user_id == owner);
+    assert_eq!(live.iter().filter(is_of_owner).count(), 3, "{live:?}");
+    // A changed role ends it, until they look with the new one; so does the deletion of the account.
+    notifications.deliver(vec![event(&AccessChanged { user_id: owner, session_id: None })]).await;
+    notifications.deliver(vec![event(&UserErased { user_id: clerk, email: None }), low(2)]).await;
+    assert_eq!(list(owner, Role::ReadOnly).await.len(), 3);
+    notifications.deliver(vec![failed, low(0)]).await;
+    assert_eq!(list(owner, Role::ReadOnly).await[..2], ["low_stock", "email_failed"]);
+    assert_eq!(list(clerk, Role::Customer).await, [] as [&str; 0]);
 }

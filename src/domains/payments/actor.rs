@@ -16,7 +16,7 @@ use crate::contract::users::UserErased;
 use crate::messaging::{
     CheckInvariants, CommonError, DeliverEvents, Event as _, ListAuditEntries, RequestContext, Role,
 };
-use crate::runtime::spawn_leader_interval;
+use crate::runtime::spawn_interval;
 use crate::store::{DomainState, Invariants, LockSet, Store, Tx, check_invariants, list_audit_entries};
 use crate::tasks::spawn_detached;
 use crate::types::{Amount, FieldError, InvoiceId, Page, PaymentId, Timestamp, Validator};
@@ -35,7 +35,7 @@ impl Actor for PaymentsActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        spawn_leader_interval(ctx, &self.state.store, &self.state, RECONCILE_INTERVAL, PaymentsState::reconcile);
+        spawn_interval(ctx, &self.state.store, &self.state, RECONCILE_INTERVAL, PaymentsState::reconcile);
     }
 }
 

@@ -77,6 +77,7 @@ fn begin_attempt(
         failure: None,
         created_at: tx.now,
         ended_at: None,
+        process: tx.process,
     };
     store::insert_payment(tx.conn, &payment)?;
     row.apply(paying, Some(id));
@@ -152,6 +153,7 @@ pub fn apply_capture(tx: &mut Tx<'_>, id: PaymentId) -> Result<Result<Invoice, P
             currency: payment.currency,
             created_at: tx.now,
             ended_at: None,
+            process: tx.process,
         };
         if store::insert_unapplied_payment(tx.conn, &unapplied)? {
             log::error!("payment {id}: captured after failure; refunding unapplied payment");

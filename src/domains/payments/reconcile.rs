@@ -157,11 +157,10 @@ impl PaymentsState {
     /// Runs one round: expires overdue invoices and resumes unfinished attempts and refunds.
     pub async fn reconcile(self: Arc<Self>) {
         let Ok(_round) = self.round.try_lock() else { return };
-        // Rounds also start outside the timer; where another process leads, its next round finds the work.
-        if !self.store.is_leader() {
-            return;
-        }
-        if let Err(error) = self.expire_overdue().await {
+        // Of several processes one expires; each resumes what it began itself.
+        if self.store.is_leader()
+            && let Err(error) = self.expire_overdue().await
+        {
             log::warn!("payments: expiring overdue invoices failed: {error}");
         }
         if let Err(error) = self.resume_unfinished().await {
@@ -202,16 +201,20 @@ impl PaymentsState {
         ids.extend(refunds.iter().map(|refund| refund.id));
         ids.extend(unapplied.iter().map(|unapplied| unapplied.refund_key));
         self.retries.retain(&ids);
-        for payment in payments.into_iter().filter(|payment| self.store.is_orphaned(payment.created_at)) {
+        let processes = payments.iter().map(|payment| payment.process);
+        let processes = processes.chain(refunds.iter().map(|refund| refund.process));
+        let processes = processes.chain(unapplied.iter().map(|unapplied| unapplied.process));
+        let takeover = self.store.takeover(processes).await;
+        for payment in payments.into_iter().filter(|row| takeover.allows(row.created_at, row.process)) {
             self.spawn_work(payment.id, move |state| async move { state.reconcile_attempt(payment).await });
         }
-        for refund in refunds.into_iter().filter(|refund| self.store.is_orphaned(refund.created_at)) {
+        for refund in refunds.into_iter().filter(|row| takeover.allows(row.created_at, row.process)) {
             let id = refund.id;
             self.spawn_work(id, move |state| async move {
                 Ok(matches!(state.execute_refund(refund).await?, RefundProgress::Done(_)))
             });
         }
-        for unapplied in unapplied.into_iter().filter(|unapplied| self.store.is_orphaned(unapplied.created_at)) {
+        for unapplied in unapplied.into_iter().filter(|row| takeover.allows(row.created_at, row.process)) {
             let id = unapplied.refund_key;
             self.spawn_work(id, move |state| async move { state.refund_unapplied_payment(unapplied).await });
         }

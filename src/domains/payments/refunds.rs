@@ -87,6 +87,7 @@ pub fn begin_refund(
         fingerprint,
         created_at: tx.now,
         ended_at: None,
+        process: tx.process,
     };
     reserve(tx, &mut row, reserved, &refund)?;
     Ok(BeginOutcome::Started(refund))
@@ -190,6 +191,7 @@ pub fn record_foreign_refund(tx: &mut Tx<'_>, charge: PaymentId, refund: &Provid
         fingerprint: None,
         created_at: tx.now,
         ended_at: None,
+        process: tx.process,
     };
     reserve(tx, &mut row, reserved, &refund)?;
     finish_refund(tx, &refund, Ok(()))?.map(drop)

@@ -42,6 +42,7 @@ diesel::table! {
         failure -> Nullable<Text>,
         created_at -> BigInt,
         ended_at -> Nullable<BigInt>,
+        process -> Nullable<BigInt>,
     }
 }
 
@@ -59,6 +60,7 @@ diesel::table! {
         fingerprint -> Nullable<Binary>,
         created_at -> BigInt,
         ended_at -> Nullable<BigInt>,
+        process -> Nullable<BigInt>,
     }
 }
 
@@ -82,6 +84,7 @@ diesel::table! {
         currency -> Text,
         created_at -> BigInt,
         ended_at -> Nullable<BigInt>,
+        process -> Nullable<BigInt>,
     }
 }
 

@@ -26,9 +26,9 @@ use crate::types::{Address, PeerTls};
 /// Time limit of the TCP and HTTP/2 connection, and again of the handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time between two probes without a failed call.
-const PROBE_INTERVAL: Duration = Duration::from_secs(2);
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// Time limit of one probe.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+const PROBE_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// Probes in a row that may time out: a busy machine is not a dead one.
 const MISSED_PROBES_MAX: u32 = 2;
 /// Delays before an address is tried again, each with 20 % jitter.

@@ -33,7 +33,7 @@ async function download() {
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
-export function auditView({ signal }) {
+export function auditView({ signal, back }) {
   const names = new Map();
   const nameOf = (id) => {
     if (!names.has(id)) names.set(id, get(`/user/${id}`).then((user) => user.email, () => 'former member of staff'));
@@ -60,7 +60,7 @@ export function auditView({ signal }) {
     more: 'Older entries',
     signal,
   });
-  table.reload();
+  table.begin(back);
   const save = h('button', { class: 'button', type: 'button', test: 'audit-export' }, 'Export');
   save.addEventListener('click', () => withBusyState(save, () => download().catch((problem) => toast({ title: problem.message, tone: 'bad' }))));
   return { title: 'Audit log', element: h('div', {}, h('div', { class: 'page-head' }, h('h1', {}, 'Audit log'), h('div', { class: 'tools' }, save)), table.element) };

@@ -5,15 +5,17 @@ import { get } from '../api.js';
 import { debounce, h } from '../dom.js';
 import { emptyState } from '../components.js';
 import { day } from '../time.js';
+import { replaceUrl } from '../router.js';
 import { searchField } from './search.js';
 import { pagedTable } from './table.js';
 
-export function customersView({ signal }) {
-  let words = '';
+export function customersView({ query, signal, back }) {
+  let words = query.get('q') ?? '';
   const search = searchField('Search customers', 'customer-search', debounce((value) => {
     words = value;
+    replaceUrl(words ? `/admin/customers?${new URLSearchParams({ q: words })}` : '/admin/customers');
     table.reload({ quiet: true });
-  }, 200));
+  }, 200), words);
   const table = pagedTable({
     caption: 'Customers',
     columns: [['Name'], ['E-mail'], ['Role', 'wide-only'], ['Since', 'wide-only'], ['Orders']],
@@ -30,6 +32,6 @@ export function customersView({ signal }) {
     more: 'More customers',
     signal,
   });
-  table.reload();
+  table.begin(back);
   return { title: 'Customers', element: h('div', {}, h('div', { class: 'page-head' }, h('h1', {}, 'Customers'), h('div', { class: 'tools' }, search)), table.element) };
 }

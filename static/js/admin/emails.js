@@ -11,7 +11,7 @@ import { pagedTable } from './table.js';
 
 const STATES = ['', 'queued', 'sent', 'kept', 'failed'];
 
-export function emailsView({ query: firstQuery, signal }) {
+export function emailsView({ query: firstQuery, signal, back }) {
   let status = firstQuery.get('status') ?? '';
   const filter = h('select', { id: 'status', test: 'email-filter', on: { change: () => navigate(filter.value ? `/admin/emails?status=${filter.value}` : '/admin/emails', { replace: true }) } },
     STATES.map((value) => h('option', { value }, value ? STATUS_LABELS[value] : 'All statuses')));
@@ -47,16 +47,16 @@ export function emailsView({ query: firstQuery, signal }) {
   }, signal);
 
   const stalled = h('p', { class: 'banner', role: 'alert', hidden: true, test: 'emails-stalled' });
-  const start = () => {
+  const start = (isBack) => {
     filter.value = status;
-    table.reload();
+    table.begin(isBack);
   };
-  start();
+  start(back);
   return {
     title: 'E-mails',
-    update: ({ query }) => {
-      status = query.get('status') ?? '';
-      start();
+    update: (context) => {
+      status = context.query.get('status') ?? '';
+      start(context.back);
     },
     element: h('div', {},
       h('div', { class: 'page-head' }, h('h1', {}, 'E-mails'),

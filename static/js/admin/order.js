@@ -37,11 +37,15 @@ export function orderView({ params, signal, setTitle }) {
   const refundForm = (invoice) => {
     const left = refundable(invoice);
     const all = toDecimal(left, invoice.currency);
+    const amountField = field({ name: 'amount', label: `Amount, at most ${money(left, invoice.currency)}`, value: all, inputmode: 'decimal', required: true, test: 'refund-amount' });
+    const restockField = field({ name: 'restock', label: 'Restock items', type: 'checkbox', hint: 'Available with a full refund only.', test: 'refund-restock' });
+    amountField.input.addEventListener('input', () => {
+      const isPart = fromDecimal(amountField.value, invoice.currency) !== left;
+      restockField.input.disabled = isPart;
+      if (isPart) restockField.input.checked = false;
+    });
     return h('section', { class: 'sheet padded', 'aria-label': 'Refund' }, h('h2', {}, 'Refund'), form({
-      items: [
-        field({ name: 'amount', label: `Amount, at most ${money(left, invoice.currency)}`, value: all, inputmode: 'decimal', required: true, test: 'refund-amount' }),
-        field({ name: 'restock', label: 'Restock items', type: 'checkbox', hint: 'Available with a full refund only.', test: 'refund-restock' }),
-      ],
+      items: [amountField, restockField],
       button: 'Refund',
       buttonClass: 'button danger',
       test: 'refund-form',

@@ -17,7 +17,7 @@ export function invoiceOf(data) {
 
 const STATES = ['', 'open', 'paid', 'expired', 'void', 'refunded'];
 
-export function ordersView({ query: firstQuery, signal }) {
+export function ordersView({ query: firstQuery, signal, back }) {
   let query = firstQuery;
   const link = (status) => {
     const next = new URLSearchParams(query);
@@ -55,16 +55,16 @@ export function ordersView({ query: firstQuery, signal }) {
   };
   listen('orders', { event: ({ data }) => freshen(invoiceOf(data)), stale: () => table.reload({ quiet: true }) }, signal);
 
-  const start = () => {
+  const start = (isBack) => {
     filter.value = query.get('status') ?? '';
-    table.reload();
+    table.begin(isBack);
   };
-  start();
+  start(back);
   return {
     title: 'Orders',
     update: (context) => {
       query = context.query;
-      start();
+      start(context.back);
     },
     element: h('div', {},
       h('div', { class: 'page-head' }, h('h1', {}, 'Orders'), h('div', { class: 'tools' }, h('label', { for: 'status', class: 'visually-hidden' }, 'Status'), filter)),

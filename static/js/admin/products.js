@@ -6,15 +6,17 @@ import { debounce, h } from '../dom.js';
 import { listen } from '../live.js';
 import { money } from '../money.js';
 import { emptyState, productImage } from '../components.js';
+import { replaceUrl } from '../router.js';
 import { searchField } from './search.js';
 import { pagedTable } from './table.js';
 
-export function productsView({ signal }) {
-  let words = '';
+export function productsView({ query, signal, back }) {
+  let words = query.get('q') ?? '';
   const search = searchField('Search products', 'product-search', debounce((value) => {
     words = value;
+    replaceUrl(words ? `/admin/products?${new URLSearchParams({ q: words })}` : '/admin/products');
     table.reload({ quiet: true });
-  }, 200));
+  }, 200), words);
   const table = pagedTable({
     caption: 'Products',
     columns: [[h('span', { class: 'visually-hidden' }, 'Picture'), 'thumb-cell'], ['Name'], ['SKU', 'wide-only'], ['Category', 'wide-only'], ['Stock', 'number'], ['Price', 'number']],
@@ -42,7 +44,7 @@ export function productsView({ signal }) {
     },
     stale: () => table.reload({ quiet: true }),
   }, signal);
-  table.reload();
+  table.begin(back);
   return {
     title: 'Products',
     element: h('div', {},

@@ -2,6 +2,7 @@
 // Does not contain: anything that a single view needs.
 
 import { onUnauthenticated } from '../api.js';
+import { forgetLists } from '../paged_list.js';
 import { refresh, startRouter } from '../router.js';
 import { currentUser, loadSession, replaceUser, onSessionChange } from '../session.js';
 import { SHOP_NAME } from '../shop_info.js';
@@ -54,6 +55,7 @@ async function begin() {
     if (!other) return;
     arrive();
     if (!user || elsewhere) refresh(); // nothing of the former account may stay on the page
+    forgetLists();
   });
   onUnauthenticated(({ code }) => {
     if (!currentUser() || code === 'bad_credentials') return;

@@ -21,7 +21,7 @@ function renderOrder(invoice) {
       h('strong', {}, money(invoice.total, invoice.currency))));
 }
 
-export function ordersView({ signal }) {
+export function ordersView({ signal, back }) {
   if (!currentUser()) return signInRequired('Orders');
   const list = pagedList({
     container: h('ul', { class: 'order-list' }),
@@ -34,6 +34,6 @@ export function ordersView({ signal }) {
   });
   const again = throttle(() => list.reload({ quiet: true }), 1000);
   listen('user', { event: ({ kind }) => /^(invoice|payment)_/.test(kind) && again(), stale: again }, signal);
-  list.reload();
+  list.begin(back);
   return { title: 'Orders', element: h('div', { class: 'narrow' }, h('h1', {}, 'Your orders'), list.element) };
 }

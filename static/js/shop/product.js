@@ -29,6 +29,22 @@ function findVariant(variants, options, name, value) {
   return variants.find((variant) => fits(variant, { ...options, [name]: value })) ?? variants.find((variant) => variant.options[name] === value);
 }
 
+/** The variants that no option tells from the shown one, itself included. */
+function indistinct(product) {
+  const key = ({ options }) => JSON.stringify(Object.entries(options).sort());
+  return product.variants.filter((variant) => key(variant) === key(product));
+}
+
+function versionPicker(product, choose) {
+  const same = indistinct(product);
+  if (same.length < 2) return null;
+  return h('fieldset', { class: 'options' },
+    h('legend', {}, 'Version'),
+    same.map((variant) => h('label', { class: variant.stock > 0 ? 'option' : 'option sold-out' },
+      h('input', { type: 'radio', name: 'option-version', value: variant.id, class: 'visually-hidden', checked: variant.id === product.id, test: 'version', on: { change: () => choose(variant.id) } }),
+      h('span', {}, variant.sku))));
+}
+
 function optionPicker(product, choose) {
   const variants = product.variants;
   return Object.entries(optionAxes(variants)).map(([name, values]) => h('fieldset', { class: 'options' },
@@ -149,6 +165,7 @@ export function productView({ params, signal, setTitle }) {
           h('h1', { test: 'product-name' }, product.name),
           summary, price, stock,
           optionPicker(product, choose),
+          versionPicker(product, choose),
           h('div', { class: 'buy' }, amount.element, addButton),
           errorArea,
           h('p', { class: 'description' }, product.description),

@@ -14,9 +14,6 @@ import { productCard, mergeUpdate } from './card.js';
 const FILTERS = ['q', 'category', 'tag', 'min_price', 'max_price', 'in_stock', 'sort'];
 const SORTS = [['relevance', 'Best match'], ['-created_at', 'Newest'], ['price', 'Price, low to high'], ['-price', 'Price, high to low'], ['name', 'Name']];
 
-// The list as it was left, for the way back from a product.
-let left = null;
-
 function linkWith(query, changes) {
   const next = new URLSearchParams(query);
   for (const [name, value] of Object.entries(changes)) {
@@ -95,12 +92,12 @@ export function productsView({ query: firstQuery, signal, back }) {
 
   const params = () => Object.fromEntries(FILTERS.map((name) => [name, query.get(name)]));
   const grid = h('ul', { class: 'grid', test: 'products' });
-  let pages = [];
   let suggestion;
   const list = pagedList({
     container: grid,
     renderItem: productCard,
     signal,
+    extra: () => facets,
     skeleton: () => skeletons(8, 'skeleton-card'),
     more: 'Show more products',
     empty: () => emptyState('No products found', 'Try a different search or remove a filter.', suggestion
@@ -108,16 +105,16 @@ export function productsView({ query: firstQuery, signal, back }) {
       : h('a', { class: 'button', href: '/' }, 'Show all products')),
     load: async (cursor, gone) => {
       const page = await get('/products/', { ...params(), limit: 24, cursor }, gone);
-      pages = cursor ? [...pages, ...page.items] : page.items;
-      if (!cursor) ({ facets, suggestion } = page);
-      arrived(page.next);
+      if (!cursor) {
+        ({ facets, suggestion } = page);
+        currency = page.items[0]?.currency ?? currency;
+        renderFacets();
+      }
       return page;
     },
   });
 
-  const arrived = (next) => {
-    left = { address: query.toString(), page: { items: pages, next }, facets };
-    currency = pages[0]?.currency ?? currency;
+  const renderFacets = () => {
     total.textContent = facets.total === 1 ? '1 product' : `${facets.total}${facets.capped ? '+' : ''} products`;
     renderFilters();
   };
@@ -142,13 +139,14 @@ export function productsView({ query: firstQuery, signal, back }) {
     chips.replaceChildren(...activeFilters(query, currency));
   };
 
-  renderHead();
-  if (back && left?.address === query.toString()) {
-    pages = left.page.items;
-    facets = left.facets;
-    list.show(left.page);
-    arrived(left.page.next);
-  } else list.reload();
+  const begin = (isBack) => {
+    renderHead();
+    const before = list.begin(isBack);
+    if (!before) return;
+    facets = before;
+    renderFacets();
+  };
+  begin(back);
 
   const refresh = throttle(() => list.reload({ quiet: true }), 1000);
   listen('catalog', {
@@ -165,6 +163,10 @@ export function productsView({ query: firstQuery, signal, back }) {
     title: '',
     update: (context) => {
       query = context.query;
+      if (context.back) {
+        begin(true);
+        return;
+      }
       renderHead();
       list.reload({ quiet: true });
     },

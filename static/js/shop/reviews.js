@@ -66,6 +66,6 @@ export function reviews(productId, signal) {
   const again = () => list.reload({ quiet: true });
   listen(`comments:${productId}`, { event: again, stale: again }, signal);
   const place = h('div', {}, writing());
-  list.reload();
+  list.begin(false);
   return h('section', { class: 'review-section', id: 'reviews', 'aria-label': 'Reviews' }, h('h2', {}, 'Reviews'), h('div', { class: 'review-columns' }, list.element, place));
 }

@@ -26,6 +26,8 @@ pub struct PaymentRow {
     pub failure: Option<String>,
     pub created_at: Timestamp,
     pub ended_at: Option<Timestamp>,
+    /// Process that works on it, where several have the database open.
+    pub process: Option<i64>,
 }
 
 /// Inserts an attempt.

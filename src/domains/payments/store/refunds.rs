@@ -24,6 +24,8 @@ pub struct RefundRow {
     pub fingerprint: Option<Vec<u8>>,
     pub created_at: Timestamp,
     pub ended_at: Option<Timestamp>,
+    /// Process that works on it, where several have the database open.
+    pub process: Option<i64>,
 }
 
 impl RefundRow {
@@ -44,6 +46,8 @@ pub struct UnappliedPaymentRow {
     pub currency: Currency,
     pub created_at: Timestamp,
     pub ended_at: Option<Timestamp>,
+    /// Process that works on it, where several have the database open.
+    pub process: Option<i64>,
 }
 
 /// Inserts a refund.

@@ -1,0 +1,2 @@
+-- Process that works on what is unfinished, where several have the database open.
+ALTER TABLE checkout ADD COLUMN process BIGINT;

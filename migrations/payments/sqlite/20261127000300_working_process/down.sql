@@ -1,0 +1,3 @@
+ALTER TABLE payment DROP COLUMN process;
+ALTER TABLE refund DROP COLUMN process;
+ALTER TABLE unapplied_payment DROP COLUMN process;
