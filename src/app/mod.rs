@@ -22,7 +22,7 @@ use crate::messaging::CommonError;
 use crate::messaging::grpc::{self, DomainService, ServerConfig};
 use crate::runtime::DomainRuntime;
 use crate::settings::{DomainLocation, EventTransport, Settings};
-use crate::store::OpenError;
+use crate::store::{OpenError, Store};
 use crate::types::Clock;
 use builder::AppBuilder;
 pub use builder::peer_config;
@@ -74,6 +74,22 @@ impl App {
             relocation::open(&app.runtime, Arc::clone(&app.event_router), slots, (peers, peer_config), live);
         app.clients.placement.redirect_to(&placement);
         Ok(app)
+    }
+
+    /// Opens all domains as [`Self::open`] does, unless another process has a database of theirs open.
+    ///
+    /// # Errors
+    /// If a domain cannot be opened, or is open in another process.
+    pub fn open_alone(settings: Settings, clock: Clock) -> Result<Self, OpenError> {
+        let app = Self::open(settings, clock)?;
+        let shared = app.stores().iter().find(|store| !store.is_sole_process()).map(Store::domain);
+        match shared {
+            None => Ok(app),
+            Some(domain) => {
+                app.close();
+                Err(OpenError::setting(domain, "database", "is open in another mercat; stop that one first"))
+            }
+        }
     }
 
     /// Opens domains for a one-off command, which may run alongside a shop on the same databases. No event is
@@ -147,8 +163,7 @@ impl App {
     }
 
     /// Returns the databases of the local domains.
-    #[cfg(test)]
-    pub(crate) fn stores(&self) -> Vec<crate::store::Store> {
+    pub(crate) fn stores(&self) -> Vec<Store> {
         self.event_router.relayed().into_iter().map(|(store, _)| store).collect()
     }
 

@@ -3,7 +3,7 @@
 //! A backup is written to a folder with the ending `.part`, verified, and renamed; what a crash left is deleted before the
 //! next one. Only folders with the names that this file gives are counted and deleted.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
@@ -22,6 +22,8 @@ const NAME_PREFIX: &str = "shop-";
 const NAME_TIME: StaticFormatDescription = format_description!("[year][month][day]T[hour][minute][second]Z");
 /// Ending of a backup that is not complete.
 const PART: &str = ".part";
+/// File that the process locks whose backups are in the folder.
+const LOCK: &str = "backup.lock";
 /// Longest time until the next attempt after a failure.
 const RETRY_INTERVAL: Duration = Duration::from_secs(600);
 
@@ -49,16 +51,36 @@ pub fn status() -> ScheduleStatus {
 /// incomplete.
 pub async fn run(settings: Arc<Settings>, clock: Clock) {
     let Some(every) = settings.backup.every else { return };
+    let mut owned = None;
     loop {
         let (shop, now) = (Arc::clone(&settings), clock.clone());
-        let taken = tokio::task::spawn_blocking(move || take_if_due(&shop, every, &now)).await;
-        let wait = match taken {
-            Ok(Ok(wait)) => wait,
-            Ok(Err(error)) => failed(&error.to_string(), every),
-            Err(error) => failed(&error.to_string(), every),
+        let round = move || {
+            let lock = owned.map_or_else(|| lock(&shop.backup.folder), Ok)?;
+            Ok::<_, BackupError>((lock, take_if_due(&shop, every, &now)))
         };
+        let (lock, taken) = match tokio::task::spawn_blocking(round).await {
+            Ok(Ok((lock, taken))) => (Some(lock), taken.map_err(|error| error.to_string())),
+            Ok(Err(error)) => (None, Err(error.to_string())),
+            Err(error) => (None, Err(error.to_string())),
+        };
+        owned = lock;
+        let wait = taken.unwrap_or_else(|error| failed(&error, every));
         tokio::time::sleep(wait).await;
     }
+}
+
+/// Makes the folder this process's own: the backups of two would be counted and deleted as if they were of one.
+fn lock(folder: &Path) -> BackupResult<File> {
+    super::create_private(folder)?;
+    let path = folder.join(LOCK);
+    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(|e| unusable(&path, &e))?;
+    file.try_lock().map_err(|_| {
+        let folder = folder.display();
+        BackupError::Unusable(format!(
+            "{folder} has the backups of another process; set backup.folder to a folder for this one"
+        ))
+    })?;
+    Ok(file)
 }
 
 fn failed(error: &str, every: Duration) -> Duration {
@@ -93,7 +115,6 @@ pub(super) fn take_if_due(settings: &Settings, every: Duration, clock: &Clock) -
 
 fn take_next(settings: &Settings, clock: &Clock) -> BackupResult<(PathBuf, Manifest)> {
     let folder = &settings.backup.folder;
-    super::create_private(folder)?;
     remove_unfinished(folder)?;
     let time = clock.now().to_utc().format(NAME_TIME).map_err(|error| BackupError::Unusable(error.to_string()))?;
     let name = folder.join(format!("{NAME_PREFIX}{time}"));
@@ -128,7 +149,11 @@ fn entries(folder: &Path) -> BackupResult<Vec<PathBuf>> {
 fn kept(folder: &Path) -> BackupResult<Vec<(Timestamp, PathBuf)>> {
     let mut kept = Vec::new();
     for path in entries(folder)?.into_iter().filter(|path| !is_part(path) && path.join(MANIFEST).exists()) {
-        kept.push((read_manifest(&path)?.taken_at, path));
+        match read_manifest(&path) {
+            Ok(manifest) => kept.push((manifest.taken_at, path)),
+            // No reason to take no further ones.
+            Err(error) => log::error!("backup: {error}"),
+        }
     }
     kept.sort();
     Ok(kept)

@@ -241,7 +241,12 @@ async fn backups_at_intervals_keep_the_newest() {
     assert_eq!(names(), ["shop-20260301T013000Z", "shop-20260301T023000Z", "shop-of-mine"]);
     let newest = shop.backup.folder.join("shop-20260301T023000Z");
     verify(&newest).unwrap();
-    // A disk that is full, or a folder that is none, is a failure and changes no backup.
+    // A damaged one is not counted, and does not keep the shop from taking others.
+    fs::write(shop.backup.folder.join("shop-20260301T013000Z").join(MANIFEST), "{").unwrap();
+    clock.advance(HOUR);
+    schedule::take_if_due(&shop, HOUR, &clock).unwrap();
+    assert_eq!(names().len(), 4);
+    // A folder that is none is a failure and changes no backup.
     clock.advance(HOUR);
     let file = shop.data.join("none");
     fs::write(&file, "").unwrap();

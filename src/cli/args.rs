@@ -190,21 +190,22 @@ Examples:
         #[arg(long)]
         part: bool,
     },
-    /// Move a shop from SQLite files to PostgreSQL
+    /// Move a shop from SQLite files to PostgreSQL, or back
     #[command(
         name = "move-data",
-        after_help = "Stop the shop first. All databases are copied in one transaction: an interrupted move has no effect.
-Both sides are verified as by `mercat check` and must have the same contents. The files are not
-changed. TLS to the server is not supported; its schemas must be new or empty.
+        after_help = "Stop the shop first. All databases are copied as of one moment: an interrupted move has no effect.
+Both sides are verified as by `mercat check` and must have the same contents. The source is not
+changed. The schemas on the server must be new or empty; the folder must have no shop.
 
-Example:
-  mercat move-data --from sqlite:/srv/shop --to postgres://shop:PASSWORD@127.0.0.1/shop"
+Examples:
+  mercat move-data --from sqlite:/srv/shop --to postgres://shop:PASSWORD@127.0.0.1/shop
+  mercat move-data --from postgres://shop:PASSWORD@127.0.0.1/shop --to sqlite:/srv/shop2"
     )]
     MoveData {
-        /// Present location: sqlite:FOLDER
+        /// Present location: sqlite:FOLDER, or postgres://USER:PASSWORD@HOST:PORT/DATABASE
         #[arg(long)]
         from: String,
-        /// New location: postgres://USER:PASSWORD@HOST:PORT/DATABASE
+        /// New location: the other kind
         #[arg(long)]
         to: String,
     },

@@ -21,6 +21,7 @@ mod migrate;
 mod online_backup;
 mod outbox;
 mod postgres;
+mod postgres_to_sqlite;
 mod prepared;
 pub mod query;
 mod reader;
@@ -58,6 +59,7 @@ pub use online_backup::{
 };
 pub use outbox::BROKER_CURSOR;
 pub use postgres::{AdvisoryMarker, schema_exists};
+pub use postgres_to_sqlite::copy_to_files;
 pub use prepared::{Prepare, PreparedQuery};
 pub use reader::PoolThreads;
 pub use shared_handlers::{DomainState, check_invariants, list_audit_entries};

@@ -19,7 +19,7 @@ const BATCH_ROWS: usize = 500;
 /// Number of bytes after which a statement is sent: images are large.
 const BATCH_BYTES: usize = 4 << 20;
 /// Tables that are not copied: state of the migrations and of the processes.
-const EXCLUDED: [&str; 2] = ["__diesel_schema_migrations", "leader"];
+pub const EXCLUDED: [&str; 2] = ["__diesel_schema_migrations", "leader"];
 /// Tables that have rows in a new database.
 const SEEDED: [&str; 2] = ["meta", "counter"];
 
@@ -27,32 +27,34 @@ const SEEDED: [&str; 2] = ["meta", "counter"];
 /// in the search path.
 pub type AfterCopy = fn(&mut Conn) -> QueryResult<()>;
 
-/// Source of a domain's data, and the schema of the target.
+/// Copy of a domain's data between a file and a server.
 pub struct TableCopyJob {
     /// Name of the domain.
     pub domain: &'static str,
     /// The SQLite file.
-    pub from: PathBuf,
+    pub file: PathBuf,
     /// Migrations that create the tables of the target.
     pub migrations: fn() -> Migrations,
     /// Rebuilds derived data that is not copied, such as a full-text index.
     pub finish: Option<AfterCopy>,
 }
 
+/// One text per row.
 #[derive(QueryableByName)]
-struct TextRow {
+pub struct TextRow {
     #[diesel(sql_type = Text)]
-    row: String,
+    pub row: String,
 }
 
+/// A column of a table on the server.
 #[derive(QueryableByName)]
-struct ColumnRow {
+pub struct ColumnRow {
     #[diesel(sql_type = Text)]
-    relation: String,
+    pub relation: String,
     #[diesel(sql_type = Text)]
-    name: String,
+    pub name: String,
     #[diesel(sql_type = Text)]
-    kind: String,
+    pub kind: String,
     #[diesel(sql_type = Text)]
     identity: String,
 }
@@ -102,7 +104,7 @@ pub fn copy_all(jobs: &[TableCopyJob], to: &Postgres) -> Result<RowCounts, Strin
 }
 
 /// Error that rolls the copy back, as a sentence for the operator.
-struct CopyError(String);
+pub struct CopyError(pub String);
 
 impl From<diesel::result::Error> for CopyError {
     fn from(error: diesel::result::Error) -> Self {
@@ -116,9 +118,9 @@ fn copy_database(
     schema: &str,
     counts: &mut RowCounts,
 ) -> Result<(), CopyError> {
-    let file = job.from.display();
+    let file = job.file.display();
     let Conn::Sqlite(mut local) =
-        Conn::establish(&job.from.to_string_lossy()).map_err(|e| CopyError(format!("{file}: {e}")))?
+        Conn::establish(&job.file.to_string_lossy()).map_err(|e| CopyError(format!("{file}: {e}")))?
     else {
         return Ok(());
     };
@@ -127,13 +129,7 @@ fn copy_database(
         .into_iter()
         .map(|TextRow { row }| row)
         .collect();
-    let columns: Vec<ColumnRow> = sql_query(
-        "SELECT CAST(table_name AS TEXT) AS relation, CAST(column_name AS TEXT) AS name, CAST(data_type AS TEXT) AS kind,
-         CAST(is_identity AS TEXT) AS identity FROM information_schema.columns WHERE table_schema = $1
-         ORDER BY table_name, ordinal_position",
-    )
-    .bind::<Text, _>(schema)
-    .load(remote)?;
+    let columns = server_columns(remote, schema)?;
     let mut tables: BTreeMap<&str, Vec<&ColumnRow>> = BTreeMap::new();
     for column in columns.iter().filter(|column| !EXCLUDED.contains(&column.relation.as_str())) {
         tables.entry(&column.relation).or_default().push(column);
@@ -178,6 +174,17 @@ fn copy_database(
         &format!("SELECT setval('outbox_seq', {last} + 1, FALSE)"),
     )?;
     Ok(())
+}
+
+/// Reads the columns of all tables of a schema.
+pub fn server_columns(remote: &mut PgConnection, schema: &str) -> QueryResult<Vec<ColumnRow>> {
+    sql_query(
+        "SELECT CAST(table_name AS TEXT) AS relation, CAST(column_name AS TEXT) AS name, CAST(data_type AS TEXT) AS kind,
+         CAST(is_identity AS TEXT) AS identity FROM information_schema.columns WHERE table_schema = $1
+         ORDER BY table_name, ordinal_position",
+    )
+    .bind::<Text, _>(schema)
+    .load(remote)
 }
 
 /// Sorts the tables so that each comes after those that it references.

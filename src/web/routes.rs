@@ -355,6 +355,7 @@ pub static ROUTES: &[RouteInfo] = &[
     post("/product", || to(catalog::create)).message::<CreateProduct>().access(Staff(Manager))
         .body::<NewProduct>(PRODUCT_FIELDS).status(201),
     get("/me", || to(users::me)).message::<GetUser>().access(SignedIn),
+    get("/session", || to(users::session)).message::<GetUser>().reply(json::<users::SessionUser>(200)),
     get("/invoices", || to(payments::list)).message::<ListInvoices>().access(SignedIn),
     post("/invoices", || to(payments::create)).message::<CreateInvoice>().access(Staff(Manager))
         .body::<payments::CreateInvoiceBody>(&["user_id", "lines", "currency"]).status(201),

@@ -1,6 +1,6 @@
-//! Handlers of `/user`, `/guest`, `/signin`, `/me`, `/password`, `/email` and `/api_keys`.
+//! Handlers of `/user`, `/guest`, `/signin`, `/me`, `/session`, `/password`, `/email` and `/api_keys`.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::body::{ServerSetFields, UnreadBody};
@@ -10,10 +10,10 @@ use super::query::Query;
 use super::respond::ApiResult;
 use crate::contract::users::{
     ConfirmTotp, CreateApiKey, CreateGuest, DeleteApiKey, DeleteUser, DisableTotp, EnrollTotp, ForgotPassword, GetUser,
-    ListApiKeys, ListUsers, Register, Registration, ResetPassword, SignIn, SignOut, SignedIn, UpdateUser, UsersError,
-    VerifyEmail,
+    ListApiKeys, ListUsers, Register, Registration, ResetPassword, SignIn, SignOut, SignedIn, UpdateUser, User,
+    UsersError, VerifyEmail,
 };
-use crate::messaging::Role;
+use crate::messaging::{Identity, Role};
 use crate::types::{ApiKeyId, UserId};
 
 impl ServerSetFields for Register {}
@@ -98,6 +98,22 @@ pub async fn sign_out(request: ApiRequest) -> ApiResult {
 pub async fn me(request: ApiRequest) -> ApiResult {
     let user_id = request.identity()?.user_id;
     request.ok(&request.clients().users.call(request.ctx(), GetUser { user_id }).await?)
+}
+
+/// The user that a request is of.
+#[derive(Serialize)]
+pub struct SessionUser {
+    /// `null` for a caller without a user.
+    user: Option<User>,
+}
+
+/// GET `/session`: as `/me`, but an answer for everyone, so that a page can ask whose it is without an error.
+pub async fn session(request: ApiRequest) -> ApiResult {
+    let user = match request.identity() {
+        Ok(Identity { user_id, .. }) => Some(request.clients().users.call(request.ctx(), GetUser { user_id }).await?),
+        Err(_) => None,
+    };
+    request.ok(&SessionUser { user })
 }
 
 /// GET `/user/{id}`.

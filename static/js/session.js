@@ -55,12 +55,7 @@ export function onSessionChange(watcher) {
 
 /** Reads the current user from the server. Asked once: the page waits for the answer. */
 export async function loadSession() {
-  try {
-    apply((await request('GET', '/me', { once: true })).data, true);
-  } catch (failure) {
-    if (failure.status !== 401) throw failure;
-    apply(null, true);
-  }
+  apply((await request('GET', '/session', { once: true })).data.user, true);
 }
 
 const readAgain = () => loadSession().catch(() => {}); // the page stays as it is; its next request says what is wrong

@@ -1,7 +1,7 @@
 //! Authentication: tokens, cookies, and CSRF protection.
 
 use mercat::web::{ROUTES, RouteGroup};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{PASSWORD, TestResponse, TestShop, TestUser, enable_only};
 
@@ -91,6 +91,9 @@ async fn invalid_token_is_401_but_stale_cookie_is_ignored() {
     let stale = shop.call("GET", "/products").cookie("nonsense").send().await;
     stale.expect(200);
     assert!(cookie(&stale).unwrap().starts_with("mercat_session=;"), "{stale:?}");
+    let stale = shop.call("GET", "/session").cookie("nonsense").send().await;
+    assert_eq!(stale.expect(200)["user"], Value::Null);
+    assert!(cookie(&stale).unwrap().contains("Max-Age=0"));
     let stale = shop.call("GET", "/me").cookie("nonsense").send().await;
     stale.expect_problem(401, "unauthenticated");
     assert!(cookie(&stale).unwrap().contains("Max-Age=0"));
@@ -101,6 +104,8 @@ async fn invalid_token_is_401_but_stale_cookie_is_ignored() {
     let cookies: Vec<_> = again.headers.get_all("set-cookie").map(|value| value.to_str().unwrap()).collect();
     assert_eq!(cookies.len(), 1, "the old cookie must not be cleared after the new one is set: {cookies:?}");
     assert!(cookies[0].contains(&token));
+    let own = shop.call("GET", "/session").cookie(&token).send().await;
+    assert_eq!(own.expect(200)["user"]["id"], customer.id);
     // A bearer token takes precedence over the cookie.
     let me = shop.call("GET", "/me").with_user(&customer).cookie("nonsense").send().await;
     assert_eq!(me.expect(200)["id"], customer.id);

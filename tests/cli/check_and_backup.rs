@@ -83,7 +83,7 @@ fn shop_takes_backups_of_itself() {
     let copy = loop {
         let entries = std::fs::read_dir(sandbox.path("copies")).into_iter().flatten();
         let mut names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        if let Some(name) = names.find(|name| !name.ends_with(".part")) {
+        if let Some(name) = names.find(|name| name.starts_with("shop-") && !name.ends_with(".part")) {
             break format!("copies/{name}");
         }
         assert!(begun.elapsed() < crate::support::WAIT_TIMEOUT, "no backup");
