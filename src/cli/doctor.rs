@@ -11,7 +11,7 @@ use crate::domains::mailer;
 use crate::messaging::grpc::{AddressStatus, Peer};
 use crate::settings::{Database, DomainLocation, EventTransport, Settings};
 use crate::store;
-use crate::types::{Address, Clock};
+use crate::types::{Address, Clock, collapse_whitespace};
 
 /// Time for the greeting and the sign-in of a mail server.
 const MAIL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -114,7 +114,7 @@ fn test_database(settings: &Settings, name: &'static str) -> Result<String, Stri
         }
         Database::Postgres(server) => {
             let exists = store::schema_exists(server, name).map_err(|error| {
-                let error = error.split_whitespace().collect::<Vec<_>>().join(" ");
+                let error = collapse_whitespace(&error);
                 format!("{}: {error}; start PostgreSQL, or check the setting database", server.masked())
             })?;
             (format!("schema {} in {}", server.schema(name), server.masked()), exists)

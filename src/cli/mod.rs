@@ -31,6 +31,7 @@ use clap::{CommandFactory as _, Parser as _};
 
 use crate::demo::ExistingAccounts;
 use crate::settings::{SettingError, example};
+use crate::types::collapse_whitespace;
 use args::{AdminCommand, Cli, Command, Common, ExportCommand, ImportCommand, SeedCommand, ServeFlags};
 use config::Configuration;
 
@@ -76,7 +77,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(CliError { code, message }) => {
             if let Some(message) = message {
-                print_error(&format!("error: {}", one_line(&message)));
+                print_error(&format!("error: {}", collapse_whitespace(&message)));
             }
             ExitCode::from(code)
         }
@@ -173,11 +174,6 @@ fn print_bytes(bytes: &[u8]) {
 /// Writes a line to standard error.
 fn print_error(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");
-}
-
-/// Joins the lines of a text, so that an error is one line whatever the system's message is.
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

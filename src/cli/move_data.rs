@@ -28,8 +28,13 @@ pub fn move_data(configuration: &Configuration, settings: Settings, from: &str, 
                 .map_err(|error| invalid("--to", &format!("{} cannot be created: {error}", folder.display())))?;
             let source = Database::Postgres(server.clone());
             let copy = || store::copy_to_files(&copy_jobs(&folder), &server).map_err(|reason| server.mask(&reason));
-            let data = settings.data.clone();
-            move_between(configuration, &settings, (&folder, &data), (source, Database::Folder(folder.clone())), copy)
+            move_between(
+                configuration,
+                &settings,
+                (&folder, &settings.data),
+                (source, Database::Folder(folder.clone())),
+                copy,
+            )
         }
         (None, _) => Err(invalid("--from", LOCATION_RULE)),
         (_, None) => Err(invalid("--to", LOCATION_RULE)),
@@ -82,7 +87,7 @@ fn move_between(
 fn shown(database: &Database) -> String {
     match database {
         Database::Folder(folder) => format!("sqlite:{}", folder.display()),
-        Database::Postgres(server) => server.masked().to_string(),
+        Database::Postgres(server) => server.masked(),
     }
 }
 

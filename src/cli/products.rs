@@ -13,12 +13,13 @@ use tokio::sync::mpsc;
 use super::config::Configuration;
 use super::open::{context, reason_of, require_shop, with_shop};
 use super::pictures::{Fetched, PictureImport};
-use super::{CliError, logging, one_line, print, print_error};
+use super::{CliError, logging, print, print_error};
 use crate::contract::catalog::{CatalogError, ExportProducts, ImportOutcome, ImportProducts, ImportRow, ProductPatch};
 use crate::domains::catalog::CatalogActor;
 use crate::domains::catalog::import_export::{self, FileError, Format, ImportEntry, ProductWriter};
 use crate::messaging::{Backoff, Client, DomainError as _, ErrorKind};
 use crate::settings::Settings;
+use crate::types::collapse_whitespace;
 
 /// Most rows per request to the catalog.
 const BATCH_ROWS: usize = 500;
@@ -341,12 +342,12 @@ impl ImportRun<'_> {
         reports.sort_by_key(|(line, _)| *line);
         self.bar.suspend(|| {
             for note in notes {
-                print_error(&format!("note: {}", one_line(&note)));
+                print_error(&format!("note: {}", collapse_whitespace(&note)));
             }
             for (line, text) in reports {
                 counts.reported += 1;
                 if counts.reported <= REPORTED_MAX {
-                    print_error(&format!("line {line}: {}", one_line(&text)));
+                    print_error(&format!("line {line}: {}", collapse_whitespace(&text)));
                 }
             }
         });

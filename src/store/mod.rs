@@ -40,7 +40,7 @@ use serde::de::DeserializeOwned;
 
 use crate::messaging::{CommonError, DomainError, Event, EventEnvelope, Request, RequestContext, StorageHealth, trace};
 use crate::settings::Postgres;
-use crate::types::{Clock, Timestamp, UserId};
+use crate::types::{Clock, Timestamp, UserId, collapse_whitespace};
 
 pub use audit::StaffAction;
 pub use conn::Conn;
@@ -279,7 +279,7 @@ impl Store {
         let schema = server.schema(domain);
         let fail = |reason: String| {
             // A server's message may have several lines; an error of the start has one.
-            let reason = reason.split_whitespace().collect::<Vec<_>>().join(" ");
+            let reason = collapse_whitespace(&reason);
             OpenError::setting(domain, "database", &format!("({}) cannot be used: {reason}", server.masked()))
         };
         let mut conn = postgres::connect(server, &schema).map_err(fail)?;

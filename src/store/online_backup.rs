@@ -136,12 +136,11 @@ pub fn backup_all(copies: &[BackupTarget]) -> Result<(), String> {
 pub fn verify(file: &Path) -> Result<(), String> {
     // The characters that have a meaning in the address of a file (RFC 3986).
     let path = file.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
-    let rows: Vec<PragmaRow> = Conn::establish(&format!("file:{path}?immutable=1"))
-        .map_err(|error| format!("{}: {error}", file.display()))
-        .and_then(|mut conn| {
-            let check = sql_query("SELECT quick_check AS value FROM pragma_quick_check");
-            check.load(&mut conn).map_err(|error| format!("{}: {error}", file.display()))
-        })?;
+    let to_reason = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
+    let mut conn = Conn::establish(&format!("file:{path}?immutable=1")).map_err(|error| to_reason(&error))?;
+    let rows: Vec<PragmaRow> = sql_query("SELECT quick_check AS value FROM pragma_quick_check")
+        .load(&mut conn)
+        .map_err(|error| to_reason(&error))?;
     match rows.into_iter().map(|row| row.value).find(|value| value != "ok") {
         None => Ok(()),
         Some(problem) => Err(format!("{}: {problem}", file.display())),

@@ -1,6 +1,7 @@
 //! Conversions of text that several modules need.
 
-/// Trims a text and turns each run of white space into one space. Names of people, products and shops are stored so.
+/// Trims a text and turns each run of white space into one space. Names of people, products and shops are
+/// stored so, and messages of several lines are shown in one.
 #[must_use]
 pub fn collapse_whitespace(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")

@@ -170,8 +170,8 @@ impl Server {
 }
 
 impl Handle {
-    /// Stops the server. Gracefully: after the lame-duck time no new connection is accepted, idle ones are closed, and accepted requests get
-    /// their response within the drain timeout. Otherwise at once.
+    /// Stops the server. Gracefully: after the lame-duck time no new connection is accepted, idle ones are closed, and
+    /// accepted requests get their response within the drain timeout. Otherwise at once.
     pub async fn stop(&self, graceful: bool) {
         self.state.drain();
         if graceful {

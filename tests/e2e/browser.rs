@@ -330,3 +330,26 @@ async fn sign_in_in_one_tab_changes_the_other() {
     browser.element("[data-test=connection][data-state=live]").await;
     browser.0.close().await.unwrap();
 }
+
+#[actix::test]
+async fn back_shows_the_list_as_it_was() {
+    let Some(driver) = Driver::start() else { return };
+    let environment = TestEnvironment::new().await;
+    let shop = environment.open();
+    let admin = environment.admin(&shop).await;
+    for n in 0..30 {
+        let body = json!({ "name": format!("Bowl {n}"), "sku": format!("BOWL-{n}"), "price": 499_000, "currency": "HUF", "stock": 3 });
+        admin.try_send("POST", "/product", Some(body), None).await.unwrap().expect_status(201);
+    }
+    let browser = driver.browser(1280).await;
+    browser.open(&shop.url).await;
+    browser.shows(".price-filter h2", "HUF").await;
+    browser.click("[data-test=more]").await;
+    browser.element("[data-test=product-card]:nth-of-type(30)").await;
+    browser.click("[data-test=product-card] a").await;
+    browser.element("[data-test=add-to-cart]").await;
+    browser.0.back().await.unwrap();
+    browser.element("[data-test=product-card]:nth-of-type(30)").await;
+    browser.shows(".price-filter h2", "HUF").await;
+    browser.0.close().await.unwrap();
+}

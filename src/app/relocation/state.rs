@@ -290,7 +290,7 @@ impl RelocationState {
         match self.start_with_retries(&remote, domain).await {
             Ok(()) => {
                 self.route_to(slot, &peer);
-                self.mark_left_behind(domain).await?;
+                self.mark_left_behind(domain).await;
             }
             Err(error @ PlacementError::Common(_)) => {
                 self.route_to(slot, &peer);
@@ -307,14 +307,12 @@ impl RelocationState {
         Ok(moved(domain, address.to_string(), manifest.bytes, started))
     }
 
-    /// Marks the database that a moved domain has left in this process.
-    async fn mark_left_behind(&self, domain: &str) -> PlacementResult<()> {
-        let Some(file) = placement_file::file(self.settings(), domain) else { return Ok(()) };
-        blocking(move || {
-            placement_file::mark_left_behind(&file);
-            Ok(())
-        })
-        .await
+    /// Marks the database that a moved domain has left in this process. The move is done, whatever comes of it.
+    async fn mark_left_behind(&self, domain: &str) {
+        if let Some(file) = placement_file::file(self.settings(), domain) {
+            // It logs its own failures, and so does a panic.
+            let _ = tokio::task::spawn_blocking(move || placement_file::mark_left_behind(&file)).await;
+        }
     }
 
     /// Starts a domain that could not be moved in this process again, and returns the error of the move.
@@ -414,12 +412,7 @@ async fn notify_owner(state: Arc<RelocationState>, domain: &'static str, address
             .and_then(RelocatableDomain::remote_peer)
             .is_some_and(|peer| *peer.address() == address);
         match result {
-            Ok(()) => {
-                if let Err(error) = state.mark_left_behind(domain).await {
-                    log::warn!("relocation of {domain}: {error}");
-                }
-                return;
-            }
+            Ok(()) => return state.mark_left_behind(domain).await,
             Err(_) if !is_still_owner => return,
             Err(error) => log::warn!("relocation: {domain} was moved to {address}, which has not started it: {error}"),
         }

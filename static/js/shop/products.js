@@ -97,7 +97,7 @@ export function productsView({ query: firstQuery, signal, back }) {
     container: grid,
     renderItem: productCard,
     signal,
-    extra: () => facets,
+    extra: () => ({ facets, currency }),
     skeleton: () => skeletons(8, 'skeleton-card'),
     more: 'Show more products',
     empty: () => emptyState('No products found', 'Try a different search or remove a filter.', suggestion
@@ -143,7 +143,7 @@ export function productsView({ query: firstQuery, signal, back }) {
     renderHead();
     const before = list.begin(isBack);
     if (!before) return;
-    facets = before;
+    ({ facets, currency } = before);
     renderFacets();
   };
   begin(back);
