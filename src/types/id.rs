@@ -98,6 +98,8 @@ ids! {
     SessionId;
     /// API key of a user.
     ApiKeyId;
+    /// Entry of a user's address book.
+    AddressId;
     /// Product; each variant is a product of its own.
     ProductId;
     /// Image of a product.

@@ -5,24 +5,28 @@
 
 mod address;
 mod clock;
+mod country;
 mod email;
 mod id;
 mod money;
 mod network;
 mod page;
 mod peer_tls;
+mod postal_address;
 mod text;
 mod timestamp;
 mod validation;
 
 pub use address::Address;
 pub use clock::Clock;
+pub use country::{AddressFormat, CountryCode};
 pub use email::EmailAddress;
 pub use id::*;
 pub use money::{Amount, Currency, Quantity};
 pub use network::ClientNetwork;
 pub use page::{Cursor, Page, PageRequest};
 pub use peer_tls::PeerTls;
+pub use postal_address::PostalAddress;
 pub use text::{collapse_whitespace, hex, is_invisible};
 pub use timestamp::Timestamp;
 pub use validation::{FieldError, Validator};

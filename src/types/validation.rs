@@ -59,7 +59,7 @@ impl Validator {
 
     /// Checks a text of `min..=max` characters after trimming, without control characters other than line ends and
     /// tabs. A text of invisible characters only counts as empty.
-    pub fn text(&mut self, field: &'static str, text: &str, min: usize, max: usize) {
+    pub fn text(&mut self, field: impl Into<Cow<'static, str>>, text: &str, min: usize, max: usize) {
         let length = text.trim().chars().count();
         if min > 0 && text.chars().all(is_invisible) {
             self.add_error(field, "required", "must not be empty");
@@ -73,8 +73,9 @@ impl Validator {
     }
 
     /// Checks like [`Validator::text`], and that there is one line only.
-    pub fn line(&mut self, field: &'static str, text: &str, min: usize, max: usize) {
-        self.text(field, text, min, max);
+    pub fn line(&mut self, field: impl Into<Cow<'static, str>>, text: &str, min: usize, max: usize) {
+        let field = field.into();
+        self.text(field.clone(), text, min, max);
         if text.contains(['\n', '\r', '\t']) {
             self.add_error(field, "invalid", "must be on one line");
         }

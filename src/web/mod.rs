@@ -7,6 +7,7 @@
 //! The gateway calls all domains, and no domain calls it. While a domain is down its own paths return 503; the others
 //! keep working.
 
+mod addresses;
 mod audit;
 mod auth;
 mod body;

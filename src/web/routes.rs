@@ -22,8 +22,8 @@ use super::names::API_BASE;
 use super::problem::Problem;
 use super::rate_limit::{LimitClass, ResourceLimits};
 use super::{
-    audit, cart, catalog, comments, domains, health, images, mailer, metrics, notifications, payments, static_files,
-    stats, users,
+    addresses, audit, cart, catalog, comments, domains, health, images, mailer, metrics, notifications, payments,
+    static_files, stats, users,
 };
 use crate::contract::cart::{AddItem, CancelCheckout, Checkout, GetCart, GetItem, RemoveItem, SetQuantity};
 use crate::contract::catalog::{
@@ -39,11 +39,13 @@ use crate::contract::payments::{
 use crate::contract::placement::MoveDomain;
 use crate::contract::stats::{GetServedRequests, GetSummary, ListActions, LogAction};
 use crate::contract::users::{
-    ConfirmTotp, CreateApiKey, CreateGuest, DeleteApiKey, DeleteUser, DisableTotp, EnrollTotp, ForgotPassword, GetUser,
-    ListApiKeys, ListUsers, Register, ResetPassword, SignIn, SignOut, UpdateUser, VerifyEmail,
+    ConfirmTotp, CreateAddress, CreateApiKey, CreateGuest, DeleteAddress, DeleteApiKey, DeleteUser, DisableTotp,
+    EnrollTotp, ForgotPassword, GetAddress, GetUser, ListAddresses, ListApiKeys, ListUsers, Register, ReplaceAddress,
+    ResetPassword, SignIn, SignOut, UpdateUser, VerifyEmail,
 };
 use crate::messaging::{ListAuditEntries, Request, Role};
 use crate::settings::DOMAIN_NAMES;
+use crate::types::PostalAddress;
 
 use Role::{Manager, ReadOnly, Support};
 use RouteAccess::{InternalNetwork, Owner, OwnerOrStaff, SignedIn, Staff};
@@ -317,6 +319,9 @@ const ACKNOWLEDGED: ReplyInfo = json::<serde_json::Value>(202);
 /// Fields without which a product is not created or replaced.
 const PRODUCT_FIELDS: &[&str] = &["name", "sku", "price", "currency", "stock"];
 
+/// Fields without which an address is not saved; its country may ask for more.
+const ADDRESS_FIELDS: &[&str] = &["name", "line1", "country"];
+
 /// All endpoints. Of one group, the routes of a path stand together, and a fixed path stands before a pattern that
 /// would match it too.
 #[rustfmt::skip]
@@ -385,6 +390,15 @@ pub static ROUTES: &[RouteInfo] = &[
         .optional_body::<users::OptionalCodeBody>().reply(NO_CONTENT).limit(LimitClass::SignIn),
     post("/user/{id}/totp/confirm", || to(users::confirm_totp)).message::<ConfirmTotp>().access(Owner)
         .body::<users::CodeBody>(&["code"]).limit(LimitClass::SignIn),
+    get("/user/{id}/addresses", || to(addresses::list)).message::<ListAddresses>().access(Owner),
+    post("/user/{id}/addresses", || to(addresses::create)).message::<CreateAddress>().access(Owner)
+        .body::<PostalAddress>(ADDRESS_FIELDS).status(201),
+    get("/user/{id}/addresses/{address_id}", || to(addresses::get)).message::<GetAddress>().access(Owner),
+    put("/user/{id}/addresses/{address_id}", || to(addresses::replace)).message::<ReplaceAddress>().access(Owner)
+        .body::<PostalAddress>(ADDRESS_FIELDS),
+    delete("/user/{id}/addresses/{address_id}", || to(addresses::delete)).message::<DeleteAddress>().access(Owner)
+        .reply(NO_CONTENT),
+    get("/countries", || to(addresses::countries)).reply(json::<addresses::Countries>(200)),
     get("/users", || to(users::list)).message::<ListUsers>().access(Staff(ReadOnly)),
     post("/guest", || to(users::guest)).message::<CreateGuest>().status(201).limit(LimitClass::Guest),
     post("/signin", || to(users::sign_in)).message::<SignIn>().body::<SignIn>(&["email", "password"])
@@ -428,6 +442,7 @@ pub static ROUTES: &[RouteInfo] = &[
     storefront("/orders"),
     storefront("/orders/{id}"),
     storefront("/account"),
+    storefront("/addresses"),
     storefront("/signin"),
     storefront("/signup"),
     storefront("/forgot"),

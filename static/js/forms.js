@@ -37,11 +37,12 @@ export function currentValue(one) {
 }
 
 /**
- * A form of fields (and of elements that stand between them). `submit(values)` does the work; what it throws is shown.
+ * A form of fields, of groups of fields (`fields` in one `element`), and of elements that stand between them.
+ * `submit(values)` does the work; what it throws is shown.
  * The browser's own bubbles are off: its messages stand at the fields like the server's.
  */
 export function form({ items, button, test, submit, buttonTest, buttonClass = 'button primary', after }) {
-  const fields = items.filter((item) => item.setError);
+  const fields = items.flatMap((item) => item.fields ?? item).filter((item) => item.setError);
   const errorArea = h('div', { class: 'form-trouble' });
   const send = h('button', { class: buttonClass, type: 'submit', test: buttonTest }, button);
   const element = h('form', { class: 'form', novalidate: true, test },

@@ -6,7 +6,7 @@ use mercat::web::{ROUTES, RouteGroup, RouteInfo};
 use serde_json::{Value, json};
 
 use crate::purchase::{form, png};
-use crate::support::{PASSWORD, TestResponse, TestShop, TestUser, id, new_product};
+use crate::support::{PASSWORD, TestResponse, TestShop, TestUser, id, new_product, paris};
 
 /// Concurrent requests per route.
 const CONCURRENT_REQUESTS: usize = 50;
@@ -107,6 +107,9 @@ async fn cases(shop: &TestShop, admin: &TestUser) -> Vec<RouteCase> {
         shop.call("POST", "/api_keys").with_user(&eve).json(&name).send().await.expect(201)
     };
     let spare = key("spare").await;
+    let addresses = format!("/user/{}/addresses", eve.id);
+    let address = async || shop.call("POST", &addresses).with_user(&eve).json(&paris()).send().await.expect(201);
+    let (changed, dropped) = (address().await, address().await);
     shop.drain_events().await;
     let notification = shop.read(&ada, "/notifications").await["items"][0].clone();
     let verify = mailed_token(shop, admin, &ada.email, "verify").await;
@@ -199,6 +202,12 @@ async fn cases(shop: &TestShop, admin: &TestUser) -> Vec<RouteCase> {
         case("DELETE", "/user/{id}/totp", format!("/user/{}/totp", done.id), by(&done),
             body(json!({ "code": codes["recovery_codes"][0] })), 204,
             expect(&done, "/me".into(), "/second_factor", json!(false))),
+        case("POST", "/user/{id}/addresses", addresses.clone(), by(&eve), body(paris()), 201,
+            expect(&eve, addresses.clone(), "/items", json!(3))),
+        case("PUT", "/user/{id}/addresses/{address_id}", format!("{addresses}/{}", id(&changed)), by(&eve),
+            body(paris()), 200, expect(&eve, addresses.clone(), "/items", json!(3))),
+        case("DELETE", "/user/{id}/addresses/{address_id}", format!("{addresses}/{}", id(&dropped)), by(&eve),
+            CaseBody::None, 204, expect(&eve, addresses.clone(), "/items", json!(2))),
         case("POST", "/api_keys", "/api_keys".into(), by(&eve), body(json!({ "name": "till" })), 201,
             expect(&eve, "/api_keys".into(), "/items", json!(2))),
         case("DELETE", "/api_keys/{id}", format!("/api_keys/{}", id(&spare)), by(&eve), CaseBody::None, 204,

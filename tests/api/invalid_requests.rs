@@ -3,7 +3,7 @@
 use mercat::web::{BodyInfo, ROUTES, RouteInfo};
 use serde_json::{Value, json};
 
-use crate::support::{TestShop, TestUser, new_product};
+use crate::support::{TestShop, TestUser, new_product, paris};
 
 /// Data that an invalid request could have changed.
 async fn snapshot(shop: &TestShop, admin: &TestUser, customer: &TestUser) -> Vec<Value> {
@@ -11,7 +11,9 @@ async fn snapshot(shop: &TestShop, admin: &TestUser, customer: &TestUser) -> Vec
     for path in ["/products?variants=all", "/users", "/invoices", "/emails", "/api_keys"] {
         snapshot.push(shop.call("GET", path).with_user(admin).send().await.expect(200));
     }
-    for path in [format!("/user/{}/cart", customer.id), "/api_keys".to_owned(), "/me".to_owned()] {
+    for path in
+        [format!("/user/{}/cart", customer.id), "/api_keys".to_owned(), "/countries".to_owned(), "/me".to_owned()]
+    {
         snapshot.push(shop.call("GET", &path).with_user(customer).send().await.expect(200));
     }
     snapshot
@@ -43,6 +45,8 @@ async fn h01_invalid_bodies_are_rejected_and_change_nothing() {
     let cart = format!("/user/{}/cart", customer.id);
     let line = json!({ "product_id": product, "quantity": 1 });
     let item = shop.call("POST", &cart).with_user(&customer).json(&line).send().await.expect(201);
+    let (addresses, address) = (format!("/user/{}/addresses", customer.id), paris());
+    let saved = shop.call("POST", &addresses).with_user(&customer).json(&address).send().await.expect(201);
     shop.drain_events().await;
     let before = snapshot(&shop, &admin, &customer).await;
     let invoice = json!({ "user_id": customer.id, "currency": "EUR", "lines": [
@@ -62,6 +66,8 @@ async fn h01_invalid_bodies_are_rejected_and_change_nothing() {
         case(by_customer, "POST", &format!("{user}/totp/confirm"), json!({ "code": "x" })),
         case(by_customer, "DELETE", &format!("{user}/totp"), json!({ "code": "x" })),
         case(by_customer, "POST", "/api_keys", json!({ "name": "till" })),
+        case(by_customer, "POST", &addresses, address.clone()),
+        case(by_customer, "PUT", &format!("{addresses}/{}", saved["id"].as_str().unwrap()), address.clone()),
         case(by_admin, "POST", "/product", new_product("JUG", 900, 1)),
         case(by_admin, "PUT", &one_product, new_product("JUG", 900, 1)),
         case(by_admin, "PATCH", &one_product, json!({ "price": 5 })),

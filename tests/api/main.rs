@@ -4,6 +4,7 @@
 //! contain: the command line (`tests/cli`), real processes and crashes of the binary (`tests/e2e`).
 #![allow(clippy::unwrap_used, reason = "a test stops at the first unexpected value")]
 
+mod addresses;
 mod audit_log;
 mod authorization;
 #[path = "../common/mod.rs"]

@@ -336,6 +336,11 @@ pub fn enable_only(settings: &mut Settings, names: &[&str]) {
     }
 }
 
+/// An address in Paris.
+pub fn paris() -> Value {
+    json!({ "name": "Ada Lovelace", "line1": "1 rue de Rivoli", "postal_code": "75001", "city": "Paris", "country": "FR" })
+}
+
 pub fn new_product(sku: &str, price: i64, stock: i64) -> Value {
     json!({
         "name": format!("Thing {sku}"), "sku": sku, "description": "A thing.", "price": price, "currency": "EUR",

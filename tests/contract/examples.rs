@@ -20,7 +20,7 @@ use mercat::messaging::{
     AuditEntry, CheckInvariants, CommonError, Credential, DeliverEvents, EventEnvelope, Identity, InvariantReport,
     ListAuditEntries, Role, Scopes, Selection, Violation,
 };
-use mercat::types::{Currency, Cursor, EmailAddress, FieldError, Page, PageRequest, Timestamp};
+use mercat::types::{Currency, Cursor, EmailAddress, FieldError, Page, PageRequest, PostalAddress, Timestamp};
 use serde_json::json;
 
 use super::example::{Example, event, message, variants};
@@ -168,6 +168,25 @@ fn api_key() -> ApiKey {
     }
 }
 
+fn address() -> PostalAddress {
+    PostalAddress {
+        name: "Ada Lovelace".into(),
+        company: Some("Engines Ltd".into()),
+        line1: "12 St James's Square".into(),
+        line2: Some("2nd floor".into()),
+        postal_code: "SW1Y 4JH".into(),
+        city: "London".into(),
+        region: Some("England".into()),
+        country: "GB".parse().unwrap(),
+        phone: Some("+44 20 7946 0000".into()),
+        vat_id: Some("GB123456789".into()),
+    }
+}
+
+fn saved_address() -> SavedAddress {
+    SavedAddress { id: id(5), address: address(), created_at: time(), updated_at: later() }
+}
+
 fn signed_in() -> SignedIn {
     SignedIn { token: "token".into(), expires_at: later(), user: user() }
 }
@@ -214,6 +233,11 @@ fn users() -> Vec<Example> {
         message(ListApiKeys {}, page_of(api_key())),
         message(create_key, NewApiKey { api_key: api_key(), token: "mk_abc".into() }),
         message(DeleteApiKey { api_key_id: id(3) }, ()),
+        message(ListAddresses { user_id: id(2), page: page() }, page_of(saved_address())),
+        message(CreateAddress { user_id: id(2), address: address() }, saved_address()),
+        message(GetAddress { user_id: id(2), address_id: id(5) }, saved_address()),
+        message(ReplaceAddress { user_id: id(2), address_id: id(5), address: address() }, saved_address()),
+        message(DeleteAddress { user_id: id(2), address_id: id(5) }, ()),
         message(create, user()),
         message(
             EnrollTotp { user_id: id(2) },
@@ -239,6 +263,8 @@ fn users() -> Vec<Example> {
             LastAdmin {},
             ApiKeyNotFound {},
             TooManyApiKeys {},
+            AddressNotFound {},
+            TooManyAddresses {},
             Common { 0: CommonError::Forbidden },
         }),
         variants!(Credential { Session { 0: id(4) }, ApiKey { 0: id(3) } }),

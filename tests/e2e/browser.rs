@@ -247,6 +247,38 @@ async fn staff_sign_in_with_a_code_and_see_the_audit_log() {
 }
 
 #[actix::test]
+async fn address_book_is_filled_in_by_country() {
+    let Some(driver) = Driver::start() else { return };
+    let environment = TestEnvironment::new().await;
+    let shop = environment.open();
+    environment.admin(&shop).await;
+    let browser = driver.browser(390).await;
+    browser.sign_in(&format!("{}/signin", shop.url)).await;
+    browser.click("[data-test=account-link]").await;
+    browser.click("[data-test=addresses-link]").await;
+    browser.click("[data-test=address-add]").await;
+    browser.fill("[data-test=address-name]", "Ada Lovelace").await;
+    browser.fill("[data-test=address-line1]", "1 rue de Rivoli").await;
+    browser.click("[data-test=address-country] option[value=FR]").await;
+    browser.fill("[data-test=address-city]", "Paris").await;
+    browser.fill("[data-test=address-postal_code]", "750").await;
+    browser.click("[data-test=address-save]").await;
+    browser.element("[data-test=address-postal_code][aria-invalid]").await;
+    browser.fill("[data-test=address-postal_code]", "75001").await;
+    browser.click("[data-test=address-save]").await;
+    browser.shows("[data-test=address]", "75001 Paris").await;
+    browser.shows("[data-test=address]", "France").await;
+    browser.click("[data-test=address-edit]").await;
+    browser.fill("[data-test=address-line2]", "2e étage").await;
+    browser.click("[data-test=address-save]").await;
+    browser.shows("[data-test=address]", "2e étage").await;
+    browser.click("[data-test=address-delete]").await;
+    browser.click("[data-test=dialog-yes]").await;
+    browser.shows("body", "No addresses yet").await;
+    browser.0.close().await.unwrap();
+}
+
+#[actix::test]
 async fn product_form_sends_only_what_was_touched() {
     let Some(driver) = Driver::start() else { return };
     let environment = TestEnvironment::new().await;

@@ -13,6 +13,7 @@
 //! are blanked.
 
 mod actor;
+mod addresses;
 mod api_keys;
 mod email_links;
 mod fair_queue;

@@ -65,6 +65,16 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    address (id) {
+        id -> Text,
+        user_id -> Text,
+        content -> Text,
+        created_at -> BigInt,
+        updated_at -> BigInt,
+    }
+}
+
 diesel::joinable!(session -> account (user_id));
 diesel::joinable!(api_key -> account (user_id));
 diesel::allow_tables_to_appear_in_same_query!(account, session, api_key, link);

@@ -1,5 +1,6 @@
 //! The SQL of the users domain, apart from its invariants.
 
+mod addresses;
 pub mod invariants;
 
 use diesel::dsl::{count_star, sql};
@@ -14,6 +15,8 @@ use crate::messaging::{Role, Scopes};
 use crate::store::Conn;
 use crate::store::query::*;
 use crate::types::{ApiKeyId, EmailAddress, SessionId, Timestamp, UserId};
+
+pub use addresses::*;
 
 /// A row of `account`, with the password hash. Not `Debug`, so that no log shows the hash.
 #[derive(Clone, Queryable, Selectable)]

@@ -1,4 +1,4 @@
-// The account page: name, address and password, sign-out, deletion of the account.
+// The account page: name, e-mail and password, sign-out, deletion of the account.
 // Does not contain: other users' accounts, orders (they have their own page).
 
 import { request } from '../api.js';
@@ -87,7 +87,7 @@ export function accountView() {
     title: 'Account',
     element: h('div', { class: 'small-page' },
       h('h1', {}, 'Account'),
-      h('p', { class: 'link-row' }, h('a', { href: '/orders', test: 'orders-link' }, 'Your orders'), isStaff() && h('a', { href: '/admin' }, 'Back office')),
+      h('p', { class: 'link-row' }, h('a', { href: '/orders', test: 'orders-link' }, 'Your orders'), h('a', { href: '/addresses', test: 'addresses-link' }, 'Your addresses'), isStaff() && h('a', { href: '/admin' }, 'Back office')),
       nameForm(user),
       h('section', { class: 'account-part', 'aria-label': 'E-mail and password' }, accessForm(user)),
       secondFactorPart(user, refresh),

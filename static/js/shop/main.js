@@ -8,6 +8,7 @@ import { currentUser, loadSession, replaceUser, onSessionChange } from '../sessi
 import { SHOP_NAME } from '../shop_info.js';
 import { clearToasts, toast } from '../toasts.js';
 import { accountView } from './account.js';
+import { addressesView } from './addresses.js';
 import { renderHeader } from './header.js';
 import { readCart } from './cart_store.js';
 import { cartView } from './cart.js';
@@ -32,6 +33,7 @@ const ROUTES = [
   { path: '/signin', view: signInView },
   { path: '/signup', view: signUpView },
   { path: '/account', view: accountView },
+  { path: '/addresses', view: addressesView },
   { path: '/forgot', view: forgotView },
   { path: '/reset', view: resetView },
   { path: '/verify', view: verifyView },

@@ -4,11 +4,15 @@
 //! contain: the rules that a request is checked by (`domains::users`). No type holds a password hash; tokens appear
 //! only where their holder receives or sends them.
 
+mod addresses;
+
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::messaging::{CommonError, DomainError, ErrorKind, Identity, Role, Scopes};
 use crate::types::{ApiKeyId, EmailAddress, FieldError, Page, PageRequest, SessionId, Timestamp, UserId};
+
+pub use addresses::*;
 
 /// A user with an account, or an anonymous guest. Never carries a password or a token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -574,6 +578,12 @@ pub enum UsersError {
     /// The caller has 50 API keys, the limit.
     #[error("the limit of API keys per user is reached; delete one first")]
     TooManyApiKeys,
+    /// The user has no address with this id.
+    #[error("there is no such address")]
+    AddressNotFound,
+    /// The user has 50 addresses, the limit.
+    #[error("the limit of addresses per user is reached; delete one first")]
+    TooManyAddresses,
     /// An error that every request can meet.
     #[error(transparent)]
     #[serde(untagged)]
@@ -585,10 +595,11 @@ crate::impl_from_common_errors!(UsersError);
 impl DomainError for UsersError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::UserNotFound | Self::ApiKeyNotFound => ErrorKind::NotFound,
+            Self::UserNotFound | Self::ApiKeyNotFound | Self::AddressNotFound => ErrorKind::NotFound,
             Self::EmailTaken
             | Self::LastAdmin
             | Self::TooManyApiKeys
+            | Self::TooManyAddresses
             | Self::SecondFactorOn
             | Self::SecondFactorOff => ErrorKind::Conflict,
             Self::BadCredentials | Self::InvalidToken | Self::SecondFactorRequired => ErrorKind::Unauthenticated,

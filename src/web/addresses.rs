@@ -1,0 +1,82 @@
+//! Handlers of `/user/{id}/addresses` and `/countries`.
+
+use serde::Serialize;
+
+use super::body::{ServerSetFields, UnreadBody};
+use super::extract::ApiRequest;
+use super::names::API_BASE;
+use super::problem::Problem;
+use super::query::Query;
+use super::respond::ApiResult;
+use crate::contract::users::{CreateAddress, DeleteAddress, GetAddress, ListAddresses, ReplaceAddress, UsersError};
+use crate::types::{AddressFormat, AddressId, CountryCode, PageRequest, PostalAddress, UserId};
+
+impl ServerSetFields for PostalAddress {
+    const NAMES: &'static [&'static str] = &["id", "created_at", "updated_at"];
+}
+
+/// Forms of the addresses in each country.
+#[derive(Serialize)]
+pub struct Countries {
+    items: &'static [AddressFormat],
+}
+
+fn user_id(request: &ApiRequest) -> Result<UserId, Problem> {
+    request.path_id("id", UsersError::UserNotFound)
+}
+
+fn address_id(request: &ApiRequest) -> Result<AddressId, Problem> {
+    request.path_id("address_id", UsersError::AddressNotFound)
+}
+
+/// Checks the right to change an address book. Called before the body is read, so that a caller without the right learns
+/// that and not the faults of the body.
+fn authorize(request: &ApiRequest, user_id: UserId) -> Result<(), Problem> {
+    Ok(request.authorize(&ListAddresses { user_id, page: PageRequest::default() })?)
+}
+
+/// GET `/countries`.
+pub async fn countries(request: ApiRequest) -> ApiResult {
+    request.ok(&Countries { items: CountryCode::formats() })
+}
+
+/// GET `/user/{id}/addresses`.
+pub async fn list(request: ApiRequest) -> ApiResult {
+    let mut query = Query::of(request.http());
+    let message = ListAddresses { user_id: user_id(&request)?, page: query.page() };
+    query.finish()?;
+    let page = request.clients().users.call(request.ctx(), message).await?;
+    request.page(page.next.as_ref(), &page)
+}
+
+/// POST `/user/{id}/addresses`.
+pub async fn create(request: ApiRequest, body: UnreadBody) -> ApiResult {
+    let user_id = user_id(&request)?;
+    authorize(&request, user_id)?;
+    let address: PostalAddress = body.json(&request).await?;
+    let saved = request.clients().users.call(request.ctx(), CreateAddress { user_id, address }).await?;
+    request.created(&format!("{API_BASE}/user/{user_id}/addresses/{}", saved.id), &saved)
+}
+
+/// GET `/user/{id}/addresses/{address_id}`.
+pub async fn get(request: ApiRequest) -> ApiResult {
+    let (user_id, address_id) = (user_id(&request)?, address_id(&request)?);
+    let saved = request.clients().users.call(request.ctx(), GetAddress { user_id, address_id }).await?;
+    request.ok_tagged(saved.updated_at, &saved)
+}
+
+/// PUT `/user/{id}/addresses/{address_id}`.
+pub async fn replace(request: ApiRequest, body: UnreadBody) -> ApiResult {
+    let (user_id, address_id) = (user_id(&request)?, address_id(&request)?);
+    authorize(&request, user_id)?;
+    let address: PostalAddress = body.json(&request).await?;
+    let saved = request.clients().users.call(request.ctx(), ReplaceAddress { user_id, address_id, address }).await?;
+    request.ok_tagged(saved.updated_at, &saved)
+}
+
+/// DELETE `/user/{id}/addresses/{address_id}`.
+pub async fn delete(request: ApiRequest) -> ApiResult {
+    let (user_id, address_id) = (user_id(&request)?, address_id(&request)?);
+    request.clients().users.call(request.ctx(), DeleteAddress { user_id, address_id }).await?;
+    request.no_content()
+}
