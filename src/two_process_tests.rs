@@ -94,7 +94,12 @@ async fn p15_last_units_are_sold_once_by_two_processes() {
             let cart = &app.clients.cart;
             cart.call(plain(), AddItem { user_id, product_id: rare, quantity: 1 }).await.ok();
             cart.call(plain(), AddItem { user_id, product_id: common, quantity: 2 }).await.unwrap();
-            let invoice = cart.call(plain(), Checkout { user_id, email: None }).await?;
+            let invoice = cart
+                .call(
+                    plain(),
+                    Checkout { user_id, email: None, shipping_address: None, billing_address: None, note: None },
+                )
+                .await?;
             let request = PayInvoice { invoice_id: invoice.id, token: "tok_ok".into() };
             app.clients.payments.call(keyed(&format!("pay/{}", invoice.id)), request).await.unwrap();
             Ok::<_, CartError>(invoice)
@@ -138,8 +143,19 @@ async fn p02_parallel_retries_in_two_processes_run_once() {
     // A request of several steps: retries that arrive while it runs get `RequestInProgress`.
     let invoice = CreateInvoice {
         user_id,
-        lines: vec![InvoiceLine { description: "Tea".into(), product_id: None, quantity: 1, unit_price: 100 }],
+        lines: vec![InvoiceLine {
+            description: "Tea".into(),
+            product_id: None,
+            quantity: 1,
+            unit_price: 100,
+            tax: None,
+        }],
         currency: Currency::EUR,
+        shipping: None,
+        tax_included: true,
+        shipping_address: None,
+        billing_address: None,
+        note: None,
         email: None,
         hold: None,
         checkout: None,

@@ -60,7 +60,12 @@ impl TestShop {
     async fn order(&self, user_id: UserId, product_id: ProductId) -> Invoice {
         let cart = &self.app.clients.cart;
         cart.call(unkeyed(), AddItem { user_id, product_id, quantity: 2 }).await.unwrap();
-        cart.call(unkeyed(), Checkout { user_id, email: None }).await.unwrap()
+        cart.call(
+            unkeyed(),
+            Checkout { user_id, email: None, shipping_address: None, billing_address: None, note: None },
+        )
+        .await
+        .unwrap()
     }
 
     async fn pay(&self, invoice: &Invoice) {

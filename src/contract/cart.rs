@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::contract::payments::Invoice;
 use crate::messaging::{CommonError, DomainError, ErrorKind};
 use crate::types::{
-    Amount, CartItemId, CheckoutId, Currency, FieldError, HoldId, InvoiceId, ProductId, Quantity, UserId,
+    Amount, CartItemId, CheckoutId, Currency, FieldError, HoldId, InvoiceId, PostalAddress, ProductId, Quantity, UserId,
 };
 
 /// A cart line at the current price.
@@ -118,6 +118,15 @@ pub struct Checkout {
     /// Address for the receipt. Required from guests; defaults to the user's own address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub email: Option<String>,
+    /// Address that the goods are delivered to, as it is printed on the invoice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shipping_address: Option<PostalAddress>,
+    /// Address that the invoice is made out to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub billing_address: Option<PostalAddress>,
+    /// Message to the shop, at most 2,000 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// Cancels the checkout in progress: voids the invoice, releases the stock and unlocks the cart.

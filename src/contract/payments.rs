@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::messaging::{CommonError, DomainError, ErrorKind};
 use crate::types::{
-    Amount, CheckoutId, Currency, EmailAddress, FieldError, HoldId, InvoiceId, Page, PageRequest, ProductId, Quantity,
-    Timestamp, UserId,
+    Amount, CheckoutId, Currency, EmailAddress, FieldError, HoldId, InvoiceId, Page, PageRequest, Percentage,
+    PostalAddress, ProductId, Quantity, Timestamp, UserId,
 };
 
 /// A demand for payment, with its state.
@@ -21,7 +21,7 @@ pub struct Invoice {
     pub status: InvoiceStatus,
     /// Billed items, 1 to 1,000 lines.
     pub lines: Vec<InvoiceLine>,
-    /// Sum of the lines, in minor units of `currency`.
+    /// Sum of lines, delivery and, unless the prices include it, tax, in minor units of `currency`.
     pub total: Amount,
     /// Amount refunded so far, in minor units of `currency`; refunds in progress are not part of it.
     pub refunded: Amount,
@@ -38,6 +38,27 @@ pub struct Invoice {
     pub dispute: Option<DisputeStatus>,
     /// Currency of all amounts of the invoice.
     pub currency: Currency,
+    /// Delivery and its price; absent without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shipping: Option<ShippingCharge>,
+    /// Tax in all, in minor units of `currency`.
+    #[serde(default)]
+    pub tax: Amount,
+    /// Whether the prices of lines and delivery include the tax. If not, it is added to them in `total`.
+    #[serde(default = "default_tax_included")]
+    pub tax_included: bool,
+    /// Tax per rate, the highest rate first. The amounts add up to `tax`.
+    #[serde(default)]
+    pub taxes: Vec<TaxTotal>,
+    /// Address that the goods are delivered to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shipping_address: Option<PostalAddress>,
+    /// Address that the invoice is made out to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub billing_address: Option<PostalAddress>,
+    /// Message of the buyer to the shop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
     /// Address for the receipt, if the buyer named one; otherwise it goes to the user's own address.
     pub email: Option<EmailAddress>,
     /// Whether a payment attempt is in progress. Such an invoice neither expires nor can it be voided.
@@ -90,6 +111,53 @@ pub struct InvoiceLine {
     pub quantity: Quantity,
     /// Price of one unit in minor units of the invoice's currency, 0 to 1,000,000,000,000.
     pub unit_price: Amount,
+    /// Tax on the line; absent for an untaxed one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tax: Option<TaxRate>,
+}
+
+/// A tax and its rate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaxRate {
+    /// Name on the invoice, such as `VAT`, 1 to 100 characters.
+    pub name: String,
+    /// Rate in percent, as a decimal number such as `5.5`.
+    pub rate: Percentage,
+}
+
+/// The tax of one rate on an invoice. It is rounded per line, half up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaxTotal {
+    /// The tax and its rate.
+    #[serde(flatten)]
+    pub tax: TaxRate,
+    /// Net amount that is taxed, in minor units.
+    pub base: Amount,
+    /// Tax on it, in minor units.
+    pub amount: Amount,
+}
+
+/// Delivery of an invoice's goods.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShippingCharge {
+    /// Name of the method, 1 to 100 characters.
+    pub method: String,
+    /// Price in minor units of the invoice's currency, 0 to 1,000,000,000,000.
+    pub price: Amount,
+    /// Tax on the price; absent for an untaxed one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tax: Option<TaxRate>,
+}
+
+/// Prices include the tax unless the invoice says otherwise.
+#[must_use]
+pub const fn default_tax_included() -> bool {
+    true
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_default_tax_included(tax_included: &bool) -> bool {
+    *tax_included
 }
 
 /// Creates an open invoice with the next number.
@@ -101,6 +169,21 @@ pub struct CreateInvoice {
     pub lines: Vec<InvoiceLine>,
     /// Currency of all amounts.
     pub currency: Currency,
+    /// Delivery and its price.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shipping: Option<ShippingCharge>,
+    /// Whether the prices of lines and delivery include the tax.
+    #[serde(default = "default_tax_included", skip_serializing_if = "is_default_tax_included")]
+    pub tax_included: bool,
+    /// Address that the goods are delivered to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shipping_address: Option<PostalAddress>,
+    /// Address that the invoice is made out to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub billing_address: Option<PostalAddress>,
+    /// Message of the buyer to the shop, at most 2,000 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
     /// Address for the receipt; defaults to the user's own address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub email: Option<EmailAddress>,

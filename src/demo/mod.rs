@@ -397,6 +397,7 @@ impl Loader<'_> {
                     product_id: Some(product_id),
                     quantity: line.quantity,
                     unit_price: product.price,
+                    tax: None,
                 });
             }
             let currency = currency.ok_or_else(|| error_in(part())("has no lines"))?;

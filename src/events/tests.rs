@@ -81,7 +81,10 @@ impl TestApp {
         let user_id = self.app.clients.users.call(plain(), user).await.unwrap().id;
         let cart = &self.app.clients.cart;
         cart.call(plain(), AddItem { user_id, product_id: self.product, quantity: 2 }).await.unwrap();
-        let invoice = cart.call(plain(), Checkout { user_id, email: None }).await.unwrap();
+        let invoice = cart
+            .call(plain(), Checkout { user_id, email: None, shipping_address: None, billing_address: None, note: None })
+            .await
+            .unwrap();
         let mut ctx = plain().with_key(IdempotencyKey::parse(&format!("pay-{name}")).unwrap());
         ctx.trace = Some(TRACE.into());
         let pay = PayInvoice { invoice_id: invoice.id, token: "tok_ok".into() };

@@ -1,24 +1,18 @@
 //! Handlers of `/user/{id}/addresses` and `/countries`.
 
-use serde::Serialize;
-
 use super::body::{ServerSetFields, UnreadBody};
 use super::extract::ApiRequest;
 use super::names::API_BASE;
 use super::problem::Problem;
 use super::query::Query;
 use super::respond::ApiResult;
-use crate::contract::users::{CreateAddress, DeleteAddress, GetAddress, ListAddresses, ReplaceAddress, UsersError};
-use crate::types::{AddressFormat, AddressId, CountryCode, PageRequest, PostalAddress, UserId};
+use crate::contract::users::{
+    CreateAddress, DeleteAddress, GetAddress, ListAddresses, ListCountries, ReplaceAddress, UsersError,
+};
+use crate::types::{AddressId, PageRequest, PostalAddress, UserId};
 
 impl ServerSetFields for PostalAddress {
     const NAMES: &'static [&'static str] = &["id", "created_at", "updated_at"];
-}
-
-/// Forms of the addresses in each country.
-#[derive(Serialize)]
-pub struct Countries {
-    items: &'static [AddressFormat],
 }
 
 fn user_id(request: &ApiRequest) -> Result<UserId, Problem> {
@@ -37,7 +31,7 @@ fn authorize(request: &ApiRequest, user_id: UserId) -> Result<(), Problem> {
 
 /// GET `/countries`.
 pub async fn countries(request: ApiRequest) -> ApiResult {
-    request.ok(&Countries { items: CountryCode::formats() })
+    request.ok(&request.clients().users.call(request.ctx(), ListCountries {}).await?)
 }
 
 /// GET `/user/{id}/addresses`.

@@ -9,7 +9,7 @@ use super::problem::Problem;
 use super::respond::ApiResult;
 use crate::contract::cart::{AddItem, CancelCheckout, CartError, Checkout, GetCart, GetItem, RemoveItem, SetQuantity};
 use crate::contract::users::UsersError;
-use crate::types::{CartItemId, ProductId, Quantity, UserId};
+use crate::types::{CartItemId, PostalAddress, ProductId, Quantity, UserId};
 
 /// Body of a new cart line. The path names the cart.
 #[derive(Deserialize)]
@@ -24,11 +24,17 @@ pub struct SetQuantityBody {
     quantity: Quantity,
 }
 
-/// Body of a checkout: the address for the receipt, required of guests.
+/// Body of a checkout: the e-mail address for the receipt, required of guests, and what is printed on the invoice.
 #[derive(Default, Deserialize)]
 pub struct CheckoutBody {
     #[serde(default)]
     email: Option<String>,
+    #[serde(default)]
+    shipping_address: Option<PostalAddress>,
+    #[serde(default)]
+    billing_address: Option<PostalAddress>,
+    #[serde(default)]
+    note: Option<String>,
 }
 
 impl ServerSetFields for AddItemBody {}
@@ -99,8 +105,9 @@ pub async fn remove(request: ApiRequest) -> ApiResult {
 pub async fn checkout(request: ApiRequest, body: UnreadBody) -> ApiResult {
     let user_id = user_id(&request)?;
     request.authorize(&GetCart { user_id })?;
-    let CheckoutBody { email } = body.json_or_default(&request).await?;
-    let invoice = request.clients().cart.call(request.ctx(), Checkout { user_id, email }).await?;
+    let CheckoutBody { email, shipping_address, billing_address, note } = body.json_or_default(&request).await?;
+    let message = Checkout { user_id, email, shipping_address, billing_address, note };
+    let invoice = request.clients().cart.call(request.ctx(), message).await?;
     request.created(&format!("{API_BASE}/invoices/{}", invoice.id), &invoice)
 }
 

@@ -11,11 +11,13 @@ use super::respond::ApiResult;
 use crate::contract::catalog::GetOffers;
 use crate::contract::payments::{
     CreateInvoice, GetInvoice, HandleProviderWebhook, InvoiceLine, ListInvoices, PayInvoice, PaymentsError,
-    RefundInvoice, ReturnLine, VoidInvoice,
+    RefundInvoice, ReturnLine, ShippingCharge, VoidInvoice, default_tax_included,
 };
 use crate::contract::users::FilterExistingUsers;
 use crate::messaging::CommonError;
-use crate::types::{Amount, Currency, EmailAddress, FieldError, InvoiceId, ProductId, Timestamp, UserId};
+use crate::types::{
+    Amount, Currency, EmailAddress, FieldError, InvoiceId, PostalAddress, ProductId, Timestamp, UserId,
+};
 
 /// Largest body of a webhook, in bytes. Stripe's events have a few thousand.
 const WEBHOOK_BYTES_MAX: usize = 256 * 1024;
@@ -31,6 +33,16 @@ pub struct CreateInvoiceBody {
     user_id: UserId,
     lines: Vec<InvoiceLine>,
     currency: Currency,
+    #[serde(default)]
+    shipping: Option<ShippingCharge>,
+    #[serde(default = "default_tax_included")]
+    tax_included: bool,
+    #[serde(default)]
+    shipping_address: Option<PostalAddress>,
+    #[serde(default)]
+    billing_address: Option<PostalAddress>,
+    #[serde(default)]
+    note: Option<String>,
     #[serde(default)]
     email: Option<EmailAddress>,
     #[serde(default)]
@@ -65,9 +77,22 @@ fn invoice_id(request: &ApiRequest) -> Result<InvoiceId, Problem> {
 /// POST `/invoices`.
 pub async fn create(request: ApiRequest, body: UnreadBody) -> ApiResult {
     request.authorize(&VoidInvoice { invoice_id: InvoiceId::from_uuid(uuid::Uuid::nil()) })?;
-    let CreateInvoiceBody { user_id, lines, currency, email, expires_at } = body.json(&request).await?;
-    check_references(&request, user_id, &lines).await?;
-    let message = CreateInvoice { user_id, lines, currency, email, hold: None, checkout: None, expires_at };
+    let body: CreateInvoiceBody = body.json(&request).await?;
+    check_references(&request, body.user_id, &body.lines).await?;
+    let message = CreateInvoice {
+        user_id: body.user_id,
+        lines: body.lines,
+        currency: body.currency,
+        shipping: body.shipping,
+        tax_included: body.tax_included,
+        shipping_address: body.shipping_address,
+        billing_address: body.billing_address,
+        note: body.note,
+        email: body.email,
+        hold: None,
+        checkout: None,
+        expires_at: body.expires_at,
+    };
     let invoice = request.clients().payments.call(request.ctx(), message).await?;
     request.created(&format!("{API_BASE}/invoices/{}", invoice.id), &invoice)
 }

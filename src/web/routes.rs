@@ -40,8 +40,8 @@ use crate::contract::placement::MoveDomain;
 use crate::contract::stats::{GetServedRequests, GetSummary, ListActions, LogAction};
 use crate::contract::users::{
     ConfirmTotp, CreateAddress, CreateApiKey, CreateGuest, DeleteAddress, DeleteApiKey, DeleteUser, DisableTotp,
-    EnrollTotp, ForgotPassword, GetAddress, GetUser, ListAddresses, ListApiKeys, ListUsers, Register, ReplaceAddress,
-    ResetPassword, SignIn, SignOut, UpdateUser, VerifyEmail,
+    EnrollTotp, ForgotPassword, GetAddress, GetUser, ListAddresses, ListApiKeys, ListCountries, ListUsers, Register,
+    ReplaceAddress, ResetPassword, SignIn, SignOut, UpdateUser, VerifyEmail,
 };
 use crate::messaging::{ListAuditEntries, Request, Role};
 use crate::settings::DOMAIN_NAMES;
@@ -398,7 +398,7 @@ pub static ROUTES: &[RouteInfo] = &[
         .body::<PostalAddress>(ADDRESS_FIELDS),
     delete("/user/{id}/addresses/{address_id}", || to(addresses::delete)).message::<DeleteAddress>().access(Owner)
         .reply(NO_CONTENT),
-    get("/countries", || to(addresses::countries)).reply(json::<addresses::Countries>(200)),
+    get("/countries", || to(addresses::countries)).message::<ListCountries>(),
     get("/users", || to(users::list)).message::<ListUsers>().access(Staff(ReadOnly)),
     post("/guest", || to(users::guest)).message::<CreateGuest>().status(201).limit(LimitClass::Guest),
     post("/signin", || to(users::sign_in)).message::<SignIn>().body::<SignIn>(&["email", "password"])

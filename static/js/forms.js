@@ -37,12 +37,15 @@ export function currentValue(one) {
 }
 
 /**
- * A form of fields, of groups of fields (`fields` in one `element`), and of elements that stand between them.
- * `submit(values)` does the work; what it throws is shown.
+ * A form of fields, of groups (`fields` in one `element`, whose names in the request begin with `prefix`), and of elements
+ * that stand between them. `submit(values)` does the work with the values of the fields outside groups; what it throws is
+ * shown.
  * The browser's own bubbles are off: its messages stand at the fields like the server's.
  */
 export function form({ items, button, test, submit, buttonTest, buttonClass = 'button primary', after }) {
-  const fields = items.flatMap((item) => item.fields ?? item).filter((item) => item.setError);
+  const own = items.filter((item) => item.setError);
+  // The fields of a group may come and go.
+  const allFields = () => items.flatMap((item) => item.fields ?? item).filter((item) => item.setError);
   const errorArea = h('div', { class: 'form-trouble' });
   const send = h('button', { class: buttonClass, type: 'submit', test: buttonTest }, button);
   const element = h('form', { class: 'form', novalidate: true, test },
@@ -51,7 +54,8 @@ export function form({ items, button, test, submit, buttonTest, buttonClass = 'b
   const showProblem = (problem) => {
     const rest = [];
     for (const entry of problem.errors ?? []) {
-      const at = fields.find((candidate) => candidate.name === plainName(entry.field));
+      const group = items.find((item) => item.fields && item.prefix && entry.field.startsWith(`${item.prefix}.`));
+      const at = (group?.fields ?? allFields()).find((candidate) => candidate.name === plainName(entry.field));
       if (at) at.setError(entry.message);
       else rest.push(entry.message);
     }
@@ -64,14 +68,14 @@ export function form({ items, button, test, submit, buttonTest, buttonClass = 'b
   element.addEventListener('submit', (event) => {
     event.preventDefault();
     errorArea.replaceChildren();
-    for (const one of fields) one.setError(one.input.validationMessage);
+    for (const one of allFields()) one.setError(one.input.validationMessage);
     if (!element.checkValidity()) {
       focusFirstError();
       return;
     }
     withBusyState(send, async () => {
       try {
-        await submit(Object.fromEntries(fields.map((one) => [one.name, currentValue(one)])));
+        await submit(Object.fromEntries(own.map((one) => [one.name, currentValue(one)])));
       } catch (problem) {
         showProblem(problem);
       }

@@ -31,4 +31,5 @@ mod refunds_and_webhooks;
 mod sessions;
 mod stock_denial;
 mod support;
+mod tax_and_addresses;
 mod topology;

@@ -20,7 +20,9 @@ use mercat::messaging::{
     AuditEntry, CheckInvariants, CommonError, Credential, DeliverEvents, EventEnvelope, Identity, InvariantReport,
     ListAuditEntries, Role, Scopes, Selection, Violation,
 };
-use mercat::types::{Currency, Cursor, EmailAddress, FieldError, Page, PageRequest, PostalAddress, Timestamp};
+use mercat::types::{
+    AddressFormat, Currency, Cursor, EmailAddress, FieldError, Page, PageRequest, PostalAddress, Timestamp,
+};
 use serde_json::json;
 
 use super::example::{Example, event, message, variants};
@@ -233,6 +235,21 @@ fn users() -> Vec<Example> {
         message(ListApiKeys {}, page_of(api_key())),
         message(create_key, NewApiKey { api_key: api_key(), token: "mk_abc".into() }),
         message(DeleteApiKey { api_key_id: id(3) }, ()),
+        message(
+            ListCountries {},
+            Countries {
+                items: vec![AddressFormat {
+                    code: "AU".into(),
+                    postal_code: Some("[0-9]{4}".into()),
+                    example: Some("2060".into()),
+                    postal_code_required: true,
+                    postal_code_first: false,
+                    region: Some("state".into()),
+                    region_required: true,
+                    city_optional: false,
+                }],
+            },
+        ),
         message(ListAddresses { user_id: id(2), page: page() }, page_of(saved_address())),
         message(CreateAddress { user_id: id(2), address: address() }, saved_address()),
         message(GetAddress { user_id: id(2), address_id: id(5) }, saved_address()),
@@ -554,7 +571,16 @@ fn cart() -> Vec<Example> {
         message(SetQuantity { user_id, item_id, quantity }, Some(cart_item())),
         message(RemoveItem { user_id, item_id }, ()),
         message(GetCart { user_id }, cart),
-        message(Checkout { user_id, email: Some("ada@example.com".into()) }, invoice()),
+        message(
+            Checkout {
+                user_id,
+                email: Some("ada@example.com".into()),
+                shipping_address: None,
+                billing_address: None,
+                note: None,
+            },
+            invoice(),
+        ),
         message(CancelCheckout { user_id }, ()),
         message(ListCheckoutFacts { which: Selection::These(vec![id(9)]) }, vec![facts]),
         event(CartStarted { user_id }),
@@ -576,11 +602,32 @@ fn cart() -> Vec<Example> {
 }
 
 fn invoice_line() -> InvoiceLine {
-    InvoiceLine { description: "Teapot".into(), product_id: Some(id(5)), quantity: 2, unit_price: 1999 }
+    InvoiceLine {
+        description: "Teapot".into(),
+        product_id: Some(id(5)),
+        quantity: 2,
+        unit_price: 1999,
+        tax: Some(tax_rate()),
+    }
+}
+
+fn tax_rate() -> TaxRate {
+    TaxRate { name: "VAT".into(), rate: "5.5".parse().unwrap() }
+}
+
+fn shipping() -> ShippingCharge {
+    ShippingCharge { method: "Parcel".into(), price: 490, tax: Some(tax_rate()) }
 }
 
 fn invoice() -> Invoice {
     Invoice {
+        shipping: Some(shipping()),
+        tax: 209,
+        tax_included: true,
+        taxes: vec![TaxTotal { tax: tax_rate(), base: 3789, amount: 209 }],
+        shipping_address: Some(address()),
+        billing_address: Some(address()),
+        note: Some("Ring twice".into()),
         id: id(10),
         number: "INV-000001".into(),
         user_id: id(2),
@@ -603,6 +650,11 @@ fn invoice() -> Invoice {
 fn payments() -> Vec<Example> {
     let invoice_id = id(10);
     let create = CreateInvoice {
+        shipping: Some(shipping()),
+        tax_included: false,
+        shipping_address: Some(address()),
+        billing_address: Some(address()),
+        note: Some("Ring twice".into()),
         user_id: id(2),
         lines: vec![invoice_line()],
         currency: Currency::EUR,

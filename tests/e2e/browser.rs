@@ -279,6 +279,45 @@ async fn address_book_is_filled_in_by_country() {
 }
 
 #[actix::test]
+async fn guest_gives_a_delivery_address_that_staff_see() {
+    let Some(driver) = Driver::start() else { return };
+    let environment = TestEnvironment::new().await;
+    let shop = environment.open();
+    let admin = environment.admin(&shop).await;
+    let teapot = product(&admin, "TEA-1", 5).await;
+    let browser = driver.browser(390).await;
+    browser.open(&format!("{}/p/{teapot}", shop.url)).await;
+    browser.click("[data-test=add-to-cart]").await;
+    browser.shows("[data-test=cart-count]", "1").await;
+    browser.open(&format!("{}/checkout", shop.url)).await;
+    browser.fill("[data-test=checkout-email]", "guest@example.com").await;
+    browser.click("[data-test=checkout-deliver]").await;
+    browser.fill("[data-test=address-name]", "Ada Lovelace").await;
+    browser.click("[data-test=address-country] option[value=FR]").await;
+    browser.fill("[data-test=address-line1]", "1 rue de Rivoli").await;
+    browser.fill("[data-test=address-city]", "Paris").await;
+    browser.fill("[data-test=checkout-note]", "Ring twice").await;
+    browser.click("[data-test=checkout-button]").await;
+    browser.element("[data-test=address-postal_code][aria-invalid]").await;
+    browser.fill("[data-test=address-postal_code]", "75001").await;
+    browser.click("[data-test=checkout-button]").await;
+    browser.shows("[data-test=order-shipping-address]", "75001 Paris").await;
+    browser.shows("[data-test=order-note]", "Ring twice").await;
+    let orders = admin.get("/invoices/").await.expect_status(200);
+    let order = orders["items"][0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(orders["items"][0]["shipping_address"]["postal_code"], "75001");
+
+    let office = driver.browser(1280).await;
+    office.sign_in(&format!("{}/admin", shop.url)).await;
+    office.element("[data-test=stat-orders]").await;
+    office.open(&format!("{}/admin/orders/{order}", shop.url)).await;
+    office.shows("[data-test=admin-order-shipping-address]", "France").await;
+    office.shows("[data-test=admin-order-note]", "Ring twice").await;
+    office.0.close().await.unwrap();
+    browser.0.close().await.unwrap();
+}
+
+#[actix::test]
 async fn product_form_sends_only_what_was_touched() {
     let Some(driver) = Driver::start() else { return };
     let environment = TestEnvironment::new().await;

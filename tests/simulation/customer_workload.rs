@@ -15,7 +15,7 @@ use mercat::contract::comments::{AddComment, DeleteComment};
 use mercat::contract::payments::{GetInvoice, PayInvoice, RefundInvoice, VoidInvoice};
 use mercat::contract::users::DeleteUser;
 use mercat::messaging::{Caller, Credential, DomainError, ErrorKind, IdempotencyKey, Identity, RequestContext, Role};
-use mercat::types::{Amount, CartItemId, CommentId, InvoiceId, ProductId, Quantity, SessionId, UserId};
+use mercat::types::{Amount, CartItemId, CommentId, InvoiceId, PostalAddress, ProductId, Quantity, SessionId, UserId};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -352,6 +352,22 @@ fn observe<T: Serialize, E: DomainError>(answer: Result<T, E>) -> Observed {
     }
 }
 
+/// Address that orders are delivered to.
+fn address() -> PostalAddress {
+    PostalAddress {
+        name: "Ada Lovelace".to_owned(),
+        company: None,
+        line1: "1 rue de Rivoli".to_owned(),
+        line2: None,
+        postal_code: "75001".to_owned(),
+        city: "Paris".to_owned(),
+        region: None,
+        country: "FR".parse().unwrap(),
+        phone: None,
+        vat_id: None,
+    }
+}
+
 /// Executes an operation once and records its outcome. Never returns if the process crashes meanwhile.
 pub async fn execute(shop: &Shop, population: &SharedPopulation, pending: &PendingOperation) -> Observed {
     let caller = population.borrow().caller(pending.customer, Some(&pending.operation));
@@ -378,7 +394,9 @@ pub async fn execute(shop: &Shop, population: &SharedPopulation, pending: &Pendi
         }
         Operation::Checkout => {
             let email = Some(format!("{user}@example.com"));
-            observe(clients.cart.call(ctx, Checkout { user_id: user, email }).await)
+            let shipping_address = Some(address());
+            let request = Checkout { user_id: user, email, shipping_address, billing_address: None, note: None };
+            observe(clients.cart.call(ctx, request).await)
         }
         Operation::Pay { invoice, token } => {
             observe(clients.payments.call(ctx, PayInvoice { invoice_id: invoice, token: token.to_owned() }).await)

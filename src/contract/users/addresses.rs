@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::UsersError;
-use crate::types::{AddressId, Page, PageRequest, PostalAddress, Timestamp, UserId};
+use crate::types::{AddressFormat, AddressId, Page, PageRequest, PostalAddress, Timestamp, UserId};
 
 /// An address in a user's address book.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,7 +70,19 @@ pub struct DeleteAddress {
     pub address_id: AddressId,
 }
 
+/// Lists how addresses are written in each country.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ListCountries {}
+
+/// Forms of the addresses in each country.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Countries {
+    /// One form for each country, by code.
+    pub items: Vec<AddressFormat>,
+}
+
 crate::requests! { UsersError;
+    "users.ListCountries": ListCountries => Countries, read, |_| Access::Anyone;
     "users.ListAddresses": ListAddresses => Page<SavedAddress>, read, |this| Access::Owner(this.user_id);
     "users.CreateAddress": CreateAddress => SavedAddress, once, |this| Access::Owner(this.user_id);
     "users.GetAddress": GetAddress => SavedAddress, read, |this| Access::Owner(this.user_id);

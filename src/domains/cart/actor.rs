@@ -8,7 +8,7 @@ use std::time::Duration;
 use actix::{Actor, Context, Supervised};
 
 use super::checkout::{self, CartState, map_catalog_error};
-use super::model::{self, CartLine, CheckoutState};
+use super::model::{self, CartLine, CheckoutDetails, CheckoutState};
 use super::store::{self, ItemRow};
 use super::*;
 use crate::contract::catalog::{GetOffers, Offer};
@@ -313,10 +313,11 @@ async fn check_out(state: Arc<CartState>, ctx: RequestContext, request: Checkout
     if address.is_none() && ctx.identity().is_some_and(|identity| identity.role == Role::Guest) {
         fields.add_error("email", "required", "is required for the receipt, because a guest has no address");
     }
+    let details = CheckoutDetails::of(&request, &mut fields);
     fields.finish()?;
     spawn_detached(async move {
         let user = request.user_id;
-        let work = || Arc::clone(&state).check_out(ctx.clone(), request.clone(), email.clone());
+        let work = || Arc::clone(&state).check_out(ctx.clone(), request.clone(), email.clone(), details.clone());
         retry_if_checkout_ended(&state, &ctx, user, work).await
     })
     .await

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::actor::cart_lock;
-use super::model::{self, CheckoutState, FrozenLine};
+use super::model::{self, CheckoutDetails, CheckoutState, FrozenLine};
 use super::store::{self, CheckoutRow};
 use super::unpaid_orders::{NETWORK_WINDOW, UnpaidOrderLimits};
 use super::{CartError, Checkout};
@@ -99,7 +99,7 @@ fn begin(
     tx: &mut Tx<'_>,
     id: CheckoutId,
     request: &Checkout,
-    email: Option<EmailAddress>,
+    (email, details): (Option<EmailAddress>, &CheckoutDetails),
     idempotent: &IdempotentRequest,
     lifetime: Duration,
     limits: Option<UnpaidOrderLimits>,
@@ -154,6 +154,7 @@ fn begin(
         ended_at: None,
         network: limits.and_then(|limits| limits.network_name()),
         process: tx.process,
+        details: (*details != CheckoutDetails::default()).then(|| store::to_text(details)).transpose()?,
     };
     store::insert_checkout(tx.conn, &row)?;
     Ok(CheckoutStart::Started(Box::new(row)))
@@ -189,6 +190,7 @@ impl CartState {
         ctx: RequestContext,
         request: Checkout,
         email: Option<EmailAddress>,
+        details: CheckoutDetails,
     ) -> Result<Invoice, CartError> {
         let id = CheckoutId::new();
         let idempotent = IdempotentRequest {
@@ -203,7 +205,7 @@ impl CartState {
         let limits = UnpaidOrderLimits::of(&self.limits, &ctx);
         let locks = cart_lock(request.user_id).with_key(&idempotent);
         let locks = limits.map_or_else(|| locks.clone(), |limits| limits.lock(locks.clone()));
-        let job = move |tx: &mut Tx<'_>| begin(tx, id, &request, email, &idempotent, lifetime, limits);
+        let job = move |tx: &mut Tx<'_>| begin(tx, id, &request, (email, &details), &idempotent, lifetime, limits);
         match self.store.write_locked(locks, job).await? {
             CheckoutStart::Replayed(invoice) => {
                 ctx.mark_replayed();
@@ -268,10 +270,16 @@ impl CartState {
     /// Creates the invoice and saves the response, unless one was saved meanwhile; returns the saved one.
     async fn invoice(&self, ctx: &RequestContext, row: CheckoutRow) -> Result<Invoice, CartError> {
         let (currency, lines) = row.priced_lines()?;
+        let CheckoutDetails { shipping_address, billing_address, note } = row.details()?;
         let request = CreateInvoice {
             user_id: row.user_id,
             lines,
             currency,
+            shipping: None,
+            tax_included: true,
+            shipping_address,
+            billing_address,
+            note,
             email: row.email,
             hold: Some(row.hold),
             checkout: Some(row.id),

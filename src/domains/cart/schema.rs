@@ -33,5 +33,6 @@ diesel::table! {
         ended_at -> Nullable<BigInt>,
         network -> Nullable<Text>,
         process -> Nullable<BigInt>,
+        details -> Nullable<Text>,
     }
 }

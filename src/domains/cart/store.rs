@@ -7,7 +7,7 @@ use diesel::upsert::excluded;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::model::{CartLine, CheckoutState, FrozenLine};
+use super::model::{CartLine, CheckoutDetails, CheckoutState, FrozenLine};
 use super::schema::{cart_item, checkout};
 use super::unpaid_orders::RECONSIDERED_WITHIN;
 use crate::contract::payments::InvoiceLine;
@@ -72,6 +72,8 @@ pub struct CheckoutRow {
     pub network: Option<String>,
     /// Process that works on it, where several have the database open.
     pub process: Option<i64>,
+    /// Addresses and message as JSON.
+    pub details: Option<String>,
 }
 
 impl CheckoutRow {
@@ -86,6 +88,11 @@ impl CheckoutRow {
             (Some(currency), Some(lines)) => Ok((currency, from_text(lines)?)),
             _ => Err(malformed_row("a held checkout without prices")),
         }
+    }
+
+    /// Returns the addresses and the message for the invoice.
+    pub fn details(&self) -> QueryResult<CheckoutDetails> {
+        self.details.as_deref().map_or_else(|| Ok(CheckoutDetails::default()), from_text)
     }
 
     /// Returns the request that began the checkout.
@@ -106,9 +113,9 @@ fn from_text<T: DeserializeOwned>(text: &str) -> QueryResult<T> {
     serde_json::from_str(text).map_err(malformed_row)
 }
 
-/// Converts lines to the JSON of their column.
-pub fn to_text<T: Serialize>(lines: &[T]) -> QueryResult<String> {
-    serde_json::to_string(lines).map_err(|e| diesel::result::Error::SerializationError(Box::new(e)))
+/// Converts a value to the JSON of its column.
+pub fn to_text<T: Serialize + ?Sized>(value: &T) -> QueryResult<String> {
+    serde_json::to_string(value).map_err(|e| diesel::result::Error::SerializationError(Box::new(e)))
 }
 
 /// Inserts a line, or adds its quantity to the line of the same product, which takes the new price and name. Returns id
@@ -297,7 +304,7 @@ pub fn find_unfinished(conn: &mut Conn, limit: i64) -> QueryResult<Vec<CheckoutR
         .load(conn)
 }
 
-/// Erases a user: the lines, the ended checkouts, and the address in those in progress.
+/// Erases a user: the lines, the ended checkouts, and the addresses in those in progress.
 pub fn erase(conn: &mut Conn, user: UserId) -> QueryResult<()> {
     diesel::delete(cart_item::table.filter(cart_item::user_id.eq(user))).execute(conn)?;
     diesel::delete(checkout::table.filter(checkout::user_id.eq(user)))
@@ -305,7 +312,11 @@ pub fn erase(conn: &mut Conn, user: UserId) -> QueryResult<()> {
         .filter(checkout::release_due.eq(false))
         .execute(conn)?;
     diesel::update(checkout::table.filter(checkout::user_id.eq(user)))
-        .set((checkout::email.eq(None::<EmailAddress>), checkout::network.eq(None::<String>)))
+        .set((
+            checkout::email.eq(None::<EmailAddress>),
+            checkout::network.eq(None::<String>),
+            checkout::details.eq(None::<String>),
+        ))
         .execute(conn)?;
     Ok(())
 }

@@ -149,7 +149,12 @@ impl TestCart {
     }
 
     async fn check_out(&self, ctx: RequestContext, user: UserId) -> Result<Invoice, CartError> {
-        self.carts.call(ctx, Checkout { user_id: user, email: None }).await
+        self.carts
+            .call(
+                ctx,
+                Checkout { user_id: user, email: None, shipping_address: None, billing_address: None, note: None },
+            )
+            .await
     }
 
     async fn cancel(&self, user: UserId) -> Result<(), CartError> {
@@ -517,7 +522,13 @@ async fn guest_must_give_an_email_address() {
     let (shop, user) = (TestCart::open(ALL), UserId::new());
     shop.add(user, shop.product(5, 10).await, 1).await.unwrap();
     let check_out = |role, email: Option<&str>| {
-        let request = Checkout { user_id: user, email: email.map(str::to_owned) };
+        let request = Checkout {
+            user_id: user,
+            email: email.map(str::to_owned),
+            shipping_address: None,
+            billing_address: None,
+            note: None,
+        };
         shop.carts.call(user_context(user, role), request)
     };
     for (role, email, code) in [
@@ -585,7 +596,13 @@ async fn p03_checkout_resumes_when_the_catalog_is_back() {
         assert_eq!(shop.check_out(ctx.clone(), user).await, Err(CommonError::Unavailable.into()));
         // The outcome is unknown, so the same request is in progress and the cart stays locked.
         assert_eq!(shop.check_out(ctx.clone(), user).await, Err(CommonError::RequestInProgress.into()));
-        let changed = Checkout { user_id: user, email: Some("ada@example.com".to_owned()) };
+        let changed = Checkout {
+            user_id: user,
+            email: Some("ada@example.com".to_owned()),
+            shipping_address: None,
+            billing_address: None,
+            note: None,
+        };
         assert_eq!(shop.carts.call(ctx, changed).await, Err(CommonError::IdempotencyKeyReused.into()));
         let busy = Err(CartError::CheckoutInProgress { invoice_id: None });
         assert_eq!(shop.check_out(keyed(customer(user), "l"), user).await, busy);
@@ -630,6 +647,11 @@ async fn p03_checkout_resumes_when_payments_are_back() {
                 user_id: user,
                 lines,
                 currency,
+                shipping: None,
+                tax_included: true,
+                shipping_address: None,
+                billing_address: None,
+                note: None,
                 email: None,
                 hold: Some(row.hold),
                 checkout: Some(row.id),
@@ -731,7 +753,13 @@ async fn erased_user_leaves_no_cart() {
     let (shop, ada, bob) = (TestCart::open(NO_CATALOG), UserId::new(), UserId::new());
     for user in [ada, bob] {
         shop.add_without_catalog(user, 1).await;
-        let request = Checkout { user_id: user, email: Some("ada@example.com".to_owned()) };
+        let request = Checkout {
+            user_id: user,
+            email: Some("ada@example.com".to_owned()),
+            shipping_address: None,
+            billing_address: None,
+            note: None,
+        };
         assert!(shop.carts.call(customer(user), request).await.is_err());
     }
     shop.deliver(&UserErased { user_id: ada, email: None }).await;

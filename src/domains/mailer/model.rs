@@ -293,6 +293,15 @@ pub enum EmailContent {
         date: String,
         /// Billed items.
         lines: Vec<ReceiptLine>,
+        /// Delivery: its name and formatted price.
+        #[serde(default)]
+        shipping: Option<(String, String)>,
+        /// Taxes: name with rate, and formatted amount.
+        #[serde(default)]
+        taxes: Vec<(String, String)>,
+        /// Whether the prices include the taxes.
+        #[serde(default)]
+        tax_included: bool,
         /// Formatted total.
         total: String,
     },
@@ -335,10 +344,16 @@ impl EmailContent {
             unit_price: invoice.currency.format(line.unit_price),
             total: invoice.currency.format(line.quantity.saturating_mul(line.unit_price)),
         };
+        let tax = |total: &crate::contract::payments::TaxTotal| {
+            (format!("{} {} %", total.tax.name, total.tax.rate), invoice.currency.format(total.amount))
+        };
         Self::Receipt {
             number: invoice.number.clone(),
             date: paid_at.to_utc().date().to_string(),
             lines: invoice.lines.iter().map(line).collect(),
+            shipping: invoice.shipping.as_ref().map(|one| (one.method.clone(), invoice.currency.format(one.price))),
+            taxes: invoice.taxes.iter().map(tax).collect(),
+            tax_included: invoice.tax_included,
             total: invoice.currency.format(invoice.total),
         }
     }

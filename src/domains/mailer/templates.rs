@@ -130,10 +130,37 @@ mod tests {
                 EmailContent::Receipt {
                     number: number.clone(),
                     date: "2026-03-01".to_owned(),
-                    lines: vec![line],
+                    lines: vec![line.clone()],
+                    shipping: None,
+                    taxes: Vec::new(),
+                    tax_included: true,
                     total: "9.00 EUR".to_owned(),
                 },
-                "2 x <b>Cup</b>\n    4.50 EUR each, 9.00 EUR\n\nTotal: 9.00 EUR",
+                "2 x <b>Cup</b>\n    4.50 EUR each, 9.00 EUR\n\nTotal: 9.00 EUR\n\nTea",
+            ),
+            (
+                EmailContent::Receipt {
+                    number: number.clone(),
+                    date: "2026-03-01".to_owned(),
+                    lines: vec![line.clone()],
+                    shipping: Some(("Parcel".to_owned(), "3.00 EUR".to_owned())),
+                    taxes: vec![("VAT 20 %".to_owned(), "2.00 EUR".to_owned())],
+                    tax_included: true,
+                    total: "12.00 EUR".to_owned(),
+                },
+                "9.00 EUR\n\nParcel: 3.00 EUR\nTotal: 12.00 EUR\nincluding VAT 20 %: 2.00 EUR\n\nTea",
+            ),
+            (
+                EmailContent::Receipt {
+                    number: number.clone(),
+                    date: "2026-03-01".to_owned(),
+                    lines: vec![line],
+                    shipping: None,
+                    taxes: vec![("VAT 20 %".to_owned(), "1.80 EUR".to_owned())],
+                    tax_included: false,
+                    total: "10.80 EUR".to_owned(),
+                },
+                "9.00 EUR\n\nVAT 20 %: 1.80 EUR\nTotal: 10.80 EUR\n\nTea",
             ),
             (
                 EmailContent::Refund {

@@ -144,7 +144,13 @@ impl TestMailer {
 }
 
 fn invoice(user_id: UserId, email: Option<&str>) -> Invoice {
-    let line = InvoiceLine { description: "Tea <green>".to_owned(), product_id: None, quantity: 2, unit_price: 450 };
+    let line = InvoiceLine {
+        description: "Tea <green>".to_owned(),
+        product_id: None,
+        quantity: 2,
+        unit_price: 450,
+        tax: None,
+    };
     let at = Clock::system().now();
     Invoice {
         id: InvoiceId::new(),
@@ -158,6 +164,13 @@ fn invoice(user_id: UserId, email: Option<&str>) -> Invoice {
         returned_late: 0,
         dispute: None,
         currency: Currency::EUR,
+        shipping: None,
+        tax: 0,
+        tax_included: true,
+        taxes: Vec::new(),
+        shipping_address: None,
+        billing_address: None,
+        note: None,
         email: email.map(|email| email.parse().unwrap()),
         processing: false,
         created_at: at,

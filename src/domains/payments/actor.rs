@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use actix::{Actor, Context, Supervised};
 
+use super::model::InvoiceSums;
 use super::refunds::{RefundParams, begin_refund};
 use super::state::{BeginOutcome, PaymentsState, require_idempotency};
 use super::store::{self, InvoiceRow};
@@ -19,7 +20,7 @@ use crate::messaging::{
 use crate::runtime::spawn_interval;
 use crate::store::{DomainState, Invariants, LockSet, Store, Tx, check_invariants, list_audit_entries};
 use crate::tasks::spawn_detached;
-use crate::types::{Amount, FieldError, InvoiceId, Page, PaymentId, Timestamp, Validator};
+use crate::types::{Amount, FieldError, InvoiceId, Page, PaymentId, PostalAddress, Timestamp, Validator};
 
 /// Interval of reconciliation rounds.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(1);
@@ -57,15 +58,32 @@ crate::handlers! { PaymentsActor;
     CountPaidByDay => count_paid_by_day,
 }
 
+/// Returns the invoice with its addresses in their stored form.
+fn normalized(invoice: CreateInvoice) -> CreateInvoice {
+    CreateInvoice {
+        shipping_address: invoice.shipping_address.map(PostalAddress::normalized),
+        billing_address: invoice.billing_address.map(PostalAddress::normalized),
+        note: invoice.note.filter(|note| !note.trim().is_empty()),
+        ..invoice
+    }
+}
+
 /// Builds an open invoice with the next number.
-fn new_invoice(tx: &mut Tx<'_>, request: &CreateInvoice, total: Amount) -> Result<InvoiceRow, PaymentsError> {
+fn new_invoice(tx: &mut Tx<'_>, request: &CreateInvoice, sums: InvoiceSums) -> Result<InvoiceRow, PaymentsError> {
+    let address = |address: &Option<PostalAddress>| address.as_ref().map(store::to_text).transpose();
     Ok(InvoiceRow {
         id: InvoiceId::new(),
         number: store::next_invoice_number(tx.conn)?,
         user_id: request.user_id,
         status: InvoiceStatus::Open,
         lines: store::lines_to_text(&request.lines)?,
-        total,
+        total: sums.total,
+        tax: sums.tax,
+        tax_included: request.tax_included,
+        shipping: request.shipping.as_ref().map(store::to_text).transpose()?,
+        shipping_address: address(&request.shipping_address)?,
+        billing_address: address(&request.billing_address)?,
+        note: request.note.clone(),
         refunded: 0,
         refunding: 0,
         returned_late: 0,
@@ -87,8 +105,9 @@ async fn create_invoice(
     ctx: RequestContext,
     request: CreateInvoice,
 ) -> Result<Invoice, PaymentsError> {
-    let total = model::validate_lines(&request.lines)?;
-    let (new, lifetime) = (request.clone(), state.lifetime);
+    let new = normalized(request.clone());
+    let sums = model::validate_invoice(&new)?;
+    let lifetime = state.lifetime;
     // The counter's row is locked by the transaction that takes a number; invoices of one checkout exclude each other.
     let locks = request.checkout.map_or_else(LockSet::none, |checkout| LockSet::key("checkout", checkout));
     state
@@ -106,11 +125,10 @@ async fn create_invoice(
             if expires_at <= tx.now {
                 return Err(FieldError::new("expires_at", "out_of_range", "must be in the future").into());
             }
-            let row = InvoiceRow { expires_at, ..new_invoice(tx, &new, total)? };
+            let row = InvoiceRow { expires_at, ..new_invoice(tx, &new, sums)? };
             store::insert_invoice(tx.conn, &row)?;
-            let invoice = row.to_invoice()?;
-            tx.emit(&InvoiceCreated { invoice: invoice.clone() })?;
-            Ok::<_, PaymentsError>(invoice)
+            tx.emit(&InvoiceCreated { invoice: row.to_event_invoice()? })?;
+            Ok::<_, PaymentsError>(row.to_invoice()?)
         })
         .await
 }
@@ -225,7 +243,22 @@ async fn import_invoice(
     ctx: RequestContext,
     request: ImportInvoice,
 ) -> Result<Invoice, PaymentsError> {
-    let total = model::validate_lines(&request.lines)?;
+    let import = request.clone();
+    let new = CreateInvoice {
+        user_id: import.user_id,
+        lines: import.lines,
+        currency: import.currency,
+        shipping: None,
+        tax_included: true,
+        shipping_address: None,
+        billing_address: None,
+        note: None,
+        email: None,
+        hold: None,
+        checkout: None,
+        expires_at: None,
+    };
+    let sums = model::validate_invoice(&new)?;
     let paid = match request.status {
         InvoiceStatus::Paid | InvoiceStatus::Refunded => true,
         InvoiceStatus::Open | InvoiceStatus::Expired => false,
@@ -233,28 +266,19 @@ async fn import_invoice(
             return Err(FieldError::new("status", "invalid", "must be paid, refunded, expired or open").into());
         }
     };
-    let (import, lifetime) = (request.clone(), state.lifetime);
+    let lifetime = state.lifetime;
     state
         .store
         .idempotent(&ctx, &request)?
         .run(move |tx| {
-            let new = CreateInvoice {
-                user_id: import.user_id,
-                lines: import.lines,
-                currency: import.currency,
-                email: None,
-                hold: None,
-                checkout: None,
-                expires_at: None,
-            };
-            let mut row = new_invoice(tx, &new, total)?;
+            let mut row = new_invoice(tx, &new, sums)?;
             row.status = import.status;
             row.created_at = import.at;
             // An open invoice can still be paid, so its lifetime begins now.
             let from = if import.status == InvoiceStatus::Open { tx.now.max(import.at) } else { import.at };
             row.expires_at = from.saturating_add(lifetime);
             row.paid_at = paid.then_some(import.at);
-            row.refunded = if import.status == InvoiceStatus::Refunded { total } else { 0 };
+            row.refunded = if import.status == InvoiceStatus::Refunded { sums.total } else { 0 };
             // An open invoice is not marked imported: paying it charges the buyer.
             row.imported = import.status != InvoiceStatus::Open;
             store::insert_invoice(tx.conn, &row)?;
@@ -266,7 +290,7 @@ async fn import_invoice(
             if import.status == InvoiceStatus::Refunded {
                 tx.emit(&InvoiceRefunded {
                     invoice: invoice.clone(),
-                    amount: total,
+                    amount: sums.total,
                     restock: false,
                     lines: Vec::new(),
                     hold: None,
@@ -310,7 +334,7 @@ fn on_sale_refused(tx: &mut Tx<'_>, event: SaleRefused) -> Result<(), PaymentsEr
 
 fn on_user_erased(tx: &mut Tx<'_>, event: UserErased) -> Result<(), PaymentsError> {
     tx.erase_responses(event.user_id, event.email.is_some())?;
-    Ok(store::clear_email(tx.conn, event.user_id)?)
+    Ok(store::clear_personal_data(tx.conn, event.user_id)?)
 }
 
 impl DomainState for PaymentsState {

@@ -51,10 +51,10 @@ fn begin_attempt(
     idempotent: Option<&IdempotentRequest>,
 ) -> Result<BeginOutcome<PaymentRow>, PaymentsError> {
     if let Some(response) = find_replay(tx, idempotent)? {
-        return Ok(BeginOutcome::Replayed(Ok(response)));
+        return Ok(BeginOutcome::Replayed(Box::new(Ok(response))));
     }
     if let Some(failure) = find_replayed_failure(tx, idempotent)? {
-        return Ok(BeginOutcome::Replayed(Err(failure)));
+        return Ok(BeginOutcome::Replayed(Box::new(Err(failure))));
     }
     let mut row = store::invoice(tx.conn, invoice)?
         .filter(|row| owner.is_none_or(|owner| owner == row.user_id))
@@ -165,7 +165,12 @@ pub fn apply_capture(tx: &mut Tx<'_>, id: PaymentId) -> Result<Result<Invoice, P
     row.paid_at = Some(tx.now);
     store::update_invoice(tx.conn, &row)?;
     let invoice = row.to_invoice()?;
-    tx.emit(&InvoicePaid { invoice: invoice.clone(), hold: row.hold, checkout: row.checkout, imported: false })?;
+    tx.emit(&InvoicePaid {
+        invoice: row.to_event_invoice()?,
+        hold: row.hold,
+        checkout: row.checkout,
+        imported: false,
+    })?;
     let columns = (payment.scope, payment.key, payment.fingerprint);
     if let Some(idempotent) = store::from_idempotency_columns(columns) {
         tx.save_response::<_, PaymentsError>(&idempotent, &invoice)?;
@@ -192,7 +197,7 @@ impl PaymentsState {
         {
             BeginOutcome::Replayed(response) => {
                 ctx.mark_replayed();
-                return response;
+                return *response;
             }
             BeginOutcome::Rejected(error) => return Err(error),
             BeginOutcome::Started(payment) => payment,

@@ -4,14 +4,21 @@
 
 use sha2::{Digest, Sha256};
 
-use super::{DisputeStatus, InvoiceLine, InvoiceStatus, PaymentsError, ReturnLine};
+use super::{
+    CreateInvoice, DisputeStatus, InvoiceLine, InvoiceStatus, PaymentsError, ReturnLine, ShippingCharge, TaxRate,
+    TaxTotal,
+};
 use crate::store::text_enum;
-use crate::types::{Amount, FieldError, PaymentId, ProductId, Quantity, Validator};
+use crate::types::{Amount, FieldError, PaymentId, ProductId, Quantity, Validator, share};
 
 /// Maximum number of lines of an invoice.
 const LINES_MAX: usize = 1_000;
 /// Maximum length of a line's description, in characters.
 const DESCRIPTION_MAX: usize = 300;
+/// Maximum length of the names of taxes and delivery methods, in characters.
+const NAME_MAX: usize = 100;
+/// Maximum length of a buyer's message, in characters.
+const NOTE_MAX: usize = 2_000;
 /// Maximum price of one unit, in minor units.
 const UNIT_PRICE_MAX: Amount = 1_000_000_000_000;
 
@@ -218,23 +225,97 @@ pub fn format_number(n: i64) -> String {
     format!("INV-{n:06}")
 }
 
-/// Sums up lines exactly.
+/// Returns the tax on a price.
+fn tax_on(price: Amount, tax: &TaxRate, tax_included: bool) -> Amount {
+    if tax_included { tax.rate.included_in(price) } else { tax.rate.of(price) }
+}
+
+/// Returns the price of a line without tax that is added.
+const fn line_price(line: &InvoiceLine) -> Amount {
+    line.unit_price.saturating_mul(line.quantity)
+}
+
+/// Returns the tax of an invoice per rate, the highest rate first; rounded per line, half up.
+pub fn taxes(lines: &[InvoiceLine], shipping: Option<&ShippingCharge>, tax_included: bool) -> Vec<TaxTotal> {
+    let mut totals: Vec<TaxTotal> = Vec::new();
+    let taxed_lines = lines.iter().filter_map(|line| Some((line_price(line), line.tax.as_ref()?)));
+    let taxed_shipping = shipping.and_then(|shipping| Some((shipping.price, shipping.tax.as_ref()?)));
+    for (price, tax) in taxed_lines.chain(taxed_shipping) {
+        let amount = tax_on(price, tax, tax_included);
+        let base = if tax_included { price - amount } else { price };
+        match totals.iter_mut().find(|total| total.tax == *tax) {
+            Some(total) => {
+                total.base = total.base.saturating_add(base);
+                total.amount = total.amount.saturating_add(amount);
+            }
+            None => totals.push(TaxTotal { tax: tax.clone(), base, amount }),
+        }
+    }
+    totals.sort_by(|a, b| b.tax.rate.cmp(&a.tax.rate).then_with(|| a.tax.name.cmp(&b.tax.name)));
+    totals
+}
+
+/// Tax and total of an invoice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvoiceSums {
+    /// Tax in all, in minor units.
+    pub tax: Amount,
+    /// Amount to pay, in minor units.
+    pub total: Amount,
+}
+
+/// Sums up an invoice exactly.
 ///
 /// # Errors
 /// If the sum overflows an [`Amount`].
-pub fn total(lines: &[InvoiceLine]) -> Result<Amount, FieldError> {
-    lines
-        .iter()
-        .try_fold(0, |sum: Amount, line| sum.checked_add(line.unit_price.checked_mul(line.quantity)?))
-        .ok_or_else(|| FieldError::new("lines", "out_of_range", "have a total that is too large"))
+pub fn sums(
+    lines: &[InvoiceLine],
+    shipping: Option<&ShippingCharge>,
+    tax_included: bool,
+) -> Result<InvoiceSums, FieldError> {
+    let exact = || {
+        let goods = lines
+            .iter()
+            .try_fold(0, |sum: Amount, line| sum.checked_add(line.unit_price.checked_mul(line.quantity)?))?;
+        let net = goods.checked_add(shipping.map_or(0, |shipping| shipping.price))?;
+        let tax = taxes(lines, shipping, tax_included)
+            .iter()
+            .try_fold(0, |sum: Amount, total| sum.checked_add(total.amount))?;
+        let total = if tax_included { net } else { net.checked_add(tax)? };
+        Some(InvoiceSums { tax, total })
+    };
+    exact().ok_or_else(|| FieldError::new("lines", "out_of_range", "have a total that is too large"))
 }
 
-/// Validates lines and returns their total.
+/// Validates a new invoice with normalized addresses and sums it up.
 ///
 /// # Errors
 /// All violations, of the first 1,000 lines.
-pub fn validate_lines(lines: &[InvoiceLine]) -> Result<Amount, Vec<FieldError>> {
+pub fn validate_invoice(invoice: &CreateInvoice) -> Result<InvoiceSums, Vec<FieldError>> {
     let mut fields = Validator::new();
+    let (lines, shipping) = (&invoice.lines, invoice.shipping.as_ref());
+    validate_lines(&mut fields, lines);
+    if let Some(shipping) = shipping {
+        fields.line("shipping.method", &shipping.method, 1, NAME_MAX);
+        fields.range("shipping.price", shipping.price, 0, UNIT_PRICE_MAX);
+        if let Some(tax) = &shipping.tax {
+            fields.line("shipping.tax.name", &tax.name, 1, NAME_MAX);
+        }
+    }
+    for (prefix, address) in
+        [("shipping_address.", &invoice.shipping_address), ("billing_address.", &invoice.billing_address)]
+    {
+        if let Some(address) = address {
+            address.validate(prefix, &mut fields);
+        }
+    }
+    fields.text("note", invoice.note.as_deref().unwrap_or_default(), 0, NOTE_MAX);
+    fields.finish()?;
+    sums(lines, shipping, invoice.tax_included).map_err(|error| vec![error])
+}
+
+/// Validates the lines of an invoice.
+fn validate_lines(fields: &mut Validator, lines: &[InvoiceLine]) {
     match lines.len() {
         0 => fields.add_error("lines", "required", "must have at least one line"),
         1..=LINES_MAX => {}
@@ -253,10 +334,10 @@ pub fn validate_lines(lines: &[InvoiceLine]) -> Result<Amount, Vec<FieldError>> 
         }
         fields.quantity(format!("lines.{n}.quantity"), line.quantity);
         fields.range(format!("lines.{n}.unit_price"), line.unit_price, 0, UNIT_PRICE_MAX);
+        if let Some(tax) = &line.tax {
+            fields.line(format!("lines.{n}.tax.name"), &tax.name, 1, NAME_MAX);
+        }
     }
-    let total = fields.capture(total(lines));
-    fields.finish()?;
-    Ok(total.unwrap_or_default())
 }
 
 /// Lists the units of an invoice that were not returned, one entry per product, in the order of the lines.
@@ -281,13 +362,14 @@ fn returned_quantity(returned: &[ReturnLine], product: ProductId) -> Quantity {
     returned.iter().filter(|line| line.product_id == product).map(|line| line.quantity).sum()
 }
 
-/// Returns the price of units that come back. A product that is in several lines at different prices comes back in the
-/// order of the lines.
+/// Returns the price of units that come back, with the tax that was added to it. A product that is in several lines at
+/// different prices comes back in the order of the lines; the parts of a line's tax add up to it.
 ///
 /// # Errors
 /// All violations, of the first 1,000 entries.
 pub fn refund_amount(
     lines: &[InvoiceLine],
+    tax_included: bool,
     returned: &[ReturnLine],
     wanted: &[ReturnLine],
 ) -> Result<Amount, Vec<FieldError>> {
@@ -313,20 +395,32 @@ pub fn refund_amount(
             fields.range(format!("lines.{n}.quantity"), line.quantity, 1, left);
         }
         let first = returned_quantity(returned, line.product_id);
-        price = price.saturating_add(price_units(lines, line.product_id, first, line.quantity));
+        price = price.saturating_add(price_units(lines, tax_included, line.product_id, first, line.quantity));
     }
     fields.finish()?;
     Ok(price)
 }
 
-/// Returns the price of `count` units of a product, starting at unit `first` in the order of the lines.
-fn price_units(lines: &[InvoiceLine], product: ProductId, first: Quantity, count: Quantity) -> Amount {
+/// Returns the price of `count` units of a product with the tax added to it, starting at unit `first` in the order of the
+/// lines.
+fn price_units(
+    lines: &[InvoiceLine],
+    tax_included: bool,
+    product: ProductId,
+    first: Quantity,
+    count: Quantity,
+) -> Amount {
     let (mut skip, mut count, mut price) = (first, count, 0);
     for line in lines.iter().filter(|line| line.product_id == Some(product)) {
         let taken = (line.quantity - skip).clamp(0, count.max(0));
+        let added = line.tax.as_ref().filter(|_| !tax_included).map_or(0, |tax| tax_on(line_price(line), tax, false));
+        let added_to = |units: Quantity| share(added, i128::from(units), i128::from(line.quantity));
+        price += line.unit_price * taken;
+        if taken > 0 {
+            price += added_to(skip + taken) - added_to(skip);
+        }
         skip = (skip - line.quantity).max(0);
         count -= taken;
-        price += line.unit_price * taken;
     }
     price
 }
@@ -335,6 +429,12 @@ fn price_units(lines: &[InvoiceLine], product: ProductId, first: Quantity, count
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// The tax of a line in these tests: none, or one of two rates.
+    fn rate_of(n: usize) -> Option<TaxRate> {
+        let rate = [None, Some("5.5"), Some("20")][n]?;
+        Some(TaxRate { name: "VAT".to_owned(), rate: rate.parse().unwrap() })
+    }
 
     /// A transition of an invoice; they are tried in any order.
     #[derive(Debug, Clone)]
@@ -435,31 +535,77 @@ mod tests {
             }
         }
 
+        /// Lines, delivery and the tax of each rate add up to the total, to the minor unit, and the tax of a line is the
+        /// exact one rounded half up.
+        #[test]
+        fn parts_of_an_invoice_add_up(
+            lines in proptest::collection::vec((1..=10_000_i64, 0..100_000_000_i64, 0..3_usize), 1..20),
+            shipping in proptest::option::of((0..100_000_i64, 0..3_usize)),
+            tax_included: bool,
+        ) {
+            let lines: Vec<InvoiceLine> = lines
+                .into_iter()
+                .map(|(quantity, unit_price, rate)| InvoiceLine {
+                    description: "A teapot".to_owned(),
+                    product_id: None,
+                    quantity,
+                    unit_price,
+                    tax: rate_of(rate),
+                })
+                .collect();
+            let shipping =
+                shipping.map(|(price, rate)| ShippingCharge { method: "Parcel".into(), price, tax: rate_of(rate) });
+            let totals = taxes(&lines, shipping.as_ref(), tax_included);
+            let InvoiceSums { tax, total } = sums(&lines, shipping.as_ref(), tax_included).unwrap();
+            prop_assert_eq!(totals.iter().map(|total| total.amount).sum::<Amount>(), tax);
+            let mut prices: Vec<(Amount, Option<TaxRate>)> =
+                lines.iter().map(|line| (line.quantity * line.unit_price, line.tax.clone())).collect();
+            prices.extend(shipping.map(|shipping| (shipping.price, shipping.tax)));
+            let added = if tax_included { 0 } else { tax };
+            prop_assert_eq!(prices.iter().map(|(price, _)| price).sum::<Amount>() + added, total);
+            // Recomputed in another way: twice the exact tax, floored, then rounded.
+            for (n, text) in [(1, "5.5"), (2, "20")] {
+                let rate = (text.parse::<f64>().unwrap() * 10.0) as i128;
+                let whole = if tax_included { 1_000 + rate } else { 1_000 };
+                let of_rate: Vec<i128> = prices
+                    .iter()
+                    .filter(|(_, tax)| *tax == rate_of(n))
+                    .map(|(price, _)| (i128::from(*price) * rate * 2 / whole + 1) / 2)
+                    .collect();
+                let found = totals.iter().find(|total| Some(&total.tax) == rate_of(n).as_ref());
+                prop_assert_eq!(found.is_some(), !of_rate.is_empty());
+                prop_assert_eq!(found.map_or(0, |total| i128::from(total.amount)), of_rate.iter().sum::<i128>());
+            }
+        }
+
         /// Returned in any parts, a product never comes back more often than it was sold, and all parts together cost
         /// exactly what was paid.
         #[test]
         fn p13_returned_units_cost_what_was_paid(
-            lines in proptest::collection::vec((0..4_usize, 1..20_i64, 0..1000_i64), 1..8),
+            lines in proptest::collection::vec((0..4_usize, 1..20_i64, 0..1000_i64, 0..3_usize), 1..8),
+            tax_included: bool,
             requests in proptest::collection::vec(proptest::collection::vec((0..5_usize, -1..12_i64), 0..4), 0..12),
         ) {
             let products: Vec<ProductId> = (0..5).map(|_| ProductId::new()).collect();
             let lines: Vec<InvoiceLine> = lines
                 .into_iter()
-                .map(|(product, quantity, unit_price)| InvoiceLine {
+                .map(|(product, quantity, unit_price, rate)| InvoiceLine {
                     description: "A teapot".to_owned(),
                     // Some lines have no product, such as services and postage.
                     product_id: (product > 0).then(|| products[product]),
                     quantity,
                     unit_price,
+                    tax: rate_of(rate),
                 })
                 .collect();
             let has_product = |line: &&InvoiceLine| line.product_id.is_some();
-            let sold: Amount = lines.iter().filter(has_product).map(|line| line.quantity * line.unit_price).sum();
+            let goods: Vec<InvoiceLine> = lines.iter().filter(has_product).cloned().collect();
+            let sold = sums(&goods, None, tax_included).unwrap().total;
             let (mut returned, mut paid_back) = (Vec::new(), 0);
             for request in requests {
                 let request: Vec<ReturnLine> =
                     request.into_iter().map(|(n, quantity)| ReturnLine { product_id: products[n], quantity }).collect();
-                if let Ok(price) = refund_amount(&lines, &returned, &request) {
+                if let Ok(price) = refund_amount(&lines, tax_included, &returned, &request) {
                     prop_assert!(price >= 0 && request.iter().all(|line| line.quantity > 0));
                     paid_back += price;
                     returned.extend(request);
@@ -473,7 +619,7 @@ mod tests {
             }
             let rest = unreturned_lines(&lines, &returned);
             if !rest.is_empty() {
-                paid_back += refund_amount(&lines, &returned, &rest).unwrap();
+                paid_back += refund_amount(&lines, tax_included, &returned, &rest).unwrap();
                 returned.extend(rest);
             }
             prop_assert_eq!(paid_back, sold);

@@ -45,7 +45,7 @@ pub fn begin_refund(
     idempotent: Option<&IdempotentRequest>,
 ) -> Result<BeginOutcome<RefundRow>, PaymentsError> {
     if let Some(response) = find_replay(tx, idempotent)? {
-        return Ok(BeginOutcome::Replayed(Ok(response)));
+        return Ok(BeginOutcome::Replayed(Box::new(Ok(response))));
     }
     let mut row = store::invoice(tx.conn, params.invoice)?.ok_or(PaymentsError::InvoiceNotFound)?;
     let ledger = row.ledger();
@@ -59,7 +59,7 @@ pub fn begin_refund(
         None => (left, Vec::new()),
         Some(lines) => {
             let returned = store::returned_lines(tx.conn, &row)?;
-            (model::refund_amount(&row.lines()?, &returned, lines)?, lines.clone())
+            (model::refund_amount(&row.lines()?, row.tax_included, &returned, lines)?, lines.clone())
         }
     };
     let amount = params.amount.unwrap_or(price);
@@ -127,7 +127,7 @@ pub fn finish_refund(
     store::update_invoice(tx.conn, &row)?;
     let invoice = row.to_invoice()?;
     tx.emit(&InvoiceRefunded {
-        invoice: invoice.clone(),
+        invoice: row.to_event_invoice()?,
         amount: refund.amount,
         restock: refund.restock,
         lines: refund.lines()?,
@@ -209,7 +209,7 @@ pub fn record_dispute(tx: &mut Tx<'_>, charge: PaymentId, dispute: &ProviderDisp
     store::update_invoice(tx.conn, &row)?;
     log::warn!("payment {charge}: dispute is {}", dispute.status.as_str());
     tx.emit(&PaymentDisputed {
-        invoice: row.to_invoice()?,
+        invoice: row.to_event_invoice()?,
         amount: dispute.amount,
         reason: dispute.reason.clone(),
         respond_by: dispute.respond_by,
@@ -226,7 +226,7 @@ pub fn finish_unapplied_payment(tx: &mut Tx<'_>, unapplied: &UnappliedPaymentRow
     row.returned_late = row.returned_late.saturating_add(unapplied.amount);
     store::update_invoice(tx.conn, &row)?;
     tx.emit(&InvoiceRefunded {
-        invoice: row.to_invoice()?,
+        invoice: row.to_event_invoice()?,
         amount: unapplied.amount,
         restock: false,
         lines: Vec::new(),
@@ -266,7 +266,7 @@ impl PaymentsState {
         match self.store.write_locked(locks, begin).await? {
             BeginOutcome::Replayed(response) => {
                 ctx.mark_replayed();
-                response
+                *response
             }
             BeginOutcome::Rejected(error) => Err(error),
             BeginOutcome::Started(refund) => self

@@ -26,6 +26,12 @@ diesel::table! {
         created_at -> BigInt,
         expires_at -> BigInt,
         paid_at -> Nullable<BigInt>,
+        shipping -> Nullable<Text>,
+        tax -> BigInt,
+        tax_included -> Bool,
+        shipping_address -> Nullable<Text>,
+        billing_address -> Nullable<Text>,
+        note -> Nullable<Text>,
     }
 }
 

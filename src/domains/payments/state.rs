@@ -47,7 +47,7 @@ impl PaymentsState {
 /// Result of the first step of an attempt or a refund. Each of them is committed.
 pub enum BeginOutcome<T> {
     /// The same request was answered before, with an invoice or a definitive failure.
-    Replayed(Result<Invoice, PaymentsError>),
+    Replayed(Box<Result<Invoice, PaymentsError>>),
     /// The request is rejected, and the rejection changed the invoice.
     Rejected(PaymentsError),
     /// The attempt or refund is recorded as processing.

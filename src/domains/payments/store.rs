@@ -6,7 +6,7 @@ mod refunds;
 
 use super::model::{self, InvoiceLedger};
 use super::schema::{counter, invoice};
-use super::{DisputeStatus, Invoice, InvoiceLine, InvoiceStatus};
+use super::{DisputeStatus, Invoice, InvoiceLine, InvoiceStatus, ShippingCharge};
 use crate::messaging::IdempotencyKey;
 use crate::store::query::*;
 use crate::store::{Conn, Fingerprint, IdempotentRequest, Prepare};
@@ -38,17 +38,33 @@ pub struct InvoiceRow {
     pub created_at: Timestamp,
     pub expires_at: Timestamp,
     pub paid_at: Option<Timestamp>,
+    /// Delivery as JSON.
+    pub shipping: Option<String>,
+    pub tax: Amount,
+    pub tax_included: bool,
+    /// Address as JSON, and so `billing_address`.
+    pub shipping_address: Option<String>,
+    pub billing_address: Option<String>,
+    pub note: Option<String>,
 }
 
 impl InvoiceRow {
     /// Converts the row to its public form.
     pub fn to_invoice(&self) -> QueryResult<Invoice> {
+        let (lines, shipping) = (self.lines()?, from_text::<ShippingCharge>(self.shipping.as_deref())?);
         Ok(Invoice {
             id: self.id,
             number: model::format_number(self.number),
             user_id: self.user_id,
             status: self.status,
-            lines: self.lines()?,
+            taxes: model::taxes(&lines, shipping.as_ref(), self.tax_included),
+            lines,
+            shipping,
+            tax: self.tax,
+            tax_included: self.tax_included,
+            shipping_address: from_text(self.shipping_address.as_deref())?,
+            billing_address: from_text(self.billing_address.as_deref())?,
+            note: self.note.clone(),
             total: self.total,
             refunded: self.refunded,
             refunding: self.refunding,
@@ -61,6 +77,12 @@ impl InvoiceRow {
             expires_at: self.expires_at,
             paid_at: self.paid_at,
         })
+    }
+
+    /// Converts the row to the form that events carry: without the buyer's addresses and message, which no subscriber needs
+    /// and which would outlive their erasure there.
+    pub fn to_event_invoice(&self) -> QueryResult<Invoice> {
+        Ok(Invoice { shipping_address: None, billing_address: None, note: None, ..self.to_invoice()? })
     }
 
     /// Returns the billed lines.
@@ -116,7 +138,16 @@ fn malformed_row(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> 
 
 /// Converts lines to the JSON of their column.
 pub fn lines_to_text<T: serde::Serialize>(lines: &[T]) -> QueryResult<String> {
-    serde_json::to_string(lines).map_err(|e| diesel::result::Error::SerializationError(Box::new(e)))
+    to_text(lines)
+}
+
+/// Converts a value to the JSON of its column.
+pub fn to_text<T: serde::Serialize + ?Sized>(value: &T) -> QueryResult<String> {
+    serde_json::to_string(value).map_err(|e| diesel::result::Error::SerializationError(Box::new(e)))
+}
+
+fn from_text<T: serde::de::DeserializeOwned>(text: Option<&str>) -> QueryResult<Option<T>> {
+    text.map(|text| serde_json::from_str(text).map_err(malformed_row)).transpose()
 }
 
 /// Takes the next invoice number. It is used only if the transaction commits, so numbers have no gaps.
@@ -201,10 +232,15 @@ pub fn overdue_invoices(conn: &mut Conn, now: Timestamp, limit: i64) -> QueryRes
         .load(conn)
 }
 
-/// Clears the receipt addresses of a user.
-pub fn clear_email(conn: &mut Conn, user: UserId) -> QueryResult<()> {
+/// Clears the addresses and messages of a user.
+pub fn clear_personal_data(conn: &mut Conn, user: UserId) -> QueryResult<()> {
     diesel::update(invoice::table.filter(invoice::user_id.eq(user)))
-        .set(invoice::email.eq(None::<EmailAddress>))
+        .set((
+            invoice::email.eq(None::<EmailAddress>),
+            invoice::shipping_address.eq(None::<String>),
+            invoice::billing_address.eq(None::<String>),
+            invoice::note.eq(None::<String>),
+        ))
         .execute(conn)?;
     Ok(())
 }

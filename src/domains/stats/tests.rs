@@ -65,7 +65,7 @@ fn registered(when: &str, role: Role) -> EventEnvelope {
 }
 
 fn line(product: ProductId, name: &str, quantity: i64, unit_price: Amount) -> InvoiceLine {
-    InvoiceLine { description: name.to_owned(), product_id: Some(product), quantity, unit_price }
+    InvoiceLine { description: name.to_owned(), product_id: Some(product), quantity, unit_price, tax: None }
 }
 
 fn invoice(when: &str, currency: &str, lines: Vec<InvoiceLine>) -> Invoice {
@@ -81,6 +81,13 @@ fn invoice(when: &str, currency: &str, lines: Vec<InvoiceLine>) -> Invoice {
         returned_late: 0,
         dispute: None,
         currency: currency.parse().unwrap(),
+        shipping: None,
+        tax: 0,
+        tax_included: true,
+        taxes: Vec::new(),
+        shipping_address: None,
+        billing_address: None,
+        note: None,
         email: None,
         processing: false,
         created_at: at(when),

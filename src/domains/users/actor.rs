@@ -11,7 +11,7 @@ use actix::{Actor, Context, Supervised};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::addresses::{create_address, delete_address, get_address, list_addresses, replace_address};
+use super::addresses::{create_address, delete_address, get_address, list_addresses, list_countries, replace_address};
 use super::api_keys::{create_api_key, delete_api_key, flush_key_usage, list_api_keys};
 use super::email_links::{forgot_password, issue_link_token, reset_password, send_verification, verify_email};
 use super::guests::{self, on_events};
@@ -156,6 +156,7 @@ crate::handlers! { UsersActor;
     ListApiKeys => list_api_keys,
     CreateApiKey => create_api_key,
     DeleteApiKey => delete_api_key,
+    ListCountries => list_countries,
     ListAddresses => list_addresses,
     CreateAddress => create_address,
     GetAddress => get_address,

@@ -4,10 +4,13 @@ use std::sync::Arc;
 
 use super::actor::UsersState;
 use super::store::{self, AddressRow};
-use super::{CreateAddress, DeleteAddress, GetAddress, ListAddresses, ReplaceAddress, SavedAddress, UsersError};
+use super::{
+    Countries, CreateAddress, DeleteAddress, GetAddress, ListAddresses, ListCountries, ReplaceAddress, SavedAddress,
+    UsersError,
+};
 use crate::messaging::RequestContext;
 use crate::store::LockSet;
-use crate::types::{AddressId, Page, PostalAddress, Timestamp, UserId, Validator};
+use crate::types::{AddressId, CountryCode, Page, PostalAddress, Timestamp, UserId, Validator};
 
 /// Most addresses of a user.
 const ADDRESSES_MAX: i64 = 50;
@@ -23,6 +26,14 @@ fn validated(address: &PostalAddress) -> Result<PostalAddress, UsersError> {
     address.validate("", &mut fields);
     fields.finish()?;
     Ok(address)
+}
+
+pub(super) async fn list_countries(
+    _: Arc<UsersState>,
+    _: RequestContext,
+    _: ListCountries,
+) -> Result<Countries, UsersError> {
+    Ok(Countries { items: CountryCode::formats().to_vec() })
 }
 
 pub(super) async fn list_addresses(

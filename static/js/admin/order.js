@@ -1,10 +1,12 @@
 // One order as staff sees it: lines, buyer, refund and cancellation.
 // Does not contain: payment on behalf of a customer.
 
+import { addressBlock } from '../address_fields.js';
 import { get, idempotentRequest } from '../api.js';
 import { confirmDialog } from '../dialog.js';
 import { h, replaceContent } from '../dom.js';
 import { field, form } from '../forms.js';
+import { addedSums, includedSums } from '../invoice_sums.js';
 import { listen } from '../live.js';
 import { fromDecimal, money, toDecimal } from '../money.js';
 import { loadingNote, skeletons, errorBox, statusBadge, withBusyState } from '../components.js';
@@ -77,6 +79,11 @@ export function orderView({ params, signal, setTitle }) {
   const sumRow = (invoice, name, label) => invoice[name] > 0 && h('tr', {}, h('th', { scope: 'row', colspan: 3 }, label),
     h('td', { class: 'number', test: `admin-order-${name}` }, money(invoice[name], invoice.currency)));
 
+  const sum = ({ label, amount, test }) => h('tr', {}, h('th', { scope: 'row', colspan: 3 }, label), h('td', { class: 'number', test: `admin-${test}` }, amount));
+
+  const addressPart = (address, title, test) => address && h('section', { class: 'order-part', 'aria-label': title }, h('h2', {}, title), addressBlock(address, test),
+    address.phone && h('p', {}, address.phone), address.vat_id && h('p', {}, `VAT number ${address.vat_id}`));
+
   const render = (invoice, buyer) => {
     const title = `Order ${invoice.number}`;
     const address = invoice.email ?? buyer?.email;
@@ -94,7 +101,9 @@ export function orderView({ params, signal, setTitle }) {
             h('td', { class: 'number' }, String(line.quantity)),
             h('td', { class: 'number' }, money(line.unit_price, invoice.currency)),
             h('td', { class: 'number' }, money(line.quantity * line.unit_price, invoice.currency))))),
-          h('tfoot', {}, h('tr', {}, h('th', { scope: 'row', colspan: 3 }, 'Total'), h('td', { class: 'number', test: 'admin-order-total' }, money(invoice.total, invoice.currency))),
+          h('tfoot', {}, addedSums(invoice).map(sum),
+            h('tr', {}, h('th', { scope: 'row', colspan: 3 }, 'Total'), h('td', { class: 'number', test: 'admin-order-total' }, money(invoice.total, invoice.currency))),
+            includedSums(invoice).map(sum),
             sumRow(invoice, 'refunded', 'Refunded'), sumRow(invoice, 'refunding', 'Refund awaiting the bank'),
             sumRow(invoice, 'returned_late', 'Paid too late, sent back'))))),
         h('div', { class: 'stack' }, h('section', { class: 'sheet padded', 'aria-label': 'Facts' },
@@ -104,6 +113,9 @@ export function orderView({ params, signal, setTitle }) {
             : h('p', { class: 'muted' }, 'Deleted account'),
           address && h('p', {}, h('a', { class: 'break', href: `/admin/emails/new?${new URLSearchParams({ to: address })}` }, address)),
           h('p', {}, h('a', { class: 'small', href: `/admin/orders?user_id=${invoice.user_id}` }, 'All orders of this buyer')),
+          addressPart(invoice.shipping_address, 'Delivery address', 'admin-order-shipping-address'),
+          addressPart(invoice.billing_address, 'Billing address', 'admin-order-billing-address'),
+          invoice.note && h('section', { class: 'order-part', 'aria-label': 'Message' }, h('h2', {}, 'Message'), h('p', { class: 'break', test: 'admin-order-note' }, invoice.note)),
           h('dl', { class: 'facts' }, dates.filter((entry) => entry?.[1]).map(([name, at]) => h('div', {}, h('dt', {}, name), h('dd', {}, dateTime(at)))))),
         invoice.status === 'paid' && (invoice.total === 0 || refundable(invoice) > 0) && refundForm(invoice))));
   };

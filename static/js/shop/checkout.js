@@ -10,10 +10,13 @@ import { emptyState, loadingNote, skeletons, errorBox } from '../components.js';
 import { navigate } from '../router.js';
 import { signedInUser, currentUser, signUp } from '../session.js';
 import { readCart } from './cart_store.js';
+import { deliveryAddress } from './delivery_address.js';
 
 export function checkoutView({ signal }) {
   const content = h('div', {}, loadingNote(), skeletons(3, 'skeleton-row'));
   const order = idempotentRequest();
+  const delivery = deliveryAddress({ user: signedInUser(), signal });
+  const note = field({ name: 'note', label: 'Message to the shop (optional)', rows: 2, maxlength: 2000, test: 'checkout-note' });
 
   const load = async () => {
     try {
@@ -24,12 +27,12 @@ export function checkoutView({ signal }) {
   };
 
   const placeOrder = async (body) => {
-    const invoice = await order('POST', `/user/${currentUser().id}/cart/checkout`, body);
+    const invoice = await order('POST', `/user/${currentUser().id}/cart/checkout`, { ...body, shipping_address: delivery.read(), note: note.value.trim() || undefined });
     navigate(`/orders/${invoice.id}`, { replace: true });
   };
 
   const orderForm = (items, submit) => form({
-    items, submit, button: 'Place the order', buttonClass: 'button primary wide', test: 'checkout-form', buttonTest: 'checkout-button',
+    items: [...items, delivery, note], submit, button: 'Place the order', buttonClass: 'button primary wide', test: 'checkout-form', buttonTest: 'checkout-button',
     after: h('p', { class: 'small muted' }, 'Payment is on the next step.'),
   });
 

@@ -1,9 +1,11 @@
 // The order page: lines, live status, and the payment with a test card while it is open.
 // Does not contain: real card numbers, refunds (the back office makes them).
 
+import { addressBlock } from '../address_fields.js';
 import { get, idempotentRequest } from '../api.js';
 import { h, replaceContent } from '../dom.js';
 import { field, form } from '../forms.js';
+import { addedSums, includedSums } from '../invoice_sums.js';
 import { listen } from '../live.js';
 import { money } from '../money.js';
 import { loadingNote, skeletons, errorBox, statusBadge } from '../components.js';
@@ -42,6 +44,14 @@ function renderLine(line, currency) {
     h('span', {}, `${line.quantity} × `, line.product_id ? h('a', { href: `/p/${line.product_id}` }, line.description) : line.description,
       h('span', { class: 'small muted' }, ` at ${money(line.unit_price, currency)}`)),
     h('span', {}, money(line.quantity * line.unit_price, currency)));
+}
+
+function renderSum({ label, amount, test }) {
+  return h('li', { class: 'sum-line muted' }, h('span', {}, label), h('span', { test }, amount));
+}
+
+function renderAddress(address, title, test) {
+  return address && h('section', { class: 'order-part', 'aria-label': title }, h('h2', { class: 'small' }, title), addressBlock(address, test));
 }
 
 export function orderView({ params, signal, setTitle }) {
@@ -107,8 +117,14 @@ export function orderView({ params, signal, setTitle }) {
       say(invoice) && h('p', { class: `banner ${invoice.status}`, role: 'status', test: 'order-banner' }, say(invoice)),
       h('div', { class: 'with-summary' },
         h('ul', { class: 'lines roomy' }, invoice.lines.map((line) => renderLine(line, invoice.currency)),
-          h('li', { class: 'sum-line total' }, h('span', {}, 'Total'), h('strong', { test: 'order-total' }, money(invoice.total, invoice.currency)))),
-        invoice.status === 'open' && !invoice.processing ? payment(invoice) : after()));
+          addedSums(invoice).map(renderSum),
+          h('li', { class: 'sum-line total' }, h('span', {}, 'Total'), h('strong', { test: 'order-total' }, money(invoice.total, invoice.currency))),
+          includedSums(invoice).map(renderSum)),
+        invoice.status === 'open' && !invoice.processing ? payment(invoice) : after()),
+      h('div', { class: 'address-list' },
+        renderAddress(invoice.shipping_address, 'Delivery address', 'order-shipping-address'),
+        renderAddress(invoice.billing_address, 'Billing address', 'order-billing-address')),
+      invoice.note && h('p', { class: 'muted', test: 'order-note' }, `Your message: ${invoice.note}`));
   };
 
   listen('user', {

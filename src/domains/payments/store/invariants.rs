@@ -23,13 +23,16 @@ pub const INVARIANTS: Invariants = Invariants {
     counted: &[("invoices", "invoice"), ("payments", "payment"), ("refunds", "refund")],
     rules: &[
         Invariant {
-            violation: "invoice total must equal the sum of its lines",
+            violation: "invoice total must equal the sum of its lines, delivery and added tax",
             remedy: RESTORE,
             sql: Sql::PerBackend {
-                sqlite: "SELECT id || ' has total ' || total AS found FROM invoice WHERE total <> (
+                sqlite: "SELECT id || ' has total ' || total AS found FROM invoice
+                    WHERE total - COALESCE(json_extract(shipping, '$.price'), 0) - CASE WHEN tax_included THEN 0 ELSE tax END <> (
                     SELECT COALESCE(SUM(json_extract(value, '$.unit_price') * json_extract(value, '$.quantity')), 0)
                     FROM json_each(lines))",
-                postgres: "SELECT id || ' has total ' || total AS found FROM invoice WHERE total <> (
+                postgres: "SELECT id || ' has total ' || total AS found FROM invoice
+                    WHERE total - COALESCE(CAST(CAST(shipping AS jsonb) ->> 'price' AS BIGINT), 0)
+                    - CASE WHEN tax_included THEN 0 ELSE tax END <> (
                     SELECT COALESCE(SUM(CAST(l ->> 'unit_price' AS BIGINT) * CAST(l ->> 'quantity' AS BIGINT)), 0)
                     FROM jsonb_array_elements(CAST(lines AS jsonb)) l)",
             },

@@ -1,0 +1,1 @@
+ALTER TABLE checkout DROP COLUMN details;
