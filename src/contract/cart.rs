@@ -136,7 +136,28 @@ pub struct CancelCheckout {
     pub user_id: UserId,
 }
 
+/// Moves the lines of a guest's cart to the cart of the account that the guest has signed in to. Quantities of a product that
+/// both have add up. Lines that do not fit stay with the guest: above the limits of a cart, in another currency, or while a
+/// checkout locks the account's cart. A guest's cart that awaits its payment stays as it is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct MergeCart {
+    /// Guest.
+    pub guest_id: UserId,
+    /// Account.
+    pub user_id: UserId,
+}
+
+/// Result of a [`MergeCart`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MergedCart {
+    /// Number of lines that were moved.
+    pub moved: u32,
+    /// Names of the products whose lines stay with the guest.
+    pub left: Vec<String>,
+}
+
 crate::requests! { CartError;
+    "cart.MergeCart": MergeCart => MergedCart, retry, |_| Access::Internal;
     "cart.AddItem": AddItem => CartItem, once, |this| Access::Owner(this.user_id);
     "cart.GetItem": GetItem => CartItem, read, |this| Access::Owner(this.user_id);
     "cart.SetQuantity": SetQuantity => Option<CartItem>, retry, |this| Access::Owner(this.user_id);

@@ -402,7 +402,7 @@ pub static ROUTES: &[RouteInfo] = &[
     get("/users", || to(users::list)).message::<ListUsers>().access(Staff(ReadOnly)),
     post("/guest", || to(users::guest)).message::<CreateGuest>().status(201).limit(LimitClass::Guest),
     post("/signin", || to(users::sign_in)).message::<SignIn>().body::<SignIn>(&["email", "password"])
-        .limit(LimitClass::SignIn),
+        .reply(json::<users::SignInReply<'static>>(200))        .limit(LimitClass::SignIn),
     post("/signout", || to(users::sign_out)).message::<SignOut>().access(SignedIn).reply(NO_CONTENT),
     post("/password/forgot", || to(users::forgot_password)).message::<ForgotPassword>()
         .body::<ForgotPassword>(&["email"]).reply(ACKNOWLEDGED).limit(LimitClass::Password),

@@ -5,9 +5,10 @@ use serde_json::json;
 
 use super::body::{ServerSetFields, UnreadBody};
 use super::extract::{ApiRequest, PublicApiRequest};
-use super::names::API_BASE;
+use super::names::{API_BASE, GATEWAY};
 use super::query::Query;
 use super::respond::ApiResult;
+use crate::contract::cart::MergeCart;
 use crate::contract::users::{
     ConfirmTotp, CreateApiKey, CreateGuest, DeleteApiKey, DeleteUser, DisableTotp, EnrollTotp, ForgotPassword, GetUser,
     ListApiKeys, ListUsers, Register, Registration, ResetPassword, SignIn, SignOut, SignedIn, UpdateUser, User,
@@ -78,11 +79,39 @@ pub async fn guest(PublicApiRequest(request): PublicApiRequest) -> ApiResult {
     Ok(response)
 }
 
+/// Reply to a sign-in.
+#[derive(Serialize)]
+pub struct SignInReply<'a> {
+    #[serde(flatten)]
+    signed_in: &'a SignedIn,
+    /// Names of the products in the guest's cart that could not be moved to the account's; absent when there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    cart_left: Vec<String>,
+}
+
+/// Moves the cart of the guest who makes the request to the account. The sign-in succeeds without: it must not depend on
+/// the cart. Returns the names of products that could not be moved.
+async fn merge_guest_cart(request: &ApiRequest, user_id: UserId) -> Vec<String> {
+    let guest_id = match request.identity() {
+        Ok(identity) if identity.role == Role::Guest && identity.user_id != user_id => identity.user_id,
+        _ => return Vec::new(),
+    };
+    let ctx = request.ctx().for_downstream_call(GATEWAY, None);
+    match request.clients().cart.call(ctx, MergeCart { guest_id, user_id }).await {
+        Ok(merged) => merged.left,
+        Err(error) => {
+            log::warn!("the cart of guest {guest_id} was not moved at sign-in: {error}");
+            Vec::new()
+        }
+    }
+}
+
 /// POST `/signin`.
 pub async fn sign_in(PublicApiRequest(request): PublicApiRequest, body: UnreadBody) -> ApiResult {
     let message: SignIn = body.json(&request).await?;
     let signed_in = request.clients().users.call(request.ctx(), message).await?;
-    let mut response = request.ok(&signed_in)?;
+    let cart_left = merge_guest_cart(&request, signed_in.user.id).await;
+    let mut response = request.ok(&SignInReply { signed_in: &signed_in, cart_left })?;
     request.set_session_cookie(&mut response, &signed_in);
     Ok(response)
 }

@@ -31,15 +31,12 @@ function capitalized(text) {
   return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
-/**
- * The fields of an address, for `form`. `codes` are the countries to choose from, in place of all; `prefix` tells two
- * addresses of one page apart for the browser's filling.
- */
-export function addressFields({ countries, address = {}, codes, prefix = 'shipping', onCountry }) {
-  const offered = (codes ?? countries.map((one) => one.code)).toSorted((a, b) => countryName(a).localeCompare(countryName(b)));
+/** The fields of an address, for `form`. */
+export function addressFields({ countries, address = {} }) {
+  const offered = countries.map((one) => one.code).toSorted((a, b) => countryName(a).localeCompare(countryName(b)));
   const chosen = offered.includes(address.country) ? address.country : likelyCountry(offered);
   const text = (name, label, token, more = {}) => field({
-    name, label, value: address[name] ?? '', autocomplete: `${prefix} ${token}`, maxlength: 200, test: `address-${name}`, ...more,
+    name, label, value: address[name] ?? '', autocomplete: `shipping ${token}`, maxlength: 200, test: `address-${name}`, ...more,
   });
   const name = text('name', 'Full name', 'name', { required: true });
   const company = text('company', 'Company (optional)', 'organization');
@@ -49,10 +46,10 @@ export function addressFields({ countries, address = {}, codes, prefix = 'shippi
   const city = text('city', 'City', 'address-level2');
   const region = text('region', 'Region', 'address-level1');
   const country = field({
-    name: 'country', label: 'Country', options: offered.map((code) => [code, countryName(code)]), value: chosen, autocomplete: `${prefix} country`, required: true, test: 'address-country',
+    name: 'country', label: 'Country', options: offered.map((code) => [code, countryName(code)]), value: chosen, autocomplete: 'shipping country', required: true, test: 'address-country',
   });
   const phone = text('phone', 'Phone (optional)', 'tel', { type: 'tel', maxlength: 40, hint: 'For the carrier only.' });
-  const vatId = text('vat_id', 'VAT number (optional)', 'off', { maxlength: 40, hint: 'For businesses; it is printed on the invoice.' });
+  const vatId = text('vat_id', 'VAT number (optional)', 'off', { autocomplete: 'off', maxlength: 40, hint: 'For businesses.' });
   const place = h('div', { class: 'field-row' });
 
   const caption = (one, label) => { one.element.querySelector('label').textContent = label; };
@@ -71,17 +68,14 @@ export function addressFields({ countries, address = {}, codes, prefix = 'shippi
     caption(region, format.region_required ? capitalized(format.region) : `${capitalized(format.region ?? '')} (optional)`);
     place.replaceChildren(...(format.postal_code_first ? [postalCode.element, city.element] : [city.element, postalCode.element]), region.element);
   };
-  country.input.addEventListener('change', () => {
-    adapt();
-    onCountry?.(country.value);
-  });
+  country.input.addEventListener('change', adapt);
   adapt();
 
-  const rows = h('div', { class: 'form' }, [name, company, country, line1, line2].map((one) => one.element), place, [phone, vatId].map((one) => one.element));
+  const element = h('div', { class: 'form' }, [name, company, country, line1, line2].map((one) => one.element), place, [phone, vatId].map((one) => one.element));
   const fields = [name, company, country, line1, line2, postalCode, city, region, phone, vatId];
   return {
     /** All fields in one element, in their order. */
-    element: rows,
+    element,
     fields,
     /** The address as it is in the fields now. */
     read: () => Object.fromEntries(fields.filter((one) => !one.element.hidden && one.value.trim()).map((one) => [one.name, one.value.trim()])),

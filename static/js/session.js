@@ -76,6 +76,7 @@ export async function ensureUser() {
 export async function signIn(values) {
   const { data } = await request('POST', '/signin', { body: values });
   setUser(data.user);
+  return data;
 }
 
 /** Registers and signs in; a guest keeps its id and cart and is signed in already. */

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{TestShop, new_product};
+use crate::support::{PASSWORD, TestShop, TestUser, new_product};
 
 #[actix_web::test]
 async fn purchase_from_registration_to_receipt() {
@@ -177,4 +177,57 @@ async fn served_requests_are_counted_across_restarts() {
     let stored =
         shop.app().clients.stats.call(mercat::messaging::RequestContext::internal("test"), request).await.unwrap();
     assert_eq!(stored, after + 1, "the count is stored at shutdown");
+}
+
+#[actix_web::test]
+async fn guest_cart_moves_to_the_account_at_sign_in() {
+    let shop = TestShop::open().await;
+    let admin = shop.admin().await;
+    let (tea, cup) = (shop.product(&admin, "TEA", 450, 9).await, shop.product(&admin, "CUP", 300, 9).await);
+    let dollars = json!({ "name": "Mug", "sku": "MUG", "price": 500, "currency": "USD", "stock": 9 });
+    let mug = shop.call("POST", "/product").with_user(&admin).json(&dollars).send().await.expect(201);
+    let ada = shop.customer("ada@example.com").await;
+    shop.add(&ada, &tea, 1).await;
+    let credentials = json!({ "email": "ada@example.com", "password": PASSWORD });
+    let sign_in = |guest: &TestUser| shop.call("POST", "/signin").with_user(guest).json(&credentials).send();
+    let quantities = async |user: &TestUser| {
+        let cart = shop.read(user, &format!("/user/{}/cart", user.id)).await;
+        let items = cart["items"].as_array().unwrap().clone();
+        items
+            .iter()
+            .map(|item| (item["name"].as_str().unwrap().to_owned(), item["quantity"].as_i64().unwrap()))
+            .collect()
+    };
+    let line = |name: &str, quantity: i64| (name.to_owned(), quantity);
+
+    let guest = shop.guest().await;
+    shop.add(&guest, &cup, 2).await;
+    shop.add(&guest, &tea, 3).await;
+    assert_eq!(sign_in(&guest).await.expect(200).get("cart_left"), None);
+    let merged: Vec<(String, i64)> = quantities(&ada).await;
+    assert_eq!(merged, [line("Thing TEA", 4), line("Thing CUP", 2)]);
+    // Again: nothing is left to move.
+    sign_in(&guest).await.expect(200);
+    assert_eq!(quantities(&ada).await, merged);
+    assert_eq!(quantities(&guest).await, []);
+
+    // Another currency stays, and is named; so does everything while an order awaits its payment.
+    let other = shop.guest().await;
+    shop.add(&other, mug["id"].as_str().unwrap(), 1).await;
+    assert_eq!(sign_in(&other).await.expect(200)["cart_left"], json!(["Mug"]));
+    assert_eq!((quantities(&ada).await, quantities(&other).await), (merged.clone(), vec![line("Mug", 1)]));
+    shop.check_out(&ada, "order").await.expect(201);
+    let late = shop.guest().await;
+    shop.add(&late, &cup, 1).await;
+    assert_eq!(sign_in(&late).await.expect(200)["cart_left"], json!(["Thing CUP"]));
+    let buying = shop.guest().await;
+    shop.add(&buying, &cup, 1).await;
+    shop.check_out(&buying, "order").await.expect(201);
+    assert_eq!(sign_in(&buying).await.expect(200).get("cart_left"), None);
+    assert_eq!(quantities(&buying).await, [line("Thing CUP", 1)]);
+
+    // A wrong password moves nothing.
+    let wrong = json!({ "email": "ada@example.com", "password": "wrong password" });
+    shop.call("POST", "/signin").with_user(&late).json(&wrong).send().await.expect(401);
+    assert_eq!(quantities(&late).await, [line("Thing CUP", 1)]);
 }

@@ -570,6 +570,7 @@ fn cart() -> Vec<Example> {
         message(GetItem { user_id, item_id }, cart_item()),
         message(SetQuantity { user_id, item_id, quantity }, Some(cart_item())),
         message(RemoveItem { user_id, item_id }, ()),
+        message(MergeCart { guest_id: id(1), user_id: id(2) }, MergedCart { moved: 2, left: vec!["Teapot".into()] }),
         message(GetCart { user_id }, cart),
         message(
             Checkout {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use actix::{Actor, Context, Supervised};
 
 use super::checkout::{self, CartState, map_catalog_error};
+use super::merge::merge_cart;
 use super::model::{self, CartLine, CheckoutDetails, CheckoutState};
 use super::store::{self, ItemRow};
 use super::*;
@@ -50,6 +51,7 @@ crate::handlers! { CartActor;
     SetQuantity => set_quantity,
     RemoveItem => remove_item,
     GetCart => get_cart,
+    MergeCart => merge_cart,
     Checkout => check_out,
     CancelCheckout => cancel_checkout,
     DeliverEvents => on_events,

@@ -1,6 +1,7 @@
 //! Cart: the lines that a buyer has collected, and the checkout that turns them into an invoice.
 //!
-//! Contains: lines and quantities, the price at which a line was last changed, the checkout saga. Does not contain:
+//! Contains: lines and quantities, the price at which a line was last changed, the checkout saga, the merge of a guest's cart
+//! at sign-in. Does not contain:
 //! authoritative prices and stock (catalog), card data, email, SQL outside `store`.
 //! Calls: catalog, payments. Is called by: web. Subscribes to: paid, expired and voided invoices, erased users.
 //! Publishes: that an empty cart received its first line.
@@ -10,6 +11,7 @@
 
 mod actor;
 mod checkout;
+mod merge;
 mod model;
 mod schema;
 mod store;

@@ -76,7 +76,7 @@ fn new_invoice(tx: &mut Tx<'_>, request: &CreateInvoice, sums: InvoiceSums) -> R
         number: store::next_invoice_number(tx.conn)?,
         user_id: request.user_id,
         status: InvoiceStatus::Open,
-        lines: store::lines_to_text(&request.lines)?,
+        lines: store::to_text(&request.lines)?,
         total: sums.total,
         tax: sums.tax,
         tax_included: request.tax_included,

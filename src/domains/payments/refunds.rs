@@ -80,7 +80,7 @@ pub fn begin_refund(
         state: RefundState::Processing,
         amount,
         restock: params.restock,
-        lines: if returned.is_empty() { None } else { Some(store::lines_to_text(&returned)?) },
+        lines: if returned.is_empty() { None } else { Some(store::to_text(&returned)?) },
         reason: params.reason.to_owned(),
         scope,
         key,

@@ -136,11 +136,6 @@ fn malformed_row(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> 
     diesel::result::Error::DeserializationError(error.into())
 }
 
-/// Converts lines to the JSON of their column.
-pub fn lines_to_text<T: serde::Serialize>(lines: &[T]) -> QueryResult<String> {
-    to_text(lines)
-}
-
 /// Converts a value to the JSON of its column.
 pub fn to_text<T: serde::Serialize + ?Sized>(value: &T) -> QueryResult<String> {
     serde_json::to_string(value).map_err(|e| diesel::result::Error::SerializationError(Box::new(e)))

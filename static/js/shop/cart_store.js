@@ -54,13 +54,9 @@ export async function cancelCheckout() {
   await request('DELETE', `/user/${currentUser().id}/cart/checkout`);
 }
 
-/** Signs in and moves the guest's items to the account's cart. Returns the names of items that could not be moved. */
+/** Signs in; the server moves the guest's items to the account's cart. Returns the names of items that it could not move. */
 export async function signInWithCart(values) {
-  const before = currentUser()?.role === 'guest' ? await readCart().catch(() => null) : null; // no reason not to sign in
-  await signIn(values);
-  const left = [];
-  for (const item of before?.invoice_id ? [] : before?.items ?? []) {
-    await cartAdder()(item.product_id, item.quantity).catch(() => left.push(item.name));
-  }
+  const { cart_left: left = [] } = await signIn(values);
+  await readCart().catch(() => {}); // only the count in the bar
   return left;
 }
