@@ -23,6 +23,17 @@ fn address_id(request: &ApiRequest) -> Result<AddressId, Problem> {
     request.path_id("address_id", UsersError::AddressNotFound)
 }
 
+/// Fields that an entry of the address book has beside the address. A client that gives an entry as the address of an order
+/// sends them along.
+pub const ORDER_ADDRESS_SERVER_SET: &[&str] = &[
+    "shipping_address.id",
+    "shipping_address.created_at",
+    "shipping_address.updated_at",
+    "billing_address.id",
+    "billing_address.created_at",
+    "billing_address.updated_at",
+];
+
 /// Checks the right to change an address book. Called before the body is read, so that a caller without the right learns
 /// that and not the faults of the body.
 fn authorize(request: &ApiRequest, user_id: UserId) -> Result<(), Problem> {

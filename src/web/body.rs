@@ -126,7 +126,8 @@ fn read_json<T: DeserializeOwned + ServerSetFields>(bytes: &[u8]) -> Result<T, P
     let mut unknown = Vec::new();
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let result = serde_ignored::deserialize(&mut json, |path| {
-        let path = path.to_string();
+        // An optional value has a step of its own, which is no part of the field's name.
+        let path = path.to_string().replace(".?", "");
         if unknown.len() < UNKNOWN_FIELDS_MAX && !T::NAMES.contains(&path.as_str()) {
             unknown.push(FieldError::new(path, "unknown_field", "is not a field of this request"));
         }
@@ -213,6 +214,8 @@ mod tests {
         lines: Vec<ThingLine>,
         #[serde(default)]
         color: Option<ThingColor>,
+        #[serde(default)]
+        gift: Option<ThingLine>,
     }
     #[derive(Debug, Deserialize)]
     #[allow(dead_code, reason = "only read")]
@@ -244,6 +247,7 @@ mod tests {
             (format!(r#"{{{good},"color":"green"}}"#), "color", "unknown_value"),
             (format!(r#"{{{good},"name":"y"}}"#), "name", "duplicate"),
             (format!(r#"{{{good},"colour":"red"}}"#), "colour", "unknown_field"),
+            (format!(r#"{{{good},"gift":{{"quantity":1,"colour":"red"}}}}"#), "gift.colour", "unknown_field"),
             ("[1]".to_owned(), "", "invalid_type"),
         ];
         for (body, field, code) in cases {

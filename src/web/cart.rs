@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use super::addresses::ORDER_ADDRESS_SERVER_SET;
 use super::body::{ServerSetFields, UnreadBody};
 use super::extract::ApiRequest;
 use super::names::API_BASE;
@@ -52,7 +53,9 @@ impl ServerSetFields for SetQuantityBody {
         "added_unit_price",
     ];
 }
-impl ServerSetFields for CheckoutBody {}
+impl ServerSetFields for CheckoutBody {
+    const NAMES: &'static [&'static str] = ORDER_ADDRESS_SERVER_SET;
+}
 
 fn user_id(request: &ApiRequest) -> Result<UserId, Problem> {
     request.path_id("id", UsersError::UserNotFound)

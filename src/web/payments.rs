@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use super::addresses::ORDER_ADDRESS_SERVER_SET;
 use super::body::{ServerSetFields, UnreadBody};
 use super::extract::ApiRequest;
 use super::names::{API_BASE, GATEWAY};
@@ -66,7 +67,9 @@ pub struct RefundBody {
     lines: Option<Vec<ReturnLine>>,
 }
 
-impl ServerSetFields for CreateInvoiceBody {}
+impl ServerSetFields for CreateInvoiceBody {
+    const NAMES: &'static [&'static str] = ORDER_ADDRESS_SERVER_SET;
+}
 impl ServerSetFields for PayBody {}
 impl ServerSetFields for RefundBody {}
 

@@ -71,9 +71,16 @@ async fn checkout_prints_addresses_and_note_on_the_invoice() {
     wrong["postal_code"] = json!("1");
     let problem = checkout(json!({ "shipping_address": wrong })).await.expect_problem(422, "validation_failed");
     assert_eq!(problem["errors"][0]["field"], "shipping_address.postal_code");
+    let mut foreign = paris();
+    foreign["planet"] = json!("Mars");
+    let problem = checkout(json!({ "shipping_address": foreign })).await.expect_problem(422, "validation_failed");
+    assert_eq!(problem["errors"][0]["field"], "shipping_address.planet");
     let mut company = paris();
     company["vat_id"] = json!("FR 40 303265045");
-    let body = json!({ "shipping_address": paris(), "billing_address": company, "note": "Ring twice" });
+    // An entry of the address book is taken as it is.
+    let book = format!("/user/{}/addresses", ada.id);
+    let saved = shop.call("POST", &book).with_user(&ada).json(&paris()).send().await.expect(201);
+    let body = json!({ "shipping_address": saved, "billing_address": company, "note": "Ring twice" });
     let invoice = checkout(body).await.expect(201);
     assert_eq!((&invoice["shipping_address"], &invoice["note"]), (&paris(), &json!("Ring twice")));
     assert_eq!(invoice["billing_address"]["vat_id"], "FR40303265045");

@@ -127,8 +127,9 @@ async fn create_invoice(
             }
             let row = InvoiceRow { expires_at, ..new_invoice(tx, &new, sums)? };
             store::insert_invoice(tx.conn, &row)?;
-            tx.emit(&InvoiceCreated { invoice: row.to_event_invoice()? })?;
-            Ok::<_, PaymentsError>(row.to_invoice()?)
+            let invoice = row.to_invoice()?;
+            tx.emit(&InvoiceCreated { invoice: model::for_event(invoice.clone()) })?;
+            Ok::<_, PaymentsError>(invoice)
         })
         .await
 }

@@ -166,7 +166,7 @@ pub fn apply_capture(tx: &mut Tx<'_>, id: PaymentId) -> Result<Result<Invoice, P
     store::update_invoice(tx.conn, &row)?;
     let invoice = row.to_invoice()?;
     tx.emit(&InvoicePaid {
-        invoice: row.to_event_invoice()?,
+        invoice: model::for_event(invoice.clone()),
         hold: row.hold,
         checkout: row.checkout,
         imported: false,

@@ -5,8 +5,8 @@
 use sha2::{Digest, Sha256};
 
 use super::{
-    CreateInvoice, DisputeStatus, InvoiceLine, InvoiceStatus, PaymentsError, ReturnLine, ShippingCharge, TaxRate,
-    TaxTotal,
+    CreateInvoice, DisputeStatus, Invoice, InvoiceLine, InvoiceStatus, PaymentsError, ReturnLine, ShippingCharge,
+    TaxRate, TaxTotal,
 };
 use crate::store::text_enum;
 use crate::types::{Amount, FieldError, PaymentId, ProductId, Quantity, Validator, share};
@@ -223,6 +223,12 @@ pub fn foreign_refund_id(provider_refund: &str) -> PaymentId {
 /// Formats an invoice number as shown to people.
 pub fn format_number(n: i64) -> String {
     format!("INV-{n:06}")
+}
+
+/// Returns the form of an invoice that events carry: without the buyer's addresses and message, which no subscriber needs
+/// and which would outlive their erasure there.
+pub fn for_event(invoice: Invoice) -> Invoice {
+    Invoice { shipping_address: None, billing_address: None, note: None, ..invoice }
 }
 
 /// Returns the tax on a price.

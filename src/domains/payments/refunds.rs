@@ -127,7 +127,7 @@ pub fn finish_refund(
     store::update_invoice(tx.conn, &row)?;
     let invoice = row.to_invoice()?;
     tx.emit(&InvoiceRefunded {
-        invoice: row.to_event_invoice()?,
+        invoice: model::for_event(invoice.clone()),
         amount: refund.amount,
         restock: refund.restock,
         lines: refund.lines()?,
@@ -209,7 +209,7 @@ pub fn record_dispute(tx: &mut Tx<'_>, charge: PaymentId, dispute: &ProviderDisp
     store::update_invoice(tx.conn, &row)?;
     log::warn!("payment {charge}: dispute is {}", dispute.status.as_str());
     tx.emit(&PaymentDisputed {
-        invoice: row.to_event_invoice()?,
+        invoice: model::for_event(row.to_invoice()?),
         amount: dispute.amount,
         reason: dispute.reason.clone(),
         respond_by: dispute.respond_by,
@@ -226,7 +226,7 @@ pub fn finish_unapplied_payment(tx: &mut Tx<'_>, unapplied: &UnappliedPaymentRow
     row.returned_late = row.returned_late.saturating_add(unapplied.amount);
     store::update_invoice(tx.conn, &row)?;
     tx.emit(&InvoiceRefunded {
-        invoice: row.to_event_invoice()?,
+        invoice: model::for_event(row.to_invoice()?),
         amount: unapplied.amount,
         restock: false,
         lines: Vec::new(),

@@ -79,12 +79,6 @@ impl InvoiceRow {
         })
     }
 
-    /// Converts the row to the form that events carry: without the buyer's addresses and message, which no subscriber needs
-    /// and which would outlive their erasure there.
-    pub fn to_event_invoice(&self) -> QueryResult<Invoice> {
-        Ok(Invoice { shipping_address: None, billing_address: None, note: None, ..self.to_invoice()? })
-    }
-
     /// Returns the billed lines.
     pub fn lines(&self) -> QueryResult<Vec<InvoiceLine>> {
         serde_json::from_str(&self.lines).map_err(malformed_row)
