@@ -24,7 +24,7 @@ pub const BROKER_CURSOR: &str = "rabbitmq";
 
 /// Inserts an event.
 pub fn insert<E: Event>(conn: &mut Conn, now: Timestamp, event: &E) -> QueryResult<()> {
-    let data = serde_json::to_string(event).map_err(|e| diesel::result::Error::SerializationError(Box::new(e)))?;
+    let data = to_text(event)?;
     diesel::insert_into(outbox::table)
         .values((
             outbox::id.eq(EventId::new()),

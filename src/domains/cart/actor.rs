@@ -9,7 +9,7 @@ use actix::{Actor, Context, Supervised};
 
 use super::checkout::{self, CartState, map_catalog_error};
 use super::merge::merge_cart;
-use super::model::{self, CartLine, CheckoutDetails, CheckoutState};
+use super::model::{self, CartLine, CheckoutState};
 use super::store::{self, ItemRow};
 use super::*;
 use crate::contract::catalog::{GetOffers, Offer};
@@ -21,7 +21,7 @@ use crate::messaging::{CheckInvariants, CommonError, DeliverEvents, ListAuditEnt
 use crate::runtime::{spawn_interval, spawn_leader_interval};
 use crate::store::{Conn, DomainState, Invariants, LockSet, Store, Tx, check_invariants, list_audit_entries};
 use crate::tasks::spawn_detached;
-use crate::types::{CartItemId, CheckoutId, InvoiceId, ProductId, UserId, Validator};
+use crate::types::{CartItemId, CheckoutId, InvoiceId, OrderDetails, ProductId, UserId, Validator};
 
 /// Interval at which unfinished checkouts are resumed.
 const RESUME_INTERVAL: Duration = Duration::from_secs(1);
@@ -315,7 +315,13 @@ async fn check_out(state: Arc<CartState>, ctx: RequestContext, request: Checkout
     if address.is_none() && ctx.identity().is_some_and(|identity| identity.role == Role::Guest) {
         fields.add_error("email", "required", "is required for the receipt, because a guest has no address");
     }
-    let details = CheckoutDetails::of(&request, &mut fields);
+    let details = OrderDetails {
+        shipping_address: request.shipping_address.clone(),
+        billing_address: request.billing_address.clone(),
+        note: request.note.clone(),
+    }
+    .normalized();
+    details.validate(&mut fields);
     fields.finish()?;
     spawn_detached(async move {
         let user = request.user_id;

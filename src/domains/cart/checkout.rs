@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::actor::cart_lock;
-use super::model::{self, CheckoutDetails, CheckoutState, FrozenLine};
+use super::model::{self, CheckoutState, FrozenLine};
 use super::store::{self, CheckoutRow};
 use super::unpaid_orders::{NETWORK_WINDOW, UnpaidOrderLimits};
 use super::{CartError, Checkout};
@@ -22,7 +22,7 @@ use crate::messaging::{Client, CommonError, IdempotencyKey, RequestContext};
 use crate::settings::LimitsSettings;
 use crate::store::{Fingerprint, IdempotentRequest, RESPONSE_TTL, Store, Tx};
 use crate::tasks::InFlightSet;
-use crate::types::{CheckoutId, Currency, EmailAddress, HoldId};
+use crate::types::{CheckoutId, Currency, EmailAddress, HoldId, OrderDetails};
 
 /// Time for which the stock hold outlives the invoice, so that a payment in the last second still gets its stock.
 const HOLD_GRACE: Duration = Duration::from_secs(5 * 60);
@@ -99,7 +99,7 @@ fn begin(
     tx: &mut Tx<'_>,
     id: CheckoutId,
     request: &Checkout,
-    (email, details): (Option<EmailAddress>, &CheckoutDetails),
+    (email, details): (Option<EmailAddress>, &OrderDetails),
     idempotent: &IdempotentRequest,
     lifetime: Duration,
     limits: Option<UnpaidOrderLimits>,
@@ -154,7 +154,7 @@ fn begin(
         ended_at: None,
         network: limits.and_then(|limits| limits.network_name()),
         process: tx.process,
-        details: (*details != CheckoutDetails::default()).then(|| store::to_text(details)).transpose()?,
+        details: (*details != OrderDetails::default()).then(|| store::to_text(details)).transpose()?,
     };
     store::insert_checkout(tx.conn, &row)?;
     Ok(CheckoutStart::Started(Box::new(row)))
@@ -190,7 +190,7 @@ impl CartState {
         ctx: RequestContext,
         request: Checkout,
         email: Option<EmailAddress>,
-        details: CheckoutDetails,
+        details: OrderDetails,
     ) -> Result<Invoice, CartError> {
         let id = CheckoutId::new();
         let idempotent = IdempotentRequest {
@@ -270,7 +270,7 @@ impl CartState {
     /// Creates the invoice and saves the response, unless one was saved meanwhile; returns the saved one.
     async fn invoice(&self, ctx: &RequestContext, row: CheckoutRow) -> Result<Invoice, CartError> {
         let (currency, lines) = row.priced_lines()?;
-        let CheckoutDetails { shipping_address, billing_address, note } = row.details()?;
+        let OrderDetails { shipping_address, billing_address, note } = row.details()?;
         let request = CreateInvoice {
             user_id: row.user_id,
             lines,

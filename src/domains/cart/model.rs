@@ -4,11 +4,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{CartError, CartItem, Change, Checkout};
+use super::{CartError, CartItem, Change};
 use crate::contract::catalog::{HoldLine, Offer};
 use crate::contract::payments::InvoiceLine;
 use crate::store::text_enum;
-use crate::types::{Amount, CartItemId, Currency, FieldError, PostalAddress, ProductId, Quantity, Validator};
+use crate::types::{Amount, CartItemId, Currency, FieldError, ProductId, Quantity};
 
 /// Maximum number of units of one product.
 pub const QUANTITY_MAX: Quantity = 10_000;
@@ -16,8 +16,6 @@ pub const QUANTITY_MAX: Quantity = 10_000;
 pub const LINES_MAX: u32 = 100;
 /// Maximum length of an invoice line's description in characters, as payments accepts it.
 const DESCRIPTION_MAX: usize = 300;
-/// Maximum length of a message to the shop in characters, as payments accepts it.
-const NOTE_MAX: usize = 2_000;
 
 /// State of a checkout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,38 +66,6 @@ pub struct FrozenLine {
 impl From<FrozenLine> for HoldLine {
     fn from(line: FrozenLine) -> Self {
         Self { product_id: line.product_id, quantity: line.quantity }
-    }
-}
-
-/// Details of an order that its buyer stated at the checkout, kept until the invoice exists.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CheckoutDetails {
-    /// Address that the goods are delivered to.
-    pub shipping_address: Option<PostalAddress>,
-    /// Address that the invoice is made out to.
-    pub billing_address: Option<PostalAddress>,
-    /// Message to the shop.
-    pub note: Option<String>,
-}
-
-impl CheckoutDetails {
-    /// Takes the details of a request in their stored form, and adds the errors in them.
-    pub fn of(request: &Checkout, fields: &mut Validator) -> Self {
-        let address = |address: &Option<PostalAddress>| address.clone().map(PostalAddress::normalized);
-        let details = Self {
-            shipping_address: address(&request.shipping_address),
-            billing_address: address(&request.billing_address),
-            note: request.note.clone().filter(|note| !note.trim().is_empty()),
-        };
-        let addresses =
-            [("shipping_address.", &details.shipping_address), ("billing_address.", &details.billing_address)];
-        for (prefix, address) in addresses {
-            if let Some(address) = address {
-                address.validate(prefix, fields);
-            }
-        }
-        fields.text("note", details.note.as_deref().unwrap_or_default(), 0, NOTE_MAX);
-        details
     }
 }
 

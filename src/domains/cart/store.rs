@@ -2,12 +2,7 @@
 
 pub mod invariants;
 
-use diesel::dsl::{count_star, max, min};
-use diesel::upsert::excluded;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
-use super::model::{CartLine, CheckoutDetails, CheckoutState, FrozenLine};
+use super::model::{CartLine, CheckoutState, FrozenLine};
 use super::schema::{cart_item, checkout};
 use super::unpaid_orders::RECONSIDERED_WITHIN;
 use crate::contract::payments::InvoiceLine;
@@ -15,8 +10,13 @@ use crate::messaging::IdempotencyKey;
 use crate::store::query::*;
 use crate::store::{Conn, Fingerprint, IdempotentRequest, Prepare};
 use crate::types::{
-    Amount, CartItemId, CheckoutId, Currency, EmailAddress, HoldId, InvoiceId, ProductId, Quantity, Timestamp, UserId,
+    Amount, CartItemId, CheckoutId, Currency, EmailAddress, HoldId, InvoiceId, OrderDetails, ProductId, Quantity,
+    Timestamp, UserId,
 };
+use diesel::dsl::{count_star, max, min};
+use diesel::upsert::excluded;
+
+pub use crate::store::query::to_text;
 
 /// A row of `cart_item`.
 #[derive(Debug, Clone, Queryable, Selectable, Insertable)]
@@ -91,8 +91,8 @@ impl CheckoutRow {
     }
 
     /// Returns the addresses and the message for the invoice.
-    pub fn details(&self) -> QueryResult<CheckoutDetails> {
-        self.details.as_deref().map_or_else(|| Ok(CheckoutDetails::default()), from_text)
+    pub fn details(&self) -> QueryResult<OrderDetails> {
+        self.details.as_deref().map_or_else(|| Ok(OrderDetails::default()), from_text)
     }
 
     /// Returns the request that began the checkout.
@@ -103,19 +103,6 @@ impl CheckoutRow {
             fingerprint: Fingerprint::from_bytes(self.fingerprint.clone()),
         }
     }
-}
-
-fn malformed_row(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> diesel::result::Error {
-    diesel::result::Error::DeserializationError(error.into())
-}
-
-fn from_text<T: DeserializeOwned>(text: &str) -> QueryResult<T> {
-    serde_json::from_str(text).map_err(malformed_row)
-}
-
-/// Converts a value to the JSON of its column.
-pub fn to_text<T: Serialize + ?Sized>(value: &T) -> QueryResult<String> {
-    serde_json::to_string(value).map_err(|e| diesel::result::Error::SerializationError(Box::new(e)))
 }
 
 /// Inserts a line, or adds its quantity to the line of the same product, which takes the new price and name. Returns id

@@ -321,7 +321,7 @@ pub fn hold_for_address(
     reference: &str,
     now: Timestamp,
 ) -> QueryResult<()> {
-    let text = serde_json::to_string(content).map_err(|e| diesel::result::Error::SerializationError(Box::new(e)))?;
+    let text = to_text(content)?;
     diesel::insert_into(pending_email::table)
         .values((
             pending_email::template.eq(content.template()),
@@ -343,12 +343,7 @@ pub fn take_pending(conn: &mut Conn, user: UserId) -> QueryResult<Vec<(String, E
         .select((pending_email::reference, pending_email::content))
         .load(conn)?;
     diesel::delete(pending_email::table.filter(pending_email::user_id.eq(user))).execute(conn)?;
-    rows.into_iter()
-        .map(|(reference, text)| {
-            let content = serde_json::from_str(&text);
-            Ok((reference, content.map_err(|e| diesel::result::Error::DeserializationError(Box::new(e)))?))
-        })
-        .collect()
+    rows.into_iter().map(|(reference, text)| Ok((reference, from_text(&text)?))).collect()
 }
 
 /// Deletes emails that have waited since before `until`, and returns their number.

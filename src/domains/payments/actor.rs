@@ -20,7 +20,7 @@ use crate::messaging::{
 use crate::runtime::spawn_interval;
 use crate::store::{DomainState, Invariants, LockSet, Store, Tx, check_invariants, list_audit_entries};
 use crate::tasks::spawn_detached;
-use crate::types::{Amount, FieldError, InvoiceId, Page, PaymentId, PostalAddress, Timestamp, Validator};
+use crate::types::{Amount, FieldError, InvoiceId, OrderDetails, Page, PaymentId, Timestamp, Validator};
 
 /// Interval of reconciliation rounds.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(1);
@@ -58,19 +58,13 @@ crate::handlers! { PaymentsActor;
     CountPaidByDay => count_paid_by_day,
 }
 
-/// Returns the invoice with its addresses in their stored form.
-fn normalized(invoice: CreateInvoice) -> CreateInvoice {
-    CreateInvoice {
-        shipping_address: invoice.shipping_address.map(PostalAddress::normalized),
-        billing_address: invoice.billing_address.map(PostalAddress::normalized),
-        note: invoice.note.filter(|note| !note.trim().is_empty()),
-        ..invoice
-    }
-}
-
 /// Builds an open invoice with the next number.
-fn new_invoice(tx: &mut Tx<'_>, request: &CreateInvoice, sums: InvoiceSums) -> Result<InvoiceRow, PaymentsError> {
-    let address = |address: &Option<PostalAddress>| address.as_ref().map(store::to_text).transpose();
+fn new_invoice(
+    tx: &mut Tx<'_>,
+    request: &CreateInvoice,
+    details: &OrderDetails,
+    sums: InvoiceSums,
+) -> Result<InvoiceRow, PaymentsError> {
     Ok(InvoiceRow {
         id: InvoiceId::new(),
         number: store::next_invoice_number(tx.conn)?,
@@ -81,9 +75,9 @@ fn new_invoice(tx: &mut Tx<'_>, request: &CreateInvoice, sums: InvoiceSums) -> R
         tax: sums.tax,
         tax_included: request.tax_included,
         shipping: request.shipping.as_ref().map(store::to_text).transpose()?,
-        shipping_address: address(&request.shipping_address)?,
-        billing_address: address(&request.billing_address)?,
-        note: request.note.clone(),
+        shipping_address: details.shipping_address.as_ref().map(store::to_text).transpose()?,
+        billing_address: details.billing_address.as_ref().map(store::to_text).transpose()?,
+        note: details.note.clone(),
         refunded: 0,
         refunding: 0,
         returned_late: 0,
@@ -105,9 +99,14 @@ async fn create_invoice(
     ctx: RequestContext,
     request: CreateInvoice,
 ) -> Result<Invoice, PaymentsError> {
-    let new = normalized(request.clone());
-    let sums = model::validate_invoice(&new)?;
-    let lifetime = state.lifetime;
+    let (new, lifetime) = (request.clone(), state.lifetime);
+    let details = OrderDetails {
+        shipping_address: request.shipping_address.clone(),
+        billing_address: request.billing_address.clone(),
+        note: request.note.clone(),
+    }
+    .normalized();
+    let sums = model::validate_invoice(&new, &details)?;
     // The counter's row is locked by the transaction that takes a number; invoices of one checkout exclude each other.
     let locks = request.checkout.map_or_else(LockSet::none, |checkout| LockSet::key("checkout", checkout));
     state
@@ -125,7 +124,7 @@ async fn create_invoice(
             if expires_at <= tx.now {
                 return Err(FieldError::new("expires_at", "out_of_range", "must be in the future").into());
             }
-            let row = InvoiceRow { expires_at, ..new_invoice(tx, &new, sums)? };
+            let row = InvoiceRow { expires_at, ..new_invoice(tx, &new, &details, sums)? };
             store::insert_invoice(tx.conn, &row)?;
             let invoice = row.to_invoice()?;
             tx.emit(&InvoiceCreated { invoice: model::for_event(invoice.clone()) })?;
@@ -259,7 +258,8 @@ async fn import_invoice(
         checkout: None,
         expires_at: None,
     };
-    let sums = model::validate_invoice(&new)?;
+    let details = OrderDetails::default();
+    let sums = model::validate_invoice(&new, &details)?;
     let paid = match request.status {
         InvoiceStatus::Paid | InvoiceStatus::Refunded => true,
         InvoiceStatus::Open | InvoiceStatus::Expired => false,
@@ -272,7 +272,7 @@ async fn import_invoice(
         .store
         .idempotent(&ctx, &request)?
         .run(move |tx| {
-            let mut row = new_invoice(tx, &new, sums)?;
+            let mut row = new_invoice(tx, &new, &details, sums)?;
             row.status = import.status;
             row.created_at = import.at;
             // An open invoice can still be paid, so its lifetime begins now.

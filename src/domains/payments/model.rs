@@ -9,7 +9,7 @@ use super::{
     TaxRate, TaxTotal,
 };
 use crate::store::text_enum;
-use crate::types::{Amount, FieldError, PaymentId, ProductId, Quantity, Validator, share};
+use crate::types::{Amount, FieldError, OrderDetails, PaymentId, ProductId, Quantity, Validator, share};
 
 /// Maximum number of lines of an invoice.
 const LINES_MAX: usize = 1_000;
@@ -17,8 +17,6 @@ const LINES_MAX: usize = 1_000;
 const DESCRIPTION_MAX: usize = 300;
 /// Maximum length of the names of taxes and delivery methods, in characters.
 const NAME_MAX: usize = 100;
-/// Maximum length of a buyer's message, in characters.
-const NOTE_MAX: usize = 2_000;
 /// Maximum price of one unit, in minor units.
 const UNIT_PRICE_MAX: Amount = 1_000_000_000_000;
 
@@ -293,11 +291,11 @@ pub fn sums(
     exact().ok_or_else(|| FieldError::new("lines", "out_of_range", "have a total that is too large"))
 }
 
-/// Validates a new invoice with normalized addresses and sums it up.
+/// Validates a new invoice with its details in their stored form, and sums it up.
 ///
 /// # Errors
 /// All violations, of the first 1,000 lines.
-pub fn validate_invoice(invoice: &CreateInvoice) -> Result<InvoiceSums, Vec<FieldError>> {
+pub fn validate_invoice(invoice: &CreateInvoice, details: &OrderDetails) -> Result<InvoiceSums, Vec<FieldError>> {
     let mut fields = Validator::new();
     let (lines, shipping) = (&invoice.lines, invoice.shipping.as_ref());
     validate_lines(&mut fields, lines);
@@ -308,14 +306,7 @@ pub fn validate_invoice(invoice: &CreateInvoice) -> Result<InvoiceSums, Vec<Fiel
             fields.line("shipping.tax.name", &tax.name, 1, NAME_MAX);
         }
     }
-    for (prefix, address) in
-        [("shipping_address.", &invoice.shipping_address), ("billing_address.", &invoice.billing_address)]
-    {
-        if let Some(address) = address {
-            address.validate(prefix, &mut fields);
-        }
-    }
-    fields.text("note", invoice.note.as_deref().unwrap_or_default(), 0, NOTE_MAX);
+    details.validate(&mut fields);
     fields.finish()?;
     sums(lines, shipping, invoice.tax_included).map_err(|error| vec![error])
 }

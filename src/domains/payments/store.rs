@@ -12,6 +12,7 @@ use crate::store::query::*;
 use crate::store::{Conn, Fingerprint, IdempotentRequest, Prepare};
 use crate::types::{Amount, CheckoutId, Currency, EmailAddress, HoldId, InvoiceId, PaymentId, Timestamp, UserId};
 
+pub use crate::store::query::to_text;
 pub use attempts::*;
 pub use refunds::*;
 
@@ -51,7 +52,7 @@ pub struct InvoiceRow {
 impl InvoiceRow {
     /// Converts the row to its public form.
     pub fn to_invoice(&self) -> QueryResult<Invoice> {
-        let (lines, shipping) = (self.lines()?, from_text::<ShippingCharge>(self.shipping.as_deref())?);
+        let (lines, shipping) = (self.lines()?, self.shipping.as_deref().map(from_text::<ShippingCharge>).transpose()?);
         Ok(Invoice {
             id: self.id,
             number: model::format_number(self.number),
@@ -62,8 +63,8 @@ impl InvoiceRow {
             shipping,
             tax: self.tax,
             tax_included: self.tax_included,
-            shipping_address: from_text(self.shipping_address.as_deref())?,
-            billing_address: from_text(self.billing_address.as_deref())?,
+            shipping_address: self.shipping_address.as_deref().map(from_text).transpose()?,
+            billing_address: self.billing_address.as_deref().map(from_text).transpose()?,
             note: self.note.clone(),
             total: self.total,
             refunded: self.refunded,
@@ -81,7 +82,7 @@ impl InvoiceRow {
 
     /// Returns the billed lines.
     pub fn lines(&self) -> QueryResult<Vec<InvoiceLine>> {
-        serde_json::from_str(&self.lines).map_err(malformed_row)
+        from_text(&self.lines)
     }
 
     /// Returns the state of the invoice's money.
@@ -124,19 +125,6 @@ pub fn from_idempotency_columns(columns: IdempotencyColumns) -> Option<Idempoten
         key: IdempotencyKey::internal(&key),
         fingerprint: Fingerprint::from_bytes(fingerprint),
     })
-}
-
-fn malformed_row(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> diesel::result::Error {
-    diesel::result::Error::DeserializationError(error.into())
-}
-
-/// Converts a value to the JSON of its column.
-pub fn to_text<T: serde::Serialize + ?Sized>(value: &T) -> QueryResult<String> {
-    serde_json::to_string(value).map_err(|e| diesel::result::Error::SerializationError(Box::new(e)))
-}
-
-fn from_text<T: serde::de::DeserializeOwned>(text: Option<&str>) -> QueryResult<Option<T>> {
-    text.map(|text| serde_json::from_str(text).map_err(malformed_row)).transpose()
 }
 
 /// Takes the next invoice number. It is used only if the transaction commits, so numbers have no gaps.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use diesel::sql_query;
 use diesel::sql_types::BigInt;
 
-use super::{InvoiceRow, malformed_row};
+use super::InvoiceRow;
 use crate::contract::payments::OUT_OF_STOCK;
 use crate::contract::payments::{InvoiceFacts, InvoiceLine, InvoiceSelection, ReturnLine};
 use crate::domains::payments::model::{RefundState, format_number};
@@ -177,7 +177,7 @@ pub fn invoices(conn: &mut Conn, which: InvoiceSelection) -> QueryResult<Vec<Inv
         .load(conn)?;
     let mut facts = Vec::with_capacity(rows.len());
     for row in rows {
-        let lines: Vec<InvoiceLine> = serde_json::from_str(&row.lines).map_err(malformed_row)?;
+        let lines: Vec<InvoiceLine> = from_text(&row.lines)?;
         let mut sold: BTreeMap<ProductId, Quantity> = BTreeMap::new();
         for line in lines {
             if let Some(product) = line.product_id {

@@ -1,6 +1,6 @@
 //! SQL of refunds and of unapplied payments.
 
-use super::{InvoiceRow, malformed_row};
+use super::InvoiceRow;
 use crate::contract::payments::ReturnLine;
 use crate::domains::payments::model::{self, RefundState};
 use crate::domains::payments::schema::{refund, unapplied_payment};
@@ -31,7 +31,7 @@ pub struct RefundRow {
 impl RefundRow {
     /// Returns the units that come back with it.
     pub fn lines(&self) -> QueryResult<Vec<ReturnLine>> {
-        self.lines.as_deref().map_or(Ok(Vec::new()), |text| serde_json::from_str(text).map_err(malformed_row))
+        self.lines.as_deref().map_or(Ok(Vec::new()), from_text)
     }
 }
 

@@ -1,7 +1,6 @@
 //! SQL of the address book.
 
 use diesel::dsl::count_star;
-use diesel::result::Error as DbError;
 
 use crate::contract::users::SavedAddress;
 use crate::domains::users::schema::address;
@@ -24,13 +23,13 @@ pub struct AddressRow {
 impl AddressRow {
     /// Makes the row of an entry.
     pub fn new(user_id: UserId, saved: &SavedAddress) -> QueryResult<Self> {
-        let content = serde_json::to_string(&saved.address).map_err(|e| DbError::SerializationError(Box::new(e)))?;
+        let content = to_text(&saved.address)?;
         Ok(Self { id: saved.id, user_id, content, created_at: saved.created_at, updated_at: saved.updated_at })
     }
 
     /// Converts the row to its public form.
     pub fn to_saved(&self) -> QueryResult<SavedAddress> {
-        let address = serde_json::from_str(&self.content).map_err(|e| DbError::DeserializationError(Box::new(e)))?;
+        let address = from_text(&self.content)?;
         Ok(SavedAddress { id: self.id, address, created_at: self.created_at, updated_at: self.updated_at })
     }
 }
